@@ -1,0 +1,258 @@
+"""cryoSPARC `.cs` files: a NumPy structured array, or a CSDAT stream of columns, told apart by their magic bytes.
+
+Columns are read on demand through windows of the file, so that neither the mapped nor the allocated memory grows
+with the file.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from cryobridge.errors import FormatError
+from cryobridge.formats._atomic import atomic_path
+from cryobridge.formats.csdat import CSDAT_MAGIC, CsStreamFile, open_stream, write_stream
+from cryobridge.formats.table import Array, Column, DType, NamedColumns, Values, numpy_dtype_label
+from cryobridge.particles import Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+NPY_MAGIC = b"\x93NUMPY"
+
+_WINDOW_BYTES = 32 << 20
+
+
+def is_cs(head: bytes) -> bool:
+    """Whether a file that starts with these bytes may be a `.cs` file."""
+    return head.startswith((NPY_MAGIC, CSDAT_MAGIC))
+
+
+def open_cs(path: str | os.PathLike[str]) -> CsNpyFile | CsStreamFile:
+    """Open a `.cs` file; only its header is read.
+
+    Raises
+    ------
+    FormatError
+        If the file can't be read, is neither container, is truncated, or holds Python objects.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(NPY_MAGIC))
+            if magic == NPY_MAGIC:
+                return _open_npy(path, file)
+            if magic == CSDAT_MAGIC:
+                return open_stream(path, file)
+    except OSError as error:
+        raise FormatError(
+            f"can't be read ({error.strerror or error})",
+            path=path,
+            hint="Check the name and its permissions.",
+        ) from error
+    if not magic:
+        raise FormatError("the file is empty", path=path, hint="Export or copy it again.")
+    raise FormatError(
+        f"not a .cs file: it starts with {magic!r}, not with {NPY_MAGIC!r} or {CSDAT_MAGIC!r}",
+        path=path,
+        hint="Check that this is the file that cryoSPARC wrote; `cryobridge inspect` tells what it is.",
+    )
+
+
+class CsNpyFile(NamedColumns):
+    """A `.cs` file that is a one-dimensional structured NumPy array (what jobs write)."""
+
+    container = "npy"
+
+    def __init__(self, path: Path, n_rows: int, dtype: DType, offset: int) -> None:
+        self.dtype = dtype
+        self.offset = offset
+        super().__init__(path, n_rows, tuple(_npy_column(name, dtype) for name in dtype.names or ()))
+
+    def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
+        """Read columns: arrays for numbers, `Labels` for text (see `formats.table.Table`)."""
+        wanted = self._wanted(names)
+        start, stop, step = rows.indices(self.n_rows)
+        n = len(range(start, stop, step))
+        raw = {name: np.empty(n, self.dtype[name]) for name in wanted}
+        if n == 0 or not wanted:
+            return {name: _decode(values) for name, values in raw.items()}
+        window = max(1, _WINDOW_BYTES // self.dtype.itemsize)
+        with self.path.open("rb") as file:
+            done = 0
+            for first in range(start, stop, window * step) if step > 0 else ():
+                last = min(first + window * step, stop)
+                block = self._window(file, first, last)[::step]
+                for name in wanted:
+                    raw[name][done : done + len(block)] = block[name]
+                done += len(block)
+        return {name: _decode(values) for name, values in raw.items()}
+
+    def _window(self, file: IO[bytes], first: int, last: int) -> Array:
+        """Map rows first to last alone: dropping the map gives its pages back."""
+        return np.memmap(file, self.dtype, "r", self.offset + first * self.dtype.itemsize, shape=(last - first,)).view(
+            np.ndarray
+        )
+
+
+def _npy_column(name: str, dtype: DType) -> Column:
+    field = dtype[name]
+    return Column(name, numpy_dtype_label(field.base), field.shape)
+
+
+def _open_npy(path: Path, file: IO[bytes]) -> CsNpyFile:
+    dtype, n_rows, offset = _npy_header(path, file)
+    if dtype.hasobject:
+        objects = [name for name in dtype.names or () if dtype[name].base.hasobject]
+        raise FormatError(
+            f"columns {', '.join(objects) or '(all)'} hold Python objects, which only a program in the file can rebuild",
+            path=path,
+            hint="Write it again with fixed-length strings (dtype S), as cryoSPARC does.",
+        )
+    if dtype.names is None:
+        raise FormatError(
+            f"a plain array of {dtype}, without columns",
+            path=path,
+            hint="A .cs file is a table; plain arrays are .npy files.",
+        )
+    _reject_unreadable(path, dtype)
+    whole = (os.fstat(file.fileno()).st_size - offset) // dtype.itemsize
+    if whole < n_rows:
+        raise FormatError(
+            f"truncated: the header promises {n_rows} rows, {whole} are whole",
+            path=path,
+            hint="The copy or export was interrupted; copy it again.",
+        )
+    return CsNpyFile(path, n_rows, dtype, offset)
+
+
+def _reject_unreadable(path: Path, dtype: DType) -> None:
+    for name in dtype.names or ():
+        if dtype[name].base.kind not in "biufcSU" or dtype[name].base.itemsize == 0:
+            raise FormatError(f"a column of type {dtype[name]} is not one of cryoSPARC's", path=path, field=name)
+
+
+def _npy_header(path: Path, file: IO[bytes]) -> tuple[DType, int, int]:
+    """Return dtype, rows and data offset; any version and any length (NumPy stops at 10,000 bytes)."""
+    version = file.read(2)
+    width = {1: 2, 2: 4, 3: 4}.get(version[0] if version else 0)
+    if width is None:
+        raise FormatError(f"npy version {tuple(version)} is unknown", path=path, hint="Versions 1 to 3 are read.")
+    length = int.from_bytes(file.read(width), "little")
+    if length > os.fstat(file.fileno()).st_size:
+        raise FormatError("truncated in its header", path=path, hint="Copy the file again.")
+    text = file.read(length).decode("utf-8" if version[0] == 3 else "latin1", "replace")
+    try:
+        header = ast.literal_eval(text.strip())
+        dtype = np.lib.format.descr_to_dtype(header["descr"])  # type: ignore[no-untyped-call]
+        shape = header["shape"]
+        if header["fortran_order"] and len(shape) > 1:
+            raise ValueError("Fortran order")
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError, IndexError) as error:
+        raise FormatError(
+            f"its header can't be understood ({type(error).__name__})", path=path, hint="The file is damaged."
+        ) from error
+    valid = isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], int) and shape[0] >= 0
+    if not valid and dtype.names is not None:
+        raise FormatError(f"an array of shape {shape}; a table has one dimension", path=path)
+    return dtype, shape[0] if valid else 0, file.tell()
+
+
+def _decode(values: Array) -> Values:
+    """Turn fixed-length strings into `Labels`; pass numbers on."""
+    if values.dtype.kind not in "SU":
+        return values
+    width = values.dtype.itemsize
+    flat = np.ascontiguousarray(values)
+    encoded = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(width), flat.size, [None, pa.py_buffer(flat)]
+    ).dictionary_encode()
+    if values.dtype.kind == "S":
+        texts = (raw.rstrip(b"\0").decode("utf-8", "surrogateescape") for raw in encoded.dictionary.to_pylist())
+    else:
+        order = "le" if values.dtype.str.startswith("<") else "be"
+        texts = (raw.decode(f"utf-32-{order}", "replace").rstrip("\0") for raw in encoded.dictionary.to_pylist())
+    return Labels(np.asarray(encoded.indices, dtype=np.int32).reshape(values.shape), tuple(texts))
+
+
+def write_cs(
+    path: str | os.PathLike[str], columns: Mapping[str, Values | list[str]], *, container: str = "npy"
+) -> None:
+    """Write columns of equal length as a `.cs` file: under a temporary name first, so that a file there is whole.
+
+    Parameters
+    ----------
+    path
+        The file to write or replace.
+    columns
+        Arrays (n, …), `Labels` or lists of text by column name.
+    container
+        ``"npy"``, what jobs write, or ``"csdat"``, the LZ4-compressed stream.
+
+    Raises
+    ------
+    ValueError
+        If the columns differ in length, or one is of a type that cryoSPARC does not have.
+    """
+    arrays = {name: _as_labels_or_array(values) for name, values in columns.items()}
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns of different lengths: {lengths}")
+    for name, values in arrays.items():
+        if isinstance(values, np.ndarray) and values.dtype.kind not in "biufc":
+            raise ValueError(f"column {name} is of type {values.dtype}, which a .cs file does not hold")
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+        if container == "npy":
+            _write_npy(file, arrays)
+        elif container == "csdat":
+            write_stream(file, arrays)
+        else:
+            raise ValueError(f"container {container!r} is neither 'npy' nor 'csdat'")
+
+
+def _as_labels_or_array(values: Values | list[str]) -> Values:
+    if isinstance(values, Labels):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind in "SUO":
+        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.tolist()]
+        distinct = {text: code for code, text in enumerate(dict.fromkeys(texts))}
+        return Labels(np.array([distinct[text] for text in texts], dtype=np.int32), tuple(distinct))
+    return array
+
+
+def _write_npy(file: IO[bytes], arrays: dict[str, Values]) -> None:
+    encoded = {
+        name: [text.encode("utf-8", "surrogateescape") for text in values.values]
+        for name, values in arrays.items()
+        if isinstance(values, Labels)
+    }
+    fields: list[tuple[Any, ...]] = []
+    for name, values in arrays.items():
+        if isinstance(values, Labels):
+            # cryoSPARC appends a NUL to the longest text.
+            fields.append((name, f"S{max((len(text) for text in encoded[name]), default=0) + 1}"))
+        else:
+            fields.append((name, values.dtype.newbyteorder("<"), values.shape[1:]))
+    n_rows = len(next(iter(arrays.values()), ()))
+    dtype = np.dtype(fields)
+    header = {"descr": dtype.descr, "fortran_order": False, "shape": (n_rows,)}
+    try:
+        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+    except ValueError:  # longer than version 1 can say
+        np.lib.format.write_array_header_2_0(file, header)  # type: ignore[no-untyped-call]
+    step = max(1, _WINDOW_BYTES // max(1, dtype.itemsize))
+    for first in range(0, n_rows, step):
+        block = np.empty(min(step, n_rows - first), dtype)
+        chosen = slice(first, first + step)
+        for name, values in arrays.items():
+            if isinstance(values, Labels):
+                block[name] = np.array(encoded[name], dtype=dtype[name])[values.codes[chosen]]
+            else:
+                block[name] = values[chosen]
+        file.write(block.tobytes())
