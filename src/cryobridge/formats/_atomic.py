@@ -1,4 +1,4 @@
-"""A file under its final name is whole: it is written beside it and renamed at the end."""
+"""Files on the disk: whole under their final name when written, looked at before they are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cryobridge.errors import CryobridgeError
+from cryobridge.errors import CryobridgeError, FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,25 +38,50 @@ def atomic_path(final: Path) -> Iterator[Path]:
     CryobridgeError
         When the operating system refuses: no such folder, no permission, no space left.
     """
-    temporary = temporary_sibling(final)
+    temporary = final.with_name(f".{final.stem}.{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
     try:
         yield temporary
         temporary.replace(final)
     except OSError as error:
-        raise write_error(final, error) from error
+        # An error that names another file (an input that could not be read) is not ours to explain.
+        if error.filename is not None and os.fspath(error.filename) != os.fspath(temporary):
+            raise
+        raise CryobridgeError(
+            f"can't be written ({error.strerror or error})",
+            path=final,
+            hint="Check that the folder exists, that you may write in it, and that the disk has space left.",
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def temporary_sibling(final: Path) -> Path:
-    """Return an unused dot-prefixed name in the folder of ``final``, with the same suffix."""
-    return final.with_name(f".{final.stem}.{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
+def readable_size(path: Path) -> int:
+    """Return the size in bytes of a file that is about to be read.
+
+    Raises
+    ------
+    FormatError
+        If it is absent, may not be read, is empty, or is a folder, pipe or device.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise read_error(path, error) from error
+    if path.is_dir():
+        raise FormatError("this is a folder, not a file", path=path, hint="Name a file in it.")
+    if not path.is_file():
+        raise FormatError("not a regular file", path=path, hint="Name a file on the disk.")
+    if size == 0:
+        raise FormatError(
+            "the file is empty", path=path, hint="Copy or export it again; the program that wrote it may have failed."
+        )
+    return size
 
 
-def write_error(path: Path, error: OSError) -> CryobridgeError:
-    """Return the error that says that ``path`` cannot be written, and what to do about it."""
-    return CryobridgeError(
-        f"cannot be written: {error.strerror or error}",
+def read_error(path: Path, error: OSError) -> FormatError:
+    """Return the error that says that ``path`` can't be read, and what to do about it."""
+    return FormatError(
+        f"can't be read ({error.strerror or error})",
         path=path,
-        hint="Check that the folder exists, that you may write in it, and that the disk has space left.",
+        hint="Check the name and its permissions.",
     )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from cryobridge.errors import FormatError
 from cryobridge.formats._atomic import atomic_path
 from cryobridge.formats.csdat import CSDAT_MAGIC, CsStreamFile, open_stream, write_stream
-from cryobridge.formats.table import Array, Column, DType, NamedColumns, Values, numpy_dtype_label
+from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def open_cs(path: str | os.PathLike[str]) -> CsNpyFile | CsStreamFile:
     )
 
 
-class CsNpyFile(NamedColumns):
+class CsNpyFile(Table):
     """A `.cs` file that is a one-dimensional structured NumPy array (what jobs write)."""
 
     container = "npy"
@@ -110,7 +110,7 @@ def _open_npy(path: Path, file: IO[bytes]) -> CsNpyFile:
     if dtype.hasobject:
         objects = [name for name in dtype.names or () if dtype[name].base.hasobject]
         raise FormatError(
-            f"columns {', '.join(objects) or '(all)'} hold Python objects, which only a program in the file can rebuild",
+            f"columns {', '.join(objects) or '(all)'} hold Python objects, which only code in the file can rebuild",
             path=path,
             hint="Write it again with fixed-length strings (dtype S), as cryoSPARC does.",
         )

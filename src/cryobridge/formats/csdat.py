@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cryobridge.errors import FormatError
-from cryobridge.formats.table import Array, Column, DType, NamedColumns, Values, numpy_dtype_label
+from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _StreamColumn:
     is_compressed: bool
 
 
-class CsStreamFile(NamedColumns):
+class CsStreamFile(Table):
     """A `.cs` file that is a CSDAT stream: columns one after the other, texts in a heap at the end."""
 
     container = "csdat"

@@ -21,7 +21,7 @@ from cryobridge.errors import FormatError
 from cryobridge.formats._atomic import atomic_path
 from cryobridge.formats.fields import lookup
 from cryobridge.formats.star_text import BlockText, StarText, quote, show_hidden, single_spaced, split_tokens
-from cryobridge.formats.table import Column, NamedColumns, Values
+from cryobridge.formats.table import Column, Table, Values
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _MAIN_BLOCKS = (
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
-class StarBlock(NamedColumns):
+class StarBlock(Table):
     """One ``data_`` block: a table (``loop_``), or a list, which is a table of one row.
 
     Parameters

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError
-from cryobridge.particles import Labels
+from cryobridge.particles import Floats, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,21 +45,26 @@ class Column:
         return self.dtype == "text"
 
 
-class Table(Protocol):
-    """Named columns of equal length, read on demand."""
+class Table(ABC):
+    """Named columns of equal length, read on demand.
 
-    @property
-    def path(self) -> Path:
-        """The file that the table lies in."""
+    Parameters
+    ----------
+    path
+        The file that the table lies in.
+    n_rows
+        Number of rows.
+    columns
+        The columns, in the file's order.
+    """
 
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
+    def __init__(self, path: Path, n_rows: int, columns: tuple[Column, ...]) -> None:
+        self.path = path
+        self.n_rows = n_rows
+        self.columns = columns
+        self._by_name = {column.name: column for column in columns}
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns, in the file's order."""
-
+    @abstractmethod
     def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
         """Read the named columns of the given rows: arrays for numbers, `Labels` for text.
 
@@ -69,16 +75,6 @@ class Table(Protocol):
         FormatError
             If the bytes of a column are not what the header says.
         """
-
-
-class NamedColumns:
-    """What the tables share: names, and the refusal of a name that is not there."""
-
-    def __init__(self, path: Path, n_rows: int, columns: tuple[Column, ...]) -> None:
-        self.path = path
-        self.n_rows = n_rows
-        self.columns = columns
-        self._by_name = {column.name: column for column in columns}
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
@@ -98,6 +94,51 @@ class NamedColumns:
                 hint=f"It has {len(self.columns)} columns: {', '.join(self.names[:8])} …",
             )
         return wanted
+
+
+# The former name, while callers move over.
+NamedColumns = Table
+
+
+class ColumnReader:
+    """Columns of a table by name, None where absent; adapters leave here what there is to say to the user."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.names = tuple(column.name for column in table.columns)
+        self.n_rows = table.n_rows
+        self.notes: list[str] = []
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def get(self, *names: str) -> Array | None:
+        """Return the first of the named columns that is there and holds numbers."""
+        name = next((name for name in names if name in self), None)
+        values = None if name is None else self._table.read([name])[name]
+        return None if isinstance(values, Labels) else values
+
+    def floats(self, *names: str) -> Floats | None:
+        """Return a column as float64."""
+        values = self.get(*names)
+        return None if values is None else values.astype(np.float64)
+
+    def radians(self, name: str) -> Floats | None:
+        """Return a column of degrees in radians."""
+        values = self.floats(name)
+        return None if values is None else np.radians(values)
+
+    def integers(self, *names: str) -> NDArray[np.int64] | None:
+        """Return a column of whole numbers, which some programs write as floats."""
+        values = self.get(*names)
+        if values is None or values.dtype.kind in "iu":
+            return None if values is None else values.astype(np.int64)
+        return np.rint(values).astype(np.int64)
+
+    def labels(self, name: str) -> Labels | None:
+        """Return a column of text."""
+        values = self._table.read([name])[name] if name in self else None
+        return values if isinstance(values, Labels) else None
 
 
 def numpy_dtype_label(dtype: DType) -> str:

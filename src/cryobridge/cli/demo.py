@@ -1,0 +1,63 @@
+"""`cryobridge demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryobridge.cli.common import OverwriteOption
+from cryobridge.cli.terminal import note, plain, progress, show_report, stdout
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")] = Path("cryobridge-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Simulate a small project and take it through inspect, coords and stacks."""
+    from cryobridge.cli.inspect_view import show_inspection
+    from cryobridge.coords.convert import convert_picks
+    from cryobridge.demo import simulate_project
+    from cryobridge.formats.cryosparc_particles import read_particles_cs
+    from cryobridge.inspect import InspectOptions, inspect_path
+    from cryobridge.paths import ImageSearch
+    from cryobridge.stacks.convert import convert_stacks
+    from cryobridge.stacks.plan import plan_stacks
+
+    with progress() as reporter:
+        project = simulate_project(folder, seed=seed, overwrite=overwrite, report=reporter)
+    picks_folder, stacks_folder = project.relion / "picks", folder / "stacks"
+
+    _step(f"cryobridge inspect --paths {project.particles_cs}")
+    show_inspection(stdout(), inspect_path(project.particles_cs, InspectOptions(check_paths=True)))
+
+    _step(f"cryobridge coords {project.passthrough_cs} {project.micrographs_star} -o {picks_folder}")
+    with progress() as reporter:
+        picks = convert_picks(project.passthrough_cs, project.micrographs_star, picks_folder, reporter=reporter)
+    note(f"{picks['particles_out']} picks on {picks['micrographs']} micrographs")
+
+    _step(f"cryobridge stacks cs {project.particles_cs} -o {stacks_folder}")
+    plan = plan_stacks(read_particles_cs(project.particles_cs), ImageSearch(project.particles_cs))
+    with progress() as reporter:
+        made = convert_stacks(plan, stacks_folder, reporter=reporter)
+    note(f"{made['images_out']} images in {made['stacks']} stack, {made['shells']} shells × {made['angles']} angles")
+
+    stdout().print()
+    show_report(
+        "Where to look",
+        [
+            ("cryoSPARC project", str(project.cryosparc)),
+            ("RELION project", str(project.relion)),
+            ("picks for RELION", picks["outputs"][0]),
+            ("Fourier stacks", str(stacks_folder / "fft")),
+            ("next", f"cryobridge inspect {stacks_folder}"),
+        ],
+    )
+
+
+def _step(command: str) -> None:
+    console = stdout()
+    console.print()
+    console.print(plain(f"$ {command}", "bold"), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""cryoSPARC picks -> RELION coordinates."""

@@ -1,0 +1,139 @@
+"""The folder of a demo project: it must be new or empty, or marked as a demo project that may be replaced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+from cryobridge.errors import CryobridgeError, OutputExistsError
+from cryobridge.formats._atomic import atomic_path, read_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARKER = "cryobridge_demo.json"
+_KIND = "cryobridge demo project"
+_MAX_MARKER_BYTES = 1 << 16
+
+
+def check_folder(folder: Path, n_bytes: int, *, overwrite: bool) -> None:
+    """See whether a demo project of so many bytes can go to a folder; nothing is changed.
+
+    Parameters
+    ----------
+    folder
+        Where it shall be.
+    n_bytes
+        How large it will be.
+    overwrite
+        Whether a demo project that is there may be removed.
+
+    Raises
+    ------
+    OutputExistsError
+        If the folder is not empty, unless it is a demo project and ``overwrite`` is set.
+    CryobridgeError
+        If the folder can't be read, or the disk has too little space.
+    """
+    n_entries = len(_entries(folder))
+    if n_entries:
+        if not _is_demo(folder):
+            raise OutputExistsError(
+                f"the folder holds {n_entries} files or folders and is no demo project; it is left as it is",
+                path=folder,
+                hint="Choose a folder that is new or empty.",
+            )
+        if not overwrite:
+            raise OutputExistsError(
+                "a demo project is there already",
+                path=folder,
+                hint="Choose another folder, or ask for overwriting, which removes everything in this one.",
+            )
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(nearest).free
+    # What overwriting sets free is not counted on.
+    if free < n_bytes:
+        raise CryobridgeError(
+            f"the demo project needs {n_bytes / 1e6:.0f} MB and the disk has {free / 1e6:.0f} MB left",
+            path=folder,
+            hint="Choose a folder on another disk, or ask for fewer micrographs.",
+        )
+
+
+def prepare_folder(folder: Path, description: dict[str, int | float | str]) -> None:
+    """Make the folder, or empty one that `check_folder` has let pass, and mark it.
+
+    The marker is the last to be removed and the first to be written, so that what an interrupted run leaves
+    behind is still known as a demo project.
+
+    Parameters
+    ----------
+    folder
+        Where the project shall be.
+    description
+        What it was made with, for the marker.
+
+    Raises
+    ------
+    CryobridgeError
+        If the operating system refuses.
+    """
+    entries = _entries(folder)
+    if entries and not _is_demo(folder):
+        raise OutputExistsError(
+            "files appeared in the folder meanwhile", path=folder, hint="Choose a folder that is new or empty."
+        )
+    try:
+        for entry in sorted(entries, key=lambda entry: entry.name == MARKER):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    except OSError as error:
+        raise CryobridgeError(
+            f"{error.filename or 'its content'} can't be removed ({error.strerror})",
+            path=folder,
+            hint="Check that you may write there, or choose another folder.",
+        ) from error
+    make_folder(folder)
+    with atomic_path(folder / MARKER) as temporary:
+        temporary.write_text(json.dumps({"kind": _KIND, **description}, indent=2) + "\n", encoding="utf-8")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it.
+
+    Raises
+    ------
+    CryobridgeError
+        If the operating system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CryobridgeError(
+            f"the folder can't be made ({error.strerror})", path=folder, hint="Choose another one."
+        ) from error
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError as error:
+        raise OutputExistsError("a file of that name is there", path=folder, hint="Choose another name.") from error
+    except OSError as error:
+        raise read_error(folder, error) from error
+
+
+def _is_demo(folder: Path) -> bool:
+    marker = folder / MARKER
+    try:
+        if marker.is_symlink() or marker.stat().st_size > _MAX_MARKER_BYTES:
+            return False
+        content = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("kind") == _KIND

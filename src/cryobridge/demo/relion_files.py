@@ -1,0 +1,134 @@
+"""The simulated data as a RELION project: motion correction (job002) and CTF estimation (job003).
+
+RELION reads TIFF movies from the other end than cryoSPARC, so its micrographs have their rows reversed, and the
+direction of the astigmatism has the other sign.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryobridge.demo.folder import make_folder
+from cryobridge.demo.truth import PIXEL_SIZE_A
+from cryobridge.formats.mrc import write_mrc_stack
+from cryobridge.formats.star import StarBlock, write_star
+from cryobridge.geometry import mirror_defocus_angle_y
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.demo.images import Recording
+    from cryobridge.demo.truth import Truth
+
+CTF_STAR = "CtfFind/job003/micrographs_ctf.star"
+_MOTION_STAR = "MotionCorr/job002/corrected_micrographs.star"
+_PROCESSES = {"MotionCorr/job002/": "relion.motioncorr.own", "CtfFind/job003/": "relion.ctffind.ctffind4"}
+_NODES = {
+    _MOTION_STAR: "MicrographGroupMetadata.star.relion.motioncorr",
+    CTF_STAR: "MicrographGroupMetadata.star.relion.ctf",
+}
+
+
+def micrograph_name(truth: Truth, micrograph: int) -> str:
+    """Return a micrograph's path in the project, as rlnMicrographName has it."""
+    return f"MotionCorr/job002/Movies/{truth.micrographs.name[micrograph]}_fractions.mrc"
+
+
+def write_recording(project: Path, truth: Truth, micrograph: int, recording: Recording) -> None:
+    """Write a micrograph, rows reversed."""
+    path = project / micrograph_name(truth, micrograph)
+    make_folder(path.parent)
+    write_mrc_stack(path, recording.micrograph[np.newaxis, ::-1], PIXEL_SIZE_A)
+
+
+def write_metadata(project: Path, truth: Truth) -> None:
+    """Write the STAR files: the pipeline, and the micrographs with and without CTF."""
+    for name in (_MOTION_STAR, CTF_STAR):
+        make_folder((project / name).parent)
+    optics, micrographs = _optics(truth), _micrographs(truth)
+    write_star(project / _MOTION_STAR, [optics, _block("micrographs", micrographs)])
+    write_star(project / CTF_STAR, [optics, _block("micrographs", {**micrographs, **_ctf(truth)})])
+    write_star(project / "default_pipeline.star", _pipeline())
+
+
+def _block(name: str, columns: dict[str, Any], *, is_loop: bool = True) -> StarBlock:
+    return StarBlock.from_columns(name, columns, is_loop=is_loop, comments=("version 30001",))
+
+
+def _optics(truth: Truth) -> StarBlock:
+    microscope = truth.microscope
+    return _block(
+        "optics",
+        {
+            "rlnOpticsGroupName": ["opticsGroup1"],
+            "rlnOpticsGroup": [1],
+            "rlnMicrographOriginalPixelSize": [PIXEL_SIZE_A],
+            "rlnVoltage": [microscope.voltage_kV],
+            "rlnSphericalAberration": [microscope.spherical_aberration_mm],
+            "rlnAmplitudeContrast": [microscope.amplitude_contrast],
+            "rlnMicrographPixelSize": [PIXEL_SIZE_A],
+        },
+    )
+
+
+def _micrographs(truth: Truth) -> dict[str, Any]:
+    n = len(truth.micrographs)
+    return {
+        "rlnMicrographName": [micrograph_name(truth, row) for row in range(n)],
+        "rlnOpticsGroup": [1] * n,
+    }
+
+
+def _ctf(truth: Truth) -> dict[str, Any]:
+    """Return what CTFFIND would find: rounded values, with a figure of merit and a resolution that are invented."""
+    ctf, names = truth.micrographs.ctf, truth.micrographs.name
+    u, v = ctf.defocus_u_A.round(2), ctf.defocus_v_A.round(2)
+    angle_deg = np.degrees(mirror_defocus_angle_y(ctf.defocus_angle_rad)).round(3)
+    return {
+        "rlnCtfImage": [f"CtfFind/job003/Movies/{name}_fractions_PS.ctf:mrc" for name in names],
+        "rlnDefocusU": u,
+        "rlnDefocusV": v,
+        "rlnCtfAstigmatism": np.abs(u - v).round(2),
+        "rlnDefocusAngle": angle_deg,
+        "rlnCtfFigureOfMerit": np.linspace(0.12, 0.18, len(names)).round(6),
+        "rlnCtfMaxResolution": np.linspace(4.2, 3.6, len(names)).round(3),
+    }
+
+
+def _pipeline() -> list[StarBlock]:
+    motion, ctf = _PROCESSES
+    return [
+        _block("pipeline_general", {"rlnPipeLineJobCounter": [4]}, is_loop=False),
+        _block(
+            "pipeline_processes",
+            {
+                "rlnPipeLineProcessName": list(_PROCESSES),
+                "rlnPipeLineProcessAlias": ["None"] * len(_PROCESSES),
+                "rlnPipeLineProcessTypeLabel": list(_PROCESSES.values()),
+                "rlnPipeLineProcessStatusLabel": ["Succeeded"] * len(_PROCESSES),
+            },
+        ),
+        _block(
+            "pipeline_nodes",
+            {
+                "rlnPipeLineNodeName": list(_NODES),
+                "rlnPipeLineNodeTypeLabel": list(_NODES.values()),
+            },
+        ),
+        _block(
+            "pipeline_input_edges",
+            {
+                "rlnPipeLineEdgeFromNode": [_MOTION_STAR],
+                "rlnPipeLineEdgeProcess": [ctf],
+            },
+        ),
+        _block(
+            "pipeline_output_edges",
+            {
+                "rlnPipeLineEdgeProcess": [motion, ctf],
+                "rlnPipeLineEdgeToNode": [_MOTION_STAR, CTF_STAR],
+            },
+        ),
+    ]

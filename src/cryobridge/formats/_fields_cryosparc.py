@@ -1,0 +1,157 @@
+"""cryoSPARC's columns: the quantity that each holds (a key of ``fields.QUANTITIES``) and what it means.
+
+A column is called ``group/field``. Several groups share their fields, and some groups are numbered, so the groups
+are given as regular expressions that match a whole name.
+"""
+
+from __future__ import annotations
+
+Fields = dict[str, tuple[str, str]]
+
+_IMAGE: Fields = {
+    "path": ("text", "File; relative to the project folder, or to the .cs file after a leading >"),
+    "idx": ("count", "Slice in the file, counted from 0"),
+    "shape": ("size_px", "ny, nx; of movies and maps with the number of frames or slices first"),
+    "psize_A": ("pixel_size_A", "Pixel size of the stored image"),
+    "sign": ("sign", "-1 for dark particles, 1 for bright ones"),
+    "import_sig": ("identity", "Where the file was imported from"),
+    "format": ("text", "File format"),
+    "is_gain_corrected": ("flag", "The movie is gain-corrected"),
+    "has_defect_file": ("flag", "There is a list of the detector's defects"),
+    "is_background_subtracted": ("flag", "The background was subtracted"),
+    "vmin": ("value", "Value to show as black"),
+    "vmax": ("value", "Value to show as white"),
+    "flip_x": ("flag", "The gain reference is to be flipped along x"),
+    "flip_y": ("flag", "The gain reference is to be flipped along y"),
+    "rotate_num": ("int", "Quarter turns of the gain reference"),
+}
+
+_CTF: Fields = {
+    "type": ("text", "Where the CTF comes from, such as ctffind4, imported or spline"),
+    "path": ("text", "File with the local CTF of a micrograph"),
+    "exp_group_id": ("count", "Exposure group; numbers may be missing"),
+    "accel_kv": ("voltage_kV", "Acceleration voltage"),
+    "cs_mm": ("cs_mm", "Spherical aberration"),
+    "amp_contrast": ("contrast", "Amplitude contrast"),
+    "ac": ("contrast", "Amplitude contrast, the old name"),
+    "df1_A": ("defocus_A", "Defocus along the first axis, positive for underfocus; 0 for no CTF"),
+    "df2_A": ("defocus_A", "Defocus along the second axis, positive for underfocus; 0 for no CTF"),
+    "df_angle_rad": ("angle_rad", "Angle from x to the first axis"),
+    "phase_shift_rad": ("angle_rad", "Phase shift of a phase plate"),
+    "scale": ("value", "Scale of the CTF, normally 1"),
+    "scale_const": ("value", "Constant part of the scale, 0 or 1"),
+    "shift_A": ("aberration_A", "Shift by aberrations; x, y"),
+    "tilt_A": ("aberration_A", "Beam tilt as Cs × sin(tilt); x, y"),
+    "trefoil_A": ("aberration_A", "Trefoil; sine, cosine"),
+    "tetra_A": ("aberration_A", "Fourth-order aberrations"),
+    "anisomag": ("anisomag", "Anisotropic magnification, row by row, minus the identity; 0 for none"),
+    "bfactor": ("bfactor_A2", "B-factor of the CTF's envelope"),
+    "cross_corr_ctffind4": ("value", "Score of CTFFIND4's fit"),
+    "fig_of_merit_gctf": ("value", "Score of Gctf's fit"),
+    "ctf_fit_to_A": ("resolution_A", "Resolution to which the Thon rings fit"),
+    "fit_quality": ("value", "Quality of the fit"),
+}
+
+_CTF_STATS: Fields = {
+    "type": ("text", "Where the CTF comes from"),
+    "cross_corr": ("value", "Score of the CTF fit"),
+    "ctf_fit_to_A": ("resolution_A", "Resolution to which the Thon rings fit"),
+    "ice_thickness_rel": ("value", "Ice thickness, relative"),
+    "fit_data_path": ("text", "File with the fit"),
+}
+
+_LOCATION: Fields = {
+    "micrograph_uid": ("identity", "uid of the micrograph"),
+    "exp_group_id": ("count", "Exposure group; numbers may be missing"),
+    "micrograph_path": ("text", "Micrograph"),
+    "micrograph_shape": ("size_px", "ny, nx of the micrograph"),
+    "micrograph_psize_A": ("pixel_size_A", "Pixel size of the micrograph"),
+    "center_x_frac": ("position", "x of the particle, as a fraction of nx"),
+    "center_y_frac": ("position", "y of the particle, as a fraction of ny from the first stored row"),
+    "min_dist_A": ("length_A", "Least distance between picks"),
+}
+
+_PICKS: Fields = {
+    "ncc_score": ("value", "Correlation with the template"),
+    "power": ("value", "Local power of the pick"),
+    "template_idx": ("count", "Template, counted from 0"),
+    "angle_rad": ("angle_rad", "Angle of the template in the plane"),
+}
+
+_FILAMENT: Fields = {
+    "filament_uid": ("identity", "The filament that the segment is of"),
+    "filament_pose": ("angle_rad", "Direction of the filament in the plane"),
+    "position_A": ("length_A", "Distance along the filament"),
+    "arc_length_A": ("length_A", "Distance along the filament, the old name"),
+    "inter_box_dist_A": ("length_A", "Distance between segments"),
+    "curvature": ("value", "Curvature of the filament"),
+    "sinuosity": ("value", "Length of the filament over the distance of its ends"),
+}
+
+_ALIGNMENTS: Fields = {
+    "split": ("half_from_0", "Half-set, 0 or 1; of use for 3D alignments"),
+    "shift": ("shift_px", "x, y in pixels of this group's psize_A, subtracted to find the centre"),
+    "pose": ("angle_rad", "Rotation vector (3D) or angle in the plane (2D)"),
+    "psize_A": ("pixel_size_A", "Pixel size that the shift is counted in; may differ from blob/psize_A"),
+    "error": ("value", "Squared difference of image and projection"),
+    "error_min": ("value", "Least error of all poses"),
+    "resid_pow": ("value", "Power of the difference of image and projection"),
+    "slice_pow": ("value", "Power of the projection"),
+    "image_pow": ("value", "Power of the image"),
+    "cross_cor": ("value", "Correlation of image and projection"),
+    "alpha": ("value", "Scale of the particle"),
+    "alpha_min": ("value", "Scale of the particle at the least error"),
+    "weight": ("value", "Weight of the particle"),
+    "pose_ess": ("value", "Effective number of orientations"),
+    "shift_ess": ("value", "Effective number of shifts"),
+    "class_ess": ("value", "Effective number of classes"),
+    "class": ("count", "Class, counted from 0"),
+    "class_posterior": ("fraction", "Probability of the class"),
+    "object_pose": ("angle_rad", "Local refinement: rotation vector of the object"),
+    "object_shift": ("shift_px", "Local refinement: shift of the object"),
+    "local_pose": ("angle_rad", "Local refinement: rotation vector about the fulcrum"),
+    "localshift": ("shift_px", "Local refinement: shift of the fulcrum"),
+    "localfulcrum": ("value", "Local refinement: the fulcrum"),
+}
+
+_MICROSCOPE: Fields = {
+    "accel_kv": ("voltage_kV", "Acceleration voltage"),
+    "cs_mm": ("cs_mm", "Spherical aberration"),
+    "total_dose_e_per_A2": ("dose", "Dose of the whole movie"),
+    "phase_plate": ("flag", "A phase plate was used"),
+    "neg_stain": ("flag", "Negative stain"),
+    "exp_group_id": ("count", "Exposure group; numbers may be missing"),
+    "defect_path": ("text", "List of the detector's defects"),
+}
+
+_MOTION: Fields = {
+    "path": ("text", "File with the motion"),
+    "type": ("text", "Kind of motion"),
+    "idx": ("count", "Place in the file, counted from 0"),
+    "psize_A": ("pixel_size_A", "Pixel size of the movie"),
+    "frame_start": ("count", "First frame, counted from 0"),
+    "frame_end": ("count", "Last frame, counted from 0"),
+    "zero_shift_frame": ("count", "Frame that does not move"),
+}
+
+GROUPS: dict[str, Fields] = {
+    r"(\w+_)?blob(_\w+)?|map(_\w+)?|mask(_\w+)?": _IMAGE,
+    "ctf": _CTF,
+    "ctf_stats": _CTF_STATS,
+    "location": _LOCATION,
+    "pick_stats": _PICKS,
+    "filament": _FILAMENT,
+    r"alignments(2D|3D|3D_multi)|\w+_class_\d+": _ALIGNMENTS,
+    "mscope_params": _MICROSCOPE,
+    "(rigid|spline)_motion": _MOTION,
+    r"components_mode_\d+": {
+        "component": ("count", "Component of the variability, counted from 0"),
+        "value": ("value", "Coordinate of the particle along the component"),
+    },
+    "sym_expand": {
+        "src_uid": ("identity", "uid of the particle that was copied"),
+        "idx": ("count", "Which symmetry copy, counted from 0"),
+    },
+}
+
+UID = ("identity", "Identity of the row: 64 bits, random")

@@ -1,0 +1,543 @@
+"""Arrays on the disk: NumPy's `.npy` and `.npz`, torch's `.pt`, and CryoLike's image descriptor, which is an `.npz`.
+
+Sizes that a file claims are compared with the file before memory is taken, and nothing in a file is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import pickle
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError, UsageError
+from cryobridge.formats._atomic import atomic_path, read_error, readable_size
+from cryobridge.formats.pickles import load_pickle_bytes, scan_pickles_in
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+Array = NDArray[Any]
+Precision = Literal["single", "double"]
+
+# Any, because numpy's type stubs leave the functions of this module untyped.
+_NPY_FORMAT: Any = np.lib.format
+_NPY_MAGIC = b"\x93NUMPY"
+_ZIP_MAGIC = b"PK"
+# The number that begins every torch file of the format before zip (torch.save before 1.6).
+_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+_HEADER_LIMIT_BYTES = 1 << 16
+# Up to here an archive may hold anything; beyond, no more than this many times its own size.
+_ZIP_FREE_BYTES = 256 << 20
+_ZIP_RATIO = 100
+# What zipfile, numpy and torch were seen to raise on damaged files.
+_LIBRARY_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, EOFError, MemoryError),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, SyntaxError, RuntimeError),
+)
+_COPY_AGAIN = "Copy the file again from where it was made; the copy or the program that wrote it was interrupted."
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """An array in a file: its name (empty where the file holds one array without a name), type, shape and size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+class _NpyHeader(NamedTuple):
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def describe_arrays(path: str | os.PathLike[str]) -> list[ArrayInfo]:
+    """List the arrays in a `.npy`, `.npz` or `.pt` file, recognised by its content; their data are not loaded.
+
+    Raises
+    ------
+    FormatError
+        If the file can't be read, is none of the three, or claims more than it holds.
+    UnsafeFileError
+        If a torch file can't be read without running code.
+    """
+    path = Path(path)
+    container = _container(path)
+    if container == "npy":
+        header, _ = _npy_file_header(path)
+        return [ArrayInfo("", str(header.dtype), header.shape, header.nbytes)]
+    if container == "npz":
+        return read_npz(path).describe()
+    value = _load_torch(path)
+    tensors = value if isinstance(value, dict) else {"": value}
+    return [_tensor_info(path, str(name), tensor) for name, tensor in tensors.items()]
+
+
+def _container(path: Path) -> Literal["npy", "npz", "pt"]:
+    readable_size(path)
+    with _errors_of(path), path.open("rb") as file:
+        magic = file.read(len(_TORCH_MAGIC))
+    if magic.startswith(_NPY_MAGIC):
+        return "npy"
+    if magic.startswith(_ZIP_MAGIC):
+        with _open_zip(path) as archive:
+            return "pt" if any(Path(name).name == "data.pkl" for name in archive.namelist()) else "npz"
+    if magic == _TORCH_MAGIC:
+        return "pt"
+    raise FormatError(
+        "neither a .npy, .npz nor .pt file: it starts with none of their marks",
+        path=path,
+        hint="`cryobridge inspect` tells what a file is.",
+    )
+
+
+@contextmanager
+def _errors_of(path: Path, field: str | None = None) -> Iterator[None]:
+    """Turn what the operating system and the libraries raise on a bad file into one error."""
+    try:
+        yield
+    except OSError as error:
+        raise read_error(path, error) from error
+    except _LIBRARY_ERRORS as error:
+        reason = str(error).split("\n", maxsplit=1)[0][:200] or type(error).__name__
+        raise FormatError(f"damaged: {reason}", path=path, field=field, hint=_COPY_AGAIN) from error
+
+
+def _npy_header(stream: IO[bytes]) -> _NpyHeader:
+    """Read the header and leave the stream where the data begin (numpy.lib.format describes the three versions)."""
+    start = stream.read(8)
+    if start[:6] != _NPY_MAGIC or start[6:7] not in {b"\x01", b"\x02", b"\x03"}:
+        raise ValueError("it does not begin as a .npy file of version 1 to 3 does")
+    (length,) = struct.unpack("<H", stream.read(2)) if start[6] == 1 else struct.unpack("<I", stream.read(4))
+    if length > _HEADER_LIMIT_BYTES:
+        raise ValueError(f"a header of {length} bytes")
+    text = stream.read(length).decode("utf-8" if start[6] == 3 else "latin-1")
+    header = ast.literal_eval(text)
+    shape, fortran = header["shape"], header["fortran_order"]
+    if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise ValueError(f"its shape would be {shape}")
+    dtype: np.dtype[Any] = _NPY_FORMAT.descr_to_dtype(header["descr"])
+    return _NpyHeader(shape, "F" if fortran else "C", dtype)
+
+
+def _npy_file_header(path: Path) -> tuple[_NpyHeader, int]:
+    """Return the header of a `.npy` file and where its data begin; refuse a file that is shorter than it says."""
+    size = readable_size(path)
+    with _errors_of(path), path.open("rb") as file:
+        header, offset = _npy_header(file), file.tell()
+    if not header.dtype.hasobject and header.nbytes > size - offset:
+        raise FormatError(
+            f"the data are cut off: {size - offset} bytes of {header.nbytes}", path=path, hint=_COPY_AGAIN
+        )
+    return header, offset
+
+
+def read_npy(path: str | os.PathLike[str]) -> Array:
+    """Map a `.npy` file into memory, read-only.
+
+    Raises
+    ------
+    UnsafeFileError
+        If it holds Python objects, which only running code could make.
+    FormatError
+        If it can't be read, is no `.npy` file, or is cut off.
+    """
+    path = Path(path)
+    header, offset = _npy_file_header(path)
+    if header.dtype.hasobject:
+        raise UnsafeFileError(
+            "it holds Python objects, which are not read",
+            path=path,
+            hint="Have the array saved with a type of numbers or of fixed-length text.",
+        )
+    if header.nbytes == 0:
+        return np.empty(header.shape, header.dtype)
+    with _errors_of(path):
+        return np.memmap(path, header.dtype, mode="r", offset=offset, shape=header.shape, order=header.order)
+
+
+class NpzArrays(Mapping[str, Array]):
+    """The arrays of an `.npz` file; each is read when it is asked for, and nothing stays open.
+
+    An array of Python objects (CryoLike stores absent values so) is read when it holds only numbers and text.
+    """
+
+    def __init__(self, path: Path, members: Mapping[str, str]) -> None:
+        self.path = path
+        self._members = members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def __getitem__(self, name: str) -> Array:
+        member = self._members[name]
+        with _open_zip(self.path) as archive, self._open(archive, name, member) as (stream, header):
+            if header.dtype.hasobject:
+                content = load_pickle_bytes(stream.read(), self.path, name)
+                if not isinstance(content, np.ndarray):
+                    raise ValueError(f"it holds a {type(content).__name__} instead of an array")
+                return content
+            data = stream.read(header.nbytes)
+            array: Array = np.frombuffer(data, header.dtype, math.prod(header.shape))
+            return array.reshape(header.shape, order=header.order).copy(header.order)
+
+    def describe(self) -> list[ArrayInfo]:
+        """List name, type, shape and size of each array without reading it."""
+        infos = []
+        with _open_zip(self.path) as archive:
+            for name, member in self._members.items():
+                with self._open(archive, name, member) as (_, header):
+                    infos.append(ArrayInfo(name, str(header.dtype), header.shape, header.nbytes))
+        return infos
+
+    @contextmanager
+    def _open(self, archive: zipfile.ZipFile, name: str, member: str) -> Iterator[tuple[IO[bytes], _NpyHeader]]:
+        with _errors_of(self.path, name), archive.open(member) as stream:
+            header = _npy_header(stream)
+            held = archive.getinfo(member).file_size - stream.tell()
+            if not header.dtype.hasobject and header.nbytes != held:
+                raise ValueError(f"an array of shape {header.shape} and {header.nbytes} bytes, but it holds {held}")
+            yield stream, header
+
+
+def read_npz(path: str | os.PathLike[str]) -> NpzArrays:
+    """Open an `.npz` file.
+
+    Raises
+    ------
+    FormatError
+        If it can't be read, is no `.npz` file, or would unpack to very much more than its size (a zip bomb). What is
+        wrong with one array is raised when that array is asked for.
+    """
+    path = Path(path)
+    if _container(path) != "npz":
+        raise FormatError("not an .npz file", path=path, hint="`cryobridge inspect` tells what a file is.")
+    with _open_zip(path) as archive:
+        names = archive.namelist()
+    return NpzArrays(path, {name.removesuffix(".npy"): name for name in names if name.endswith(".npy")})
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    with _errors_of(path), zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+        packed = path.stat().st_size
+        if unpacked > max(_ZIP_FREE_BYTES, _ZIP_RATIO * packed):
+            raise FormatError(
+                f"{packed} bytes would unpack to {unpacked}; refused as a zip bomb",
+                path=path,
+                hint="If the file is yours, save its arrays uncompressed (numpy.savez).",
+            )
+        yield archive
+
+
+def read_pt(path: str | os.PathLike[str]) -> torch.Tensor:
+    """Read a tensor from a `.pt` file, mapped into memory where the file's format allows.
+
+    Raises
+    ------
+    UnsafeFileError
+        If it can't be read without running code; the error lists what it names.
+    FormatError
+        If it can't be read, or holds something else than one tensor.
+    """
+    path = Path(path)
+    tensor = _load_torch(path)
+    _tensor_info(path, "", tensor)
+    return cast("torch.Tensor", tensor)
+
+
+def _load_torch(path: Path) -> Any:
+    import torch
+
+    readable_size(path)
+    with _errors_of(path):
+        is_zip = zipfile.is_zipfile(path)
+    if is_zip:
+        with _open_zip(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise FormatError(
+                    "its parts are compressed, as torch never writes them", path=path, hint="Save it again with torch."
+                )
+    with _errors_of(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own old file format
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        except pickle.UnpicklingError as error:
+            raise _torch_refusal(path, is_zip) from error
+
+
+def _torch_refusal(path: Path, is_zip: bool) -> FormatError:
+    if is_zip:
+        with _open_zip(path) as archive:
+            member = next(name for name in archive.namelist() if Path(name).name == "data.pkl")
+            names = scan_pickles_in(archive.read(member))
+    else:
+        names = scan_pickles_in(path.read_bytes())
+    foreign = [name for name in names if not name.startswith("torch.") and name != "collections.OrderedDict"]
+    if not foreign:
+        return FormatError(
+            "not a torch file of tensors, or a damaged one",
+            path=path,
+            hint="`cryobridge inspect` tells what a file is.",
+        )
+    shown = ", ".join(foreign[:5]) + (" …" if foreign[5:] else "")
+    return UnsafeFileError(
+        f"reading it would run code: it asks for {shown}. Nothing was run",
+        path=path,
+        count=len(foreign),
+        hint="Have it saved as a plain tensor: torch.save(tensor, path).",
+    )
+
+
+def _tensor_info(path: Path, name: str, tensor: Any) -> ArrayInfo:
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise FormatError(
+            f"it holds a {type(tensor).__name__}, not a tensor",
+            path=path,
+            field=name or None,
+            hint="A CryoLike stack is one tensor: torch.save(tensor, path).",
+        )
+    nbytes = tensor.numel() * tensor.element_size()
+    if nbytes > path.stat().st_size:
+        raise FormatError(
+            f"a tensor of {nbytes} bytes is claimed, more than the file has",
+            path=path,
+            field=name or None,
+            hint="Save a contiguous copy: torch.save(tensor.clone(), path).",
+        )
+    return ArrayInfo(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), nbytes)
+
+
+def write_npy(path: str | os.PathLike[str], array: ArrayLike) -> None:
+    """Write a `.npy` file; it appears under its name when it is whole, and replaces one that is there."""
+    path = Path(path)
+    values = _plain(path, "", array)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        _NPY_FORMAT.write_array(file, values, allow_pickle=False)
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
+    """Write a compressed `.npz` file without pickles; the same arrays always give the same bytes."""
+    path = Path(path)
+    values = {name: _plain(path, name, array) for name, array in arrays.items()}
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in values.items():
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w", force_zip64=True) as stream:
+                _NPY_FORMAT.write_array(stream, array, allow_pickle=False)
+
+
+def write_pt(path: str | os.PathLike[str], tensor: torch.Tensor) -> None:
+    """Write one tensor as a `.pt` file: its own elements, not those of a larger tensor that it is a view of."""
+    import torch
+
+    path = Path(path)
+    values = tensor.detach().cpu().contiguous()
+    if values.untyped_storage().nbytes() != values.numel() * values.element_size():
+        values = values.clone()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(values, file)
+        except RuntimeError as error:
+            raise CryobridgeError(
+                f"can't be written ({str(error).splitlines()[0]})",
+                path=path,
+                hint="Check that the disk has space left.",
+            ) from error
+
+
+def _plain(path: Path, name: str, array: ArrayLike) -> Array:
+    values = np.asanyarray(array)
+    if values.dtype.hasobject:
+        raise UsageError("an array of Python objects can't be written", path=path, field=name or None)
+    return values
+
+
+@dataclass(frozen=True)
+class ImageDescriptor:
+    """CryoLike's description of images and of the polar grid of their transforms.
+
+    Attributes
+    ----------
+    n_pixels
+        Box along axis 0 and 1.
+    pixel_size_A
+        Å along axis 0 and 1.
+    radius_max, dist_radii
+        Extent and spacing of the polar grid's shells, in units in which N / 4 is the Nyquist frequency of a box N.
+    n_inplanes
+        Angles on a shell.
+    precision
+        "single" or "double".
+    viewing_distance, atom_radii, atom_selection, use_protein_residue_model, atom_shape
+        For CryoLike's templates; carried along.
+
+    Raises
+    ------
+    UsageError
+        If a number is impossible.
+    """
+
+    n_pixels: tuple[int, int]
+    pixel_size_A: tuple[float, float]
+    radius_max: float
+    dist_radii: float
+    n_inplanes: int
+    precision: Precision
+    viewing_distance: float
+    atom_radii: float | None = None
+    atom_selection: str | None = "name CA"
+    use_protein_residue_model: bool = True
+    atom_shape: str = "gaussian"
+
+    def __post_init__(self) -> None:
+        if self.precision not in {"single", "double"}:
+            raise UsageError(f"must be single or double, not {self.precision!r}", field="precision")
+        for field in ("n_pixels", "pixel_size_A", "radius_max", "dist_radii", "n_inplanes", "viewing_distance"):
+            value = getattr(self, field)
+            if not all(math.isfinite(part) and part > 0 for part in np.atleast_1d(value)):
+                raise UsageError(f"must be greater than zero, not {value}", field=field)
+
+    @classmethod
+    def for_box(
+        cls,
+        n_pixels: int,
+        pixel_size_A: float,
+        resolution_factor: float = 1.0,
+        n_inplanes: int | None = None,
+        precision: Precision = "single",
+    ) -> ImageDescriptor:
+        """Return CryoLike's defaults for square images; a resolution factor of 1 reaches the Nyquist frequency."""
+        if not (math.isfinite(resolution_factor) and resolution_factor > 0):
+            raise UsageError(f"must be greater than zero, not {resolution_factor}", field="resolution_factor")
+        return cls(
+            n_pixels=(n_pixels, n_pixels),
+            pixel_size_A=(pixel_size_A, pixel_size_A),
+            radius_max=resolution_factor * n_pixels / 4,
+            dist_radii=0.25,
+            n_inplanes=2 * n_pixels if n_inplanes is None else n_inplanes,
+            precision=precision,
+            viewing_distance=1 / (4 * math.pi * resolution_factor),
+        )
+
+    def to_arrays(self) -> dict[str, Array]:
+        """Return the arrays under CryoLike's names; what is absent is an empty array, which needs no pickle."""
+        return {
+            "n_pixels": np.array(self.n_pixels, np.int64),
+            "pixel_size": np.array(self.pixel_size_A, np.float64),
+            "radius_max": np.array(self.radius_max, np.float64),
+            "dist_radii": np.array(self.dist_radii, np.float64),
+            "n_inplanes": np.array(self.n_inplanes, np.int64),
+            "precision": np.array(self.precision),
+            "viewing_distance": np.array(self.viewing_distance, np.float64),
+            "atom_radii": np.array([] if self.atom_radii is None else self.atom_radii, np.float64),
+            "atom_selection": np.array([]) if self.atom_selection is None else np.array(self.atom_selection),
+            "use_protein_residue_model": np.array(self.use_protein_residue_model),
+            "atom_shape": np.array(self.atom_shape),
+        }
+
+
+def write_image_descriptor(path: str | os.PathLike[str], descriptor: ImageDescriptor) -> None:
+    """Write the parameter file that CryoLike reads."""
+    write_npz(path, descriptor.to_arrays())
+
+
+def read_image_descriptor(path: str | os.PathLike[str]) -> ImageDescriptor:
+    """Read CryoLike's parameter file, or the descriptor in the `.npz` of a converted stack.
+
+    An absent value may be an empty array or a stored None; template fields that are not there at all have
+    CryoLike's defaults.
+
+    Raises
+    ------
+    MissingDataError
+        If a field that describes images is not there.
+    FormatError
+        If a field has another type or shape, or an impossible value.
+    """
+    arrays = read_npz(path)
+    given: dict[str, Any] = {
+        "n_pixels": tuple(int(side) for side in _values(arrays, "n_pixels", "iu", 2)),
+        "pixel_size_A": tuple(float(side) for side in _values(arrays, "pixel_size", "fiu", 2)),
+        "n_inplanes": int(_values(arrays, "n_inplanes", "iu", 1)[0]),
+        "precision": str(_values(arrays, "precision", "U", 1)[0]),
+    }
+    for name in ("radius_max", "dist_radii", "viewing_distance"):
+        given[name] = float(_values(arrays, name, "fiu", 1)[0])
+    for name, kinds, convert in (
+        ("atom_radii", "fiu", float),
+        ("atom_selection", "U", str),
+        ("use_protein_residue_model", "b", bool),
+        ("atom_shape", "U", str),
+    ):
+        if name not in arrays:
+            continue
+        if not _is_absent(arrays[name]):
+            given[name] = convert(_values(arrays, name, kinds, 1)[0])
+        elif name == "atom_selection":
+            given[name] = None
+    try:
+        return ImageDescriptor(**given)
+    except UsageError as error:
+        raise FormatError(
+            error.message,
+            path=path,
+            field=error.field,
+            hint="Make the parameter file again with CryoLike or cryobridge.",
+        ) from error
+
+
+def _is_absent(array: Array) -> bool:
+    return array.size == 0 or (array.dtype.hasobject and array.ndim == 0 and array.item() is None)
+
+
+def _values(arrays: NpzArrays, name: str, kinds: str, count: int) -> list[Any]:
+    """Return the values of a field; one value stands for ``count`` equal ones, and equal ones for one."""
+    array = arrays.get(name)
+    if array is None or _is_absent(array):
+        raise MissingDataError(
+            "the field is missing",
+            path=arrays.path,
+            field=name,
+            hint="Name a parameter file (.npz) of CryoLike; `cryobridge inspect` lists what is in a file.",
+        )
+    values = array.ravel().tolist()
+    fits = len(values) in {1, count} or (count == 1 and len(set(values)) == 1)
+    if array.dtype.kind not in kinds or not fits:
+        raise FormatError(
+            f"expected {count} value{'s' * (count > 1)}, found an array of shape {array.shape} and type {array.dtype}",
+            path=arrays.path,
+            field=name,
+            hint="Name a parameter file (.npz) of CryoLike; `cryobridge inspect` lists what is in a file.",
+        )
+    return values if len(values) == count else values[:1] * count

@@ -1,0 +1,131 @@
+"""What the names of a cryoSPARC job's files say where no job.json does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Iteration: TypeAlias = int | Literal["final"] | None
+
+_PREFIX = re.compile(r"(?:cryosparc_)?(?:P\d+_)?(?P<job>J\d+)_")
+_CLASS = re.compile(r"class_(?P<number>\d+)_")
+_ITERATION = re.compile(r"(?P<iteration>\d{3,9}|final)_")
+_CLASS_SUFFIX = re.compile(r"_class_0*(?P<number>\d+)$")
+_EXCLUDED = re.compile(r"excluded|incomplete|remainder|rejected|uncategorized|unused")
+_KINDS = (
+    ("particle", re.compile(r"particle")),
+    ("template", re.compile(r"class_averages|template")),
+    ("exposure", re.compile(r"exposure|micrograph|movie")),
+    ("mask", re.compile(r"mask")),
+    ("volume", re.compile(r"volume|map")),
+)
+
+
+@dataclass(frozen=True)
+class CsName:
+    """What a `.cs` file's name says.
+
+    Parameters
+    ----------
+    name
+        The file's name.
+    job
+        ``J42``, or empty.
+    group
+        The result that it belongs to, such as ``particles`` or ``particles_class_0``.
+    iteration
+        Number of the iteration, ``"final"``, or None where there is none.
+    is_passthrough
+        Whether it carries columns that the job did not compute.
+    """
+
+    name: str
+    job: str
+    group: str
+    iteration: Iteration
+    is_passthrough: bool
+
+
+@dataclass(frozen=True)
+class NamedGroup:
+    """Files that make one result: the main one of the last iteration, and those passed through."""
+
+    name: str
+    main: CsName | None
+    passthrough: CsName | None
+    iterations: tuple[Iteration, ...]
+
+
+def parse_cs_name(name: str) -> CsName:
+    """Take a `.cs` file name apart; any name is accepted.
+
+    ``J42_class_00_00863_particles.cs`` is iteration 863 of ``particles_class_0``,
+    ``J42_passthrough_particles_class_0.cs`` its passthrough.
+    """
+    rest = name.removesuffix(".cs")
+    prefix = _PREFIX.match(rest)
+    rest = rest[prefix.end() :] if prefix else rest
+    is_passthrough = rest.startswith("passthrough_")
+    rest = rest.removeprefix("passthrough_")
+    in_class = _CLASS.match(rest)
+    rest = rest[in_class.end() :] if in_class else rest
+    at = _ITERATION.match(rest)
+    rest = rest[at.end() :] if at else rest
+    group = _CLASS_SUFFIX.sub(r"_class_\g<number>", rest)
+    if in_class:
+        group = f"{group}_class_{int(in_class['number'])}"
+    iteration: Iteration = None
+    if at:
+        iteration = "final" if at["iteration"] == "final" else int(at["iteration"])
+    return CsName(name, prefix["job"] if prefix else "", group, iteration, is_passthrough)
+
+
+def group_by_name(names: Iterable[str]) -> tuple[NamedGroup, ...]:
+    """Sort `.cs` files into results, taking the last iteration of each.
+
+    ``_final`` comes after every number. A main file without a passthrough of its own takes that of all classes,
+    then the one of the plain result of its kind; excluded particles take only their own.
+    """
+    parsed = [parse_cs_name(name) for name in names]
+    mains: dict[str, list[CsName]] = {}
+    passed: dict[str, CsName] = {}
+    for item in sorted(parsed, key=lambda item: (iteration_order(item.iteration), item.name)):
+        if item.is_passthrough:
+            passed[item.group] = item
+        else:
+            mains.setdefault(item.group, []).append(item)
+    groups, used = [], set()
+    for group, items in sorted(mains.items()):
+        choices = [group]
+        if not is_excluded(group):
+            choices += [f"{kind_of(group)}s_all_classes", f"{kind_of(group)}s"]
+        own = next((choice for choice in choices if choice in passed), None)
+        used.add(own)
+        groups.append(
+            NamedGroup(
+                group, items[-1], passed[own] if own is not None else None, tuple(item.iteration for item in items)
+            )
+        )
+    groups += [NamedGroup(group, None, item, ()) for group, item in sorted(passed.items()) if group not in used]
+    return tuple(groups)
+
+
+def iteration_order(iteration: Iteration) -> float:
+    """Return a number by which iterations sort: none, then 0, 1, …, then final."""
+    if iteration is None:
+        return -1
+    return float("inf") if iteration == "final" else iteration
+
+
+def is_excluded(group: str) -> bool:
+    """Whether a result of this name is what a job threw out."""
+    return _EXCLUDED.search(group) is not None
+
+
+def kind_of(group: str) -> str:
+    """Return ``particle``, ``template``, ``exposure``, ``mask`` or ``volume``; empty where the name tells nothing."""
+    return next((kind for kind, pattern in _KINDS if pattern.search(group)), "")

@@ -1,0 +1,239 @@
+"""cryoSPARC tables joined by uid, the only identity that a row has.
+
+A job writes the columns that it computed to one file and passes the others through in a second one, with the same
+uids in an order that is not to be trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.formats.table import Column, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from cryobridge.formats.table import Values
+
+_Uids: TypeAlias = "NDArray[np.uint64]"
+_Rows: TypeAlias = "NDArray[np.int64]"
+
+# Reading the span from the first to the last wanted row is worth it up to this many times the wanted rows.
+_SPAN_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class _Source:
+    table: Table
+    rows: _Rows | None  # (n,) row of this table for each joined row; None where they are the same
+
+
+class JoinedTable(Table):
+    """Several tables as one: the rows that all of them have, in the order of the first.
+
+    Parameters
+    ----------
+    left_out
+        Rows that are not in the join, by reason.
+    duplicates
+        Rows whose uid an earlier row of the same file has, by file.
+    notes
+        The same in sentences for the user.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[_Source],
+        origin: Mapping[str, int],
+        n_rows: int,
+        left_out: dict[str, int],
+        duplicates: dict[str, int],
+        notes: tuple[str, ...],
+    ) -> None:
+        by_name = [{column.name: column for column in source.table.columns} for source in sources]
+        columns: tuple[Column, ...] = tuple(by_name[place][name] for name, place in origin.items())
+        super().__init__(sources[0].table.path, n_rows, columns)
+        self.left_out = left_out
+        self.duplicates = duplicates
+        self.notes = notes
+        self._sources = tuple(sources)
+        self._origin = dict(origin)
+        self._whole: dict[str, Values] = {}
+
+    def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
+        """Read columns: arrays for numbers, `Labels` for text (see `formats.table.Table`)."""
+        wanted = self._wanted(names)
+        found: dict[str, Values] = {}
+        for place, source in enumerate(self._sources):
+            own = [name for name in wanted if self._origin[name] == place]
+            if own:
+                found.update(self._read_from(source, own, rows))
+        return {name: found[name] for name in wanted}
+
+    def source_of(self, name: str) -> Table:
+        """Return the table that a column is read from.
+
+        Raises
+        ------
+        MissingDataError
+            If there is no such column.
+        """
+        self._wanted([name])
+        return self._sources[self._origin[name]].table
+
+    def _read_from(self, source: _Source, names: list[str], rows: slice) -> dict[str, Values]:
+        if source.rows is None:
+            return source.table.read(names, rows)
+        places = source.rows[rows]
+        if len(places) == 0:
+            return source.table.read(names, slice(0, 0))
+        low, high = int(places.min()), int(places.max()) + 1
+        if high - low <= _SPAN_FACTOR * len(places):
+            read = source.table.read(names, slice(low, high))
+            return {name: _take(values, places - low) for name, values in read.items()}
+        # The rows lie scattered: a column is read whole, once, rather than again for every batch.
+        new = [name for name in names if name not in self._whole]
+        self._whole.update(source.table.read(new))
+        return {name: _take(self._whole[name], places) for name in names}
+
+
+def join_on_uid(main: Table, *passthroughs: Table) -> JoinedTable:
+    """Join tables on ``uid``; a row stays if every table has it, in the order of ``main``.
+
+    Where tables share a column, the first one that has it wins. Columns are read when they are asked for.
+
+    Parameters
+    ----------
+    main
+        The table whose row order is kept.
+    passthroughs
+        Tables that add columns.
+
+    Raises
+    ------
+    MissingDataError
+        If a table has no uid.
+    FormatError
+        If a uid column is not an integer of 64 bits.
+    """
+    tables = (main, *passthroughs)
+    origin: dict[str, int] = {}
+    for place, table in enumerate(tables):
+        for column in table.columns:
+            origin.setdefault(column.name, place)
+    return join_columns(tables, origin)
+
+
+def join_columns(tables: Sequence[Table], origin: Mapping[str, int]) -> JoinedTable:
+    """Join tables on ``uid``, taking each column from the table that ``origin`` names by its place.
+
+    Raises
+    ------
+    MissingDataError
+        If a table has no uid.
+    FormatError
+        If a uid column is not an integer of 64 bits.
+    """
+    main_uid = _read_uid(tables[0])
+    label = _labels(tables)
+    duplicates = {label[0]: _count_duplicates(main_uid)}
+    left_out: dict[str, int] = {}
+    keep = np.ones(len(main_uid), dtype=bool)
+    matches: list[_Rows | None] = [None]
+    for table, name in zip(tables[1:], label[1:], strict=True):
+        uid = _read_uid(table)
+        duplicates[name] = _count_duplicates(uid)
+        rows = _match(main_uid, uid, has_duplicates=duplicates[name] > 0)
+        if rows is None:
+            matches.append(None)
+            continue
+        matches.append(rows)
+        lacking = rows < 0
+        left_out[f"rows of {label[0]} whose uid is not in {name}"] = int(np.count_nonzero(lacking & keep))
+        used = np.zeros(len(uid), dtype=bool)
+        used[rows[~lacking]] = True
+        # A repeated uid counts once here; its other rows are in `duplicates`.
+        unused = len(uid) - duplicates[name] - int(np.count_nonzero(used))
+        left_out[f"rows of {name} whose uid is not in {label[0]}"] = unused
+        keep &= ~lacking
+    left_out = {reason: count for reason, count in left_out.items() if count}
+    duplicates = {name: count for name, count in duplicates.items() if count}
+    sources = [_Source(table, _kept(rows, keep)) for table, rows in zip(tables, matches, strict=True)]
+    n_rows = int(np.count_nonzero(keep))
+    return JoinedTable(sources, origin, n_rows, left_out, duplicates, _notes(left_out, duplicates, n_rows))
+
+
+def _read_uid(table: Table) -> _Uids:
+    if "uid" not in table:
+        raise MissingDataError(
+            "no column uid, by which its rows could be joined with another file's",
+            path=table.path,
+            field="uid",
+            hint="Take the .cs file that cryoSPARC wrote itself; rows are never joined by their position.",
+        )
+    values = table.read(["uid"])["uid"]
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iu" or values.dtype.itemsize != 8:
+        raise FormatError(
+            "the uids are not integers of 64 bits, so that some of their digits are lost",
+            path=table.path,
+            field="uid",
+            hint="Take the .cs file that cryoSPARC wrote itself: its uids are of type <u8.",
+        )
+    # Signed ones hold the same bits.
+    return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("="), copy=False).view(np.uint64)
+
+
+def _count_duplicates(uid: _Uids) -> int:
+    ordered = np.sort(uid)
+    return int(np.count_nonzero(ordered[1:] == ordered[:-1]))
+
+
+def _match(main_uid: _Uids, uid: _Uids, *, has_duplicates: bool) -> _Rows | None:
+    """Return the row in ``uid`` of each of ``main_uid``, -1 where absent; None where both are the same.
+
+    Both sides are sorted: looking up sorted values walks through memory instead of jumping in it.
+    """
+    if not has_duplicates and np.array_equal(main_uid, uid):
+        return None
+    rows = np.full(len(main_uid), -1, dtype=np.int64)
+    if len(uid) == 0:
+        return rows
+    main_order = np.argsort(main_uid)
+    # Of equal uids the first row shall be found; without any, the faster sort does.
+    order = np.argsort(uid, kind="stable" if has_duplicates else "quicksort")
+    ordered = uid[order]
+    wanted = main_uid[main_order]
+    place = np.searchsorted(ordered, wanted)
+    np.minimum(place, len(ordered) - 1, out=place)
+    rows[main_order] = np.where(ordered[place] == wanted, order[place], -1)
+    return rows
+
+
+def _kept(rows: _Rows | None, keep: NDArray[np.bool_]) -> _Rows | None:
+    if keep.all():
+        return rows
+    return np.flatnonzero(keep) if rows is None else rows[keep]
+
+
+def _take(values: Values, places: _Rows) -> Values:
+    return values[places] if isinstance(values, np.ndarray) else values.take(places)
+
+
+def _labels(tables: Sequence[Table]) -> list[str]:
+    """Return the file names, or the whole paths where two files have one name."""
+    names = [table.path.name for table in tables]
+    return names if len(set(names)) == len(names) else [str(table.path) for table in tables]
+
+
+def _notes(left_out: dict[str, int], duplicates: dict[str, int], n_rows: int) -> tuple[str, ...]:
+    notes = [f"{count:,} {reason}: left out, {n_rows:,} rows remain." for reason, count in left_out.items()]
+    notes += [
+        f"{name}: {count:,} rows have a uid that an earlier row has; a look-up finds the first of them."
+        for name, count in duplicates.items()
+    ]
+    return tuple(notes)

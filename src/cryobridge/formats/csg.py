@@ -1,0 +1,317 @@
+"""cryoSPARC result groups (`.csg`): a YAML file that names, for each slot, the `.cs` file with its columns."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from cryobridge.errors import FormatError, MissingDataError, UnsafeFileError
+from cryobridge.formats._atomic import atomic_path, read_error, readable_size
+from cryobridge.formats._listing import int_of, is_there, object_of, text_of
+from cryobridge.formats.cs import open_cs
+from cryobridge.formats.cs_join import JoinedTable, join_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryobridge.formats.table import Table
+
+# A group has a few dozen slots of some hundred bytes.
+_MAX_BYTES = 256 << 10
+_JOB_FOLDER = re.compile(r"J\d+")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A group of columns such as ``blob`` or ``alignments3D``, and the file that holds it.
+
+    Parameters
+    ----------
+    name
+        What comes before the ``/`` of its columns' names.
+    type
+        cryoSPARC's type of it, such as ``particle.blob``.
+    metafile
+        The `.cs` file, as a path that need not exist.
+    written
+        The same as the group spells it.
+    num_items
+        Rows that the file should have, or None where the group does not say.
+    """
+
+    name: str
+    type: str
+    metafile: Path
+    written: str
+    num_items: int | None
+
+
+@dataclass(frozen=True)
+class ResultGroup:
+    """What a `.csg` file says.
+
+    Parameters
+    ----------
+    kind
+        ``particle``, ``exposure``, ``volume``, ``template``, ``mask`` …
+    version
+        The cryoSPARC version that wrote it.
+    created
+        When it was written, as text.
+    problems
+        Members that are missing or of another length than promised, in sentences.
+    """
+
+    path: Path
+    name: str
+    title: str
+    description: str
+    kind: str
+    version: str
+    created: str
+    slots: tuple[Slot, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def members(self) -> tuple[Path, ...]:
+        """The `.cs` files, each once, in the order of the slots."""
+        return tuple(dict.fromkeys(slot.metafile for slot in self.slots))
+
+
+def read_csg(path: str | os.PathLike[str]) -> ResultGroup:
+    """Read a result group and check its members' headers.
+
+    A name that starts with ``>`` is relative to the folder of the `.csg`, any other to the project's folder,
+    which is the parent of the job's (``J42``).
+
+    Raises
+    ------
+    FormatError
+        If it is not a result group.
+    UnsafeFileError
+        If it is built to blow up in memory.
+    """
+    path = Path(path)
+    content = _load_yaml(path)
+    results = content.get("results")
+    if not isinstance(results, dict) or not results:
+        raise FormatError(
+            "not a result group: it has no results", path=path, field="results", hint="Export it again from cryoSPARC."
+        )
+    head = object_of(content, "group")
+    slots = tuple(_slot(path, str(name), entry) for name, entry in results.items())
+    return ResultGroup(
+        path,
+        text_of(head, "name"),
+        text_of(head, "title"),
+        text_of(head, "description"),
+        text_of(head, "type"),
+        str(content.get("version") or ""),
+        str(content.get("created") or ""),
+        slots,
+        _check_members(slots),
+    )
+
+
+def open_group(path: str | os.PathLike[str]) -> JoinedTable:
+    """Open the members of a group as one table: each slot's columns from its own file, joined on uid.
+
+    Rows come in the order of the file that holds most slots, a passthrough file last.
+
+    Raises
+    ------
+    MissingDataError
+        If a member does not exist, or has no uid.
+    FormatError
+        If the group or a member can't be read.
+    """
+    group = read_csg(path)
+    missing = [member for member in group.members if not is_there(member)]
+    if missing:
+        raise MissingDataError(
+            f"names files that do not exist: {', '.join(str(member) for member in missing)}",
+            path=group.path,
+            field="metafile",
+            count=len(missing),
+            hint="Copy the .cs files of the group along with the .csg, or give the .cs file itself.",
+        )
+    votes = Counter(slot.metafile for slot in group.slots)
+    members = sorted(group.members, key=lambda member: ("passthrough" in member.name, -votes[member]))
+    tables: list[Table] = [open_cs(member) for member in members]
+    origin = {"uid": 0}
+    for slot in group.slots:
+        place = members.index(slot.metafile)
+        prefix = f"{slot.name}/"
+        origin |= {column.name: place for column in tables[place].columns if column.name.startswith(prefix)}
+    joined = join_columns(tables, origin)
+    joined.notes = (*group.problems, *joined.notes)
+    return joined
+
+
+def write_csg(
+    path: str | os.PathLike[str],
+    slots: Mapping[str, tuple[str, str]],
+    num_items: int,
+    *,
+    name: str = "particles",
+    title: str = "",
+    description: str = "",
+    kind: str = "particle",
+    version: str = "v4.4.1",
+) -> None:
+    """Write a result group in the form that cryoSPARC's "Import Result Group" takes.
+
+    Parameters
+    ----------
+    path
+        The `.csg` to write or replace.
+    slots
+        Type (``particle.blob``) and `.cs` file name by slot. The files lie beside the `.csg`.
+    num_items
+        Rows of each file; cryoSPARC refuses a group in which they differ.
+    version
+        The cryoSPARC version to name; later ones read it too.
+
+    Raises
+    ------
+    ValueError
+        If a file name has a folder in it, or there is no slot.
+    """
+    path = Path(path)
+    for slot, (_, file_name) in slots.items():
+        if file_name in {"", ".."} or Path(file_name).name != file_name:
+            raise ValueError(f"slot {slot}: {file_name!r} is not the name of a file beside {path.name}")
+    if not slots:
+        raise ValueError("a result group has at least one slot")
+    content = {
+        "created": datetime.now(),
+        "group": {"description": description, "name": name, "title": title or name, "type": kind},
+        "results": {
+            slot: {"metafile": f">{file_name}", "num_items": num_items, "type": type_name}
+            for slot, (type_name, file_name) in slots.items()
+        },
+        "version": version,
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if readable_size(path) > _MAX_BYTES:
+            raise FormatError(
+                f"larger than {_MAX_BYTES >> 10} KiB, which no result group is",
+                path=path,
+                hint="Check that this is a .csg file.",
+            )
+        text = path.read_bytes().decode("utf-8")
+        _refuse_nested_aliases(path, text)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise read_error(path, error) from error
+    except yaml.constructor.ConstructorError as error:
+        raise UnsafeFileError(
+            f"asks for more than plain data ({error.problem})", path=path, hint="Export it again from cryoSPARC."
+        ) from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(
+            f"not YAML that can be read ({type(error).__name__})", path=path, hint="Export it again from cryoSPARC."
+        ) from error
+    if not isinstance(content, dict):
+        raise FormatError("not a result group: it holds no mapping", path=path, hint="Check that this is a .csg file.")
+    return content
+
+
+def _refuse_nested_aliases(path: Path, text: str) -> None:
+    """Refuse aliases of lists and mappings, out of which a small file can unfold to a huge one.
+
+    An alias of a single text or number (YAML writers make them for repeated values) is harmless.
+    """
+    scalars = set()
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.ScalarEvent) and event.anchor:
+            scalars.add(event.anchor)
+        if isinstance(event, yaml.AliasEvent) and event.anchor not in scalars:
+            raise UnsafeFileError(
+                "holds aliases of lists or mappings, which can unfold without bound",
+                path=path,
+                hint="cryoSPARC writes none; export the group again.",
+            )
+
+
+def _slot(path: Path, name: str, entry: object) -> Slot:
+    written = text_of(entry, "metafile") if isinstance(entry, dict) else ""
+    if not isinstance(entry, dict) or not written.removeprefix(">") or "\0" in written:
+        raise FormatError("the slot names no metafile", path=path, field=f"results/{name}")
+    return Slot(name, text_of(entry, "type"), _resolve(path, written), written, int_of(entry.get("num_items")))
+
+
+def _resolve(path: Path, written: str) -> Path:
+    if written.startswith(">"):
+        return path.parent / written[1:]
+    return locate_in_project(path.parent, written)
+
+
+def locate_in_project(folder: Path, written: str) -> Path:
+    """Return the path of a file that is named relative to the project's folder.
+
+    Parameters
+    ----------
+    folder
+        The job's folder.
+    written
+        The name, such as ``J42/J42_005_particles.cs``.
+
+    Returns
+    -------
+    pathlib.Path
+        Where it should be. If it is not there but ``folder`` has a file of that name, then that one: this is
+        how a job looks that was copied out of its project.
+    """
+    proper = project_folder(folder) / written
+    beside = folder / Path(written).name
+    return beside if not is_there(proper) and is_there(beside) else proper
+
+
+def project_folder(folder: Path) -> Path:
+    """Return the project's folder: the parent of the nearest folder named ``J`` and a number, else the parent."""
+    absolute = folder.absolute()
+    for candidate in (absolute, *absolute.parents):
+        if _JOB_FOLDER.fullmatch(candidate.name):
+            return candidate.parent
+    return absolute.parent
+
+
+def _check_members(slots: tuple[Slot, ...]) -> tuple[str, ...]:
+    problems = []
+    for member in dict.fromkeys(slot.metafile for slot in slots):
+        own = [slot for slot in slots if slot.metafile == member]
+        names = ", ".join(slot.name for slot in own)
+        if not is_there(member):
+            problems.append(f"{member} does not exist (slots {names}).")
+            continue
+        try:
+            table = open_cs(member)
+        except FormatError as error:
+            problems.append(f"{error} (slots {names}).")
+            continue
+        problems += [
+            f"Slot {slot.name} should have {slot.num_items:,} rows; {member.name} has {table.n_rows:,}."
+            for slot in own
+            if slot.num_items is not None and slot.num_items != table.n_rows
+        ]
+        problems += [
+            f"{member.name} has no column {slot.name}/…, which the group promises."
+            for slot in own
+            if not any(name.startswith(f"{slot.name}/") for name in table.names)
+        ]
+    if len({slot.num_items for slot in slots}) > 1:
+        problems.append("The slots differ in num_items; cryoSPARC refuses to import such a group.")
+    return tuple(problems)

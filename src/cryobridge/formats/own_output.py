@@ -1,0 +1,202 @@
+"""cryobridge's own outputs, and CryoLike's of the same names: converted stacks, and coordinates for RELION."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.formats._listing import (
+    Listing,
+    gaps,
+    list_folder,
+    list_if_there,
+    read_json,
+    say_numbers,
+    say_ranges,
+    text_of,
+)
+from cryobridge.formats.star import open_star, to_labels
+
+if TYPE_CHECKING:
+    import os
+
+Kind: TypeAlias = Literal["stacks", "coords", "other"]
+
+_NUMBER_DIGITS = 6
+_FFT = re.compile(r"particles_fourier_stack_(?P<number>\d{6,9})\.(?P<suffix>pt|npz)")
+_PHYS = re.compile(r"particles_phys_stack_(?P<number>\d{6,9})\.(?P<suffix>pt)")
+_PLOT = re.compile(r"(?:particles_phys_stack|particles_fourier_stack|power_spectrum_stack)_\d{6,}\.png")
+_PICKS = re.compile(r".+_autopick\.star")
+_PICKS_FOLDER = "Raw_data"
+_COORDINATES = "rlnMicrographCoordinates"
+
+
+@dataclass(frozen=True)
+class StackSeries:
+    """Stacks in running numbers, one file each.
+
+    Parameters
+    ----------
+    content
+        ``Fourier stacks``, ``descriptors`` (what is in each Fourier stack) or ``physical stacks``.
+    files
+        In the order of their numbers.
+    numbers
+        The same as numbers.
+    missing
+        Runs of numbers from 0 on that are absent.
+    """
+
+    content: str
+    files: tuple[Path, ...]
+    numbers: tuple[int, ...]
+    missing: tuple[range, ...]
+
+
+@dataclass(frozen=True)
+class OwnOutput:
+    """What an output folder holds.
+
+    Parameters
+    ----------
+    kind
+        ``stacks``, ``coords``, or ``other`` for a folder that only its job.json tells to be cryobridge's.
+    version, command, status
+        From job.json; empty without one, as in folders that CryoLike wrote.
+    series
+        Fourier stacks, descriptors and physical stacks, as far as there are any.
+    plots
+        How many plots there are.
+    pick_files
+        The coordinate files of single micrographs.
+    autopick_star
+        The list of them, or None.
+    problems
+        Gaps and missing partners, in sentences.
+    """
+
+    path: Path
+    kind: Kind
+    version: str
+    command: str
+    status: str
+    series: tuple[StackSeries, ...] = ()
+    plots: int = 0
+    pick_files: tuple[Path, ...] = ()
+    autopick_star: Path | None = None
+    problems: tuple[str, ...] = ()
+
+
+def is_own_description(content: dict[str, Any]) -> bool:
+    """Whether a job.json is cryobridge's."""
+    return content.get("program") == "cryobridge"
+
+
+def looks_like_stacks(listing: Listing) -> bool:
+    """Whether a folder holds converted stacks."""
+    return any(
+        any(pattern.fullmatch(name) for name in list_if_there(listing.path / folder).files)
+        for folder, pattern in (("fft", _FFT), ("phys", _PHYS))
+        if folder in listing.folders
+    )
+
+
+def looks_like_coords(listing: Listing) -> bool:
+    """Whether a folder holds coordinates of many micrographs and no other job of RELION's."""
+    if "autopick.star" not in listing.files or _PICKS_FOLDER not in listing.folders:
+        return False
+    return any(_PICKS.fullmatch(name) for name in list_if_there(listing.path / _PICKS_FOLDER).files)
+
+
+def read_own_output(folder: str | os.PathLike[str]) -> OwnOutput:
+    """Describe an output folder.
+
+    Raises
+    ------
+    FormatError
+        If it can't be listed, or is not an output of cryobridge.
+    """
+    listing = list_folder(Path(folder))
+    problems: list[str] = []
+    content: dict[str, Any] = {}
+    if "job.json" in listing.files:
+        try:
+            content = read_json(listing.path / "job.json")
+        except FormatError as error:
+            problems.append(f"{error}.")
+    job = (text_of(content, "version"), text_of(content, "command"), text_of(content, "status"))
+    if looks_like_stacks(listing):
+        series, plots = _read_stacks(listing, problems)
+        return OwnOutput(listing.path, "stacks", *job, series, plots, problems=tuple(problems))
+    if looks_like_coords(listing):
+        picks = _read_picks(listing, problems)
+        autopick = listing.path / "autopick.star"
+        return OwnOutput(
+            listing.path, "coords", *job, pick_files=picks, autopick_star=autopick, problems=tuple(problems)
+        )
+    if is_own_description(content):
+        return OwnOutput(listing.path, "other", *job, problems=tuple(problems))
+    raise FormatError(
+        "not an output of cryobridge: no job.json of its, no fft/particles_fourier_stack_000000.pt, no autopick.star",
+        path=listing.path,
+        hint="Give the folder that was named with --output.",
+    )
+
+
+def _read_stacks(listing: Listing, problems: list[str]) -> tuple[tuple[StackSeries, ...], int]:
+    fft = list_if_there(listing.path / "fft")
+    phys = list_if_there(listing.path / "phys")
+    plots = list_if_there(listing.path / "plots")
+    found = (
+        _series(fft, _FFT, "pt", "Fourier stacks"),
+        _series(fft, _FFT, "npz", "descriptors"),
+        _series(phys, _PHYS, "pt", "physical stacks"),
+    )
+    for series in found:
+        if series.missing:
+            problems.append(f"Missing {series.content}: {say_ranges(series.missing, _NUMBER_DIGITS)}.")
+    stacks, descriptors, images = (set(series.numbers) for series in found)
+    pairs = [
+        (stacks - descriptors, "Fourier stacks without their .npz"),
+        (descriptors - stacks, "Descriptors without their Fourier stack"),
+    ]
+    if images and stacks:
+        pairs += [
+            (stacks - images, "Fourier stacks without their physical stack"),
+            (images - stacks, "Physical stacks without their Fourier stack"),
+        ]
+    problems += [f"{what}: {say_numbers(lone, _NUMBER_DIGITS)}." for lone, what in pairs if lone]
+    n_plots = sum(_PLOT.fullmatch(name) is not None for name in plots.files)
+    return tuple(series for series in found if series.files), n_plots
+
+
+def _series(listing: Listing, pattern: re.Pattern[str], suffix: str, content: str) -> StackSeries:
+    matches = (pattern.fullmatch(name) for name in listing.files)
+    numbered = sorted((int(match["number"]), match.string) for match in matches if match and match["suffix"] == suffix)
+    numbers = tuple(number for number, _ in numbered)
+    return StackSeries(content, tuple(listing.path / name for _, name in numbered), numbers, gaps(numbers))
+
+
+def _read_picks(listing: Listing, problems: list[str]) -> tuple[Path, ...]:
+    """List the coordinate files and compare them with those that autopick.star names."""
+    inner = list_if_there(listing.path / _PICKS_FOLDER)
+    there = {name for name in inner.files if _PICKS.fullmatch(name)}
+    try:
+        star = open_star(listing.path / "autopick.star")
+        block = star["coordinate_files"] if "coordinate_files" in star else star[star.main]
+        listed = {Path(text).name for text in to_labels(block.texts(_COORDINATES)).values}
+    except CryobridgeError as error:
+        problems.append(f"{error}.")
+    else:
+        problems += [
+            f"{what}: {', '.join(sorted(lone)[:3])}{f' … ({len(lone):,} in all)' if len(lone) > 3 else ''}."
+            for lone, what in (
+                (listed - there, f"Named in autopick.star but not in {_PICKS_FOLDER}"),
+                (there - listed, f"In {_PICKS_FOLDER} but not named in autopick.star"),
+            )
+            if lone
+        ]
+    return tuple(inner.path / name for name in sorted(there))

@@ -1,0 +1,265 @@
+"""RELION job folders: which job it was, its iterations, its outputs and how it ended."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from cryobridge.errors import FormatError
+from cryobridge.formats._listing import Listing, is_there, list_folder
+from cryobridge.formats.relion_names import RelionIteration, chain_of, oddities_of, sort_iterations
+
+if TYPE_CHECKING:
+    import os
+
+Status: TypeAlias = Literal["success", "failure", "aborted", "unknown"]
+
+_MARKERS: dict[str, Status] = {
+    "RELION_JOB_EXIT_SUCCESS": "success",
+    "RELION_JOB_EXIT_FAILURE": "failure",
+    "RELION_JOB_EXIT_ABORTED": "aborted",
+}
+# The second part of rlnJobTypeLabel (RELION 4 and later), rlnJobType (3.1), and the folder's name.
+_KIND_OF_LABEL = {
+    "import": "Import",
+    "motioncorr": "MotionCorr",
+    "ctffind": "CtfFind",
+    "manualpick": "ManualPick",
+    "autopick": "AutoPick",
+    "extract": "Extract",
+    "select": "Select",
+    "class2d": "Class2D",
+    "initialmodel": "InitialModel",
+    "class3d": "Class3D",
+    "refine3d": "Refine3D",
+    "multibody": "MultiBody",
+    "maskcreate": "MaskCreate",
+    "joinstar": "JoinStar",
+    "subtract": "Subtract",
+    "postprocess": "PostProcess",
+    "localres": "LocalRes",
+    "polish": "Polish",
+    "ctfrefine": "CtfRefine",
+    "external": "External",
+}
+_KIND_OF_NUMBER = {
+    0: "Import",
+    1: "MotionCorr",
+    2: "CtfFind",
+    3: "ManualPick",
+    4: "AutoPick",
+    5: "Extract",
+    7: "Select",
+    8: "Class2D",
+    9: "Class3D",
+    10: "Refine3D",
+    12: "MaskCreate",
+    13: "JoinStar",
+    14: "Subtract",
+    15: "PostProcess",
+    16: "LocalRes",
+    18: "InitialModel",
+    19: "MultiBody",
+    20: "Polish",
+    21: "CtfRefine",
+    99: "External",
+}
+_KINDS = frozenset(_KIND_OF_LABEL.values())
+# Files that only one kind of job writes, the telling ones first.
+_KIND_OF_FILE = {
+    "corrected_micrographs.star": "MotionCorr",
+    "micrographs_ctf.star": "CtfFind",
+    "extractpick.star": "Extract",
+    "autopick.star": "AutoPick",
+    "manualpick.star": "ManualPick",
+    "class_averages.star": "Select",
+    "initial_model.mrc": "InitialModel",
+    "postprocess.star": "PostProcess",
+    "particles_ctf_refine.star": "CtfRefine",
+    "shiny.star": "Polish",
+    "particles_subtracted.star": "Subtract",
+    "join_particles.star": "JoinStar",
+    "mask.mrc": "MaskCreate",
+    "movies.star": "Import",
+}
+_OUTPUTS = (*_KIND_OF_FILE, "particles.star", "micrographs.star", "coords_suffix_autopick.star", "optics.star")
+_JOB_TYPE = re.compile(rb"^_rlnJobType(?P<label>Label)?\s+(?P<value>\S+)", re.MULTILINE)
+_JOB_STAR_HEAD_BYTES = 64 << 10
+_PROJECT_LEVELS = 4
+
+
+@dataclass(frozen=True)
+class RelionJob:
+    """What a job folder holds.
+
+    Parameters
+    ----------
+    kind
+        ``Class2D``, ``Refine3D``, ``Extract`` … as RELION names the folder; empty where nothing tells.
+    told_by
+        What told the kind: ``job.star``, ``folder name``, ``files``, or nothing.
+    project
+        The folder above that has default_pipeline.star, or None. Paths in STAR files are relative to it.
+    status
+        ``success``, ``failure`` or ``aborted``; ``unknown`` while it runs, and before RELION 3.1.
+    iterations
+        All of them, ascending.
+    final
+        The files without an iteration number that a refinement ends with, or None.
+    outputs
+        Other known results, such as micrographs_ctf.star.
+    problems
+        Missing and half-written iterations, in sentences.
+    """
+
+    path: Path
+    kind: str
+    told_by: str
+    project: Path | None
+    status: Status
+    iterations: tuple[RelionIteration, ...] = ()
+    final: RelionIteration | None = None
+    outputs: tuple[Path, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def chain(self) -> tuple[RelionIteration, ...]:
+        """The iterations that led to the result, without those that were done again after continuing."""
+        return chain_of(self.iterations)
+
+    @property
+    def last(self) -> RelionIteration | None:
+        """The final files, or the last iteration of the chain, or None."""
+        if self.final is not None and self.final.data is not None:
+            return self.final
+        return self.chain[-1] if self.iterations else self.final
+
+
+def looks_like_relion_job(listing: Listing) -> bool:
+    """Whether a folder's files are those of a RELION job."""
+    if listing.files & _MARKERS.keys():
+        return True
+    if "job_pipeline.star" in listing.files or {"run.job", "note.txt"} <= listing.files:
+        return True
+    if "job.star" in listing.files and _kind_in_job_star(listing.path / "job.star"):
+        return True
+    if any(_is_run_star(name) for name in listing.files):
+        return True
+    return _kind_by_folder(listing.path) != "" and bool(listing.files & set(_OUTPUTS))
+
+
+def read_relion_job(folder: str | os.PathLike[str]) -> RelionJob:
+    """Describe a job folder.
+
+    Raises
+    ------
+    FormatError
+        If it can't be listed, or is no RELION job's.
+    """
+    listing = list_folder(Path(folder))
+    if not looks_like_relion_job(listing):
+        raise FormatError(
+            "not a RELION job: no RELION_JOB_EXIT_…, no job.star and no run_it…_data.star",
+            path=listing.path,
+            hint="Give the folder of one job, such as Class3D/job012.",
+        )
+    iterations, finals, problems = sort_iterations(listing.path, listing.files)
+    if len(finals) > 1:
+        problems.append("There are several final sets, of continued runs; the one that was continued last is taken.")
+    kind, told_by = _guess_kind(listing, iterations)
+    problems += oddities_of(iterations)
+    problems += _empty_files(iterations[-1:] + finals[-1:])
+    status: Status = next((status for name, status in _MARKERS.items() if name in listing.files), "unknown")
+    return RelionJob(
+        listing.path,
+        kind,
+        told_by,
+        _project_of(listing.path),
+        status,
+        iterations,
+        finals[-1] if finals else None,
+        tuple(listing.path / name for name in _OUTPUTS if name in listing.files),
+        tuple(problems),
+    )
+
+
+def _is_run_star(name: str) -> bool:
+    return re.fullmatch(r"run(_ct\d+)?(_it\d{3,})?_(data|optimiser)\.star", name) is not None
+
+
+def _guess_kind(listing: Listing, iterations: tuple[RelionIteration, ...]) -> tuple[str, str]:
+    if "job.star" in listing.files and (kind := _kind_in_job_star(listing.path / "job.star")):
+        return kind, "job.star"
+    if kind := _kind_by_folder(listing.path):
+        return kind, "folder name"
+    if kind := _kind_by_files(listing, iterations):
+        return kind, "files"
+    return "", ""
+
+
+def _kind_in_job_star(path: Path) -> str:
+    """Read the job's type off the head of job.star, which starts with it."""
+    try:
+        if not is_there(path):
+            return ""
+        with path.open("rb") as file:
+            head = file.read(_JOB_STAR_HEAD_BYTES)
+    except OSError:
+        return ""
+    for match in _JOB_TYPE.finditer(head):
+        value = match["value"].decode("utf-8", "replace")
+        if match["label"]:
+            parts = value.split(".")
+            kind = _KIND_OF_LABEL.get(parts[1], "") if len(parts) > 1 else ""
+        else:
+            kind = _KIND_OF_NUMBER.get(int(value), "") if value.isdecimal() else ""
+        if kind:
+            return kind
+    return ""
+
+
+def _kind_by_folder(path: Path) -> str:
+    """Return the kind out of ``Class3D/job012``; an alias such as ``Class3D/first_try`` counts too."""
+    parent = path.absolute().parent.name
+    return parent if parent in _KINDS else ""
+
+
+def _kind_by_files(listing: Listing, iterations: tuple[RelionIteration, ...]) -> str:
+    if iterations:
+        last = iterations[-1]
+        names = [path.name for path in (*last.volumes, *last.half_volumes)]
+        if last.class_averages:
+            return "Class2D"
+        if any("_body" in name for name in names):
+            return "MultiBody"
+        if last.half1_model or last.half2_model:
+            return "Refine3D"
+        return "InitialModel" if "initial_model.mrc" in listing.files else "Class3D" if names else ""
+    return next((kind for name, kind in _KIND_OF_FILE.items() if name in listing.files), "")
+
+
+def _empty_files(sets: tuple[RelionIteration, ...]) -> list[str]:
+    """Find files of no bytes among the last ones, which a job that was stopped leaves behind."""
+    paths = [
+        path
+        for item in sets
+        for path in (item.data, item.model, item.half1_model, item.half2_model, item.optimiser, item.sampling)
+        if path is not None
+    ]
+    problems = []
+    for path in paths:
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            problems.append(f"{path.name} can't be read ({error.strerror or error}).")
+            continue
+        if size == 0:
+            problems.append(f"{path.name} is empty.")
+    return problems
+
+
+def _project_of(path: Path) -> Path | None:
+    parents = list(path.absolute().parents)[:_PROJECT_LEVELS]
+    return next((parent for parent in parents if is_there(parent / "default_pipeline.star")), None)

@@ -1,0 +1,212 @@
+"""RELION columns -> the particle set, from the layouts of 3.0 (one block) and 3.1 to 5 (optics and particles)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.formats._optics import group_optics
+from cryobridge.formats.star import StarBlock, StarFile, open_star, to_labels
+from cryobridge.formats.table import ColumnReader
+from cryobridge.geometry import euler_to_matrix, shift_px_to_A
+from cryobridge.particles import CTF, ImageRefs, Labels, Locations, Optics, ParticleSet, Poses
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.particles import Floats
+
+
+def read_particles_star(path: str | os.PathLike[str]) -> ParticleSet:
+    """Read a RELION STAR file of particles.
+
+    Raises
+    ------
+    FormatError
+        If the file is not STAR, an image name is not ``number@stack``, or a value is not a number.
+    MissingDataError
+        If a particle names an optics group that the file does not define.
+    """
+    return particles_from_star(open_star(path))
+
+
+def particles_from_star(star: StarFile) -> ParticleSet:
+    """Turn the main block of a STAR file, and its optics, into a particle set; what the file lacks is None.
+
+    Degrees become radians, Euler angles matrices, pixel shifts (3.0) ångström; ``000001@`` becomes slice 0.
+    """
+    block = star[star.main]
+    columns = ColumnReader(block)
+    optics, optics_index = _optics_block(star["optics"], columns) if "optics" in star else _optics_of_rows(columns)
+    pixel_size_A = None if optics is None or optics_index is None else optics.pixel_size_A[optics_index]
+    return ParticleSet(
+        n_rows=block.n_rows,
+        source=star.path,
+        images=parse_image_names(block) if "rlnImageName" in block else None,
+        optics=optics,
+        optics_index=optics_index,
+        ctf=_ctf(columns),
+        poses=_poses(columns, pixel_size_A, has_optics="optics" in star),
+        locations=_locations(columns),
+        half_set=columns.integers("rlnRandomSubset"),
+        class_number=columns.integers("rlnClassNumber"),
+        notes=(*star.notes, *columns.notes),
+    )
+
+
+def parse_image_names(block: StarBlock) -> ImageRefs:
+    """Split ``000001@stack.mrcs`` into stack and 0-based slice.
+
+    Raises
+    ------
+    FormatError
+        If a name has no ``@`` or no whole number above 0 before it.
+    """
+    names = block.texts("rlnImageName").combine_chunks()
+    if len(names) == 0:
+        return ImageRefs(Labels(np.zeros(0, np.int32), ()), np.zeros(0, np.int64))
+    parts = pc.split_pattern(names, "@", max_splits=1)
+    bad = np.flatnonzero(np.asarray(pc.list_value_length(parts)) != 2)
+    if len(bad) == 0:
+        flat = pc.list_flatten(parts)
+        numbers = flat.take(pa.array(np.arange(0, len(flat), 2)))
+        try:
+            index = np.asarray(numbers.cast(pa.int64())) - 1
+            bad = np.flatnonzero(index < 0)
+        except pa.ArrowInvalid:
+            bad = np.flatnonzero(~np.asarray(pc.match_substring_regex(numbers, r"^\d+$").to_numpy(False), bool))
+    if len(bad):
+        raise FormatError(
+            f"image name {names[int(bad[0])].as_py()!r} is not number@stack",
+            path=block.path,
+            field="rlnImageName",
+            rows=tuple(int(row) for row in bad[:3]),
+            count=len(bad),
+            hint="RELION counts images from 1, as in 000001@Extract/job012/stack.mrcs.",
+        )
+    paths = flat.take(pa.array(np.arange(1, len(flat), 2)))
+    return ImageRefs(to_labels(pa.chunked_array([paths])), index)
+
+
+def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDArray[np.int32]]:
+    table = ColumnReader(optics)
+
+    def floats(*names: str) -> Floats:
+        values = table.get(*names)
+        return np.full(table.n_rows, np.nan) if values is None else values.astype(np.float64)
+
+    group_id = table.integers("rlnOpticsGroup")
+    if group_id is None:
+        raise MissingDataError(
+            "the optics block has no rlnOpticsGroup",
+            path=optics.path,
+            hint="Number the optics groups from 1, in the optics block and in the particles.",
+        )
+    name, box = table.labels("rlnOpticsGroupName"), table.integers("rlnImageSize")
+    groups = Optics(
+        group_id,
+        tuple(str(number) for number in group_id) if name is None else tuple(name.to_numpy()),
+        floats("rlnVoltage"),
+        floats("rlnSphericalAberration"),
+        floats("rlnAmplitudeContrast"),
+        floats("rlnImagePixelSize", "rlnMicrographPixelSize"),
+        np.zeros(table.n_rows, np.int64) if box is None else box,
+    )
+    wanted = columns.integers("rlnOpticsGroup")
+    if wanted is None:
+        if len(groups) != 1:
+            raise MissingDataError(
+                f"{len(groups)} optics groups are defined, but no row says which is its own",
+                path=optics.path,
+                field="rlnOpticsGroup",
+                hint="Add the column rlnOpticsGroup.",
+            )
+        columns.notes.append("no rlnOpticsGroup column; the one optics group is taken for all")
+        return groups, np.zeros(columns.n_rows, np.int32)
+    return groups, _rows_of(group_id, wanted, optics.path)
+
+
+def _rows_of(group_id: NDArray[np.int64], wanted: NDArray[np.int64], path: Path) -> NDArray[np.int32]:
+    order = np.argsort(group_id, kind="stable")
+    place = np.minimum(np.searchsorted(group_id[order], wanted), max(len(group_id) - 1, 0))
+    bad = np.flatnonzero(group_id[order][place] != wanted) if len(group_id) else np.arange(len(wanted))
+    if len(bad):
+        raise MissingDataError(
+            f"optics group {wanted[bad[0]]} is not defined",
+            path=path,
+            field="rlnOpticsGroup",
+            rows=tuple(int(row) for row in bad[:3]),
+            count=len(bad),
+            hint=f"The optics block defines {', '.join(map(str, group_id[:8]))}; add the group, or correct the rows.",
+        )
+    index: NDArray[np.int32] = order[place].astype(np.int32)
+    return index
+
+
+def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.int32] | None]:
+    """Group the per-particle optics of RELION 3.0."""
+    pixel_size = columns.get("rlnImagePixelSize", "rlnPixelSize")
+    magnification, detector_um = columns.floats("rlnMagnification"), columns.floats("rlnDetectorPixelSize")
+    if pixel_size is None and magnification is not None and detector_um is not None:
+        pixel_size = 1e4 * detector_um / magnification
+    if columns.get("rlnVoltage") is None and pixel_size is None:
+        return None, None
+    return group_optics(
+        columns.n_rows,
+        group_id=columns.get("rlnOpticsGroup"),
+        voltage_kV=columns.get("rlnVoltage"),
+        spherical_aberration_mm=columns.get("rlnSphericalAberration"),
+        amplitude_contrast=columns.get("rlnAmplitudeContrast"),
+        pixel_size_A=pixel_size,
+        box_px=columns.get("rlnImageSize"),
+    )
+
+
+def _ctf(columns: ColumnReader) -> CTF | None:
+    u, v = columns.floats("rlnDefocusU"), columns.floats("rlnDefocusV")
+    angle = columns.radians("rlnDefocusAngle")
+    if u is None or v is None or angle is None:
+        return None
+    return CTF(
+        u,
+        v,
+        angle,
+        phase_shift_rad=columns.radians("rlnPhaseShift"),
+        bfactor_A2=columns.floats("rlnCtfBfactor"),
+        scale=columns.floats("rlnCtfScalefactor"),
+    )
+
+
+def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bool) -> Poses | None:
+    angles = [columns.floats(f"rlnAngle{name}") for name in ("Rot", "Tilt", "Psi")]
+    if all(angle is None for angle in angles):
+        return None
+    absent = [name for name, angle in zip(("Rot", "Tilt", "Psi"), angles, strict=True) if angle is None]
+    if absent:
+        columns.notes.append(f"no rlnAngle{', rlnAngle'.join(absent)}; taken as 0")
+    matrix = euler_to_matrix(*(np.zeros(columns.n_rows) if angle is None else angle for angle in angles))
+    shift_A = _pair(columns, "rlnOriginXAngst", "rlnOriginYAngst")
+    if shift_A is not None:
+        return Poses(matrix, shift_A, "rlnAngle*, rlnOrigin*Angst")
+    shift_px = _pair(columns, "rlnOriginX", "rlnOriginY")
+    if shift_px is None or pixel_size_A is None:
+        return Poses(matrix, None, "rlnAngle*")
+    if has_optics:
+        columns.notes.append("shifts are in pixels (rlnOriginX/Y), which RELION ignores in a file with optics")
+    return Poses(matrix, shift_px_to_A(shift_px, pixel_size_A), "rlnAngle*, rlnOrigin*")
+
+
+def _pair(columns: ColumnReader, x_name: str, y_name: str) -> Floats | None:
+    x, y = columns.floats(x_name), columns.floats(y_name)
+    return None if x is None or y is None else np.column_stack([x, y])
+
+
+def _locations(columns: ColumnReader) -> Locations | None:
+    micrograph, coordinate_px = columns.labels("rlnMicrographName"), _pair(columns, "rlnCoordinateX", "rlnCoordinateY")
+    return None if micrograph is None or coordinate_px is None else Locations(micrograph, coordinate_px)

@@ -1,0 +1,30 @@
+"""What a file or folder holds and what it is good for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryobridge.inspect.options import InspectOptions
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from cryobridge.inspect.report import Inspection
+
+__all__ = ["InspectOptions", "inspect_path"]
+
+
+def inspect_path(path: str | PathLike[str], options: InspectOptions | None = None) -> Inspection:
+    """Describe a file or folder, recognised by its content.
+
+    Raises
+    ------
+    FormatError
+        If it can't be read, is damaged, or is nothing that is known here.
+    MissingDataError
+        If `InspectOptions.field_patterns` match nothing.
+    """
+    from cryobridge.inspect.dispatch import describe
+
+    return describe(Path(path), options or InspectOptions())

@@ -1,0 +1,77 @@
+"""Which description goes with which kind of file or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cryobridge.errors import FormatError, UsageError
+from cryobridge.formats import folders as folder_kinds
+from cryobridge.formats import registry
+from cryobridge.inspect import files, folders, tables
+from cryobridge.inspect.options import InspectOptions
+from cryobridge.inspect.report import Inspection
+
+_Describe = Callable[[Path, InspectOptions], Inspection]
+_FILES: dict[str, _Describe] = {
+    registry.CS: tables.inspect_cs,
+    registry.CSG: tables.inspect_csg,
+    registry.STAR: tables.inspect_star,
+    registry.MRC: files.inspect_mrc,
+    registry.PICKLE: files.inspect_pickle,
+    registry.NPY: files.inspect_arrays,
+    registry.NPZ: files.inspect_arrays,
+    registry.PT: files.inspect_arrays,
+}
+_FOLDERS: dict[str, _Describe] = {
+    folder_kinds.CRYOSPARC_JOB: folders.inspect_cryosparc_job,
+    folder_kinds.RELION_JOB: folders.inspect_relion_job,
+    folder_kinds.RECOVAR_RESULT: folders.inspect_recovar,
+    folder_kinds.OWN_OUTPUT: folders.inspect_own_output,
+}
+# What has columns to choose from and rows to show.
+_TABLES = {registry.CS, registry.CSG, registry.STAR, folder_kinds.CRYOSPARC_JOB}
+
+
+def kind_of(path: Path) -> str:
+    """Return the kind of a file or folder.
+
+    Raises
+    ------
+    FormatError
+        If nothing is known of it.
+    """
+    if not path.is_dir():
+        return registry.identify_file(path)
+    kind = folder_kinds.identify_folder(path)
+    if kind is None:
+        raise FormatError(
+            "nothing known is in this folder",
+            path=path,
+            hint="Known are cryoSPARC and RELION jobs, RECOVAR results, and our own outputs; or name a file in it.",
+        )
+    return kind
+
+
+def describe(path: Path, options: InspectOptions) -> Inspection:
+    """Describe a file or folder (see `cryobridge.inspect.inspect_path`)."""
+    kind = kind_of(path)
+    if kind not in _TABLES and (options.field_patterns or options.n_rows or options.check_paths):
+        raise UsageError(
+            f"--fields, --rows and --paths are for particle tables, this is {kind}",
+            hint="Leave them out, or name a .cs, .csg or .star file.",
+        )
+    inspection = {**_FILES, **_FOLDERS}[kind](path, options)
+    size = (("size", size_text(path.stat().st_size)),) if path.is_file() else ()
+    return replace(inspection, facts=(*inspection.facts[:1], *size, *inspection.facts[1:]))
+
+
+def size_text(n_bytes: int) -> str:
+    """Return a size as people write it."""
+    size = float(n_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}" if unit != "bytes" else f"{n_bytes} bytes"
+        size /= 1000
+    return f"{size:.3g} TB"

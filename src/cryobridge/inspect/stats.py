@@ -1,0 +1,160 @@
+"""Exact statistics of table columns, in passes that hold a bounded part of the table."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.formats.fields import judge, lookup
+from cryobridge.formats.table import Array, Column, Table
+from cryobridge.inspect.report import FieldSummary
+from cryobridge.particles import Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What one pass over the file may hold; sorting two columns at a time comes on top.
+PASS_BYTES = 256 << 20
+HISTOGRAM_BINS = 16
+_TEXT_BLOCK_BYTES = 64 << 20
+_WORKERS = min(4, os.cpu_count() or 1)
+
+
+def summarise(table: Table, columns: tuple[Column, ...], *, statistics: bool = True) -> tuple[FieldSummary, ...]:
+    """Describe columns of a table.
+
+    Parameters
+    ----------
+    table
+        The table that they are of.
+    columns
+        The columns to describe, in this order.
+    statistics
+        Whether to read them; without, only what the header says is told.
+    """
+    if not statistics or table.n_rows == 0:
+        return tuple(header_summary(column) for column in columns)
+    numbers = [column for column in columns if not column.is_text]
+    found = {column.name: _summarise_text(table, column) for column in columns if column.is_text}
+    for batch in _passes(table.n_rows, numbers):
+        values = table.read([column.name for column in batch])
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            arrays = (values.pop(column.name) for column in batch)
+            found |= {summary.name: summary for summary in pool.map(summarise_values, batch, arrays)}
+    return tuple(found[column.name] for column in columns)
+
+
+def header_summary(column: Column) -> FieldSummary:
+    """Describe a column by its header alone."""
+    spec = lookup(column.name)
+    return FieldSummary(
+        column.name,
+        column.dtype,
+        column.shape,
+        unit=spec.unit if spec else "",
+        meaning=spec.meaning if spec else "",
+    )
+
+
+def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
+    """Describe a column of numbers by its values, which are sorted in place.
+
+    All elements of a row count alike; identifiers (uids) get no minimum, median or maximum, which mean nothing.
+    """
+    assert isinstance(values, np.ndarray)
+    head = header_summary(column)
+    if values.size == 0:
+        return head
+    example = _example(values[0])
+    if values.dtype.kind == "c":
+        values = np.abs(values)
+    # Sorting in place saves a copy of what was read for this purpose alone.
+    ordered: Array = values.reshape(-1) if values.flags.writeable and values.flags.c_contiguous else values.flatten()
+    ordered.sort()
+    n_nan = ordered.size - int(np.searchsorted(ordered, np.nan)) if ordered.dtype.kind == "f" else 0
+    ordered = ordered[: ordered.size - n_nan]
+    distinct = int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if ordered.size else 0
+    finite, problems = _finite(ordered)
+    if n_nan:
+        problems.append(f"{n_nan} NaN values")
+    head = replace(head, distinct=distinct, nan=n_nan, example=example)
+    if is_identifier(column) or finite.size == 0:
+        if column.name == "uid" and distinct < ordered.size:
+            problems.append(f"{ordered.size - distinct} of {ordered.size} rows repeat another row's uid")
+        return replace(head, problems=tuple(problems))
+    minimum, maximum = finite[0].item(), finite[-1].item()
+    spec = lookup(column.name)
+    verdict = judge(spec, float(minimum), float(maximum)) if spec else None
+    return replace(
+        head,
+        minimum=minimum,
+        median=_median(finite),
+        maximum=maximum,
+        histogram=_histogram(finite) if distinct > 1 else (),
+        problems=(*((verdict,) if verdict else ()), *problems),
+    )
+
+
+def is_identifier(column: Column) -> bool:
+    """Whether a column's numbers only tell things apart."""
+    return column.dtype == "u8" and column.name.endswith(("uid", "import_sig"))
+
+
+def _passes(n_rows: int, columns: list[Column]) -> Iterator[list[Column]]:
+    """Cut the columns into groups of at most `PASS_BYTES`, one column at least."""
+    batch: list[Column] = []
+    total = 0
+    for column in columns:
+        n_bytes = n_rows * int(column.dtype[1:]) * int(np.prod(column.shape, dtype=np.int64))
+        if batch and total + n_bytes > PASS_BYTES:
+            yield batch
+            batch, total = [], 0
+        batch.append(column)
+        total += n_bytes
+    if batch:
+        yield batch
+
+
+def _summarise_text(table: Table, column: Column) -> FieldSummary:
+    """Count distinct texts block by block; their hashes are kept, not the texts."""
+    seen: set[int] = set()
+    example = ""
+    rows_a_block = _TEXT_BLOCK_BYTES // 256
+    for first in range(0, table.n_rows, rows_a_block):
+        labels = table.read([column.name], slice(first, first + rows_a_block))[column.name]
+        assert isinstance(labels, Labels)
+        if first == 0:
+            example = labels[0]
+        seen.update(map(hash, labels.values))
+    return replace(header_summary(column), distinct=len(seen), nan=0, example=example)
+
+
+def _finite(ordered: Array) -> tuple[Array, list[str]]:
+    """Return the finite part of sorted values, and what there is to say of the rest."""
+    if ordered.dtype.kind != "f":
+        return ordered, []
+    low = int(np.searchsorted(ordered, -np.inf, side="right"))
+    high = int(np.searchsorted(ordered, np.inf, side="left"))
+    n_infinite = low + ordered.size - high
+    return ordered[low:high], [f"{n_infinite} infinite values"] if n_infinite else []
+
+
+def _median(ordered: Array) -> float:
+    middle = ordered.size // 2
+    if ordered.size % 2:
+        return float(ordered[middle])
+    return (float(ordered[middle - 1]) + float(ordered[middle])) / 2
+
+
+def _histogram(ordered: Array) -> tuple[int, ...]:
+    edges = np.linspace(float(ordered[0]), float(ordered[-1]), HISTOGRAM_BINS + 1)[1:-1]
+    cuts = np.searchsorted(ordered, edges.astype(ordered.dtype) if ordered.dtype.kind == "f" else edges)
+    return tuple(int(count) for count in np.diff(cuts, prepend=0, append=ordered.size))
+
+
+def _example(value: Array) -> str:
+    return " ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in np.ravel(value)[:9].tolist())

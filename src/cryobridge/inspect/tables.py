@@ -1,0 +1,283 @@
+"""Inspecting tables: `.cs`, `.csg` and STAR."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryobridge.errors import MissingDataError
+from cryobridge.formats.cryosparc_particles import particles_from_cs
+from cryobridge.formats.cs import CsNpyFile, open_cs
+from cryobridge.formats.csg import open_group, read_csg
+from cryobridge.formats.relion_particles import parse_image_names
+from cryobridge.formats.star import StarFile, open_star
+from cryobridge.inspect.image_files import ImageFiles, check_image_files
+from cryobridge.inspect.report import FieldSummary, Inspection
+from cryobridge.inspect.stats import summarise
+from cryobridge.inspect.uses import uses_of_cs, uses_of_star
+from cryobridge.particles import ImageRefs, Labels
+from cryobridge.paths import ImageSearch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.formats.table import Column, Table
+    from cryobridge.inspect.options import InspectOptions
+
+Facts = list[tuple[str, str]]
+
+
+def inspect_cs(path: Path, options: InspectOptions) -> Inspection:
+    """Describe a `.cs` file."""
+    table = open_cs(path)
+    found = inspect_table(table, path, options)
+    container = "NumPy array" if isinstance(table, CsNpyFile) else "CSDAT stream"
+    return replace(
+        found, facts=(("container", container), *found.facts), details={"container": table.container, **found.details}
+    )
+
+
+def inspect_csg(path: Path, options: InspectOptions) -> Inspection:
+    """Describe a result group and the columns of its members, joined on uid."""
+    group = read_csg(path)
+    facts: Facts = [
+        ("title", group.title or group.name),
+        ("version", group.version),
+        *((f"slot {slot.name}", f"{slot.written} ({slot.num_items} items)") for slot in group.slots),
+    ]
+    details = {
+        "members": [str(member) for member in group.members],
+        "slots": {slot.name: str(slot.metafile) for slot in group.slots},
+    }
+    title = f"cryoSPARC result group of {group.kind}s"
+    try:
+        table = open_group(path)
+    except MissingDataError as error:
+        return Inspection(
+            str(path), "csg", title, facts=tuple(facts), problems=(*group.problems, str(error)), details=details
+        )
+    found = inspect_table(table, path, options)
+    return replace(
+        found,
+        kind="csg",
+        title=title,
+        facts=(*facts, *found.facts),
+        problems=(*group.problems, *table.notes, *found.problems),
+        details={**details, **found.details},
+    )
+
+
+def inspect_table(table: Table, path: Path, options: InspectOptions) -> Inspection:
+    """Describe cryoSPARC columns, whichever files they come from; ``path`` is where names are relative to."""
+    fields = _fields(table, options)
+    details: dict[str, Any] = {}
+    problems = _image_details(details, options, path, lambda: particles_from_cs(table).images)
+    _first_rows(details, table, fields, options)
+    facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, {summary.name: summary for summary in fields}))
+    return Inspection(
+        str(path),
+        "cs",
+        f"cryoSPARC {_cs_content(table.names)}",
+        table.n_rows,
+        facts,
+        fields,
+        uses_of_cs(path, table.names),
+        (*_no_rows(table), *problems),
+        details,
+    )
+
+
+def inspect_star(path: Path, options: InspectOptions) -> Inspection:
+    """Describe a STAR file: its main block's columns, its optics and the names of its blocks."""
+    star = open_star(path)
+    main = star.main
+    block = star[main]
+    fields = _fields(block, options)
+    optics_names = star.labels("optics") if "optics" in star else ()
+    facts: Facts = [("layout", _star_layout(star))]
+    if len(star.names) > 1:
+        facts.append(("blocks", ", ".join(f"data_{name}" for name in star.names)))
+    facts += _star_facts(star, {summary.name: summary for summary in fields})
+    details: dict[str, Any] = {
+        "blocks": {name: {"rows": star[name].n_rows, "is_loop": star.is_loop(name)} for name in star.names},
+        "main_block": main,
+        "optics": _optics_rows(star),
+    }
+    problems = _image_details(
+        details, options, path, lambda: parse_image_names(block) if "rlnImageName" in block else None
+    )
+    _first_rows(details, block, fields, options)
+    is_micrographs = main == "micrographs" or ("rlnMicrographName" in block and "rlnImageName" not in block)
+    is_particles = "rlnImageName" in block or "rlnMicrographName" in block
+    return Inspection(
+        str(path),
+        "star",
+        f"RELION STAR, {_star_content(main, block.names)}",
+        block.n_rows,
+        tuple(facts),
+        fields,
+        uses_of_star((*block.names, *optics_names), is_micrographs=is_micrographs and "rlnCoordinateX" not in block)
+        if is_particles
+        else (),
+        (*star.notes, *_no_rows(block), *problems),
+        details,
+    )
+
+
+def _fields(table: Table, options: InspectOptions) -> tuple[FieldSummary, ...]:
+    return summarise(table, _chosen(table, options), statistics=options.statistics)
+
+
+def _chosen(table: Table, options: InspectOptions) -> tuple[Column, ...]:
+    if not options.field_patterns:
+        return table.columns
+    chosen = tuple(
+        column for column in table.columns if any(fnmatch(column.name, pattern) for pattern in options.field_patterns)
+    )
+    if not chosen:
+        raise MissingDataError(
+            f"no field matches {', '.join(options.field_patterns)}",
+            path=table.path,
+            hint=f"It has {', '.join(column.name for column in table.columns[:6])} …",
+        )
+    return chosen
+
+
+def _no_rows(table: Table) -> tuple[str, ...]:
+    return ("the table has no rows: an empty selection, or an excluded output",) if table.n_rows == 0 else ()
+
+
+def _image_details(details: dict[str, Any], options: InspectOptions, path: Path, images: Any) -> tuple[str, ...]:
+    """Check the image files when that was asked for; return what is wrong with them."""
+    if not options.check_paths:
+        return ()
+    refs: ImageRefs | None = images()
+    if refs is None:
+        return ("no image references (blob/path and blob/idx, or rlnImageName): no image files to check",)
+    found: ImageFiles = check_image_files(
+        refs, ImageSearch(path, datadir=options.datadir, strip_prefix=options.strip_prefix)
+    )
+    details["image_files"] = found.to_json()
+    return found.problems()
+
+
+def _first_rows(
+    details: dict[str, Any], table: Table, fields: tuple[FieldSummary, ...], options: InspectOptions
+) -> None:
+    if options.n_rows:
+        details["first_rows"] = rows_of(table, [summary.name for summary in fields], options.n_rows)
+
+
+def rows_of(table: Table, names: list[str], n_rows: int) -> list[dict[str, Any]]:
+    """Return the first rows, one dict a row."""
+    values = table.read(names, slice(0, n_rows))
+    columns = {
+        name: column.to_numpy().tolist() if isinstance(column, Labels) else column.tolist()
+        for name, column in values.items()
+    }
+    return [{name: columns[name][row] for name in names} for row in range(min(n_rows, table.n_rows))]
+
+
+def _cs_content(names: tuple[str, ...]) -> str:
+    prefixes = {name.split("/")[0] for name in names}
+    kinds = (
+        ("movie_blob", "exposures"),
+        ("micrograph_blob", "exposures"),
+        ("map", "volumes"),
+        ("blob", "particles"),
+        ("location", "picks or passthrough of particles"),
+    )
+    return next((kind for prefix, kind in kinds if prefix in prefixes), "table")
+
+
+def _cs_layout(names: tuple[str, ...]) -> str:
+    if any(name.startswith("alignments3D_multi/") for name in names):
+        return "cryoSPARC 4.5 or later"
+    if "ctf/df1_A" not in names:
+        return "cryoSPARC, version not to be told without ctf/*"
+    return "cryoSPARC 3 or later" if "ctf/tilt_A" in names else "cryoSPARC 2"
+
+
+def _cs_facts(table: Table, fields: dict[str, FieldSummary]) -> Facts:
+    names = {column.name for column in table.columns}
+    facts: Facts = []
+    if table.n_rows and "blob/shape" in names:
+        facts.append(("box", _range(fields.get("blob/shape"), table, "blob/shape", "px")))
+    if table.n_rows and "blob/psize_A" in names:
+        facts.append(("pixel size", _range(fields.get("blob/psize_A"), table, "blob/psize_A", "Å")))
+    for name, title in (
+        ("location/micrograph_path", "micrographs"),
+        ("blob/path", "stacks"),
+        ("ctf/exp_group_id", "optics groups"),
+    ):
+        summary = fields.get(name)
+        if summary is not None and summary.distinct is not None:
+            facts.append((title, f"{summary.distinct:,}"))
+    poses = [column.name.removesuffix("/pose") for column in table.columns if column.name.endswith("/pose")]
+    if poses:
+        facts.append(("alignments", ", ".join(poses)))
+    return facts
+
+
+def _range(summary: FieldSummary | None, table: Table, name: str, unit: str) -> str:
+    """Return one value or a range; the first row stands in when there are no statistics, and it is said."""
+    if summary is None or summary.minimum is None or summary.maximum is None:
+        first = np.ravel(np.asarray(table.read([name], slice(0, 1))[name]))[0]
+        return f"{first:.6g} {unit} (first row)"
+    if summary.minimum == summary.maximum:
+        return f"{summary.minimum:.6g} {unit}"
+    return f"{summary.minimum:.6g} to {summary.maximum:.6g} {unit}"
+
+
+def _star_layout(star: StarFile) -> str:
+    versions = [comment for comment in star.comments if comment.startswith("version")]
+    if any("5000" in version for version in versions):
+        return "RELION 5"
+    if "optics" in star:
+        return "RELION 3.1 or later"
+    if any("version" in comment for comment in star.comments):
+        return "RELION 3.1 or later"
+    return "RELION 3.0 or earlier (no optics block)" if "rlnImageName" in star.labels(star.main) else "RELION"
+
+
+def _star_content(main: str, names: tuple[str, ...]) -> str:
+    if main in {"particles", "images"} or "rlnImageName" in names:
+        return "particles"
+    if "rlnCoordinateX" in names and "rlnMicrographName" not in names:
+        return "picks of one micrograph"
+    return main.replace("_", " ") or "one unnamed table"
+
+
+def _star_facts(star: StarFile, fields: dict[str, FieldSummary]) -> Facts:
+    facts: Facts = []
+    micrographs = fields.get("rlnMicrographName")
+    if micrographs is not None and micrographs.distinct is not None:
+        facts.append(("micrographs", f"{micrographs.distinct:,}"))
+    block = star[star.main]
+    if "rlnImageName" in block and fields.get("rlnImageName", FieldSummary("", "")).distinct is not None:
+        facts.append(("stacks", f"{len(parse_image_names(block).path.values):,}"))
+    for row in _optics_rows(star):
+        values = [f"{title} {row[label]:g}{unit}" for label, title, unit in _OPTICS_FACTS if label in row]
+        name = f" ({row['rlnOpticsGroupName']})" if "rlnOpticsGroupName" in row else ""
+        facts.append((f"optics group {row.get('rlnOpticsGroup', '?')}{name}", ", ".join(values)))
+    return facts
+
+
+_OPTICS_FACTS = (
+    ("rlnVoltage", "", " kV"),
+    ("rlnSphericalAberration", "Cs", " mm"),
+    ("rlnAmplitudeContrast", "amplitude contrast", ""),
+    ("rlnImagePixelSize", "pixel", " Å"),
+    ("rlnMicrographPixelSize", "micrograph pixel", " Å"),
+    ("rlnImageSize", "box", " px"),
+)
+
+
+def _optics_rows(star: StarFile) -> list[dict[str, Any]]:
+    if "optics" not in star:
+        return []
+    optics = star["optics"]
+    return rows_of(optics, list(optics.names), optics.n_rows)

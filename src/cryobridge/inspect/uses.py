@@ -1,0 +1,160 @@
+"""What particle metadata can be used for, what is missing for it, and where that lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.cryosparc_job import siblings_with
+from cryobridge.formats.cs import open_cs
+from cryobridge.inspect.report import USE_NAMES, Use
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_N_COMPARED = 1000
+
+# "a|b" means that one of them is enough; a pattern ends in "*".
+_CS_CTF = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm")
+_CS_POSES = ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*|alignments2D/pose",)
+_CS_IMAGES = ("blob/path", "blob/idx")
+_CS_NEEDS = {
+    "coords": (
+        "location/micrograph_path",
+        "location/micrograph_shape",
+        "location/center_x_frac",
+        "location/center_y_frac",
+    ),
+    "stacks": (*_CS_IMAGES, *_CS_CTF),
+    "stacks-job": _CS_CTF,
+    "poses": _CS_POSES,
+    "ctf": _CS_CTF,
+    "recovar": (
+        *_CS_IMAGES,
+        "blob/shape",
+        "blob/psize_A",
+        *_CS_CTF,
+        "ctf/amp_contrast|ctf/ac",
+        "alignments3D/pose",
+        "alignments3D/shift",
+    ),
+}
+_STAR_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration")
+_STAR_POSES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_STAR_NEEDS = {
+    "stacks": ("rlnImageName", *_STAR_CTF),
+    "poses": _STAR_POSES,
+    "ctf": _STAR_CTF,
+    "recovar": (
+        "rlnImageName",
+        "rlnImagePixelSize",
+        "rlnImageSize",
+        *_STAR_CTF,
+        "rlnAmplitudeContrast",
+        *_STAR_POSES,
+        "rlnOriginXAngst",
+        "rlnOriginYAngst",
+    ),
+}
+
+
+def uses_of_cs(path: Path, names: Iterable[str]) -> tuple[Use, ...]:
+    """Judge cryoSPARC columns; what is missing is looked for in the files beside ``path``."""
+    have = tuple(names)
+    uses = []
+    for use in USE_NAMES:
+        needed = _missing(_CS_NEEDS[use], have)
+        missing, hint = _readable(needed), _where(path, needed)
+        if use == "stacks-job":
+            absent = _job_folder_lacks(path)
+            missing, hint = (*missing, *absent), hint or ("Give the job's folder, not a file of it." if absent else "")
+        uses.append(Use(use, not missing, missing, hint))
+    return tuple(uses)
+
+
+def uses_of_star(names: Iterable[str], *, is_micrographs: bool) -> tuple[Use, ...]:
+    """Judge RELION columns, those of the optics block included."""
+    have = tuple(names)
+    uses = []
+    missing: tuple[str, ...]
+    for use in USE_NAMES:
+        if use == "coords":
+            hint = (
+                "This is the micrographs side; give it after a .cs file of picks."
+                if is_micrographs
+                else "coords reads cryoSPARC picks (.cs) and a micrographs_ctf.star."
+            )
+            missing = () if is_micrographs else ("rlnMicrographName of micrographs, not particles",)
+        elif use == "stacks-job":
+            missing, hint = ("a cryoSPARC job folder",), "Use stacks (indexed) for a STAR file."
+        else:
+            missing = _readable(_missing(_STAR_NEEDS[use], have))
+            hint = _star_hint(missing)
+        uses.append(Use(use, not missing, missing, hint))
+    return tuple(uses)
+
+
+def _missing(needs: Iterable[str], have: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(need for need in needs if not any(_is_there(name, have) for name in need.split("|")))
+
+
+def _readable(needs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return needs as people read them: the first of several that would do."""
+    return tuple(f"{need.split('|')[0]} (or its like)" if "|" in need else need for need in needs)
+
+
+def _is_there(name: str, have: tuple[str, ...]) -> bool:
+    if name.endswith("*"):
+        return any(other.startswith(name[:-1]) for other in have)
+    return name in have
+
+
+def _where(path: Path, missing: tuple[str, ...]) -> str:
+    """Say which files beside this one have the missing columns."""
+    sentences = []
+    for prefix in dict.fromkeys(name.split("|")[0].split("/")[0] + "/" for name in missing):
+        files = [sibling.name for sibling in siblings_with(path, prefix) if _shares_rows(path, sibling)]
+        if files:
+            more = f" and {len(files) - 2} more" if len(files) > 2 else ""
+            sentences.append(f"{prefix}* is in {', '.join(files[:2])}{more}")
+        else:
+            sentences.append(f"no file beside it has {prefix}*")
+    return "; ".join(sentences)
+
+
+def _shares_rows(path: Path, sibling: Path) -> bool:
+    """Whether two files hold the same particles: some of the first uids of one are in the other."""
+    if sibling == path:
+        return False
+    try:
+        own = open_cs(path) if path.suffix == ".cs" else None
+        if own is None or "uid" not in own:
+            return True
+        first = np.asarray(own.read(["uid"], slice(0, _N_COMPARED))["uid"])
+        return bool(np.isin(first, np.asarray(open_cs(sibling).read(["uid"])["uid"])).any())
+    except CryobridgeError:
+        return False
+
+
+def _job_folder_lacks(path: Path) -> tuple[str, ...]:
+    """Return what a job folder needs, beside this file, for stacks that are read without an index."""
+    absent = []
+    if not path.name.endswith("_passthrough_particles.cs"):
+        absent.append("to be J<n>_passthrough_particles.cs")
+    kinds = ("restack/batch_000000_restacked.mrc", "downsample/batch_000000_downsample.mrc")
+    if not any((path.parent / kind).is_file() for kind in kinds):
+        absent.append("restack/ or downsample/ with batch_000000_*.mrc")
+    return tuple(absent)
+
+
+def _star_hint(missing: tuple[str, ...]) -> str:
+    if not missing:
+        return ""
+    if any(name.startswith("rlnAngle") for name in missing):
+        return "Orientations come from Refine3D or Class3D: give its run_data.star."
+    if any(name.startswith("rlnDefocus") for name in missing):
+        return "CTF values come from CtfFind and Extract: give particles.star of an Extract job."
+    return "Add the columns, or give the job's particles.star."

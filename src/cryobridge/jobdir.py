@@ -1,0 +1,103 @@
+"""Output folders: when one may be written to, and the record of the job that is left in it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryobridge import __version__
+from cryobridge.errors import CryobridgeError, OutputExistsError
+from cryobridge.formats._atomic import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse to go on where outputs are there already; called before the first byte is written.
+
+    Raises
+    ------
+    OutputExistsError
+        If one of the paths exists and ``overwrite`` is False.
+    """
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise OutputExistsError(
+            "the output is there already" + (f" ({len(there)} files)" if len(there) > 1 else ""),
+            path=there[0],
+            hint="Give --overwrite to replace it, or another folder with -o.",
+        )
+
+
+@dataclass
+class JobRecord:
+    """What `job_record` writes down: add to ``report`` what the job found out."""
+
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def job_record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
+    """Make an output folder and leave job.json, command.txt, run.log and README.txt in it.
+
+    Parameters
+    ----------
+    folder
+        The output folder.
+    title
+        What was done, in a few words.
+    contents
+        What lies in the folder, for README.txt.
+
+    Yields
+    ------
+    JobRecord
+        Whose report goes into job.json; the status there tells whether the job came to its end.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CryobridgeError(
+            f"the folder can't be made ({error.strerror})", path=folder, hint="Choose another one with -o."
+        ) from error
+    command = shlex.join(["cryobridge", *sys.argv[1:]])
+    record = JobRecord()
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    status = "failed"
+    _write_text(folder / "command.txt", command + "\n")
+    _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {command}\n")
+    try:
+        yield record
+        status = "completed"
+    finally:
+        seconds = time.monotonic() - clock
+        description = {
+            "program": "cryobridge",
+            "version": __version__,
+            "title": title,
+            "command": command,
+            "status": status,
+            "started_at": started.isoformat(timespec="seconds"),
+            "duration_seconds": round(seconds, 3),
+            "report": record.report,
+        }
+        _write_text(folder / "job.json", json.dumps(description, indent=2) + "\n")
+        lines = [f"{started.isoformat(timespec='seconds')} {title}", *_log_lines(record.report)]
+        _write_text(folder / "run.log", "\n".join([*lines, f"{status} after {seconds:.1f} s"]) + "\n")
+
+
+def _log_lines(report: dict[str, Any]) -> list[str]:
+    return [f"{name}: {value}" for name, value in report.items()]
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

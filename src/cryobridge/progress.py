@@ -1,0 +1,31 @@
+"""How work tells of its progress; silent unless somebody listens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Whom the work talks to. The terminal's one lives in `cryobridge.cli`."""
+
+    def start(self, what: str, total: int) -> None:
+        """Say that a piece of work of ``total`` steps begins."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Say that so many steps are done."""
+
+    def note(self, message: str) -> None:
+        """Tell the user something worth knowing."""
+
+
+class Silent:
+    """The reporter that says nothing."""
+
+    def start(self, what: str, total: int) -> None:
+        """Ignore the beginning."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Ignore the steps."""
+
+    def note(self, message: str) -> None:
+        """Ignore the note."""

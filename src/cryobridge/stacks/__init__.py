@@ -1,0 +1,1 @@
+"""Particle images and their metadata -> Fourier-polar stacks, as CryoLike reads them."""
