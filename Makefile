@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types completions clean
 
 demo: $(READY)
 	$(BIN)/cryobridge demo demo --overwrite
@@ -21,6 +21,11 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+completions: $(READY)
+	_CRYOBRIDGE_COMPLETE=source_bash $(BIN)/cryobridge > completions/cryobridge.bash
+	_CRYOBRIDGE_COMPLETE=source_zsh $(BIN)/cryobridge > completions/_cryobridge
+	_CRYOBRIDGE_COMPLETE=source_fish $(BIN)/cryobridge > completions/cryobridge.fish
 
 # The marker is written last, so that an interrupted installation is done again.
 $(READY): pyproject.toml constraints.txt

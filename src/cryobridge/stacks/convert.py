@@ -133,11 +133,15 @@ class _StackMaker:
             rows = task.rows[first : first + step]
             chunk = slice(first, first + len(rows))
             pixels = torch.from_numpy(self._read(rows)).to(self._device, self._dtype)
-            normal, unusable = normalise_images(pixels)
+            images[chunk], unusable = normalise_images(pixels)
             self._refuse(rows, unusable)
-            transformed, unusable = normalise_fourier(self._transform.forward(normal), self.grid)
+            # On a CPU the transform is written where it stays.
+            out = polar[chunk] if self._device.type == "cpu" else None
+            transformed = self._transform.forward(images[chunk].to(self._device), out=out)
+            transformed, unusable = normalise_fourier(transformed, self.grid, out=transformed)
             self._refuse(rows, unusable)
-            images[chunk], polar[chunk] = normal.cpu(), transformed.cpu()
+            if out is None:
+                polar[chunk] = transformed.cpu()
             reporter.advance(len(rows))
         return images, polar
 

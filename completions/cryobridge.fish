@@ -1,0 +1,1 @@
+complete --command cryobridge --no-files --arguments "(env _CRYOBRIDGE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) cryobridge)" --condition "env _CRYOBRIDGE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) cryobridge"
