@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers import noise_images, particle_columns, save_cs, save_mrc
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -14,3 +16,19 @@ def reference_data():
     if not folder.is_dir():
         pytest.skip(f"no reference data: {folder} is absent (set CRYOBRIDGE_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_project(tmp_path_factory):
+    from cryobridge.demo import simulate_project
+
+    return simulate_project(tmp_path_factory.mktemp("demo"), n_micrographs=2, particles_per_micrograph=8)
+
+
+@pytest.fixture
+def particles_cs(tmp_path):
+    # Five particles of two stacks, in an order of their own.
+    save_mrc(tmp_path / "J1" / "extract" / "a.mrc", noise_images(3, 16, seed=1), 1.5)
+    save_mrc(tmp_path / "J1" / "extract" / "b.mrc", noise_images(4, 16, seed=2), 1.5)
+    names = [f"J1/extract/{name}.mrc" for name in "babba"]
+    return save_cs(tmp_path / "J1" / "J1_particles.cs", particle_columns(names, [3, 0, 1, 0, 2]))

@@ -5,6 +5,8 @@ import math
 import os
 import struct
 import tracemalloc
+from contextlib import nullcontext
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -204,11 +206,13 @@ def test_one_image_of_a_large_stack_costs_one_image(large_stack):
     assert peak < 5 * image_bytes
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="resident memory is read from /proc")  # noqa: PTH110
+STATM = Path("/proc/self/statm")
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="resident memory is read from /proc")
 def test_reading_through_a_large_stack_keeps_nothing_resident(large_stack):
     def resident():
-        with open("/proc/self/statm") as file:  # noqa: PTH123
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     file = open_mrc(large_stack)
     file.read(range(40))
@@ -434,7 +438,7 @@ def test_real_files_read_as_mrcfile_reads_them(reference_data, name, shape, pixe
     decided = decide_kind(file.header)
     assert (decided.kind, decided.certain) == (kind, certain), decided.reason
     with (
-        pytest.warns() if name == "real/relion31.mrcs" else io.StringIO(),
+        pytest.warns() if name == "real/relion31.mrcs" else nullcontext(),
         mrcfile.open(path, permissive=True) as other,
     ):
         np.testing.assert_array_equal(file.read(range(shape[0])), other.data.astype(np.float32))

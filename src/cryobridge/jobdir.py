@@ -28,13 +28,62 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
     OutputExistsError
         If one of the paths exists and ``overwrite`` is False.
     """
-    there = [path for path in paths if path.exists()]
+    there = [path for path in paths if _is_there(path)]
     if there and not overwrite:
         raise OutputExistsError(
             "the output is there already" + (f" ({len(there)} files)" if len(there) > 1 else ""),
             path=there[0],
             hint="Give --overwrite to replace it, or another folder with -o.",
         )
+
+
+def remove_existing(paths: Iterable[Path]) -> None:
+    """Remove outputs that are to be replaced, so that none of them stays behind among the new ones.
+
+    Raises
+    ------
+    CryobridgeError
+        If the operating system refuses.
+    """
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CryobridgeError(
+                f"can't be removed ({error.strerror or error})", path=path, hint="Choose another folder with -o."
+            ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises
+    ------
+    CryobridgeError
+        If the operating system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CryobridgeError(
+            f"the folder can't be made ({error.strerror or error})", path=folder, hint="Choose another one with -o."
+        ) from error
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder whose names match a pattern, sorted; none where there is no such folder."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 @dataclass
@@ -62,12 +111,7 @@ def job_record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
     JobRecord
         Whose report goes into job.json; the status there tells whether the job came to its end.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CryobridgeError(
-            f"the folder can't be made ({error.strerror})", path=folder, hint="Choose another one with -o."
-        ) from error
+    make_folder(folder)
     command = shlex.join(["cryobridge", *sys.argv[1:]])
     record = JobRecord()
     started, clock = datetime.now(timezone.utc), time.monotonic()

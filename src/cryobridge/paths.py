@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +59,7 @@ class ImageSearch:
 
     def resolve(self, name: str) -> Path | None:
         """Return the first candidate that is a file, or None."""
-        return next((path for path in self.candidates(name) if path.is_file()), None)
+        return next((path for path in self.candidates(name) if _is_file(path)), None)
 
     def _stripped(self, name: str) -> Path:
         path = Path(name)
@@ -68,7 +70,7 @@ class ImageSearch:
 
 def folders_above(path: Path) -> list[Path]:
     """Return the folder of a file and those above it, nearest first."""
-    folder = path.absolute().parent
+    folder = Path(os.path.normpath(path.absolute())).parent
     return [folder, *folder.parents][: _MAX_LEVELS_UP + 1]
 
 
@@ -82,8 +84,8 @@ class Remedy:
 
     def as_options(self) -> str:
         """Return the options as they are typed."""
-        strip = f" --strip-prefix {self.strip_prefix}" if self.strip_prefix else ""
-        return f"--datadir {self.datadir}{strip}"
+        strip = ["--strip-prefix", self.strip_prefix] if self.strip_prefix else []
+        return shlex.join(["--datadir", str(self.datadir), *strip])
 
 
 def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] = ()) -> Remedy | None:
@@ -105,9 +107,17 @@ def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] 
             rest = Path(*parts[cut:])
             prefix = str(Path(*parts[:cut])) if cut else ""
             for base in bases if not rest.is_absolute() else ():
-                if (base / rest).is_file():
+                if _is_file(base / rest):
                     found[base, prefix] += 1
     if not found:
         return None
     (datadir, strip_prefix), n_found = found.most_common(1)[0]
     return Remedy(datadir, strip_prefix or None, n_found)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file system takes names none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Annotated
 
 import typer
-from typer._click.exceptions import Abort, ClickException
+from typer._click.exceptions import Abort, ClickException, NoArgsIsHelpError
 
-from cryobridge import __version__
 from cryobridge.cli import coords, demo, inspect, stacks
 from cryobridge.cli.common import BridgeCommand, BridgeGroup
-from cryobridge.cli.terminal import note, settings, show_error
-from cryobridge.errors import CryobridgeError
+from cryobridge.cli.terminal import ReaderGoneError, note, prepare_streams, settings, show_error
+from cryobridge.errors import CryobridgeError, UsageError
 
 EXIT_INTERRUPTED = 130
 EXIT_BAD_DATA = 1
@@ -34,25 +32,18 @@ app.add_typer(stacks.app, name="stacks")
 app.command("demo", cls=BridgeCommand)(demo.demo)
 
 
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(f"cryobridge {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def _root(
-    _version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
+def _root() -> None:
     pass
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 bad data, 2 usage, 3 the answer to a check is no, 130 interrupted."""
     started = time.monotonic()
+    prepare_streams()
     code = _run()
+    if code == EXIT_INTERRUPTED:
+        note("interrupted")
     if settings.verbose:
         note(f"{time.monotonic() - started:.2f} s, at most {_peak_memory_mb():.0f} MB of memory")
     sys.exit(code)
@@ -66,16 +57,18 @@ def _run() -> int:
             raise
         show_error(error)
         return error.exit_code
+    except NoArgsIsHelpError as error:
+        return error.exit_code
     except ClickException as error:
-        from typer.rich_utils import rich_format_error
-
-        rich_format_error(error)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "cryobridge"
+        show_error(UsageError(error.format_message(), hint=f"`{command} -h` shows how it is used."))
         return error.exit_code
     except (Abort, KeyboardInterrupt) as error:
         # An answer that never came (end of input) is no interruption.
         return EXIT_BAD_DATA if isinstance(error.__cause__, EOFError) else EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough.
+    except ReaderGoneError:
+        # What is still in the buffer must not fail again when Python closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

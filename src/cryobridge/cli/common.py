@@ -1,4 +1,4 @@
-"""What all commands share: -q, -v and --debug, and the options that mean the same everywhere."""
+"""What all commands share: --version, -q, -v and --debug, and the options that mean the same everywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from cryobridge.cli.terminal import settings
+from cryobridge import __version__
+from cryobridge.cli.terminal import settings, show
 
 if TYPE_CHECKING:
     from typer._click.core import Parameter
@@ -23,16 +24,29 @@ def _set(name: str) -> Any:
     return callback
 
 
-def _flag(names: list[str], setting: str, help_text: str) -> TyperOption:
+def _print_version(_context: typer.Context, _parameter: Parameter, value: bool) -> None:
+    if value:
+        show(f"cryobridge {__version__}")
+        raise typer.Exit
+
+
+def _flag(names: list[str], callback: Any, help_text: str, *, is_eager: bool = False) -> TyperOption:
     return TyperOption(
-        param_decls=names, is_flag=True, default=False, expose_value=False, callback=_set(setting), help=help_text
+        param_decls=names,
+        is_flag=True,
+        default=False,
+        expose_value=False,
+        callback=callback,
+        help=help_text,
+        is_eager=is_eager,
     )
 
 
 COMMON_OPTIONS = (
-    _flag(["-q", "--quiet"], "quiet", "Show results and errors only."),
-    _flag(["-v", "--verbose"], "verbose", "Show time and memory as well."),
-    _flag(["--debug"], "debug", "Show the Python traceback of an error."),
+    _flag(["-q", "--quiet"], _set("quiet"), "Show results and errors only."),
+    _flag(["-v", "--verbose"], _set("verbose"), "Show time and memory as well."),
+    _flag(["--debug"], _set("debug"), "Show the Python traceback of an error."),
+    _flag(["--version"], _print_version, "Show the version and exit.", is_eager=True),
 )
 
 
@@ -55,9 +69,15 @@ class BridgeGroup(TyperGroup):
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")]
 DatadirOption = Annotated[
-    Path | None, typer.Option("--datadir", help="Look for image files below this folder.", show_default=False)
+    Path | None,
+    typer.Option("--datadir", metavar="DIR", help="Look for image files below this folder.", show_default=False),
 ]
 StripPrefixOption = Annotated[
     str | None,
-    typer.Option("--strip-prefix", help="Leading part to take off the names of image files.", show_default=False),
+    typer.Option(
+        "--strip-prefix",
+        metavar="PREFIX",
+        help="Leading part to take off the names of image files.",
+        show_default=False,
+    ),
 ]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.common import DatadirOption, JsonOption, StripPrefixOption
-from cryobridge.cli.terminal import print_json, show_error, stdout
+from cryobridge.cli.terminal import note, print_json, settings, show_error, warn
 from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.inspect.report import USE_NAMES
 
 if TYPE_CHECKING:
+    from cryobridge.inspect import InspectOptions
     from cryobridge.inspect.report import Inspection
 
 EXIT_CHECK_FAILED = 3
@@ -68,7 +69,7 @@ def inspect(
         raise UsageError("--plot draws one file, several are given", hint="Run inspect once for each.")
     if (datadir or strip_prefix) and not image_paths:
         raise UsageError("--datadir and --strip-prefix go with --paths", hint="Add --paths.")
-    from cryobridge.inspect import InspectOptions, inspect_path
+    from cryobridge.inspect import InspectOptions
 
     options = InspectOptions(
         statistics=not no_stats,
@@ -78,47 +79,50 @@ def inspect(
         datadir=datadir,
         strip_prefix=strip_prefix,
     )
-    found: list[Inspection] = []
-    failed = False
-    for path in paths:
-        try:
-            found.append(inspect_path(path, options))
-        except CryobridgeError as error:
-            if len(paths) == 1:
-                raise
-            show_error(error)
-            failed = True
-            continue
-        if not as_json:
-            _show(found[-1], is_first=len(found) == 1)
+    found, exit_code = _inspect_each(paths, options, as_json=as_json)
     if as_json:
         print_json([inspection.to_json() for inspection in found])
-    if plot:
-        _draw(paths[0], plot, as_json)
-    if failed:
-        raise typer.Exit(1)
-    if not all(_serves(inspection, check or []) for inspection in found):
-        raise typer.Exit(EXIT_CHECK_FAILED)
+    if plot and found:
+        _draw(paths[0], plot)
+    n_failed = sum(not _serves(inspection, check or []) for inspection in found)
+    raise typer.Exit(exit_code or (EXIT_CHECK_FAILED if n_failed else 0))
 
 
-def _show(inspection: Inspection, *, is_first: bool) -> None:
+def _inspect_each(paths: list[Path], options: InspectOptions, *, as_json: bool) -> tuple[list[Inspection], int]:
+    """Inspect and show each path, and tell what is wrong with those that can't be read."""
     from cryobridge.cli.inspect_view import show_inspection
+    from cryobridge.inspect import inspect_path
 
-    console = stdout()
-    if not is_first:
-        console.print()
-    show_inspection(console, inspection)
+    found: list[Inspection] = []
+    exit_code = 0
+    for path in paths:
+        try:
+            inspection = inspect_path(path, options)
+        except CryobridgeError as error:
+            if settings.debug:
+                raise
+            show_error(error)
+            exit_code = exit_code or error.exit_code
+            continue
+        if not as_json:
+            show_inspection(inspection, is_first=not found)
+        found.append(inspection)
+    return found, exit_code
 
 
-def _draw(path: Path, plot: Path, as_json: bool) -> None:
-    from cryobridge.cli.terminal import note
+def _draw(path: Path, plot: Path) -> None:
     from cryobridge.inspect.plots import plot_path
 
     plot_path(path, plot)
-    if not as_json:
-        note(f"drawn: {plot}")
+    note(f"drawn: {plot}")
 
 
 def _serves(inspection: Inspection, names: list[str]) -> bool:
-    ready = {use.name for use in inspection.uses if use.ready}
-    return ready.issuperset(names)
+    """Whether the file is ready for all these jobs; what is missing is told."""
+    uses = {use.name: use for use in inspection.uses}
+    for name in names:
+        if name not in uses:
+            warn(f"{inspection.path}: {inspection.title}: nothing for {name}")
+        elif not uses[name].ready:
+            warn(f"{inspection.path}: not ready for {name}: {', '.join(uses[name].missing)} missing")
+    return all(name in uses and uses[name].ready for name in names)

@@ -48,7 +48,7 @@ def stacks_cs(
     folder_mrc: Annotated[
         Path | None,
         typer.Option(
-            "--folder-mrc", help="Look for each image file by its bare name in this folder.", show_default=False
+            "--folder-mrc", metavar="DIR", help="Look for image files by bare name in this folder.", show_default=False
         ),
     ] = None,
     datadir: DatadirOption = None,
@@ -58,17 +58,24 @@ def stacks_cs(
         typer.Option("-p", "--params", metavar="FILE.npz", help="CryoLike parameter file.", show_default=False),
     ] = None,
     resolution_factor: Annotated[
-        float, typer.Option("--resolution-factor", min=0.01, help="Radius of the grid; 1 reaches Nyquist.")
+        float,
+        typer.Option("--resolution-factor", metavar="X", min=0.01, help="Radius of the grid; 1 reaches Nyquist."),
     ] = 1.0,
     n_inplanes: Annotated[
         int | None,
-        typer.Option("--n-inplanes", min=1, help="Angles on a shell [default: 2 × box].", show_default=False),
+        typer.Option(
+            "--n-inplanes", metavar="N", min=1, help="Angles on a shell; 2 × box if left out.", show_default=False
+        ),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Precision of the output.")] = Precision.single,
-    batch_size: Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Images in a stack.")] = 1024,
-    order: Annotated[Order, typer.Option(help="Images as the metadata have them, or sorted by file.")] = Order.row,
+    precision: Annotated[Precision, typer.Option(metavar="TYPE", help="single or double.")] = Precision.single,
+    batch_size: Annotated[
+        int, typer.Option("-b", "--batch-size", metavar="N", min=1, help="Images in a stack.")
+    ] = 1024,
+    order: Annotated[
+        Order, typer.Option(metavar="BY", help="row, as the metadata have them, or file, sorted by its name.")
+    ] = Order.row,
     physical: Annotated[bool, typer.Option("--phys/--no-phys", help="Write the normalised images too.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     overwrite: OverwriteOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
@@ -88,7 +95,7 @@ def stacks_cs(
     from cryobridge.formats.arrays import read_image_descriptor
     from cryobridge.formats.cryosparc_particles import read_particles_cs
     from cryobridge.paths import ImageSearch
-    from cryobridge.stacks.convert import convert_stacks, plan_report
+    from cryobridge.stacks.convert import check_output, convert_stacks, plan_report
     from cryobridge.stacks.plan import plan_stacks
 
     plan = plan_stacks(
@@ -102,6 +109,7 @@ def stacks_cs(
         precision=precision.value,
     )
     if dry_run:
+        check_output(output, device, overwrite=overwrite)
         _show(plan_report(plan, output), as_json, title="Would make")
         return
     with progress() as reporter:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shlex
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from cryobridge.errors import CryobridgeError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cryobridge.errors import CryobridgeError
+    from rich.console import RenderableType
+
     from cryobridge.progress import Reporter
 
-# Wide enough that nothing is cut where no terminal sets the width.
-_PIPED_WIDTH = 140
+# Where no terminal sets the width, nothing is cut or wrapped.
+_PIPED_WIDTH = 10_000
 
 
 @dataclass
@@ -34,42 +39,118 @@ class Settings:
 settings = Settings()
 
 
-def stdout() -> Console:
-    """Return the console for results."""
-    return _console(sys.stdout)
+class ReaderGoneError(Exception):
+    """Whoever reads our output (head, less) has seen enough."""
 
 
-def stderr() -> Console:
+def prepare_streams() -> None:
+    """Make the output streams safe to write to: closed ones swallow, narrow encodings escape what they lack."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def output_width() -> int:
+    """Return how many characters a line of results may have."""
+    return _console(sys.stdout).width
+
+
+def _stderr() -> Console:
     """Return the console for progress, notes and errors."""
     return _console(sys.stderr)
 
 
-def _console(stream: Any) -> Console:
-    piped = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(file=stream, highlight=False, emoji=False, width=_PIPED_WIDTH if piped else None)
+def _console(stream: Any, file: Any = None) -> Console:
+    """Return a console that suits a stream, and writes to it or to another file."""
+    is_terminal = stream.isatty()
+    width = None if is_terminal or "COLUMNS" in os.environ else _PIPED_WIDTH
+    return Console(file=file or stream, force_terminal=is_terminal or None, highlight=False, emoji=False, width=width)
 
 
 def plain(text: object, style: str = "") -> Text:
     """Return text from a file or a user as it may be shown: no markup, and control characters made visible."""
-    shown = "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in str(text))
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(text))
     return Text(shown, style=style)
+
+
+def show(*results: RenderableType) -> None:
+    """Print results on stdout; where that is no terminal, without the blanks that fill up the lines of tables."""
+    rendered = io.StringIO()
+    console = _console(sys.stdout, rendered)
+    for result in results:
+        console.print(result)
+    text = rendered.getvalue()
+    lines = text.removesuffix("\n").split("\n")
+    _write(text if console.is_terminal else "".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def show_command(command: list[str]) -> None:
+    """Print a command as it is typed; one that is too long for a line goes on in the next, after a backslash."""
+    words = [shlex.quote(word) for word in command]
+    lines = [f"$ {words[0]}"]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) + 3 > output_width():
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    show(*(plain(line, "bold") for line in lines))
 
 
 def print_json(data: Any) -> None:
     """Print JSON, and only JSON, on stdout."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    _write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+    except OSError as error:
+        raise CryobridgeError(
+            f"the output can't be written ({error.strerror or error})", hint="Check that the disk has space left."
+        ) from error
 
 
 def note(message: str) -> None:
     """Tell the user something worth knowing, unless -q."""
     if not settings.quiet:
-        stderr().print(plain(message, "dim"))
+        _stderr().print(plain(message, "dim"))
 
 
 def warn(message: str) -> None:
     """Tell the user something that may be wrong, unless -q."""
     if not settings.quiet:
-        stderr().print(Text("! ", style="yellow").append_text(plain(message, "yellow")), soft_wrap=True)
+        _stderr().print(marked("! ", "yellow", plain(message, "yellow")))
+
+
+def show_aside(aside: RenderableType) -> None:
+    """Print something that is no result on stderr, even with -q: a question follows it."""
+    _stderr().print(aside)
+
+
+def ask(question: str) -> bool:
+    """Ask a yes-or-no question on stderr; where nobody can answer, the answer is no."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    from rich.prompt import Confirm
+
+    return Confirm.ask(plain(question), console=_stderr(), default=False)
+
+
+def marked(mark: str, style: str, text: RenderableType) -> RenderableType:
+    """Return text behind a mark, with the lines that it takes more indented as far."""
+    from rich.table import Table
+
+    grid = Table.grid()
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(mark, style=style), text)
+    return grid
 
 
 def show_report(title: str, facts: list[tuple[str, str]]) -> None:
@@ -85,17 +166,17 @@ def show_report(title: str, facts: list[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(plain(name), plain(value))
-    stdout().print(table)
+    show(table)
 
 
 def show_error(error: CryobridgeError) -> None:
     """Print an error and what to do next."""
-    console = stderr()
-    console.print(Text("Error: ", style="bold red").append_text(plain(str(error))), soft_wrap=True)
+    console = _stderr()
+    console.print(marked("Error: ", "bold red", plain(str(error))))
     if error.count is not None and error.count > 1:
         console.print(plain(f"  {error.count:,} in all", "dim"))
     if error.hint:
-        console.print(Text("  → ", style="cyan").append_text(plain(error.hint)), soft_wrap=True)
+        console.print(marked("  → ", "cyan", plain(error.hint)))
 
 
 @contextmanager
@@ -103,7 +184,7 @@ def progress() -> Iterator[Reporter]:
     """Show a progress bar on stderr while work runs; nothing where there is no terminal, or with -q."""
     from cryobridge.progress import Silent
 
-    console = stderr()
+    console = _stderr()
     if settings.quiet or not console.is_terminal:
         yield Silent()
         return

@@ -1,123 +1,86 @@
-"""cryoSPARC picks and RELION micrographs -> RELION pick files."""
+"""Writing the planned picks: everything beside its final place, then renamed."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cryobridge.coords.matching import match_micrographs
-from cryobridge.coords.picks import COORDINATE_FIELDS, read_picks
-from cryobridge.coords.relion_picks import (
-    AUTOPICK_STAR,
-    RAW_DATA,
-    pick_file_name,
-    rows_by_micrograph,
-    write_autopick_star,
-    write_pick_file,
-)
-from cryobridge.errors import CryobridgeError, MissingDataError
-from cryobridge.formats.star import open_star, to_labels
-from cryobridge.geometry import fractions_to_px
-from cryobridge.jobdir import refuse_existing
-from cryobridge.progress import Reporter, Silent
-
-# What reliosparc writes for picks without a score of their own.
-_DEFAULT_FIGURE_OF_MERIT = 0.08
-CONVENTION = "x = nx · fx, y = ny − ny · fy: rows count from the other edge, as after motion correction from TIFF"
-PIPELINE = "default_pipeline.star"
+from cryobridge.coords.columns import pick_columns
+from cryobridge.coords.plan import CoordsPlan
+from cryobridge.coords.relion_picks import PICK_FILES, pick_file_name, rows_by_micrograph, write_pick_files
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.star import StarBlock, write_star
+from cryobridge.jobdir import make_folder, refuse_existing
 
 
-def convert_picks(
-    picks_cs: str | os.PathLike[str],
-    micrographs_star: str | os.PathLike[str],
-    folder: Path,
-    *,
-    overwrite: bool = False,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    """Write RELION pick files for cryoSPARC picks.
+def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]:
+    """Write the pick files and their list.
 
-    Coordinates are rounded to whole pixels of the micrograph. Paths in autopick.star are relative to the RELION
-    project above ``folder``, where there is one.
-
-    Parameters
-    ----------
-    picks_cs
-        A cryoSPARC file with ``location/*``.
-    micrographs_star
-        RELION's micrographs_ctf.star.
-    folder
-        The output folder.
-    overwrite
-        Replace what is there.
+    Old picks in the folder do not survive: the new folder of pick files takes the place of the old one.
 
     Returns
     -------
     dict
-        The report: particles in and out, micrographs, convention, outputs.
+        The report (see `CoordsPlan.report`).
 
     Raises
     ------
-    MissingDataError
-        If a file lacks columns, or a micrograph is not in the STAR file.
-    CryobridgeError
-        If two micrographs would share a pick file.
     OutputExistsError
-        If there are picks in the folder already.
+        If there are picks in the folder already and ``overwrite`` is False.
+    CryobridgeError
+        If the folder can't be written.
     """
-    reporter = reporter or Silent()
-    picks = read_picks(picks_cs)
-    raw_data, autopick = folder / RAW_DATA, folder / AUTOPICK_STAR
-    refuse_existing([autopick, *(raw_data.glob("*.star") if raw_data.is_dir() else ())], overwrite=overwrite)
-    matches = match_micrographs(picks.micrograph.values, _micrograph_names(Path(micrographs_star)))
-    files = {name: raw_data / pick_file_name(match) for name, match in matches.items()}
-    _refuse_shared_files(files)
-
-    coordinate_px = np.round(fractions_to_px(picks.fraction_xy, picks.shape_px, flip_y=True))
-    merit = np.full(len(picks), _DEFAULT_FIGURE_OF_MERIT) if picks.score is None else picks.score
-    raw_data.mkdir(parents=True, exist_ok=True)
-    reporter.start("micrographs", len(files))
-    groups = rows_by_micrograph(picks.micrograph.codes, len(picks.micrograph.values))
-    for name, rows in zip(picks.micrograph.values, groups, strict=True):
-        write_pick_file(files[name], coordinate_px[rows], merit[rows])
-        reporter.advance()
-    project = next((above for above in folder.absolute().parents if (above / PIPELINE).is_file()), None)
-    write_autopick_star(
-        autopick,
-        {matches[name]: str(path.absolute().relative_to(project) if project else path) for name, path in files.items()},
-    )
-    return {
-        "particles_in": len(picks),
-        "particles_out": len(picks),
-        "micrographs": len(files),
-        "convention": CONVENTION,
-        "coordinate_fields": list(COORDINATE_FIELDS),
-        "relion_project": str(project) if project else None,
-        "outputs": [str(autopick), str(raw_data)],
-    }
-
-
-def _micrograph_names(path: Path) -> tuple[str, ...]:
-    star = open_star(path)
-    block = star[star.main]
-    if "rlnMicrographName" not in block:
-        raise MissingDataError(
-            f"data_{star.main} has no rlnMicrographName",
-            path=path,
-            hint="Give the micrographs_ctf.star of a CtfFind job.",
+    refuse_existing(plan.existing(), overwrite=overwrite)
+    make_folder(plan.folder)
+    names = [name for name in plan.micrographs if name is not None]
+    groups = rows_by_micrograph(plan.picks.micrograph.codes, len(plan.micrographs))
+    groups = [rows[plan.kept[rows]] for rows, name in zip(groups, plan.micrographs, strict=True) if name is not None]
+    written = [(name, rows) for name, rows in zip(names, groups, strict=True) if len(rows)]
+    options = plan.options
+    columns = pick_columns(plan.picks, plan.coordinate_px, options.convention, picks_only=options.picks_only)
+    temporary = plan.folder / f".{plan.raw_data.name}.{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        temporary.mkdir()
+        write_pick_files(
+            [temporary / pick_file_name(name) for name, _ in written], columns, [rows for _, rows in written]
         )
-    return to_labels(block.texts("rlnMicrographName")).values
+        _replace_folder(plan.raw_data, temporary)
+    except OSError as error:
+        raise CryobridgeError(
+            f"the picks can't be written ({error.strerror or error})",
+            path=plan.folder,
+            hint="Check that you may write there, and that the disk has space left.",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _write_list(plan, [name for name, _ in written])
+    return plan.report()
 
 
-def _refuse_shared_files(files: dict[str, Path]) -> None:
-    by_file: dict[Path, str] = {}
-    for name, path in files.items():
-        if path in by_file:
-            raise CryobridgeError(
-                f"micrographs {by_file[path]} and {name} would share {path.name}",
-                hint="RELION tells pick files apart by the micrograph's name; rename one of them.",
-            )
-        by_file[path] = name
+def _replace_folder(final: Path, new: Path) -> None:
+    """Put a folder of pick files in the place of another; what else lies in the old one is kept."""
+    if not final.exists():
+        new.rename(final)
+        return
+    for path in final.iterdir():
+        if not path.match(PICK_FILES):
+            path.rename(new / path.name)
+    old = new.with_name(new.name + "-old")
+    final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_list(plan: CoordsPlan, names: list[str]) -> None:
+    """Write the list that RELION's Extract takes: micrograph, exactly as in the micrographs STAR, and pick file."""
+    folder = plan.raw_data.absolute() if plan.project else plan.raw_data
+    if plan.project and folder.is_relative_to(plan.project):
+        folder = folder.relative_to(plan.project)
+    columns = {
+        "rlnMicrographName": names,
+        "rlnMicrographCoordinates": [str(folder / pick_file_name(name)) for name in names],
+    }
+    write_star(plan.autopick_star, [StarBlock.from_columns("coordinate_files", columns, comments=("version 30001",))])

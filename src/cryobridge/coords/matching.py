@@ -5,13 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, MissingDataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 # cryoSPARC puts a 21-digit uid before imported and corrected names, and what it did behind them.
 _UID_PREFIX = re.compile(r"^[0-9]{21}_")
@@ -20,42 +18,62 @@ _SUFFIX = re.compile(
     re.IGNORECASE,
 )
 _N_SHOWN = 5
+# Names for which the nearest are looked up in an error; the comparison is slow.
+_N_COMPARED = 3
+
+
+@dataclass(frozen=True)
+class MicrographMatch:
+    """Which RELION micrograph each cryoSPARC micrograph is.
+
+    Parameters
+    ----------
+    relion_name
+        cryoSPARC's name -> RELION's, for those that were found.
+    unmatched
+        cryoSPARC's names that fit none.
+    """
+
+    relion_name: dict[str, str]
+    unmatched: tuple[str, ...]
+
+
+def bare_stem(name: str) -> str:
+    """Return a micrograph's name without folder, extension and uid; dots become underscores, as in RELION."""
+    return _UID_PREFIX.sub("", PurePath(name.removeprefix(">")).stem).replace(".", "_")
 
 
 def normalised_stem(name: str) -> str:
-    """Return a micrograph's name without folder, extension, uid, and what motion correction appends.
-
-    RELION turns dots in names into underscores; so does this.
-    """
-    stem = _UID_PREFIX.sub("", PurePath(name.removeprefix(">")).stem).replace(".", "_")
+    """Return the bare stem without what motion correction appends."""
+    stem = bare_stem(name)
     while (shorter := _SUFFIX.sub("", stem)) != stem:
         stem = shorter
     return stem
 
 
-def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> dict[str, str]:
+def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> MicrographMatch:
     """Find RELION's name for each of cryoSPARC's micrographs.
 
-    By equal normalised stems, else by one stem containing the other where that is so for one name only.
+    The bare stems are compared, then the normalised ones, then whether one stem holds the other as whole words
+    (between underscores). The first of these that fits decides. Linear in the number of names.
 
     Raises
     ------
     CryobridgeError
         If a name fits two micrographs, or two names one.
-    MissingDataError
-        If a name fits none; the nearest are shown.
     """
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for name in relion:
-        by_stem[normalised_stem(name)].append(name)
+    levels: list[Callable[[str], list[str]]] = [
+        _by_stem(relion, bare_stem),
+        _by_stem(relion, normalised_stem),
+        _by_words(relion),
+    ]
     matches: dict[str, str] = {}
     unmatched: list[str] = []
     for name in cryosparc:
-        stem = normalised_stem(name)
-        fitting = by_stem.get(stem) or _containing(stem, by_stem)
+        fitting = next((found for level in levels if (found := level(name))), [])
         if len(fitting) > 1:
             raise CryobridgeError(
-                f"micrograph {name} fits {len(fitting)}: {', '.join(fitting[:_N_SHOWN])}",
+                f"micrograph {name} fits {len(fitting)}: {_some(fitting)}",
                 field="location/micrograph_path",
                 hint="Give a micrographs STAR file in which names are told apart.",
             )
@@ -63,25 +81,57 @@ def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> dict[s
             matches[name] = fitting[0]
         else:
             unmatched.append(name)
-    if unmatched:
-        raise _unmatched(unmatched, len(cryosparc), list(by_stem))
     _refuse_shared(matches)
-    return matches
+    return MicrographMatch(matches, tuple(unmatched))
 
 
-def _containing(stem: str, by_stem: dict[str, list[str]]) -> list[str]:
-    return [name for other, names in by_stem.items() if stem in other or other in stem for name in names]
-
-
-def _unmatched(unmatched: list[str], n_all: int, stems: list[str]) -> MissingDataError:
-    nearest = difflib.get_close_matches(normalised_stem(unmatched[0]), stems, n=2, cutoff=0.5)
-    near = f"; nearest to the first: {', '.join(nearest)}" if nearest else ""
+def unmatched_error(match: MicrographMatch, relion: Sequence[str]) -> MissingDataError:
+    """Return the error that names micrographs without a partner, and the nearest names for the first of them."""
+    stems = {normalised_stem(name): name for name in relion}
+    shown = []
+    for name in match.unmatched[:_N_COMPARED]:
+        nearest = difflib.get_close_matches(normalised_stem(name), stems, n=2, cutoff=0.5)
+        shown.append(name + (f" (nearest: {', '.join(stems[stem] for stem in nearest)})" if nearest else ""))
+    more = " …" if len(match.unmatched) > len(shown) else ""
+    n_all = len(match.unmatched) + len(match.relion_name)
     return MissingDataError(
-        f"{len(unmatched)} of {n_all} micrographs are not in the STAR file: {_some(unmatched)}{near}",
+        f"{len(match.unmatched)} of {n_all} micrographs are not in the STAR file: {', '.join(shown)}{more}",
         field="location/micrograph_path",
-        count=len(unmatched),
-        hint="Give the micrographs_ctf.star of the same micrographs.",
+        count=len(match.unmatched),
+        hint="Give the micrographs_ctf.star of the same micrographs, or leave them out with --on-unmatched skip.",
     )
+
+
+def _by_stem(relion: Sequence[str], stem_of: Callable[[str], str]) -> Callable[[str], list[str]]:
+    names: dict[str, list[str]] = defaultdict(list)
+    for name in relion:
+        names[stem_of(name)].append(name)
+    return lambda name: names.get(stem_of(name), [])
+
+
+def _by_words(relion: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return a look-up of the names whose stem holds, or is held by, the stem asked for."""
+    whole: dict[str, list[str]] = defaultdict(list)
+    within: dict[str, list[str]] = defaultdict(list)
+    for name in relion:
+        stem = normalised_stem(name)
+        whole[stem].append(name)
+        for part in _word_runs(stem):
+            within[part].append(name)
+
+    def fitting(name: str) -> list[str]:
+        stem = normalised_stem(name)
+        held = (held for part in _word_runs(stem) for held in whole.get(part, ()))
+        return list(dict.fromkeys([*within.get(stem, ()), *held]))
+
+    return fitting
+
+
+def _word_runs(stem: str) -> Iterator[str]:
+    words = stem.split("_")
+    for first in range(len(words)):
+        for last in range(first + 1, len(words) + 1):
+            yield "_".join(words[first:last])
 
 
 def _refuse_shared(matches: dict[str, str]) -> None:

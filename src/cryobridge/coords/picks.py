@@ -1,4 +1,4 @@
-"""Reading picks from a cryoSPARC file: micrograph, its shape, and the place on it as fractions."""
+"""Reading picks from cryoSPARC files: micrograph, place, score, and what 2D alignment and filaments tell."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.coords.locate import NAMES, CoordinateFields, locate_coordinates
+from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc_job import siblings_with
+from cryobridge.formats.cryosparc_particles import images_of
 from cryobridge.formats.cs import open_cs
+from cryobridge.formats.cs_join import join_on_uid
 from cryobridge.formats.table import ColumnReader
 
 if TYPE_CHECKING:
-    from cryobridge.formats.table import Array
-    from cryobridge.particles import Floats, Labels
-
-COORDINATE_FIELDS = (
-    "location/micrograph_path",
-    "location/micrograph_shape",
-    "location/center_x_frac",
-    "location/center_y_frac",
-)
+    from cryobridge.formats.table import Array, Table
+    from cryobridge.particles import Floats, ImageRefs, Labels
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,10 @@ class Picks:
 
     Parameters
     ----------
+    source
+        The file.
+    fields
+        The columns that the coordinates were read from, and how they were found.
     micrograph
         Path of the micrograph as cryoSPARC has it.
     shape_px
@@ -40,56 +41,135 @@ class Picks:
         (n, 2) x, y as fractions of nx and ny.
     score
         (n,) the picker's correlation, or None.
+    class_number
+        (n,) class of the 2D alignment, from 1, or None.
+    psi_rad
+        (n,) in-plane angle of the 2D alignment, or None.
+    filament_uid, position_A
+        (n,) the filament that a segment is of, and where along it; or None.
+    images
+        The extracted images, or None.
+    image_pixel_size_A, micrograph_pixel_size_A
+        (n,) or None.
+    notes
+        What was joined or assumed, in sentences.
     """
 
     source: Path
+    fields: CoordinateFields
     micrograph: Labels
     shape_px: Array
     fraction_xy: Floats
     score: Floats | None
+    class_number: NDArray[np.int64] | None
+    psi_rad: Floats | None
+    filament_uid: NDArray[np.uint64] | None
+    position_A: Floats | None
+    images: ImageRefs | None
+    image_pixel_size_A: Floats | None
+    micrograph_pixel_size_A: Floats | None
+    notes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.fraction_xy)
 
 
-def read_picks(path: str | os.PathLike[str]) -> Picks:
-    """Read picks by the names of their columns.
+def read_picks(
+    path: str | os.PathLike[str],
+    passthrough: str | os.PathLike[str] | None = None,
+    *,
+    nudge: bool = True,
+    xy_fields: tuple[str, str] | None = None,
+) -> Picks:
+    """Read picks, joined with a passthrough file where the coordinates are in that.
+
+    Parameters
+    ----------
+    path
+        A cryoSPARC file of picks or particles.
+    passthrough
+        The file that has ``location/*``; without one, and without coordinates in ``path``, it is looked for
+        beside it.
+    nudge, xy_fields
+        See `locate_coordinates`.
 
     Raises
     ------
     MissingDataError
-        If the file has no coordinates; the hint names a file beside it that has.
+        If there are no particles, or no coordinates; files beside it that have them are named.
     CryobridgeError
-        If a fraction is not in [0, 1].
+        If it is ambiguous where the coordinates are.
     """
-    path = Path(path)
-    columns = ColumnReader(open_cs(path))
-    missing = [name for name in COORDINATE_FIELDS if name not in columns]
-    if missing:
-        others = [sibling.name for sibling in siblings_with(path, "location/") if sibling != path]
+    table, notes = _open(Path(path), None if passthrough is None else Path(passthrough))
+    if table.n_rows == 0:
         raise MissingDataError(
-            f"no coordinates: {', '.join(missing)} are missing",
-            path=path,
-            hint=f"They are in {', '.join(others[:3])} beside it: give that file."
-            if others
-            else "Give the passthrough file of the job, or extracted_particles.cs or picked_particles.cs.",
+            "there are no particles in it", path=path, hint="An empty selection, or an excluded output; choose another."
         )
-    if columns.n_rows == 0:
-        raise MissingDataError("there are no particles in it", path=path, hint="Choose another file.")
-    micrograph = columns.labels("location/micrograph_path")
-    shape = columns.get("location/micrograph_shape")
-    x, y = columns.floats("location/center_x_frac"), columns.floats("location/center_y_frac")
-    if micrograph is None or shape is None or x is None or y is None:
-        raise MissingDataError("the location columns are of the wrong type", path=path, field="location/*")
-    fraction_xy = np.column_stack([x, y])
-    outside = np.flatnonzero(~((fraction_xy >= 0) & (fraction_xy <= 1)).all(axis=1))
-    if len(outside):
-        raise CryobridgeError(
-            f"fraction {fraction_xy[outside[0]].tolist()} is not in [0, 1]",
+    fields = locate_coordinates(table, nudge=nudge, xy_fields=xy_fields)
+    columns = ColumnReader(table)
+    micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
+    x, y = columns.floats(fields.x), columns.floats(fields.y)
+    if micrograph is None or shape is None or shape.shape[1:] != (2,) or x is None or y is None:
+        raise MissingDataError("the location columns are of the wrong type", path=path, field=", ".join(fields.names))
+    if fields.found_by == "place":
+        notes.append(f"the fractions are taken from {fields.x} and {fields.y}, the two columns right after the shape")
+    has_2d = "alignments2D/pose" in columns
+    return Picks(
+        source=Path(path),
+        fields=fields,
+        micrograph=micrograph,
+        shape_px=shape,
+        fraction_xy=np.column_stack([x, y]),
+        score=columns.floats("pick_stats/ncc_score"),
+        class_number=_plus_one(columns.integers("alignments2D/class")) if has_2d else None,
+        psi_rad=columns.floats("alignments2D/pose") if has_2d else None,
+        filament_uid=columns.get("filament/filament_uid"),
+        position_A=columns.floats("filament/position_A", "filament/arc_length_A"),
+        images=images_of(columns),
+        image_pixel_size_A=columns.floats("blob/psize_A"),
+        micrograph_pixel_size_A=columns.floats("location/micrograph_psize_A", "micrograph_blob/psize_A"),
+        notes=tuple(notes),
+    )
+
+
+def _open(path: Path, passthrough: Path | None) -> tuple[Table, list[str]]:
+    main = open_cs(path)
+    if passthrough is None:
+        if "uid" not in main or any(name.startswith("location/") for name in main.names):
+            return main, []
+        passthrough = _find_passthrough(path)
+        if passthrough is None:
+            return main, []
+    joined = join_on_uid(main, open_cs(passthrough))
+    return joined, [f"coordinates are joined on uid from {passthrough.name}", *joined.notes]
+
+
+def _find_passthrough(path: Path) -> Path | None:
+    """Return the file beside this one that has its coordinates; None where there is none.
+
+    Raises
+    ------
+    MissingDataError
+        If several have; they are named.
+    """
+    own = np.asarray(open_cs(path).read(["uid"])["uid"])
+    found = []
+    for sibling in siblings_with(path, "location/"):
+        other = open_cs(sibling)
+        if sibling != path and "uid" in other and set(NAMES) <= set(other.names):
+            uid = np.asarray(other.read(["uid"])["uid"])
+            if len(own) == 0 or np.isin(own[:1000], uid).any():
+                found.append(sibling)
+    passthroughs = [sibling for sibling in found if "passthrough" in sibling.name] or found
+    if len(passthroughs) > 1:
+        raise MissingDataError(
+            f"no coordinates; {len(passthroughs)} files beside it have them: "
+            + ", ".join(sibling.name for sibling in passthroughs[:4]),
             path=path,
-            field="location/center_x_frac, center_y_frac",
-            rows=tuple(int(row) for row in outside[:3]),
-            count=len(outside),
-            hint="Check where the picks come from; fractions count from the edge of the micrograph.",
+            hint="Choose one with --passthrough.",
         )
-    return Picks(path, micrograph, shape, fraction_xy, columns.floats("pick_stats/ncc_score"))
+    return passthroughs[0] if passthroughs else None
+
+
+def _plus_one(numbers: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    return None if numbers is None else numbers + 1

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.formats._atomic import atomic_path
-from cryobridge.formats.star import StarBlock, write_star
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cryobridge.particles import Floats
+from cryobridge.formats.table import Array
 
 RAW_DATA = "Raw_data"
 AUTOPICK_STAR = "autopick.star"
-_HEAD = """\
-
-# version 30001
-
-data_
-
-loop_
-_rlnCoordinateX #1
-_rlnCoordinateY #2
-_rlnAutopickFigureOfMerit #3
-_rlnClassNumber #4
-_rlnAnglePsi #5
-"""
+PICK_FILES = "*_autopick.star"
+_WIDTH = 12
+_SMALLEST_PLAIN, _LARGEST_PLAIN = 0.001, 100000
 
 
 def pick_file_name(micrograph: str) -> str:
@@ -41,25 +25,56 @@ def pick_file_name(micrograph: str) -> str:
 def relion_number(value: float) -> str:
     """Return a number as RELION prints it: 12 wide, six digits (five when negative), or with an exponent."""
     magnitude = abs(value)
-    if 0 < magnitude < 0.001 or magnitude > 100000:
+    if 0 < magnitude < _SMALLEST_PLAIN or magnitude > _LARGEST_PLAIN:
         return f"{value:12.5e}" if value < 0 else f"{value:12.6e}"
     return f"{value:12.5f}" if value < 0 else f"{value:12.6f}"
 
 
-def write_pick_file(path: Path, coordinate_px: Floats, figure_of_merit: Floats) -> None:
-    """Write the picks of one micrograph; class 0 and psi 0, as pickers without templates do."""
-    rows = [
-        f"{relion_number(x)} {relion_number(y)} {relion_number(merit)} {0:12d} {relion_number(0.0)}"
-        for (x, y), merit in zip(coordinate_px.tolist(), figure_of_merit.tolist(), strict=True)
-    ]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join([_HEAD.rstrip("\n"), *rows, "", ""]), encoding="utf-8")
+def format_rows(columns: Mapping[str, Array]) -> NDArray[np.bytes_]:
+    """Return one line for each row, (n,) fixed-width bytes: every number of RELION's is 12 characters wide.
+
+    Parameters
+    ----------
+    columns
+        Label -> (n,) floats or integers; integers are written without a point.
+    """
+    cells = [_format_column(values) for values in columns.values()]
+    n_rows, n_columns = len(cells[0]), len(cells)
+    lines = np.full((n_rows, n_columns * (_WIDTH + 1)), ord(" "), np.uint8)
+    for place, cell in enumerate(cells):
+        start = place * (_WIDTH + 1)
+        lines[:, start : start + _WIDTH] = cell.view(np.uint8).reshape(n_rows, _WIDTH)
+    lines[:, -1] = ord("\n")
+    return lines.view(f"S{lines.shape[1]}").reshape(n_rows)
 
 
-def write_autopick_star(path: Path, pick_files: Mapping[str, str]) -> None:
-    """Write the list that RELION's Extract takes: micrograph, exactly as in the micrographs STAR, and pick file."""
-    columns = {"rlnMicrographName": list(pick_files), "rlnMicrographCoordinates": list(pick_files.values())}
-    write_star(path, [StarBlock.from_columns("coordinate_files", columns, comments=("version 30001",))])
+def _format_column(values: Array) -> NDArray[np.bytes_]:
+    """Format the distinct values; coordinates, classes and angles repeat."""
+    distinct, inverse = np.unique(values, return_inverse=True)
+    if distinct.dtype.kind in "iu":
+        texts = [f"{value:12d}" for value in distinct.tolist()]
+    else:
+        texts = [relion_number(value) for value in distinct.tolist()]
+    formatted: NDArray[np.bytes_] = np.array(texts, dtype=f"S{_WIDTH}")[inverse]
+    return formatted
+
+
+def pick_file_head(labels: Mapping[str, Array]) -> bytes:
+    """Return what stands before the rows of a pick file."""
+    lines = ["", "# version 30001", "", "data_", "", "loop_ "]
+    lines += [f"_{label} #{number} " for number, label in enumerate(labels, 1)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def write_pick_files(paths: list[Path], columns: Mapping[str, Array], rows: list[NDArray[np.int64]]) -> None:
+    """Write one pick file for each path, with its rows of the columns.
+
+    The folder is one that nobody else looks into yet: whole files are the caller's care.
+    """
+    head = pick_file_head(columns)
+    lines = format_rows(columns)
+    for path, chosen in zip(paths, rows, strict=True):
+        path.write_bytes(head + lines[chosen].tobytes() + b"\n")
 
 
 def rows_by_micrograph(codes: NDArray[np.int32], n_micrographs: int) -> list[NDArray[np.int64]]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from cryobridge.particles import Optics
 
 AMPLITUDE_CONTRAST_NAMES = ("ctf/amp_contrast", "ctf/amp_constrast", "ctf/ac")
+# What one row of an alignment holds for a class; a number where not said.
+_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {"pose": ((3,),), "shift": ((2,),)}
+_MULTI = "alignments3D_multi"
 _CLASS_GROUP = re.compile(r"(.*class_(\d+))/pose$")
 
 
@@ -45,8 +48,8 @@ def particles_from_cs(table: Table) -> ParticleSet:
     return ParticleSet(
         n_rows=table.n_rows,
         source=table.path,
-        uid=columns.get("uid"),
-        images=_images(columns),
+        uid=_uid(columns),
+        images=images_of(columns),
         optics=optics,
         optics_index=optics_index,
         ctf=_ctf(columns),
@@ -58,11 +61,19 @@ def particles_from_cs(table: Table) -> ParticleSet:
     )
 
 
-def _images(columns: ColumnReader) -> ImageRefs | None:
-    path, index = columns.labels("blob/path"), columns.get("blob/idx")
-    if path is None or index is None:
+def _uid(columns: ColumnReader) -> NDArray[np.uint64] | None:
+    uid = columns.get("uid", shapes=((),))
+    if uid is None or uid.dtype.kind not in "iu" or uid.dtype.itemsize != 8:
+        if uid is not None:
+            columns.notes.append(f"uid is of type {uid.dtype}, not an integer of 64 bits; it identifies no row")
         return None
-    return ImageRefs(path, index.astype(np.int64))
+    return uid.view(np.uint64)
+
+
+def images_of(columns: ColumnReader) -> ImageRefs | None:
+    """Return the image references of cryoSPARC columns, or None where there are none."""
+    path, index = columns.labels("blob/path"), columns.integers("blob/idx")
+    return None if path is None or index is None else ImageRefs(path, index)
 
 
 def _optics(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.int32] | None]:
@@ -72,14 +83,14 @@ def _optics(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.int32] | N
     if contrast_name not in (None, AMPLITUDE_CONTRAST_NAMES[0]):
         columns.notes.append(f"amplitude contrast is taken from {contrast_name}, an unusual spelling")
     group = next((name for name in ("ctf/exp_group_id", "location/exp_group_id") if name in columns), None)
-    shape = columns.get("blob/shape")
+    shape = columns.get("blob/shape", shapes=((2,),))
     return group_optics(
         columns.n_rows,
-        group_id=None if group is None else columns.get(group),
-        voltage_kV=columns.get("ctf/accel_kv"),
-        spherical_aberration_mm=columns.get("ctf/cs_mm"),
-        amplitude_contrast=None if contrast_name is None else columns.get(contrast_name),
-        pixel_size_A=columns.get("blob/psize_A"),
+        group_id=None if group is None else columns.integers(group),
+        voltage_kV=columns.floats("ctf/accel_kv"),
+        spherical_aberration_mm=columns.floats("ctf/cs_mm"),
+        amplitude_contrast=None if contrast_name is None else columns.floats(contrast_name),
+        pixel_size_A=columns.floats("blob/psize_A"),
         box_px=None if shape is None else shape[:, 0],
     )
 
@@ -99,7 +110,8 @@ def _ctf(columns: ColumnReader) -> CTF | None:
 
 
 def _locations(columns: ColumnReader) -> Locations | None:
-    micrograph, shape = columns.labels("location/micrograph_path"), columns.get("location/micrograph_shape")
+    micrograph = columns.labels("location/micrograph_path")
+    shape = columns.get("location/micrograph_shape", shapes=((2,),))
     x, y = columns.floats("location/center_x_frac"), columns.floats("location/center_y_frac")
     if micrograph is None or shape is None or x is None or y is None:
         return None
@@ -114,12 +126,12 @@ class _Alignment:
         self.source = source
         self._columns = columns
         self._groups = groups
-        self._best = self._best_of_several() if source == "alignments3D_multi" or len(groups) > 1 else None
+        self._best = self._best_of_several() if source == _MULTI or len(groups) > 1 else None
 
     @classmethod
     def choose(cls, columns: ColumnReader) -> _Alignment | None:
         """Take 3D before several classes before 2D."""
-        for group in ("alignments3D", "alignments3D_multi"):
+        for group in ("alignments3D", _MULTI):
             if f"{group}/pose" in columns:
                 return cls(columns, group, (group,))
         classes = {int(match[2]): match[1] for name in columns.names if (match := _CLASS_GROUP.match(name))}
@@ -140,17 +152,27 @@ class _Alignment:
         best: Array = np.argmax(posterior, axis=1)
         return best
 
+    def _read(self, group: str, name: str) -> Array | None:
+        """Return a sub-field as it stands, (n, …), or (n, K, …) where one group holds all classes."""
+        shapes = ((),) if group == "alignments2D" and name == "pose" else _SHAPES.get(name, ((),))
+        if group == _MULTI:
+            n_classes = max((1, *self._columns.shapes[f"{_MULTI}/pose"][:1]))
+            shapes = tuple((n_classes, *shape) for shape in shapes)
+            # Which class is chosen does not change these.
+            shapes = (*shapes, ()) if name in {"psize_A", "split"} else shapes
+        return self._columns.get(f"{group}/{name}", shapes=shapes)
+
     def _stack(self, name: str) -> Array | None:
         """Return a sub-field for all classes, (n, K, …)."""
-        parts = [self._columns.get(f"{group}/{name}") for group in self._groups]
+        parts = [self._read(group, name) for group in self._groups]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
-        return known[0] if self.source == "alignments3D_multi" else np.stack(known, axis=1)
+        return known[0] if self.source == _MULTI else np.stack(known, axis=1)
 
     def _get(self, name: str) -> Array | None:
         if self._best is None:
-            return self._columns.get(f"{self._groups[0]}/{name}")
+            return self._read(self._groups[0], name)
         values = self._stack(name)
         if values is None or values.ndim == 1:  # one value for all classes
             return values
@@ -171,7 +193,7 @@ class _Alignment:
             return Poses(matrix, None, self.source)
         pixel_size = self._get("psize_A")
         if pixel_size is None:
-            pixel_size = self._columns.get("blob/psize_A")
+            pixel_size = self._columns.floats("blob/psize_A")
             self._columns.notes.append(f"{self.source}: no psize_A; shifts are taken as pixels of the image")
         if pixel_size is None:
             self._columns.notes.append(f"{self.source}: no pixel size; shifts can't be told in Å and are left out")

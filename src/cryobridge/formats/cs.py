@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._atomic import atomic_path
+from cryobridge.formats._atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.csdat import CSDAT_MAGIC, CsStreamFile, open_stream, write_stream
 from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
 from cryobridge.particles import Labels
@@ -42,6 +42,7 @@ def open_cs(path: str | os.PathLike[str]) -> CsNpyFile | CsStreamFile:
         If the file can't be read, is neither container, is truncated, or holds Python objects.
     """
     path = Path(path)
+    readable_size(path)
     try:
         with path.open("rb") as file:
             magic = file.read(len(NPY_MAGIC))
@@ -50,13 +51,7 @@ def open_cs(path: str | os.PathLike[str]) -> CsNpyFile | CsStreamFile:
             if magic == CSDAT_MAGIC:
                 return open_stream(path, file)
     except OSError as error:
-        raise FormatError(
-            f"can't be read ({error.strerror or error})",
-            path=path,
-            hint="Check the name and its permissions.",
-        ) from error
-    if not magic:
-        raise FormatError("the file is empty", path=path, hint="Export or copy it again.")
+        raise read_error(path, error) from error
     raise FormatError(
         f"not a .cs file: it starts with {magic!r}, not with {NPY_MAGIC!r} or {CSDAT_MAGIC!r}",
         path=path,
@@ -77,21 +72,27 @@ class CsNpyFile(Table):
     def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
         """Read columns: arrays for numbers, `Labels` for text (see `formats.table.Table`)."""
         wanted = self._wanted(names)
-        start, stop, step = rows.indices(self.n_rows)
-        n = len(range(start, stop, step))
-        raw = {name: np.empty(n, self.dtype[name]) for name in wanted}
-        if n == 0 or not wanted:
-            return {name: _decode(values) for name, values in raw.items()}
-        window = max(1, _WINDOW_BYTES // self.dtype.itemsize)
+        chosen = range(*rows.indices(self.n_rows))
+        ascending = chosen if chosen.step > 0 else chosen[::-1]
+        raw = {name: np.empty(len(chosen), self.dtype[name].newbyteorder("=")) for name in wanted}
+        try:
+            if wanted and self.dtype.itemsize:
+                self._fill(raw, ascending)
+        except OSError as error:
+            raise read_error(self.path, error) from error
+        except ValueError as error:
+            raise FormatError("the file became shorter while it was read", path=self.path, hint="Try again.") from error
+        return {name: _decode(values[:: 1 if chosen.step > 0 else -1]) for name, values in raw.items()}
+
+    def _fill(self, columns: dict[str, Array], rows: range) -> None:
+        """Read rows, in ascending order, through windows of the file."""
+        n_in_window = max(1, _WINDOW_BYTES // self.dtype.itemsize // rows.step)
         with self.path.open("rb") as file:
-            done = 0
-            for first in range(start, stop, window * step) if step > 0 else ():
-                last = min(first + window * step, stop)
-                block = self._window(file, first, last)[::step]
-                for name in wanted:
-                    raw[name][done : done + len(block)] = block[name]
-                done += len(block)
-        return {name: _decode(values) for name, values in raw.items()}
+            for done in range(0, len(rows), n_in_window):
+                part = rows[done : done + n_in_window]
+                block = self._window(file, part[0], part[-1] + 1)[:: part.step]
+                for name, values in columns.items():
+                    values[done : done + len(part)] = block[name]
 
     def _window(self, file: IO[bytes], first: int, last: int) -> Array:
         """Map rows first to last alone: dropping the map gives its pages back."""
@@ -121,8 +122,8 @@ def _open_npy(path: Path, file: IO[bytes]) -> CsNpyFile:
             hint="A .cs file is a table; plain arrays are .npy files.",
         )
     _reject_unreadable(path, dtype)
-    whole = (os.fstat(file.fileno()).st_size - offset) // dtype.itemsize
-    if whole < n_rows:
+    whole = (os.fstat(file.fileno()).st_size - offset) // max(1, dtype.itemsize)
+    if dtype.itemsize and whole < n_rows:
         raise FormatError(
             f"truncated: the header promises {n_rows} rows, {whole} are whole",
             path=path,
@@ -133,7 +134,9 @@ def _open_npy(path: Path, file: IO[bytes]) -> CsNpyFile:
 
 def _reject_unreadable(path: Path, dtype: DType) -> None:
     for name in dtype.names or ():
-        if dtype[name].base.kind not in "biufcSU" or dtype[name].base.itemsize == 0:
+        element = dtype[name].base
+        is_text_vector = element.kind in "SU" and dtype[name].shape != ()
+        if element.kind not in "biufcSU" or element.itemsize == 0 or is_text_vector:
             raise FormatError(f"a column of type {dtype[name]} is not one of cryoSPARC's", path=path, field=name)
 
 
@@ -217,13 +220,22 @@ def write_cs(
 
 def _as_labels_or_array(values: Values | list[str]) -> Values:
     if isinstance(values, Labels):
-        return values
+        return _without_unused(values)
     array = np.asarray(values)
-    if array.dtype.kind in "SUO":
+    if array.dtype.kind in "SUO" or (isinstance(values, list) and not values):
         texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.tolist()]
         distinct = {text: code for code, text in enumerate(dict.fromkeys(texts))}
         return Labels(np.array([distinct[text] for text in texts], dtype=np.int32), tuple(distinct))
     return array
+
+
+def _without_unused(labels: Labels) -> Labels:
+    """Drop the texts that no row has: a selection of rows keeps them all."""
+    is_used = np.bincount(labels.codes, minlength=len(labels.values)) > 0
+    if is_used.all():
+        return labels
+    new_code = np.cumsum(is_used, dtype=np.int32) - 1
+    return Labels(new_code[labels.codes], tuple(labels.values[code] for code in np.flatnonzero(is_used)))
 
 
 def _write_npy(file: IO[bytes], arrays: dict[str, Values]) -> None:

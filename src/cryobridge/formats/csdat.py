@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cryobridge.errors import FormatError
+from cryobridge.formats._atomic import read_error
 from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
 from cryobridge.particles import Labels
 
@@ -57,11 +58,15 @@ class CsStreamFile(Table):
         """Read columns: arrays for numbers, `Labels` for text (see `formats.table.Table`)."""
         wanted = self._wanted(names)
         out: dict[str, Values] = {}
-        with self.path.open("rb") as file:
-            for name in wanted:
-                place = self._places[name]
-                values = self._column(file, name, place)[rows]
-                out[name] = self._text(file, name, values) if place.is_text else values
+        try:
+            with self.path.open("rb") as file:
+                for name in wanted:
+                    place = self._places[name]
+                    # A copy in the machine's byte order, which lets go of the rows that were not asked for.
+                    values = np.array(self._column(file, name, place)[rows], place.dtype.newbyteorder("="))
+                    out[name] = self._text(file, name, values) if place.is_text else values
+        except OSError as error:
+            raise read_error(self.path, error) from error
         return out
 
     def _column(self, file: IO[bytes], name: str, place: _StreamColumn) -> Array:
@@ -86,7 +91,8 @@ class CsStreamFile(Table):
         encoded = pa.array(offsets).dictionary_encode()
         file.seek(self._heap_offset)
         heap = file.read()
-        texts = []
+        code_of: dict[str, int] = {}
+        codes = []
         for offset in encoded.dictionary.to_pylist():
             end = heap.find(b"\0", offset)
             if offset >= len(heap) or end < 0:
@@ -96,8 +102,10 @@ class CsStreamFile(Table):
                     field=name,
                     hint="The file is truncated; export it again.",
                 )
-            texts.append(heap[offset:end].decode("utf-8", "surrogateescape"))
-        return Labels(np.asarray(encoded.indices, dtype=np.int32), tuple(texts))
+            text = heap[offset:end].decode("utf-8", "surrogateescape")
+            codes.append(code_of.setdefault(text, len(code_of)))
+        # Not every writer interns: two offsets may lead to the same text.
+        return Labels(np.array(codes, np.int32)[np.asarray(encoded.indices)], tuple(code_of))
 
 
 def open_stream(path: Path, file: IO[bytes]) -> CsStreamFile:
@@ -115,6 +123,8 @@ def open_stream(path: Path, file: IO[bytes]) -> CsStreamFile:
         compressed = set(header.get("compressed_fields") or ())
         if not isinstance(n_rows, int) or isinstance(n_rows, bool) or n_rows < 0:
             raise ValueError("length")
+        if len({name for name, *_ in entries if isinstance(name, str)}) < len(entries):
+            raise ValueError("the columns' names")
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise FormatError(f"the CSDAT header lacks or garbles {error}", path=path) from error
     if compression not in (None, "lz4"):
@@ -156,6 +166,8 @@ def _stream_place(
 ) -> _StreamColumn:
     is_text = type_text == "|O"
     try:
+        if not isinstance(type_text, str) or (is_text and shape):
+            raise ValueError
         dtype = np.dtype("<u8" if is_text else type_text)
         valid = (
             dtype.kind in "biufc"

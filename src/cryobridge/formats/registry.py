@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import codecs
+import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Final
 
 from cryobridge.errors import FormatError
+from cryobridge.formats._atomic import read_error, readable_size
 
 CS: Final = "cs"
 CSG: Final = "csg"
@@ -19,8 +24,10 @@ PT: Final = "pt"
 
 _HEAD_BYTES = 1 << 16
 _MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ccp4")
+_MRC_HEADER_BYTES = 1024
 _MRC_MODES = {0, 1, 2, 3, 4, 6, 12, 101}
-_COMPRESSED = {b"\x1f\x8b": ".gz", b"BZ": ".bz2"}
+_GZIP, _BZIP2 = b"\x1f\x8b", b"BZh"
+_STAR_BLOCK = re.compile(rb"^[ \t]*data_\S*[ \t\r]*(?:#.*)?$", re.MULTILINE)
 
 
 def identify_file(path: Path) -> str:
@@ -31,17 +38,13 @@ def identify_file(path: Path) -> str:
     FormatError
         If the file can't be read, is empty, or is in no format that is known here.
     """
+    readable_size(path)
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        raise FormatError(
-            f"can't be read ({error.strerror})", path=path, hint="Check the name and its permissions."
-        ) from error
-    if size == 0:
-        raise FormatError("the file is empty", path=path, hint="Export or copy it again.")
-    found = _by_magic(path, head) or _by_text(head)
+        raise read_error(path, error) from error
+    found = _by_magic(path, head) or _by_text(head) or _by_name(path)
     if found:
         _refuse_false_name(path, found)
         return found
@@ -60,12 +63,11 @@ def _by_magic(path: Path, head: bytes) -> str | None:
         return CS if b"[(" in head[:64] or path.suffix == ".cs" else NPY
     if head.startswith(b"PK\x03\x04"):
         return _zip_kind(path)
-    if head[:2] in _COMPRESSED and _mrc_name(path.with_suffix("") if path.suffix in {".gz", ".bz2"} else path):
+    if _has_mrc_header(_decompressed(head) if head.startswith((_GZIP, _BZIP2)) else head):
         return MRC
-    if _looks_like_mrc(path, head):
-        return MRC
-    is_pickle = head[:1] == b"\x80" and 2 <= head[1] <= 5 if len(head) > 1 else False
-    return PICKLE if is_pickle or path.suffix in {".pkl", ".pickle"} else None
+    # Old MRC files without the word MAP start alike where they have 640 columns, but then with two zeros.
+    is_pickle = len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5 and head[2] != 0
+    return PICKLE if is_pickle else None
 
 
 def _zip_kind(path: Path) -> str | None:
@@ -79,27 +81,39 @@ def _zip_kind(path: Path) -> str | None:
     return NPZ if all(name.endswith(".npy") for name in names) else None
 
 
-def _mrc_name(path: Path) -> bool:
-    return path.suffix.lower() in _MRC_SUFFIXES
+def _decompressed(head: bytes) -> bytes:
+    """Return what a compressed file starts with; nothing where its first bytes do not tell."""
+    try:
+        if head.startswith(_GZIP):
+            return zlib.decompressobj(wbits=31).decompress(head, _MRC_HEADER_BYTES)
+        return bz2.BZ2Decompressor().decompress(head, _MRC_HEADER_BYTES)
+    except (zlib.error, OSError, EOFError):
+        return b""
 
 
-def _looks_like_mrc(path: Path, head: bytes) -> bool:
-    if _mrc_name(path):
-        return True
-    if len(head) < 1024:
+def _has_mrc_header(head: bytes) -> bool:
+    if len(head) < _MRC_HEADER_BYTES:
         return False
     mode = {int.from_bytes(head[12:16], "little"), int.from_bytes(head[12:16], "big")}
     return head[208:211] == b"MAP" and bool(mode & _MRC_MODES)
 
 
 def _by_text(head: bytes) -> str | None:
+    head = head.removeprefix(codecs.BOM_UTF8)
     if b"\0" in head:
         return None
-    lines = [line.strip() for line in head.decode("utf-8", "replace").splitlines()]
-    if any(line.startswith("data_") for line in lines):
+    if _STAR_BLOCK.search(head):
         return STAR
-    keys = {line.split(":")[0] for line in head.decode("utf-8", "replace").splitlines() if ":" in line[1:]}
-    return CSG if {"results", "group"} <= keys else None
+    keys = {line.split(b":")[0] for line in head.splitlines() if b":" in line[1:]}
+    return CSG if {b"results", b"group"} <= keys else None
+
+
+def _by_name(path: Path) -> str | None:
+    """Name the formats that a file may have without showing it in its first bytes."""
+    name = path.with_suffix("") if path.suffix in {".gz", ".bz2"} else path
+    if name.suffix.lower() in _MRC_SUFFIXES:
+        return MRC
+    return PICKLE if path.suffix in {".pkl", ".pickle"} else None
 
 
 def _refuse_false_name(path: Path, found: str) -> None:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from cryobridge.particles import Floats
 
 
+# A number from 1, of as many digits as fit an int64, and a name.
+_IMAGE_NAME = r"^0*[1-9]\d{0,17}@."
+
+
 def read_particles_star(path: str | os.PathLike[str]) -> ParticleSet:
     """Read a RELION STAR file of particles.
 
@@ -71,16 +75,7 @@ def parse_image_names(block: StarBlock) -> ImageRefs:
     names = block.texts("rlnImageName").combine_chunks()
     if len(names) == 0:
         return ImageRefs(Labels(np.zeros(0, np.int32), ()), np.zeros(0, np.int64))
-    parts = pc.split_pattern(names, "@", max_splits=1)
-    bad = np.flatnonzero(np.asarray(pc.list_value_length(parts)) != 2)
-    if len(bad) == 0:
-        flat = pc.list_flatten(parts)
-        numbers = flat.take(pa.array(np.arange(0, len(flat), 2)))
-        try:
-            index = np.asarray(numbers.cast(pa.int64())) - 1
-            bad = np.flatnonzero(index < 0)
-        except pa.ArrowInvalid:
-            bad = np.flatnonzero(~np.asarray(pc.match_substring_regex(numbers, r"^\d+$").to_numpy(False), bool))
+    bad = np.flatnonzero(~np.asarray(pc.match_substring_regex(names, _IMAGE_NAME).to_numpy(zero_copy_only=False)))
     if len(bad):
         raise FormatError(
             f"image name {names[int(bad[0])].as_py()!r} is not number@stack",
@@ -90,8 +85,9 @@ def parse_image_names(block: StarBlock) -> ImageRefs:
             count=len(bad),
             hint="RELION counts images from 1, as in 000001@Extract/job012/stack.mrcs.",
         )
-    paths = flat.take(pa.array(np.arange(1, len(flat), 2)))
-    return ImageRefs(to_labels(pa.chunked_array([paths])), index)
+    flat = pc.list_flatten(pc.split_pattern(names, "@", max_splits=1))
+    number, path = (flat.take(pa.array(np.arange(first, len(flat), 2))) for first in (0, 1))
+    return ImageRefs(to_labels(pa.chunked_array([path])), np.asarray(number.cast(pa.int64())) - 1)
 
 
 def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDArray[np.int32]]:
@@ -154,12 +150,13 @@ def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.in
     pixel_size = columns.get("rlnImagePixelSize", "rlnPixelSize")
     magnification, detector_um = columns.floats("rlnMagnification"), columns.floats("rlnDetectorPixelSize")
     if pixel_size is None and magnification is not None and detector_um is not None:
-        pixel_size = 1e4 * detector_um / magnification
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pixel_size = np.where(magnification > 0, 1e4 * detector_um / magnification, np.nan)
     if columns.get("rlnVoltage") is None and pixel_size is None:
         return None, None
     return group_optics(
         columns.n_rows,
-        group_id=columns.get("rlnOpticsGroup"),
+        group_id=columns.integers("rlnOpticsGroup"),
         voltage_kV=columns.get("rlnVoltage"),
         spherical_aberration_mm=columns.get("rlnSphericalAberration"),
         amplitude_contrast=columns.get("rlnAmplitudeContrast"),
@@ -195,7 +192,10 @@ def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bo
     if shift_A is not None:
         return Poses(matrix, shift_A, "rlnAngle*, rlnOrigin*Angst")
     shift_px = _pair(columns, "rlnOriginX", "rlnOriginY")
-    if shift_px is None or pixel_size_A is None:
+    if shift_px is None:
+        return Poses(matrix, None, "rlnAngle*")
+    if pixel_size_A is None or np.isnan(pixel_size_A).any():
+        columns.notes.append("no pixel size; the shifts (rlnOriginX/Y, in pixels) can't be told in Å and are left out")
         return Poses(matrix, None, "rlnAngle*")
     if has_optics:
         columns.notes.append("shifts are in pixels (rlnOriginX/Y), which RELION ignores in a file with optics")

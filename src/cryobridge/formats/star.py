@@ -7,6 +7,7 @@ trip to the letter; where all their values are numbers, `StarBlock.read` gives t
 from __future__ import annotations
 
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,17 @@ import pyarrow.csv
 from cryobridge.errors import FormatError
 from cryobridge.formats._atomic import atomic_path
 from cryobridge.formats.fields import lookup
-from cryobridge.formats.star_text import BlockText, StarText, quote, show_hidden, single_spaced, split_tokens
-from cryobridge.formats.table import Column, Table, Values
+from cryobridge.formats.star_text import (
+    NEEDS_QUOTES,
+    NEEDS_QUOTES_FIRST,
+    BlockText,
+    StarText,
+    quote,
+    show_hidden,
+    single_spaced,
+    split_tokens,
+)
+from cryobridge.formats.table import Column, Table, Values, numpy_dtype_label
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -38,6 +48,8 @@ _MAIN_BLOCKS = (
     "optimiser_general",
     "model_general",
 )
+# Digits that stand for something else than a quantity: "01", or a uid with more of them than a float64 has.
+_IDENTITY = r"^[+-]?(?:0\d|\d{17,}$)"
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -143,16 +155,7 @@ class StarFile:
     @cached_property
     def main(self) -> str:
         """The name of the block that the file is about: particles, micrographs, …, else the last one."""
-        known = (
-            "particles",
-            "micrographs",
-            "movies",
-            "coordinate_files",
-            "images",
-            "optimiser_general",
-            "model_general",
-        )
-        for name in known:
+        for name in _MAIN_BLOCKS:
             if name in self:
                 return name
         others = [name for name in self._places if name != "optics"]
@@ -195,7 +198,7 @@ def write_star(path: str | os.PathLike[str], blocks: Iterable[StarBlock]) -> Non
                 pieces = block.table.to_batches(max_chunksize=_ROWS_A_PIECE)
                 file.writelines(pool.map(_format_rows, pieces))
             else:
-                values = [quote(_format_column(block.table[label])[0].as_py()) for label in block.names]
+                values = [quote(block.table[label].cast(pa.string())[0].as_py()) for label in block.names]
                 head += [f"_{label} {value}" for label, value in zip(block.names, values, strict=True)]
                 file.write(("\n".join(head) + "\n").encode())
             file.write(b"\n")
@@ -210,10 +213,9 @@ def to_labels(values: pa.ChunkedArray) -> Labels:
 
 
 def _distinct(places: list[BlockText], path: Path) -> list[BlockText]:
-    names = [place.name for place in places]
-    for name in names:
-        if names.count(name) > 1:
-            raise FormatError(f"two blocks are named data_{name}", path=path, hint="Remove or rename one of them.")
+    twice = [name for name, count in Counter(place.name for place in places).items() if count > 1]
+    if twice:
+        raise FormatError(f"two blocks are named data_{twice[0]}", path=path, hint="Remove or rename one of them.")
     return places
 
 
@@ -267,17 +269,23 @@ def _empty(types: dict[str, pa.DataType]) -> pa.Table:
 
 def _concat(tables: Iterable[pa.Table], types: dict[str, pa.DataType]) -> pa.Table:
     parts = list(tables)
-    return (
-        pa.concat_tables(parts) if parts else pa.table({label: pa.array([], dtype) for label, dtype in types.items()})
-    )
+    return pa.concat_tables(parts) if parts else _empty(types)
 
 
 def _check_row_lengths(text: StarText, place: BlockText, chunks: list[tuple[int, int]]) -> None:
-    """Raise for the first row that has more or fewer values than there are labels."""
+    """Raise for the first row that has more or fewer values than there are labels, or is not text."""
     line, row = place.rows_line, 0
     for chunk in chunks:
-        for raw in text.read(*chunk).decode("utf-8", "replace").splitlines():
-            n_values = len(split_tokens(raw))
+        for raw in text.read(*chunk).removesuffix(b"\n").split(b"\n"):
+            try:
+                n_values = len(split_tokens(raw.decode()))
+            except UnicodeDecodeError as error:
+                raise FormatError(
+                    f"line {line} of data_{place.name} is not UTF-8 text ({raw[error.start : error.end]!r})",
+                    path=text.path,
+                    rows=(row,),
+                    hint="Convert the file, for instance with iconv -f latin1 -t utf-8.",
+                ) from error
             if n_values and n_values != len(place.labels):
                 raise FormatError(
                     f"line {line}: {n_values} values for {len(place.labels)} columns of data_{place.name}",
@@ -295,11 +303,11 @@ def _arrow_type(label: str) -> pa.DataType:
 
 
 def _typed(path: Path, place: BlockText, table: pa.Table) -> pa.Table:
-    """Give text columns their catalogue's type; an integer that is written as 1.0 is read as a float."""
+    """Give text columns their catalogue's type; a whole number may be beyond int64, or written as 1.0."""
     columns = []
     for label in table.column_names:
         wanted, values = _arrow_type(label), table[label]
-        for dtype in (wanted, pa.float64()) if wanted != pa.string() else ():
+        for dtype in (wanted, pa.uint64(), pa.float64()) if wanted != pa.string() else ():
             try:
                 values = table[label].cast(dtype)
                 break
@@ -326,28 +334,31 @@ def _not_a_number(path: Path, place: BlockText, label: str, values: pa.ChunkedAr
 
 def _is_number(token: str) -> bool:
     try:
-        float(token)
-    except ValueError:
+        pa.scalar(token).cast(pa.float64())
+    except pa.ArrowInvalid:
         return False
     return True
 
 
 def _column(label: str, values: pa.ChunkedArray) -> Column:
     numbers = _as_numbers(label, values)
-    return Column(label, "text" if numbers is None else ("i8" if pa.types.is_integer(numbers.type) else "f8"))
+    return Column(label, "text" if numbers is None else numpy_dtype_label(np.dtype(numbers.type.to_pandas_dtype())))
 
 
 def _as_numbers(label: str, values: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Return the values as numbers; None for text, and for digits that a number would not give back ("01")."""
+    """Return the values as numbers; None for text, and for digits that a number would not give back."""
     if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
         return values
-    if lookup(label) is not None or not pa.types.is_string(values.type):
+    if lookup(label) is not None or not pa.types.is_string(values.type) or len(values) == 0:
         return None
     try:
         whole = values.cast(pa.int64())
-        return whole if pc.all(pc.equal(whole.cast(pa.string()), values)).as_py() else None
+        if pc.all(pc.equal(whole.cast(pa.string()), values)).as_py():
+            return whole
     except pa.ArrowInvalid:
         pass
+    if pc.any(pc.match_substring_regex(values, _IDENTITY)).as_py():
+        return None
     try:
         return values.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -357,20 +368,15 @@ def _as_numbers(label: str, values: pa.ChunkedArray) -> pa.ChunkedArray | None:
 def _to_arrow(values: Values | list[Any]) -> pa.Array:
     if isinstance(values, Labels):
         return pa.DictionaryArray.from_arrays(pa.array(values.codes), pa.array(values.values, pa.string()))
-    return pa.array(values)
-
-
-def _format_column(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    if pa.types.is_boolean(values.type):
-        values = values.cast(pa.int8())
-    return values.cast(pa.string())
+    array = pa.array(values)
+    return array.cast(pa.int8()) if pa.types.is_boolean(array.type) else array
 
 
 def _format_rows(rows: pa.RecordBatch) -> bytes:
-    texts = [_format_column(column) for column in rows.columns]
+    texts = [column.cast(pa.string()) for column in rows.columns]
     texts = [
-        _quoted(text) if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type) else text
-        for text, column in zip(texts, rows.columns, strict=True)
+        text if pa.types.is_primitive(column.type) else _quoted(text, first=place == 0)
+        for place, (text, column) in enumerate(zip(texts, rows.columns, strict=True))
     ]
     texts[-1] = pc.binary_join_element_wise(texts[-1], "\n", "")
     lines = pc.binary_join_element_wise(*texts, " ")
@@ -378,8 +384,8 @@ def _format_rows(rows: pa.RecordBatch) -> bytes:
     return memoryview(lines.buffers()[2])[offsets[0] : offsets[-1]].tobytes()
 
 
-def _quoted(texts: pa.Array) -> pa.Array:
+def _quoted(texts: pa.Array, *, first: bool) -> pa.Array:
     """Quote what would not read back as one token; most columns have nothing to quote."""
-    if not pc.any(pc.match_substring_regex(texts, r"""^$|\s|^["'#]""")).as_py():
+    if not pc.any(pc.match_substring_regex(texts, NEEDS_QUOTES_FIRST if first else NEEDS_QUOTES)).as_py():
         return texts
-    return pa.array([quote(text) for text in texts.to_pylist()])
+    return pa.array([quote(text, first=first) for text in texts.to_pylist()])

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cryobridge.errors import FormatError
+from cryobridge.formats._atomic import read_error, readable_size
 
 CHUNK_BYTES = 4 << 20
 MAX_LINE_BYTES = 64 << 20
@@ -24,13 +25,20 @@ _TO_SPACE = bytes.maketrans(b"\t\r\v\f", b"    ")
 # White space inside a quoted token, and the empty token, until the row has been split.
 _HIDDEN = {" ": "\x01", "\t": "\x02", "": "\x03"}
 _SHOWN = {hidden: text for text, hidden in _HIDDEN.items()}
-_END_OF_ROWS = re.compile(rb"\n[ \t\r]*(?=\n|data_|loop_|\Z)")
+# A line that starts a block has nothing else on it: a row may start with a name such as data_0001.mrc.
+_BLOCK = re.compile(r"data_(\S*)\s*(?:#.*)?")
+_LOOP = re.compile(r"loop_\s*(?:#.*)?")
+_END_OF_ROWS = re.compile(rb"\n(?=[ \t\r]*(?:\n|(?:data_\S*|loop_)[ \t\r]*(?:#[^\n]*)?(?:\n|\Z)))")
 _TOKEN = re.compile(
-    r"""(?:"((?:[^"]|"(?=\S))*)"|'((?:[^']|'(?=\S))*)')(?=\s|$)  # quoted
+    r"""(?:"((?:\a"|[^"\a]|\a(?!")|"(?![ \t\r\v\f]|$))*)"              # quoted
+        |'((?:\a'|[^'\a]|\a(?!')|'(?![ \t\r\v\f]|$))*)')(?=[ \t\r\v\f]|$)
       | \#.*                                                  # a comment, to the end of the line
-      | (\S+)""",
+      | ([^ \t\r\v\f]+)""",
     re.VERBOSE,
 )
+# What would not read back as one token, and what would not do as the first of a row. For Arrow's regex engine too.
+NEEDS_QUOTES = r"""^$|[\x00-\x20]|^["'#]"""
+NEEDS_QUOTES_FIRST = NEEDS_QUOTES + r"|^(?:_|;|data_|loop_)"
 
 
 @dataclass
@@ -54,13 +62,11 @@ class StarText:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
+        self._size = readable_size(path)
         try:
-            self._size = path.stat().st_size
             self._file = path.open("rb")
         except OSError as error:
-            raise FormatError(
-                f"can't be read ({error.strerror})", path=path, hint="Check the name and its permissions."
-            ) from error
+            raise read_error(path, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -71,7 +77,7 @@ class StarText:
         try:
             data = os.pread(self._file.fileno(), end - start, start)
         except OSError as error:
-            raise FormatError(f"can't be read ({error.strerror})", path=self.path) from error
+            raise read_error(self.path, error) from error
         if len(data) < end - start:
             raise FormatError("the file became shorter while it was read", path=self.path, hint="Try again.")
         return data
@@ -86,6 +92,7 @@ class StarText:
         """
         found: list[BlockText] = []
         comments: list[str] = []
+        ignored: dict[int, list[int]] = {}  # lines after the rows, by the number of the block
         position, line = 0, 0
         while position < self._size:
             text, next_position = self._line(position, line)
@@ -93,11 +100,11 @@ class StarText:
             stripped = text.strip()
             if stripped.startswith("#"):
                 comments.append(stripped.lstrip("# "))
-            elif stripped.startswith("data_"):
-                found.append(BlockText(stripped.split()[0][len("data_") :], line, comments=tuple(comments)))
+            elif (match := _BLOCK.fullmatch(stripped)) is not None:
+                found.append(BlockText(match[1], line, comments=tuple(comments)))
                 comments = []
             elif stripped and found and not found[-1].rows_start:
-                if stripped == "loop_":
+                if _LOOP.fullmatch(stripped):
                     found[-1].is_loop = True
                 elif stripped.startswith("_"):
                     self._label(found[-1], stripped, line)
@@ -109,12 +116,15 @@ class StarText:
                 else:
                     raise self._stray(stripped, line)
             elif stripped and found:
-                self.notes.append(f"line {line}: text after the last row of data_{found[-1].name} is ignored")
+                ignored.setdefault(len(found), []).append(line)
             elif stripped:
                 raise self._stray(stripped, line)
             position = next_position
         if not found:
             raise FormatError("no data_ block", path=self.path, hint="Check that this is a STAR file.")
+        for number, lines in ignored.items():
+            text = f"line {lines[0]}: text after the last row of data_{found[number - 1].name} is ignored"
+            self.notes.append(text if len(lines) == 1 else f"{text}, {len(lines):,} lines in all")
         return found
 
     def _stray(self, text: str, line: int) -> FormatError:
@@ -135,7 +145,8 @@ class StarText:
                 if raw.endswith(b"\r\n") and not any("CRLF" in note for note in self.notes):
                     self.notes.append("CRLF line ends (RELION refuses them; convert with dos2unix)")
                 try:
-                    return raw.decode(), position + len(raw)
+                    # Editors on Windows put a byte order mark in front.
+                    return raw.decode("utf-8" if position else "utf-8-sig"), position + len(raw)
                 except UnicodeDecodeError as error:
                     raise FormatError(
                         f"line {line + 1} is not text", path=self.path, hint="Check that this is a STAR file."
@@ -167,21 +178,28 @@ class StarText:
 
     def _end_of_rows(self, start: int) -> tuple[int, int]:
         """Return where the rows that start here end (just after a newline), and how many lines they are."""
-        position, lines = start, 0
-        overlap = 1 << 10
-        while position < self._size:
-            stop = min(position + CHUNK_BYTES, self._size)
-            data = self.read(position, stop)
+        position, lines, length = start, 0, CHUNK_BYTES
+        while True:
+            stop = min(position + length, self._size)
+            # Whole lines, and the line end before them, with which the pattern starts.
+            data = self.read(position - 1, stop)
+            if stop < self._size:
+                data = data[: data.rfind(b"\n") + 1]
             match = _END_OF_ROWS.search(data)
-            # A match that touches the end of a piece may be the start of an ordinary row.
-            if match and (match.end() < len(data) or stop == self._size):
-                return position + match.start() + 1, lines + data.count(b"\n", 0, match.start() + 1)
+            if match:
+                return position + match.start(), lines + data.count(b"\n", 1, match.start() + 1)
+            lines += data.count(b"\n", 1)
             if stop == self._size:
-                return self._size, lines + data.count(b"\n") + (not data.endswith(b"\n"))
-            keep = len(data) - overlap
-            lines += data.count(b"\n", 0, keep)
-            position += keep
-        return self._size, lines
+                return stop, lines + (not data.endswith(b"\n"))
+            if len(data) > 1:
+                position, length = position + len(data) - 1, CHUNK_BYTES
+            else:
+                length = self._longer(length)
+
+    def _longer(self, length: int) -> int:
+        if length > MAX_LINE_BYTES:
+            raise FormatError(f"a row is longer than {MAX_LINE_BYTES >> 20} MB", path=self.path)
+        return 2 * length
 
     def row_chunks(self, block: BlockText) -> list[tuple[int, int]]:
         """Cut a block's rows at line ends into pieces of about `CHUNK_BYTES`."""
@@ -199,9 +217,7 @@ class StarText:
                 if newline >= 0:
                     end = stop - len(tail) + newline + 1
                     break
-                length *= 2
-                if length > MAX_LINE_BYTES:
-                    raise FormatError(f"a row is longer than {MAX_LINE_BYTES >> 20} MB", path=self.path)
+                length = self._longer(length)
             cuts.append(end)
         return list(pairwise(cuts))
 
@@ -232,14 +248,9 @@ def single_spaced(rows: bytes) -> tuple[bytes, bool]:
     if data.size == 0:
         return b"", has_quotes
     is_space = data == _SPACE
-    is_gap = is_space | (data == _NEWLINE)
-    keep = np.ones(data.size, bool)
-    keep[0] = not is_space[0]
-    keep[1:] = ~(is_space[1:] & is_gap[:-1])  # a space after a gap
-    keep[:-1] &= ~(is_space[:-1] & (data[1:] == _NEWLINE))  # the space before a line end
-    if is_space[-1]:
-        keep[-1] = False
-    return data[keep].tobytes(), has_quotes
+    keep = ~is_space
+    keep[1:] |= ~(is_space[:-1] | (data[:-1] == _NEWLINE))  # the first space after a token
+    return data[keep].tobytes().replace(b" \n", b"\n").removesuffix(b" "), has_quotes
 
 
 def _plain_line(line: bytes) -> bytes:
@@ -258,16 +269,28 @@ def show_hidden(text: str) -> str:
     return text
 
 
-def quote(token: str) -> str:
+def quote(token: str, *, first: bool = False) -> str:
     r"""Return a token as it must stand in a row.
+
+    Of the two quotes the one is taken that does not end inside the token; where both do, the inner ones get the
+    BEL byte before them, which RELION understands in lists but not in rows.
+
+    Parameters
+    ----------
+    token
+        The text.
+    first
+        Whether it is the first of its row, where some texts would be taken for something else.
 
     Raises
     ------
     ValueError
-        If it holds a line break, which STAR can't.
+        If it holds a line break or another control character, which STAR can't.
     """
-    if "\n" in token or "\r" in token:
-        raise ValueError(f"{token!r} holds a line break")
-    if token and not re.search(r"\s", token) and token[0] not in "\"'#":
+    if re.search(r"[\x00-\x08\n-\x1f]", token):
+        raise ValueError(f"{token!r} holds a line break or a control character, which a STAR file can't")
+    if not re.search(NEEDS_QUOTES_FIRST if first else NEEDS_QUOTES, token):
         return token
-    return '"' + re.sub(r'"(?=\s|$)', '\a"', token) + '"'
+    if re.search(r'"(?=[ \t]|$)', token) and not re.search(r"'(?=[ \t]|$)", token):
+        return f"'{token}'"
+    return '"' + re.sub(r'"(?=[ \t]|$)', '\a"', token) + '"'

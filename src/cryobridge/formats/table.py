@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError
+from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.particles import Floats, Labels
 
 if TYPE_CHECKING:
@@ -105,22 +105,45 @@ class ColumnReader:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self.names = tuple(column.name for column in table.columns)
+        self.shapes = {column.name: column.shape for column in table.columns}
+        self.names = tuple(self.shapes)
         self.n_rows = table.n_rows
         self.notes: list[str] = []
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
 
-    def get(self, *names: str) -> Array | None:
-        """Return the first of the named columns that is there and holds numbers."""
+    def get(self, *names: str, shapes: tuple[tuple[int, ...], ...] = ()) -> Array | None:
+        """Return the first of the named columns that is there and holds numbers.
+
+        Parameters
+        ----------
+        names
+            The columns.
+        shapes
+            Shapes that one row's value may have; any, if none is given.
+
+        Raises
+        ------
+        FormatError
+            If it has another one.
+        """
         name = next((name for name in names if name in self), None)
-        values = None if name is None else self._table.read([name])[name]
+        if name is None:
+            return None
+        if shapes and self.shapes[name] not in shapes:
+            raise FormatError(
+                f"one value has the shape {self.shapes[name]}, {' or '.join(map(str, shapes))} expected",
+                path=self._table.path,
+                field=name,
+                hint="Take the file that the program wrote itself.",
+            )
+        values = self._table.read([name])[name]
         return None if isinstance(values, Labels) else values
 
     def floats(self, *names: str) -> Floats | None:
         """Return a column as float64."""
-        values = self.get(*names)
+        values = self.get(*names, shapes=((),))
         return None if values is None else values.astype(np.float64)
 
     def radians(self, name: str) -> Floats | None:
@@ -129,11 +152,27 @@ class ColumnReader:
         return None if values is None else np.radians(values)
 
     def integers(self, *names: str) -> NDArray[np.int64] | None:
-        """Return a column of whole numbers, which some programs write as floats."""
-        values = self.get(*names)
+        """Return a column of whole numbers, which some programs write as floats.
+
+        Raises
+        ------
+        FormatError
+            If a value is not whole.
+        """
+        values = self.get(*names, shapes=((),))
         if values is None or values.dtype.kind in "iu":
             return None if values is None else values.astype(np.int64)
-        return np.rint(values).astype(np.int64)
+        bad = np.flatnonzero(~((np.abs(values) < 2.0**63) & (values == np.rint(values))))
+        if len(bad):
+            raise FormatError(
+                f"{values[bad[0]]} is not a whole number",
+                path=self._table.path,
+                field=next(name for name in names if name in self),
+                rows=tuple(int(row) for row in bad[:3]),
+                count=len(bad),
+                hint="Correct the values, or take the file that the program wrote itself.",
+            )
+        return values.astype(np.int64)
 
     def labels(self, name: str) -> Labels | None:
         """Return a column of text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 from cryobridge.errors import FormatError, UsageError
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
+from cryobridge.formats._atomic import read_error, readable_size
 from cryobridge.inspect import files, folders, tables
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import Inspection
+from cryobridge.inspect.wording import size_text
 
 _Describe = Callable[[Path, InspectOptions], Inspection]
 _FILES: dict[str, _Describe] = {
@@ -40,9 +43,14 @@ def kind_of(path: Path) -> str:
     Raises
     ------
     FormatError
-        If nothing is known of it.
+        If it can't be read, is no regular file or folder, or nothing is known of it.
     """
-    if not path.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        raise read_error(path, error) from error
+    if not is_folder:
+        readable_size(path)
         return registry.identify_file(path)
     kind = folder_kinds.identify_folder(path)
     if kind is None:
@@ -65,13 +73,3 @@ def describe(path: Path, options: InspectOptions) -> Inspection:
     inspection = {**_FILES, **_FOLDERS}[kind](path, options)
     size = (("size", size_text(path.stat().st_size)),) if path.is_file() else ()
     return replace(inspection, facts=(*inspection.facts[:1], *size, *inspection.facts[1:]))
-
-
-def size_text(n_bytes: int) -> str:
-    """Return a size as people write it."""
-    size = float(n_bytes)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}" if unit != "bytes" else f"{n_bytes} bytes"
-        size /= 1000
-    return f"{size:.3g} TB"

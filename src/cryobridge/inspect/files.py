@@ -17,6 +17,7 @@ from cryobridge.formats.table import Array, Column, numpy_dtype_label
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import FieldSummary, Inspection, Use
 from cryobridge.inspect.stats import summarise_values
+from cryobridge.inspect.wording import counted
 
 _PICKLE_TITLES = {
     "poses": "poses (cryoDRGN, RECOVAR)",
@@ -47,10 +48,10 @@ def inspect_mrc(path: Path, options: InspectOptions) -> Inspection:
         except FormatError as error:
             problems.append(error.message)
     what = {"stack": "stack of images", "volume": "volume"}.get(kind.kind, kind.kind)
-    sections = "sections" if kind.kind == "volume" else "images"
+    noun = "section" if kind.kind == "volume" else "image"
     facts = [
-        ("kind", f"{what} ({kind.reason})"),
-        ("box", f"{header.nx} × {header.ny} px, {header.nz:,} {sections}"),
+        ("kind", kind.reason if kind.reason.startswith("probably") else f"{what}: {kind.reason}"),
+        ("box", f"{header.nx} × {header.ny} px, {counted(header.nz, noun)}"),
         ("pixel size", _pixel_size(header)),
         ("pixels", f"mode {header.mode}" + (f" ({header.dtype.name})" if header.dtype else ", which is not read")),
         ("header", f"ISPG {header.ispg}, mz {header.mz}"),
@@ -140,7 +141,7 @@ def inspect_arrays(path: Path, options: InspectOptions) -> Inspection:
     problems: list[str] = []
     for info in infos:
         name = info.name or path.stem
-        head = FieldSummary(name, info.dtype, info.shape)
+        head = FieldSummary(name, _short_dtype(info.dtype), info.shape)
         if options.statistics and np.prod(info.shape, dtype=np.int64) <= _MAX_ELEMENTS:
             fields.append(_array_field(name, _read_array(path, kind, info.name), head))
         else:
@@ -153,7 +154,7 @@ def inspect_arrays(path: Path, options: InspectOptions) -> Inspection:
         kind,
         title,
         rows,
-        (("arrays", str(len(infos))),),
+        (("arrays", str(len(infos))),) if len(infos) > 1 else (),
         tuple(fields),
         problems=tuple(problems),
         details={"content": "lens" if lens else "descriptor" if descriptor else "arrays"},
@@ -184,16 +185,28 @@ def _array_fields(arrays: dict[str, Any], options: InspectOptions) -> tuple[Fiel
 def _array_field(name: str, array: Array | None, head: FieldSummary) -> FieldSummary:
     """Summarise an array; its whole shape is told, since its first axis is not always rows."""
     if array is None or array.dtype.kind not in "biufc" or array.size == 0:
-        example = "" if array is None or array.size == 0 else str(array.reshape(-1)[0])
-        return replace(head, example=example)
+        return replace(head, example="" if array is None or array.size == 0 else _text(array.reshape(-1)[0]))
     array = array.astype(np.uint8) if array.dtype.kind == "b" else array
     column = Column(name, numpy_dtype_label(array.dtype), array.shape)
     example = f"{array.item():g}" if array.ndim == 0 and array.dtype.kind != "c" else ""
     return replace(summarise_values(column, array.reshape(-1).copy()), shape=array.shape, example=example)
 
 
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
 def _dtype_label(array: Array) -> str:
     return "object" if array.dtype.kind == "O" else numpy_dtype_label(array.dtype)
+
+
+def _short_dtype(name: str) -> str:
+    """Return ``f8`` for ``float64``; types that NumPy does not have, such as bfloat16, keep their names."""
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        return name
+    return name if dtype.kind in "OV" else numpy_dtype_label(dtype)
 
 
 def _pickle_arrays(content: str, value: Any) -> dict[str, Any]:
@@ -254,6 +267,6 @@ def _stack_uses(path: Path) -> tuple[Use, ...]:
             "recovar",
             not beside,
             tuple(f"{name} beside it" for name in beside),
-            "or give the particle file that refers to it." if beside else "with poses.pkl and ctf.pkl beside it",
+            "Or give the particle file that refers to it." if beside else "with poses.pkl and ctf.pkl beside it",
         ),
     )

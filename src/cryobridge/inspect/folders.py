@@ -20,6 +20,7 @@ from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import Inspection, Use
 from cryobridge.inspect.tables import Facts, inspect_table
 from cryobridge.inspect.uses import uses_of_cs
+from cryobridge.inspect.wording import counted
 
 _FSC_THRESHOLD = 0.143
 _N_SHOWN = 6
@@ -34,7 +35,7 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
         ("known by", {"file names": "the names of its files"}.get(job.layout, f"job.json ({job.layout})")),
     ]
     facts += [(f"output {output.name}", _output_text(output)) for output in job.outputs]
-    facts += [(batch.kind, f"{len(batch.files)} batches") for batch in job.batches]
+    facts += [(batch.kind, counted(len(batch.files), "batch", "batches")) for batch in job.batches]
     details = {
         "outputs": [
             {
@@ -52,10 +53,11 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
         str(path), "cryosparc job", "cryoSPARC job", facts=tuple(facts), problems=job.problems, details=details
     )
     output = _particles_of(job)
-    if output is None or output.main is None:
+    if output is None:
         return inspection
-    table = join_on_uid(open_cs(output.main), *(open_cs(extra) for extra in output.passthroughs))
-    particles = inspect_table(table, output.main, options)
+    files = _files_of(output)
+    table = join_on_uid(*map(open_cs, files))
+    particles = inspect_table(table, files[0], options)
     return replace(
         inspection,
         rows=table.n_rows,
@@ -68,9 +70,14 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
 
 
 def _output_text(output: JobOutput) -> str:
-    files = [file.name for file in (output.main, *output.passthroughs) if file is not None]
-    items = f", {output.num_items:,} items" if output.num_items is not None else ""
+    files = [file.name for file in _files_of(output)]
+    items = f", {counted(output.num_items, 'item')}" if output.num_items is not None else ""
     return ", ".join(files) + items + (" (excluded ones)" if output.is_excluded else "")
+
+
+def _files_of(output: JobOutput) -> list[Path]:
+    """Return its files, the one with what the job computed first; some jobs leave a passthrough alone."""
+    return [file for file in (output.main, *output.passthroughs) if file is not None]
 
 
 def _particles_of(job: CryosparcJob) -> JobOutput | None:
@@ -81,7 +88,8 @@ def _particles_of(job: CryosparcJob) -> JobOutput | None:
             for output in job.outputs
             if output.kind == "particle"
             and not output.is_excluded
-            and all(file is not None and file.is_file() for file in (output.main, *output.passthroughs))
+            and _files_of(output)
+            and all(file.is_file() for file in _files_of(output))
         ),
         None,
     )
@@ -89,9 +97,8 @@ def _particles_of(job: CryosparcJob) -> JobOutput | None:
 
 def _uses_of_job(job: CryosparcJob, output: JobOutput, names: tuple[str, ...]) -> tuple[Use, ...]:
     """Judge the joined columns; stacks of the job need a passthrough and batches."""
-    assert output.main is not None
     uses = []
-    for use in uses_of_cs(output.main, names):
+    for use in uses_of_cs(_files_of(output)[0], names):
         if use.name != "stacks-job":
             uses.append(use)
             continue
@@ -133,15 +140,14 @@ def inspect_relion_job(path: Path, _options: InspectOptions) -> Inspection:
             for iteration in job.iterations
         ],
     }
-    problems = list(job.problems)
     if last is not None and last.data is not None:
-        problems.append(f"for its particles: cryobridge inspect {last.data}")
+        facts.append(("its particles", f"cryobridge inspect {last.data}"))
     return Inspection(
         str(path),
         "relion job",
         f"RELION job {job.kind}".strip(),
         facts=tuple(facts),
-        problems=tuple(problems),
+        problems=job.problems,
         details=details,
     )
 
@@ -155,18 +161,22 @@ def inspect_recovar(path: Path, _options: InspectOptions) -> Inspection:
         facts += [("program", f"RECOVAR {job.facts.version}"), ("status", f"{job.facts.status}{duration}")]
         facts.append(("command", job.facts.command_line or job.facts.command))
     facts += _model_facts(job)
-    facts += [(f"zdim {embedding.zdim}", f"{embedding.n_rows or '?'} particles") for embedding in job.embeddings]
+    facts += [
+        (f"zdim {embedding.zdim}", counted(embedding.n_rows, "particle") if embedding.n_rows else "unknown length")
+        for embedding in job.embeddings
+    ]
     volumes = [_volume_details(volume) for volume in job.volumes]
     facts += _volume_facts(job.volumes, volumes)
     half_maps = _half_map_resolution(job.volumes)
     if half_maps:
         facts.append(("half maps", half_maps["text"]))
     for analysis in job.analyses:
-        text = f"zdim {analysis.zdim}, {analysis.n_centers or 0} centers, {len(analysis.trajectories)} trajectories"
-        facts.append((f"analysis {analysis.path.name}", text))
+        centers = counted(analysis.n_centers or 0, "center")
+        trajectories = counted(len(analysis.trajectories), "trajectory", "trajectories")
+        facts.append((f"analysis {analysis.path.name}", f"zdim {analysis.zdim}, {centers}, {trajectories}"))
     for density in job.densities:
         shape = " × ".join(map(str, density.knee.shape)) if density.knee else "no knee"
-        facts.append((f"density {density.path.name}", f"{shape}, {len(density.all_densities)} alphas"))
+        facts.append((f"density {density.path.name}", f"{shape}, {counted(len(density.all_densities), 'alpha')}"))
     details: dict[str, Any] = {
         "recovar": {
             "kind": job.kind,
@@ -276,11 +286,11 @@ def inspect_own_output(path: Path, _options: InspectOptions) -> Inspection:
         facts.append(("command", output.command))
     if output.status:
         facts.append(("status", f"{output.status} (cryobridge {output.version})"))
-    facts += [(series.content, f"{len(series.files)} files") for series in output.series]
+    facts += [(series.content, counted(len(series.files), "file")) for series in output.series]
     if output.plots:
         facts.append(("plots", str(output.plots)))
     if output.pick_files:
-        facts.append(("pick files", str(len(output.pick_files))))
+        facts.append(("pick files", f"{len(output.pick_files):,}"))
     details = {
         "output": {
             "kind": output.kind,

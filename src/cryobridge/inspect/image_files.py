@@ -65,6 +65,10 @@ class ImageFiles:
             "remedy": self.remedy.as_options() if self.remedy else None,
         }
 
+    def summary(self) -> str:
+        """Return how many are there, and whether they suffice."""
+        return f"{self.n_found:,} of {self.n_files:,} found" + (", each long enough" if self.is_complete else "")
+
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, in sentences."""
         found = []

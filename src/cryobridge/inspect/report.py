@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 # The jobs that a file can serve, as --check names them, and as they are shown.
@@ -58,6 +58,24 @@ class FieldSummary:
     def is_constant(self) -> bool:
         """Whether all elements are one value."""
         return self.distinct == 1 and not self.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON-ready data, with the names that are documented."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "unit": self.unit,
+            "meaning": self.meaning,
+            "min": self.minimum,
+            "median": self.median,
+            "max": self.maximum,
+            "distinct": self.distinct,
+            "nan": self.nan,
+            "histogram": list(self.histogram),
+            "example": self.example,
+            "problems": list(self.problems),
+        }
 
 
 @dataclass(frozen=True)
@@ -126,7 +144,7 @@ class Inspection:
             "title": self.title,
             "rows": self.rows,
             "facts": dict(self.facts),
-            "fields": [_plain(asdict(summary)) for summary in self.fields],
+            "fields": [_plain(summary.to_json()) for summary in self.fields],
             "uses": {
                 use.name: {"ready": use.ready, "missing": list(use.missing), "hint": use.hint} for use in self.uses
             },

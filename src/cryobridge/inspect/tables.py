@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.cryosparc_particles import particles_from_cs
 from cryobridge.formats.cs import CsNpyFile, open_cs
-from cryobridge.formats.csg import open_group, read_csg
-from cryobridge.formats.relion_particles import parse_image_names
-from cryobridge.formats.star import StarFile, open_star
+from cryobridge.formats.csg import Slot, open_group, read_csg
+from cryobridge.formats.star import StarBlock, StarFile, open_star
+from cryobridge.formats.table import ColumnReader
 from cryobridge.inspect.image_files import ImageFiles, check_image_files
 from cryobridge.inspect.report import FieldSummary, Inspection
 from cryobridge.inspect.stats import summarise
 from cryobridge.inspect.uses import uses_of_cs, uses_of_star
+from cryobridge.inspect.wording import counted
 from cryobridge.particles import ImageRefs, Labels
 from cryobridge.paths import ImageSearch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from cryobridge.formats.table import Column, Table
+    from cryobridge.formats.table import Column, Table, Values
     from cryobridge.inspect.options import InspectOptions
 
 Facts = list[tuple[str, str]]
@@ -46,7 +47,7 @@ def inspect_csg(path: Path, options: InspectOptions) -> Inspection:
     facts: Facts = [
         ("title", group.title or group.name),
         ("version", group.version),
-        *((f"slot {slot.name}", f"{slot.written} ({slot.num_items} items)") for slot in group.slots),
+        *((f"slot {slot.name}", _slot_text(slot)) for slot in group.slots),
     ]
     details = {
         "members": [str(member) for member in group.members],
@@ -70,13 +71,18 @@ def inspect_csg(path: Path, options: InspectOptions) -> Inspection:
     )
 
 
+def _slot_text(slot: Slot) -> str:
+    return slot.written + ("" if slot.num_items is None else f", {counted(slot.num_items, 'item')}")
+
+
 def inspect_table(table: Table, path: Path, options: InspectOptions) -> Inspection:
     """Describe cryoSPARC columns, whichever files they come from; ``path`` is where names are relative to."""
     fields = _fields(table, options)
     details: dict[str, Any] = {}
-    problems = _image_details(details, options, path, lambda: particles_from_cs(table).images)
+    files, problems = _image_details(details, options, path, lambda: _cs_images(table))
     _first_rows(details, table, fields, options)
-    facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, {summary.name: summary for summary in fields}))
+    by_name = {summary.name: summary for summary in fields}
+    facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, by_name), *files)
     return Inspection(
         str(path),
         "cs",
@@ -106,12 +112,11 @@ def inspect_star(path: Path, options: InspectOptions) -> Inspection:
         "main_block": main,
         "optics": _optics_rows(star),
     }
-    problems = _image_details(
-        details, options, path, lambda: parse_image_names(block) if "rlnImageName" in block else None
-    )
+    files, problems = _image_details(details, options, path, lambda: _star_images(block))
+    facts += files
     _first_rows(details, block, fields, options)
     is_micrographs = main == "micrographs" or ("rlnMicrographName" in block and "rlnImageName" not in block)
-    is_particles = "rlnImageName" in block or "rlnMicrographName" in block
+    is_particles = main != "coordinate_files" and ("rlnImageName" in block or "rlnMicrographName" in block)
     return Inspection(
         str(path),
         "star",
@@ -150,18 +155,34 @@ def _no_rows(table: Table) -> tuple[str, ...]:
     return ("the table has no rows: an empty selection, or an excluded output",) if table.n_rows == 0 else ()
 
 
-def _image_details(details: dict[str, Any], options: InspectOptions, path: Path, images: Any) -> tuple[str, ...]:
-    """Check the image files when that was asked for; return what is wrong with them."""
+def _image_details(
+    details: dict[str, Any], options: InspectOptions, path: Path, images: Callable[[], ImageRefs | None]
+) -> tuple[Facts, tuple[str, ...]]:
+    """Check the image files when that was asked for; return what was found and what is wrong with them."""
     if not options.check_paths:
-        return ()
-    refs: ImageRefs | None = images()
+        return [], ()
+    refs = images()
     if refs is None:
-        return ("no image references (blob/path and blob/idx, or rlnImageName): no image files to check",)
+        return [], ("no image references (blob/path and blob/idx, or rlnImageName): no image files to check",)
     found: ImageFiles = check_image_files(
         refs, ImageSearch(path, datadir=options.datadir, strip_prefix=options.strip_prefix)
     )
     details["image_files"] = found.to_json()
-    return found.problems()
+    return [("image files", found.summary())], found.problems()
+
+
+def _cs_images(table: Table) -> ImageRefs | None:
+    """Return the image references alone: a particle set would read and turn every pose."""
+    columns = ColumnReader(table)
+    path, index = columns.labels("blob/path"), columns.integers("blob/idx")
+    return None if path is None or index is None else ImageRefs(path, index)
+
+
+def _star_images(block: StarBlock) -> ImageRefs | None:
+    # Imported late: what it imports takes longer than inspecting most files.
+    from cryobridge.formats.relion_particles import parse_image_names
+
+    return parse_image_names(block) if "rlnImageName" in block else None
 
 
 def _first_rows(
@@ -174,11 +195,16 @@ def _first_rows(
 def rows_of(table: Table, names: list[str], n_rows: int) -> list[dict[str, Any]]:
     """Return the first rows, one dict a row."""
     values = table.read(names, slice(0, n_rows))
-    columns = {
-        name: column.to_numpy().tolist() if isinstance(column, Labels) else column.tolist()
-        for name, column in values.items()
-    }
+    columns = {name: _listed(column) for name, column in values.items()}
     return [{name: columns[name][row] for name in names} for row in range(min(n_rows, table.n_rows))]
+
+
+def _listed(column: Values) -> list[Any]:
+    array = column.to_numpy() if isinstance(column, Labels) else column
+    if array.dtype == np.float32:
+        # 2.95 in single precision is 2.9500000476837158 in double; its text is what was meant.
+        array = array.astype(str).astype(np.float64)
+    return list(array.tolist())
 
 
 def _cs_content(names: tuple[str, ...]) -> str:
@@ -257,22 +283,24 @@ def _star_facts(star: StarFile, fields: dict[str, FieldSummary]) -> Facts:
     if micrographs is not None and micrographs.distinct is not None:
         facts.append(("micrographs", f"{micrographs.distinct:,}"))
     block = star[star.main]
-    if "rlnImageName" in block and fields.get("rlnImageName", FieldSummary("", "")).distinct is not None:
-        facts.append(("stacks", f"{len(parse_image_names(block).path.values):,}"))
+    names = fields.get("rlnImageName")
+    images = _star_images(block) if names is not None and names.distinct is not None else None
+    if images is not None:
+        facts.append(("stacks", f"{len(images.path.values):,}"))
     for row in _optics_rows(star):
-        values = [f"{title} {row[label]:g}{unit}" for label, title, unit in _OPTICS_FACTS if label in row]
-        name = f" ({row['rlnOpticsGroupName']})" if "rlnOpticsGroupName" in row else ""
-        facts.append((f"optics group {row.get('rlnOpticsGroup', '?')}{name}", ", ".join(values)))
+        values = [f"{title}{row[label]:g}{unit}" for label, title, unit in _OPTICS_FACTS if label in row]
+        name = f"{row['rlnOpticsGroupName']}: " if "rlnOpticsGroupName" in row else ""
+        facts.append((f"optics group {row.get('rlnOpticsGroup', '?')}", name + ", ".join(values)))
     return facts
 
 
 _OPTICS_FACTS = (
     ("rlnVoltage", "", " kV"),
-    ("rlnSphericalAberration", "Cs", " mm"),
-    ("rlnAmplitudeContrast", "amplitude contrast", ""),
-    ("rlnImagePixelSize", "pixel", " Å"),
-    ("rlnMicrographPixelSize", "micrograph pixel", " Å"),
-    ("rlnImageSize", "box", " px"),
+    ("rlnSphericalAberration", "Cs ", " mm"),
+    ("rlnAmplitudeContrast", "amplitude contrast ", ""),
+    ("rlnImagePixelSize", "pixel ", " Å"),
+    ("rlnMicrographPixelSize", "micrograph pixel ", " Å"),
+    ("rlnImageSize", "box ", " px"),
 )
 
 

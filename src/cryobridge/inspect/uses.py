@@ -143,7 +143,7 @@ def _job_folder_lacks(path: Path) -> tuple[str, ...]:
     """Return what a job folder needs, beside this file, for stacks that are read without an index."""
     absent = []
     if not path.name.endswith("_passthrough_particles.cs"):
-        absent.append("to be J<n>_passthrough_particles.cs")
+        absent.append("the name J<n>_passthrough_particles.cs")
     kinds = ("restack/batch_000000_restacked.mrc", "downsample/batch_000000_downsample.mrc")
     if not any((path.parent / kind).is_file() for kind in kinds):
         absent.append("restack/ or downsample/ with batch_000000_*.mrc")

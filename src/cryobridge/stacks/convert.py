@@ -15,9 +15,15 @@ from cryobridge.fourier.devices import pick_device
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.fourier.images import normalise_fourier, normalise_images
 from cryobridge.fourier.polar import PolarTransform
-from cryobridge.jobdir import job_record, refuse_existing
+from cryobridge.jobdir import job_record, make_folder, refuse_existing, remove_existing
 from cryobridge.progress import Reporter, Silent
-from cryobridge.stacks.output import fourier_stack_path, lens_path, physical_stack_path, stack_arrays
+from cryobridge.stacks.output import (
+    existing_outputs,
+    fourier_stack_path,
+    lens_path,
+    physical_stack_path,
+    stack_arrays,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +58,7 @@ def convert_stacks(
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` …
     overwrite
-        Replace stacks that are there.
+        Remove stacks that are there, all of them, and make new ones.
     physical
         Whether to write the normalised real-space images too.
     reporter
@@ -71,13 +77,14 @@ def convert_stacks(
         If an image is constant or not finite; the stacks before it are whole.
     """
     reporter = reporter or Silent()
-    refuse_existing((fourier_stack_path(folder, task.number) for task in plan.tasks), overwrite=overwrite)
+    check_output(folder, device, overwrite=overwrite)
     maker = _StackMaker(plan, device)
     report = plan_report(plan, folder)
     with job_record(folder, f"Fourier stacks of {plan.particles.source.name}", _CONTENTS) as record:
         record.report = report
         for subfolder in ("fft", "phys") if physical else ("fft",):
-            (folder / subfolder).mkdir(exist_ok=True)
+            make_folder(folder / subfolder)
+        remove_existing(existing_outputs(folder))
         reporter.start("images", report["images_out"])
         for task in plan.tasks:
             images, polar = maker.make(task, reporter)
@@ -87,6 +94,20 @@ def convert_stacks(
             # Last, since a stack counts as there when this file is.
             write_pt(fourier_stack_path(folder, task.number), polar)
     return report
+
+
+def check_output(folder: Path, device: str, *, overwrite: bool) -> None:
+    """Check where stacks are to go and what they are to be made on, before anything is written.
+
+    Raises
+    ------
+    OutputExistsError
+        If there are stacks in the folder already, unless they may be replaced.
+    UsageError
+        If the device is not there.
+    """
+    refuse_existing(existing_outputs(folder), overwrite=overwrite)
+    pick_device(device)
 
 
 def plan_report(plan: StackPlan, folder: Path) -> dict[str, Any]:

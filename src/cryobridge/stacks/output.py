@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cryobridge.formats.table import Array
 from cryobridge.geometry import matrix_to_euler
+from cryobridge.jobdir import files_in
 
 if TYPE_CHECKING:
     from cryobridge.stacks.plan import StackPlan, StackTask
@@ -31,6 +32,16 @@ def lens_path(folder: Path, number: int) -> Path:
 def physical_stack_path(folder: Path, number: int) -> Path:
     """Return where the normalised real-space images of this stack go."""
     return folder / "phys" / f"particles_phys_stack_{number:06d}.pt"
+
+
+def existing_outputs(folder: Path) -> list[Path]:
+    """Return the files of earlier stacks in a folder, whatever their numbers: a reader would take them for new ones."""
+    patterns = (fourier_stack_path, lens_path, physical_stack_path)
+    found = []
+    for path_of in patterns:
+        first = path_of(folder, 0)
+        found += files_in(first.parent, first.name.replace("000000", "*"))
+    return found
 
 
 def stack_arrays(plan: StackPlan, task: StackTask) -> dict[str, Array]:

@@ -105,7 +105,7 @@ def plan_stacks(
     files, headers = _find_files(images, search)
     _check_indices(images, files, headers)
     box_px = _one_box(files, headers)
-    pixel_size_A, notes = _one_pixel_size(particles, files, headers)
+    pixel_size_A, notes = _one_pixel_size(particles, files, headers, descriptor)
     if descriptor is None:
         descriptor = ImageDescriptor.for_box(
             box_px, pixel_size_A, resolution_factor=resolution_factor, n_inplanes=n_inplanes, precision=precision
@@ -204,28 +204,33 @@ def _one_box(files: tuple[Path, ...], headers: tuple[MrcHeader, ...]) -> int:
 
 
 def _one_pixel_size(
-    particles: ParticleSet, files: tuple[Path, ...], headers: tuple[MrcHeader, ...]
+    particles: ParticleSet,
+    files: tuple[Path, ...],
+    headers: tuple[MrcHeader, ...],
+    descriptor: ImageDescriptor | None,
 ) -> tuple[float, tuple[str, ...]]:
-    """Return the pixel size of the metadata, else of the image files."""
+    """Return the pixel size of the metadata, else of the image files, else of the descriptor that was given."""
     assert particles.optics is not None
     sizes = particles.optics.pixel_size_A
-    known = sizes[np.isfinite(sizes)]
+    known, source = sizes[np.isfinite(sizes)], ""
     if len(known) == 0:
-        in_files = [header.pixel_size_A for header in headers if header.pixel_size_A]
-        if not in_files:
-            raise MissingDataError(
-                "neither the metadata nor the image files say the pixel size",
-                path=particles.source,
-                hint="Give a parameter file with -p that holds it.",
-            )
-        return in_files[0], (f"the pixel size is that of {files[0].name}: {in_files[0]:g} Å",)
+        known, source = np.array([header.pixel_size_A for header in headers if header.pixel_size_A]), files[0].name
+    if len(known) == 0 and descriptor is not None:
+        known, source = np.array(descriptor.pixel_size_A), "the parameter file"
+    if len(known) == 0:
+        raise MissingDataError(
+            "neither the metadata nor the image files say the pixel size",
+            path=particles.source,
+            hint="Give a parameter file with -p that holds it.",
+        )
     if np.ptp(known) > PIXEL_SIZE_TOLERANCE * known[0]:
         raise CryobridgeError(
             f"several pixel sizes: {', '.join(f'{size:g} Å' for size in np.unique(known))}",
             path=particles.source,
             hint="Convert each pixel size on its own.",
         )
-    return float(known[0]), ()
+    notes = (f"the pixel size is that of {source}: {known[0]:g} Å",) if source else ()
+    return float(known[0]), notes
 
 
 def _check_descriptor(descriptor: ImageDescriptor, box_px: int, pixel_size_A: float) -> None:

@@ -1,0 +1,68 @@
+"""How the questions and checks of `cryobridge coords` look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from cryobridge.cli.terminal import plain
+
+if TYPE_CHECKING:
+    from cryobridge.coords.convention import Convention
+    from cryobridge.coords.locate import CoordinateFields
+    from cryobridge.coords.orientation import OrientationCheck
+
+
+def nudge_panel(fields: CoordinateFields) -> Panel:
+    """Show which columns were looked at, which are taken, and why."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for name in ("column", "min", "max", "distinct", ""):
+        table.add_column(name, justify="left" if name in {"column", ""} else "right", overflow="fold")
+    for candidate in fields.candidates:
+        taken = {fields.x: "taken as x: ", fields.y: "taken as y: "}.get(candidate.name, "not taken: ")
+        style = "bold green" if candidate.is_taken else "dim"
+        table.add_row(
+            plain(candidate.name),
+            f"{candidate.minimum:.4g}",
+            f"{candidate.maximum:.4g}",
+            f"{candidate.distinct:,}",
+            plain(taken + candidate.verdict),
+            style=style,
+        )
+    title = f"No names tell where the coordinates are; inferred from what follows {fields.shape}"
+    return Panel(table, title=plain(title), border_style="yellow", expand=False)
+
+
+def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:
+    """Show the scores of the eight placements, best first."""
+    measure = "correlation" if check.method == "images" else "contrast (σ)"
+    sure = f"sure, {check.sigma:.0f} σ ahead" if check.is_sure else f"can't tell, {check.sigma:.1f} σ ahead"
+    table = Table(
+        title=f"Orientation: {sure}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+        pad_edge=False,
+    )
+    table.add_column("placement")
+    table.add_column("options")
+    table.add_column(measure, justify="right")
+    table.add_column("picks", justify="right")
+    table.add_column("")
+    for place, score in enumerate(check.scores):
+        is_best = place == 0 and check.is_sure
+        marks = [*(["fits"] if is_best else []), *(["chosen"] if score.convention == chosen else [])]
+        table.add_row(
+            score.convention.formula,
+            score.convention.options,
+            "—" if score.n_particles == 0 else f"{score.score:.4f}",
+            str(score.n_particles),
+            Text(", ".join(marks)),
+            style="bold green" if is_best else "",
+        )
+    return table

@@ -1,0 +1,115 @@
+"""The columns of RELION's pick files, from cryoSPARC's picks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.coords.convention import Convention
+from cryobridge.coords.picks import Picks
+from cryobridge.formats.table import Array
+from cryobridge.particles import Floats
+
+# What reliosparc writes for picks without a score of their own.
+DEFAULT_FIGURE_OF_MERIT = 0.08
+# float32 fractions of a micrograph's 5,000 pixels carry no more; RELION truncates, and 449.99998 would lose a pixel.
+_SUBPIXEL_DIGITS = 3
+
+
+def pick_columns(picks: Picks, coordinate_px: Floats, convention: Convention, *, picks_only: bool) -> dict[str, Array]:
+    """Return RELION's columns for picks.
+
+    Parameters
+    ----------
+    picks
+        The picks.
+    coordinate_px
+        (n, 2) x, y in pixels of RELION's micrograph.
+    convention
+        The placement: angles turn with the micrograph.
+    picks_only
+        Leave out class, angles and helical columns.
+    """
+    n = len(picks)
+    merit = np.full(n, DEFAULT_FIGURE_OF_MERIT) if picks.score is None else picks.score.astype(np.float64)
+    class_number: NDArray[np.int64] = np.zeros(n, np.int64)
+    psi_deg: Floats = np.zeros(n)
+    if not picks_only and picks.class_number is not None:
+        class_number = picks.class_number
+    if not picks_only and picks.psi_rad is not None:
+        psi_deg = _psi_deg(picks.psi_rad, convention)
+    columns: dict[str, Array] = {
+        "rlnCoordinateX": coordinate_px[:, 0],
+        "rlnCoordinateY": coordinate_px[:, 1],
+        "rlnAutopickFigureOfMerit": merit,
+        "rlnClassNumber": class_number,
+        "rlnAnglePsi": psi_deg,
+    }
+    if not picks_only and picks.filament_uid is not None:
+        columns |= _helical(picks, picks.filament_uid, coordinate_px)
+    return columns
+
+
+def round_px(coordinate_px: Floats, *, subpixel: bool) -> Floats:
+    """Round coordinates to whole pixels, or to what float32 fractions can tell."""
+    rounded: Floats = np.round(coordinate_px, _SUBPIXEL_DIGITS if subpixel else 0)
+    return rounded + 0.0  # no negative zero
+
+
+def _psi_deg(psi_rad: Floats, convention: Convention) -> Floats:
+    """Return psi as seen in RELION's micrograph: it is minus the direction of the reference's x axis (facts B3)."""
+    return np.degrees(-convention.direction_rad(-psi_rad))
+
+
+def _helical(picks: Picks, filament_uid: NDArray[np.uint64], coordinate_px: Floats) -> dict[str, Array]:
+    """Return RELION's helical columns.
+
+    Tubes are numbered from 1 on each micrograph. The in-plane prior comes from the segments' own coordinates, so
+    that it holds in whichever frame those are: minus the direction of the tube, as RELION's picker writes it.
+    """
+    order, tube, starts = _tubes(picks.micrograph.codes, filament_uid)
+    n = len(picks)
+    track_A, psi_deg = np.zeros(n), np.zeros(n)
+    for rows in np.split(order, starts[1:]):
+        if picks.position_A is not None:
+            along = picks.position_A[rows]
+            track_A[rows] = along - along.min()
+        psi_deg[rows] = -np.degrees(_direction_rad(coordinate_px[rows], track_A[rows]))
+    return {
+        "rlnHelicalTubeID": tube,
+        "rlnAngleTiltPrior": np.full(n, 90.0),
+        "rlnAnglePsiPrior": psi_deg,
+        "rlnHelicalTrackLengthAngst": track_A,
+        "rlnAnglePsiFlipRatio": np.full(n, 0.5),
+        "rlnAngleRotFlipRatio": np.full(n, 0.5),
+    }
+
+
+def _tubes(
+    micrograph: NDArray[np.int32], filament_uid: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows ordered by micrograph and filament, each row's tube number, and where each tube starts."""
+    order = np.lexsort((filament_uid, micrograph))
+    sorted_micrograph, sorted_uid = micrograph[order], filament_uid[order]
+    is_start = np.ones(len(order), bool)
+    is_start[1:] = (sorted_micrograph[1:] != sorted_micrograph[:-1]) | (sorted_uid[1:] != sorted_uid[:-1])
+    starts = np.flatnonzero(is_start)
+    overall = np.cumsum(is_start)
+    first_of_micrograph = np.ones(len(order), bool)
+    first_of_micrograph[1:] = sorted_micrograph[1:] != sorted_micrograph[:-1]
+    before = np.maximum.accumulate(np.where(first_of_micrograph, overall - 1, 0))
+    tube = np.empty(len(order), np.int64)
+    tube[order] = overall - before
+    return order, tube, starts
+
+
+def _direction_rad(coordinate_px: Floats, along: Floats) -> float:
+    """Return the direction of a tube: the line that fits its segments best, towards increasing position."""
+    centred = coordinate_px - coordinate_px.mean(axis=0)
+    if len(centred) < 2 or not centred.any():
+        return 0.0
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axis = axes[0]
+    if float((centred @ axis) @ (along - along.mean())) < 0:
+        axis = -axis
+    return float(np.arctan2(axis[1], axis[0]))

@@ -1,0 +1,229 @@
+"""Planning: which picks go where, and everything that can be checked before the first byte is written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.coords.columns import round_px
+from cryobridge.coords.convention import Convention
+from cryobridge.coords.matching import match_micrographs, unmatched_error
+from cryobridge.coords.picks import Picks, read_picks
+from cryobridge.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
+from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.formats.star import open_star, to_labels
+from cryobridge.particles import Floats
+
+PIPELINE = "default_pipeline.star"
+
+
+@dataclass(frozen=True)
+class CoordsOptions:
+    """What is asked for.
+
+    Parameters
+    ----------
+    convention
+        The placement of cryoSPARC's fractions on RELION's micrographs.
+    passthrough
+        The file with ``location/*`` where the picks have none.
+    nudge, xy_fields
+        See `cryobridge.coords.locate.locate_coordinates`.
+    subpixel
+        Keep fractions of a pixel.
+    picks_only
+        Leave out class, angles and helical columns.
+    drop_outside
+        Leave picks outside their micrograph out, instead of stopping.
+    on_unmatched
+        Whether micrographs that the STAR file lacks are an error, or left out.
+    relion_project
+        RELION's project folder; without one the folder above the output that has default_pipeline.star.
+    """
+
+    convention: Convention = field(default_factory=Convention)
+    passthrough: Path | None = None
+    nudge: bool = True
+    xy_fields: tuple[str, str] | None = None
+    subpixel: bool = False
+    picks_only: bool = False
+    drop_outside: bool = False
+    on_unmatched: Literal["error", "skip"] = "error"
+    relion_project: Path | None = None
+
+
+@dataclass(frozen=True)
+class CoordsPlan:
+    """Everything needed to write the picks.
+
+    Parameters
+    ----------
+    picks
+        All picks of the file.
+    options
+        What was asked for.
+    folder
+        The output folder.
+    project
+        RELION's project folder, or None.
+    micrographs
+        RELION's name of each of ``picks.micrograph.values``, or None where it is left out.
+    coordinate_px
+        (n, 2) pixels of RELION's micrograph.
+    kept
+        (n,) whether a pick is written.
+    left_out
+        Picks that are not, by reason.
+    unmatched
+        Micrographs that the STAR file lacks.
+    """
+
+    picks: Picks
+    options: CoordsOptions
+    folder: Path
+    project: Path | None
+    micrographs: tuple[str | None, ...]
+    coordinate_px: Floats
+    kept: NDArray[np.bool_]
+    left_out: dict[str, int]
+    unmatched: tuple[str, ...]
+
+    @property
+    def raw_data(self) -> Path:
+        """The folder of pick files."""
+        return self.folder / RAW_DATA
+
+    @property
+    def autopick_star(self) -> Path:
+        """The list of pick files."""
+        return self.folder / AUTOPICK_STAR
+
+    def existing(self) -> list[Path]:
+        """Return the outputs that are there already."""
+        files = sorted(self.raw_data.glob(PICK_FILES)) if self.raw_data.is_dir() else []
+        return [path for path in (self.autopick_star, *files) if os.path.lexists(path)]
+
+    def report(self) -> dict[str, Any]:
+        """Return the plan as JSON-ready data."""
+        written = np.unique(self.picks.micrograph.codes[self.kept])
+        return {
+            "particles_in": len(self.picks),
+            "particles_out": int(self.kept.sum()),
+            "left_out": self.left_out,
+            "micrographs": len(written),
+            "micrographs_unmatched": list(self.unmatched),
+            "convention": self.options.convention.formula,
+            "convention_words": self.options.convention.words,
+            "nudged": self.picks.fields.found_by == "content",
+            "coordinate_fields": list(self.picks.fields.names),
+            "relion_project": str(self.project) if self.project else None,
+            "notes": list(self.picks.notes),
+            "outputs": [str(self.autopick_star), str(self.raw_data)],
+        }
+
+
+def plan_coords(
+    picks_cs: str | os.PathLike[str],
+    micrographs_star: str | os.PathLike[str],
+    folder: Path,
+    options: CoordsOptions | None = None,
+) -> CoordsPlan:
+    """Read picks and micrographs, match them, and compute the coordinates.
+
+    Raises
+    ------
+    MissingDataError
+        If a file lacks columns or rows, or a micrograph is not in the STAR file.
+    CryobridgeError
+        If picks lie outside their micrograph, names are ambiguous, or two micrographs would share a pick file.
+    """
+    options = options or CoordsOptions()
+    picks = read_picks(picks_cs, options.passthrough, nudge=options.nudge, xy_fields=options.xy_fields)
+    relion_names = micrograph_names(Path(micrographs_star))
+    match = match_micrographs(picks.micrograph.values, relion_names)
+    if match.unmatched and (options.on_unmatched == "error" or not match.relion_name):
+        raise unmatched_error(match, relion_names)
+    micrographs = tuple(match.relion_name.get(name) for name in picks.micrograph.values)
+    _refuse_shared_files([name for name in micrographs if name is not None])
+
+    is_known = np.array([name is not None for name in micrographs], dtype=bool)
+    is_matched = np.take(is_known, picks.micrograph.codes)
+    is_inside = _inside(picks, drop_outside=options.drop_outside)
+    left_out = {
+        "micrograph not in the STAR file": int((~is_matched).sum()),
+        "outside the micrograph": int((is_matched & ~is_inside).sum()),
+    }
+    kept: NDArray[np.bool_] = np.logical_and(is_matched, is_inside)
+    if not kept.any():
+        raise MissingDataError("no pick is left to write", path=picks.source, hint="Check the files and the options.")
+    coordinate_px = options.convention.to_px(picks.fraction_xy, picks.shape_px)
+    return CoordsPlan(
+        picks,
+        options,
+        folder,
+        _project(folder, options.relion_project),
+        micrographs,
+        round_px(coordinate_px, subpixel=options.subpixel),
+        kept,
+        {reason: count for reason, count in left_out.items() if count},
+        match.unmatched,
+    )
+
+
+def micrograph_names(path: Path) -> tuple[str, ...]:
+    """Return the distinct micrographs of a STAR file.
+
+    Raises
+    ------
+    MissingDataError
+        If it names none.
+    """
+    star = open_star(path)
+    block = star[star.main]
+    if "rlnMicrographName" not in block:
+        raise MissingDataError(
+            f"data_{star.main} has no rlnMicrographName",
+            path=path,
+            hint="Give the micrographs_ctf.star of a CtfFind job.",
+        )
+    return to_labels(block.texts("rlnMicrographName")).values
+
+
+def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = ((picks.fraction_xy >= 0) & (picks.fraction_xy <= 1)).all(axis=1)
+    outside = np.flatnonzero(~inside)
+    if len(outside) and not drop_outside:
+        x, y = picks.fraction_xy[outside[0]]
+        raise CryobridgeError(
+            f"the pick at x {x:.6g}, y {y:.6g} (fractions) is outside its micrograph",
+            path=picks.source,
+            field=f"{picks.fields.x}, {picks.fields.y}",
+            rows=tuple(int(row) for row in outside[:3]),
+            count=len(outside),
+            hint="Check where the picks come from, or leave them out with --drop-outside.",
+        )
+    return inside
+
+
+def _refuse_shared_files(names: list[str]) -> None:
+    by_file: dict[str, str] = {}
+    for name in names:
+        other = by_file.setdefault(pick_file_name(name), name)
+        if other != name:
+            raise CryobridgeError(
+                f"micrographs {other} and {name} would share {pick_file_name(name)}",
+                hint="RELION tells pick files apart by the micrograph's file name; rename one of them.",
+            )
+
+
+def _project(folder: Path, given: Path | None) -> Path | None:
+    if given is None:
+        return next((above for above in folder.absolute().parents if (above / PIPELINE).is_file()), None)
+    if not given.is_dir():
+        raise MissingDataError("no such folder", path=given, hint="Give the folder that has default_pipeline.star.")
+    return given.absolute()

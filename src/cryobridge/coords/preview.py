@@ -1,0 +1,76 @@
+"""Pictures of micrographs with the picks drawn on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cryobridge.coords.micrographs import busiest_micrographs, micrograph_file
+from cryobridge.coords.plan import CoordsPlan
+from cryobridge.formats._atomic import atomic_path
+from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.table import Array
+from cryobridge.fourier.crop import crop_images
+from cryobridge.jobdir import make_folder
+
+# The longer side of a picture's image; Fourier cropping to it is the low pass.
+_LONGER_SIDE_PX = 800
+_INCHES = 8.0
+
+
+def write_previews(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int) -> list[Path]:
+    """Draw the micrographs with most picks, ``OUT/preview/<micrograph>.png``.
+
+    Raises
+    ------
+    MissingDataError
+        If a micrograph is not on this disk.
+    """
+    folder = plan.folder / "preview"
+    make_folder(folder)
+    written = []
+    for code, rows in busiest_micrographs(plan, n_micrographs):
+        source = micrograph_file(plan, code, micrographs_star)
+        target = folder / f"{source.stem}.png"
+        _draw(plan, source, plan.coordinate_px[rows], target)
+        written.append(target)
+    return written
+
+
+def small_image(micrograph: Array, longer_side_px: int = _LONGER_SIDE_PX) -> Array:
+    """Return a micrograph (ny, nx) scaled down, and so low-passed, by Fourier cropping."""
+    ny, nx = micrograph.shape
+    scale = min(1.0, longer_side_px / max(ny, nx))
+    size = (max(2, 2 * round(ny * scale / 2)), max(2, 2 * round(nx * scale / 2)))
+    if size[0] >= ny or size[1] >= nx:
+        return micrograph
+    images, _ = crop_images(torch.from_numpy(np.array(micrograph, np.float32))[None], size, 1.0)
+    small: Array = images[0].numpy()
+    return small
+
+
+def _draw(plan: CoordsPlan, source: Path, coordinate_px: Array, target: Path) -> None:
+    from matplotlib.figure import Figure
+
+    micrograph = open_mrc(source).images[0]
+    ny, nx = micrograph.shape
+    image = small_image(micrograph)
+    low, high = np.quantile(image, [0.01, 0.99])
+    figure = Figure(figsize=(_INCHES, _INCHES * ny / nx + 0.7), layout="constrained")
+    axes = figure.add_subplot()
+    # Pixel centres lie at whole numbers; the first stored row is drawn at the top.
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, extent=(-0.5, nx - 0.5, ny - 0.5, -0.5))
+    axes.scatter(
+        coordinate_px[:, 0], coordinate_px[:, 1], s=60, facecolors="none", edgecolors="tab:cyan", linewidths=0.9
+    )
+    axes.set_title(
+        f"{source.name}\n{len(coordinate_px)} picks, {plan.options.convention.formula}",
+        fontsize=9,
+        parse_math=False,
+    )
+    axes.set_xlabel("x (px)")
+    axes.set_ylabel("y (px)")
+    with atomic_path(target) as temporary:
+        figure.savefig(temporary, dpi=100)

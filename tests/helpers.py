@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pexpect
+
+COMMAND = str(Path(sys.executable).with_name("cryobridge"))
+_FROM_OUTSIDE = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCODING", "TERM"}
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def environment(**changes):
+    kept = {name: value for name, value in os.environ.items() if name not in _FROM_OUTSIDE}
+    return {**kept, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **changes}
+
+
+def run(*words, cwd=None, **changes):
+    return subprocess.run(
+        [COMMAND, *map(str, words)],
+        cwd=cwd,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def open_terminal(*words, columns=80, cwd=None, **changes):
+    return pexpect.spawn(
+        COMMAND,
+        [str(word) for word in words],
+        cwd=None if cwd is None else str(cwd),
+        env=environment(**changes),
+        dimensions=(50, columns),
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+def run_in_terminal(*words, columns=80, cwd=None, **changes):
+    child = open_terminal(*words, columns=columns, cwd=cwd, **changes)
+    child.expect(pexpect.EOF)
+    child.close()
+    return child.exitstatus, child.before
+
+
+def without_escapes(text):
+    return _ESCAPE.sub("", text)
+
+
+def save_cs(path, columns):
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    arrays = {name: array.astype("S") if array.dtype.kind == "U" else array for name, array in arrays.items()}
+    table = np.empty(len(next(iter(arrays.values()))), [(n, a.dtype, a.shape[1:]) for n, a in arrays.items()])
+    for name, array in arrays.items():
+        table[name] = array
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.save(file, table)
+    return path
+
+
+def save_star(path, block, columns):
+    head = ["", f"data_{block}", "", "loop_", *(f"_{name} #{place}" for place, name in enumerate(columns, 1))]
+    rows = [" ".join(map(str, row)) for row in zip(*columns.values(), strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*head, *rows, "", ""]))
+    return path
+
+
+def save_mrc(path, images, pixel_size_A=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mrcfile.new(path, np.asarray(images, "f4"), overwrite=True) as mrc:
+        mrc.set_image_stack()
+        if pixel_size_A:
+            mrc.voxel_size = pixel_size_A
+    return path
+
+
+def noise_images(n, box_px, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, box_px, box_px))
+
+
+def particle_columns(paths, index, **changes):
+    n = len(paths)
+    return {
+        "uid": np.arange(n, dtype="u8") + 2**63,
+        "blob/path": paths,
+        "blob/idx": np.asarray(index, "u4"),
+        "blob/shape": np.full((n, 2), 16, "u4"),
+        "blob/psize_A": np.full(n, 1.5, "f4"),
+        "ctf/exp_group_id": np.full(n, 1, "u4"),
+        "ctf/accel_kv": np.full(n, 300, "f4"),
+        "ctf/cs_mm": np.full(n, 2.7, "f4"),
+        "ctf/amp_contrast": np.full(n, 0.1, "f4"),
+        "ctf/df1_A": np.linspace(10000, 11000, n, dtype="f4"),
+        "ctf/df2_A": np.linspace(9900, 10900, n, dtype="f4"),
+        "ctf/df_angle_rad": np.linspace(-1, 1, n, dtype="f4"),
+        "ctf/phase_shift_rad": np.zeros(n, "f4"),
+        **{name.replace("__", "/"): values for name, values in changes.items()},
+    }

@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+
+from helpers import COMMAND, environment, particle_columns, run, save_cs, save_mrc, save_star
+
+EVERY_COMMAND = [(), ("inspect",), ("coords",), ("stacks",), ("stacks", "cs"), ("demo",)]
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "project"
+    return folder, run("demo", folder)
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_help_and_version_work_on_every_command(words):
+    for flag in ("-h", "--help"):
+        shown = run(*words, flag)
+        assert shown.returncode == 0
+        assert shown.stderr == ""
+        assert {"-q", "-v", "--debug", "--version"} <= set(shown.stdout.split())
+    version = run(*words, "--version")
+    assert (version.returncode, version.stderr) == (0, "")
+    assert version.stdout.startswith("cryobridge ")
+
+
+def test_verbose_tells_time_and_memory_wherever_it_stands(particles_cs):
+    for words in (("-v", "inspect", particles_cs), ("inspect", particles_cs, "-v")):
+        done = run(*words)
+        assert done.returncode == 0
+        assert " s, at most " in done.stderr
+        assert "MB" in done.stderr
+        assert " s, at most " not in done.stdout
+
+
+def test_quiet_leaves_results_and_errors(particles_cs, tmp_path):
+    assert "uid" in run("-q", "inspect", particles_cs).stdout
+    made = run("stacks", "cs", "-q", particles_cs, "-o", tmp_path / "out")
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    refused = run("stacks", "cs", "-q", particles_cs, "-o", tmp_path / "out")
+    assert refused.returncode == 1
+    assert "--overwrite" in refused.stderr
+
+
+def test_only_debug_shows_a_traceback(tmp_path):
+    absent = tmp_path / "absent.cs"
+    assert "Traceback" not in run("inspect", absent).stderr
+    for words in (
+        ("--debug", "inspect", absent),
+        ("inspect", "--debug", absent),
+        ("inspect", "--debug", absent, absent),
+    ):
+        assert "Traceback" in run(*words).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("inpsect",), "inpsect"),
+        (("inspect",), "PATH"),
+        (("inspect", "x.cs", "--rows", "-1"), "--rows"),
+        (("inspect", "x.cs", "--check", "dinner"), "coords, stacks, stacks-job, poses, ctf, recovar"),
+        (("inspect", "x.cs", "--datadir", "."), "--paths"),
+        (("inspect", "x.cs", "--frobnicate"), "--frobnicate"),
+        (("coords", "a.cs"), "MICROGRAPHS_CTF.star"),
+        (("stacks", "cs", "a.cs"), "--output"),
+        (("stacks", "cs", "a.cs", "-o", "out", "-p", "p.npz", "--n-inplanes", "8"), "--n-inplanes"),
+        (("stacks", "cs", "a.cs", "-o", "out", "--folder-mrc", ".", "--datadir", "."), "--datadir"),
+        (("demo", "--seed", "-1"), "--seed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_request_that_cannot_be_meant_ends_with_2_and_what_is_right(words, told, tmp_path):
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert told in done.stderr
+    assert "→" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_words_the_help_is_shown_and_it_counts_as_usage():
+    done = run()
+    assert done.returncode == 2
+    assert "inspect" in done.stdout
+
+
+def _short_row(path):
+    return path.write_text("data_particles\n\nloop_\n_rlnDefocusU #1\n_rlnDefocusV #2\n1.0 2.0\n3.0\n\n")
+
+
+def _truncated(path):
+    save_cs(path, particle_columns(["a.mrc"] * 50, np.arange(50)))
+    os.truncate(path, path.stat().st_size - 1000)
+
+
+BAD_FILES = {
+    "truncated.cs": (_truncated, "50 rows"),
+    "cut_in_header.cs": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\xf6\x04{'descr': "), "header"),
+    "text.cs": (lambda path: path.write_text("uid,path\n1,a.mrc\n"), "uid"),
+    "star.cs": (lambda path: save_star(path, "particles", {"rlnDefocusU": [1.0]}), "star"),
+    "short_row.star": (_short_row, "line 7"),
+    "word.star": (lambda path: save_star(path, "particles", {"rlnDefocusU": [1.0, "much"]}), "rlnDefocusU"),
+    "empty.cs": (lambda path: path.touch(), "empty"),
+    "folder": (lambda path: path.mkdir(), "nothing known"),
+    "link.cs": (lambda path: path.symlink_to("nowhere.cs"), "can't be read"),
+    "circle.cs": (lambda path: path.symlink_to(path), "can't be read"),
+    "pipe.cs": (os.mkfifo, "not a regular file"),
+    "half.mrc": (lambda path: path.write_bytes(bytes(500)), "500 bytes"),
+    "archive.npz": (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "archive"),
+    "noise.pkl": (lambda path: path.write_bytes(b"\x80\x04 no pickle"), "pickle"),
+    f"{'n' * 300}.cs": (lambda path: None, "can't be read"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES, ids=lambda name: name[:20])
+def test_a_bad_file_gives_one_message_with_file_and_remedy(name, tmp_path):
+    make, told = BAD_FILES[name]
+    path = tmp_path / name
+    make(path)
+    done = run("inspect", path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("Error: ") == 1
+    assert "Traceback" not in done.stderr
+    assert "mistake in cryobridge" not in done.stderr
+    message, _, remedy = done.stderr.partition("→")
+    assert name in message
+    assert told in message
+    assert len(remedy.strip()) > 10
+
+
+def test_good_files_are_shown_beside_bad_ones(particles_cs, tmp_path):
+    absent, text = tmp_path / "absent.star", tmp_path / "text.cs"
+    text.write_text("no table")
+    done = run("inspect", absent, particles_cs, text, particles_cs)
+    assert done.returncode == 1
+    assert done.stdout.count("J1_particles.cs\n") == 2
+    assert done.stderr.count("Error: ") == 2
+    assert "absent.star" in done.stderr
+    assert "absent.star" not in done.stdout
+
+    as_json = run("inspect", "--json", absent, particles_cs, text)
+    assert as_json.returncode == 1
+    assert [item["path"] for item in json.loads(as_json.stdout)] == [str(particles_cs)]
+    assert as_json.stderr.count("Error: ") == 2
+
+
+def test_json_is_json_even_when_nothing_can_be_read(tmp_path):
+    done = run("inspect", "--json", tmp_path / "absent.cs")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == []
+
+
+def test_a_check_answers_with_the_exit_code(particles_cs):
+    assert run("inspect", "--check", "stacks", "--check", "ctf", particles_cs).returncode == 0
+    for words in (("--check", "poses"), ("--check", "stacks", "--check", "poses"), ("--check", "poses", "--json")):
+        done = run("inspect", *words, particles_cs)
+        assert done.returncode == 3
+        assert "not ready for poses: alignments3D/pose" in done.stderr
+    absent = particles_cs.with_name("absent.cs")
+    assert run("inspect", "--check", "poses", particles_cs, absent).returncode == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(particles_cs):
+    for words in (("inspect", particles_cs), ("inspect", "--json", particles_cs)):
+        child = subprocess.Popen(
+            [COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
+        child.stdout.close()
+        assert child.stderr.read() == b""
+        assert child.wait() == 0
+    shell = f"{COMMAND} inspect {particles_cs} {particles_cs} | head -1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, env=environment(), check=True)
+    assert done.stdout == f"{particles_cs}\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_results_that_cannot_be_written_are_an_error(words, particles_cs):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, "inspect", *words, str(particles_cs)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert done.stderr.count("Error: ") == 1
+
+
+def test_a_narrow_encoding_of_the_output_is_no_error(particles_cs):
+    done = run("inspect", particles_cs, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1.5 \\xc5" in done.stdout
+    assert json.loads(run("inspect", "--json", particles_cs, PYTHONIOENCODING="ascii").stdout)
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output_streams_are_no_error(redirection, particles_cs):
+    assert subprocess.run(f"{COMMAND} inspect {particles_cs} {redirection}", shell=True, check=False).returncode == 0
+
+
+def test_no_control_character_of_a_file_reaches_the_output(tmp_path):
+    evil = "\x1b[31mred\x07\n\x9b2Jx"
+    columns = particle_columns([f"J1/{evil}.mrc"] * 2, [0, 1]) | {f"odd/{evil}": np.zeros(2), f"{evil}/s": ["a", evil]}
+    path = save_cs(tmp_path / f"name{evil}.cs", columns)
+    os.rename(path, os.fsencode(path) + b"\xff.cs")
+    path = next(tmp_path.glob("*.cs"))
+    shown = run("inspect", "--rows", 2, "--paths", path)
+    broken = run("inspect", f"{path}x")
+    usage = run("coords", "a", "b", path)
+    as_json = run("inspect", "--json", "--rows", 2, path)
+    assert [shown.returncode, broken.returncode, usage.returncode, as_json.returncode] == [0, 1, 2, 0]
+    for text in (shown.stdout, shown.stderr, broken.stderr, usage.stderr, as_json.stdout):
+        assert all(char.isprintable() or char == "\n" for char in text)
+    assert "\\x1b[31mred\\x07\\n\\x9b2Jx\\udcff" in shown.stdout.splitlines()[0]
+    assert f"odd/{evil}" in {field["name"] for field in json.loads(as_json.stdout)[0]["fields"]}
+
+
+def test_markup_in_a_name_is_shown_as_it_is(tmp_path):
+    path = save_cs(tmp_path / "[red]a[/red].cs", particle_columns(["[bold]x[/bold].mrc"], [0]) | {"[i]/j": [1]})
+    shown = run("inspect", path).stdout
+    assert "[red]a[/red].cs" in shown
+    assert "[bold]x[/bold].mrc" in shown
+    assert "[i]" in shown
+
+
+def test_piped_output_is_not_cut_and_has_no_blanks_at_line_ends(tmp_path):
+    long = "J1/" + "long/" * 60 + "x.mrc"
+    path = save_cs(tmp_path / ("d" * 200) / "p.cs", particle_columns([long] * 2, [0, 1]) | {"f/" + "g" * 150: [0, 1]})
+    lines = run("inspect", path).stdout.splitlines()
+    assert str(path) in lines
+    assert any(line.endswith(f" {long}") for line in lines)
+    assert any("g" * 150 in line for line in lines)
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_an_interrupt_ends_with_130(tmp_path):
+    child = subprocess.Popen(
+        [COMMAND, "demo", str(tmp_path / "demo")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    while not (tmp_path / "demo" / "cryosparc").exists():
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert told == "interrupted\n"
+
+
+def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(particles_cs, tmp_path):
+    child = subprocess.Popen(
+        [
+            COMMAND,
+            "stacks",
+            "cs",
+            str(particles_cs),
+            "-o",
+            str(tmp_path / "out"),
+            "-b",
+            "1",
+            "--resolution-factor",
+            "40",
+        ],
+        env=environment(),
+        stderr=subprocess.PIPE,
+    )
+    while not list(tmp_path.glob("out/fft/*.pt")):
+        assert child.poll() is None
+        time.sleep(0.001)
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["status"] != "completed"
+    assert not list(tmp_path.glob("out/**/.*"))
+
+
+def test_demo_goes_from_a_simulated_project_to_picks_and_stacks(demo_run):
+    folder, done = demo_run
+    assert done.returncode == 0, done.stderr
+    for command in ("$ cryobridge inspect --paths", "$ cryobridge coords", "$ cryobridge stacks cs"):
+        assert command in done.stdout
+    assert "6 of 6 found, each long enough" in done.stdout
+    assert "300 picks on 6 micrographs" in done.stderr
+    assert (folder / "relion" / "picks" / "autopick.star").is_file()
+    assert (folder / "stacks" / "fft" / "particles_fourier_stack_000000.pt").is_file()
+
+
+def test_the_commands_that_demo_shows_work_when_typed(demo_run, tmp_path):
+    _, done = demo_run
+    commands = [
+        line.removeprefix("$ cryobridge ").split() for line in done.stdout.splitlines() if line.startswith("$ ")
+    ]
+    assert len(commands) == 3
+    for place, words in enumerate(commands):
+        if "-o" in words:
+            words[words.index("-o") + 1] = str(tmp_path / str(place))
+        assert run(*words).returncode == 0
+
+
+def test_picks_of_demo_lie_on_the_simulated_particles(demo_run):
+    from cryobridge.demo.truth import draw_truth
+
+    folder, _ = demo_run
+    truth = draw_truth(6, 50, 0)
+    picks = starfile.read(folder / "relion" / "picks" / "autopick.star")
+    assert len(picks) == 6
+    for name, pick_file in zip(picks["rlnMicrographName"], picks["rlnMicrographCoordinates"], strict=True):
+        assert (folder / "relion" / name).is_file()
+        micrograph = [place for place, stem in enumerate(truth.micrographs.name) if stem in name]
+        x, y = truth.particles.pick_px[truth.particles.micrograph == micrograph[0]].T
+        found = starfile.read(folder / "relion" / pick_file)[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy()
+        # RELION's micrographs are those of cryoSPARC upside down; they have 768 rows.
+        np.testing.assert_array_equal(found, np.column_stack([x, 768 - y]))
+
+
+def test_demo_replaces_a_project_only_when_asked(demo_run, tmp_path):
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("the only copy")
+    refused = run("demo", folder, "--overwrite")
+    assert refused.returncode == 1
+    assert (folder / "thesis.tex").read_text() == "the only copy"
+
+    project, _ = demo_run
+    before = (project / "cryosparc" / "J4" / "J4_003_particles.cs").read_bytes()
+    left_over = project / "stacks" / "left_over"
+    left_over.touch()
+    again = run("demo", project)
+    assert again.returncode == 1
+    assert str(project) in again.stderr
+    assert left_over.exists()
+    replaced = run("demo", project, "--overwrite", "--seed", 1)
+    assert replaced.returncode == 0
+    assert not left_over.exists()
+    assert (project / "cryosparc" / "J4" / "J4_003_particles.cs").read_bytes() != before
+
+
+def test_outputs_that_cannot_be_made_are_one_message(particles_cs, demo_project, tmp_path):
+    (tmp_path / "file").touch()
+    coords = ("coords", demo_project.passthrough_cs, demo_project.micrographs_star)
+    for words in (("stacks", "cs", particles_cs), coords):
+        for output in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("n" * 300)):
+            done = run(*words, "-o", output)
+            assert done.returncode == 1
+            assert done.stderr.count("Error: ") == 1
+            assert "-o" in done.stderr
+            assert "mistake in cryobridge" not in done.stderr
+
+
+def test_a_stack_file_with_spaces_in_its_name_is_inspected(tmp_path):
+    path = save_mrc(tmp_path / "my stack.mrcs", np.zeros((2, 8, 8)))
+    done = run("inspect", path)
+    assert done.returncode == 0
+    assert "2 images" in done.stdout

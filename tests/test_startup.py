@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from helpers import environment
+
+HEAVY = {"torch", "pandas", "matplotlib", "numpy", "pyarrow", "scipy", "mrcfile"}
+PROBE = f"""
+import atexit, sys
+heavy = {HEAVY!r}
+atexit.register(lambda: print("LOADED", *sorted(heavy & set(sys.modules)), file=sys.stderr))
+sys.argv[0] = "cryobridge"
+from cryobridge.cli.app import main
+main()
+"""
+
+
+def probe(*words, **changes):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *words],
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    loaded = done.stderr.partition("LOADED")[2].split()
+    return done.stdout, loaded
+
+
+def complete(line):
+    words = line.split(" ")
+    return probe(_CRYOBRIDGE_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
+
+
+def test_the_probe_sees_what_a_command_loads(tmp_path):
+    (tmp_path / "x.cs").write_bytes(b"")
+    _, loaded = probe("inspect", str(tmp_path / "x.cs"))
+    assert "numpy" in loaded
+
+
+@pytest.mark.parametrize(
+    "line", ["--help", "--version", "inspect --help", "coords --help", "stacks --help", "stacks cs --help", "demo -h"]
+)
+def test_help_loads_no_heavy_library(line):
+    shown, loaded = probe(*line.split())
+    assert "cryobridge" in shown
+    assert loaded == []
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("cryobridge ", {"inspect", "coords", "stacks", "demo"}),
+        ("cryobridge stacks ", {"cs"}),
+        ("cryobridge inspect --", {"--check", "--fields", "--rows", "--paths", "--json", "--no-stats", "--verbose"}),
+        ("cryobridge inspect --check ", {"coords", "stacks", "stacks-job", "poses", "ctf", "recovar"}),
+        ("cryobridge inspect --check st", {"stacks", "stacks-job"}),
+        ("cryobridge stacks cs --order ", {"row", "file"}),
+    ],
+)
+def test_completion_offers_names_and_loads_no_heavy_library(line, offered):
+    shown, loaded = complete(line)
+    assert offered <= set(shown.split())
+    assert loaded == []
+
+
+def test_completion_of_an_argument_leaves_it_to_the_shells_file_names():
+    shown, _ = complete("cryobridge inspect par")
+    assert shown.strip() == ""
+
+
+def test_help_shows_every_option_whole_in_80_columns():
+    shown, _ = probe("stacks", "cs", "--help", COLUMNS="80")
+    assert "…" not in shown
+    assert {"--resolution-factor", "--strip-prefix", "--no-phys", "--n-inplanes"} <= set(shown.split())
