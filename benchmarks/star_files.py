@@ -31,9 +31,10 @@ def particles(n_rows: int) -> StarBlock:
     """Make 25 columns as a refinement writes them."""
     rng = np.random.default_rng(0)
     stacks = [f"Extract/job012/Movies/20170629_{number:05d}_frameImage.mrcs" for number in range(n_rows // 200 + 1)]
+    movies = [stack.replace("Extract/job012", "MotionCorr/job002") for stack in stacks]
     columns: dict = {
         "rlnImageName": [f"{row % 200 + 1:06d}@{stacks[row // 200]}" for row in range(n_rows)],
-        "rlnMicrographName": [stacks[row // 200].replace("Extract/job012", "MotionCorr/job002") for row in range(n_rows)],
+        "rlnMicrographName": [movies[row // 200] for row in range(n_rows)],
     }
     columns |= {name: np.round(rng.uniform(-500, 20000, n_rows), 6) for name in FLOATS}
     columns |= {name: rng.integers(1, 50, n_rows) for name in INTEGERS}

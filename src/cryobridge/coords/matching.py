@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from cryobridge.errors import CryobridgeError, MissingDataError
 
@@ -40,7 +40,7 @@ class MicrographMatch:
 
 def bare_stem(name: str) -> str:
     """Return a micrograph's name without folder, extension and uid; dots become underscores, as in RELION."""
-    return _UID_PREFIX.sub("", PurePath(name.removeprefix(">")).stem).replace(".", "_")
+    return _UID_PREFIX.sub("", posixpath.splitext(posixpath.basename(name))[0]).replace(".", "_")
 
 
 def normalised_stem(name: str) -> str:

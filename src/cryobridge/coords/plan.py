@@ -152,7 +152,7 @@ def plan_coords(
     _refuse_shared_files([name for name in micrographs if name is not None])
 
     is_known = np.array([name is not None for name in micrographs], dtype=bool)
-    is_matched = np.take(is_known, picks.micrograph.codes)
+    is_matched: NDArray[np.bool_] = is_known.take(picks.micrograph.codes)
     is_inside = _inside(picks, drop_outside=options.drop_outside)
     left_out = {
         "micrograph not in the STAR file": int((~is_matched).sum()),
@@ -195,7 +195,9 @@ def micrograph_names(path: Path) -> tuple[str, ...]:
 
 
 def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = ((picks.fraction_xy >= 0) & (picks.fraction_xy <= 1)).all(axis=1)
+    x_y = picks.fraction_xy
+    inside = np.logical_and(x_y >= 0, x_y <= 1)
+    inside = np.logical_and(inside[:, 0], inside[:, 1])
     outside = np.flatnonzero(~inside)
     if len(outside) and not drop_outside:
         x, y = picks.fraction_xy[outside[0]]

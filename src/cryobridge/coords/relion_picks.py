@@ -15,6 +15,8 @@ AUTOPICK_STAR = "autopick.star"
 PICK_FILES = "*_autopick.star"
 _WIDTH = 12
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 0.001, 100000
+# Below, the exponent would take a thirteenth character.
+_SMALLEST = 1e-99
 
 
 def pick_file_name(micrograph: str) -> str:
@@ -25,6 +27,8 @@ def pick_file_name(micrograph: str) -> str:
 def relion_number(value: float) -> str:
     """Return a number as RELION prints it: 12 wide, six digits (five when negative), or with an exponent."""
     magnitude = abs(value)
+    if magnitude < _SMALLEST:
+        value = magnitude = 0.0
     if 0 < magnitude < _SMALLEST_PLAIN or magnitude > _LARGEST_PLAIN:
         return f"{value:12.5e}" if value < 0 else f"{value:12.6e}"
     return f"{value:12.5f}" if value < 0 else f"{value:12.6f}"
@@ -49,14 +53,36 @@ def format_rows(columns: Mapping[str, Array]) -> NDArray[np.bytes_]:
 
 
 def _format_column(values: Array) -> NDArray[np.bytes_]:
-    """Format the distinct values; coordinates, classes and angles repeat."""
-    distinct, inverse = np.unique(values, return_inverse=True)
-    if distinct.dtype.kind in "iu":
-        texts = [f"{value:12d}" for value in distinct.tolist()]
-    else:
-        texts = [relion_number(value) for value in distinct.tolist()]
-    formatted: NDArray[np.bytes_] = np.array(texts, dtype=f"S{_WIDTH}")[inverse]
+    """Format numbers as `relion_number` does: plain ones digit by digit for all rows at once, the rest one by one."""
+    if values.dtype.kind in "iu":
+        distinct, inverse = np.unique(values, return_inverse=True)
+        texts: NDArray[np.bytes_] = np.array([f"{value:12d}" for value in distinct.tolist()], dtype=f"S{_WIDTH}")
+        return texts[inverse]
+    values = values.astype(np.float64)
+    millionths = values * 1e6
+    # Where the sixth digit is a near tie, the product's own rounding could decide; printf looks at all digits.
+    is_tie = np.abs(millionths - np.floor(millionths) - 0.5) < 1e-4
+    is_plain = ((values == 0) | ((values >= _SMALLEST_PLAIN) & (values < _LARGEST_PLAIN - 1))) & ~is_tie
+    cells = np.full((len(values), _WIDTH), ord(" "), np.uint8)
+    cells[is_plain] = _plain_digits(np.rint(millionths[is_plain]).astype(np.int64))
+    formatted: NDArray[np.bytes_] = cells.view(f"S{_WIDTH}").reshape(len(values))
+    for row in np.flatnonzero(~is_plain):
+        formatted[row] = relion_number(float(values[row])).encode()
     return formatted
+
+
+def _plain_digits(millionths: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return numbers from 0 to 99,999 with six digits after the point, 12 characters each."""
+    cells = np.full((len(millionths), _WIDTH), ord(" "), np.uint8)
+    cells[:, -7] = ord(".")
+    rest = millionths
+    for place in (-1, -2, -3, -4, -5, -6, -8, -9, -10, -11, -12):
+        higher = rest // 10
+        digit = (rest - 10 * higher + ord("0")).astype(np.uint8)
+        # Before the point nothing but spaces stands left of the first digit.
+        cells[:, place] = digit if place >= -8 else np.where(rest > 0, digit, ord(" "))
+        rest = higher
+    return cells
 
 
 def pick_file_head(labels: Mapping[str, Array]) -> bytes:
