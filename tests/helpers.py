@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import mrcfile
@@ -57,7 +58,9 @@ def without_escapes(text):
 
 def save_cs(path, columns):
     arrays = {name: np.asarray(values) for name, values in columns.items()}
-    arrays = {name: array.astype("S") if array.dtype.kind == "U" else array for name, array in arrays.items()}
+    arrays = {
+        name: np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array for name, array in arrays.items()
+    }
     table = np.empty(len(next(iter(arrays.values()))), [(n, a.dtype, a.shape[1:]) for n, a in arrays.items()])
     for name, array in arrays.items():
         table[name] = array
@@ -77,10 +80,12 @@ def save_star(path, block, columns):
 
 def save_mrc(path, images, pixel_size_A=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mrcfile.new(path, np.asarray(images, "f4"), overwrite=True) as mrc:
-        mrc.set_image_stack()
-        if pixel_size_A:
-            mrc.voxel_size = pixel_size_A
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NaN and infinity are wanted here
+        with mrcfile.new(path, np.asarray(images, "f4"), overwrite=True) as mrc:
+            mrc.set_image_stack()
+            if pixel_size_A:
+                mrc.voxel_size = pixel_size_A
     return path
 
 
@@ -106,3 +111,13 @@ def particle_columns(paths, index, **changes):
         "ctf/phase_shift_rad": np.zeros(n, "f4"),
         **{name.replace("__", "/"): values for name, values in changes.items()},
     }
+
+
+def start(*words):
+    return subprocess.Popen(
+        [COMMAND, *map(str, words)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -11,24 +11,29 @@ import numpy as np
 import pytest
 import starfile
 
-from helpers import COMMAND, environment, particle_columns, run, save_cs, save_mrc, save_star
+from cryobridge.demo import simulate_project
+from cryobridge.demo.truth import draw_truth
+from helpers import COMMAND, environment, particle_columns, run, save_cs, save_mrc, save_star, start
 
 EVERY_COMMAND = [(), ("inspect",), ("coords",), ("stacks",), ("stacks", "cs"), ("demo",)]
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory):
+    # Over an older, smaller project: what is refused, and what --overwrite replaces.
     folder = tmp_path_factory.mktemp("demo") / "project"
-    return folder, run("demo", folder)
+    simulate_project(folder, n_micrographs=1, particles_per_micrograph=1)
+    (folder / "left_over").touch()
+    refused = run("demo", folder)
+    assert (folder / "left_over").exists()
+    return folder, refused, run("demo", folder, "--overwrite")
 
 
 @pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
 def test_help_and_version_work_on_every_command(words):
-    for flag in ("-h", "--help"):
-        shown = run(*words, flag)
-        assert shown.returncode == 0
-        assert shown.stderr == ""
-        assert {"-q", "-v", "--debug", "--version"} <= set(shown.stdout.split())
+    shown = run(*words, "-h")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert {"-q", "-v", "--debug", "--version"} <= set(shown.stdout.split())
     version = run(*words, "--version")
     assert (version.returncode, version.stderr) == (0, "")
     assert version.stdout.startswith("cryobridge ")
@@ -47,20 +52,14 @@ def test_quiet_leaves_results_and_errors(particles_cs, tmp_path):
     assert "uid" in run("-q", "inspect", particles_cs).stdout
     made = run("stacks", "cs", "-q", particles_cs, "-o", tmp_path / "out")
     assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
-    refused = run("stacks", "cs", "-q", particles_cs, "-o", tmp_path / "out")
-    assert refused.returncode == 1
-    assert "--overwrite" in refused.stderr
+    assert "absent.cs" in run("inspect", "-q", tmp_path / "absent.cs").stderr
 
 
 def test_only_debug_shows_a_traceback(tmp_path):
     absent = tmp_path / "absent.cs"
     assert "Traceback" not in run("inspect", absent).stderr
-    for words in (
-        ("--debug", "inspect", absent),
-        ("inspect", "--debug", absent),
-        ("inspect", "--debug", absent, absent),
-    ):
-        assert "Traceback" in run(*words).stderr
+    for words in (("--debug", "inspect"), ("inspect", "--debug"), ("inspect", "--debug", absent)):
+        assert "Traceback" in run(*words, absent).stderr
 
 
 @pytest.mark.parametrize(
@@ -125,19 +124,12 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES, ids=lambda name: name[:20])
-def test_a_bad_file_gives_one_message_with_file_and_remedy(name, tmp_path):
-    make, told = BAD_FILES[name]
-    path = tmp_path / name
-    make(path)
-    done = run("inspect", path)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.count("Error: ") == 1
-    assert "Traceback" not in done.stderr
-    assert "mistake in cryobridge" not in done.stderr
-    message, _, remedy = done.stderr.partition("→")
-    assert name in message
+def test_a_bad_file_gives_one_message_with_file_and_remedy(name, messages_of_bad_files):
+    message, _, remedy = messages_of_bad_files[name].partition("→")
+    _, told = BAD_FILES[name]
+    assert f"{name}: " in message
     assert told in message
+    assert "mistake in cryobridge" not in remedy
     assert len(remedy.strip()) > 10
 
 
@@ -175,12 +167,13 @@ def test_a_check_answers_with_the_exit_code(particles_cs):
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(particles_cs):
     for words in (("inspect", particles_cs), ("inspect", "--json", particles_cs)):
-        child = subprocess.Popen(
-            [COMMAND, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [COMMAND, *words], stdout=writer, stderr=subprocess.PIPE, env=environment(), check=False, timeout=60
         )
-        child.stdout.close()
-        assert child.stderr.read() == b""
-        assert child.wait() == 0
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, b"")
     shell = f"{COMMAND} inspect {particles_cs} {particles_cs} | head -1"
     done = subprocess.run(shell, shell=True, capture_output=True, text=True, env=environment(), check=True)
     assert done.stdout == f"{particles_cs}\n"
@@ -219,9 +212,7 @@ def test_closed_output_streams_are_no_error(redirection, particles_cs):
 def test_no_control_character_of_a_file_reaches_the_output(tmp_path):
     evil = "\x1b[31mred\x07\n\x9b2Jx"
     columns = particle_columns([f"J1/{evil}.mrc"] * 2, [0, 1]) | {f"odd/{evil}": np.zeros(2), f"{evil}/s": ["a", evil]}
-    path = save_cs(tmp_path / f"name{evil}.cs", columns)
-    os.rename(path, os.fsencode(path) + b"\xff.cs")
-    path = next(tmp_path.glob("*.cs"))
+    path = save_cs(tmp_path / f"name{evil}\udcff.cs", columns)
     shown = run("inspect", "--rows", 2, "--paths", path)
     broken = run("inspect", f"{path}x")
     usage = run("coords", "a", "b", path)
@@ -229,7 +220,7 @@ def test_no_control_character_of_a_file_reaches_the_output(tmp_path):
     assert [shown.returncode, broken.returncode, usage.returncode, as_json.returncode] == [0, 1, 2, 0]
     for text in (shown.stdout, shown.stderr, broken.stderr, usage.stderr, as_json.stdout):
         assert all(char.isprintable() or char == "\n" for char in text)
-    assert "\\x1b[31mred\\x07\\n\\x9b2Jx\\udcff" in shown.stdout.splitlines()[0]
+    assert "\\x1b[31mred\\x07\\n\\x9b2Jx\\udcff.cs" in shown.stdout.splitlines()[0]
     assert f"odd/{evil}" in {field["name"] for field in json.loads(as_json.stdout)[0]["fields"]}
 
 
@@ -252,50 +243,26 @@ def test_piped_output_is_not_cut_and_has_no_blanks_at_line_ends(tmp_path):
 
 
 def test_an_interrupt_ends_with_130(tmp_path):
-    child = subprocess.Popen(
-        [COMMAND, "demo", str(tmp_path / "demo")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    while not (tmp_path / "demo" / "cryosparc").exists():
-        time.sleep(0.01)
-    child.send_signal(signal.SIGINT)
-    _, told = child.communicate(timeout=30)
+    with start("demo", tmp_path / "demo") as child:
+        wait_until((tmp_path / "demo" / "cryosparc").exists, child)
+        child.send_signal(signal.SIGINT)
+        _, told = child.communicate(timeout=30)
     assert child.returncode == 130
     assert told == "interrupted\n"
 
 
 def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(particles_cs, tmp_path):
-    child = subprocess.Popen(
-        [
-            COMMAND,
-            "stacks",
-            "cs",
-            str(particles_cs),
-            "-o",
-            str(tmp_path / "out"),
-            "-b",
-            "1",
-            "--resolution-factor",
-            "40",
-        ],
-        env=environment(),
-        stderr=subprocess.PIPE,
-    )
-    while not list(tmp_path.glob("out/fft/*.pt")):
-        assert child.poll() is None
-        time.sleep(0.001)
-    child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
+    with start("stacks", "cs", particles_cs, "-o", tmp_path / "out", "-b", 1, "--resolution-factor", 40) as child:
+        wait_until(lambda: list(tmp_path.glob("out/fft/*.pt")), child)
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
     assert child.returncode == 130
     assert json.loads((tmp_path / "out" / "job.json").read_text())["status"] != "completed"
     assert not list(tmp_path.glob("out/**/.*"))
 
 
 def test_demo_goes_from_a_simulated_project_to_picks_and_stacks(demo_run):
-    folder, done = demo_run
+    folder, _, done = demo_run
     assert done.returncode == 0, done.stderr
     for command in ("$ cryobridge inspect --paths", "$ cryobridge coords", "$ cryobridge stacks cs"):
         assert command in done.stdout
@@ -306,10 +273,8 @@ def test_demo_goes_from_a_simulated_project_to_picks_and_stacks(demo_run):
 
 
 def test_the_commands_that_demo_shows_work_when_typed(demo_run, tmp_path):
-    _, done = demo_run
-    commands = [
-        line.removeprefix("$ cryobridge ").split() for line in done.stdout.splitlines() if line.startswith("$ ")
-    ]
+    _, _, done = demo_run
+    commands = [line.split()[2:] for line in done.stdout.splitlines() if line.startswith("$ cryobridge ")]
     assert len(commands) == 3
     for place, words in enumerate(commands):
         if "-o" in words:
@@ -318,9 +283,7 @@ def test_the_commands_that_demo_shows_work_when_typed(demo_run, tmp_path):
 
 
 def test_picks_of_demo_lie_on_the_simulated_particles(demo_run):
-    from cryobridge.demo.truth import draw_truth
-
-    folder, _ = demo_run
+    folder, _, _ = demo_run
     truth = draw_truth(6, 50, 0)
     picks = starfile.read(folder / "relion" / "picks" / "autopick.star")
     assert len(picks) == 6
@@ -333,42 +296,61 @@ def test_picks_of_demo_lie_on_the_simulated_particles(demo_run):
         np.testing.assert_array_equal(found, np.column_stack([x, 768 - y]))
 
 
-def test_demo_replaces_a_project_only_when_asked(demo_run, tmp_path):
-    folder = tmp_path / "demo"
-    folder.mkdir()
-    (folder / "thesis.tex").write_text("the only copy")
-    refused = run("demo", folder, "--overwrite")
-    assert refused.returncode == 1
-    assert (folder / "thesis.tex").read_text() == "the only copy"
-
-    project, _ = demo_run
-    before = (project / "cryosparc" / "J4" / "J4_003_particles.cs").read_bytes()
-    left_over = project / "stacks" / "left_over"
-    left_over.touch()
-    again = run("demo", project)
-    assert again.returncode == 1
-    assert str(project) in again.stderr
-    assert left_over.exists()
-    replaced = run("demo", project, "--overwrite", "--seed", 1)
-    assert replaced.returncode == 0
-    assert not left_over.exists()
-    assert (project / "cryosparc" / "J4" / "J4_003_particles.cs").read_bytes() != before
-
-
-def test_outputs_that_cannot_be_made_are_one_message(particles_cs, demo_project, tmp_path):
-    (tmp_path / "file").touch()
-    coords = ("coords", demo_project.passthrough_cs, demo_project.micrographs_star)
-    for words in (("stacks", "cs", particles_cs), coords):
-        for output in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("n" * 300)):
-            done = run(*words, "-o", output)
-            assert done.returncode == 1
-            assert done.stderr.count("Error: ") == 1
-            assert "-o" in done.stderr
-            assert "mistake in cryobridge" not in done.stderr
-
-
 def test_a_stack_file_with_spaces_in_its_name_is_inspected(tmp_path):
     path = save_mrc(tmp_path / "my stack.mrcs", np.zeros((2, 8, 8)))
     done = run("inspect", path)
     assert done.returncode == 0
     assert "2 images" in done.stdout
+
+
+def wait_until(condition, child):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "n" * 300], ids=lambda name: name[:20])
+def test_an_output_folder_that_cannot_be_made_is_one_message(name, demo_project, tmp_path):
+    (tmp_path / "file").touch()
+    done = run("coords", "-q", demo_project.passthrough_cs, demo_project.micrographs_star, "-o", tmp_path / name)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("Error: ") == 1
+    assert "-o" in done.stderr
+    assert "mistake in cryobridge" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def messages_of_bad_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    for name, (make, _) in BAD_FILES.items():
+        make(folder / name)
+    done = run("inspect", *(folder / name for name in BAD_FILES))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    messages = done.stderr.split("Error: ")[1:]
+    assert len(messages) == len(BAD_FILES)
+    return dict(zip(BAD_FILES, messages, strict=True))
+
+
+def test_one_bad_file_ends_with_1(tmp_path):
+    path = tmp_path / "text.cs"
+    path.write_text("no table")
+    done = run("inspect", path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("Error: ") == 1
+
+
+def test_demo_replaces_a_project_only_when_asked_and_nothing_else_ever(demo_run, tmp_path):
+    folder, refused, done = demo_run
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert str(folder) in refused.stderr
+    assert done.returncode == 0
+    assert not (folder / "left_over").exists()
+
+    (tmp_path / "thesis.tex").write_text("the only copy")
+    refused = run("demo", tmp_path, "--overwrite")
+    assert refused.returncode == 1
+    assert (tmp_path / "thesis.tex").read_text() == "the only copy"

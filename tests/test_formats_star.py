@@ -275,7 +275,7 @@ def test_comments_stand_anywhere(save):
 
 
 def test_spacing_is_free(save):
-    text = "data_particles\n\nloop_ \n_rlnDefocusU #1 \n  _rlnVoltage\t#2\t\n\n \t \n1\t 2\n \t3   4  \t\n5 6"
+    text = "data_particles\n\nloop_ \n_rlnDefocusU #1 \n  _rlnVoltage\t#2\t\n\n \t \n1\t 2\n \t3   4  \t\n5 6 "
     star = open_star(save(text))
     assert as_lists(star["particles"]) == {"rlnDefocusU": [1, 3, 5], "rlnVoltage": [2, 4, 6]}
     assert star.notes == ()
@@ -337,6 +337,16 @@ def test_rows_may_start_with_words_of_the_grammar(save):
     star = open_star(save(loop(["rlnMicrographName", "rlnVoltage"], *rows) + PARTICLES.replace("particles", "b")))
     assert star.names == ("particles", "b")
     assert as_lists(star["particles"])["rlnMicrographName"] == [row.split()[0] for row in rows]
+    assert star.notes == ()
+
+
+@pytest.mark.parametrize("chunk_bytes", range(1, 30))
+def test_rows_with_words_of_the_grammar_are_cut_anywhere(save, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(star_text, "CHUNK_BYTES", chunk_bytes)
+    rows = ["data_1.mrc 1", "loop_ 4", "data_ 3", "x 4", " \t "]
+    star = open_star(save(loop(["rlnMicrographName", "rlnVoltage"], *rows) + "data_b\n_c 1"))
+    assert star.names == ("particles", "b")
+    assert as_lists(star["particles"])["rlnMicrographName"] == ["data_1.mrc", "loop_", "data_", "x"]
     assert star.notes == ()
 
 
@@ -747,8 +757,9 @@ def test_what_starfile_writes_is_read(tmp_path_factory, names, numbers):
     path = tmp_path_factory.getbasetemp() / "of_starfile.star"
     frame = pd.DataFrame(
         {
-            "rlnMicrographName": names,
+            # Not a name first, since a name may start like a label.
             "rlnDefocusU": numbers[: len(names)],
+            "rlnMicrographName": names,
             "rlnOpticsGroup": range(len(names)),
             "made_up": names,
         }

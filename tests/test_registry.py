@@ -76,7 +76,7 @@ CONTENTS = {
     "npz": (npz(), registry.NPZ),
     "pt": (archive("tensor/data.pkl", "tensor/version", "tensor/data/0"), registry.PT),
 }
-NAMES = [f"file{suffix}" for suffix in ("", *".txt .dat .pkl .star .npy .npz .pt .csg .gz".split())]
+NAMES = ["file", *(f"file.{suffix}" for suffix in ("txt", "dat", "pkl", "star", "npy", "npz", "pt", "csg", "gz"))]
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def coords(
     preview: Annotated[
         int, typer.Option(metavar="N", min=0, help="Draw N micrographs with the picks.", show_default=False)
     ] = 0,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to questions.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Take inferred columns without asking.")] = False,
     overwrite: OverwriteOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = False,
     as_json: JsonOption = False,
@@ -107,6 +107,8 @@ def coords(
     if check_orientation or strict_orientation:
         agrees = _check(plan, micrographs_star, check_micrographs, report, quiet=as_json)
     is_refused = strict_orientation and not agrees
+    if preview:
+        _find_micrographs(plan, micrographs_star, preview)
     if not dry_run and not is_refused:
         replace = overwrite or _may_replace(plan)
         with progress() as reporter:
@@ -131,9 +133,12 @@ def _inputs(picks: Path | None, micrographs: Path | None) -> tuple[Path, Path]:
 def _two_names(text: str | None) -> tuple[str, str] | None:
     if text is None:
         return None
-    names = text.split(",")
-    if len(names) != 2:
-        raise UsageError(f"--xy-fields {text}: two names are needed, with a comma between them")
+    names = [name.strip() for name in text.split(",")]
+    if len(set(names)) != 2 or len(names) != 2:
+        raise UsageError(
+            f"--xy-fields {text}: two names are needed, with a comma between them",
+            hint="--xy-fields location/center_x_frac,location/center_y_frac",
+        )
     return names[0], names[1]
 
 
@@ -201,6 +206,13 @@ def _orientation_json(check: OrientationCheck, agrees: bool) -> dict[str, Any]:
             for score in check.scores
         ],
     }
+
+
+def _find_micrographs(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int) -> None:
+    """See to it that what shall be drawn is there, before anything is written."""
+    from cryobridge.coords.preview import preview_sources
+
+    preview_sources(plan, micrographs_star, n_micrographs)
 
 
 def _preview(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int) -> list[str]:

@@ -16,7 +16,9 @@ DEFAULT_FIGURE_OF_MERIT = 0.08
 _SUBPIXEL_DIGITS = 3
 
 
-def pick_columns(picks: Picks, coordinate_px: Floats, convention: Convention, *, picks_only: bool) -> dict[str, Array]:
+def pick_columns(
+    picks: Picks, coordinate_px: Floats, kept: NDArray[np.bool_], convention: Convention, *, picks_only: bool
+) -> dict[str, Array]:
     """Return RELION's columns for picks.
 
     Parameters
@@ -25,6 +27,8 @@ def pick_columns(picks: Picks, coordinate_px: Floats, convention: Convention, *,
         The picks.
     coordinate_px
         (n, 2) x, y in pixels of RELION's micrograph.
+    kept
+        (n,) whether a pick is written: tubes are made of those that are.
     convention
         The placement: angles turn with the micrograph.
     picks_only
@@ -46,7 +50,7 @@ def pick_columns(picks: Picks, coordinate_px: Floats, convention: Convention, *,
         "rlnAnglePsi": psi_deg,
     }
     if not picks_only and picks.filament_uid is not None:
-        columns |= _helical(picks, picks.filament_uid, coordinate_px)
+        columns |= _helical(picks, picks.filament_uid, coordinate_px, np.flatnonzero(kept))
     return columns
 
 
@@ -61,16 +65,19 @@ def _psi_deg(psi_rad: Floats, convention: Convention) -> Floats:
     return np.degrees(-convention.direction_rad(-psi_rad))
 
 
-def _helical(picks: Picks, filament_uid: NDArray[np.uint64], coordinate_px: Floats) -> dict[str, Array]:
-    """Return RELION's helical columns.
+def _helical(
+    picks: Picks, filament_uid: NDArray[np.uint64], coordinate_px: Floats, kept_rows: NDArray[np.int64]
+) -> dict[str, Array]:
+    """Return RELION's helical columns; rows that are not kept hold zeros.
 
     Tubes are numbered from 1 on each micrograph. The in-plane prior comes from the segments' own coordinates, so
     that it holds in whichever frame those are: minus the direction of the tube, as RELION's picker writes it.
     """
-    order, tube, starts = _tubes(picks.micrograph.codes, filament_uid)
+    order, number, starts = _tubes(picks.micrograph.codes[kept_rows], filament_uid[kept_rows])
     n = len(picks)
-    track_A, psi_deg = np.zeros(n), np.zeros(n)
-    for rows in np.split(order, starts[1:]):
+    tube, track_A, psi_deg = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
+    tube[kept_rows] = number
+    for rows in np.split(kept_rows[order], starts[1:]):
         if picks.position_A is not None:
             along = picks.position_A[rows]
             track_A[rows] = along - along.min()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cryobridge.coords.columns import pick_columns
-from cryobridge.coords.plan import CoordsPlan
+from cryobridge.coords.plan import CoordsPlan, absolute
 from cryobridge.coords.relion_picks import PICK_FILES, pick_file_name, rows_by_micrograph, write_pick_files
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.star import StarBlock, write_star
@@ -40,7 +40,7 @@ def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]
     groups = [rows[plan.kept[rows]] for rows, name in zip(groups, plan.micrographs, strict=True) if name is not None]
     written = [(name, rows) for name, rows in zip(names, groups, strict=True) if len(rows)]
     options = plan.options
-    columns = pick_columns(plan.picks, plan.coordinate_px, options.convention, picks_only=options.picks_only)
+    columns = pick_columns(plan.picks, plan.coordinate_px, plan.kept, options.convention, picks_only=options.picks_only)
     temporary = plan.folder / f".{plan.raw_data.name}.{os.getpid()}-{secrets.token_hex(4)}"
     try:
         temporary.mkdir()
@@ -61,22 +61,26 @@ def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]
 
 
 def _replace_folder(final: Path, new: Path) -> None:
-    """Put a folder of pick files in the place of another; what else lies in the old one is kept."""
-    if not final.exists():
+    """Put a folder of pick files in the place of another; what else lies in the old one moves over."""
+    if not os.path.lexists(final):
         new.rename(final)
         return
-    for path in final.iterdir():
-        if not path.match(PICK_FILES):
-            path.rename(new / path.name)
+    others = [path.name for path in final.iterdir() if not path.match(PICK_FILES)]
     old = new.with_name(new.name + "-old")
     final.rename(old)
     new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+    # Until all of them have moved the old folder stays, so that a failure loses nothing.
+    for name in others:
+        (old / name).rename(final / name)
+    if old.is_symlink():
+        old.unlink()
+    else:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_list(plan: CoordsPlan, names: list[str]) -> None:
     """Write the list that RELION's Extract takes: micrograph, exactly as in the micrographs STAR, and pick file."""
-    folder = plan.raw_data.absolute() if plan.project else plan.raw_data
+    folder = absolute(plan.raw_data) if plan.project else plan.raw_data
     if plan.project and folder.is_relative_to(plan.project):
         folder = folder.relative_to(plan.project)
     columns = {

@@ -6,6 +6,7 @@ the names. A guess is never made in silence: what was looked at, and why a colum
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cryobridge.formats.table import Array, Column, Table
 
 NAMES = (
@@ -32,6 +35,9 @@ _SAMPLED_ROWS = 100_000
 # Fractions spread over the micrograph and hardly repeat; a pixel size or a distance has a few values.
 _LEAST_SPREAD = 0.2
 _LEAST_DISTINCT = 0.02
+# Picks of a small file may lie close together: a column with this share of the distinct values of those that are
+# taken is no pixel size either.
+_RIVAL_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -105,13 +111,20 @@ def locate_coordinates(
     MissingDataError
         If the table has no coordinates, by name or by content.
     CryobridgeError
-        If the content fits more than one reading; the candidates are listed.
+        If the content fits none or more than one reading; the candidates are listed.
     """
-    if all(name in table for name in NAMES):
-        return CoordinateFields(*NAMES, found_by="name")
     if xy_fields is not None:
         return _as_told(table, xy_fields)
-    readings = [reading for place in _shapes(table) if (reading := _reading(table, place, nudge=nudge)) is not None]
+    if all(name in table for name in NAMES):
+        return CoordinateFields(*NAMES, found_by="name")
+    places = [place for place in _shapes(table) if _floats_after(table, place)]
+    if not nudge:
+        readings = [reading for place in places if (reading := _usual_place(table, place)) is not None]
+    else:
+        judged = {place: _judged(table, place) for place in places}
+        readings = [reading for place in places if (reading := _inferred(table, place, judged[place])) is not None]
+        if not readings and places:
+            raise _ambiguous(table, "no two columns that stand together", itertools.chain(*judged.values()))
     if len(readings) > 1:
         options = "; ".join(f"{r.x} and {r.y} after {r.shape}" for r in readings)
         raise CryobridgeError(
@@ -129,15 +142,22 @@ def locate_coordinates(
 
 
 def _as_told(table: Table, xy_fields: tuple[str, str]) -> CoordinateFields:
-    shapes = _shapes(table)
     absent = [name for name in xy_fields if name not in table]
-    if absent or len(shapes) != 1:
+    if absent:
         raise MissingDataError(
-            f"no column {absent[0]}" if absent else f"{len(shapes)} columns look like a micrograph's shape",
-            path=table.path,
-            hint=f"Its columns are {', '.join(table.names[:12])} …",
+            f"no column {absent[0]}", path=table.path, hint=f"Its columns are {', '.join(table.names[:12])} …"
         )
-    path, shape = table.columns[shapes[0] - 1].name, table.columns[shapes[0]].name
+    if NAMES[0] in table and NAMES[1] in table:
+        return CoordinateFields(*NAMES[:2], *xy_fields, found_by="name")
+    # The nearest before them: a particle file may have the shape of its images too.
+    before = [place for place in _shapes(table) if place < table.names.index(xy_fields[0])]
+    if not before:
+        raise MissingDataError(
+            f"no path and shape of a micrograph stand before {xy_fields[0]}",
+            path=table.path,
+            hint=f"{NAMES[0]} and {NAMES[1]} are needed too.",
+        )
+    path, shape = table.columns[before[-1] - 1].name, table.columns[before[-1]].name
     return CoordinateFields(path, shape, *xy_fields, found_by="name")
 
 
@@ -149,6 +169,7 @@ def _shapes(table: Table) -> list[int]:
         for place in range(1, len(columns))
         if columns[place].shape == (2,)
         and columns[place].dtype[0] in "iu"
+        and not columns[place].name.endswith("blob/shape")
         and columns[place - 1].is_text
         and _looks_like_paths(table, columns[place - 1])
         and bool((_sample(table, columns[place]) > _SMALLEST_MICROGRAPH_PX).all())
@@ -160,31 +181,64 @@ def _looks_like_paths(table: Table, column: Column) -> bool:
     return isinstance(labels, Labels) and len(labels) > 0 and "." in labels[0].rsplit("/", 1)[-1]
 
 
-def _reading(table: Table, place: int, *, nudge: bool) -> CoordinateFields | None:
-    """Read the columns after a shape; None where no two fractions follow."""
-    path, shape = table.columns[place - 1].name, table.columns[place].name
-    following = [
-        (position, column)
-        for position, column in enumerate(table.columns[place + 1 : place + 1 + _REACH], place + 1)
-        if column.shape == () and column.dtype.startswith("f")
-    ]
-    if not nudge:
-        if len(following) < 2:
-            return None
-        (_, x), (_, y) = following[:2]
-        return CoordinateFields(path, shape, x.name, y.name, found_by="place")
-    candidates = [_judge(table, position, column) for position, column in following]
+def _floats_after(table: Table, place: int) -> list[tuple[int, Column]]:
+    """Return the floats that follow a shape, with their places; what follows another text is of something else."""
+    following = itertools.takewhile(
+        lambda item: not item[1].is_text, enumerate(table.columns[place + 1 : place + 1 + _REACH], place + 1)
+    )
+    return [(position, column) for position, column in following if column.shape == () and column.dtype[0] == "f"]
+
+
+def _usual_place(table: Table, place: int) -> CoordinateFields | None:
+    following = _floats_after(table, place)
+    if len(following) < 2:
+        return None
+    (_, x), (_, y) = following[:2]
+    return CoordinateFields(table.columns[place - 1].name, table.columns[place].name, x.name, y.name, found_by="place")
+
+
+def _judged(table: Table, place: int) -> tuple[Candidate, ...]:
+    return tuple(_judge(table, position, column) for position, column in _floats_after(table, place))
+
+
+def _inferred(table: Table, place: int, candidates: tuple[Candidate, ...]) -> CoordinateFields | None:
+    """Read the columns after a shape by their content; None where no two look like fractions.
+
+    Raises
+    ------
+    CryobridgeError
+        If others than two neighbours look like fractions too.
+    """
     taken = [candidate for candidate in candidates if candidate.is_taken]
     if len(taken) < 2:
         return None
-    if len(taken) > 2 or taken[1].position != taken[0].position + 1:
-        names = ", ".join(f"{c.name} ({c.minimum:.4g} to {c.maximum:.4g}, {c.distinct} values)" for c in taken)
-        raise CryobridgeError(
-            f"more than two columns after {shape} look like fractions: {names}",
-            path=table.path,
-            hint="Name the two with --xy-fields X,Y; --no-nudge takes the two right after the shape.",
-        )
-    return CoordinateFields(path, shape, taken[0].name, taken[1].name, "content", tuple(candidates))
+    path, shape = table.columns[place - 1].name, table.columns[place].name
+    if len(taken) > 2:
+        raise _ambiguous(table, f"not two but {len(taken)} columns", candidates)
+    x, y = taken
+    # One that varies little and stands before or between them may be the true x or y, and the last of the two a score.
+    rivals = [
+        candidate
+        for candidate in candidates
+        if candidate.position < y.position
+        and not candidate.is_taken
+        and 0 <= candidate.minimum <= candidate.maximum <= 1
+        and candidate.distinct > max(1.0, _RIVAL_SHARE * max(x.distinct, y.distinct))
+    ]
+    if rivals or y.position != x.position + 1:
+        raise _ambiguous(table, "more than two columns, or two that do not stand together,", candidates)
+    return CoordinateFields(path, shape, x.name, y.name, "content", candidates)
+
+
+def _ambiguous(table: Table, found: str, candidates: Iterable[Candidate]) -> CryobridgeError:
+    listed = "; ".join(
+        f"{c.name} ({c.minimum:.4g} to {c.maximum:.4g}, {c.distinct:,} values: {c.verdict})" for c in candidates
+    )
+    return CryobridgeError(
+        f"the content does not tell where the coordinates are: {found} may be the fractions: {listed}",
+        path=table.path,
+        hint="Name the two columns with --xy-fields X,Y; --no-nudge takes the two right after the shape.",
+    )
 
 
 def _judge(table: Table, position: int, column: Column) -> Candidate:

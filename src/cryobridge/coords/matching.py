@@ -38,9 +38,14 @@ class MicrographMatch:
     unmatched: tuple[str, ...]
 
 
+def full_stem(name: str) -> str:
+    """Return a micrograph's name without folder and extension; dots become underscores, as in RELION."""
+    return posixpath.splitext(posixpath.basename(name))[0].replace(".", "_")
+
+
 def bare_stem(name: str) -> str:
-    """Return a micrograph's name without folder, extension and uid; dots become underscores, as in RELION."""
-    return _UID_PREFIX.sub("", posixpath.splitext(posixpath.basename(name))[0]).replace(".", "_")
+    """Return the full stem without cryoSPARC's uid."""
+    return _UID_PREFIX.sub("", full_stem(name))
 
 
 def normalised_stem(name: str) -> str:
@@ -54,8 +59,8 @@ def normalised_stem(name: str) -> str:
 def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> MicrographMatch:
     """Find RELION's name for each of cryoSPARC's micrographs.
 
-    The bare stems are compared, then the normalised ones, then whether one stem holds the other as whole words
-    (between underscores). The first of these that fits decides. Linear in the number of names.
+    The full stems are compared, then those without uid, then the normalised ones, then whether one stem holds the
+    other as whole words (between underscores). The first of these that fits decides. Linear in the number of names.
 
     Raises
     ------
@@ -63,6 +68,7 @@ def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> Microg
         If a name fits two micrographs, or two names one.
     """
     levels: list[Callable[[str], list[str]]] = [
+        _by_stem(relion, full_stem),
         _by_stem(relion, bare_stem),
         _by_stem(relion, normalised_stem),
         _by_words(relion),
@@ -131,7 +137,9 @@ def _word_runs(stem: str) -> Iterator[str]:
     words = stem.split("_")
     for first in range(len(words)):
         for last in range(first + 1, len(words) + 1):
-            yield "_".join(words[first:last])
+            run = "_".join(words[first:last])
+            if run.strip("_"):
+                yield run
 
 
 def _refuse_shared(matches: dict[str, str]) -> None:

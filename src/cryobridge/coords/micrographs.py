@@ -81,7 +81,12 @@ def _picks_on(plan: CoordsPlan, code: int, rows: NDArray[np.int64], micrographs_
     known = picks.micrograph_pixel_size_A
     pixel_size_A = float(known[rows[0]]) if known is not None else header.pixel_size_A
     if not pixel_size_A:
-        raise MissingDataError("the pixel size of the micrograph is not known", path=path)
+        raise MissingDataError(
+            "the pixel size of the micrograph is not known",
+            path=path,
+            field="location/micrograph_psize_A",
+            hint="Neither the picks nor the header of the image have it; the check needs it.",
+        )
     can_read = picks.images is not None and picks.image_pixel_size_A is not None and _images_are_there(plan, rows)
     return PicksOnMicrograph(
         path,

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from cryobridge.coords.locate import NAMES, CoordinateFields, locate_coordinates
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc_job import siblings_with
+from cryobridge.formats.cryosparc_names import parse_cs_name
 from cryobridge.formats.cryosparc_particles import images_of
 from cryobridge.formats.cs import open_cs
 from cryobridge.formats.cs_join import join_on_uid
 from cryobridge.formats.table import ColumnReader
+from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
     from cryobridge.formats.table import Array, Table
-    from cryobridge.particles import Floats, ImageRefs, Labels
+    from cryobridge.particles import Floats, ImageRefs
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Picks:
         The extracted images, or None.
     image_pixel_size_A, micrograph_pixel_size_A
         (n,) or None.
+    n_unjoined
+        Rows of the file that the passthrough file lacks; they are not among the picks.
     notes
         What was joined or assumed, in sentences.
     """
@@ -68,6 +72,7 @@ class Picks:
     images: ImageRefs | None
     image_pixel_size_A: Floats | None
     micrograph_pixel_size_A: Floats | None
+    n_unjoined: int
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -100,11 +105,13 @@ def read_picks(
     CryobridgeError
         If it is ambiguous where the coordinates are.
     """
-    table, notes = _open(Path(path), None if passthrough is None else Path(passthrough))
-    if table.n_rows == 0:
+    main = open_cs(path)
+    if main.n_rows == 0:
         raise MissingDataError(
             "there are no particles in it", path=path, hint="An empty selection, or an excluded output; choose another."
         )
+    passthrough = Path(passthrough) if passthrough is not None else _passthrough_of(main, xy_fields)
+    table, notes = (main, []) if passthrough is None else _joined(main, passthrough)
     fields = locate_coordinates(table, nudge=nudge, xy_fields=xy_fields)
     columns = ColumnReader(table)
     micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
@@ -117,7 +124,7 @@ def read_picks(
     return Picks(
         source=Path(path),
         fields=fields,
-        micrograph=micrograph,
+        micrograph=_without_unused(micrograph),
         shape_px=shape,
         fraction_xy=np.column_stack([x, y]),
         score=columns.floats("pick_stats/ncc_score"),
@@ -128,47 +135,63 @@ def read_picks(
         images=images_of(columns),
         image_pixel_size_A=columns.floats("blob/psize_A"),
         micrograph_pixel_size_A=columns.floats("location/micrograph_psize_A", "micrograph_blob/psize_A"),
+        n_unjoined=main.n_rows - table.n_rows,
         notes=tuple(notes),
     )
 
 
-def _open(path: Path, passthrough: Path | None) -> tuple[Table, list[str]]:
-    main = open_cs(path)
-    if passthrough is None:
-        if "uid" not in main or any(name.startswith("location/") for name in main.names):
-            return main, []
-        passthrough = _find_passthrough(path)
-        if passthrough is None:
-            return main, []
+def _joined(main: Table, passthrough: Path) -> tuple[Table, list[str]]:
     joined = join_on_uid(main, open_cs(passthrough))
-    return joined, [f"coordinates are joined on uid from {passthrough.name}", *joined.notes]
+    if joined.n_rows == 0:
+        raise MissingDataError(
+            f"none of its uids is in {passthrough.name}",
+            path=main.path,
+            field="uid",
+            hint="Give the passthrough file of the same job.",
+        )
+    return joined, [f"joined on uid with {passthrough.name}", *joined.notes]
 
 
-def _find_passthrough(path: Path) -> Path | None:
-    """Return the file beside this one that has its coordinates; None where there is none.
+def _passthrough_of(main: Table, xy_fields: tuple[str, str] | None) -> Path | None:
+    """Return the file beside this one that has its coordinates; None where they are in it, or nowhere.
+
+    Of several files the one is taken that has most of the particles, is a passthrough file, and is of the same
+    result.
 
     Raises
     ------
     MissingDataError
-        If several have; they are named.
+        If that leaves several; they are named.
     """
-    own = np.asarray(open_cs(path).read(["uid"])["uid"])
-    found = []
-    for sibling in siblings_with(path, "location/"):
+    if "uid" not in main or xy_fields is not None or all(name in main for name in NAMES):
+        return None
+    own = np.asarray(main.read(["uid"])["uid"])
+    shared: dict[Path, int] = {}
+    for sibling in siblings_with(main.path, "location/"):
         other = open_cs(sibling)
-        if sibling != path and "uid" in other and set(NAMES) <= set(other.names):
-            uid = np.asarray(other.read(["uid"])["uid"])
-            if len(own) == 0 or np.isin(own[:1000], uid).any():
-                found.append(sibling)
-    passthroughs = [sibling for sibling in found if "passthrough" in sibling.name] or found
-    if len(passthroughs) > 1:
+        if "uid" in other and set(NAMES) <= set(other.names):
+            count = int(np.isin(own, np.asarray(other.read(["uid"])["uid"])).sum())
+            shared |= {sibling: count} if count else {}
+    found = [path for path, count in shared.items() if count == max(shared.values())]
+    found = [path for path in found if "passthrough" in path.name] or found
+    group = parse_cs_name(main.path.name).group
+    found = [path for path in found if parse_cs_name(path.name).group == group] or found
+    if len(found) > 1:
         raise MissingDataError(
-            f"no coordinates; {len(passthroughs)} files beside it have them: "
-            + ", ".join(sibling.name for sibling in passthroughs[:4]),
-            path=path,
+            f"no coordinates; {len(found)} files beside it have them: " + ", ".join(path.name for path in found[:4]),
+            path=main.path,
             hint="Choose one with --passthrough.",
         )
-    return passthroughs[0] if passthroughs else None
+    return found[0] if found else None
+
+
+def _without_unused(labels: Labels) -> Labels:
+    """Drop the texts that no row has: after a join the micrographs of rows that are left out are among them."""
+    is_used = np.bincount(labels.codes, minlength=len(labels.values)) > 0
+    if is_used.all():
+        return labels
+    new_code = np.cumsum(is_used, dtype=np.int32) - 1
+    return Labels(new_code[labels.codes], tuple(labels.values[code] for code in np.flatnonzero(is_used)))
 
 
 def _plus_one(numbers: NDArray[np.int64] | None) -> NDArray[np.int64] | None:

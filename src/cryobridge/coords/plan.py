@@ -17,6 +17,7 @@ from cryobridge.coords.picks import Picks, read_picks
 from cryobridge.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
 from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.formats.star import open_star, to_labels
+from cryobridge.jobdir import files_in
 from cryobridge.particles import Floats
 
 PIPELINE = "default_pipeline.star"
@@ -43,7 +44,7 @@ class CoordsOptions:
     on_unmatched
         Whether micrographs that the STAR file lacks are an error, or left out.
     relion_project
-        RELION's project folder; without one the folder above the output that has default_pipeline.star.
+        RELION's project folder; without one the nearest that has default_pipeline.star, from the output upwards.
     """
 
     convention: Convention = field(default_factory=Convention)
@@ -105,14 +106,14 @@ class CoordsPlan:
 
     def existing(self) -> list[Path]:
         """Return the outputs that are there already."""
-        files = sorted(self.raw_data.glob(PICK_FILES)) if self.raw_data.is_dir() else []
+        files = files_in(self.raw_data, PICK_FILES)
         return [path for path in (self.autopick_star, *files) if os.path.lexists(path)]
 
     def report(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data."""
         written = np.unique(self.picks.micrograph.codes[self.kept])
         return {
-            "particles_in": len(self.picks),
+            "particles_in": len(self.picks) + self.picks.n_unjoined,
             "particles_out": int(self.kept.sum()),
             "left_out": self.left_out,
             "micrographs": len(written),
@@ -155,6 +156,7 @@ def plan_coords(
     is_matched: NDArray[np.bool_] = is_known.take(picks.micrograph.codes)
     is_inside = _inside(picks, drop_outside=options.drop_outside)
     left_out = {
+        "uid not in the passthrough file": picks.n_unjoined,
         "micrograph not in the STAR file": int((~is_matched).sum()),
         "outside the micrograph": int((is_matched & ~is_inside).sum()),
     }
@@ -173,6 +175,11 @@ def plan_coords(
         {reason: count for reason, count in left_out.items() if count},
         match.unmatched,
     )
+
+
+def absolute(path: Path) -> Path:
+    """Return a path from the root, without ``..``; links stay as they are, since RELION projects are full of them."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def micrograph_names(path: Path) -> tuple[str, ...]:
@@ -196,8 +203,7 @@ def micrograph_names(path: Path) -> tuple[str, ...]:
 
 def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:
     x_y = picks.fraction_xy
-    inside = np.logical_and(x_y >= 0, x_y <= 1)
-    inside = np.logical_and(inside[:, 0], inside[:, 1])
+    inside: NDArray[np.bool_] = np.all(np.logical_and(x_y >= 0, x_y <= 1), axis=1)
     outside = np.flatnonzero(~inside)
     if len(outside) and not drop_outside:
         x, y = picks.fraction_xy[outside[0]]
@@ -225,7 +231,9 @@ def _refuse_shared_files(names: list[str]) -> None:
 
 def _project(folder: Path, given: Path | None) -> Path | None:
     if given is None:
-        return next((above for above in folder.absolute().parents if (above / PIPELINE).is_file()), None)
+        own = absolute(folder)
+        # os.path.isfile, since Path.is_file raises on a name that is too long for the file system.
+        return next((above for above in (own, *own.parents) if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
     if not given.is_dir():
         raise MissingDataError("no such folder", path=given, hint="Give the folder that has default_pipeline.star.")
-    return given.absolute()
+    return absolute(given)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cryobridge.coords.micrographs import busiest_micrographs, micrograph_file
 from cryobridge.coords.plan import CoordsPlan
@@ -28,15 +29,30 @@ def write_previews(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int)
     MissingDataError
         If a micrograph is not on this disk.
     """
+    previewed = preview_sources(plan, micrographs_star, n_micrographs)
     folder = plan.folder / "preview"
     make_folder(folder)
     written = []
-    for code, rows in busiest_micrographs(plan, n_micrographs):
-        source = micrograph_file(plan, code, micrographs_star)
+    for source, rows in previewed:
         target = folder / f"{source.stem}.png"
         _draw(plan, source, plan.coordinate_px[rows], target)
         written.append(target)
     return written
+
+
+def preview_sources(
+    plan: CoordsPlan, micrographs_star: Path, n_micrographs: int
+) -> list[tuple[Path, NDArray[np.int64]]]:
+    """Return the image files of the micrographs with most picks, and the rows of these.
+
+    Raises
+    ------
+    MissingDataError
+        If one is not on this disk.
+    """
+    return [
+        (micrograph_file(plan, code, micrographs_star), rows) for code, rows in busiest_micrographs(plan, n_micrographs)
+    ]
 
 
 def small_image(micrograph: Array, longer_side_px: int = _LONGER_SIDE_PX) -> Array:

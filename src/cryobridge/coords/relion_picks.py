@@ -59,10 +59,10 @@ def _format_column(values: Array) -> NDArray[np.bytes_]:
         texts: NDArray[np.bytes_] = np.array([f"{value:12d}" for value in distinct.tolist()], dtype=f"S{_WIDTH}")
         return texts[inverse]
     values = values.astype(np.float64)
-    millionths = values * 1e6
+    is_plain = (values == 0) | ((values >= _SMALLEST_PLAIN) & (values < _LARGEST_PLAIN - 1))
+    millionths = np.where(is_plain, values, 0.0) * 1e6
     # Where the sixth digit is a near tie, the product's own rounding could decide; printf looks at all digits.
-    is_tie = np.abs(millionths - np.floor(millionths) - 0.5) < 1e-4
-    is_plain = ((values == 0) | ((values >= _SMALLEST_PLAIN) & (values < _LARGEST_PLAIN - 1))) & ~is_tie
+    is_plain &= np.abs(millionths - np.floor(millionths) - 0.5) >= 1e-4
     cells = np.full((len(values), _WIDTH), ord(" "), np.uint8)
     cells[is_plain] = _plain_digits(np.rint(millionths[is_plain]).astype(np.int64))
     formatted: NDArray[np.bytes_] = cells.view(f"S{_WIDTH}").reshape(len(values))

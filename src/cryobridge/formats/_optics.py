@@ -35,14 +35,21 @@ def group_optics(
         (n,) int32.
     """
     ids = np.zeros(n_rows, np.int64) if group_id is None else group_id.astype(np.int64)
-    values = [
+    voltage, aberration, contrast, pixel_size = (
         np.full(n_rows, np.nan) if column is None else column.astype(np.float64)
         for column in (voltage_kV, spherical_aberration_mm, amplitude_contrast, pixel_size_A)
-    ]
+    )
     boxes = np.zeros(n_rows, np.int64) if box_px is None else box_px.astype(np.int64)
-    first, index = distinct_rows([ids, *(_rounded(column) for column in values), boxes])
+    lens = [_rounded(column) for column in (voltage, aberration, contrast, pixel_size)]
+    first, index = distinct_rows([ids, *lens, boxes])
     optics = Optics(
-        ids[first], tuple(str(number) for number in ids[first]), *(column[first] for column in values), boxes[first]
+        group_id=ids[first],
+        name=tuple(str(number) for number in ids[first]),
+        voltage_kV=voltage[first],
+        spherical_aberration_mm=aberration[first],
+        amplitude_contrast=contrast[first],
+        pixel_size_A=pixel_size[first],
+        box_px=boxes[first],
     )
     return optics, index
 
@@ -69,4 +76,5 @@ def _rounded(values: Floats) -> Floats:
     """Round to `_SIGNIFICANT_DIGITS` significant digits."""
     magnitude = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
     scale = 10.0 ** (_SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(magnitude)))
-    return np.round(values * scale) / scale
+    rounded: Floats = np.round(values * scale) / scale
+    return rounded

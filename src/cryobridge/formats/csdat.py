@@ -95,7 +95,7 @@ class CsStreamFile(Table):
         codes = []
         for offset in encoded.dictionary.to_pylist():
             end = heap.find(b"\0", offset)
-            if offset >= len(heap) or end < 0:
+            if end < 0:
                 raise FormatError(
                     f"a text starts at byte {offset} of a heap of {len(heap)} bytes",
                     path=self.path,

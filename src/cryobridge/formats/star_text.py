@@ -244,13 +244,17 @@ def single_spaced(rows: bytes) -> tuple[bytes, bool]:
     if has_quotes or b"#" in rows:
         rows = b"\n".join(_plain_line(line) for line in rows.split(b"\n"))
         rows = re.sub(rb"\n\n+", b"\n", rows).lstrip(b"\n")
-    data = np.frombuffer(rows.translate(_TO_SPACE), np.uint8)
-    if data.size == 0:
-        return b"", has_quotes
-    is_space = data == _SPACE
-    keep = ~is_space
-    keep[1:] |= ~(is_space[:-1] | (data[:-1] == _NEWLINE))  # the first space after a token
-    return data[keep].tobytes().replace(b" \n", b"\n").removesuffix(b" "), has_quotes
+    rows = rows.translate(_TO_SPACE)
+    data = np.frombuffer(rows, np.uint8)
+    is_space, is_newline = data == _SPACE, data == _NEWLINE
+    drop = is_space.copy()
+    drop[1:] &= is_space[:-1] | is_newline[:-1]  # spaces after another or at the start of a line
+    drop[:-1] |= is_space[:-1] & is_newline[1:]  # and the last one of a line
+    if drop.any():
+        rows = data[~drop].tobytes()
+        if np.any(is_space[:-2] & is_space[1:-1] & is_newline[2:]):  # of several at its end the first is left
+            rows = rows.replace(b" \n", b"\n")
+    return rows.removesuffix(b" "), has_quotes
 
 
 def _plain_line(line: bytes) -> bytes:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    import pandas
+
 Array: TypeAlias = NDArray[Any]
 DType: TypeAlias = "np.dtype[Any]"
 Values: TypeAlias = Union[Array, Labels]  # noqa: UP007 - evaluated at run time
@@ -75,6 +77,21 @@ class Table(ABC):
         FormatError
             If the bytes of a column are not what the header says.
         """
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the table for a notebook: a vector column becomes one column an element, ``blob/shape[0]`` …"""
+        import pandas
+
+        columns: dict[str, Any] = {}
+        for name, values in self.read(self.names).items():
+            if isinstance(values, Labels):
+                columns[name] = pandas.Categorical.from_codes(values.codes.tolist(), pandas.Index(values.values))
+            elif values.ndim == 1:
+                columns[name] = values
+            else:
+                flat = values.reshape(len(values), -1)
+                columns |= {f"{name}[{place}]": flat[:, place] for place in range(flat.shape[1])}
+        return pandas.DataFrame(columns)
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name

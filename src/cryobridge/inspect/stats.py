@@ -12,6 +12,7 @@ import numpy as np
 from cryobridge.formats.fields import judge, lookup
 from cryobridge.formats.table import Array, Column, Table
 from cryobridge.inspect.report import FieldSummary
+from cryobridge.inspect.wording import counted
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
     distinct = int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if ordered.size else 0
     finite, problems = _finite(ordered)
     if n_nan:
-        problems.append(f"{n_nan} NaN values")
+        problems.append(counted(n_nan, "NaN value"))
     head = replace(head, distinct=distinct, nan=n_nan, example=example)
     if is_identifier(column) or finite.size == 0:
         if column.name == "uid" and distinct < ordered.size:
@@ -140,7 +141,7 @@ def _finite(ordered: Array) -> tuple[Array, list[str]]:
     low = int(np.searchsorted(ordered, -np.inf, side="right"))
     high = int(np.searchsorted(ordered, np.inf, side="left"))
     n_infinite = low + ordered.size - high
-    return ordered[low:high], [f"{n_infinite} infinite values"] if n_infinite else []
+    return ordered[low:high], [counted(n_infinite, "infinite value")] if n_infinite else []
 
 
 def _median(ordered: Array) -> float:

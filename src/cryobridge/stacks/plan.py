@@ -110,7 +110,7 @@ def plan_stacks(
         descriptor = ImageDescriptor.for_box(
             box_px, pixel_size_A, resolution_factor=resolution_factor, n_inplanes=n_inplanes, precision=precision
         )
-    _check_descriptor(descriptor, box_px, pixel_size_A)
+    _check_descriptor(descriptor, box_px, pixel_size_A, particles.source)
     tasks = _cut(_ordered_rows(images, order), batch_size)
     _check_lens(particles, tasks)
     return StackPlan(particles, images, files, descriptor, tasks, (*particles.notes, *notes, *_defaults(particles)))
@@ -233,15 +233,17 @@ def _one_pixel_size(
     return float(known[0]), notes
 
 
-def _check_descriptor(descriptor: ImageDescriptor, box_px: int, pixel_size_A: float) -> None:
+def _check_descriptor(descriptor: ImageDescriptor, box_px: int, pixel_size_A: float, source: Path) -> None:
     if tuple(descriptor.n_pixels) != (box_px, box_px):
         raise CryobridgeError(
             f"the grid is for {descriptor.n_pixels[0]} × {descriptor.n_pixels[1]} px, the images have {box_px}",
+            path=source,
             hint="Use the parameter file that was made for these images, or leave -p out.",
         )
     if any(abs(size - pixel_size_A) > PIXEL_SIZE_TOLERANCE * pixel_size_A for size in descriptor.pixel_size_A):
         raise CryobridgeError(
             f"the grid is for pixels of {descriptor.pixel_size_A[0]:g} Å, the images have {pixel_size_A:g} Å",
+            path=source,
             hint="Use the parameter file that was made for these images, or leave -p out.",
         )
 

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cryobridge.errors import FormatError, MissingDataError, UsageError
+from cryobridge.formats.table import Column
+from cryobridge.inspect import InspectOptions, inspect_path, stats
+from helpers import noise_images, particle_columns, run, save_cs, save_mrc, save_star
+
+FIELD_KEYS = {"name", "dtype", "shape", "unit", "min", "median", "max", "distinct", "nan", "problems"}
+
+
+def fields_of(path, **options):
+    return {field["name"]: field for field in described(path, **options)["fields"]}
+
+
+def described(path, **options):
+    # Through strict JSON, as a program would get it.
+    return json.loads(json.dumps(inspect_path(path, InspectOptions(**options)).to_json(), allow_nan=False))
+
+
+@pytest.fixture
+def odd_table(tmp_path):
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(1001, 2)).astype("f4")
+    values[3, 1] = np.nan
+    values[7, 0] = np.inf
+    names = [f"J1/stack_{number}.mrc" for number in rng.integers(0, 37, 1001)]
+    columns = particle_columns(names, rng.integers(0, 2**32, 1001, dtype="u4")) | {"extra/values": values}
+    return save_cs(tmp_path / "odd.cs", columns), columns
+
+
+def test_statistics_are_those_of_numpy(odd_table):
+    path, columns = odd_table
+    fields = fields_of(path)
+    for name in ("blob/idx", "ctf/df1_A", "ctf/df_angle_rad"):
+        values = np.asarray(columns[name]).astype("f8")
+        expected = [values.min(), np.median(values), values.max(), len(np.unique(values)), 0]
+        assert [fields[name][key] for key in ("min", "median", "max", "distinct", "nan")] == expected
+    extra = fields["extra/values"]
+    finite = columns["extra/values"][np.isfinite(columns["extra/values"])].astype("f8")
+    assert [extra[key] for key in ("min", "median", "max")] == [finite.min(), np.median(finite), finite.max()]
+    assert (extra["nan"], extra["distinct"]) == (1, 2001)
+    assert extra["problems"] == ["1 infinite value", "1 NaN value"]
+    np.testing.assert_array_equal(extra["histogram"], np.histogram(finite, 16)[0])
+    assert fields["blob/path"]["distinct"] == len(set(columns["blob/path"]))
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from(["f4", "f8", "i4", "u8", "u1"]).map(np.dtype),
+        st.integers(1, 60),
+        elements=None,
+    )
+)
+def test_statistics_are_right_for_any_numbers(values):
+    summary = stats.summarise_values(Column("x", values.dtype.str[1:]), values.copy())
+    numbers = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    finite = numbers[np.isfinite(numbers)]
+    assert summary.nan == len(values) - len(numbers)
+    assert summary.distinct == len(np.unique(numbers))
+    if len(finite):
+        assert summary.minimum == finite.min()
+        assert summary.maximum == finite.max()
+        middle = np.sort(finite)[[(len(finite) - 1) // 2, len(finite) // 2]].astype("f8")
+        assert summary.median == pytest.approx(middle[0] / 2 + middle[1] / 2)
+        assert sum(summary.histogram) in {0, len(finite)}
+
+
+def test_statistics_do_not_depend_on_how_the_table_is_cut(odd_table, monkeypatch):
+    path, _ = odd_table
+    whole = inspect_path(path)
+    monkeypatch.setattr(stats, "PASS_BYTES", 5000)
+    monkeypatch.setattr(stats, "_TEXT_BLOCK_BYTES", 256 * 100)
+    assert inspect_path(path) == whole
+
+
+def test_json_has_the_documented_names(particles_cs):
+    done = run("inspect", "--json", "--rows", 1, particles_cs)
+    (item,) = json.loads(done.stdout)
+    assert {"path", "kind", "rows", "fields", "uses", "problems"} <= item.keys()
+    assert (item["path"], item["kind"], item["rows"]) == (str(particles_cs), "cs", 5)
+    assert all(field.keys() >= FIELD_KEYS for field in item["fields"])
+    assert set(item["uses"]) == {"coords", "stacks", "stacks-job", "poses", "ctf", "recovar"}
+    assert item["uses"]["stacks"] == {"ready": True, "missing": [], "hint": ""}
+    assert item["uses"]["poses"]["ready"] is False
+    assert item["uses"]["poses"]["missing"]
+    by_name = {field["name"]: field for field in item["fields"]}
+    assert by_name["blob/shape"]["shape"] == [2]
+    assert (by_name["ctf/df1_A"]["dtype"], by_name["ctf/df1_A"]["unit"]) == ("f4", "Å")
+    # The first row as the file has it: uids to the last bit, single precision in its own digits.
+    assert item["first_rows"][0]["uid"] == 2**63
+    assert item["first_rows"][0]["blob/path"] == "J1/extract/b.mrc"
+    assert item["first_rows"][0]["ctf/cs_mm"] == 2.7
+
+
+def test_identifiers_have_no_median_and_repeated_ones_are_told(tmp_path):
+    columns = particle_columns(["a.mrc"] * 3, range(3)) | {"uid": np.array([2**64 - 1, 7, 2**64 - 1], "u8")}
+    uid = fields_of(save_cs(tmp_path / "twice.cs", columns))["uid"]
+    assert (uid["min"], uid["median"], uid["max"], uid["distinct"]) == (None, None, None, 2)
+    assert uid["problems"] == ["1 of 3 rows repeat another row's uid"]
+    # 2**53 neighbours are one number as double precision.
+    close = particle_columns(["a.mrc"] * 2, range(2)) | {"uid": np.array([2**63, 2**63 + 1], "u8")}
+    assert fields_of(save_cs(tmp_path / "close.cs", close))["uid"]["distinct"] == 2
+
+
+def test_degrees_in_a_column_of_radians_are_told(tmp_path):
+    columns = particle_columns(["a.mrc"] * 3, range(3)) | {"ctf/df_angle_rad": np.array([12.0, 80.0, 170.0], "f4")}
+    (problem,) = fields_of(save_cs(tmp_path / "p.cs", columns))["ctf/df_angle_rad"]["problems"]
+    assert "deg" in problem
+
+
+def test_without_statistics_only_the_header_is_told(particles_cs):
+    table = described(particles_cs, statistics=False)
+    assert table["rows"] == 5
+    assert all(field["min"] is None and field["distinct"] is None for field in table["fields"])
+    assert "Spherical aberration" in run("inspect", "--no-stats", particles_cs).stdout
+
+
+def test_columns_are_chosen_by_pattern(particles_cs):
+    assert set(fields_of(particles_cs, field_patterns=("blob/*", "uid"))) == {
+        "uid",
+        "blob/path",
+        "blob/idx",
+        "blob/shape",
+        "blob/psize_A",
+    }
+    with pytest.raises(MissingDataError, match="alignments9D"):
+        inspect_path(particles_cs, InspectOptions(field_patterns=("alignments9D/*",)))
+    with pytest.raises(UsageError, match="mrc"):
+        inspect_path(particles_cs.parent / "extract" / "a.mrc", InspectOptions(field_patterns=("blob/*",)))
+
+
+def test_more_rows_than_there_are_is_all_rows(particles_cs):
+    rows = described(particles_cs, n_rows=99, field_patterns=("blob/idx",))["first_rows"]
+    assert rows == [{"blob/idx": index} for index in (3, 0, 1, 0, 2)]
+
+
+def test_missing_columns_are_looked_for_among_files_of_the_same_particles(particles_cs):
+    location = {f"location/{name}": [0.5] * 5 for name in ("center_x_frac", "center_y_frac")}
+    location |= {"location/micrograph_path": ["m.mrc"] * 5, "location/micrograph_shape": np.ones((5, 2), "u4")}
+    uid = particle_columns(["x"] * 5, range(5))["uid"]
+    save_cs(particles_cs.with_name("J1_passthrough_particles.cs"), {"uid": uid[::-1], **location})
+    save_cs(particles_cs.with_name("J1_other.cs"), {"uid": uid + 99, **location})
+    use = described(particles_cs)["uses"]["coords"]
+    assert not use["ready"]
+    assert "location/micrograph_path" in use["missing"]
+    assert use["hint"] == "location/* is in J1_passthrough_particles.cs"
+
+
+def test_image_files_are_found_and_measured(particles_cs, tmp_path):
+    assert described(particles_cs, check_paths=True)["image_files"] == {
+        "files": 2,
+        "found": 2,
+        "missing": [],
+        "too_short": [],
+        "unreadable": [],
+        "remedy": None,
+    }
+    extract = particles_cs.parent / "extract"
+    save_mrc(extract / "a.mrc", noise_images(2, 16), 1.5)
+    (extract / "b.mrc").write_bytes(bytes(100))
+    found = described(particles_cs, check_paths=True)
+    assert found["image_files"]["too_short"] == [
+        {"name": "J1/extract/a.mrc", "sections": 2, "highest_index": 3},
+    ]
+    assert found["image_files"]["unreadable"][0]["name"] == "J1/extract/b.mrc"
+    assert any("image 3 is referred to" in problem for problem in found["problems"])
+
+
+def test_the_remedy_for_missing_images_works(particles_cs, tmp_path):
+    moved = tmp_path / "elsewhere" / "copy"
+    moved.mkdir(parents=True)
+    table = moved / "particles.cs"
+    particles_cs.rename(table)
+    (tmp_path / "J1" / "extract").rename(moved / "stacks")
+    for name in "ab":
+        (moved / "stacks" / f"{name}.mrc").rename(moved / f"{name}.mrc")
+    lost = described(table, check_paths=True)
+    assert lost["image_files"]["found"] == 0
+    remedy = lost["image_files"]["remedy"].split()
+    assert any(" ".join(remedy) in problem for problem in lost["problems"])
+    done = run("inspect", "--json", "--paths", *remedy, table)
+    assert json.loads(done.stdout)[0]["image_files"]["found"] == 2
+
+
+def test_a_cut_row_of_a_star_file_is_named_by_its_line(tmp_path):
+    path = save_star(tmp_path / "p.star", "particles", {"rlnDefocusU": range(40), "rlnDefocusV": range(40)})
+    path.write_text(path.read_text().rstrip().removesuffix(" 39") + "\n")
+    with pytest.raises(FormatError, match="line 46: 1 values for 2 columns"):
+        inspect_path(path)
+
+
+def test_a_table_without_rows_is_described(tmp_path):
+    columns = {name: np.asarray(values)[:0] for name, values in particle_columns(["a"], [0]).items()}
+    table = described(save_cs(tmp_path / "none.cs", columns), check_paths=True)
+    assert table["rows"] == 0
+    assert "no rows" in table["problems"][0]
+    assert len(table["fields"]) == len(columns)
+
+
+def test_a_job_folder_is_its_files_joined_by_uid(demo_project):
+    job, group = described(demo_project.refinement, n_rows=3), described(demo_project.group_csg)
+    main, extra = np.load(demo_project.particles_cs), np.load(demo_project.passthrough_cs)
+    assert {field["name"] for field in job["fields"]} == {*main.dtype.names, *extra.dtype.names}
+    assert {field["name"] for field in group["fields"]} == {field["name"] for field in job["fields"]}
+    assert (job["kind"], job["rows"], group["kind"], group["rows"]) == ("cryosparc job", 16, "csg", 16)
+    for row, uid in zip(job["first_rows"], main["uid"], strict=False):
+        assert row["uid"] == uid
+        assert row["location/center_x_frac"] == pytest.approx(extra["location/center_x_frac"][extra["uid"] == uid][0])
+    for item in (job, group):
+        assert item["uses"]["coords"]["ready"]
+        assert item["uses"]["recovar"]["ready"]
+    assert described(demo_project.particles_cs)["uses"]["coords"]["hint"].endswith(demo_project.passthrough_cs.name)
+
+
+def test_images_of_a_job_folder_are_looked_for_from_its_project(demo_project):
+    found = described(demo_project.refinement, check_paths=True)["image_files"]
+    assert (found["files"], found["found"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "rows", "ready"),
+    [
+        ("real/cryosparc_P12_J24_001_particles.cs", "cs", 2019, {"stacks", "poses", "ctf", "recovar"}),
+        ("real/empiar_10076_7.cs", "cs", 7, {"stacks", "ctf"}),
+        ("real/empiar_10076_7.star", "star", 7, {"stacks", "ctf"}),
+        ("real/relion31.star", "star", 5, {"stacks", "poses", "ctf", "recovar"}),
+        ("real/run_it025_optimiser_2D.star", "star", 1, set()),
+        ("real/empiar_10076_7.mrc", "mrc", 7, set()),
+        ("real/relion31.mrcs", "mrc", 5, set()),
+        ("real/EMD-3197.map", "mrc", None, set()),
+        ("real/pose.cs.pkl", "pickle", 2019, {"poses"}),
+        ("real/ctf2.pkl", "pickle", 2019, {"ctf"}),
+        ("recovar_run/particles/particles.32.mrcs", "mrc", 600, {"recovar"}),
+        ("recovar_run/particles/particles.star", "star", 600, {"stacks", "poses", "ctf", "recovar"}),
+        ("recovar_run/out", "recovar result", 600, set()),
+        ("recovar_run/out/model/params.pkl", "pickle", None, set()),
+        ("cryolike_reference/indexed_cs/params.npz", "npz", None, set()),
+        ("cryolike_reference/job_directory/cryosparc/J4", "cryosparc job", 12, {"stacks-job", "ctf"}),
+    ],
+)
+def test_reference_files_are_recognised(name, kind, rows, ready, reference_data):
+    item = described(reference_data / name)
+    assert (item["kind"], item["rows"]) == (kind, rows)
+    assert {use for use, verdict in item["uses"].items() if verdict["ready"]} == ready
+
+
+def test_a_real_refinement_has_the_values_that_cryodrgn_read_from_it(reference_data):
+    fields = fields_of(reference_data / "real" / "cryosparc_P12_J24_001_particles.cs")
+    ctf = fields_of(reference_data / "real" / "ctf2.pkl")
+    for ours, theirs in (("ctf/df1_A", "defocus_u_A"), ("ctf/df2_A", "defocus_v_A"), ("blob/psize_A", "pixel_size_A")):
+        assert [fields[ours][key] for key in ("min", "median", "max", "distinct")] == pytest.approx(
+            [ctf[theirs][key] for key in ("min", "median", "max", "distinct")]
+        )
+    assert ctf["defocus_angle_deg"]["min"] == pytest.approx(np.degrees(fields["ctf/df_angle_rad"]["min"]))
+
+
+def test_a_stack_whose_header_says_volume_is_a_stack(reference_data):
+    item = described(reference_data / "real" / "empiar_10076_7.mrc")
+    assert (item["mrc"]["is"], item["mrc"]["certain"], item["mrc"]["ispg"]) == ("stack", False, 1)
+    assert "header says volume" in item["facts"]["kind"]
+
+
+def test_a_pickle_that_asks_for_code_is_described_and_not_run(reference_data):
+    item = described(reference_data / "recovar_run" / "out" / "model" / "params.pkl")
+    assert "argparse.Namespace" in item["pickle"]["names"]
+    assert "Nothing was run" in item["problems"][0]
+    assert {field["name"] for field in item["fields"]} >= {"voxel_size", "volume_shape"}
+
+
+def test_recovar_volumes_carry_their_voxel_size_and_half_maps_a_resolution(reference_data):
+    item = described(reference_data / "recovar_run" / "out")["recovar"]
+    assert {volume["voxel_size_A"] for volume in item["volumes"]} == {17.0}
+    assert item["half_maps"]["nyquist_A"] == 34.0
+    assert item["half_maps"]["fsc"][0] == pytest.approx(1.0, abs=1e-3)
