@@ -13,7 +13,7 @@ import starfile
 
 from cryobridge.demo import simulate_project
 from cryobridge.demo.truth import draw_truth
-from helpers import COMMAND, environment, particle_columns, run, save_cs, save_mrc, save_star, start
+from helpers import COMMAND, environment, noise_images, particle_columns, run, save_cs, save_mrc, save_star, start
 
 EVERY_COMMAND = [(), ("inspect",), ("coords",), ("stacks",), ("stacks", "cs"), ("demo",)]
 
@@ -251,13 +251,16 @@ def test_an_interrupt_ends_with_130(tmp_path):
     assert told == "interrupted\n"
 
 
-def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(particles_cs, tmp_path):
-    with start("stacks", "cs", particles_cs, "-o", tmp_path / "out", "-b", 1, "--resolution-factor", 40) as child:
+def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(tmp_path):
+    save_mrc(tmp_path / "a.mrc", np.tile(noise_images(1, 16), (2000, 1, 1)), 1.5)
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 2000, np.arange(2000)))
+    with start("stacks", "cs", path, "-o", tmp_path / "out", "-b", 1) as child:
         wait_until(lambda: list(tmp_path.glob("out/fft/*.pt")), child)
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=60)
     assert child.returncode == 130
     assert json.loads((tmp_path / "out" / "job.json").read_text())["status"] != "completed"
+    assert 0 < len(list(tmp_path.glob("out/fft/*.pt"))) < 2000
     assert not list(tmp_path.glob("out/**/.*"))
 
 

@@ -123,15 +123,20 @@ SUMMARIES = st.builds(
 )
 
 
+def shown_name(summary):
+    group, _, name = summary.name.partition("/")
+    return name if group and name else summary.name
+
+
 @given(st.lists(SUMMARIES, min_size=1, max_size=8), st.integers(100, 200))
 def test_the_table_of_columns_keeps_every_name_and_number_at_any_width(summaries, width):
     lines = [line.plain for line in field_lines(tuple(summaries), width)]
     text = "\n".join(lines)
     for summary in summaries:
-        assert (summary.name.partition("/")[2] or summary.name) in text
+        assert shown_name(summary) in text
         if summary.nan:
             assert f"{summary.nan:,}" in text
         if summary.distinct is not None and not summary.is_constant:
             assert f"{summary.distinct:,}" in text
-    names = {summary.name.partition("/")[2] or summary.name for summary in summaries}
+    names = {shown_name(summary) for summary in summaries}
     assert all(cell_len(line) <= width for line in lines if line.strip() not in names)

@@ -472,7 +472,7 @@ def test_coordinates_outside_are_an_error_with_count_and_rows_or_left_out_and_co
     code, out, err = command("coords", picks, star, "-o", tmp_path / "out")
     assert (code, out) == (1, "")
     assert "row 3, 8" in err
-    assert "2 in all" in err
+    assert "2 of 10 picks are outside" in err
     assert "--drop-outside" in err
     assert not (tmp_path / "out").exists()
     code, out, err = command("coords", picks, star, "-o", tmp_path / "out", "--drop-outside", "--json")

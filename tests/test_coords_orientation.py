@@ -86,7 +86,7 @@ def save_particles(project, name, make_images, pixel_size_A):
     return path
 
 
-def micrograph_of_stack(project, picks, micrograph):
+def micrograph_of_stack(project, micrograph):
     """The truth's number of the micrograph that the stack with this number belongs to."""
     stack = particles(project)["blob/path"].values[micrograph]
     return next(number for number, name in enumerate(project.truth.micrographs.name) if name in stack)
@@ -99,7 +99,7 @@ def independent(project):
     rng = np.random.default_rng(5)
 
     def images(micrograph):
-        number = micrograph_of_stack(project, None, micrograph)
+        number = micrograph_of_stack(project, micrograph)
         signal = record(project.truth, number, scale, 11).signal
         return signal + rng.standard_normal(signal.shape)
 
@@ -182,6 +182,7 @@ def test_micrographs_of_another_size_or_absent_are_an_error(project, recorded, t
     assert code == 1
     assert "512 × 512" in err
     assert "768 × 1024" in err
+    (tmp_path / "absent").mkdir()
     absent = save_relion(tmp_path / "absent", project, [])
     for words in (("--check-orientation",), ("--strict-orientation",), ("--preview", 1)):
         code, out, err = command("coords", project.particles_cs, absent, "-o", tmp_path / "out", *words)
@@ -200,15 +201,16 @@ def test_agreement_is_reported_and_disagreement_is_a_warning(project, tmp_path, 
     assert "use" not in err
     code, out, err = command(*ask, "--flip-y", "--overwrite")
     assert code == 0
-    assert "the micrographs fit x = nx·fx, y = ny − ny·fy" in err
+    assert "the micrographs fit x = nx·fx, y = ny − ny·fy: leave the flips out" in err
     assert (tmp_path / "out" / "autopick.star").is_file()
 
 
 def test_a_strict_check_that_disagrees_exits_with_3_and_writes_nothing(project, tmp_path, command):
     ask = ("coords", project.particles_cs, project.micrographs_star, "-o", tmp_path / "out", "--strict-orientation")
     for words in ((), ("--preview", 1)):
-        code, _, err = command(*ask, "--flip-x", *words)
+        code, out, err = command(*ask, "--flip-x", *words)
         assert code == 3
+        assert "Not written" in out
         assert "the micrographs fit" in err
         assert not (tmp_path / "out").exists()
     assert command(*ask)[0] == 0

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
-from cryobridge.formats import cs
+from cryobridge.formats import cs, csdat
 from cryobridge.formats.cs import is_cs, open_cs, write_cs
 from cryobridge.formats.table import Column
 from cryobridge.particles import Labels
@@ -671,6 +671,13 @@ def test_a_wide_table_is_written_with_a_header_of_version_2(tmp_path):
     assert np.load(tmp_path / "wide.cs", max_header_size=10**6).shape == (2,)
 
 
+def test_a_column_that_the_stream_can_not_measure_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(csdat, "_MAX_COLUMN_BYTES", 31)
+    write_cs(tmp_path / "x.cs", {"uid": UIDS[:3]}, container="csdat")
+    with pytest.raises(ValueError, match="column uid is larger"):
+        write_cs(tmp_path / "y.cs", {"uid": UIDS}, container="csdat")
+
+
 def test_big_endian_columns_are_written_little_endian(tmp_path):
     for container in ("npy", "csdat"):
         write_cs(tmp_path / "x.cs", {"x": np.array([1.5, 2.5], ">f4")}, container=container)
@@ -684,6 +691,7 @@ def test_big_endian_columns_are_written_little_endian(tmp_path):
         ({"a": np.zeros(2), "b": np.zeros(3)}, {}, "different lengths"),
         ({"a": np.zeros(2, "M8[s]")}, {}, "does not hold"),
         ({"a": np.zeros(2)}, {"container": "hdf"}, "neither"),
+        ({"a": ["x\0y"]}, {"container": "csdat"}, "holds a NUL"),
     ],
 )
 def test_what_can_not_be_written_leaves_the_older_file(tmp_path, columns, options, message):

@@ -288,6 +288,7 @@ def test_only_spaces_and_tabs_separate(save, space):
     assert texts_of(block) == {"x": [f"a{space}b", "1"], "y": [f"c{space}d", "2"]}
     with pytest.raises(FormatError, match="line 7: 1 values for 2 columns"):
         open_star(save(loop(["x", "y"], row, f"1{space}2")))["particles"]
+    assert texts_of(open_star(save(loop(["x"], space, "1")))["particles"]) == {"x": [space, "1"]}
 
 
 def test_crlf_is_read_and_reported(save):
@@ -616,6 +617,13 @@ def test_what_a_row_can_not_hold_is_refused(tmp_path, text):
             write_star(tmp_path / "x.star", [StarBlock.from_columns("", {"a": [text]}, is_loop=is_loop)])
     assert (tmp_path / "x.star").read_text() == "older"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_row_without_a_value_is_refused():
+    with pytest.raises(ValueError, match="not every row has a value in b"):
+        StarBlock.from_columns("", {"a": [1, 2], "b": ["x", None]})
+    with pytest.raises(ValueError, match="length"):
+        StarBlock.from_columns("", {"a": [1, 2], "b": ["x"]})
 
 
 def test_quotes_are_set_only_where_they_are_needed():

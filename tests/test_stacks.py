@@ -332,3 +332,10 @@ def test_what_a_plan_refuses_ends_the_command_with_1_and_no_output(particles_cs,
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"Error: {particles_cs}: the grid is for 32 × 32 px")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_beyond_the_memory_is_told_as_that(particles_cs, tmp_path):
+    done = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", "--resolution-factor", 1e12)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: not enough memory")
+    assert not (tmp_path / "out").exists()

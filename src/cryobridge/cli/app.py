@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -46,17 +47,14 @@ def main() -> None:
         note("interrupted")
     if settings.verbose:
         note(f"{time.monotonic() - started:.2f} s, at most {_peak_memory_mb():.0f} MB of memory")
+    # All is said and done: an interrupt would only make libraries complain while they are put away.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 
 def _run() -> int:
     try:
         result = app(standalone_mode=False)
-    except CryobridgeError as error:
-        if settings.debug:
-            raise
-        show_error(error)
-        return error.exit_code
     except NoArgsIsHelpError as error:
         return error.exit_code
     except ClickException as error:
@@ -72,16 +70,34 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if _follows_interrupt(error):
+            return EXIT_INTERRUPTED
         if settings.debug:
             raise
-        show_error(
-            CryobridgeError(
-                f"unexpected: {type(error).__name__}: {error}",
-                hint="This is a mistake in cryobridge. Run the command again with --debug and report what it prints.",
-            )
-        )
-        return EXIT_BAD_DATA
+        explained = _explained(error)
+        show_error(explained)
+        return explained.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _follows_interrupt(error: BaseException | None) -> bool:
+    """Whether an error arose while an interrupt was dealt with: torch's writer complains of its unfinished file."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _explained(error: Exception) -> CryobridgeError:
+    """Return the error with what to do next."""
+    if isinstance(error, CryobridgeError):
+        return error
+    # torch has errors of its own for this, on the GPU and on the CPU.
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
+        return CryobridgeError(f"not enough memory ({error})", hint="Ask for less at a time, or for a smaller grid.")
+    return CryobridgeError(
+        f"unexpected: {type(error).__name__}: {error}",
+        hint="This is a mistake in cryobridge. Run the command again with --debug and report what it prints.",
+    )
 
 
 def _peak_memory_mb() -> float:

@@ -116,7 +116,7 @@ def coords(
             write_coords(plan, overwrite=replace)
         if preview:
             report["previews"] = _preview(plan, micrographs_star, preview)
-    _show(report, as_json, written=not (dry_run or is_refused))
+    _show(report, as_json, "Not written" if is_refused else "Would write" if dry_run else "Picks for RELION")
     if is_refused:
         raise typer.Exit(EXIT_ORIENTATION_DIFFERS)
 
@@ -174,6 +174,7 @@ def _check(
 ) -> bool:
     """Show the scores of the eight placements; return whether the chosen one is not contradicted."""
     from cryobridge.cli.coords_view import orientation_table
+    from cryobridge.coords.convention import Convention
     from cryobridge.coords.micrographs import check_plan
 
     with progress() as reporter:
@@ -186,7 +187,8 @@ def _check(
     if not check.is_sure:
         warn("the images can't tell which orientation is right")
     elif not agrees:
-        warn(f"the micrographs fit {check.best.formula}: use {check.best.options}")
+        remedy = "leave the flips out" if check.best == Convention() else f"use {check.best.options}"
+        warn(f"the micrographs fit {check.best.formula}: {remedy}")
     return agrees
 
 
@@ -221,7 +223,7 @@ def _preview(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int) -> li
     return [str(path) for path in write_previews(plan, micrographs_star, n_micrographs)]
 
 
-def _show(report: dict[str, Any], as_json: bool, *, written: bool) -> None:
+def _show(report: dict[str, Any], as_json: bool, title: str) -> None:
     if as_json:
         print_json(report)
         return
@@ -236,4 +238,4 @@ def _show(report: dict[str, Any], as_json: bool, *, written: bool) -> None:
     ]
     if report["micrographs_unmatched"]:
         facts.insert(2, ("not in the STAR file", f"{len(report['micrographs_unmatched']):,} micrographs"))
-    show_report("Picks for RELION" if written else "Would write", facts)
+    show_report(title, facts)

@@ -58,10 +58,10 @@ def field_lines(fields: tuple[FieldSummary, ...], width: int) -> Iterator[Text]:
     yield _line(layout, Text("field"), [Text(text) for text in titles], Text(title), "bold")
     group = ""
     for field in fields:
-        prefix, slash, _ = field.name.partition("/")
-        if slash and prefix != group:
+        prefix, short = _split(field.name)
+        if short and prefix != group:
             yield plain(prefix, "cyan")
-        group = prefix if slash else ""
+        group = prefix if short else ""
         label = _label(field)
         if label.cell_len > layout.name:
             yield label
@@ -124,8 +124,14 @@ def _line(layout: _Layout, label: Text, cells: list[Text], last: Text, style: st
 
 
 def _label(field: FieldSummary) -> Text:
-    _, slash, short = field.name.partition("/")
-    return plain(f"  {short}" if slash else field.name)
+    _, short = _split(field.name)
+    return plain(f"  {short}" if short else field.name)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the group that a name is shown under and its name in that; a name without a group stands alone."""
+    prefix, _, short = name.partition("/")
+    return (prefix, short) if prefix and short else ("", "")
 
 
 def _numbers_text(numbers: tuple[str, ...], layout: _Layout) -> str:

@@ -173,7 +173,7 @@ def show_error(error: CryobridgeError) -> None:
     """Print an error and what to do next."""
     console = _stderr()
     console.print(marked("Error: ", "bold red", plain(str(error))))
-    if error.count is not None and error.count > 1:
+    if error.count is not None and error.count > 1 and str(error.count) not in error.message.replace(",", ""):
         console.print(plain(f"  {error.count:,} in all", "dim"))
     if error.hint:
         console.print(marked("  → ", "cyan", plain(error.hint)))

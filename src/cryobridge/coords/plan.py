@@ -208,7 +208,8 @@ def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:
     if len(outside) and not drop_outside:
         x, y = picks.fraction_xy[outside[0]]
         raise CryobridgeError(
-            f"the pick at x {x:.6g}, y {y:.6g} (fractions) is outside its micrograph",
+            f"{len(outside)} of {len(picks)} picks are outside their micrograph, the first at x {x:.6g}, y {y:.6g} "
+            "(fractions)",
             path=picks.source,
             field=f"{picks.fields.x}, {picks.fields.y}",
             rows=tuple(int(row) for row in outside[:3]),

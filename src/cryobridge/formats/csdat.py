@@ -28,6 +28,7 @@ CSDAT_MAGIC = b"\x95CSDAT"
 # A raw LZ4 block can't expand further than this (its format's own bound).
 _LZ4_MAX_RATIO = 255
 _MAX_DIMS = 3
+_MAX_COLUMN_BYTES = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -199,10 +200,18 @@ def _decompress(payload: bytes, expected: int, path: Path, name: str) -> bytes:
 
 
 def write_stream(file: IO[bytes], arrays: dict[str, Values]) -> None:
-    """Write columns (already arrays and `Labels`) as a compressed stream."""
+    """Write columns (already arrays and `Labels`) as a compressed stream.
+
+    Raises
+    ------
+    ValueError
+        If a text holds a NUL, which ends texts in the heap, or a column is larger than its length can say.
+    """
     heap, offsets = bytearray(b"\0"), {"": 0}
-    for values in arrays.values():
+    for name, values in arrays.items():
         for text in values.values if isinstance(values, Labels) else ():
+            if "\0" in text:
+                raise ValueError(f"column {name}: {text!r} holds a NUL, which ends a text in a CSDAT stream")
             if text not in offsets:
                 offsets[text] = len(heap)
                 heap += text.encode("utf-8", "surrogateescape") + b"\0"
@@ -225,5 +234,7 @@ def write_stream(file: IO[bytes], arrays: dict[str, Values]) -> None:
     file.write(CSDAT_MAGIC + len(header).to_bytes(4, "little") + header)
     for entry, payload in zip(entries, payloads, strict=True) if n_rows else ():
         data = lz4.block.compress(payload, store_size=False) if entry[0] in compressed else payload
+        if len(data) > _MAX_COLUMN_BYTES:
+            raise ValueError(f"column {entry[0]} is larger than the 4 GiB that a CSDAT stream can hold")
         file.write(len(data).to_bytes(4, "little") + data)
     file.write(heap)

@@ -88,8 +88,17 @@ class StarBlock(Table):
         is_loop: bool = True,
         comments: tuple[str, ...] = (),
     ) -> StarBlock:
-        """Make a block of columns (arrays, `Labels` or lists) to be written."""
+        """Make a block of columns (arrays, `Labels` or lists) to be written.
+
+        Raises
+        ------
+        ValueError
+            If a row lacks a value (None), for which STAR has no word, or columns differ in length.
+        """
         table = pa.table({label: _to_arrow(values) for label, values in columns.items()})
+        gaps = [label for label in table.column_names if table[label].null_count]
+        if gaps:
+            raise ValueError(f"not every row has a value in {', '.join(gaps)}")
         return cls(Path(), name, table, is_loop=is_loop, comments=comments)
 
     def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:

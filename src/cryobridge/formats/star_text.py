@@ -21,13 +21,14 @@ CHUNK_BYTES = 4 << 20
 MAX_LINE_BYTES = 64 << 20
 
 _SPACE, _NEWLINE = 0x20, 0x0A
+_BLANKS = " \t\r\n\v\f"  # no others: a name may hold a no-break space
 _TO_SPACE = bytes.maketrans(b"\t\r\v\f", b"    ")
 # White space inside a quoted token, and the empty token, until the row has been split.
 _HIDDEN = {" ": "\x01", "\t": "\x02", "": "\x03"}
 _SHOWN = {hidden: text for text, hidden in _HIDDEN.items()}
 # A line that starts a block has nothing else on it: a row may start with a name such as data_0001.mrc.
-_BLOCK = re.compile(r"data_(\S*)\s*(?:#.*)?")
-_LOOP = re.compile(r"loop_\s*(?:#.*)?")
+_BLOCK = re.compile(r"data_(\S*)\s*(?:#.*)?", re.ASCII)
+_LOOP = re.compile(r"loop_\s*(?:#.*)?", re.ASCII)
 _END_OF_ROWS = re.compile(rb"\n(?=[ \t\r]*(?:\n|(?:data_\S*|loop_)[ \t\r]*(?:#[^\n]*)?(?:\n|\Z)))")
 _TOKEN = re.compile(
     r"""(?:"((?:\a"|[^"\a]|\a(?!")|"(?![ \t\r\v\f]|$))*)"              # quoted
@@ -97,7 +98,7 @@ class StarText:
         while position < self._size:
             text, next_position = self._line(position, line)
             line += 1
-            stripped = text.strip()
+            stripped = text.strip(_BLANKS)
             if stripped.startswith("#"):
                 comments.append(stripped.lstrip("# "))
             elif (match := _BLOCK.fullmatch(stripped)) is not None:

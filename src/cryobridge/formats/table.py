@@ -79,7 +79,7 @@ class Table(ABC):
         """
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return the table for a notebook: a vector column becomes one column an element, ``blob/shape[0]`` …"""
+        """Return the table for a notebook: a vector column becomes one column an element (``blob/shape[0]``)."""
         import pandas
 
         columns: dict[str, Any] = {}

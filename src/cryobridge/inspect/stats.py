@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # What one pass over the file may hold; sorting two columns at a time comes on top.
-PASS_BYTES = 256 << 20
+PASS_BYTES = 512 << 20
 HISTOGRAM_BINS = 16
 _TEXT_BLOCK_BYTES = 64 << 20
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -76,7 +76,7 @@ def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
     # Sorting in place saves a copy of what was read for this purpose alone.
     ordered: Array = values.reshape(-1) if values.flags.writeable and values.flags.c_contiguous else values.flatten()
     ordered.sort()
-    n_nan = ordered.size - int(np.searchsorted(ordered, np.nan)) if ordered.dtype.kind == "f" else 0
+    n_nan = ordered.size - _place(ordered, np.nan) if ordered.dtype.kind == "f" else 0
     ordered = ordered[: ordered.size - n_nan]
     distinct = int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if ordered.size else 0
     finite, problems = _finite(ordered)
@@ -138,10 +138,15 @@ def _finite(ordered: Array) -> tuple[Array, list[str]]:
     """Return the finite part of sorted values, and what there is to say of the rest."""
     if ordered.dtype.kind != "f":
         return ordered, []
-    low = int(np.searchsorted(ordered, -np.inf, side="right"))
-    high = int(np.searchsorted(ordered, np.inf, side="left"))
+    low = _place(ordered, -np.inf, side="right")
+    high = _place(ordered, np.inf)
     n_infinite = low + ordered.size - high
     return ordered[low:high], [counted(n_infinite, "infinite value")] if n_infinite else []
+
+
+def _place(ordered: Array, value: float, side: Literal["left", "right"] = "left") -> int:
+    # In the type of the array: a double among singles would make NumPy copy all of them as doubles.
+    return int(np.searchsorted(ordered, ordered.dtype.type(value), side))
 
 
 def _median(ordered: Array) -> float:
@@ -153,7 +158,12 @@ def _median(ordered: Array) -> float:
 
 def _histogram(ordered: Array) -> tuple[int, ...]:
     edges = np.linspace(float(ordered[0]), float(ordered[-1]), HISTOGRAM_BINS + 1)[1:-1]
-    cuts = np.searchsorted(ordered, edges.astype(ordered.dtype) if ordered.dtype.kind == "f" else edges)
+    if ordered.dtype.kind == "f":
+        edges = edges.astype(ordered.dtype)
+    elif ordered.dtype.itemsize < 8:
+        # A whole number is below an edge when it is below the next whole number; no double of it is needed.
+        edges = np.ceil(edges).astype(ordered.dtype)
+    cuts = np.searchsorted(ordered, edges)
     return tuple(int(count) for count in np.diff(cuts, prepend=0, append=ordered.size))
 
 
