@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cryobridge.formats.cs import write_cs
-from cryobridge.formats.star import StarBlock, write_star
+from cryobridge.formats.cryosparc.cs import write_cs
+from cryobridge.formats.relion.star import StarBlock, write_star
 from cryobridge.particles import Labels
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import sys
 
 import numpy as np
@@ -83,6 +84,8 @@ def command(capsys, monkeypatch):
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["cryobridge", *map(str, words)])
+        # At its end it ignores interrupts, which programs that later tests start would inherit.
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()

@@ -8,7 +8,7 @@ import pytest
 from cryobridge.coords.locate import locate_coordinates
 from cryobridge.coords.plan import CoordsOptions, plan_coords
 from cryobridge.errors import CryobridgeError, MissingDataError
-from cryobridge.formats.cs import open_cs
+from cryobridge.formats.cryosparc.cs import open_cs
 from helpers import save_cs
 from test_coords import SHAPE, command, coordinates_of, cryosparc_name, in_pixels, save_micrographs, tree
 

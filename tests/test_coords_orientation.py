@@ -11,8 +11,9 @@ from cryobridge.coords.micrographs import check_plan
 from cryobridge.coords.plan import CoordsOptions, plan_coords
 from cryobridge.demo import simulate_project
 from cryobridge.demo.images import record, signal_scale
-from cryobridge.formats.cs import open_cs, write_cs
-from cryobridge.formats.mrc import open_mrc, write_mrc_stack
+from cryobridge.formats.cryosparc.cs import open_cs, write_cs
+from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.fourier.crop import crop_images
 from helpers import save_star
 from test_coords import as_seen_by_relion, command, tree

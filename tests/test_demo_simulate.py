@@ -13,8 +13,8 @@ from cryobridge.demo import project as demo_project
 from cryobridge.demo import simulate_project
 from cryobridge.demo.physics import Microscope, contrast_transfer
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
-from cryobridge.formats.cryosparc_job import read_job
-from cryobridge.formats.csg import read_csg
+from cryobridge.formats.cryosparc.csg import read_csg
+from cryobridge.formats.cryosparc.job import read_job
 from cryobridge.particles import CTF
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryobridge.formats import _fields_cryosparc, _fields_relion
+from cryobridge.formats.cryosparc import fields as _fields_cryosparc
 from cryobridge.formats.fields import QUANTITIES, FieldSpec, judge, lookup
+from cryobridge.formats.relion import fields as _fields_relion
 
 ALIGNMENT_FIELDS = (
     "split shift pose psize_A error error_min resid_pow slice_pow image_pow cross_cor alpha alpha_min weight "

@@ -16,20 +16,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError, UsageError
-from cryobridge.formats._atomic import atomic_path
 from cryobridge.formats.arrays import (
     ArrayInfo,
-    ImageDescriptor,
     describe_arrays,
-    read_image_descriptor,
     read_npy,
     read_npz,
     read_pt,
-    write_image_descriptor,
     write_npy,
     write_npz,
     write_pt,
 )
+from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor, write_image_descriptor
 
 
 class Bomb:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
-from cryobridge.formats import cs, csdat
-from cryobridge.formats.cs import is_cs, open_cs, write_cs
+from cryobridge.formats.cryosparc import cs, csdat
+from cryobridge.formats.cryosparc.cs import is_cs, open_cs, write_cs
 from cryobridge.formats.table import Column
 from cryobridge.particles import Labels
 
@@ -558,7 +558,7 @@ def test_reading_one_column_does_not_cost_the_whole_file(tmp_path):
     program = textwrap.dedent(
         f"""
         from pathlib import Path
-        from cryobridge.formats.cs import open_cs
+        from cryobridge.formats.cryosparc.cs import open_cs
 
         def peak_kB():
             lines = Path("/proc/self/status").read_text().splitlines()

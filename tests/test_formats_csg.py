@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError
-from cryobridge.formats.cs import open_cs, write_cs
-from cryobridge.formats.cs_join import join_on_uid
-from cryobridge.formats.csg import open_group, project_folder, read_csg, write_csg
+from cryobridge.formats.cryosparc.cs import open_cs, write_cs
+from cryobridge.formats.cryosparc.csg import open_group, project_folder, read_csg, write_csg
+from cryobridge.formats.cryosparc.join import join_on_uid
 from cryobridge.formats.table import Column, Table
 from cryobridge.particles import Labels
 

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats._listing import gaps, say_ranges
-from cryobridge.formats.cryosparc_job import read_job, siblings_with
-from cryobridge.formats.cryosparc_names import group_by_name, is_excluded, parse_cs_name
-from cryobridge.formats.cs import write_cs
+from cryobridge.formats.cryosparc.cs import write_cs
+from cryobridge.formats.cryosparc.job import read_job, siblings_with
+from cryobridge.formats.cryosparc.names import group_by_name, is_excluded, parse_cs_name
 from cryobridge.formats.folders import identify_folder
+from cryobridge.formats.listing import gaps, say_ranges
 from cryobridge.formats.own_output import read_own_output
-from cryobridge.formats.recovar_job import read_recovar_job
-from cryobridge.formats.relion_job import read_relion_job
+from cryobridge.formats.recovar.job import read_recovar_job
+from cryobridge.formats.relion.job import read_relion_job
 
 
 def touch(folder, *names, content="data_x\n"):

@@ -15,14 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
-from cryobridge.formats.mrc import (
-    MrcStackWriter,
-    decide_kind,
-    open_mrc,
-    read_header,
-    write_mrc_stack,
-    write_mrc_volume,
-)
+from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc_header import decide_kind, read_header
+from cryobridge.formats.mrc_write import MrcStackWriter, write_mrc_stack, write_mrc_volume
 
 STAMPS = {"<": b"\x44\x44\0\0", ">": b"\x11\x11\0\0"}
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}

@@ -14,19 +14,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cryobridge.errors import CryobridgeError, FormatError, UnsafeFileError
+from cryobridge.formats.pickle_data import load_pickle, peek_pickle, scan_pickle
+from cryobridge.formats.pickle_machine import Opaque
 from cryobridge.formats.pickles import (
     CTF_COLUMNS,
-    Opaque,
     classify_pickle,
-    load_pickle,
-    peek_pickle,
     read_ctf,
     read_density,
     read_halfsets,
     read_indices,
     read_kmeans,
     read_poses,
-    scan_pickle,
     write_ctf,
     write_indices,
     write_poses,

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from cryobridge.demo import simulate_project
 from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.arrays import write_npy, write_npz, write_pt
-from cryobridge.formats.cs import CsNpyFile, write_cs
-from cryobridge.formats.mrc import write_mrc_stack, write_mrc_volume
+from cryobridge.formats.cryosparc.cs import CsNpyFile, write_cs
+from cryobridge.formats.mrc_write import write_mrc_stack, write_mrc_volume
 from cryobridge.formats.pickles import write_poses
-from cryobridge.formats.star import StarBlock, write_star
+from cryobridge.formats.relion.star import StarBlock, write_star
 from cryobridge.geometry import euler_to_matrix
-from cryobridge.inspect import InspectOptions, plots
-from cryobridge.inspect.plots import build_figure, plot_path
+from cryobridge.inspect import InspectOptions
+from cryobridge.inspect.plots import build_figure, page, plot_path, tables
 
 N = 200
 
@@ -147,8 +147,8 @@ def test_columns_beyond_the_page_are_named(tmp_path, rng):
 
 @pytest.mark.parametrize("kind", ["npy", "csdat", "star"])
 def test_of_a_long_table_evenly_spaced_rows_are_drawn_and_it_is_said(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(plots, "_MAX_ROWS", 1000)
-    monkeypatch.setattr(plots, "_N_RUNS", 50)
+    monkeypatch.setattr(tables, "_MAX_ROWS", 1000)
+    monkeypatch.setattr(tables, "_N_RUNS", 50)
     rows = np.arange(20_000.0)
     path = tmp_path / ("a.star" if kind == "star" else "a.cs")
     if kind == "star":
@@ -165,7 +165,7 @@ def test_of_a_long_table_evenly_spaced_rows_are_drawn_and_it_is_said(tmp_path, m
 
 
 def test_of_a_long_cs_file_only_the_drawn_rows_are_read(tmp_path, monkeypatch, rng):
-    monkeypatch.setattr(plots, "_MAX_ROWS", 100)
+    monkeypatch.setattr(tables, "_MAX_ROWS", 100)
     path = tmp_path / "a.cs"
     write_cs(path, {"x": rng.normal(size=5000)})
     read = []
@@ -183,10 +183,10 @@ def test_of_a_long_cs_file_only_the_drawn_rows_are_read(tmp_path, monkeypatch, r
 
 @given(n_rows=st.integers(0, 10**9), row_bytes=st.integers(0, 10**9))
 def test_the_runs_are_apart_and_within_the_limits(n_rows, row_bytes):
-    runs = plots._even_runs(n_rows, row_bytes)
+    runs = tables.even_runs(n_rows, row_bytes)
     total = sum(run.stop - run.start for run in runs)
-    assert total <= plots._MAX_ROWS
-    assert total * row_bytes <= max(plots._SAMPLE_BYTES, row_bytes)
+    assert total <= tables._MAX_ROWS
+    assert total * row_bytes <= max(tables._SAMPLE_BYTES, row_bytes)
     assert all(first.stop <= second.start for first, second in pairwise(runs))
     assert runs[0].start == 0
     assert runs[-1].stop <= n_rows
@@ -254,7 +254,7 @@ def test_any_numbers_can_be_drawn(tmp_path_factory, numbers):
     except MissingDataError:
         return
     render(figure)
-    finite = [number for number in numbers if abs(number) < plots._LARGEST]
+    finite = [number for number in numbers if abs(number) < page.LARGEST]
     assert counts(figure.axes[0])[0].values.sum() == len(finite)
 
 
@@ -402,7 +402,7 @@ def test_complex_numbers_are_shown_by_their_magnitude(tmp_path, rng):
 
 
 def test_of_a_large_array_a_part_is_drawn_and_it_is_said(tmp_path, monkeypatch, rng):
-    monkeypatch.setattr(plots, "_SAMPLE_BYTES", 8000)
+    monkeypatch.setattr(tables, "_SAMPLE_BYTES", 8000)
     write_npy(tmp_path / "a.npy", rng.random((30, 10, 20)))
     figure = build_figure(tmp_path / "a.npy")
     assert "a: drawn from 1,000 of 6,000 elements" in caption(figure)

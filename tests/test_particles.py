@@ -6,8 +6,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryobridge.errors import FormatError, MissingDataError
-from cryobridge.formats.cryosparc_particles import read_particles_cs
-from cryobridge.formats.relion_particles import read_particles_star
+from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.particles import Labels, ParticleSet
 
 POSES = np.array([[0.3, -1.2, 0.4], [2.0, 0.1, -3.0], [0.0, 0.0, 0.0], [0.0, math.pi, 0.0]], np.float32)

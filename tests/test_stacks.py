@@ -9,8 +9,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError
-from cryobridge.formats.arrays import ImageDescriptor, write_image_descriptor
-from cryobridge.formats.cryosparc_particles import read_particles_cs
+from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.paths import ImageSearch
 from cryobridge.stacks.convert import convert_stacks
 from cryobridge.stacks.plan import plan_stacks

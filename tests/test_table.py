@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.cs import open_cs, write_cs
-from cryobridge.formats.star import StarBlock
+from cryobridge.formats.cryosparc.cs import open_cs, write_cs
+from cryobridge.formats.relion.star import StarBlock
 
 
 @pytest.fixture

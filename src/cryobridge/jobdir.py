@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge import __version__
 from cryobridge.errors import CryobridgeError, OutputExistsError
-from cryobridge.formats._atomic import atomic_path
+from cryobridge.formats.atomic import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

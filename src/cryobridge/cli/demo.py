@@ -24,7 +24,7 @@ def demo(
     from cryobridge.coords.plan import plan_coords
     from cryobridge.coords.preview import write_previews
     from cryobridge.demo import simulate_project
-    from cryobridge.formats.cryosparc_particles import read_particles_cs
+    from cryobridge.formats.cryosparc.particles import read_particles_cs
     from cryobridge.inspect import InspectOptions, inspect_path
     from cryobridge.paths import ImageSearch
     from cryobridge.stacks.convert import convert_stacks

@@ -92,8 +92,8 @@ def stacks_cs(
         raise UsageError(
             "--folder-mrc uses bare file names, --datadir and --strip-prefix whole ones", hint="Choose one."
         )
-    from cryobridge.formats.arrays import read_image_descriptor
-    from cryobridge.formats.cryosparc_particles import read_particles_cs
+    from cryobridge.formats.cryosparc.particles import read_particles_cs
+    from cryobridge.formats.descriptor import read_image_descriptor
     from cryobridge.paths import ImageSearch
     from cryobridge.stacks.convert import check_output, convert_stacks, plan_report
     from cryobridge.stacks.plan import plan_stacks

@@ -12,7 +12,7 @@ from cryobridge.coords.columns import pick_columns
 from cryobridge.coords.plan import CoordsPlan, absolute
 from cryobridge.coords.relion_picks import PICK_FILES, pick_file_name, rows_by_micrograph, write_pick_files
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.star import StarBlock, write_star
+from cryobridge.formats.relion.star import StarBlock, write_star
 from cryobridge.jobdir import make_folder, refuse_existing
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from cryobridge.coords.orientation import OrientationCheck, PicksOnMicrograph, check_orientation
 from cryobridge.coords.plan import CoordsPlan
 from cryobridge.errors import CryobridgeError, MissingDataError
-from cryobridge.formats.mrc import open_mrc, read_header
+from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.table import Array
 from cryobridge.paths import ImageSearch
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from cryobridge.coords.locate import NAMES, CoordinateFields, locate_coordinates
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.cryosparc_job import siblings_with
-from cryobridge.formats.cryosparc_names import parse_cs_name
-from cryobridge.formats.cryosparc_particles import images_of
-from cryobridge.formats.cs import open_cs
-from cryobridge.formats.cs_join import join_on_uid
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.job import siblings_with
+from cryobridge.formats.cryosparc.join import join_on_uid
+from cryobridge.formats.cryosparc.names import parse_cs_name
+from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.table import ColumnReader
 from cryobridge.particles import Labels
 

@@ -16,7 +16,7 @@ from cryobridge.coords.matching import match_micrographs, unmatched_error
 from cryobridge.coords.picks import Picks, read_picks
 from cryobridge.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
 from cryobridge.errors import CryobridgeError, MissingDataError
-from cryobridge.formats.star import open_star, to_labels
+from cryobridge.formats.relion.star import open_star, to_labels
 from cryobridge.jobdir import files_in
 from cryobridge.particles import Floats
 

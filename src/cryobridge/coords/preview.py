@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryobridge.coords.micrographs import busiest_micrographs, micrograph_file
 from cryobridge.coords.plan import CoordsPlan
-from cryobridge.formats._atomic import atomic_path
+from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.table import Array
 from cryobridge.fourier.crop import crop_images

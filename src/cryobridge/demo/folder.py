@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, OutputExistsError
-from cryobridge.formats._atomic import atomic_path, read_error
+from cryobridge.formats.atomic import atomic_path, read_error
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ import numpy as np
 
 from cryobridge.demo.folder import make_folder
 from cryobridge.demo.truth import PIXEL_SIZE_A
-from cryobridge.formats.mrc import write_mrc_stack
-from cryobridge.formats.star import StarBlock, write_star
+from cryobridge.formats.mrc_write import write_mrc_stack
+from cryobridge.formats.relion.star import StarBlock, write_star
 from cryobridge.geometry import mirror_defocus_angle_y
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from cryobridge.formats import _fields_cryosparc, _fields_relion
+from cryobridge.formats.cryosparc import fields as _fields_cryosparc
+from cryobridge.formats.relion import fields as _fields_relion
 
 Kind = Literal["float", "int", "text", "bool", "vector"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._listing import list_folder, read_json
-from cryobridge.formats.cryosparc_job import has_cryosparc_names, is_cryosparc_description
+from cryobridge.formats.cryosparc.job import has_cryosparc_names, is_cryosparc_description
+from cryobridge.formats.listing import list_folder, read_json
 from cryobridge.formats.own_output import is_own_description, looks_like_coords, looks_like_stacks
-from cryobridge.formats.recovar_job import looks_like_recovar
-from cryobridge.formats.relion_job import looks_like_relion_job
+from cryobridge.formats.recovar.job import looks_like_recovar
+from cryobridge.formats.relion.job import looks_like_relion_job
 
 if TYPE_CHECKING:
     import os

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats._listing import (
+from cryobridge.formats.listing import (
     Listing,
     gaps,
     list_folder,
@@ -18,7 +18,7 @@ from cryobridge.formats._listing import (
     say_ranges,
     text_of,
 )
-from cryobridge.formats.star import open_star, to_labels
+from cryobridge.formats.relion.star import open_star, to_labels
 
 if TYPE_CHECKING:
     import os

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._atomic import read_error, readable_size
+from cryobridge.formats.atomic import read_error, readable_size
 
 CS: Final = "cs"
 CSG: Final = "csg"

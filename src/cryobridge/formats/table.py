@@ -113,10 +113,6 @@ class Table(ABC):
         return wanted
 
 
-# The former name, while callers move over.
-NamedColumns = Table
-
-
 class ColumnReader:
     """Columns of a table by name, None where absent; adapters leave here what there is to say to the user."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cryobridge.errors import FormatError, UsageError
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
-from cryobridge.formats._atomic import read_error, readable_size
+from cryobridge.formats.atomic import read_error, readable_size
 from cryobridge.inspect import files, folders, tables
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import Inspection

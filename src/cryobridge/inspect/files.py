@@ -10,8 +10,10 @@ import numpy as np
 
 from cryobridge.errors import FormatError, UnsafeFileError
 from cryobridge.formats.arrays import describe_arrays, read_npy, read_npz, read_pt
-from cryobridge.formats.mrc import MrcHeader, decide_kind, open_mrc, read_header
-from cryobridge.formats.pickles import CTF_COLUMNS, classify_pickle, load_pickle, peek_pickle
+from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc_header import MrcHeader, decide_kind, read_header
+from cryobridge.formats.pickle_data import load_pickle, peek_pickle
+from cryobridge.formats.pickles import CTF_COLUMNS, classify_pickle
 from cryobridge.formats.registry import NPY, NPZ, identify_file
 from cryobridge.formats.table import Array, Column, numpy_dtype_label
 from cryobridge.inspect.options import InspectOptions
@@ -102,7 +104,7 @@ def inspect_pickle(path: Path, options: InspectOptions) -> Inspection:
             details={"pickle": {"content": "refused", "names": list(names)}},
         )
     content = classify_pickle(value)
-    arrays = _pickle_arrays(content, value)
+    arrays = pickle_arrays(content, value)
     rows = len(next(iter(arrays.values()))) if content in _USES_OF_PICKLES and arrays else None
     uses = tuple(Use(name, True, hint=hint) for name, hint in _USES_OF_PICKLES.get(content, ()))
     return Inspection(
@@ -143,7 +145,7 @@ def inspect_arrays(path: Path, options: InspectOptions) -> Inspection:
         name = info.name or path.stem
         head = FieldSummary(name, _short_dtype(info.dtype), info.shape)
         if options.statistics and np.prod(info.shape, dtype=np.int64) <= _MAX_ELEMENTS:
-            fields.append(_array_field(name, _read_array(path, kind, info.name), head))
+            fields.append(_array_field(name, read_array(path, kind, info.name), head))
         else:
             if options.statistics:
                 problems.append(f"{name} is large; only its header was read")
@@ -161,7 +163,7 @@ def inspect_arrays(path: Path, options: InspectOptions) -> Inspection:
     )
 
 
-def _read_array(path: Path, kind: str, name: str) -> Array | None:
+def read_array(path: Path, kind: str, name: str) -> Array | None:
     """Return an array; None for what is not numbers."""
     if kind == NPY:
         return read_npy(path)
@@ -209,7 +211,8 @@ def _short_dtype(name: str) -> str:
     return name if dtype.kind in "OV" else numpy_dtype_label(dtype)
 
 
-def _pickle_arrays(content: str, value: Any) -> dict[str, Any]:
+def pickle_arrays(content: str, value: Any) -> dict[str, Any]:
+    """Return the arrays of a pickle by names that people understand."""
     if content == "poses":
         pair = value if isinstance(value, (tuple, list)) else (value,)
         return dict(zip(("rotation matrix A", "shift (fraction of the box)"), pair, strict=False))

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.cryosparc_job import CryosparcJob, read_job
-from cryobridge.formats.cryosparc_outputs import JobOutput
-from cryobridge.formats.cs import open_cs
-from cryobridge.formats.cs_join import join_on_uid
-from cryobridge.formats.mrc import open_mrc, read_header
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
+from cryobridge.formats.cryosparc.join import join_on_uid
+from cryobridge.formats.cryosparc.outputs import JobOutput
+from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.own_output import read_own_output
-from cryobridge.formats.recovar_job import RecovarJob, read_recovar_job
-from cryobridge.formats.recovar_parts import Volume
-from cryobridge.formats.relion_job import read_relion_job
+from cryobridge.formats.recovar.job import RecovarJob, read_recovar_job
+from cryobridge.formats.recovar.parts import Volume
+from cryobridge.formats.relion.job import read_relion_job
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import Inspection, Use
 from cryobridge.inspect.tables import Facts, inspect_table
@@ -52,7 +53,7 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
     inspection = Inspection(
         str(path), "cryosparc job", "cryoSPARC job", facts=tuple(facts), problems=job.problems, details=details
     )
-    output = _particles_of(job)
+    output = particles_of(job)
     if output is None:
         return inspection
     files = _files_of(output)
@@ -80,7 +81,7 @@ def _files_of(output: JobOutput) -> list[Path]:
     return [file for file in (output.main, *output.passthroughs) if file is not None]
 
 
-def _particles_of(job: CryosparcJob) -> JobOutput | None:
+def particles_of(job: CryosparcJob) -> JobOutput | None:
     """Return the output that the job is about: the first particles that were not excluded and whose files exist."""
     return next(
         (

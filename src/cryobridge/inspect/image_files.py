@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import FormatError
-from cryobridge.formats.mrc import read_header
+from cryobridge.formats.mrc_header import read_header
 from cryobridge.paths import ImageSearch, Remedy, suggest
 
 if TYPE_CHECKING:

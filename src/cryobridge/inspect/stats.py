@@ -41,7 +41,7 @@ def summarise(table: Table, columns: tuple[Column, ...], *, statistics: bool = T
         return tuple(header_summary(column) for column in columns)
     numbers = [column for column in columns if not column.is_text]
     found = {column.name: _summarise_text(table, column) for column in columns if column.is_text}
-    for batch in _passes(table.n_rows, numbers):
+    for batch in passes(table.n_rows, numbers):
         values = table.read([column.name for column in batch])
         with ThreadPoolExecutor(_WORKERS) as pool:
             arrays = (values.pop(column.name) for column in batch)
@@ -105,7 +105,7 @@ def is_identifier(column: Column) -> bool:
     return column.dtype == "u8" and column.name.endswith(("uid", "import_sig"))
 
 
-def _passes(n_rows: int, columns: list[Column]) -> Iterator[list[Column]]:
+def passes(n_rows: int, columns: list[Column]) -> Iterator[list[Column]]:
     """Cut the columns into groups of at most `PASS_BYTES`, one column at least."""
     batch: list[Column] = []
     total = 0

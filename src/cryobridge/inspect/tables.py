@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.cs import CsNpyFile, open_cs
-from cryobridge.formats.csg import Slot, open_group, read_csg
-from cryobridge.formats.star import StarBlock, StarFile, open_star
+from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
+from cryobridge.formats.cryosparc.csg import Slot, open_group, read_csg
+from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
 from cryobridge.formats.table import ColumnReader
 from cryobridge.inspect.image_files import ImageFiles, check_image_files
 from cryobridge.inspect.report import FieldSummary, Inspection
@@ -133,10 +133,11 @@ def inspect_star(path: Path, options: InspectOptions) -> Inspection:
 
 
 def _fields(table: Table, options: InspectOptions) -> tuple[FieldSummary, ...]:
-    return summarise(table, _chosen(table, options), statistics=options.statistics)
+    return summarise(table, chosen_columns(table, options), statistics=options.statistics)
 
 
-def _chosen(table: Table, options: InspectOptions) -> tuple[Column, ...]:
+def chosen_columns(table: Table, options: InspectOptions) -> tuple[Column, ...]:
+    """Return the columns that the options ask for."""
     if not options.field_patterns:
         return table.columns
     chosen = tuple(
@@ -180,7 +181,7 @@ def _cs_images(table: Table) -> ImageRefs | None:
 
 def _star_images(block: StarBlock) -> ImageRefs | None:
     # Imported late: what it imports takes longer than inspecting most files.
-    from cryobridge.formats.relion_particles import parse_image_names
+    from cryobridge.formats.relion.particles import parse_image_names
 
     return parse_image_names(block) if "rlnImageName" in block else None
 

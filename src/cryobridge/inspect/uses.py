@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.cryosparc_job import siblings_with
-from cryobridge.formats.cs import open_cs
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.inspect.report import USE_NAMES, Use
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
-from cryobridge.formats.arrays import ImageDescriptor
-from cryobridge.formats.mrc import MrcHeader, read_header
+from cryobridge.formats.descriptor import ImageDescriptor
+from cryobridge.formats.mrc_header import MrcHeader, read_header
 from cryobridge.paths import ImageSearch, suggest
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._atomic import atomic_path
+from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.fields import lookup
-from cryobridge.formats.star_text import (
+from cryobridge.formats.relion.star_text import (
     NEEDS_QUOTES,
     NEEDS_QUOTES_FIRST,
     BlockText,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.formats._optics import group_optics
-from cryobridge.formats.cs import open_cs
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.optics import group_optics
 from cryobridge.formats.table import Array, ColumnReader, Table
 from cryobridge.geometry import euler_to_matrix, fractions_to_px, rotvec_to_matrix, shift_px_to_A
 from cryobridge.particles import CTF, ImageRefs, Locations, ParticleSet, Poses

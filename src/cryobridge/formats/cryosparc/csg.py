@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cryobridge.errors import FormatError, MissingDataError, UnsafeFileError
-from cryobridge.formats._atomic import atomic_path, read_error, readable_size
-from cryobridge.formats._listing import int_of, is_there, object_of, text_of
-from cryobridge.formats.cs import open_cs
-from cryobridge.formats.cs_join import JoinedTable, join_columns
+from cryobridge.formats.atomic import atomic_path, read_error, readable_size
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.join import JoinedTable, join_columns
+from cryobridge.formats.listing import int_of, is_there, object_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._listing import Listing, int_of, is_there, list_of, object_of, objects_of, text_of
-from cryobridge.formats.cryosparc_names import Iteration, group_by_name, is_excluded, kind_of, parse_cs_name
-from cryobridge.formats.cs import open_cs
-from cryobridge.formats.csg import locate_in_project
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.csg import locate_in_project
+from cryobridge.formats.cryosparc.names import Iteration, group_by_name, is_excluded, kind_of, parse_cs_name
+from cryobridge.formats.listing import Listing, int_of, is_there, list_of, object_of, objects_of, text_of
 
 
 @dataclass(frozen=True)

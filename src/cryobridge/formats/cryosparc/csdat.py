@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._atomic import read_error
+from cryobridge.formats.atomic import read_error
 from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
 from cryobridge.particles import Labels
 

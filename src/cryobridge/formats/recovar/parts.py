@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats._listing import Listing, object_of, read_json, text_of
-from cryobridge.formats.mrc import read_header
+from cryobridge.formats.listing import Listing, object_of, read_json, text_of
+from cryobridge.formats.mrc_header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

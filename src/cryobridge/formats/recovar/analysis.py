@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cryobridge.formats._listing import (
+from cryobridge.formats.listing import (
     Listing,
     gaps,
     int_of,
@@ -18,7 +18,7 @@ from cryobridge.formats._listing import (
     say_ranges,
 )
 from cryobridge.formats.pickles import KmeansResult, LatentDensity, read_density, read_kmeans
-from cryobridge.formats.recovar_parts import (
+from cryobridge.formats.recovar.parts import (
     JobFacts,
     Volume,
     numbered_volumes,

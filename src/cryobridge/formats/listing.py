@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._atomic import read_error, readable_size
+from cryobridge.formats.atomic import read_error, readable_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

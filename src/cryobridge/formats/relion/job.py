@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._listing import Listing, is_there, list_folder
-from cryobridge.formats.relion_names import RelionIteration, chain_of, oddities_of, sort_iterations
+from cryobridge.formats.listing import Listing, is_there, list_folder
+from cryobridge.formats.relion.names import RelionIteration, chain_of, oddities_of, sort_iterations
 
 if TYPE_CHECKING:
     import os

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from cryobridge.formats._listing import say_numbers, say_ranges
+from cryobridge.formats.listing import say_numbers, say_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

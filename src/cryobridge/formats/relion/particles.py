@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
-from cryobridge.formats._optics import group_optics
-from cryobridge.formats.star import StarBlock, StarFile, open_star, to_labels
+from cryobridge.formats.optics import group_optics
+from cryobridge.formats.relion.star import StarBlock, StarFile, open_star, to_labels
 from cryobridge.formats.table import ColumnReader
 from cryobridge.geometry import euler_to_matrix, shift_px_to_A
 from cryobridge.particles import CTF, ImageRefs, Labels, Locations, Optics, ParticleSet, Poses

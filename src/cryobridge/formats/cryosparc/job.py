@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats._listing import (
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.names import iteration_order, parse_cs_name
+from cryobridge.formats.cryosparc.outputs import JobOutput, described_outputs, disagreements, named_outputs
+from cryobridge.formats.listing import (
     Listing,
     gaps,
     is_there,
@@ -21,9 +24,6 @@ from cryobridge.formats._listing import (
     say_ranges,
     text_of,
 )
-from cryobridge.formats.cryosparc_names import iteration_order, parse_cs_name
-from cryobridge.formats.cryosparc_outputs import JobOutput, described_outputs, disagreements, named_outputs
-from cryobridge.formats.cs import open_cs
 
 if TYPE_CHECKING:
     import os

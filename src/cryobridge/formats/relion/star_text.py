@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cryobridge.errors import FormatError
-from cryobridge.formats._atomic import read_error, readable_size
+from cryobridge.formats.atomic import read_error, readable_size
 
 CHUNK_BYTES = 4 << 20
 MAX_LINE_BYTES = 64 << 20

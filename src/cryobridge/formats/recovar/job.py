@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats._listing import (
+from cryobridge.formats.arrays import describe_arrays
+from cryobridge.formats.listing import (
     Listing,
     int_of,
     is_there,
@@ -19,9 +20,8 @@ from cryobridge.formats._listing import (
     list_of,
     read_json,
 )
-from cryobridge.formats.arrays import describe_arrays
-from cryobridge.formats.pickles import peek_pickle
-from cryobridge.formats.recovar_analysis import (
+from cryobridge.formats.pickle_data import peek_pickle
+from cryobridge.formats.recovar.analysis import (
     Analysis,
     Density,
     looks_like_analysis,
@@ -29,7 +29,7 @@ from cryobridge.formats.recovar_analysis import (
     read_analysis,
     read_density_folder,
 )
-from cryobridge.formats.recovar_parts import (
+from cryobridge.formats.recovar.parts import (
     JobFacts,
     Volume,
     numbered_volumes,

@@ -1,0 +1,181 @@
+"""Writing MRC stacks and volumes, section by section."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+from mrcfile.utils import machine_stamp_from_byte_order
+from numpy.typing import NDArray
+
+from cryobridge.errors import CryobridgeError, UsageError
+from cryobridge.formats.atomic import atomic_path
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+from cryobridge.formats.mrc_header import HEADER_BYTES
+
+
+class MrcStackWriter:
+    """Writes a stack image by image; the file appears under its name when the block ends well.
+
+    ::
+
+        with MrcStackWriter(path, (ny, nx), pixel_size_A=1.2) as stack:
+            stack.append(images)
+
+    Parameters
+    ----------
+    path
+        The file to write. One that is there already is replaced.
+    image_shape
+        (ny, nx).
+    pixel_size_A
+        Goes to the header.
+    n_images
+        How many there will be, if known; another number at the end is an error.
+    dtype
+        float32 (mode 2) or float16 (mode 12).
+    """
+
+    _is_volume: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        image_shape: tuple[int, int],
+        pixel_size_A: float,
+        *,
+        n_images: int | None = None,
+        dtype: type[np.float32 | np.float16] = np.float32,
+    ) -> None:
+        if not (math.isfinite(pixel_size_A) and pixel_size_A > 0):
+            raise UsageError(f"a pixel size of {pixel_size_A} Å can't be written", path=path)
+        self.path = Path(path)
+        self._shape = image_shape
+        self._pixel_size_A = pixel_size_A
+        self._announced = n_images
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._statistics = _Statistics()
+        self.n_images = 0
+
+    def __enter__(self) -> MrcStackWriter:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            self._file = stack.enter_context(temporary.open("wb"))
+            self._file.write(bytes(HEADER_BYTES))
+            stack.push(self._finish)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def append(self, images: NDArray[Any]) -> None:
+        """Write one image, (ny, nx), or several, (n, ny, nx)."""
+        block = images if images.ndim == 3 else images[np.newaxis]
+        if block.shape[1:] != tuple(self._shape) or images.dtype.kind not in "fiub":
+            raise UsageError(
+                f"images of shape {images.shape} and type {images.dtype} don't fit a stack of {self._shape}",
+                path=self.path,
+            )
+        for image in block:
+            pixels = np.ascontiguousarray(image, self._dtype)
+            self._statistics.add(pixels)
+            self._file.write(pixels.data)
+        self.n_images += len(block)
+
+    def _finish(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            return
+        if self.n_images == 0 or self._announced not in {None, self.n_images}:
+            expected = self._announced or "at least 1"
+            raise CryobridgeError(
+                f"{self.n_images} images were written and {expected} were expected; the file was removed",
+                path=self.path,
+            )
+        self._file.seek(0)
+        self._file.write(self._header().tobytes())
+
+    def _header(self) -> NDArray[np.void]:
+        ny, nx = self._shape
+        nz = self.n_images
+        mz = nz if self._is_volume else 1
+        header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
+        header["nx"], header["ny"], header["nz"] = nx, ny, nz
+        header["mx"], header["my"], header["mz"] = nx, ny, mz
+        header["mode"] = 12 if self._dtype.itemsize == 2 else 2
+        header["cella"] = tuple(n * self._pixel_size_A for n in (nx, ny, mz))
+        header["cellb"] = (90, 90, 90)
+        header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
+        header["ispg"] = int(self._is_volume)
+        header["nversion"] = 20141
+        header["map"] = b"MAP "
+        header["machst"] = list(machine_stamp_from_byte_order("<"))
+        header["dmin"], header["dmax"], header["dmean"], header["rms"] = self._statistics.for_header()
+        header["nlabl"] = 1
+        header["label"][0] = b"Written by cryobridge"
+        return header
+
+
+class _VolumeWriter(MrcStackWriter):
+    _is_volume = True
+
+
+class _Statistics:
+    """Least, greatest and mean value and standard deviation, gathered image by image (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = 0.0
+        self.least, self.greatest = math.inf, -math.inf
+
+    def add(self, pixels: NDArray[Any]) -> None:
+        values = pixels.astype(np.float64).ravel()
+        mean = float(values.mean())
+        if not math.isfinite(mean):
+            self.squares = math.nan
+            return
+        values -= mean
+        step, total = mean - self.mean, self.count + values.size
+        self.squares += float(values @ values) + step * step * self.count * values.size / total
+        self.mean += step * values.size / total
+        self.count = total
+        self.least = min(self.least, float(pixels.min()))
+        self.greatest = max(self.greatest, float(pixels.max()))
+
+    def for_header(self) -> tuple[float, float, float, float]:
+        """Return dmin, dmax, dmean and rms; where a pixel is not finite, the standard's "not determined"."""
+        if not math.isfinite(self.squares):
+            return 0.0, -1.0, -2.0, -1.0
+        return self.least, self.greatest, self.mean, math.sqrt(self.squares / self.count)
+
+
+def write_mrc_stack(path: str | os.PathLike[str], images: NDArray[Any], pixel_size_A: float) -> None:
+    """Write images, (n, ny, nx), as a stack: ISPG 0, mz 1; mode 12 for float16, else mode 2."""
+    _write(MrcStackWriter, path, images, pixel_size_A)
+
+
+def write_mrc_volume(path: str | os.PathLike[str], volume: NDArray[Any], pixel_size_A: float) -> None:
+    """Write a volume, (nz, ny, nx): ISPG 1, mz = nz; mode 12 for float16, else mode 2."""
+    _write(_VolumeWriter, path, volume, pixel_size_A)
+
+
+def _write(
+    writer: type[MrcStackWriter], path: str | os.PathLike[str], sections: NDArray[Any], pixel_size_A: float
+) -> None:
+    if sections.ndim != 3:
+        raise UsageError(f"an array of {sections.ndim} dimensions is neither a stack nor a volume", path=path)
+    nz, ny, nx = sections.shape
+    dtype = np.float16 if sections.dtype == np.float16 else np.float32
+    with writer(path, (ny, nx), pixel_size_A, n_images=nz, dtype=dtype) as file:
+        file.append(sections)

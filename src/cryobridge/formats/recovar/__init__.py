@@ -1,0 +1,1 @@
+"""RECOVAR: pipeline results, analyses and densities, in every layout that it wrote."""

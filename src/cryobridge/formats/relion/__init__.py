@@ -1,0 +1,1 @@
+"""RELION: STAR files, job folders, and the particle set they hold."""

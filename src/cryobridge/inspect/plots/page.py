@@ -1,0 +1,182 @@
+"""Laying panels out on a page: sizes, titles that fit, notes at the foot."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 120
+MAX_PANELS = 36
+_MIN_WIDTH_IN = 6.0
+_HEADING_PT, _TITLE_PT, _NOTE_PT, TICK_PT = 11.0, 8.5, 8.0, 7.0
+_MAX_NAMES = 60
+# Numbers beyond are no measurements, and their differences overflow.
+LARGEST = 1e100
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "text.usetex": False,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
+    "savefig.bbox": None,
+    "savefig.dpi": "figure",
+}
+TICK_STEPS = (1, 2, 2.5, 5, 10)
+# With numbers of five digits and a label at the left.
+LABELLED_MARGIN_IN = (0.75, 0.55, 0.12, 0.28)
+Draw = Callable[["Axes"], None]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: the title and what draws into it; marked where values are implausible."""
+
+    title: str
+    draw: Draw
+    is_marked: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A page of equal panels, with a heading above and notes below.
+
+    A panel leaves ``margin_in`` of its cell free: left, bottom, right, top; lengths are in inches.
+    """
+
+    heading: str
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...] = ()
+    cell_in: tuple[float, float] = (3.0, 2.1)
+    margin_in: tuple[float, float, float, float] = (0.5, 0.55, 0.12, 0.28)
+
+
+class Findings:
+    """Gathers what the panels do not show: names by reason, and sentences."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+        self.sentences: list[str] = []
+
+    def leave_out(self, reason: str, names: Iterable[str]) -> None:
+        """Note columns that are not drawn, and why."""
+        self._names.setdefault(reason, []).extend(names)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what is to stand below the panels."""
+        left_out = [f"{reason}: {_listed(names)}" for reason, names in self._names.items() if names]
+        return (*self.sentences, *([f"Not drawn - {'; '.join(left_out)}."] if left_out else []))
+
+
+def lay_out(sheet: Sheet) -> Figure:
+    """Place the panels in rows from the top left; sizes are fixed, so that no text meets another."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n_panels = len(sheet.panels)
+    n_columns = n_panels if n_panels <= 3 else math.ceil(math.sqrt(n_panels))
+    n_rows = math.ceil(n_panels / n_columns)
+    scale = max(1.0, _MIN_WIDTH_IN / (n_columns * sheet.cell_in[0]))
+    cell_w, cell_h = (side * scale for side in sheet.cell_in)
+    left, bottom, right, top = sheet.margin_in
+    width = n_columns * cell_w
+    heading = _wrapped([sheet.heading], width - 0.3, _HEADING_PT)
+    notes = _wrapped(sheet.notes, width - 0.3, _NOTE_PT)
+    head_h = 0.2 + len(heading) * _HEADING_PT * 1.5 / 72
+    foot_h = 0.15 + len(notes) * _NOTE_PT * 1.5 / 72
+    height = head_h + n_rows * cell_h + foot_h
+    figure = Figure((width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    plain: dict[str, Any] = {"parse_math": False, "va": "top", "linespacing": 1.3}
+    figure.text(0.15 / width, 1 - 0.1 / height, "\n".join(heading), fontsize=_HEADING_PT, **plain)
+    figure.text(0.15 / width, (foot_h - 0.05) / height, "\n".join(notes), fontsize=_NOTE_PT, **plain)
+    for place, panel in enumerate(sheet.panels):
+        row, column = divmod(place, n_columns)
+        x, y = column * cell_w + left, height - head_h - (row + 1) * cell_h + bottom
+        axes = figure.add_axes(
+            (x / width, y / height, (cell_w - left - right) / width, (cell_h - bottom - top) / height)
+        )
+        axes.tick_params(labelsize=TICK_PT)
+        panel.draw(axes)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.label.set_fontsize(_NOTE_PT)
+            axis.get_offset_text().set_fontsize(TICK_PT)
+        room = _characters(cell_w - left, _TITLE_PT)
+        title = _shortened(f"⚠ {panel.title}" if panel.is_marked else panel.title, room)
+        colour = "firebrick" if panel.is_marked else "black"
+        axes.set_title(title, loc="left", fontsize=_TITLE_PT, color=colour, parse_math=False)
+    return figure
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw alike whatever the user's matplotlibrc says; TeX would read the texts of files as its own."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def labelled(draw: Draw, x_label: str, y_label: str) -> Draw:
+    """Return a drawing with labelled axes."""
+
+    def draw_and_label(axes: Axes) -> None:
+        draw(axes)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+
+    return draw_and_label
+
+
+def _wrapped(texts: Iterable[str], width_in: float, size_pt: float) -> list[str]:
+    return [line for text in texts for line in textwrap.wrap(_drawable(text), _characters(width_in, size_pt))]
+
+
+def _characters(width_in: float, size_pt: float) -> int:
+    """Return how many characters have room; on average one is 0.62 of the font's size wide."""
+    return int(width_in * 72 / (0.62 * size_pt))
+
+
+def _shortened(text: str, room: int) -> str:
+    """Take out the middle of a text that is too long; names of columns differ at their ends."""
+    text = _drawable(text)
+    return text if len(text) <= room else f"{text[: (room - 1) // 2]}…{text[-(room // 2) :]}"
+
+
+def _drawable(text: str) -> str:
+    """Replace what the font has no glyph for."""
+    return "".join(character if ord(character) in _glyphs() else "?" for character in text)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap()) - {*range(32), 127}
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
+
+
+def image_count(count: int) -> str:
+    """Return a number of images in words."""
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def path_title(path: Path) -> str:
+    """Return a path as a heading."""
+    return path.absolute().name
