@@ -235,11 +235,14 @@ def test_markup_in_a_name_is_shown_as_it_is(tmp_path):
 def test_piped_output_is_not_cut_and_has_no_blanks_at_line_ends(tmp_path):
     long = "J1/" + "long/" * 60 + "x.mrc"
     path = save_cs(tmp_path / ("d" * 200) / "p.cs", particle_columns([long] * 2, [0, 1]) | {"f/" + "g" * 150: [0, 1]})
-    lines = run("inspect", path).stdout.splitlines()
+    # COLUMNS is for terminals; some shells and test runners export it.
+    lines = run("inspect", path, COLUMNS="40").stdout.splitlines()
     assert str(path) in lines
     assert any(line.endswith(f" {long}") for line in lines)
     assert any("g" * 150 in line for line in lines)
     assert all(line == line.rstrip() for line in lines)
+    told = run("inspect", path.with_name("absent.cs"), COLUMNS="40").stderr.splitlines()
+    assert told[0] == f"Error: {path.with_name('absent.cs')}: can't be read (No such file or directory)"
 
 
 def test_an_interrupt_ends_with_130(tmp_path):
@@ -255,12 +258,12 @@ def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(tmp_path):
     save_mrc(tmp_path / "a.mrc", np.tile(noise_images(1, 16), (2000, 1, 1)), 1.5)
     path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 2000, np.arange(2000)))
     with start("stacks", "cs", path, "-o", tmp_path / "out", "-b", 1) as child:
-        wait_until(lambda: list(tmp_path.glob("out/fft/*.pt")), child)
+        wait_until(lambda: list(tmp_path.glob("out/fft/particles*.pt")), child)
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=60)
     assert child.returncode == 130
     assert json.loads((tmp_path / "out" / "job.json").read_text())["status"] != "completed"
-    assert 0 < len(list(tmp_path.glob("out/fft/*.pt"))) < 2000
+    assert 0 < len(list(tmp_path.glob("out/fft/particles*.pt"))) < 2000
     assert not list(tmp_path.glob("out/**/.*"))
 
 

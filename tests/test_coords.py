@@ -86,6 +86,8 @@ def command(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["cryobridge", *map(str, words)])
         # At its end it ignores interrupts, which programs that later tests start would inherit.
         monkeypatch.setattr(signal, "signal", lambda *_: None)
+        # The test runner's terminal is no affair of ours.
+        monkeypatch.delenv("COLUMNS", raising=False)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import sys
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from cryobridge.progress import Reporter
 
-# Where no terminal sets the width, nothing is cut or wrapped.
+# Where there is no terminal nothing is cut or wrapped, whatever COLUMNS says: some shells and test runners export it.
 _PIPED_WIDTH = 10_000
 
 
@@ -66,7 +65,7 @@ def _stderr() -> Console:
 def _console(stream: Any, file: Any = None) -> Console:
     """Return a console that suits a stream, and writes to it or to another file."""
     is_terminal = stream.isatty()
-    width = None if is_terminal or "COLUMNS" in os.environ else _PIPED_WIDTH
+    width = None if is_terminal else _PIPED_WIDTH
     return Console(file=file or stream, force_terminal=is_terminal or None, highlight=False, emoji=False, width=width)
 
 
