@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from cryobridge.demo.folder import make_folder
 from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
 from cryobridge.formats.mrc_write import write_mrc_stack
+from cryobridge.jobdir import make_folder
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, OutputExistsError
 from cryobridge.formats.atomic import atomic_path, read_error
+from cryobridge.jobdir import make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,22 +100,6 @@ def prepare_folder(folder: Path, description: dict[str, int | float | str]) -> N
     make_folder(folder)
     with atomic_path(folder / MARKER) as temporary:
         temporary.write_text(json.dumps({"kind": _KIND, **description}, indent=2) + "\n", encoding="utf-8")
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it.
-
-    Raises
-    ------
-    CryobridgeError
-        If the operating system refuses.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CryobridgeError(
-            f"the folder can't be made ({error.strerror})", path=folder, hint="Choose another one."
-        ) from error
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.demo.folder import make_folder
 from cryobridge.demo.truth import PIXEL_SIZE_A
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.formats.relion.star import StarBlock, write_star
 from cryobridge.geometry import mirror_defocus_angle_y
+from cryobridge.jobdir import make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
