@@ -18,6 +18,8 @@ from cryobridge.formats.pickle_data import load_pickle, peek_pickle, scan_pickle
 from cryobridge.formats.pickle_machine import Opaque
 from cryobridge.formats.pickles import (
     CTF_COLUMNS,
+    KmeansResult,
+    LatentDensity,
     classify_pickle,
     read_ctf,
     read_density,
@@ -26,7 +28,10 @@ from cryobridge.formats.pickles import (
     read_kmeans,
     read_poses,
     write_ctf,
+    write_density,
+    write_halfsets,
     write_indices,
+    write_kmeans,
     write_poses,
 )
 
@@ -667,3 +672,33 @@ def test_a_real_analysis_is_read(reference_data):
     assert density.alpha == 0.001
     first, second = read_halfsets(run / "model/halfsets.pkl")
     assert sorted([*first, *second]) == list(range(600))
+
+
+# Results
+
+
+def test_results_are_written_as_plain_pickles_and_read_back(tmp_path):
+    kmeans = KmeansResult(np.array([[0.5, 1.0], [2.0, -1.0]]), np.array([0, 1, 1]))
+    density = LatentDensity(np.arange(6.0).reshape(2, 3), np.array([[0.0, 1.0], [-1.0, 2.0]]), 0.25)
+    write_kmeans(tmp_path / "k.pkl", kmeans)
+    write_density(tmp_path / "d.pkl", density)
+    write_halfsets(tmp_path / "h.pkl", np.array([0, 2]), np.array([1, 3]))
+    plain = pickle.loads((tmp_path / "k.pkl").read_bytes())
+    assert plain["centers"].dtype == np.float32
+    assert plain["labels"].tolist() == [0, 1, 1]
+    assert pickle.loads((tmp_path / "d.pkl").read_bytes())["alpha"] == 0.25
+    assert [half.tolist() for half in pickle.loads((tmp_path / "h.pkl").read_bytes())] == [[0, 2], [1, 3]]
+    assert np.array_equal(read_kmeans(tmp_path / "k.pkl").centers, kmeans.centers)
+    assert np.array_equal(read_density(tmp_path / "d.pkl").bounds, density.bounds)
+    assert [half.tolist() for half in read_halfsets(tmp_path / "h.pkl")] == [[0, 2], [1, 3]]
+
+
+def test_a_density_without_alpha_stays_without(tmp_path):
+    write_density(tmp_path / "d.pkl", LatentDensity(np.ones(3), np.array([[0.0, 1.0]]), None))
+    assert read_density(tmp_path / "d.pkl").alpha is None
+
+
+def test_a_label_without_a_center_is_not_written(tmp_path):
+    with pytest.raises(FormatError, match="only 1 centers"):
+        write_kmeans(tmp_path / "k.pkl", KmeansResult(np.zeros((1, 2)), np.array([0, 1])))
+    assert not list(tmp_path.iterdir())

@@ -83,7 +83,7 @@ def inspect(
     if as_json:
         print_json([inspection.to_json() for inspection in found])
     if plot and found:
-        _draw(paths[0], plot)
+        _draw(paths[0], plot, options)
     n_failed = sum(not _serves(inspection, check or []) for inspection in found)
     raise typer.Exit(exit_code or (EXIT_CHECK_FAILED if n_failed else 0))
 
@@ -110,10 +110,10 @@ def _inspect_each(paths: list[Path], options: InspectOptions, *, as_json: bool) 
     return found, exit_code
 
 
-def _draw(path: Path, plot: Path) -> None:
+def _draw(path: Path, plot: Path, options: InspectOptions) -> None:
     from cryobridge.inspect.plots import plot_path
 
-    plot_path(path, plot)
+    plot_path(path, plot, options)
     note(f"drawn: {plot}")
 
 

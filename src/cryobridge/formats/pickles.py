@@ -16,7 +16,7 @@ from cryobridge.errors import FormatError
 from cryobridge.formats.atomic import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 from cryobridge.formats.pickle_data import SHOWN, load_pickle
 from cryobridge.formats.pickle_machine import Array, is_array
 
@@ -278,6 +278,14 @@ def read_kmeans(path: str | os.PathLike[str]) -> KmeansResult:
     return KmeansResult(centers, labels)
 
 
+def write_kmeans(path: str | os.PathLike[str], result: KmeansResult) -> None:
+    """Write a kmeans_result.pkl as RECOVAR does: centers (K, zdim) float32, labels (N,) int64."""
+    path = Path(path)
+    labels = _indices(path, result.labels, "labels")
+    _refuse_rows(path, labels >= len(result.centers), f"there are only {len(result.centers)} centers", "labels", "")
+    _write_pickle(path, {"centers": result.centers.astype(np.float32), "labels": labels})
+
+
 @dataclass(frozen=True, eq=False)
 class LatentDensity:
     """Content of a deconv_density_*.pkl.
@@ -313,6 +321,14 @@ def read_density(path: str | os.PathLike[str]) -> LatentDensity:
     return LatentDensity(density, bounds, None if alpha is None else float(_numbers(path, alpha, "alpha", 0)))
 
 
+def write_density(path: str | os.PathLike[str], density: LatentDensity) -> None:
+    """Write a density in latent space as RECOVAR does; without an alpha the key is left out."""
+    content: dict[str, object] = {"density": density.density, "latent_space_bounds": density.bounds}
+    if density.alpha is not None:
+        content["alpha"] = density.alpha
+    _write_pickle(Path(path), content)
+
+
 def read_halfsets(path: str | os.PathLike[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Read a halfsets.pkl: the rows of each half, counted from 0; a row in both halves is an error."""
     value = load_pickle(path)
@@ -330,6 +346,12 @@ def read_halfsets(path: str | os.PathLike[str]) -> tuple[NDArray[np.int64], NDAr
             hint="Halves that share particles give too good a resolution; make them again.",
         )
     return first, second
+
+
+def write_halfsets(path: str | os.PathLike[str], first: Array, second: Array) -> None:
+    """Write a halfsets.pkl: the rows of each half, counted from 0."""
+    path = Path(path)
+    _write_pickle(path, [_indices(path, half, f"half {number}") for number, half in enumerate((first, second), 1)])
 
 
 _WHOLE_RESULT = "Check that the file is of this job and complete."
@@ -363,25 +385,41 @@ def _refuse_rows(path: Path, wrong: NDArray[np.bool_], fault: str, field: str | 
         raise FormatError(fault, path=path, field=field, rows=shown, count=rows.size, hint=hint)
 
 
-def _write_pickle(path: Path, value: Array | tuple[Array, ...]) -> None:
-    """Write arrays so that programs on NumPy 1 and 2 read them.
+def _write_pickle(path: Path, value: object) -> None:
+    """Write arrays, numbers and containers of them so that programs on NumPy 1 and 2 read them.
 
     `pickle.dump` under NumPy 2 names ``numpy._core``, which releases before 1.26 don't have; both know the names
     that are written here, and keep them for old files.
     """
-    arrays = value if isinstance(value, tuple) else (value,)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(b"\x80\x04(" if isinstance(value, tuple) else b"\x80\x04")
-        for array in arrays:
-            content = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            dtype_state = (3, "<", None, None, None, -1, -1, 0)
-            file.write(b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + _pieces((0,), b"b") + b"\x87R(")
-            file.write(_pieces(1, array.shape) + b"cnumpy\ndtype\n" + _pieces(content.dtype.str[1:], False, True))
-            file.write(b"\x87R" + _pieces(dtype_state) + b"b" + _pieces(False))
-            file.write(b"\x8e" + content.nbytes.to_bytes(8, "little"))
-            file.write(content.data)
-            file.write(b"tb")
-        file.write(b"t." if isinstance(value, tuple) else b".")
+        file.write(b"\x80\x04")
+        file.writelines(_instructions(value))
+        file.write(b".")
+
+
+def _instructions(value: object) -> Iterator[bytes | memoryview]:
+    """Yield the instructions that build a value on the pickle machine's stack."""
+    if isinstance(value, np.ndarray):
+        yield from _array_instructions(value)
+    elif isinstance(value, tuple | list | dict):
+        parts = [part for item in value.items() for part in item] if isinstance(value, dict) else value
+        yield b"("
+        for part in parts:
+            yield from _instructions(part)
+        yield {tuple: b"t", list: b"l", dict: b"d"}[type(value)]
+    else:
+        yield _pieces(value)
+
+
+def _array_instructions(array: Array) -> Iterator[bytes | memoryview]:
+    content = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    dtype_state = (3, "<", None, None, None, -1, -1, 0)
+    yield b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + _pieces((0,), b"b") + b"\x87R("
+    yield _pieces(1, array.shape) + b"cnumpy\ndtype\n" + _pieces(content.dtype.str[1:], False, True)
+    yield b"\x87R" + _pieces(dtype_state) + b"b" + _pieces(False)
+    yield b"\x8e" + content.nbytes.to_bytes(8, "little")
+    yield content.data
+    yield b"tb"
 
 
 def _pieces(*values: object) -> bytes:

@@ -171,8 +171,11 @@ def read_array(path: Path, kind: str, name: str) -> Array | None:
         return read_npz(path)[name]
     if name:
         return None
+    import torch
+
     tensor = read_pt(path)
-    return tensor.detach().cpu().numpy()
+    # NumPy has no bfloat16.
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _array_fields(arrays: dict[str, Any], options: InspectOptions) -> tuple[FieldSummary, ...]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from cryobridge.errors import FormatError
 from cryobridge.formats.atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.cryosparc.csdat import CSDAT_MAGIC, CsStreamFile, open_stream, write_stream
-from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
+from cryobridge.formats.table import Array, Column, DType, Table, Values, arrow_codes, numpy_dtype_label
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _decode(values: Array) -> Values:
     else:
         order = "le" if values.dtype.str.startswith("<") else "be"
         texts = (raw.decode(f"utf-32-{order}", "replace").rstrip("\0") for raw in encoded.dictionary.to_pylist())
-    return Labels(np.asarray(encoded.indices, dtype=np.int32).reshape(values.shape), tuple(texts))
+    return Labels(arrow_codes(encoded.indices).reshape(values.shape), tuple(texts))
 
 
 def write_cs(

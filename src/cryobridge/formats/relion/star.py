@@ -31,7 +31,7 @@ from cryobridge.formats.relion.star_text import (
     single_spaced,
     split_tokens,
 )
-from cryobridge.formats.table import Column, Table, Values, numpy_dtype_label
+from cryobridge.formats.table import Column, Table, Values, arrow_codes, numpy_dtype_label
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def to_labels(values: pa.ChunkedArray) -> Labels:
     encoded = values.cast(pa.string()).combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):  # an empty column stays chunked
         encoded = encoded.unify_dictionaries().combine_chunks()
-    return Labels(np.asarray(encoded.indices, dtype=np.int32), tuple(encoded.dictionary.to_pylist()))
+    return Labels(arrow_codes(encoded.indices), tuple(encoded.dictionary.to_pylist()))
 
 
 def _distinct(places: list[BlockText], path: Path) -> list[BlockText]:
