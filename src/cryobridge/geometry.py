@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from cryobridge.errors import CryobridgeError
 
@@ -47,6 +46,8 @@ def rotvec_to_matrix(rotvec: Numbers) -> Floats:
     numpy.ndarray
         (n, 3, 3) matrices A.
     """
+    from scipy.spatial.transform import Rotation
+
     rotation = Rotation.from_rotvec(np.asarray(rotvec, dtype=np.float64))
     return np.ascontiguousarray(rotation.as_matrix().transpose(0, 2, 1))
 
@@ -72,6 +73,8 @@ def matrix_to_rotvec(matrix: Numbers) -> Floats:
     CryobridgeError
         If a matrix is not a rotation.
     """
+    from scipy.spatial.transform import Rotation
+
     rotvec: Floats = Rotation.from_matrix(orthonormalise(matrix).transpose(0, 2, 1)).as_rotvec()
     return rotvec
 

@@ -193,12 +193,6 @@ class ColumnReader:
         return values if isinstance(values, Labels) else None
 
 
-def arrow_codes(indices: Any) -> NDArray[np.int32]:
-    """Return the indices of an Arrow dictionary array, (n,), without pandas, which Arrow's own way would import."""
-    values: NDArray[np.int32] = np.frombuffer(indices.buffers()[1], np.int32)[indices.offset :][: len(indices)]
-    return values
-
-
 def numpy_dtype_label(dtype: DType) -> str:
     """Return the short name of a numpy type: ``f4``, ``u8``; ``text`` for both kinds of string."""
     if dtype.kind in "SU":

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from cryobridge.errors import FormatError
+from cryobridge.formats.arrow import arrow_codes
 from cryobridge.formats.atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.cryosparc.csdat import CSDAT_MAGIC, CsStreamFile, open_stream, write_stream
-from cryobridge.formats.table import Array, Column, DType, Table, Values, arrow_codes, numpy_dtype_label
+from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:

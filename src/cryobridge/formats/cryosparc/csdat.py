@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import lz4.block
 import numpy as np
-import pyarrow as pa
 
 from cryobridge.errors import FormatError
+from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow
 from cryobridge.formats.atomic import read_error
 from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
 from cryobridge.particles import Labels
@@ -89,7 +89,7 @@ class CsStreamFile(Table):
 
     def _text(self, file: IO[bytes], name: str, offsets: Array) -> Labels:
         """Decode the heap's texts at these offsets; the heap is interned, so that few are distinct."""
-        encoded = pa.array(offsets).dictionary_encode()
+        encoded = numbers_to_arrow(offsets).dictionary_encode()
         file.seek(self._heap_offset)
         heap = file.read()
         code_of: dict[str, int] = {}
@@ -106,7 +106,7 @@ class CsStreamFile(Table):
             text = heap[offset:end].decode("utf-8", "surrogateescape")
             codes.append(code_of.setdefault(text, len(code_of)))
         # Not every writer interns: two offsets may lead to the same text.
-        return Labels(np.array(codes, np.int32)[np.asarray(encoded.indices)], tuple(code_of))
+        return Labels(np.array(codes, np.int32)[arrow_codes(encoded.indices)], tuple(code_of))
 
 
 def open_stream(path: Path, file: IO[bytes]) -> CsStreamFile:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.formats.arrow import numbers_to_arrow
 from cryobridge.formats.optics import group_optics
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star, to_labels
 from cryobridge.formats.table import ColumnReader
@@ -86,7 +87,7 @@ def parse_image_names(block: StarBlock) -> ImageRefs:
             hint="RELION counts images from 1, as in 000001@Extract/job012/stack.mrcs.",
         )
     flat = pc.list_flatten(pc.split_pattern(names, "@", max_splits=1))
-    number, path = (flat.take(pa.array(np.arange(first, len(flat), 2))) for first in (0, 1))
+    number, path = (flat.take(numbers_to_arrow(np.arange(first, len(flat), 2))) for first in (0, 1))
     return ImageRefs(to_labels(pa.chunked_array([path])), np.asarray(number.cast(pa.int64())) - 1)
 
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from cryobridge.errors import FormatError
+from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow, texts_to_arrow
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.fields import lookup
 from cryobridge.formats.relion.star_text import (
@@ -31,7 +32,7 @@ from cryobridge.formats.relion.star_text import (
     single_spaced,
     split_tokens,
 )
-from cryobridge.formats.table import Column, Table, Values, arrow_codes, numpy_dtype_label
+from cryobridge.formats.table import Column, Table, Values
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ _MAIN_BLOCKS = (
 )
 # Digits that stand for something else than a quantity: "01", or a uid with more of them than a float64 has.
 _IDENTITY = r"^[+-]?(?:0\d|\d{17,}$)"
+# Scalars that Arrow does not have to convert.
+_LINE_END, _NOTHING, _SPACE = texts_to_arrow(["\n", "", " "])
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -269,7 +272,7 @@ def _parse_chunk(rows: bytes, types: dict[str, pa.DataType]) -> pa.Table:
 
 
 def _shown(texts: pa.ChunkedArray) -> pa.Array:
-    return pa.array([show_hidden(text) for text in texts.to_pylist()], pa.string())
+    return texts_to_arrow([show_hidden(text) for text in texts.to_pylist()])
 
 
 def _empty(types: dict[str, pa.DataType]) -> pa.Table:
@@ -351,7 +354,10 @@ def _is_number(token: str) -> bool:
 
 def _column(label: str, values: pa.ChunkedArray) -> Column:
     numbers = _as_numbers(label, values)
-    return Column(label, "text" if numbers is None else numpy_dtype_label(np.dtype(numbers.type.to_pandas_dtype())))
+    if numbers is None:
+        return Column(label, "text")
+    kind = "f" if pa.types.is_floating(numbers.type) else "u" if pa.types.is_unsigned_integer(numbers.type) else "i"
+    return Column(label, f"{kind}{numbers.type.bit_width // 8}")
 
 
 def _as_numbers(label: str, values: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -376,7 +382,11 @@ def _as_numbers(label: str, values: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 def _to_arrow(values: Values | list[Any]) -> pa.Array:
     if isinstance(values, Labels):
-        return pa.DictionaryArray.from_arrays(pa.array(values.codes), pa.array(values.values, pa.string()))
+        return pa.DictionaryArray.from_arrays(numbers_to_arrow(values.codes), texts_to_arrow(values.values))
+    if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
+        return texts_to_arrow(values)
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iuf":
+        return numbers_to_arrow(values)
     array = pa.array(values)
     return array.cast(pa.int8()) if pa.types.is_boolean(array.type) else array
 
@@ -387,8 +397,8 @@ def _format_rows(rows: pa.RecordBatch) -> bytes:
         text if pa.types.is_primitive(column.type) else _quoted(text, first=place == 0)
         for place, (text, column) in enumerate(zip(texts, rows.columns, strict=True))
     ]
-    texts[-1] = pc.binary_join_element_wise(texts[-1], "\n", "")
-    lines = pc.binary_join_element_wise(*texts, " ")
+    texts[-1] = pc.binary_join_element_wise(texts[-1], _LINE_END, _NOTHING)
+    lines = pc.binary_join_element_wise(*texts, _SPACE)
     offsets = np.frombuffer(lines.buffers()[1], np.int32)[lines.offset : lines.offset + len(lines) + 1]
     return memoryview(lines.buffers()[2])[offsets[0] : offsets[-1]].tobytes()
 
@@ -397,4 +407,4 @@ def _quoted(texts: pa.Array, *, first: bool) -> pa.Array:
     """Quote what would not read back as one token; most columns have nothing to quote."""
     if not pc.any(pc.match_substring_regex(texts, NEEDS_QUOTES_FIRST if first else NEEDS_QUOTES)).as_py():
         return texts
-    return pa.array([quote(text, first=first) for text in texts.to_pylist()])
+    return texts_to_arrow([quote(text, first=first) for text in texts.to_pylist()])

@@ -1,0 +1,42 @@
+"""Between numpy, lists of text and Arrow, over bare buffers.
+
+Arrow's own conversions import pandas, which takes longer than reading most files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def arrow_codes(indices: Any) -> NDArray[np.int32]:
+    """Return the indices of an Arrow dictionary array (int32, without nulls), (n,)."""
+    values: NDArray[np.int32] = np.frombuffer(indices.buffers()[1], np.int32)[indices.offset :][: len(indices)]
+    return values
+
+
+def texts_to_arrow(texts: Sequence[str]) -> pa.Array:
+    """Return texts as an Arrow array.
+
+    Raises
+    ------
+    ValueError
+        If a text is not valid Unicode.
+    """
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    if offsets[-1] > np.iinfo(np.int32).max:  # more than Arrow's plain texts hold
+        return pa.array(texts, pa.string())
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+    return pa.StringArray.from_buffers(len(encoded), buffers[1], buffers[2])
+
+
+def numbers_to_arrow(values: NDArray[Any]) -> pa.Array:
+    """Return whole numbers or floats (n,) as an Arrow array of the same type."""
+    native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(native.dtype), len(native), [None, pa.py_buffer(native)])
