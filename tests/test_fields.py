@@ -323,3 +323,9 @@ def test_the_catalogue_loads_without_anything_heavy():
     code = f"import sys, cryobridge.formats.fields; print({heavy} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+def test_values_of_both_signs_in_a_fraction_are_no_percentage():
+    verdict = judge(lookup("alignments3D/class_posterior"), -5, 5)
+    assert "percentage" not in verdict
+    assert "outside of what is plausible" in verdict

@@ -262,7 +262,9 @@ def judge(spec: FieldSpec, minimum: float, maximum: float) -> str | None:
         return None
     found = f"{minimum:g}" if minimum == maximum else f"{minimum:g} to {maximum:g}"
     largest = max(abs(end) for end in ends)
-    for mistake in spec.mistakes:
+    # A wrong unit keeps the sign: below a bound of 0 it explains nothing.
+    has_wrong_sign = spec.low is not None and spec.low >= 0 and min(ends) < 0
+    for mistake in () if has_wrong_sign else spec.mistakes:
         if mistake.low <= largest <= mistake.high:
             return f"{found} {mistake.cause}"
     if all(end < 0 and _is_plausible(spec, -end) for end in ends):
