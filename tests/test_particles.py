@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.relion.particles import read_particles_star
-from cryobridge.particles import Labels, ParticleSet
+from cryobridge.particles import Labels
 
 POSES = np.array([[0.3, -1.2, 0.4], [2.0, 0.1, -3.0], [0.0, 0.0, 0.0], [0.0, math.pi, 0.0]], np.float32)
 SHIFTS = np.array([[1.5, -2.5], [0.0, 3.0], [10.0, 20.0], [-1.0, 1.0]], np.float32)
@@ -664,10 +664,3 @@ def test_labels():
     assert texts(labels.take(np.array([2, 2]))) == ["b", "b"]
     assert texts(labels.take(slice(1, None))) == ["a", "b"]
     assert texts(Labels(np.zeros(0, np.int32), ())) == []
-
-
-def test_notes_are_added_to_a_copy(tmp_path):
-    one = ParticleSet(n_rows=2, source=tmp_path, notes=("first",))
-    two = one.with_notes("second", "third")
-    assert (one.notes, two.notes) == (("first",), ("first", "second", "third"))
-    assert len(two) == 2

@@ -6,7 +6,7 @@ matrices and shifts are ångström, whatever the file held.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -179,10 +179,6 @@ class ParticleSet:
 
     def __len__(self) -> int:
         return self.n_rows
-
-    def with_notes(self, *notes: str) -> ParticleSet:
-        """Return the same particles with further notes."""
-        return replace(self, notes=(*self.notes, *notes))
 
     def per_particle(self, name: str) -> Floats:
         """Return an optics value such as ``"voltage_kV"`` for each particle, (n,).

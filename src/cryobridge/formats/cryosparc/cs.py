@@ -29,11 +29,6 @@ NPY_MAGIC = b"\x93NUMPY"
 _WINDOW_BYTES = 32 << 20
 
 
-def is_cs(head: bytes) -> bool:
-    """Whether a file that starts with these bytes may be a `.cs` file."""
-    return head.startswith((NPY_MAGIC, CSDAT_MAGIC))
-
-
 def open_cs(path: str | os.PathLike[str]) -> CsNpyFile | CsStreamFile:
     """Open a `.cs` file; only its header is read.
 
