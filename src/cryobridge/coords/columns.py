@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.coords.convention import Convention
-from cryobridge.coords.picks import Picks
+from cryobridge.coords.picks import DEFAULT_FIGURE_OF_MERIT, Picks
 from cryobridge.formats.table import Array
 from cryobridge.particles import Floats
 
-# What reliosparc writes for picks without a score of their own.
-DEFAULT_FIGURE_OF_MERIT = 0.08
 # float32 fractions of a micrograph's 5,000 pixels carry no more; RELION truncates, and 449.99998 would lose a pixel.
 _SUBPIXEL_DIGITS = 3
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from cryobridge.formats.table import Array, Table
     from cryobridge.particles import Floats, ImageRefs
 
+SCORE = "pick_stats/ncc_score"
+# What reliosparc writes for picks without a score of their own.
+DEFAULT_FIGURE_OF_MERIT = 0.08
+
 
 @dataclass(frozen=True)
 class Picks:
@@ -120,6 +124,10 @@ def read_picks(
         raise MissingDataError("the location columns are of the wrong type", path=path, field=", ".join(fields.names))
     if fields.found_by == "place":
         notes.append(f"the fractions are taken from {fields.x} and {fields.y}, the two columns right after the shape")
+    if SCORE not in columns:
+        notes.append(
+            f"no {SCORE}: the figure of merit is {DEFAULT_FIGURE_OF_MERIT} for all (--passthrough may have it)"
+        )
     has_2d = "alignments2D/pose" in columns
     return Picks(
         source=Path(path),
@@ -127,7 +135,7 @@ def read_picks(
         micrograph=_without_unused(micrograph),
         shape_px=shape,
         fraction_xy=np.column_stack([x, y]),
-        score=columns.floats("pick_stats/ncc_score"),
+        score=columns.floats(SCORE),
         class_number=_plus_one(columns.integers("alignments2D/class")) if has_2d else None,
         psi_rad=columns.floats("alignments2D/pose") if has_2d else None,
         filament_uid=columns.get("filament/filament_uid"),
