@@ -315,7 +315,7 @@ def test_the_project_can_be_named_and_without_any_the_user_is_told(files, tmp_pa
     code, _, err = command("coords", picks, star, "-o", "a/b", "--relion-project", "a", "--overwrite")
     assert code == 0
     # All that is told is that these picks have no score of their own.
-    assert err == "no pick_stats/ncc_score: figure of merit 0.08 for all (--passthrough may have it)\n"
+    assert err == "no pick_stats/ncc_score: the figure of merit is 0.08 for all (--passthrough may have it)\n"
     assert all(name.startswith("b/Raw_data/") for name in pick_files_listed(tmp_path / "a" / "b"))
     code, _, err = command("coords", picks, star, "-o", "a/b", "--relion-project", "absent", "--overwrite")
     assert code == 1
