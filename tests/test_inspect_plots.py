@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryobridge.demo import simulate_project
+from cryobridge.drawing import page
 from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.arrays import write_npy, write_npz, write_pt
 from cryobridge.formats.cryosparc.cs import CsNpyFile, write_cs
@@ -21,7 +22,7 @@ from cryobridge.formats.pickles import write_poses
 from cryobridge.formats.relion.star import StarBlock, write_star
 from cryobridge.geometry import euler_to_matrix
 from cryobridge.inspect import InspectOptions
-from cryobridge.inspect.plots import build_figure, page, plot_path, tables
+from cryobridge.inspect.plots import build_figure, plot_path, tables
 
 N = 200
 

@@ -21,8 +21,8 @@ from cryobridge.inspect.stats import is_identifier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from cryobridge.inspect.plots.images import LEAST_IMAGE_PX, contact_sheet
-from cryobridge.inspect.plots.page import (
+from cryobridge.drawing.images import contact_sheet
+from cryobridge.drawing.page import (
     LABELLED_MARGIN_IN,
     LARGEST,
     MAX_PANELS,
@@ -33,6 +33,7 @@ from cryobridge.inspect.plots.page import (
     labelled,
     path_title,
 )
+from cryobridge.inspect.plots.images import LEAST_IMAGE_PX
 from cryobridge.inspect.plots.tables import MAX_COMPONENTS, distribution, even_runs
 
 # An array of an archive can't be read in part.

@@ -15,8 +15,8 @@ from cryobridge.inspect.options import InspectOptions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from cryobridge.drawing.page import LABELLED_MARGIN_IN, TICK_PT, Draw, Floats, Panel, Sheet, labelled, path_title
 from cryobridge.inspect.plots.arrays import array_images_sheet, arrays_sheet, pickle_sheet, points_panel
-from cryobridge.inspect.plots.page import LABELLED_MARGIN_IN, TICK_PT, Draw, Floats, Panel, Sheet, labelled, path_title
 
 _FSC_THRESHOLD = 0.143
 

@@ -26,7 +26,7 @@ from cryobridge.inspect.tables import chosen_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from cryobridge.inspect.plots.page import (
+from cryobridge.drawing.page import (
     LARGEST,
     MAX_PANELS,
     TICK_PT,

@@ -1,0 +1,165 @@
+"""What is known of a classification's course: plain data that tables, pictures and the verdict are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ProgramFigures:
+    """What RELION says of an iteration itself; None or an empty array where it does not say.
+
+    Parameters
+    ----------
+    changed_fraction
+        rlnChangesOptimalClasses, a fraction of 1.
+    orientation_change_deg, offset_change_A
+        rlnChangesOptimalOrientations and rlnChangesOptimalOffsets.
+    resolution_A
+        rlnCurrentResolution.
+    rotation_accuracy_deg, translation_accuracy_A
+        Accuracies, of the best class where they differ.
+    log_likelihood
+        rlnLogLikelihood.
+    class_distribution
+        (n_classes,) rlnClassDistribution; of class k at k - 1.
+    class_resolution_A
+        (n_classes,) rlnEstimatedResolution.
+    """
+
+    changed_fraction: float | None = None
+    orientation_change_deg: float | None = None
+    offset_change_A: float | None = None
+    resolution_A: float | None = None
+    rotation_accuracy_deg: float | None = None
+    translation_accuracy_A: float | None = None
+    log_likelihood: float | None = None
+    class_distribution: Floats = field(default_factory=lambda: np.zeros(0))
+    class_resolution_A: Floats = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One iteration, compared with the one before it in the history.
+
+    Parameters
+    ----------
+    number
+        RELION's number of it.
+    source
+        The file that the classes were read from.
+    particles
+        Particles in it.
+    populations
+        (n_classes,) particles in class k at k - 1. The same length in a whole history.
+    transitions
+        (n_classes, n_classes) particles that went from class row + 1 to class column + 1 since the iteration before;
+        None in the first. Only particles that are in both iterations count.
+    arrived, departed
+        Particles that the iteration before did not have, and those of it that are here no more.
+    figures
+        What the program says itself.
+    """
+
+    number: int
+    source: Path
+    particles: int
+    populations: Counts
+    transitions: Counts | None
+    arrived: int = 0
+    departed: int = 0
+    figures: ProgramFigures = field(default_factory=ProgramFigures)
+
+    @property
+    def compared(self) -> int:
+        """Particles that are in this iteration and in the one before."""
+        return 0 if self.transitions is None else int(self.transitions.sum())
+
+    @property
+    def changed(self) -> int | None:
+        """Particles whose class is another one than before; None in the first iteration."""
+        return None if self.transitions is None else int(self.transitions.sum() - np.trace(self.transitions))
+
+    @property
+    def changed_fraction(self) -> float | None:
+        """Changed particles as a fraction of those compared; None where nothing could be compared."""
+        return self.changed / self.compared if self.changed is not None and self.compared else None
+
+    @property
+    def occupied(self) -> int:
+        """Classes with particles."""
+        return int(np.count_nonzero(self.populations))
+
+    @property
+    def effective_classes(self) -> float:
+        """The exponential of the entropy of the populations: how many classes of equal size they amount to."""
+        total = self.populations.sum()
+        if total == 0:
+            return 0.0
+        share = self.populations[self.populations > 0] / total
+        return float(np.exp(-np.sum(share * np.log(share))))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the classes have settled, by the rule that stands in `rule`.
+
+    Parameters
+    ----------
+    converged
+        The answer; None with too few iterations to tell.
+    rule
+        The rule in one sentence, with its numbers.
+    reason
+        What decided, in one sentence.
+    iterations_left
+        Estimate of how many more are needed; 0 when converged, None where the trend does not tell.
+    """
+
+    converged: bool | None
+    rule: str
+    reason: str
+    iterations_left: int | None
+
+
+@dataclass(frozen=True)
+class History:
+    """The course of one job.
+
+    Parameters
+    ----------
+    folder
+        The job folder.
+    program
+        ``RELION`` or ``cryoSPARC``.
+    kind
+        Class2D, Class3D, Refine3D … empty where nothing tells.
+    iterations
+        In their order.
+    threshold
+        The changed fraction that the verdict asks for.
+    verdict
+        The answer.
+    warnings
+        What the user should know: collapsed classes, gaps, files left out, counts that disagree.
+    """
+
+    folder: Path
+    program: str
+    kind: str
+    iterations: tuple[Iteration, ...]
+    threshold: float
+    verdict: Verdict
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n_classes(self) -> int:
+        """Highest class number."""
+        return len(self.iterations[-1].populations) if self.iterations else 0

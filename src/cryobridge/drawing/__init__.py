@@ -1,0 +1,1 @@
+"""Pictures: panels laid out on a page, and sheets of images."""

@@ -1,0 +1,1 @@
+"""Subsets of particle files, chosen by rows, classes, identities or values."""
