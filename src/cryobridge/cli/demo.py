@@ -28,6 +28,8 @@ def demo(
     from cryobridge.inspect import InspectOptions, inspect_path
     from cryobridge.paths import ImageSearch
     from cryobridge.stacks.convert import convert_stacks
+    from cryobridge.stacks.inputs import indexed_input
+    from cryobridge.stacks.options import StackOptions
     from cryobridge.stacks.plan import plan_stacks
 
     with progress() as reporter:
@@ -45,7 +47,8 @@ def demo(
     note(f"{picks['particles_out']} picks on {picks['micrographs']} micrographs")
 
     _step("stacks", "cs", project.particles_cs, "-o", stacks_folder)
-    plan = plan_stacks(read_particles_cs(project.particles_cs), ImageSearch(project.particles_cs))
+    particles = read_particles_cs(project.particles_cs)
+    plan = plan_stacks(indexed_input(particles, ImageSearch(project.particles_cs)), StackOptions())
     with progress() as reporter:
         made = convert_stacks(plan, stacks_folder, reporter=reporter)
     note(f"{made['images_out']} images in {made['stacks']} stack, {made['shells']} shells × {made['angles']} angles")

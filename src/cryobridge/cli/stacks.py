@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +15,21 @@ from cryobridge.cli.common import (
     OverwriteOption,
     StripPrefixOption,
 )
+from cryobridge.cli.stack_options import (
+    AngleUnit,
+    Conversion,
+    NInplanes,
+    PairedCommand,
+    Precision,
+    PrecisionOption,
+    ResolutionFactor,
+    refuse_contradicting_folders,
+    with_conversion,
+)
 from cryobridge.cli.terminal import note, print_json, progress, show_report
-from cryobridge.errors import UsageError
+
+if TYPE_CHECKING:
+    from cryobridge.stacks.inputs import StackInput
 
 app = typer.Typer(
     cls=BridgeGroup,
@@ -25,96 +37,150 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+FolderMrcOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder-mrc", metavar="DIR", help="Look for image files by bare name in this folder.", show_default=False
+    ),
+]
 
 
-class Precision(str, Enum):
-    """Number of bits of the output."""
+@app.command("grid", cls=BridgeCommand)
+def stacks_grid(
+    n_pixels: Annotated[int, typer.Option("--n-pixels", metavar="N", min=2, help="Box of the images.")],
+    pixel_size: Annotated[float, typer.Option("--pixel-size", metavar="Å", help="Pixel size of the images.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.npz", help="Parameter file to write.")],
+    resolution_factor: ResolutionFactor = 1.0,
+    n_inplanes: NInplanes = None,
+    precision: PrecisionOption = Precision.single,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a parameter file: box, pixel size and polar grid, for -p and for CryoLike."""
+    from cryobridge.errors import UsageError
+    from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
+    from cryobridge.fourier.grid import PolarGrid
+    from cryobridge.jobdir import refuse_existing
 
-    single = "single"
-    double = "double"
+    if output.suffix != ".npz":
+        raise UsageError(f"{output} does not end in .npz", hint=f"Name it {output.with_suffix('.npz')}.")
+    refuse_existing([output], overwrite=overwrite)
+    descriptor = ImageDescriptor.for_box(n_pixels, pixel_size, resolution_factor, n_inplanes, precision.value)
+    write_image_descriptor(output, descriptor)
+    grid = PolarGrid(descriptor.radius_max, descriptor.dist_radii, descriptor.n_inplanes)
+    finest_A = 2 * pixel_size / resolution_factor
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "box_px": list(descriptor.n_pixels),
+                "pixel_size_A": pixel_size,
+                "shells": grid.n_shells,
+                "angles": grid.n_inplanes,
+                "resolution_A": finest_A,
+                "precision": precision.value,
+            }
+        )
+        return
+    show_report(
+        "Grid",
+        [
+            ("box", f"{n_pixels} px of {pixel_size:g} Å"),
+            ("grid", f"{grid.n_shells} shells × {grid.n_inplanes} angles, to {finest_A:.3g} Å"),
+            ("precision", precision.value),
+            ("file", str(output)),
+        ],
+    )
 
 
-class Order(str, Enum):
-    """Order of the images."""
+@app.command("paired", cls=PairedCommand)
+@with_conversion
+def stacks_paired(
+    pairs: list[tuple[Path, Path]],
+    conversion: Conversion,
+    defocus_angle_unit: Annotated[
+        AngleUnit, typer.Option("--defocus-angle-unit", metavar="degree|radian", help="Of the STAR column.")
+    ] = AngleUnit.degree,
+    phase_shift_unit: Annotated[
+        AngleUnit, typer.Option("--phase-shift-unit", metavar="degree|radian", help="Of the STAR column.")
+    ] = AngleUnit.degree,
+) -> None:
+    """Make Fourier stacks of image files, each with a STAR file of its own; files are never mixed."""
+    from cryobridge.stacks.inputs import paired_input
 
-    row = "row"
-    file = "file"
+    _convert(paired_input(pairs, defocus_angle_unit.value, phase_shift_unit.value), conversion)
+
+
+@app.command("star", cls=BridgeCommand)
+@with_conversion
+def stacks_star(
+    particles: Annotated[Path, typer.Argument(metavar="PARTICLES.star", help="RELION file with rlnImageName.")],
+    conversion: Conversion,
+    folder_mrc: FolderMrcOption = None,
+    datadir: DatadirOption = None,
+    strip_prefix: StripPrefixOption = None,
+) -> None:
+    """Make Fourier stacks of the particles of a RELION STAR file."""
+    refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
+    from cryobridge.formats.relion.particles import read_particles_star
+    from cryobridge.paths import ImageSearch
+    from cryobridge.stacks.inputs import star_input
+
+    search = ImageSearch(particles, folder_mrc, datadir, strip_prefix)
+    _convert(star_input(read_particles_star(particles), search, conversion.on_missing.value), conversion)
 
 
 @app.command("cs", cls=BridgeCommand)
+@with_conversion
 def stacks_cs(
     particles: Annotated[Path, typer.Argument(metavar="PARTICLES.cs", help="cryoSPARC file with blob/* and ctf/*.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.", show_default=False)],
-    folder_mrc: Annotated[
-        Path | None,
-        typer.Option(
-            "--folder-mrc", metavar="DIR", help="Look for image files by bare name in this folder.", show_default=False
-        ),
-    ] = None,
+    conversion: Conversion,
+    folder_mrc: FolderMrcOption = None,
     datadir: DatadirOption = None,
     strip_prefix: StripPrefixOption = None,
-    params: Annotated[
-        Path | None,
-        typer.Option("-p", "--params", metavar="FILE.npz", help="CryoLike parameter file.", show_default=False),
-    ] = None,
-    resolution_factor: Annotated[
-        float,
-        typer.Option("--resolution-factor", metavar="X", min=0.01, help="Radius of the grid; 1 reaches Nyquist."),
-    ] = 1.0,
-    n_inplanes: Annotated[
-        int | None,
-        typer.Option(
-            "--n-inplanes", metavar="N", min=1, help="Angles on a shell; 2 × box if left out.", show_default=False
-        ),
-    ] = None,
-    precision: Annotated[Precision, typer.Option(metavar="TYPE", help="single or double.")] = Precision.single,
-    batch_size: Annotated[
-        int, typer.Option("-b", "--batch-size", metavar="N", min=1, help="Images in a stack.")
-    ] = 1024,
-    order: Annotated[
-        Order, typer.Option(metavar="BY", help="row, as the metadata have them, or file, sorted by its name.")
-    ] = Order.row,
-    physical: Annotated[bool, typer.Option("--phys/--no-phys", help="Write the normalised images too.")] = True,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    overwrite: OverwriteOption = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
-    ] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Make Fourier stacks of the particles of a cryoSPARC file."""
-    if params is not None and (resolution_factor != 1.0 or n_inplanes is not None or precision is not Precision.single):
-        raise UsageError(
-            "-p holds the whole grid; --resolution-factor, --n-inplanes and --precision would contradict it",
-            hint="Leave out either.",
-        )
-    if folder_mrc is not None and (datadir is not None or strip_prefix is not None):
-        raise UsageError(
-            "--folder-mrc uses bare file names, --datadir and --strip-prefix whole ones", hint="Choose one."
-        )
+    refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
     from cryobridge.formats.cryosparc.particles import read_particles_cs
-    from cryobridge.formats.descriptor import read_image_descriptor
     from cryobridge.paths import ImageSearch
+    from cryobridge.stacks.inputs import indexed_input
+
+    search = ImageSearch(particles, folder_mrc, datadir, strip_prefix)
+    _convert(indexed_input(read_particles_cs(particles), search, conversion.on_missing.value), conversion)
+
+
+@app.command("job", cls=BridgeCommand)
+@with_conversion
+def stacks_job(
+    folder_cryosparc: Annotated[Path, typer.Argument(metavar="FOLDER_CRYOSPARC", help="Folder of the job folders.")],
+    job_number: Annotated[int, typer.Argument(metavar="JOB_NUMBER", min=0, help="12 for J12.")],
+    conversion: Conversion,
+) -> None:
+    """Make Fourier stacks of the batches of a Restack or Downsample Particles job of cryoSPARC."""
+    from cryobridge.stacks.inputs import job_input
+
+    _convert(job_input(folder_cryosparc, job_number, conversion.on_missing.value), conversion)
+
+
+def _convert(source: StackInput, conversion: Conversion) -> None:
     from cryobridge.stacks.convert import check_output, convert_stacks, plan_report
     from cryobridge.stacks.plan import plan_stacks
 
-    plan = plan_stacks(
-        read_particles_cs(particles),
-        ImageSearch(particles, folder_mrc, datadir, strip_prefix),
-        descriptor=read_image_descriptor(params) if params else None,
-        batch_size=batch_size,
-        order=order.value,
-        resolution_factor=resolution_factor,
-        n_inplanes=n_inplanes,
-        precision=precision.value,
-    )
-    if dry_run:
-        check_output(output, device, overwrite=overwrite)
-        _show(plan_report(plan, output), as_json, title="Would make")
+    plan = plan_stacks(source, conversion.stack_options())
+    if conversion.dry_run:
+        check_output(conversion.output, conversion.device, overwrite=conversion.overwrite, resume=conversion.resume)
+        _show(plan_report(plan, conversion.output), conversion.as_json, title="Would make")
         return
     with progress() as reporter:
-        report = convert_stacks(plan, output, device=device, overwrite=overwrite, physical=physical, reporter=reporter)
-    _show(report, as_json, title="Fourier stacks")
+        report = convert_stacks(
+            plan,
+            conversion.output,
+            device=conversion.device,
+            overwrite=conversion.overwrite,
+            resume=conversion.resume,
+            reporter=reporter,
+        )
+    _show(report, conversion.as_json, title="Fourier stacks")
 
 
 def _show(report: dict[str, Any], as_json: bool, *, title: str) -> None:
@@ -124,13 +190,17 @@ def _show(report: dict[str, Any], as_json: bool, *, title: str) -> None:
     for sentence in report["notes"]:
         note(sentence)
     first, last = report["outputs"][0], report["outputs"][-1]
+    kept = f" ({report['stacks_kept']} were there)" if "stacks_kept" in report else ""
+    n_0, n_1 = report["box_px"]
+    box = f"{n_0} px" if n_0 == n_1 else f"{n_0} × {n_1} px"
     show_report(
         title,
         [
             ("images", f"{report['images_out']:,} of {report['images_in']:,}"),
-            ("box", f"{report['box_px']} px of {report['pixel_size_A']:.6g} Å"),
-            ("grid", f"{report['shells']} shells × {report['angles']} angles"),
-            ("stacks", str(report["stacks"])),
+            *((f"left out: {reason}", f"{count:,}") for reason, count in report["left_out"].items()),
+            ("box", f"{box} of {report['pixel_size_A']:.6g} Å"),
+            ("grid", f"{report['shells']} shells × {report['angles']} angles, {report['precision']} precision"),
+            ("stacks", f"{report['stacks']}{kept}"),
             ("files", first if first == last else f"{first} … {Path(last).name}"),
         ],
     )

@@ -6,6 +6,7 @@ costs one image. Files that other readers refuse are read with a note where thei
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -55,7 +56,7 @@ class MrcFile:
         except OSError as error:
             raise read_error(header.path, error) from error
 
-    def read(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Images:
+    def read(self, indices: Sequence[int] | NDArray[np.integer[Any]], file: IO[bytes] | None = None) -> Images:
         """Read sections in the order of the file and return them in the order asked for.
 
         Besides the result, memory for at most 4 MiB or one section is taken, whatever the size of the file.
@@ -64,6 +65,8 @@ class MrcFile:
         ----------
         indices
             0-based sections, (n,), in any order, repeated if need be.
+        file
+            The file, opened by a caller who reads from it more than once.
 
         Returns
         -------
@@ -87,12 +90,12 @@ class MrcFile:
         runs = [0, *(np.flatnonzero(np.diff(in_file_order) != 1) + 1).tolist(), wanted.size]
         at_once = max(1, min(wanted.size, _WINDOW_BYTES // header.section_bytes))
         window = np.empty((at_once, header.ny, header.nx), header.dtype)
-        with open_bytes(header.path) as (file, _):
+        with open_bytes(header.path) if file is None else nullcontext((file, False)) as (source, _):
             for start, stop in pairwise(runs):
                 for first in range(start, stop, at_once):
                     rows = order[first : min(first + at_once, stop)]
                     block = window[: rows.size]
-                    self._read_run(file, int(in_file_order[first]), block)
+                    self._read_run(source, int(in_file_order[first]), block)
                     images[rows] = block
         return images
 
@@ -114,8 +117,12 @@ class MrcFile:
 
     def _read_run(self, file: IO[bytes], first: int, block: NDArray[Any]) -> None:
         header = self.header
-        file.seek(header.data_offset + first * header.section_bytes)
-        if cast("io.BufferedReader", file).readinto(block.data) != block.nbytes:
+        try:
+            file.seek(header.data_offset + first * header.section_bytes)
+            n_read = cast("io.BufferedReader", file).readinto(block.data)
+        except OSError as error:
+            raise read_error(header.path, error) from error
+        if n_read != block.nbytes:
             raise FormatError("the file has become shorter while it was read", path=header.path, hint=COPY_AGAIN)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cryobridge.fourier.crop import crop_images, crop_rfft, pad_images, pad_rfft
-    from cryobridge.fourier.devices import batch_size_for, pick_device
+    from cryobridge.fourier.devices import batch_size_for, pick_device, pick_devices
     from cryobridge.fourier.grid import PolarGrid
     from cryobridge.fourier.images import bin_images, normalise_fourier, normalise_images, power_spectrum
     from cryobridge.fourier.polar import PolarTransform
@@ -27,6 +27,7 @@ __all__ = [
     "pad_images",
     "pad_rfft",
     "pick_device",
+    "pick_devices",
     "power_spectrum",
 ]
 
@@ -42,6 +43,7 @@ _MODULES = {
     "pad_images": "crop",
     "pad_rfft": "crop",
     "pick_device": "devices",
+    "pick_devices": "devices",
     "power_spectrum": "images",
 }
 

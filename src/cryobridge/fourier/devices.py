@@ -57,6 +57,20 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def pick_devices(names: str = "auto") -> tuple[torch.device, ...]:
+    """Resolve the names of one or more devices, such as "cuda:0,cuda:1"; see `pick_device`.
+
+    Raises
+    ------
+    UsageError
+        If one of them is not there, or is named twice.
+    """
+    devices = tuple(pick_device(name.strip()) for name in names.split(","))
+    if len(set(devices)) < len(devices):
+        raise UsageError(f"{names!r} names a device twice", field="device", hint="name each device once")
+    return devices
+
+
 def batch_size_for(device: torch.device, bytes_per_image: int, most: int = 1024) -> int:
     """How many images to hold on a device at a time, from the memory that is free there now.
 

@@ -1,41 +1,32 @@
-"""Making the planned stacks: read, normalise, transform, write."""
+"""Making the planned stacks in a folder: what is there already, who does the work, and the report."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from cryobridge.errors import CryobridgeError
-from cryobridge.formats.arrays import write_npz, write_pt
-from cryobridge.formats.mrc import MrcFile, open_mrc
-from cryobridge.fourier.devices import pick_device
-from cryobridge.fourier.grid import PolarGrid
-from cryobridge.fourier.images import normalise_fourier, normalise_images
-from cryobridge.fourier.polar import PolarTransform
+from cryobridge.errors import UsageError
+from cryobridge.fourier.devices import pick_devices
 from cryobridge.jobdir import job_record, make_folder, refuse_existing, remove_existing
 from cryobridge.progress import Reporter, Silent
-from cryobridge.stacks.output import (
-    existing_outputs,
-    fourier_stack_path,
-    lens_path,
-    physical_stack_path,
-    stack_arrays,
-)
+from cryobridge.stacks.drawing_process import DrawingProcess
+from cryobridge.stacks.execute import DeviceExecutor, Executor, StackResult
+from cryobridge.stacks.output import existing_outputs, fourier_stack_path, stack_files, whole_stacks
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from pathlib import Path
 
-    from cryobridge.stacks.plan import StackPlan, StackTask
+    import torch
 
-# Images held while they are transformed, whatever the size of a stack.
-_CHUNK_BYTES = 256 << 20
+    from cryobridge.stacks.plan import StackPlan
+
 _CONTENTS = """\
 fft/particles_fourier_stack_NNNNNN.pt   images on the polar grid, complex (image, shell, angle), norm 1
 fft/particles_fourier_stack_NNNNNN.npz  grid, lens data, and the rows of the metadata that the images are of
-phys/particles_phys_stack_NNNNNN.pt     the images, mean 0, largest absolute value 1"""
+phys/particles_phys_stack_NNNNNN.pt     the images, mean 0, largest absolute value 1
+plots/*_stack_NNNNNN.png                images, transforms and power spectrum of each stack"""
+_UNUSABLE = "constant, or holds NaN or infinity"
+_N_ROWS_SHOWN = 10
 
 
 def convert_stacks(
@@ -44,8 +35,9 @@ def convert_stacks(
     *,
     device: str = "auto",
     overwrite: bool = False,
-    physical: bool = True,
+    resume: bool = False,
     reporter: Reporter | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Make the planned stacks in a folder.
 
@@ -56,142 +48,117 @@ def convert_stacks(
     folder
         The output folder.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        ``"auto"``, ``"cpu"``, ``"cuda"``, or several, ``"cuda:0,cuda:1"``.
     overwrite
         Remove stacks that are there, all of them, and make new ones.
-    physical
-        Whether to write the normalised real-space images too.
+    resume
+        Keep stacks that are whole and were made from the same inputs and parameters, and make the rest.
     reporter
         Who is told of the progress.
+    executor
+        Who makes the stacks; this process on ``device`` unless another is given.
 
     Returns
     -------
     dict
-        The report: images in and out, stacks, files, and the notes of the plan.
+        The report: images in and out, those left out and why, stacks, files, and the notes of the plan.
 
     Raises
     ------
     OutputExistsError
-        If a stack is there already; nothing has been touched then.
+        If stacks are there already, and neither overwriting nor resuming was asked for. Nothing has been touched then.
     CryobridgeError
-        If an image is constant or not finite; the stacks before it are whole.
+        If an image can't be read or used; the stacks before it are whole.
     """
     reporter = reporter or Silent()
-    check_output(folder, device, overwrite=overwrite)
-    maker = _StackMaker(plan, device)
+    devices = check_output(folder, device, overwrite=overwrite, resume=resume)
+    whole = whole_stacks(plan, folder) if resume else {}
     report = plan_report(plan, folder)
-    with job_record(folder, f"Fourier stacks of {plan.particles.source.name}", _CONTENTS) as record:
+    unusable_rows: list[int] = []
+    n_made = 0
+    with job_record(folder, f"Fourier stacks of {plan.source.particles.source.name}", _CONTENTS) as record:
         record.report = report
-        for subfolder in ("fft", "phys") if physical else ("fft",):
-            make_folder(folder / subfolder)
-        remove_existing(existing_outputs(folder))
-        reporter.start("images", report["images_out"])
-        for task in plan.tasks:
-            images, polar = maker.make(task, reporter)
-            if physical:
-                write_pt(physical_stack_path(folder, task.number), images)
-            write_npz(lens_path(folder, task.number), stack_arrays(plan, task))
-            # Last, since a stack counts as there when this file is.
-            write_pt(fourier_stack_path(folder, task.number), polar)
+        _make_room(plan, folder, whole)
+        todo = [task for task in plan.tasks if task.number not in whole]
+        reporter.start("images", sum(len(task.rows) for task in todo))
+        with DrawingProcess(plan, folder) if plan.options.plots else nullcontext() as drawing:
+
+            def done(result: StackResult) -> None:
+                nonlocal n_made
+                n_made += result.n_images
+                unusable_rows.extend(plan.source.metadata_rows[result.unusable_rows].tolist())
+                if drawing is not None:
+                    drawing.draw(result)
+
+            if todo:
+                executor = executor or DeviceExecutor(devices)
+                executor.run(plan, folder, todo, advance=reporter.advance, done=done)
+        _account(report, plan, whole, n_made, unusable_rows)
     return report
 
 
-def check_output(folder: Path, device: str, *, overwrite: bool) -> None:
+def check_output(folder: Path, device: str, *, overwrite: bool, resume: bool = False) -> tuple[torch.device, ...]:
     """Check where stacks are to go and what they are to be made on, before anything is written.
+
+    Returns
+    -------
+    tuple of torch.device
+        The devices that were named.
 
     Raises
     ------
     OutputExistsError
-        If there are stacks in the folder already, unless they may be replaced.
+        If there are stacks in the folder already, unless they may be replaced or kept.
     UsageError
-        If the device is not there.
+        If a device is not there, or both overwriting and resuming are asked for.
     """
-    refuse_existing(existing_outputs(folder), overwrite=overwrite)
-    pick_device(device)
+    if overwrite and resume:
+        raise UsageError("--overwrite replaces what --resume would keep", hint="Choose one.")
+    if not resume:
+        refuse_existing(existing_outputs(folder), overwrite=overwrite)
+    return pick_devices(device)
 
 
 def plan_report(plan: StackPlan, folder: Path) -> dict[str, Any]:
     """Return what a plan will make in a folder, as JSON-ready data."""
-    grid = _grid(plan)
     return {
-        "images_in": plan.particles.n_rows,
+        "images_in": plan.source.particles.n_rows,
         "images_out": sum(len(task.rows) for task in plan.tasks),
+        "left_out": dict(plan.left_out),
         "stacks": len(plan.tasks),
-        "box_px": plan.descriptor.n_pixels[0],
+        "images_per_stack": [len(task.rows) for task in plan.tasks],
+        "box_px": list(plan.descriptor.n_pixels),
         "pixel_size_A": plan.descriptor.pixel_size_A[0],
-        "shells": grid.n_shells,
-        "angles": grid.n_inplanes,
+        "shells": plan.grid.n_shells,
+        "angles": plan.grid.n_inplanes,
+        "precision": plan.descriptor.precision,
         "notes": list(plan.notes),
         "outputs": [str(fourier_stack_path(folder, task.number)) for task in plan.tasks],
     }
 
 
-def _grid(plan: StackPlan) -> PolarGrid:
-    return PolarGrid(plan.descriptor.radius_max, plan.descriptor.dist_radii, plan.descriptor.n_inplanes)
+def _make_room(plan: StackPlan, folder: Path, whole: dict[int, int]) -> None:
+    """Make the folders, and remove earlier stacks but those that are kept: a reader would take them for new ones."""
+    kept = {path for number in whole for path in stack_files(folder, number)}
+    for file in stack_files(folder, 0, physical=plan.options.physical, plots=plan.options.plots):
+        make_folder(file.parent)
+    # Fourier stacks first: a stack counts as there when that file is.
+    remove_existing([path for path in existing_outputs(folder) if path not in kept])
 
 
-class _StackMaker:
-    """Turns the rows of a task into tensors."""
-
-    def __init__(self, plan: StackPlan, device: str) -> None:
-        descriptor = plan.descriptor
-        self.grid = _grid(plan)
-        self._plan = plan
-        self._dtype = torch.float32 if descriptor.precision == "single" else torch.float64
-        self._device = pick_device(device)
-        self._transform = PolarTransform(self.grid, descriptor.n_pixels, dtype=self._dtype, device=self._device)
-        self._open: dict[Path, MrcFile] = {}
-
-    def make(self, task: StackTask, reporter: Reporter) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the normalised images (n, N, N) and their transforms (n, shells, angles) of one stack."""
-        n_0, n_1 = self._plan.descriptor.n_pixels
-        n = len(task.rows)
-        complex_type = torch.complex64 if self._dtype == torch.float32 else torch.complex128
-        images = torch.empty((n, n_0, n_1), dtype=self._dtype)
-        polar = torch.empty((n, self.grid.n_shells, self.grid.n_inplanes), dtype=complex_type)
-        step = max(1, _CHUNK_BYTES // (n_0 * n_1 * images.element_size()))
-        for first in range(0, n, step):
-            rows = task.rows[first : first + step]
-            chunk = slice(first, first + len(rows))
-            pixels = torch.from_numpy(self._read(rows)).to(self._device, self._dtype)
-            images[chunk], unusable = normalise_images(pixels)
-            self._refuse(rows, unusable)
-            # On a CPU the transform is written where it stays.
-            out = polar[chunk] if self._device.type == "cpu" else None
-            transformed = self._transform.forward(images[chunk].to(self._device), out=out)
-            transformed, unusable = normalise_fourier(transformed, self.grid, out=transformed)
-            self._refuse(rows, unusable)
-            if out is None:
-                polar[chunk] = transformed.cpu()
-            reporter.advance(len(rows))
-        return images, polar
-
-    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Read the images of these rows, each file once and in its own order."""
-        refs = self._plan.images
-        codes, index = refs.path.codes[rows], refs.index[rows]
-        n_0, n_1 = self._plan.descriptor.n_pixels
-        pixels = np.empty((len(rows), n_0, n_1), np.float32)
-        for code in np.unique(codes):
-            chosen = codes == code
-            pixels[chosen] = self._file(self._plan.files[code]).read(index[chosen])
-        return pixels
-
-    def _file(self, path: Path) -> MrcFile:
-        if path not in self._open:
-            self._open[path] = open_mrc(path)
-        return self._open[path]
-
-    def _refuse(self, rows: NDArray[np.int64], unusable: torch.Tensor) -> None:
-        bad = rows[unusable.cpu().numpy()]
-        if len(bad) == 0:
-            return
-        refs = self._plan.images
-        row = int(bad[0])
-        raise CryobridgeError(
-            f"image {refs.index[row] + 1} is constant or holds NaN or infinity, and has no transform",
-            path=self._plan.files[refs.path.codes[row]],
-            rows=tuple(int(row) for row in bad[:3]),
-            count=len(bad),
-            hint=f"Leave out these rows of {self._plan.particles.source}.",
+def _account(
+    report: dict[str, Any], plan: StackPlan, whole: dict[int, int], n_made: int, unusable_rows: list[int]
+) -> None:
+    """Complete the report with what became of each image."""
+    if whole:
+        report["stacks_kept"] = len(whole)
+    planned = report["images_out"]
+    report["images_out"] = n_made + sum(whole.values())
+    n_unusable = planned - report["images_out"]
+    if n_unusable:
+        report["left_out"][_UNUSABLE] = n_unusable
+    if unusable_rows:
+        shown = ", ".join(map(str, unusable_rows[:_N_ROWS_SHOWN])) + (
+            " …" if len(unusable_rows) > _N_ROWS_SHOWN else ""
         )
+        report["notes"].append(f"images that can't be used were left out: rows {shown}")

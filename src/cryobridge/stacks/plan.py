@@ -5,38 +5,45 @@ A plan is a list of independent tasks, one an output stack, so that where they r
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.descriptor import ImageDescriptor
-from cryobridge.formats.mrc_header import MrcHeader, read_header
-from cryobridge.paths import ImageSearch, suggest
+from cryobridge.fourier.grid import PolarGrid
+from cryobridge.stacks.checks import Rows, one_box, one_pixel_size, same_size
 
 if TYPE_CHECKING:
-    from cryobridge.particles import ImageRefs, ParticleSet
+    from cryobridge.particles import Floats
+    from cryobridge.stacks.inputs import StackInput
+    from cryobridge.stacks.options import StackOptions
 
-# float32 pixel sizes of one nominal value differ by less than this.
-PIXEL_SIZE_TOLERANCE = 1e-4
 _LENS_VALUES = {
     "voltage_kV": "voltage",
     "spherical_aberration_mm": "spherical aberration",
     "amplitude_contrast": "amplitude contrast",
 }
-_N_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class StackTask:
-    """One output stack: its number, and the rows of the particle set in the order of its images."""
+    """One output stack.
+
+    Parameters
+    ----------
+    number
+        Its running number, from 0.
+    rows
+        Rows of the particle set in the order of its images.
+    start
+        Position of the first image among those of its file, where stacks never mix files; None elsewhere.
+    """
 
     number: int
-    rows: NDArray[np.int64]
+    rows: Rows
+    start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,259 +52,235 @@ class StackPlan:
 
     Parameters
     ----------
-    particles
-        The particle set that rows refer to.
-    images
-        Its image references.
-    files
-        The image file of each of ``images.path.values``.
+    source
+        The particles and their image files.
+    options
+        What was asked for.
     descriptor
-        The description of the images and of the polar grid.
+        The images, after binning, and the polar grid.
+    ref_pixel_size_A
+        The pixel size that the metadata give, before binning; None where they are silent.
     tasks
         The stacks to make.
+    left_out
+        How many particles are in none of them, by the reason.
     notes
         What was assumed, in sentences.
     """
 
-    particles: ParticleSet
-    images: ImageRefs
-    files: tuple[Path, ...]
+    source: StackInput
+    options: StackOptions
     descriptor: ImageDescriptor
+    ref_pixel_size_A: float | None
     tasks: tuple[StackTask, ...]
+    left_out: dict[str, int]
     notes: tuple[str, ...]
 
+    @property
+    def grid(self) -> PolarGrid:
+        """The polar grid of the transforms."""
+        return PolarGrid(self.descriptor.radius_max, self.descriptor.dist_radii, self.descriptor.n_inplanes)
 
-def plan_stacks(
-    particles: ParticleSet,
-    search: ImageSearch,
-    *,
-    descriptor: ImageDescriptor | None = None,
-    batch_size: int = 1024,
-    order: Literal["row", "file"] = "row",
-    resolution_factor: float = 1.0,
-    n_inplanes: int | None = None,
-    precision: Literal["single", "double"] = "single",
-) -> StackPlan:
-    """Plan the stacks of an indexed particle set, and check all that metadata and headers can tell.
 
-    Parameters
-    ----------
-    particles
-        Particles with image references, CTF and optics.
-    search
-        Where the image files are looked for.
-    descriptor
-        The grid to use; without one the default grid for the box and pixel size of the data is taken, adjusted by
-        ``resolution_factor``, ``n_inplanes`` and ``precision``.
-    batch_size
-        Images in a stack.
-    order
-        ``"row"`` keeps the order of the metadata, ``"file"`` sorts by file name as CryoLike does.
+def plan_stacks(source: StackInput, options: StackOptions) -> StackPlan:
+    """Plan the stacks, and check all that metadata and headers can tell.
 
     Raises
     ------
-    MissingDataError
-        If columns or image files are missing, or an index lies beyond the end of its file; all are listed at once.
     CryobridgeError
-        If boxes, pixel sizes or the lens values within a stack disagree.
+        If image files are missing or unreadable, or boxes, pixel sizes or the lens values within a stack disagree.
+        Everything that is wrong is in the one error.
     """
-    images = _require(particles)
-    files, headers = _find_files(images, search)
-    _check_indices(images, files, headers)
-    box_px = _one_box(files, headers)
-    pixel_size_A, notes = _one_pixel_size(particles, files, headers, descriptor)
-    if descriptor is None:
-        descriptor = ImageDescriptor.for_box(
-            box_px, pixel_size_A, resolution_factor=resolution_factor, n_inplanes=n_inplanes, precision=precision
-        )
-    _check_descriptor(descriptor, box_px, pixel_size_A, particles.source)
-    tasks = _cut(_ordered_rows(images, order), batch_size)
-    _check_lens(particles, tasks)
-    return StackPlan(particles, images, files, descriptor, tasks, (*particles.notes, *notes, *_defaults(particles)))
-
-
-def _require(particles: ParticleSet) -> ImageRefs:
-    if particles.n_rows == 0:
-        raise MissingDataError("there are no particles in it", path=particles.source, hint="Choose another file.")
-    parts = {"image references": particles.images, "CTF values": particles.ctf, "optics": particles.optics}
-    missing = [name for name, part in parts.items() if part is None]
-    if missing or particles.images is None:
+    findings = source.findings
+    box = pixel_size_A = None
+    notes = list(source.notes)
+    used = np.unique(source.images.path.codes[source.rows])
+    headers = [source.headers[code] for code in used.tolist() if code in source.headers]
+    of_metadata = source.optics.pixel_size_A[np.unique(source.optics_of(source.rows))]
+    metadata = source.particles.source
+    with findings.collect():
+        box = one_box(headers) if headers else None
+    with findings.collect():
+        pixel_size_A, more = _pixel_size(source, of_metadata, options)
+        notes += more
+    with findings.collect():
+        if box is not None:
+            _check_binning(box, options.downsample_factor)
+    with findings.collect():
+        if box is not None and options.descriptor is not None:
+            _check_grid(options.descriptor, box, pixel_size_A, options.downsample_factor)
+    tasks: tuple[StackTask, ...] = ()
+    with findings.collect():
+        _check_known(source)
+        if options.split_optics:
+            notes += _note_split(source)
+        tasks = _cut(source, options)
+        _refuse_mixed_lens(source, tasks)
+    findings.raise_all()
+    if len(source.rows) == 0 or box is None:
         raise MissingDataError(
-            f"no {', no '.join(missing)}",
-            path=particles.source,
-            hint=f"`cryobridge inspect {particles.source}` says which file beside it has them.",
+            "no particle has an image", path=metadata, hint="Say where the images are with --folder-mrc or --datadir."
         )
-    return particles.images
+    descriptor = options.descriptor or _default_grid(box, pixel_size_A, source, options)
+    kept = tasks[: options.n_stacks_max]
+    beyond = sum(len(task.rows) for task in tasks[len(kept) :])
+    left_out = source.left_out | ({"beyond the number of stacks asked for": beyond} if beyond else {})
+    ref_pixel_size_A = one_pixel_size(of_metadata, metadata)
+    return StackPlan(source, options, descriptor, ref_pixel_size_A, kept, left_out, tuple(notes))
 
 
-def _find_files(images: ImageRefs, search: ImageSearch) -> tuple[tuple[Path, ...], tuple[MrcHeader, ...]]:
-    names = images.path.values
-    if search.folder is not None:
-        _refuse_equal_names(names, search)
-    found = [search.resolve(name) for name in names]
-    missing = [name for name, path in zip(names, found, strict=True) if path is None]
-    if missing:
-        remedy = suggest(missing[:200], search.metadata)
-        raise MissingDataError(
-            f"{len(missing)} of {len(names)} image files are missing: {', '.join(missing[:_N_SHOWN])}"
-            + (" …" if len(missing) > _N_SHOWN else ""),
-            path=search.metadata,
-            count=len(missing),
-            hint=f"Give {remedy.as_options()}." if remedy else "Say where they are with --folder-mrc or --datadir.",
-        )
-    files = tuple(path for path in found if path is not None)
-    problems: list[str] = []
-    headers: list[MrcHeader] = []
-    for path in files:
-        try:
-            headers.append(read_header(path))
-        except FormatError as error:
-            problems.append(str(error))
-    if problems:
-        raise FormatError("; ".join(problems[:_N_SHOWN]), count=len(problems), hint="Copy those files again.")
-    return files, tuple(headers)
-
-
-def _refuse_equal_names(names: tuple[str, ...], search: ImageSearch) -> None:
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        by_name[Path(name).name].append(name)
-    clashes = [" and ".join(group) for group in by_name.values() if len(group) > 1]
-    if clashes:
+def _pixel_size(source: StackInput, of_metadata: Floats, options: StackOptions) -> tuple[float | None, list[str]]:
+    """Return the pixel size before binning: the metadata's, else the one given by hand, else the image files'."""
+    metadata = source.particles.source
+    size_A = one_pixel_size(of_metadata, metadata)
+    given_A = options.pixel_size_A
+    in_headers = [header.pixel_size_A for header in source.headers.values() if header.pixel_size_A]
+    if size_A is not None and given_A is not None and not same_size(given_A, size_A):
         raise CryobridgeError(
-            f"different files have one name in --folder-mrc: {'; '.join(clashes[:3])}",
-            path=search.metadata,
-            count=len(clashes),
-            hint="Use --datadir, which keeps their folders apart.",
+            f"--pixel-size {given_A:g} contradicts the {size_A:g} Å of the metadata",
+            path=metadata,
+            hint="Leave --pixel-size out, or correct the metadata.",
         )
-
-
-def _check_indices(images: ImageRefs, files: tuple[Path, ...], headers: tuple[MrcHeader, ...]) -> None:
-    available = np.array(
-        [header.nz if header.whole_sections is None else min(header.nz, header.whole_sections) for header in headers]
+    if size_A is not None or given_A is not None:
+        chosen_A = given_A if size_A is None else size_A
+        others = sorted({round(other, 4) for other in in_headers if chosen_A and abs(other / chosen_A - 1) > 0.01})
+        told = (
+            f"the image files say pixels of {', '.join(f'{other:g}' for other in others[:3])} Å; {chosen_A:g} Å stands"
+        )
+        return chosen_A, [told] if others else []
+    if in_headers:
+        size_A = one_pixel_size(in_headers, metadata)
+        return size_A, [f"the pixel size is that of the image files: {size_A:g} Å"]
+    if options.descriptor is not None:
+        size_A = options.descriptor.pixel_size_A[0] / options.downsample_factor
+        return size_A, [f"the pixel size is that of the parameter file: {size_A:g} Å"]
+    raise MissingDataError(
+        "neither the metadata nor the image files say the pixel size",
+        path=metadata,
+        hint="Give it with --pixel-size, in Å.",
     )
-    beyond = np.flatnonzero((images.index >= available[images.path.codes]) | (images.index < 0))
-    if len(beyond):
-        row = int(beyond[0])
-        file = int(images.path.codes[row])
+
+
+def _check_binning(box: tuple[int, int], factor: int) -> None:
+    if any(side % factor for side in box):
+        raise UsageError(
+            f"a box of {box[0]} × {box[1]} pixels is not a whole number of blocks of {factor}",
+            field="downsample_factor",
+            hint="Choose an even number that divides the box.",
+        )
+
+
+def _check_grid(descriptor: ImageDescriptor, box: tuple[int, int], pixel_size_A: float | None, factor: int) -> None:
+    binned = (box[0] // factor, box[1] // factor)
+    after = f" after binning by {factor}" if factor > 1 else ""
+    hint = "Use the parameter file that was made for these images, or leave -p out."
+    if tuple(descriptor.n_pixels) != binned:
+        raise CryobridgeError(
+            f"the grid is for {descriptor.n_pixels[0]} × {descriptor.n_pixels[1]} px, "
+            f"the images have {binned[0]} × {binned[1]}{after}",
+            hint=hint,
+        )
+    if pixel_size_A is not None and not all(same_size(size, pixel_size_A * factor) for size in descriptor.pixel_size_A):
+        raise CryobridgeError(
+            f"the grid is for pixels of {descriptor.pixel_size_A[0]:g} Å, "
+            f"those of the images have {pixel_size_A * factor:g} Å{after}",
+            hint=hint,
+        )
+
+
+def _default_grid(
+    box: tuple[int, int], pixel_size_A: float | None, source: StackInput, options: StackOptions
+) -> ImageDescriptor:
+    if box[0] != box[1]:
         raise MissingDataError(
-            f"image {images.index[row] + 1} is asked for, the file has {available[file]} whole ones",
-            path=files[file],
-            rows=tuple(int(row) for row in beyond[:3]),
-            count=len(beyond),
-            hint="The stack is truncated or is another one; copy it again, or correct the metadata.",
+            f"there is no default grid for images of {box[0]} × {box[1]} px, which are not square",
+            path=source.particles.source,
+            hint="Give a parameter file with -p.",
         )
+    assert pixel_size_A is not None  # or there was a finding
+    factor = options.downsample_factor
+    return ImageDescriptor.for_box(
+        box[0] // factor,
+        pixel_size_A * factor,
+        resolution_factor=options.resolution_factor,
+        n_inplanes=options.n_inplanes,
+        precision=options.precision,
+    )
 
 
-def _one_box(files: tuple[Path, ...], headers: tuple[MrcHeader, ...]) -> int:
-    boxes = {(header.ny, header.nx) for header in headers}
-    if len(boxes) > 1 or any(ny != nx for ny, nx in boxes):
-        shown = ", ".join(
-            f"{path.name} {header.ny} × {header.nx}"
-            for path, header in list(zip(files, headers, strict=True))[:_N_SHOWN]
-        )
-        raise CryobridgeError(
-            f"the images of one set of stacks must be square and of one size: {shown}",
-            hint="Convert each box size on its own.",
-        )
-    return boxes.pop()[0]
+def _cut(source: StackInput, options: StackOptions) -> tuple[StackTask, ...]:
+    """Cut the ordered rows into stacks, anew at each file or set of lens values that must not be mixed."""
+    rows = _ordered(source, options.order)
+    separate = source.separate_files or options.separate_files
+    nothing = np.zeros(len(rows), np.int64)
+    file = source.images.path.codes[rows].astype(np.int64) if separate else nothing
+    lens = _lens_of(source)[source.optics_of(rows)] if options.split_optics else nothing
+    _, first, part_of_row = np.unique(file * len(source.optics) + lens, return_index=True, return_inverse=True)
+    by_appearance = np.argsort(np.argsort(first))[part_of_row]
+    grouped = rows[np.argsort(by_appearance, kind="stable")]
+    tasks: list[StackTask] = []
+    for part in np.split(grouped, np.cumsum(np.bincount(by_appearance))[:-1]):
+        for start in range(0, len(part), options.batch_size):
+            chosen = part[start : start + options.batch_size]
+            tasks.append(StackTask(len(tasks), chosen, start if separate else None))
+    return tuple(tasks)
 
 
-def _one_pixel_size(
-    particles: ParticleSet,
-    files: tuple[Path, ...],
-    headers: tuple[MrcHeader, ...],
-    descriptor: ImageDescriptor | None,
-) -> tuple[float, tuple[str, ...]]:
-    """Return the pixel size of the metadata, else of the image files, else of the descriptor that was given."""
-    assert particles.optics is not None
-    sizes = particles.optics.pixel_size_A
-    known, source = sizes[np.isfinite(sizes)], ""
-    if len(known) == 0:
-        known, source = np.array([header.pixel_size_A for header in headers if header.pixel_size_A]), files[0].name
-    if len(known) == 0 and descriptor is not None:
-        known, source = np.array(descriptor.pixel_size_A), "the parameter file"
-    if len(known) == 0:
-        raise MissingDataError(
-            "neither the metadata nor the image files say the pixel size",
-            path=particles.source,
-            hint="Give a parameter file with -p that holds it.",
-        )
-    if np.ptp(known) > PIXEL_SIZE_TOLERANCE * known[0]:
-        raise CryobridgeError(
-            f"several pixel sizes: {', '.join(f'{size:g} Å' for size in np.unique(known))}",
-            path=particles.source,
-            hint="Convert each pixel size on its own.",
-        )
-    notes = (f"the pixel size is that of {source}: {known[0]:g} Å",) if source else ()
-    return float(known[0]), notes
-
-
-def _check_descriptor(descriptor: ImageDescriptor, box_px: int, pixel_size_A: float, source: Path) -> None:
-    if tuple(descriptor.n_pixels) != (box_px, box_px):
-        raise CryobridgeError(
-            f"the grid is for {descriptor.n_pixels[0]} × {descriptor.n_pixels[1]} px, the images have {box_px}",
-            path=source,
-            hint="Use the parameter file that was made for these images, or leave -p out.",
-        )
-    if any(abs(size - pixel_size_A) > PIXEL_SIZE_TOLERANCE * pixel_size_A for size in descriptor.pixel_size_A):
-        raise CryobridgeError(
-            f"the grid is for pixels of {descriptor.pixel_size_A[0]:g} Å, the images have {pixel_size_A:g} Å",
-            path=source,
-            hint="Use the parameter file that was made for these images, or leave -p out.",
-        )
-
-
-def _ordered_rows(images: ImageRefs, order: Literal["row", "file"]) -> NDArray[np.int64]:
+def _ordered(source: StackInput, order: str) -> Rows:
     if order == "row":
-        return np.arange(len(images.index))
-    rank = np.argsort(np.argsort(images.path.values))
-    return np.argsort(rank[images.path.codes], kind="stable")
+        return source.rows
+    codes = source.images.path.codes[source.rows]
+    rank = np.argsort(np.argsort(source.images.path.values))
+    return source.rows[np.argsort(rank[codes], kind="stable")]
 
 
-def _cut(rows: NDArray[np.int64], batch_size: int) -> tuple[StackTask, ...]:
-    return tuple(
-        StackTask(number, rows[first : first + batch_size])
-        for number, first in enumerate(range(0, len(rows), batch_size))
-    )
+def _lens_of(source: StackInput) -> Rows:
+    """Return for each optics group the number of its set of lens values."""
+    values = np.column_stack([getattr(source.optics, name) for name in _LENS_VALUES])
+    # NaN, a value that is not known, is one value here.
+    _, number = np.unique(np.nan_to_num(values, nan=-1.0), axis=0, return_inverse=True)
+    return np.asarray(number, np.int64).reshape(-1)
 
 
-def _check_lens(particles: ParticleSet, tasks: tuple[StackTask, ...]) -> None:
-    """Refuse stacks whose particles differ in a lens value of which the format holds one."""
-    assert particles.optics is not None and particles.optics_index is not None
-    problems: list[str] = []
-    for name, title in _LENS_VALUES.items():
-        values: NDArray[np.float64] = getattr(particles.optics, name)
-        if len(np.unique(values)) <= 1:
-            continue
-        of_rows = values[particles.optics_index]
-        mixed = [task.number for task in tasks if len(np.unique(of_rows[task.rows])) > 1]
-        if mixed:
-            groups = ", ".join(f"group {g}: {v:g}" for g, v in zip(particles.optics.group_id, values, strict=True))
-            problems.append(f"stack {mixed[0]} would mix values of the {title} ({groups})")
-    if problems:
-        raise CryobridgeError(
-            "; ".join(problems),
-            path=particles.source,
-            hint="A stack holds one value of each; convert the optics groups one by one.",
+def _note_split(source: StackInput) -> list[str]:
+    lens = _lens_of(source)[source.optics_of(source.rows)]
+    n_runs = 1 + int(np.count_nonzero(np.diff(lens)))
+    if n_runs <= len(np.unique(lens)):
+        return []
+    return ["particles of one set of lens values were put together, so the order of the rows is kept within each only"]
+
+
+def _check_known(source: StackInput) -> None:
+    groups = np.unique(source.optics_of(source.rows))
+    unknown = [
+        _LENS_VALUES[name]
+        for name in ("voltage_kV", "spherical_aberration_mm")
+        if np.isnan(getattr(source.optics, name)[groups]).any()
+    ]
+    if unknown:
+        raise MissingDataError(
+            f"the {' and the '.join(unknown)} is not known",
+            path=source.particles.source,
+            hint="A stack holds both; they must be in the metadata.",
         )
-    for name in ("voltage_kV", "spherical_aberration_mm"):
-        if np.isnan(getattr(particles.optics, name)).any():
-            raise MissingDataError(
-                f"the {_LENS_VALUES[name]} is not known", path=particles.source, hint="It must be in the metadata."
-            )
 
 
-def _defaults(particles: ParticleSet) -> tuple[str, ...]:
-    """Say which defaults stand in for columns that are not there."""
-    assert particles.ctf is not None and particles.optics is not None
-    notes = []
-    if particles.ctf.phase_shift_rad is None:
-        notes.append("no phase shift in the metadata: 0")
-    if np.isnan(particles.optics.amplitude_contrast).any():
-        notes.append("no amplitude contrast in the metadata: 0.1")
-    if particles.ctf.bfactor_A2 is None:
-        notes.append("no CTF B-factor in the metadata: 0")
-    if particles.ctf.scale is None:
-        notes.append("no CTF scale factor in the metadata: 1")
-    return tuple(notes)
+def _refuse_mixed_lens(source: StackInput, tasks: tuple[StackTask, ...]) -> None:
+    """Refuse stacks whose particles differ in a lens value of which the format holds one."""
+    lens = _lens_of(source)
+    mixed = [task for task in tasks if len(np.unique(lens[source.optics_of(task.rows)])) > 1]
+    if not mixed:
+        return
+    groups = np.unique(source.optics_of(mixed[0].rows))
+    problems = []
+    for name, title in _LENS_VALUES.items():
+        values = getattr(source.optics, name)[groups]
+        if len(np.unique(values)) > 1:
+            named = zip(source.optics.group_id[groups], values, strict=True)
+            problems.append(f"{title} ({', '.join(f'group {group}: {value:g}' for group, value in named)})")
+    raise CryobridgeError(
+        f"stack {mixed[0].number} would mix values of the {' and of the '.join(problems)}",
+        path=source.particles.source,
+        count=len(mixed),
+        hint="A stack holds one value of each: --split-optics starts a new stack for each set of them.",
+    )

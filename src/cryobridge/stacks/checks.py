@@ -1,0 +1,125 @@
+"""What is wrong with the input of a stack conversion: found before the work, and told all at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import CryobridgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from cryobridge.formats.mrc_header import MrcHeader
+
+Rows: TypeAlias = NDArray[np.int64]
+
+# float32 pixel sizes of one nominal value differ by less than this.
+PIXEL_SIZE_TOLERANCE = 1e-4
+N_SHOWN = 10
+
+
+@dataclass
+class Findings:
+    """Errors that stand beside each other: a user mends them in one go."""
+
+    errors: list[CryobridgeError] = field(default_factory=list)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep the error that the block raises."""
+        try:
+            yield
+        except CryobridgeError as error:
+            self.errors.append(error)
+
+    def raise_all(self) -> None:
+        """Raise the errors as one, if there are any."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            problems = "; ".join(f"({n}) {error}" for n, error in enumerate(self.errors, 1))
+            hints = "; ".join(f"({n}) {error.hint}" for n, error in enumerate(self.errors, 1) if error.hint)
+            raise CryobridgeError(f"{len(self.errors)} things stand in the way: {problems}", hint=hints)
+
+
+def shown(items: Iterable[object]) -> str:
+    """Return the first items, and … where there are more."""
+    listed = list(items)
+    return ", ".join(map(str, listed[:N_SHOWN])) + (" …" if len(listed) > N_SHOWN else "")
+
+
+def one_box(headers: Iterable[MrcHeader]) -> tuple[int, int]:
+    """Return the size in pixels (rows, columns) that all images have.
+
+    Raises
+    ------
+    CryobridgeError
+        If they are of several sizes; the files of the rarer ones are named.
+    """
+    by_box: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for header in headers:
+        by_box[header.ny, header.nx].append(header.path.name)
+    common = max(by_box, key=lambda box: len(by_box[box]))
+    others = {box: names for box, names in by_box.items() if box != common}
+    if others:
+        odd = [f"{name} {ny} × {nx}" for (ny, nx), names in others.items() for name in names]
+        raise CryobridgeError(
+            f"the images are of {len(by_box)} sizes: most are {common[0]} × {common[1]}, but {shown(odd)}",
+            count=len(odd),
+            hint="Convert each box size on its own.",
+        )
+    return common
+
+
+def one_pixel_size(sizes_A: Iterable[float], source: Path) -> float | None:
+    """Return the pixel size in Å that all agree on, None where nobody says.
+
+    Raises
+    ------
+    CryobridgeError
+        If there are several.
+    """
+    known = np.array([size for size in sizes_A if np.isfinite(size) and size > 0])
+    if len(known) == 0:
+        return None
+    if np.ptp(known) > PIXEL_SIZE_TOLERANCE * known[0]:
+        raise CryobridgeError(
+            f"several pixel sizes: {', '.join(f'{size:g} Å' for size in np.unique(known))}",
+            path=source,
+            hint="Convert each pixel size on its own.",
+        )
+    return float(known[0])
+
+
+def same_size(size_A: float, other_A: float) -> bool:
+    """Whether two pixel sizes are one nominal value."""
+    return abs(size_A - other_A) <= PIXEL_SIZE_TOLERANCE * other_A
+
+
+def refuse_equal_names(names: Iterable[str], metadata: Path) -> None:
+    """Refuse different paths that share the file name by which they are looked for in one folder.
+
+    Raises
+    ------
+    CryobridgeError
+        If there are any.
+    """
+    by_name: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        path = name.removeprefix(">")
+        by_name[path.rpartition("/")[2]].add(path)
+    clashes = [" and ".join(sorted(paths)) for paths in by_name.values() if len(paths) > 1]
+    if clashes:
+        raise CryobridgeError(
+            f"different files have one name in the folder of images: {'; '.join(clashes[:3])}",
+            path=metadata,
+            count=len(clashes),
+            hint="Use --datadir, which keeps their folders apart.",
+        )
