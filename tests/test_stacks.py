@@ -13,6 +13,8 @@ from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.paths import ImageSearch
 from cryobridge.stacks.convert import convert_stacks
+from cryobridge.stacks.inputs import indexed_input
+from cryobridge.stacks.options import StackOptions
 from cryobridge.stacks.plan import plan_stacks
 from helpers import noise_images, particle_columns, run, save_cs, save_mrc
 
@@ -21,7 +23,9 @@ ABSENT = ("angleRotation", "angleTilt", "anglePsi", "ctfBfactor", "ctfScalefacto
 
 
 def plan(path, *, folder=None, **options):
-    return plan_stacks(read_particles_cs(path), ImageSearch(path, folder=folder), **options)
+    options = StackOptions(**({"plots": False} | options))
+    source = indexed_input(read_particles_cs(path), ImageSearch(path, folder=folder), options.on_missing)
+    return plan_stacks(source, options)
 
 
 def read_like_cryolike(path):
@@ -51,64 +55,6 @@ def fingerprints(folder):
     }
 
 
-@pytest.fixture(scope="module")
-def indexed_cs(reference_data):
-    folder = reference_data / "cryolike_reference" / "indexed_cs"
-    expected = folder / "expected"
-    stacks = [
-        (
-            np.load(expected / f"particles_fourier_stack_{number:06d}.npy"),
-            np.load(expected / f"particles_phys_stack_{number:06d}.npy"),
-            read_like_cryolike(expected / f"particles_fourier_stack_{number:06d}.npz"),
-        )
-        for number in range(2)
-    ]
-    return folder, stacks
-
-
-def test_stacks_in_file_order_are_cryolikes(indexed_cs, tmp_path):
-    folder, expected = indexed_cs
-    words = ("-p", folder / "params.npz", "-b", 3, "--order", "file")
-    done = run("stacks", "cs", folder / "MyFile.cs", "-o", tmp_path, *words, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "fft").iterdir()) == [
-        f"particles_fourier_stack_{number:06d}.{suffix}" for number in range(2) for suffix in ("npz", "pt")
-    ]
-    for number, (fourier, physical, lens) in enumerate(expected):
-        our_fourier, our_physical, ours = read_stack(tmp_path, number)
-        assert (our_fourier.dtype, our_physical.dtype) == (np.complex64, np.float32)
-        assert relative_error(our_fourier, fourier) <= 1e-5
-        assert relative_error(our_physical, physical) <= 1e-5
-        assert lens.keys() <= ours.keys()
-        for name in lens.keys() - {"files", "idxs"}:
-            if lens[name] is None:
-                assert ours[name] is None
-            else:
-                assert ours[name].shape == lens[name].shape
-                if lens[name].dtype.kind == "f":
-                    np.testing.assert_allclose(ours[name], lens[name], rtol=1e-6)
-                else:
-                    assert ours[name].tolist() == lens[name].tolist()
-        assert all(ours[name] is None for name in ABSENT)
-
-
-def test_stacks_in_row_order_are_cryolikes_row_by_row(indexed_cs, tmp_path):
-    # The default grid of these images is the reference's; the uids tell which image is which.
-    folder, expected = indexed_cs
-    table = np.load(folder / "MyFile.cs")
-    assert convert_stacks(plan(folder / "MyFile.cs", batch_size=4), tmp_path)["images_out"] == 5
-    fourier = np.concatenate([stack[0] for stack in expected])
-    defocus = np.concatenate([stack[2]["defocusU"] for stack in expected])
-    for number, rows in enumerate(([0, 1, 2, 3], [4])):
-        ours, _, lens = read_stack(tmp_path, number)
-        assert lens["source_rows"].tolist() == rows
-        assert lens["uid"].tolist() == table["uid"][rows].tolist()
-        assert lens["files"].tolist() == [path.decode() for path in table["blob/path"][rows]]
-        assert lens["idxs"].tolist() == table["blob/idx"][rows].tolist()
-        same = [int(np.flatnonzero(defocus == table["ctf/df1_A"][row])[0]) for row in rows]
-        assert relative_error(ours, fourier[same]) <= 1e-5
-
-
 def test_files_and_rows_of_a_stack_are_its_own(particles_cs, tmp_path):
     convert_stacks(plan(particles_cs, batch_size=2, order="file"), tmp_path / "out")
     lens = [read_stack(tmp_path / "out", number)[2] for number in range(3)]
@@ -123,7 +69,7 @@ def test_angles_are_those_of_the_alignment_in_radians(particles_cs, tmp_path):
     pose = np.random.default_rng(0).normal(size=(5, 3)).astype("f4")
     aligned = {"alignments3D/pose": pose, "alignments3D/shift": np.ones((5, 2)), "alignments3D/psize_A": np.ones(5)}
     columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
-    convert_stacks(plan(save_cs(particles_cs, columns | aligned)), tmp_path / "out", physical=False)
+    convert_stacks(plan(save_cs(particles_cs, columns | aligned), physical=False), tmp_path / "out")
     assert not (tmp_path / "out" / "phys").exists()
     with np.load(tmp_path / "out" / "fft" / "particles_fourier_stack_000000.npz") as lens:
         angles = np.column_stack([lens[name] for name in ("angleRotation", "angleTilt", "anglePsi")])
@@ -159,7 +105,7 @@ def test_defaults_that_stand_in_for_columns_are_told(particles_cs, tmp_path):
 
 def test_a_dry_run_checks_the_same_and_writes_nothing(particles_cs, tmp_path):
     before = fingerprints(tmp_path)
-    words = ("stacks", "cs", particles_cs, "-b", 2, "-o", tmp_path / "out", "--dry-run", "--json")
+    words = ("stacks", "cs", particles_cs, "-b", 2, "-o", tmp_path / "out", "--dry-run", "--json", "--no-plots")
     dry = run(*words)
     assert dry.returncode == 0, dry.stderr
     assert fingerprints(tmp_path) == before
@@ -205,7 +151,7 @@ def test_missing_image_files_are_listed_with_what_would_find_them(particles_cs, 
     (tmp_path / "J1" / "extract").rename(tmp_path / "moved" / "extract")
     with pytest.raises(MissingDataError, match=r"2 of 2 image files are missing: J1/extract/b\.mrc, J1/extract/a\.mrc"):
         plan(particles_cs)
-    assert plan(particles_cs, folder=tmp_path / "moved" / "extract").files[0].name == "b.mrc"
+    assert plan(particles_cs, folder=tmp_path / "moved" / "extract").source.headers[0].path.name == "b.mrc"
 
 
 def test_an_index_beyond_the_end_of_its_file_is_named_by_row(particles_cs, tmp_path):
@@ -223,7 +169,7 @@ def test_a_truncated_stack_counts_its_whole_images(particles_cs, tmp_path):
 
 @pytest.mark.parametrize(
     ("box_px", "pixel_size_A", "told"),
-    [(32, 1.5, "32 × 32 px, the images have 16"), (16, 1.6, "1.6 Å, the images have 1.5 Å")],
+    [(32, 1.5, "32 × 32 px, the images have 16"), (16, 1.6, "1.6 Å, those of the images have 1.5 Å")],
 )
 def test_a_grid_for_other_images_is_refused(box_px, pixel_size_A, told, particles_cs):
     with pytest.raises(CryobridgeError, match=told) as caught:
@@ -233,7 +179,7 @@ def test_a_grid_for_other_images_is_refused(box_px, pixel_size_A, told, particle
 
 def test_boxes_of_two_sizes_are_refused(particles_cs, tmp_path):
     save_mrc(tmp_path / "J1" / "extract" / "b.mrc", noise_images(4, 18), 1.5)
-    with pytest.raises(CryobridgeError, match=r"b\.mrc 18 × 18, a\.mrc 16 × 16"):
+    with pytest.raises(CryobridgeError, match=r"most are 18 × 18, but a\.mrc 16 × 16"):
         plan(particles_cs)
 
 
@@ -249,12 +195,13 @@ def test_a_pixel_size_that_is_not_in_the_metadata_is_the_images_or_the_grids(par
     save_cs(particles_cs, columns)
     found = plan(particles_cs)
     assert found.descriptor.pixel_size_A == pytest.approx((1.5, 1.5))
-    assert "the pixel size is that of b.mrc" in " ".join(found.notes)
+    assert "the pixel size is that of the image files: 1.5 Å" in " ".join(found.notes)
     for name, n in (("a", 3), ("b", 4)):
         save_mrc(tmp_path / "J1" / "extract" / f"{name}.mrc", noise_images(n, 16))
     with pytest.raises(MissingDataError, match="pixel size") as caught:
         plan(particles_cs)
-    assert "-p" in caught.value.hint
+    assert "--pixel-size" in caught.value.hint
+    assert plan(particles_cs, pixel_size_A=1.7).descriptor.pixel_size_A == (1.7, 1.7)
     assert plan(particles_cs, descriptor=ImageDescriptor.for_box(16, 2.0)).descriptor.pixel_size_A == (2.0, 2.0)
 
 
@@ -291,7 +238,7 @@ def test_files_of_one_name_are_refused_with_folder_mrc(tmp_path):
     path = save_cs(tmp_path / "p.cs", particle_columns(["x/a.mrc", "y/a.mrc"], [0, 0]))
     with pytest.raises(CryobridgeError, match=r"x/a\.mrc and y/a\.mrc"):
         plan(path, folder=tmp_path / "x")
-    assert len(plan(path).files) == 2
+    assert len(plan(path).source.headers) == 2
 
 
 def test_files_without_images_or_ctf_say_so(demo_project, tmp_path):
@@ -330,7 +277,7 @@ def test_what_a_plan_refuses_ends_the_command_with_1_and_no_output(particles_cs,
     write_image_descriptor(params, ImageDescriptor.for_box(32, 1.5))
     done = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", "-p", params)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"Error: {particles_cs}: the grid is for 32 × 32 px")
+    assert done.stderr.startswith("Error: the grid is for 32 × 32 px")
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
 
@@ -59,6 +60,16 @@ class CryobridgeError(Exception):
             more = " …" if self.count is not None and self.count > len(self.rows) else ""
             place.append("row " + ", ".join(str(row) for row in self.rows) + more)
         return ": ".join([*place, self.message])
+
+
+class CombinedError(CryobridgeError):
+    """Things that are wrong beside each other, found in one go so that they can be mended in one go."""
+
+    def __init__(self, errors: Sequence[CryobridgeError]) -> None:
+        listed = "; ".join(f"({number}) {error}" for number, error in enumerate(errors, 1))
+        hints = "; ".join(f"({number}) {error.hint}" for number, error in enumerate(errors, 1) if error.hint)
+        super().__init__(f"{len(errors)} things are wrong: {listed}", hint=hints)
+        self.errors = tuple(errors)
 
 
 class FormatError(CryobridgeError):

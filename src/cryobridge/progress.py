@@ -14,6 +14,9 @@ class Reporter(Protocol):
     def advance(self, steps: int = 1) -> None:
         """Say that so many steps are done."""
 
+    def now(self, part: str) -> None:
+        """Say which part of the work is in hand, in a few words."""
+
     def note(self, message: str) -> None:
         """Tell the user something worth knowing."""
 
@@ -26,6 +29,9 @@ class Silent:
 
     def advance(self, steps: int = 1) -> None:
         """Ignore the steps."""
+
+    def now(self, part: str) -> None:
+        """Ignore the part."""
 
     def note(self, message: str) -> None:
         """Ignore the note."""

@@ -137,6 +137,17 @@ class Conversion:
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")] = False
     as_json: JsonOption = False
 
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other, before any file is read."""
+        adjusted = self.resolution_factor != 1.0 or self.n_inplanes is not None or self.precision != Precision.single
+        if self.params is not None and adjusted:
+            raise UsageError(
+                "-p holds the whole grid; --resolution-factor, --n-inplanes and --precision would contradict it",
+                hint="Leave out either.",
+            )
+        if self.overwrite and self.resume:
+            raise UsageError("--overwrite replaces what --resume would keep", hint="Choose one.")
+
     def stack_options(self) -> StackOptions:
         """Return what the pipeline is asked to do.
 

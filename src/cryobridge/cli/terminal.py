@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from cryobridge.errors import CryobridgeError
+from cryobridge.errors import CombinedError, CryobridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,6 +170,10 @@ def show_report(title: str, facts: list[tuple[str, str]]) -> None:
 
 def show_error(error: CryobridgeError) -> None:
     """Print an error and what to do next."""
+    if isinstance(error, CombinedError):
+        for one in error.errors:
+            show_error(one)
+        return
     console = _stderr()
     console.print(marked("Error: ", "bold red", plain(str(error))))
     if error.count is not None and error.count > 1 and str(error.count) not in error.message.replace(",", ""):
@@ -187,9 +191,28 @@ def progress() -> Iterator[Reporter]:
     if settings.quiet or not console.is_terminal:
         yield Silent()
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class SpeedColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        SpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[part]}", style="dim"),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         yield _BarReporter(bar)
 
@@ -204,10 +227,13 @@ class _BarReporter:
     def start(self, what: str, total: int) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(what, total=total)
+        self._task = self._bar.add_task(what, total=total, part="")
 
     def advance(self, steps: int = 1) -> None:
         self._bar.advance(self._task, steps)
+
+    def now(self, part: str) -> None:
+        self._bar.update(self._task, part=part)
 
     def note(self, message: str) -> None:
         self._bar.console.print(plain(message, "dim"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -53,6 +54,31 @@ def atomic_path(final: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, stem_prefix: str) -> list[Path]:
+    """Return temporary files of `atomic_path` that a killed process left in a folder, by how their names begin.
+
+    Those of processes that are running are not among them.
+    """
+    pattern = re.compile(rf"\.{re.escape(stem_prefix)}.*\.(?P<pid>\d+)-[0-9a-f]{{8}}\..+")
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return []
+    return [
+        folder / name for name in names if (match := pattern.fullmatch(name)) and not _is_running(int(match["pid"]))
+    ]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def readable_size(path: Path) -> int:

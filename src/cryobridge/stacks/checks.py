@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError
+from cryobridge.errors import CombinedError, CryobridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,9 +44,7 @@ class Findings:
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
-            problems = "; ".join(f"({n}) {error}" for n, error in enumerate(self.errors, 1))
-            hints = "; ".join(f"({n}) {error.hint}" for n, error in enumerate(self.errors, 1) if error.hint)
-            raise CryobridgeError(f"{len(self.errors)} things stand in the way: {problems}", hint=hints)
+            raise CombinedError(self.errors)
 
 
 def shown(items: Iterable[object]) -> str:

@@ -11,7 +11,7 @@ from cryobridge.jobdir import job_record, make_folder, refuse_existing, remove_e
 from cryobridge.progress import Reporter, Silent
 from cryobridge.stacks.drawing_process import DrawingProcess
 from cryobridge.stacks.execute import DeviceExecutor, Executor, StackResult
-from cryobridge.stacks.output import existing_outputs, fourier_stack_path, stack_files, whole_stacks
+from cryobridge.stacks.output import existing_outputs, fourier_stack_path, stack_files, unfinished_outputs, whole_stacks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,27 +73,25 @@ def convert_stacks(
     reporter = reporter or Silent()
     devices = check_output(folder, device, overwrite=overwrite, resume=resume)
     whole = whole_stacks(plan, folder) if resume else {}
+    todo = [task for task in plan.tasks if task.number not in whole]
+    if executor is None and todo:
+        executor = DeviceExecutor(plan, devices)
     report = plan_report(plan, folder)
-    unusable_rows: list[int] = []
-    n_made = 0
+    tally = _Tally(plan, whole, reporter)
     with job_record(folder, f"Fourier stacks of {plan.source.particles.source.name}", _CONTENTS) as record:
         record.report = report
         _make_room(plan, folder, whole)
-        todo = [task for task in plan.tasks if task.number not in whole]
         reporter.start("images", sum(len(task.rows) for task in todo))
         with DrawingProcess(plan, folder) if plan.options.plots else nullcontext() as drawing:
 
             def done(result: StackResult) -> None:
-                nonlocal n_made
-                n_made += result.n_images
-                unusable_rows.extend(plan.source.metadata_rows[result.unusable_rows].tolist())
+                tally.add(result)
                 if drawing is not None:
                     drawing.draw(result)
 
-            if todo:
-                executor = executor or DeviceExecutor(devices)
-                executor.run(plan, folder, todo, advance=reporter.advance, done=done)
-        _account(report, plan, whole, n_made, unusable_rows)
+            if executor is not None and todo:
+                executor.run(folder, todo, advance=reporter.advance, done=done)
+        tally.complete(report)
     return report
 
 
@@ -144,21 +142,34 @@ def _make_room(plan: StackPlan, folder: Path, whole: dict[int, int]) -> None:
         make_folder(file.parent)
     # Fourier stacks first: a stack counts as there when that file is.
     remove_existing([path for path in existing_outputs(folder) if path not in kept])
+    remove_existing(unfinished_outputs(folder))
 
 
-def _account(
-    report: dict[str, Any], plan: StackPlan, whole: dict[int, int], n_made: int, unusable_rows: list[int]
-) -> None:
-    """Complete the report with what became of each image."""
-    if whole:
-        report["stacks_kept"] = len(whole)
-    planned = report["images_out"]
-    report["images_out"] = n_made + sum(whole.values())
-    n_unusable = planned - report["images_out"]
-    if n_unusable:
-        report["left_out"][_UNUSABLE] = n_unusable
-    if unusable_rows:
-        shown = ", ".join(map(str, unusable_rows[:_N_ROWS_SHOWN])) + (
-            " …" if len(unusable_rows) > _N_ROWS_SHOWN else ""
-        )
-        report["notes"].append(f"images that can't be used were left out: rows {shown}")
+class _Tally:
+    """Counts what became of each image."""
+
+    def __init__(self, plan: StackPlan, whole: dict[int, int], reporter: Reporter) -> None:
+        self._plan = plan
+        self._reporter = reporter
+        self._n_kept_stacks = self._n_stacks = len(whole)
+        self._n_images = sum(whole.values())
+        self._unusable_rows: list[int] = []
+
+    def add(self, result: StackResult) -> None:
+        """Count a stack that was made."""
+        self._n_stacks += 1
+        self._n_images += result.n_images
+        self._unusable_rows += self._plan.source.metadata_rows[result.unusable_rows].tolist()
+        self._reporter.now(f"stack {self._n_stacks:,} of {len(self._plan.tasks):,}")
+
+    def complete(self, report: dict[str, Any]) -> None:
+        """Put the counts into the report of the plan."""
+        if self._n_kept_stacks:
+            report["stacks_kept"] = self._n_kept_stacks
+        n_unusable = report["images_out"] - self._n_images
+        report["images_out"] = self._n_images
+        if n_unusable:
+            report["left_out"][_UNUSABLE] = n_unusable
+        if rows := self._unusable_rows:
+            shown = ", ".join(map(str, rows[:_N_ROWS_SHOWN])) + (" …" if len(rows) > _N_ROWS_SHOWN else "")
+            report["notes"].append(f"images that can't be used were left out: rows {shown}")

@@ -70,23 +70,22 @@ class Executor(Protocol):
 
     def run(
         self,
-        plan: StackPlan,
         folder: Path,
         tasks: Sequence[StackTask],
         *,
         advance: Callable[[int], None],
         done: Callable[[StackResult], None],
     ) -> None:
-        """Make these stacks in a folder.
+        """Make these stacks of the plan in a folder.
 
         Parameters
         ----------
-        plan, folder, tasks
-            What to make, and where.
+        folder, tasks
+            Where, and which.
         advance
             Called with a number of images that are done.
         done
-            Called after each stack.
+            Called after each stack, one call at a time.
 
         Raises
         ------
@@ -96,14 +95,17 @@ class Executor(Protocol):
 
 
 class DeviceExecutor:
-    """Works in this process, on one or more devices that share the stacks among them."""
+    """Works in this process, on one or more devices that share the stacks among them.
 
-    def __init__(self, devices: Sequence[torch.device]) -> None:
-        self.devices = tuple(devices)
+    The transform is planned here, so that a grid beyond the memory is refused before anything is written.
+    """
+
+    def __init__(self, plan: StackPlan, devices: Sequence[torch.device]) -> None:
+        self._plan = plan
+        self._transforms = [ChunkTransform(plan, device) for device in devices]
 
     def run(
         self,
-        plan: StackPlan,
         folder: Path,
         tasks: Sequence[StackTask],
         *,
@@ -112,18 +114,18 @@ class DeviceExecutor:
     ) -> None:
         """Make these stacks in a folder; see `Executor.run`."""
         queue = _Queue(tasks)
-        if len(self.devices) == 1:
-            make_stacks(plan, folder, queue, self.devices[0], advance=advance, done=done)
-            return
         telling = threading.Lock()
 
         def done_in_turn(result: StackResult) -> None:
             with telling:
                 done(result)
 
-        make = partial(make_stacks, plan, folder, queue, advance=advance, done=done_in_turn)
-        with ThreadPoolExecutor(len(self.devices)) as pool:
-            lanes = [pool.submit(make, device) for device in self.devices]
+        make = partial(make_stacks, self._plan, folder, queue, advance=advance, done=done_in_turn)
+        if len(self._transforms) == 1:
+            make(self._transforms[0])
+            return
+        with ThreadPoolExecutor(len(self._transforms)) as pool:
+            lanes = [pool.submit(make, transform) for transform in self._transforms]
             try:
                 for lane in lanes:
                     lane.add_done_callback(queue.close_on_error)
@@ -163,7 +165,7 @@ def make_stacks(
     plan: StackPlan,
     folder: Path,
     tasks: Iterable[StackTask],
-    device: torch.device,
+    transform: ChunkTransform,
     *,
     advance: Callable[[int], None],
     done: Callable[[StackResult], None],
@@ -174,8 +176,8 @@ def make_stacks(
     ----------
     plan, folder, tasks
         What to make, and where.
-    device
-        Where to transform.
+    transform
+        Of the plan, on one device.
     advance, done
         Called from a thread of their own; see `Executor.run`.
 
@@ -184,7 +186,6 @@ def make_stacks(
     CryobridgeError
         If an image can't be read or used, or a file not be written. The stack that it is in is not there then.
     """
-    transform = ChunkTransform(plan, device)
     chunks = _chunks(tasks, transform.chunk_size)
     writer = _StackWriter(plan, folder, transform, advance, done)
 
@@ -253,9 +254,18 @@ class _StackWriter(AbstractContextManager["_StackWriter"]):
         self._advance = advance
         self._done = done
         self._files: AbstractContextManager[OpenStack] | None = None
+        self._failed = False
 
     def write(self, chunk: _Chunk, made: Transformed) -> None:
+        # Chunks that are on their way when one fails would be taken for the beginning of a stack.
+        if self._failed:
+            return
+        self._failed = True
         made.wait()
+        self._write(chunk, made)
+        self._failed = False
+
+    def _write(self, chunk: _Chunk, made: Transformed) -> None:
         unusable = made.unusable.numpy()
         if unusable.any() and self._plan.options.on_missing == "error":
             self._refuse(chunk.rows[unusable])

@@ -13,6 +13,7 @@ import numpy as np
 from cryobridge import __version__
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.arrays import read_npz, write_npz
+from cryobridge.formats.atomic import leftovers
 from cryobridge.formats.pt_write import TensorWriter, tensor_writer
 from cryobridge.formats.table import Array
 from cryobridge.geometry import matrix_to_euler
@@ -65,6 +66,14 @@ def existing_outputs(folder: Path) -> list[Path]:
     found: list[Path] = []
     for first in stack_files(folder, 0):
         found += files_in(first.parent, first.name.replace("000000", "*"))
+    return found
+
+
+def unfinished_outputs(folder: Path) -> list[Path]:
+    """Return what a killed run left of files that it had not finished."""
+    found: list[Path] = []
+    for first in stack_files(folder, 0):
+        found += leftovers(first.parent, first.stem.removesuffix("000000"))
     return found
 
 

@@ -96,7 +96,7 @@ def plan_stacks(source: StackInput, options: StackOptions) -> StackPlan:
     notes = list(source.notes)
     used = np.unique(source.images.path.codes[source.rows])
     headers = [source.headers[code] for code in used.tolist() if code in source.headers]
-    of_metadata = source.optics.pixel_size_A[np.unique(source.optics_of(source.rows))]
+    of_metadata = source.optics.pixel_size_A[np.unique(source.optics_of(np.arange(source.particles.n_rows)))]
     metadata = source.particles.source
     with findings.collect():
         box = one_box(headers) if headers else None
@@ -151,6 +151,8 @@ def _pixel_size(source: StackInput, of_metadata: Floats, options: StackOptions) 
     if in_headers:
         size_A = one_pixel_size(in_headers, metadata)
         return size_A, [f"the pixel size is that of the image files: {size_A:g} Å"]
+    if not source.headers:
+        return None, []  # that is an error of its own
     if options.descriptor is not None:
         size_A = options.descriptor.pixel_size_A[0] / options.downsample_factor
         return size_A, [f"the pixel size is that of the parameter file: {size_A:g} Å"]
