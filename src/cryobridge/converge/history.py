@@ -31,7 +31,13 @@ class ProgramFigures:
     class_distribution
         (n_classes,) rlnClassDistribution; of class k at k - 1.
     class_resolution_A
-        (n_classes,) rlnEstimatedResolution.
+        (n_classes,) rlnEstimatedResolution; NaN for a class without one.
+    last_iteration
+        rlnNumberOfIterations: the one that the job is to end with.
+    has_converged
+        rlnHasConverged of an auto-refinement; None in other jobs.
+    is_gradient
+        Whether classes come from gradients (VDAM): then an iteration looks at a part of the particles only.
     """
 
     changed_fraction: float | None = None
@@ -43,6 +49,9 @@ class ProgramFigures:
     log_likelihood: float | None = None
     class_distribution: Floats = field(default_factory=lambda: np.zeros(0))
     class_resolution_A: Floats = field(default_factory=lambda: np.zeros(0))
+    last_iteration: int | None = None
+    has_converged: bool | None = None
+    is_gradient: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class Iteration:
         Particles that the iteration before did not have, and those of it that are here no more.
     figures
         What the program says itself.
+    unassigned
+        Particles without a class: their class number is 0.
     """
 
     number: int
@@ -76,6 +87,7 @@ class Iteration:
     arrived: int = 0
     departed: int = 0
     figures: ProgramFigures = field(default_factory=ProgramFigures)
+    unassigned: int = 0
 
     @property
     def compared(self) -> int:

@@ -19,6 +19,15 @@ def arrow_codes(indices: Any) -> NDArray[np.int32]:
     return values
 
 
+def arrow_numbers(values: Any) -> NDArray[Any]:
+    """Return whole numbers or floats of an Arrow array without nulls, (n,)."""
+    kind = str(values.type)
+    dtype = np.dtype({"halffloat": "f2", "float": "f4", "double": "f8"}.get(kind, kind))
+    return (
+        np.frombuffer(values.buffers()[1], dtype)[values.offset :][: len(values)] if len(values) else np.zeros(0, dtype)
+    )
+
+
 def texts_to_arrow(texts: Sequence[str]) -> pa.Array:
     """Return texts as an Arrow array.
 

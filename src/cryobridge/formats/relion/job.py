@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Status: TypeAlias = Literal["success", "failure", "aborted", "unknown"]
 
-_MARKERS: dict[str, Status] = {
+EXIT_MARKERS: dict[str, Status] = {
     "RELION_JOB_EXIT_SUCCESS": "success",
     "RELION_JOB_EXIT_FAILURE": "failure",
     "RELION_JOB_EXIT_ABORTED": "aborted",
@@ -139,7 +139,7 @@ class RelionJob:
 
 def looks_like_relion_job(listing: Listing) -> bool:
     """Whether a folder's files are those of a RELION job."""
-    if listing.files & _MARKERS.keys():
+    if listing.files & EXIT_MARKERS.keys():
         return True
     if "job_pipeline.star" in listing.files or {"run.job", "note.txt"} <= listing.files:
         return True
@@ -171,7 +171,7 @@ def read_relion_job(folder: str | os.PathLike[str]) -> RelionJob:
     kind, told_by = _guess_kind(listing, iterations)
     problems += oddities_of(iterations)
     problems += _empty_files(iterations[-1:] + finals[-1:])
-    status: Status = next((status for name, status in _MARKERS.items() if name in listing.files), "unknown")
+    status: Status = next((status for name, status in EXIT_MARKERS.items() if name in listing.files), "unknown")
     return RelionJob(
         listing.path,
         kind,

@@ -26,6 +26,7 @@ _PARTS = {
     "half2_model.star": "half2_model",
     "classes.mrcs": "class_averages",
 }
+_SUFFIXES = (".star", ".mrc", ".mrcs")
 # What each iteration writes; the model is one file, or one for each half set.
 _EXPECTED = ("data", "model", "optimiser", "sampling")
 
@@ -94,6 +95,8 @@ def sort_iterations(
     final: dict[int | None, dict[str, str]] = {}
     for name in names:
         match = _ITERATION_FILE.fullmatch(name)
+        if match and not name.endswith(_SUFFIXES):
+            continue  # a picture of an iteration, for instance
         if match:
             key = (int(match["number"]), _int(match["continued"]))
             numbered.setdefault(match["root"], {}).setdefault(key, {})[match["part"]] = name
@@ -113,14 +116,16 @@ def sort_iterations(
 def chain_of(iterations: Iterable[RelionIteration]) -> tuple[RelionIteration, ...]:
     """Return the iterations that led to the result: up to where the run was continued, then the continuation.
 
-    Of several continuations each takes over at its own starting point, the one that started last being the last.
+    Of several continuations each takes over at its own starting point, the one that started last being the last. The
+    iteration that it starts from counts as the continuation wrote it, where it did.
     """
     runs: dict[int, list[RelionIteration]] = {}
     for item in iterations:
         runs.setdefault(-1 if item.continued_from is None else item.continued_from, []).append(item)
     chain: list[RelionIteration] = []
     for start, items in sorted(runs.items()):
-        chain = [item for item in chain if start < 0 or (item.number or 0) <= start] + items
+        again = {item.number for item in items if item.data}
+        chain = [item for item in chain if (item.number or 0) <= start and item.number not in again] + items
     return tuple(chain)
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from numpy.typing import NDArray
 
-from cryobridge.errors import FormatError
+from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow, texts_to_arrow
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.fields import lookup
@@ -27,6 +28,7 @@ from cryobridge.formats.relion.star_text import (
     NEEDS_QUOTES_FIRST,
     BlockText,
     StarText,
+    pick_columns,
     quote,
     show_hidden,
     single_spaced,
@@ -111,7 +113,7 @@ class StarBlock(Table):
         for name in self._wanted(names):
             values = self.table[name] if chosen is None else self.table[name].take(chosen)
             numbers = _as_numbers(name, values) if self._by_name[name].dtype != "text" else None
-            out[name] = to_labels(values) if numbers is None else numbers.to_numpy()
+            out[name] = to_labels(values) if numbers is None else _to_numpy(numbers)
         return out
 
     def texts(self, name: str) -> pa.ChunkedArray:
@@ -150,6 +152,24 @@ class StarFile:
         if name not in self._blocks:
             self._blocks[name] = _parse(self.path, self._places[name])
         return self._blocks[name]
+
+    def select(self, name: str, labels: Iterable[str]) -> StarBlock:
+        """Return a block with some of its columns; the values of the others are passed over.
+
+        Raises
+        ------
+        MissingDataError
+            If the block has no such column.
+        """
+        place, wanted = self._places[name], tuple(labels)
+        absent = [label for label in wanted if label not in place.labels]
+        if absent:
+            raise MissingDataError(
+                f"no column {', '.join(absent)} in data_{name}",
+                path=self.path,
+                hint=f"It has {len(place.labels)} columns: {', '.join(place.labels[:8])} …",
+            )
+        return _parse(self.path, place, wanted)
 
     @property
     def blocks(self) -> tuple[StarBlock, ...]:
@@ -231,23 +251,26 @@ def _distinct(places: list[BlockText], path: Path) -> list[BlockText]:
     return places
 
 
-def _parse(path: Path, place: BlockText) -> StarBlock:
+def _parse(path: Path, place: BlockText, wanted: tuple[str, ...] | None = None) -> StarBlock:
+    """Parse a block, or the wanted columns of it."""
+    wanted = tuple(place.labels) if wanted is None else wanted
     if not place.is_loop:
-        table = pa.table({label: [value] for label, value in zip(place.labels, place.values, strict=True)})
-        return StarBlock(path, place.name, _typed(path, place, table), is_loop=False, comments=place.comments)
-    types = {label: _arrow_type(label) for label in place.labels}
+        values = dict(zip(place.labels, place.values, strict=True))
+        table = _typed(path, place, pa.table({label: [values[label]] for label in wanted}))
+        return StarBlock(path, place.name, table, is_loop=False, comments=place.comments)
+    types = {label: _arrow_type(label) for label in wanted}
     text = StarText(path)
     try:
         chunks = text.row_chunks(place)
         with ThreadPoolExecutor(_WORKERS) as pool:
             try:
-                table = _concat(pool.map(lambda chunk: _parse_chunk(text.read(*chunk), types), chunks), types)
+                table = _concat(pool.map(lambda chunk: _parse_chunk(text.read(*chunk), place, types), chunks), types)
             except pa.ArrowInvalid:
                 # Some value is not of its column's type, or a row is short: look closely.
                 _check_row_lengths(text, place, chunks)
                 as_text = dict.fromkeys(types, pa.string())
-                table = _concat(pool.map(lambda chunk: _parse_chunk(text.read(*chunk), as_text), chunks), as_text)
-                table = _typed(path, place, table)
+                parts = pool.map(lambda chunk: _parse_chunk(text.read(*chunk), place, as_text), chunks)
+                table = _typed(path, place, _concat(parts, as_text))
     except pa.ArrowInvalid as error:
         raise FormatError(f"data_{place.name} can't be parsed ({error})", path=path) from error
     finally:
@@ -255,20 +278,32 @@ def _parse(path: Path, place: BlockText) -> StarBlock:
     return StarBlock(path, place.name, table, comments=place.comments)
 
 
-def _parse_chunk(rows: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+def _parse_chunk(rows: bytes, place: BlockText, types: dict[str, pa.DataType]) -> pa.Table:
+    labels = place.labels
+    if len(types) < len(labels):
+        shown = sorted(labels.index(label) for label in types)
+        picked = pick_columns(rows, len(labels), shown)
+        if picked is not None:
+            return _parse_spaced(picked, [labels[number] for number in shown], types)
     spaced, has_quotes = single_spaced(rows)
     if not spaced.strip():
         return _empty(types)
-    table = pa.csv.read_csv(
-        pa.BufferReader(spaced),
-        read_options=pa.csv.ReadOptions(column_names=list(types), use_threads=False, block_size=len(spaced) + 1),
-        parse_options=pa.csv.ParseOptions(delimiter=" ", quote_char=False),
-        convert_options=pa.csv.ConvertOptions(column_types=types, null_values=[], true_values=[], false_values=[]),
-    )
+    table = _parse_spaced(spaced, labels, types)
     if not has_quotes:
         return table
     columns = [_shown(column) if column.type == pa.string() else column for column in table.columns]
     return pa.table(columns, names=table.column_names)
+
+
+def _parse_spaced(spaced: bytes, labels: list[str], types: dict[str, pa.DataType]) -> pa.Table:
+    return pa.csv.read_csv(
+        pa.BufferReader(spaced),
+        read_options=pa.csv.ReadOptions(column_names=labels, use_threads=False, block_size=len(spaced) + 1),
+        parse_options=pa.csv.ParseOptions(delimiter=" ", quote_char=False),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=types, include_columns=list(types), null_values=[], true_values=[], false_values=[]
+        ),
+    )
 
 
 def _shown(texts: pa.ChunkedArray) -> pa.Array:
@@ -350,6 +385,15 @@ def _is_number(token: str) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _to_numpy(numbers: pa.ChunkedArray) -> NDArray[Any]:
+    """Return numbers as an array (n,) without Arrow's own conversion, which imports pandas."""
+    kind = str(numbers.type)
+    dtype = np.dtype({"halffloat": "f2", "float": "f4", "double": "f8"}.get(kind, kind))
+    chunks = [part for part in numbers.chunks if len(part)]
+    parts = [np.frombuffer(part.buffers()[1], dtype)[part.offset :][: len(part)] for part in chunks]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
 def _column(label: str, values: pa.ChunkedArray) -> Column:

@@ -1,0 +1,207 @@
+"""How the course of a classification looks in a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from cryobridge.cli.terminal import marked, plain
+from cryobridge.converge.tables import iteration_row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from cryobridge.converge.history import Counts, History, Iteration, Verdict
+
+_WIDE = 120
+_WIDEST_BAR = 40
+MOST_ITERATIONS, MOST_CLASSES = 30, 20
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def course_view(
+    history: History,
+    width: int,
+    most_iterations: int = MOST_ITERATIONS,
+    most_classes: int = MOST_CLASSES,
+    *,
+    with_rule: bool = True,
+) -> Group:
+    """Show the iterations, the populations of the classes and the verdict.
+
+    Parameters
+    ----------
+    history
+        The course, with one iteration at least.
+    width
+        Characters in a line.
+    most_iterations, most_classes
+        So many rows at most; a line tells how many are left out.
+    with_rule
+        Whether to show the rule that the verdict follows.
+    """
+    parts: list[RenderableType] = [*_iterations(history, width, most_iterations), Text()]
+    parts += [*_classes(history, width, most_classes), Text(), verdict_view(history.verdict, with_rule=with_rule)]
+    return Group(*parts)
+
+
+def verdict_view(verdict: Verdict, *, with_rule: bool = True) -> Group:
+    """Show the answer, what decided, and the rule."""
+    answers = {True: ("Converged", "green"), False: ("Not converged", "yellow"), None: ("Too early to tell", "cyan")}
+    word, style = answers[verdict.converged]
+    left = verdict.iterations_left
+    more = f" About {left:,} more {'iteration' if left == 1 else 'iterations'}." if left else ""
+    answer = Text.assemble((f"{word}. ", f"bold {style}"), plain(verdict.reason), more)
+    return Group(answer, plain(f"Rule: {verdict.rule}", "dim")) if with_rule else Group(answer)
+
+
+def iteration_line(iteration: Iteration) -> str:
+    """Return one line on an iteration, for a log."""
+    fraction = iteration.changed_fraction
+    changed = (
+        f"{iteration.particles:,} particles"
+        if fraction is None
+        else f"{iteration.changed:,} of {iteration.compared:,} particles changed class ({100 * fraction:.2f} %)"
+    )
+    return (
+        f"iteration {iteration.number}: {changed}, "
+        f"{iteration.occupied} of {len(iteration.populations)} classes occupied, "
+        f"effective number {iteration.effective_classes:.1f}"
+    )
+
+
+def _iterations(history: History, width: int, most: int) -> list[RenderableType]:
+    shown = history.iterations[-most:]
+    rows = [iteration_row(iteration) for iteration in shown]
+    columns = {
+        "iteration": "",
+        "particles": ",",
+        "changed": ",",
+        "changed_percent": ".2f",
+        "occupied": "",
+        "effective_classes": ".1f",
+        "largest": ",",
+        "smallest": ",",
+        "relion_changed_percent": ".2f",
+        "resolution_A": ".2f",
+    }
+    heads = {
+        "iteration": "it",
+        "changed_percent": "%",
+        "occupied": "classes",
+        "effective_classes": "eff.",
+        "relion_changed_percent": "RELION %",
+        "resolution_A": "Å",
+    }
+    if width >= _WIDE:
+        columns |= {
+            "orientation_change_deg": ".2f",
+            "offset_change_A": ".2f",
+            "rotation_accuracy_deg": ".2f",
+            "translation_accuracy_A": ".2f",
+            "log_likelihood": ".5g",
+        }
+        heads |= {
+            "orientation_change_deg": "angles °",
+            "offset_change_A": "shifts Å",
+            "rotation_accuracy_deg": "acc. °",
+            "translation_accuracy_A": "acc. Å",
+            "log_likelihood": "log L",
+        }
+    columns = {name: form for name, form in columns.items() if any(row[name] is not None for row in rows)}
+    title = " ".join(part for part in (history.program, history.kind, str(history.folder)) if part)
+    table = _table(title)
+    for name in columns:
+        table.add_column(heads.get(name, name), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*("—" if row[name] is None else f"{row[name]:{form}}" for name, form in columns.items()))
+    return [table, *_left_out(len(history.iterations) - len(shown), "earlier iterations", "converge.csv")]
+
+
+def _classes(history: History, width: int, most: int) -> list[RenderableType]:
+    last = history.iterations[-1]
+    before = history.iterations[-2].populations if len(history.iterations) > 1 else None
+    order = np.argsort(-last.populations, kind="stable")
+    shown = order[:most]
+    bar_width = max(8, min(_WIDEST_BAR, width - (96 if width >= _WIDE else 64)))
+    table = _table(f"Classes in iteration {last.number}, the largest first")
+    for name in ("class", "", "particles", "%", "change", "kept %"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    if last.transitions is not None:
+        table.add_column("most went to", no_wrap=True)
+    if width >= _WIDE and last.transitions is not None:
+        table.add_column("most came from", no_wrap=True)
+    if width >= _WIDE and len(last.figures.class_resolution_A):
+        table.add_column("Å", justify="right", no_wrap=True)
+    largest = max(1, int(last.populations.max(initial=0)))
+    for place in shown:
+        count = int(last.populations[place])
+        cells = [
+            str(place + 1),
+            Text(_bar(count / largest, bar_width), style="cyan"),
+            f"{count:,}",
+            f"{100 * count / max(1, last.particles):.2f}",
+            "—" if before is None else _change(count - int(before[place])),
+            *_moves(last, int(place), width),
+        ]
+        if width >= _WIDE and len(last.figures.class_resolution_A):
+            values = last.figures.class_resolution_A
+            known = place < len(values) and np.isfinite(values[place])
+            cells.append(f"{values[place]:.2f}" if known else "—")
+        table.add_row(*cells)
+    rest = int(last.populations[order[most:]].sum())
+    return [table, *_left_out(len(order) - len(shown), f"smaller classes ({rest:,} particles)", "converge_classes.csv")]
+
+
+def _moves(last: Iteration, place: int, width: int) -> list[str]:
+    """Return how many particles a class kept, where most others went, and came from."""
+    if last.transitions is None:
+        return ["—"]
+    row, column = last.transitions[place].copy(), last.transitions[:, place].copy()
+    stayed, was = int(row[place]), int(row.sum())
+    row[place] = column[place] = 0
+    cells = [f"{100 * stayed / was:.1f}" if was else "—", _most(row)]
+    return [*cells, _most(column)] if width >= _WIDE else cells
+
+
+def _most(counts: Counts) -> str:
+    best = int(counts.argmax())
+    return f"{best + 1} ({int(counts[best]):,})" if counts[best] else "—"
+
+
+def _bar(share: float, width: int) -> str:
+    eighths = round(8 * share * width)
+    # A live display stands in for sys.stdout, and has no encoding.
+    if "utf" not in (getattr(sys.__stdout__, "encoding", None) or "").lower():
+        return "#" * round(eighths / 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def _change(difference: int) -> Text:
+    style = "green" if difference > 0 else "red" if difference < 0 else "dim"
+    return Text(f"{difference:+,}" if difference else "0", style=style)
+
+
+def _left_out(count: int, what: str, where: str) -> list[RenderableType]:
+    return [plain(f"… and {count:,} {what}, in {where}", "dim")] if count > 0 else []
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=plain(title, "bold"),
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+        pad_edge=False,
+    )
+
+
+def warnings_view(history: History, most: int) -> list[RenderableType]:
+    """Show the last warnings of a course."""
+    return [marked("! ", "yellow", plain(sentence, "yellow")) for sentence in history.warnings[-most:]]

@@ -1,0 +1,112 @@
+"""Job folders with known classes, and counts of them that plain dictionaries make."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from helpers import save_cs
+
+OPTICS = "\n# version 30001\n\ndata_optics\n\nloop_ \n_rlnOpticsGroup #1 \n_rlnVoltage #2 \n 1 300.0 \n \n"
+
+
+def image_name(number):
+    return f"{number % 7 + 1:06d}@Extract/job005/mic{number // 7:03d}.mrcs"
+
+
+def data_text(rows, name_label="rlnImageName"):
+    """Rows of (name, class), with columns around those that count and RELION's blanks and final empty line."""
+    labels = ["rlnMicrographName", name_label, "rlnAnglePsi", "rlnClassNumber", "rlnOpticsGroup"]
+    head = "".join(f"_{label} #{place} \n" for place, label in enumerate(labels, 1))
+    lines = "".join(
+        f"mic.mrc {name}   {17.5 * place:12.6f} {number:12d} 1 \n" for place, (name, number) in enumerate(rows)
+    )
+    return f"{OPTICS}\n# version 30001\n\ndata_particles\n\nloop_ \n{head}{lines} \n"
+
+
+def write_iteration(folder, number, classes, *, run_name="run", order=None, figures=True, last=25):
+    """classes: {particle number: class}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{run_name}_it{number:03d}"
+    particles = list(classes) if order is None else order
+    if figures:
+        (folder / f"{stem}_optimiser.star").write_text(optimiser_text(number, last))
+        (folder / f"{stem}_model.star").write_text(model_text(classes))
+    path = folder / f"{stem}_data.star"
+    path.write_text(data_text([(image_name(particle), classes[particle]) for particle in particles]))
+    return path
+
+
+def optimiser_text(number, last, **changes):
+    values = {
+        "rlnCurrentIteration": number,
+        "rlnNumberOfIterations": last,
+        "rlnOverallAccuracyTranslationsAngst": 1.5,
+        "rlnChangesOptimalOrientations": 12.25,
+        "rlnChangesOptimalOffsets": 2.5,
+        "rlnChangesOptimalClasses": 0.0625,
+        **changes,
+    }
+    lines = "".join(f"_{label} {value}\n" for label, value in values.items())
+    return f"# RELION optimiser; version 4.0\n# --o run\n\n# version 30001\n\ndata_optimiser_general\n\n{lines} \n"
+
+
+def model_text(classes, resolution=9.5, shares=None):
+    counts = count(classes)
+    n_classes = max(classes.values())
+    shares = shares or [counts.get(number, 0) / len(classes) for number in range(1, n_classes + 1)]
+    rows = "".join(
+        f"{number:06d}@run_classes.mrcs {share:.6f} {0.5 + number / 10:.4f} {2 + number:.4f} {10 + number:.4f} \n"
+        for number, share in enumerate(shares, 1)
+    )
+    labels = [
+        "ReferenceImage",
+        "ClassDistribution",
+        "AccuracyRotations",
+        "AccuracyTranslationsAngst",
+        "EstimatedResolution",
+    ]
+    head = "".join(f"_rln{label} #{place} \n" for place, label in enumerate(labels, 1))
+    general = f"_rlnCurrentResolution {resolution}\n_rlnLogLikelihood -1.25e+6\n \n"
+    return (
+        f"\n# version 30001\n\ndata_model_general\n\n{general}"
+        f"\n# version 30001\n\ndata_model_classes\n\nloop_ \n{head}{rows} \n"
+    )
+
+
+def count(classes):
+    counts = {}
+    for number in classes.values():
+        counts[number] = counts.get(number, 0) + 1
+    return counts
+
+
+def changed(before, after):
+    return sum(before[particle] != after[particle] for particle in after if particle in before)
+
+
+def wander(n_particles, n_classes, n_iterations, seed=0, share=0.4):
+    """A job's course: dictionaries of classes, in which fewer and fewer particles change."""
+    rng = np.random.default_rng(seed)
+    classes = {particle: int(rng.integers(1, n_classes + 1)) for particle in range(n_particles)}
+    course = [classes]
+    for step in range(1, n_iterations):
+        classes = dict(classes)
+        for particle in rng.choice(n_particles, round(share * n_particles * 0.7**step), replace=False).tolist():
+            classes[particle] = int(rng.integers(1, n_classes + 1))
+        course.append(classes)
+    return course
+
+
+def save_kept_iterations(folder, course, seed=0):
+    rng = np.random.default_rng(seed)
+    uids = rng.integers(2**63, 2**64 - 1, len(course[0]), dtype=np.uint64)
+    for number, classes in enumerate(course):
+        order = rng.permutation(len(classes))
+        numbers = np.array([classes[particle] - 1 for particle in order], "u4")
+        columns = {
+            "uid": uids[order],
+            "alignments2D/class": numbers,
+            "alignments2D/class_posterior": np.ones(len(order), "f4"),
+        }
+        save_cs(folder / f"J2_{number:03d}_particles.cs", columns)
+    save_cs(folder / "J2_passthrough_particles.cs", {"uid": uids})
