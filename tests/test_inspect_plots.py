@@ -477,24 +477,6 @@ def test_a_relion_job_is_refused_with_what_to_name_instead(project):
     assert ".star" in caught.value.hint
 
 
-def test_a_recovar_result_shows_fsc_eigenvalues_and_latent_coordinates(reference_data):
-    figure = build_figure(reference_data / "recovar_run" / "out")
-    assert titles(figure) == ["FSC of the half maps", "eigenvalues", "latent coordinates of zdim 2"]
-    fsc, eigenvalues, latent = (axes.lines[0].get_xydata() for axes in figure.axes)
-    assert fsc[0] == pytest.approx([0, 1], abs=0.05)
-    assert fsc[-1, 0] == pytest.approx(1 / 34, rel=1e-3)  # Nyquist of 17 Å voxels
-    assert figure.axes[0].lines[1].get_ydata()[0] == 0.143
-    assert (np.diff(eigenvalues[:, 1]) < 0).all()
-    assert latent.shape == (600, 2)
-
-
-@pytest.mark.parametrize("folder", ["analysis_2", "Density"])
-def test_parts_of_a_recovar_result_show_their_main_file(reference_data, folder):
-    figure = build_figure(reference_data / "recovar_run" / "out" / folder)
-    heading = figure.texts[0].get_text()
-    assert heading.startswith({"analysis_2": "umap_embedding.pkl", "Density": "deconv_density_knee.pkl"}[folder])
-
-
 @pytest.mark.parametrize(
     "name",
     ["cryosparc_P12_J24_001_particles.cs", "empiar_10076_7.star", "empiar_10076_7.mrc", "EMD-3197.map", "ctf2.pkl"],

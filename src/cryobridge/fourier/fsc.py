@@ -8,7 +8,7 @@ from torch import Tensor
 from cryobridge.errors import UsageError
 
 
-def fourier_shell_correlation(volume_1: Tensor, volume_2: Tensor) -> Tensor:
+def fourier_shell_correlation(volume_1: Tensor, volume_2: Tensor, mask: Tensor | None = None) -> Tensor:
     """Correlate two volumes shell by shell in Fourier space.
 
     FSC(s) = Σ Re(F1 conj F2) / sqrt(Σ |F1|² Σ |F2|²) over the Fourier pixels whose distance from the origin
@@ -18,6 +18,9 @@ def fourier_shell_correlation(volume_1: Tensor, volume_2: Tensor) -> Tensor:
     ----------
     volume_1, volume_2
         (n, n, n), real, of one size.
+    mask
+        (n, n, n), real: both volumes are multiplied by it first. What the mask itself adds to the correlation is
+        not taken off again.
 
     Returns
     -------
@@ -27,29 +30,34 @@ def fourier_shell_correlation(volume_1: Tensor, volume_2: Tensor) -> Tensor:
     Raises
     ------
     UsageError
-        If the volumes are not cubes of one size.
+        If the volumes, or the mask, are not cubes of one size.
     """
-    if volume_1.shape != volume_2.shape or len(set(volume_1.shape)) != 1 or volume_1.ndim != 3:
-        raise UsageError(f"{tuple(volume_1.shape)} and {tuple(volume_2.shape)} are not cubes of one size")
+    shapes = dict.fromkeys(tuple(volume.shape) for volume in (volume_1, volume_2, mask) if volume is not None)
+    if len(shapes) != 1 or len(set(volume_1.shape)) != 1 or volume_1.ndim != 3:
+        named = " and ".join(str(shape) for shape in shapes)
+        raise UsageError(f"{named} {'is no cube' if len(shapes) == 1 else 'are not cubes of one size'}")
     n = volume_1.shape[0]
     # rfftn leaves out the half that Hermitian symmetry gives; its planes inside count twice.
-    spectrum_1, spectrum_2 = (torch.fft.rfftn(volume.double()) for volume in (volume_1, volume_2))
+    spectrum_1, spectrum_2 = (
+        torch.fft.rfftn(volume.double() if mask is None else volume.double() * mask) for volume in (volume_1, volume_2)
+    )
     whole, half = torch.fft.fftfreq(n, 1 / n), torch.fft.rfftfreq(n, 1 / n)
-    radius = torch.sqrt(whole[:, None, None] ** 2 + whole[None, :, None] ** 2 + half[None, None, :] ** 2)
-    shell = torch.round(radius).long().reshape(-1)
     twice = torch.full_like(half, 2.0, dtype=torch.float64)
     twice[0] = 1.0
     if n % 2 == 0:
         twice[-1] = 1.0
-    weight = twice.expand(spectrum_1.shape).reshape(-1)
-
-    def sum_shells(values: Tensor) -> Tensor:
-        sums = torch.zeros(int(shell.max()) + 1, dtype=torch.float64)
-        return sums.index_add_(0, shell, values.reshape(-1) * weight)[: n // 2 + 1]
-
-    cross = sum_shells((spectrum_1 * spectrum_2.conj()).real)
-    power = sum_shells(spectrum_1.abs() ** 2) * sum_shells(spectrum_2.abs() ** 2)
-    return torch.where(power > 0, cross / power.clamp_min(1e-300).sqrt(), 0.0)
+    weight = twice.expand(n, -1).reshape(-1)
+    in_plane = whole[:, None] ** 2 + half[None, :] ** 2
+    # The corners beyond Nyquist are added up too, and left out of the result.
+    sums = torch.zeros(3, n + 1, dtype=torch.float64)
+    # Plane by plane, so that besides the two spectra no array of their size is needed.
+    for plane_1, plane_2, frequency in zip(spectrum_1, spectrum_2, whole, strict=True):
+        shell = torch.round(torch.sqrt(in_plane + frequency**2)).long().reshape(-1)
+        values = torch.stack(((plane_1 * plane_2.conj()).real, plane_1.abs() ** 2, plane_2.abs() ** 2))
+        sums.index_add_(1, shell, values.reshape(3, -1) * weight)
+    cross, power_1, power_2 = sums[:, : n // 2 + 1]
+    norm = power_1.sqrt() * power_2.sqrt()
+    return torch.where(norm > 0, cross / torch.where(norm > 0, norm, 1.0), 0.0)
 
 
 def resolution_A(fsc: Tensor, threshold: float, box_px: int, pixel_size_A: float) -> float | None:

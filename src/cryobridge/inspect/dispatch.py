@@ -11,7 +11,7 @@ from cryobridge.errors import FormatError, UsageError
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
 from cryobridge.formats.atomic import read_error, readable_size
-from cryobridge.inspect import files, folders, tables
+from cryobridge.inspect import files, folders, recovar, tables
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import Inspection
 from cryobridge.inspect.wording import size_text
@@ -30,7 +30,7 @@ _FILES: dict[str, _Describe] = {
 _FOLDERS: dict[str, _Describe] = {
     folder_kinds.CRYOSPARC_JOB: folders.inspect_cryosparc_job,
     folder_kinds.RELION_JOB: folders.inspect_relion_job,
-    folder_kinds.RECOVAR_RESULT: folders.inspect_recovar,
+    folder_kinds.RECOVAR_RESULT: recovar.inspect_recovar,
     folder_kinds.OWN_OUTPUT: folders.inspect_own_output,
 }
 # What has columns to choose from and rows to show.

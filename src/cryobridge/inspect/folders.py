@@ -1,4 +1,4 @@
-"""Inspecting folders: cryoSPARC and RELION jobs, RECOVAR results, cryobridge's own outputs."""
+"""Inspecting folders: cryoSPARC and RELION jobs, cryobridge's own outputs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cryobridge.errors import CryobridgeError
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
 from cryobridge.formats.cryosparc.join import join_on_uid
 from cryobridge.formats.cryosparc.outputs import JobOutput
-from cryobridge.formats.mrc import open_mrc
-from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.own_output import read_own_output
-from cryobridge.formats.recovar.job import RecovarJob, read_recovar_job
-from cryobridge.formats.recovar.parts import Volume
 from cryobridge.formats.relion.job import read_relion_job
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import Inspection, Use
@@ -23,7 +18,6 @@ from cryobridge.inspect.tables import Facts, inspect_table
 from cryobridge.inspect.uses import uses_of_cs
 from cryobridge.inspect.wording import counted
 
-_FSC_THRESHOLD = 0.143
 _N_SHOWN = 6
 
 
@@ -151,132 +145,6 @@ def inspect_relion_job(path: Path, _options: InspectOptions) -> Inspection:
         problems=job.problems,
         details=details,
     )
-
-
-def inspect_recovar(path: Path, _options: InspectOptions) -> Inspection:
-    """Describe a RECOVAR result: a pipeline, an analysis or a density."""
-    job = read_recovar_job(path)
-    facts: Facts = []
-    if job.facts is not None:
-        duration = f", {job.facts.duration_s:.0f} s" if job.facts.duration_s is not None else ""
-        facts += [("program", f"RECOVAR {job.facts.version}"), ("status", f"{job.facts.status}{duration}")]
-        facts.append(("command", job.facts.command_line or job.facts.command))
-    facts += _model_facts(job)
-    facts += [
-        (f"zdim {embedding.zdim}", counted(embedding.n_rows, "particle") if embedding.n_rows else "unknown length")
-        for embedding in job.embeddings
-    ]
-    volumes = [_volume_details(volume) for volume in job.volumes]
-    facts += _volume_facts(job.volumes, volumes)
-    half_maps = _half_map_resolution(job.volumes)
-    if half_maps:
-        facts.append(("half maps", half_maps["text"]))
-    for analysis in job.analyses:
-        centers = counted(analysis.n_centers or 0, "center")
-        trajectories = counted(len(analysis.trajectories), "trajectory", "trajectories")
-        facts.append((f"analysis {analysis.path.name}", f"zdim {analysis.zdim}, {centers}, {trajectories}"))
-    for density in job.densities:
-        shape = " × ".join(map(str, density.knee.shape)) if density.knee else "no knee"
-        facts.append((f"density {density.path.name}", f"{shape}, {counted(len(density.all_densities), 'alpha')}"))
-    details: dict[str, Any] = {
-        "recovar": {
-            "kind": job.kind,
-            "version": job.facts.version if job.facts else None,
-            "status": job.facts.status if job.facts else None,
-            "zdims": [embedding.zdim for embedding in job.embeddings],
-            "eigenvalues": _eigenvalues(job),
-            "volumes": volumes,
-            "half_maps": half_maps,
-            "analyses": [
-                {"path": str(a.path), "zdim": a.zdim, "centers": a.n_centers, "labels": a.n_labels}
-                for a in job.analyses
-            ],
-            "densities": [
-                {"path": str(d.path), "alphas": [file.alpha for file in d.all_densities]} for d in job.densities
-            ],
-        }
-    }
-    rows = next((embedding.n_rows for embedding in job.embeddings), None)
-    return Inspection(
-        str(path), "recovar result", f"RECOVAR {job.kind}", rows, tuple(facts), problems=job.problems, details=details
-    )
-
-
-def _model_facts(job: RecovarJob) -> Facts:
-    if job.model is None:
-        return []
-    facts: Facts = []
-    if job.model.volume_shape:
-        size = f", voxel {job.model.voxel_size_A:g} Å" if job.model.voxel_size_A else ""
-        facts.append(("volumes", " × ".join(map(str, job.model.volume_shape)) + f" px{size}"))
-    if job.model.zdims:
-        facts.append(("zdims", ", ".join(map(str, job.model.zdims))))
-    eigenvalues = _eigenvalues(job)
-    if eigenvalues:
-        more = " …" if len(eigenvalues) > _N_SHOWN else ""
-        facts.append(("eigenvalues", ", ".join(f"{value:.4g}" for value in eigenvalues[:_N_SHOWN]) + more))
-    elif job.model.refused_names:
-        facts.append(
-            ("eigenvalues", f"in params.pkl, which asks for code ({job.model.refused_names[0]} …): not opened")
-        )
-    return facts
-
-
-def _eigenvalues(job: RecovarJob) -> list[float]:
-    if job.model is None or job.model.eigenvalues is None:
-        return []
-    return [float(value) for value in job.model.eigenvalues]
-
-
-def _volume_details(volume: Volume) -> dict[str, Any]:
-    try:
-        header = read_header(volume.path)
-    except CryobridgeError as error:
-        return {"path": str(volume.path), "kind": volume.kind, "problem": error.message}
-    return {
-        "path": str(volume.path),
-        "kind": volume.kind,
-        "index": volume.index,
-        "half": volume.half,
-        "box_px": [header.nx, header.ny, header.nz],
-        "voxel_size_A": header.pixel_size_A,
-    }
-
-
-def _volume_facts(volumes: tuple[Volume, ...], details: list[dict[str, Any]]) -> Facts:
-    by_kind: dict[str, list[str]] = {}
-    for volume, described in zip(volumes, details, strict=True):
-        size = described.get("voxel_size_A")
-        by_kind.setdefault(volume.kind, []).append(f"{size:g} Å" if size else "voxel size unknown")
-    return [(f"{kind}", f"{len(sizes)}, voxel {', '.join(dict.fromkeys(sizes))}") for kind, sizes in by_kind.items()]
-
-
-def _half_map_resolution(volumes: tuple[Volume, ...]) -> dict[str, Any] | None:
-    """Return the resolution of the mean's half maps at FSC 0.143, without a mask."""
-    halves = {volume.half: volume.path for volume in volumes if volume.half in (1, 2)}
-    if set(halves) != {1, 2}:
-        return None
-    import torch
-
-    from cryobridge.fourier.fsc import fourier_shell_correlation, resolution_A
-
-    try:
-        first, second = (open_mrc(halves[half]) for half in (1, 2))
-        maps = [torch.from_numpy(mrc.images.astype("f4")) for mrc in (first, second)]
-        fsc = fourier_shell_correlation(*maps)
-    except CryobridgeError as error:
-        return {"text": f"no FSC: {error.message}", "resolution_A": None}
-    pixel_size_A = first.header.pixel_size_A
-    if not pixel_size_A:
-        return {"text": "no FSC resolution: the voxel size is not known", "resolution_A": None}
-    found = resolution_A(fsc, _FSC_THRESHOLD, maps[0].shape[0], pixel_size_A)
-    text = f"at {found:.3g} Å" if found else f"not reached before Nyquist ({2 * pixel_size_A:g} Å)"
-    return {
-        "text": f"FSC {_FSC_THRESHOLD} {text}, no mask",
-        "resolution_A": found,
-        "nyquist_A": 2 * pixel_size_A,
-        "fsc": [round(float(value), 6) for value in fsc],
-    }
 
 
 def inspect_own_output(path: Path, _options: InspectOptions) -> Inspection:

@@ -1,4 +1,4 @@
-"""RECOVAR's analyses (k-means centers, trajectories, UMAP) and densities, in the present and the older layout."""
+"""RECOVAR's analyses: k-means centers, trajectories, UMAP, in the present and the older layout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.formats.atomic import read_error
 from cryobridge.formats.listing import (
     Listing,
     gaps,
@@ -17,10 +21,14 @@ from cryobridge.formats.listing import (
     say_numbers,
     say_ranges,
 )
-from cryobridge.formats.pickles import KmeansResult, LatentDensity, read_density, read_kmeans
+from cryobridge.formats.pickle_data import load_pickle
+from cryobridge.formats.recovar.clusters import read_clusters
 from cryobridge.formats.recovar.parts import (
     JobFacts,
+    ModelFacts,
     Volume,
+    absent_outputs,
+    first_there,
     numbered_volumes,
     read_bounded,
     read_facts,
@@ -28,23 +36,53 @@ from cryobridge.formats.recovar.parts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from numpy.typing import NDArray
+
+    from cryobridge.formats.pickles import KmeansResult
 
 _FOLDER_NAME = re.compile(r"analysis_(?P<zdim>\d+)(?P<noreg>_noreg)?")
 _TRAJECTORY = re.compile(r"(?:traj|path)(?P<index>\d{1,9})")
-_DENSITY = re.compile(r"deconv_density_(?P<index>\d{1,9})\.pkl")
-_KNEE = "deconv_density_knee.pkl"
+_TABLE_MAX_BYTES = 64 << 20
 # Where the maps of k-means centers are, the present place first.
 _CENTER_FOLDERS = ("kmeans", "kmeans_center_volumes/all_volumes", "kmeans_center_volumes")
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A path through latent space with the maps along it."""
+    """A path through latent space with the maps along it.
+
+    Parameters
+    ----------
+    ends
+        The clusters whose centers it leads from and to; None where that is not told.
+    coordinates
+        latent_coords.txt, or None.
+    """
 
     path: Path
     index: int
     volumes: tuple[Volume, ...]
+    ends: tuple[int, int] | None = None
+    coordinates: Path | None = None
+
+    def states(self) -> NDArray[np.float64]:
+        """Read the latent coordinates of the states, (number of states, zdim).
+
+        Raises
+        ------
+        MissingDataError
+            If there is no latent_coords.txt.
+        FormatError
+            If it is no table of numbers.
+        """
+        if self.coordinates is None:
+            raise MissingDataError("there is no latent_coords.txt", path=self.path, hint="Copy the folder again.")
+        return _read_table(self.coordinates)
+
+    @property
+    def n_states(self) -> int:
+        """Number of states that there is a map of, half maps and unfiltered ones not counted."""
+        return len(_filtered(self.volumes))
 
 
 @dataclass(frozen=True)
@@ -57,62 +95,39 @@ class Analysis:
         ``documented``, or ``older`` where the k-means result lies at the top.
     zdim
         Latent dimension, from the folder's name, the job's options, or the centers.
+    is_noreg
+        Whether it is of the coordinates without regularisation (``--no-z-regularization``).
     kmeans
         kmeans_result.pkl, or None.
     n_centers, n_labels
-        What it holds.
+        What it holds. There is a label for each row of the particle file up to the last one that the run used.
+    populations
+        Number of the run's particles in each cluster; empty where it is not known.
     centers
         Maps of the centers, half maps and unfiltered ones among them.
     endpoints
         trajectory_endpoints.pkl, or None.
     umap
         umap_embedding.pkl, or None.
+    absent
+        Files that its job.json lists and that are not there.
     """
 
     path: Path
     facts: JobFacts | None
     layout: Literal["documented", "older"]
     zdim: int | None
+    is_noreg: bool
     kmeans: Path | None
     n_centers: int | None
     n_labels: int | None
+    populations: tuple[int, ...]
     centers_txt: Path | None
     centers: tuple[Volume, ...]
     trajectories: tuple[Trajectory, ...]
     endpoints: Path | None
     umap: Path | None
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DensityFile:
-    """A density in latent space.
-
-    Parameters
-    ----------
-    index
-        Its number among those of all regularisations; None for the one at the knee.
-    alpha
-        The regularisation; None where it could not be read.
-    shape
-        The grid's.
-    """
-
-    path: Path
-    index: int | None
-    alpha: float | None
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Density:
-    """One run of ``estimate_conformational_density``."""
-
-    path: Path
-    facts: JobFacts | None
-    layout: Literal["documented", "older"]
-    knee: DensityFile | None
-    all_densities: tuple[DensityFile, ...]
+    absent: tuple[str, ...]
     problems: tuple[str, ...]
 
 
@@ -125,87 +140,81 @@ def looks_like_analysis(listing: Listing) -> bool:
     return "kmeans" in listing.folders and bool(numbered_volumes(list_if_there(listing.path / "kmeans")))
 
 
-def looks_like_density(listing: Listing) -> bool:
-    """Whether a folder holds the results of ``estimate_conformational_density``."""
-    return _KNEE in listing.files or is_there(listing.path / "data" / _KNEE)
-
-
-def read_analysis(listing: Listing, rows_of_zdim: Mapping[int, int]) -> Analysis:
+def read_analysis(listing: Listing, model: ModelFacts) -> Analysis:
     """Describe a folder of results of ``analyze``.
 
     Parameters
     ----------
     listing
         The folder.
-    rows_of_zdim
-        How many latent coordinates the pipeline has of each dimension, as far as that is known.
+    model
+        What is known of the pipeline that it was made from.
     """
     problems: list[str] = []
     facts = read_facts(listing, problems)
-    kmeans_path = _first_file(listing.path, "data/kmeans_result.pkl", "kmeans_result.pkl")
-    kmeans = read_bounded(kmeans_path, read_kmeans, problems) if kmeans_path else None
+    kmeans_path = first_there(listing.path, "data/kmeans_result.pkl", "kmeans_result.pkl")
+    kmeans = read_bounded(kmeans_path, read_clusters, problems) if kmeans_path else None
     zdim = _zdim_of(listing.path, facts, kmeans)
-    n_rows = rows_of_zdim.get(zdim) if zdim is not None else None
-    if kmeans is not None and n_rows is not None and len(kmeans.labels) != n_rows:
-        problems.append(f"k-means has {len(kmeans.labels):,} labels, but there are {n_rows:,} latent coordinates.")
+    populations = _populations(kmeans, model, zdim, problems)
     centers = _center_volumes(listing.path)
     problems += _center_problems(listing.path, centers, None if kmeans is None else len(kmeans.centers))
-    trajectories = tuple(_trajectories(listing))
+    endpoints = first_there(listing.path, "data/trajectory_endpoints.pkl", "trajectory_endpoints.pkl")
+    pairs = read_bounded(endpoints, read_pairs, problems) if endpoints else None
+    trajectories = tuple(_trajectories(listing, pairs or ()))
     for trajectory in trajectories:
-        problems += [f"{trajectory.path.name}: {problem}" for problem in _numbering_problems(trajectory.volumes)]
-    problems += volume_problems([*centers, *(volume for path in trajectories for volume in path.volumes)])
+        problems += [f"{trajectory.path.name}: {problem}" for problem in _trajectory_problems(trajectory)]
+    problems += volume_problems([*centers, *(volume for path in trajectories for volume in path.volumes)], model)
     is_older = "kmeans_result.pkl" in listing.files or any(volume.path.name.startswith("vol") for volume in centers)
     return Analysis(
         listing.path,
         facts,
         "older" if is_older else "documented",
         zdim,
+        _is_noreg(listing.path, facts),
         kmeans_path,
         None if kmeans is None else len(kmeans.centers),
         None if kmeans is None else len(kmeans.labels),
-        _first_file(listing.path, "kmeans/centers.txt", "kmeans_center_coords.txt", "centers.txt"),
+        populations,
+        first_there(listing.path, "kmeans/centers.txt", "kmeans_center_coords.txt", "centers.txt"),
         centers,
         trajectories,
-        _first_file(listing.path, "data/trajectory_endpoints.pkl", "trajectory_endpoints.pkl"),
-        _first_file(listing.path, "plots/umap/umap_embedding.pkl", "umap/umap_embedding.pkl"),
+        endpoints,
+        first_there(listing.path, "plots/umap/umap_embedding.pkl", "umap/umap_embedding.pkl"),
+        absent_outputs(listing.path, facts),
         tuple(problems),
     )
 
 
-def read_density_folder(listing: Listing) -> Density:
-    """Describe a folder of densities in latent space."""
-    problems: list[str] = []
-    facts = read_facts(listing, problems)
-    knee = _first_file(listing.path, f"data/{_KNEE}", _KNEE)
-    folder = listing.path / (
-        "data/all_densities" if (listing.path / "data/all_densities").is_dir() else "all_densities"
-    )
-    numbered = {
-        int(match["index"]): folder / name
-        for name in list_if_there(folder).files
-        if (match := _DENSITY.fullmatch(name))
-    }
-    if missing := gaps(numbered):
-        problems.append(f"Missing densities: {say_ranges(missing)}.")
-    return Density(
-        listing.path,
-        facts,
-        "older" if _KNEE in listing.files else "documented",
-        _density_file(knee, None, problems) if knee else None,
-        tuple(_density_file(numbered[index], index, problems) for index in sorted(numbered)),
-        tuple(problems),
-    )
+def read_pairs(path: Path) -> tuple[tuple[int, int], ...]:
+    """Read which clusters the trajectories of a trajectory_endpoints.pkl lead from and to, by trajectory.
+
+    Raises
+    ------
+    UnsafeFileError, FormatError
+        If it is damaged, or holds no pairs of cluster numbers.
+    """
+    value = load_pickle(path)
+    pairs = value.get("pairs") if isinstance(value, dict) else None
+    if isinstance(pairs, list | tuple | np.ndarray):
+        try:
+            table = np.asarray(pairs).reshape(len(pairs), 2)
+        except ValueError:
+            table = np.empty((1, 2))
+        if table.dtype.kind in "iu" or table.size == 0:
+            return tuple((int(first), int(last)) for first, last in table)
+    raise FormatError("no end points of trajectories: pairs of clusters are expected", path=path)
 
 
-def _density_file(path: Path, index: int | None, problems: list[str]) -> DensityFile:
-    content: LatentDensity | None = read_bounded(path, read_density, problems)
-    if content is None:
-        return DensityFile(path, index, None, ())
-    return DensityFile(path, index, content.alpha, content.density.shape)
-
-
-def _first_file(folder: Path, *names: str) -> Path | None:
-    return next((folder / name for name in names if is_there(folder / name)), None)
+def _read_table(path: Path) -> NDArray[np.float64]:
+    try:
+        if path.stat().st_size > _TABLE_MAX_BYTES:
+            raise FormatError(f"larger than {_TABLE_MAX_BYTES >> 20} MiB, which no such table is", path=path)
+        rows = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return np.array(rows, np.float64).reshape(len(rows), -1 if rows else 0)
+    except OSError as error:
+        raise read_error(path, error) from error
+    except ValueError as error:
+        raise FormatError("no table of numbers", path=path, hint="Copy it again from where it was made.") from error
 
 
 def _zdim_of(folder: Path, facts: JobFacts | None, kmeans: KmeansResult | None) -> int | None:
@@ -214,6 +223,42 @@ def _zdim_of(folder: Path, facts: JobFacts | None, kmeans: KmeansResult | None) 
     if facts is not None and (zdim := int_of(facts.parameters.get("zdim"))) is not None:
         return zdim
     return None if kmeans is None else kmeans.centers.shape[1]
+
+
+def _is_noreg(folder: Path, facts: JobFacts | None) -> bool:
+    match = _FOLDER_NAME.fullmatch(folder.absolute().name)
+    told = facts is not None and facts.parameters.get("no_z_regularization") is True
+    return told or (match is not None and match["noreg"] is not None)
+
+
+def _populations(
+    kmeans: KmeansResult | None, model: ModelFacts, zdim: int | None, problems: list[str]
+) -> tuple[int, ...]:
+    """Count the particles of each cluster; labels that don't fit the latent coordinates are told, not counted."""
+    if kmeans is None:
+        return ()
+    n_coordinates = model.n_coordinates.get(zdim) if zdim is not None else None
+    if n_coordinates is not None and len(kmeans.labels) != n_coordinates:
+        problems.append(
+            f"k-means has {len(kmeans.labels):,} labels, but there are {n_coordinates:,} latent coordinates."
+        )
+        return ()
+    labels = kmeans.labels
+    if model.rows is not None:
+        if model.rows.size and int(model.rows[-1]) >= len(labels):
+            problems.append(
+                f"k-means has {len(labels):,} labels, but the run has a particle of row {int(model.rows[-1]):,} "
+                "(counted from 0)."
+            )
+            return ()
+        labels = labels[model.rows]
+        if n_without := int((labels < 0).sum()):
+            problems.append(f"k-means has no label for {n_without:,} of the run's {len(labels):,} particles.")
+    return tuple(np.bincount(labels[labels >= 0], minlength=len(kmeans.centers)).tolist())
+
+
+def _filtered(volumes: tuple[Volume, ...]) -> list[Volume]:
+    return [volume for volume in volumes if volume.half is None and not volume.is_unfiltered]
 
 
 def _center_volumes(folder: Path) -> tuple[Volume, ...]:
@@ -226,23 +271,23 @@ def _center_volumes(folder: Path) -> tuple[Volume, ...]:
 def _center_problems(folder: Path, centers: tuple[Volume, ...], n_centers: int | None) -> list[str]:
     """Say which centers lack maps or half maps; an analysis made without maps lacks none."""
     problems = _numbering_problems(centers)
-    filtered = {volume.index for volume in centers if volume.half is None and not volume.is_unfiltered}
-    if centers and n_centers is not None and len(filtered) != n_centers:
-        problems.append(f"k-means has {n_centers} centers, but there are maps of {len(filtered)}.")
-    halves = {(volume.index, volume.half) for volume in centers if volume.half is not None}
-    lacking = [
-        volume.index
-        for volume in centers
-        if volume.index in filtered
-        and volume.index is not None
-        and volume.half is None
-        and not volume.is_unfiltered
-        and not {(volume.index, 1), (volume.index, 2)} <= halves
-        and not _has_own_folder_of_halves(folder, volume.path.stem)
-    ]
+    n_maps = len({volume.index for volume in _filtered(centers)})
+    if centers and n_centers is not None and n_maps != n_centers:
+        problems.append(f"k-means has {n_centers} centers, but there are maps of {n_maps}.")
+    lacking = [index for index, stem in _without_halves(centers) if not _has_own_folder_of_halves(folder, stem)]
     if lacking:
         problems.append(f"Center {say_numbers(lacking, 3)}: no pair of half maps.")
     return problems
+
+
+def _without_halves(volumes: tuple[Volume, ...]) -> list[tuple[int, str]]:
+    """Return number and name of the maps that lack one of their half maps, or both."""
+    halves = {(volume.index, volume.half) for volume in volumes}
+    return [
+        (volume.index, volume.path.stem)
+        for volume in _filtered(volumes)
+        if volume.index is not None and not {(volume.index, 1), (volume.index, 2)} <= halves
+    ]
 
 
 def _has_own_folder_of_halves(folder: Path, stem: str) -> bool:
@@ -260,13 +305,26 @@ def _numbering_problems(volumes: tuple[Volume, ...]) -> list[str]:
     return [f"Missing maps: {say_ranges(missing, 3)}."] if missing else []
 
 
-def _trajectories(listing: Listing) -> list[Trajectory]:
+def _trajectory_problems(trajectory: Trajectory) -> list[str]:
+    problems = _numbering_problems(trajectory.volumes)
+    if not trajectory.volumes:
+        problems.append("no maps of its states.")
+    # Older versions kept the half maps of states elsewhere.
+    is_present = all(volume.path.parent == trajectory.path for volume in trajectory.volumes)
+    lacking = [index for index, _ in _without_halves(trajectory.volumes)] if is_present else []
+    if lacking:
+        problems.append(f"State {say_numbers(lacking, 3)}: no pair of half maps.")
+    return problems
+
+
+def _trajectories(listing: Listing, pairs: tuple[tuple[int, int], ...]) -> list[Trajectory]:
     found = []
     for name in listing.folders:
         if match := _TRAJECTORY.fullmatch(name):
-            inner = list_folder(listing.path / name)
+            inner, index = list_folder(listing.path / name), int(match["index"])
             volumes = numbered_volumes(inner, "trajectory state") or numbered_volumes(
                 list_if_there(inner.path / "all_volumes"), "trajectory state"
             )
-            found.append(Trajectory(inner.path, int(match["index"]), volumes))
+            ends = pairs[index] if index < len(pairs) else None
+            found.append(Trajectory(inner.path, index, volumes, ends, first_there(inner.path, "latent_coords.txt")))
     return sorted(found, key=lambda trajectory: trajectory.index)

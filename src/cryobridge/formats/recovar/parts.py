@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.listing import Listing, object_of, read_json, text_of
+from cryobridge.formats.listing import Listing, is_there, object_of, read_json, text_of
+from cryobridge.formats.mrc import MrcFile, open_mrc
 from cryobridge.formats.mrc_header import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 # A summary of a folder does not read what takes longer than a moment.
 PICKLE_MAX_BYTES = 256 << 20
@@ -23,6 +27,8 @@ _NUMBERED = re.compile(
     r"(?P<kind>center|state|vol)(?P<index>\d{1,9})(?:_half(?P<half>[12])_unfil|(?P<raw>_unfil))?\.mrc"
 )
 _NUMBERED_KINDS = {"center": "center", "state": "trajectory state", "vol": "volume"}
+# Headers hold the length of the box in float32.
+_VOXEL_TOLERANCE = 1e-3
 _PIPELINE_VOLUMES = (
     (re.compile(r"mean\.mrc"), "mean"),
     (re.compile(r"mean_filt\.mrc"), "filtered mean"),
@@ -45,6 +51,8 @@ class JobFacts:
         The result that an analysis was made from, as it was called on the machine that made it.
     parameters
         The command's options.
+    outputs
+        The files that it wrote, relative to its folder.
     """
 
     version: str
@@ -56,6 +64,7 @@ class JobFacts:
     duration_s: float | None
     pipeline_folder: str
     parameters: dict[str, Any]
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,36 @@ class Volume:
     half: int | None = None
     is_unfiltered: bool = False
 
+    def open(self) -> MrcFile:
+        """Open the map; its pixels are read when they are asked for.
+
+        Raises
+        ------
+        FormatError
+            If it can't be read, or is cut off.
+        """
+        return open_mrc(self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFacts:
+    """What a pipeline's model says that its maps, analyses and densities must agree with.
+
+    Parameters
+    ----------
+    volume_shape, voxel_size_A
+        Of all maps; empty and None where not known.
+    n_coordinates
+        Number of latent coordinates by latent dimension.
+    rows
+        (n,) rows of the particle file that the run used, ascending; None where not known.
+    """
+
+    volume_shape: tuple[int, ...] = ()
+    voxel_size_A: float | None = None
+    n_coordinates: Mapping[int, int] = field(default_factory=dict)
+    rows: NDArray[np.int64] | None = None
+
 
 def facts_of(content: dict[str, Any]) -> JobFacts:
     """Take what is known out of a job.json; nothing in it is required."""
@@ -96,7 +135,13 @@ def facts_of(content: dict[str, Any]) -> JobFacts:
         float(duration) if isinstance(duration, int | float) and not isinstance(duration, bool) else None,
         text_of(object_of(content, "provenance"), "pipeline_result_dir"),
         object_of(content, "parameters"),
+        tuple(name for names in object_of(content, "outputs").values() for name in _texts(names)),
     )
+
+
+def absent_outputs(folder: Path, facts: JobFacts | None) -> tuple[str, ...]:
+    """Return the files that job.json says were written and that are not there any more."""
+    return tuple(name for name in (facts.outputs if facts is not None else ()) if not is_there(folder / name))
 
 
 def read_facts(listing: Listing, problems: list[str]) -> JobFacts | None:
@@ -108,6 +153,11 @@ def read_facts(listing: Listing, problems: list[str]) -> JobFacts | None:
     except CryobridgeError as error:
         problems.append(f"{error}.")
         return None
+
+
+def first_there(folder: Path, *names: str) -> Path | None:
+    """Return the first of these files that the folder has."""
+    return next((folder / name for name in names if is_there(folder / name)), None)
 
 
 def pipeline_volumes(listing: Listing) -> tuple[Volume, ...]:
@@ -147,12 +197,12 @@ def numbered_volumes(listing: Listing, kind: str | None = None) -> tuple[Volume,
     return tuple(sorted(volumes, key=lambda volume: (volume.index or 0, volume.path.name)))
 
 
-def volume_problems(volumes: Iterable[Volume], expected_px: tuple[int, ...] = ()) -> list[str]:
-    """Say what is wrong with the headers of maps: no voxel size, cut off, another box than the model's."""
+def volume_problems(volumes: Iterable[Volume], model: ModelFacts) -> list[str]:
+    """Say what is wrong with the headers of maps: no voxel size, cut off, another box or voxel than the model's."""
     counts: Counter[str] = Counter()
     example: dict[str, str] = {}
     for volume in volumes:
-        for problem in _header_problems(volume.path, expected_px):
+        for problem in _header_problems(volume.path, model):
             counts[problem] += 1
             example.setdefault(problem, volume.path.name)
     return [
@@ -180,7 +230,11 @@ def _int(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
-def _header_problems(path: Path, expected_px: tuple[int, ...]) -> list[str]:
+def _texts(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _header_problems(path: Path, model: ModelFacts) -> list[str]:
     try:
         header = read_header(path)
     except CryobridgeError as error:
@@ -188,9 +242,16 @@ def _header_problems(path: Path, expected_px: tuple[int, ...]) -> list[str]:
     problems = []
     if None in header.pixel_size_xyz_A:
         problems.append("the voxel size in its header is 0")
+    elif model.voxel_size_A and any(
+        abs(size - model.voxel_size_A) > _VOXEL_TOLERANCE * model.voxel_size_A
+        for size in header.pixel_size_xyz_A
+        if size
+    ):
+        sizes = dict.fromkeys(f"{size:g}" for size in header.pixel_size_xyz_A if size)
+        problems.append(f"its voxel size, {' × '.join(sizes)} Å, is not the model's, {model.voxel_size_A:g} Å")
     if header.whole_sections is not None and header.whole_sections < header.nz:
         problems.append("it is cut off")
     shape = (header.nz, header.ny, header.nx)
-    if expected_px and shape != expected_px:
-        problems.append(f"its size {shape} is not the model's {expected_px}")
+    if model.volume_shape and shape != model.volume_shape:
+        problems.append(f"its size {shape} is not the model's {model.volume_shape}")
     return problems

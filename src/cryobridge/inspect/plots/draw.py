@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 from cryobridge.drawing.page import Sheet, lay_out, style
 from cryobridge.inspect.plots.arrays import arrays_sheet, pickle_sheet
-from cryobridge.inspect.plots.folders import own_sheet, recovar_sheet, relion_sheet
+from cryobridge.inspect.plots.folders import own_sheet, relion_sheet
 from cryobridge.inspect.plots.images import mrc_sheet
+from cryobridge.inspect.plots.recovar import recovar_sheet
 from cryobridge.inspect.plots.tables import TABLES, table_sheet
 
 _SUFFIXES = (".png", ".pdf", ".svg")
