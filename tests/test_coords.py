@@ -11,7 +11,7 @@ import pytest
 import starfile
 from scipy import ndimage
 
-from cryobridge.coords.convention import ALL_CONVENTIONS, Convention
+from cryobridge.convention import ALL_CONVENTIONS, Convention
 from cryobridge.coords.convert import write_coords
 from cryobridge.coords.plan import CoordsOptions, plan_coords
 from cryobridge.coords.relion_picks import format_rows, relion_number

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryobridge.coords.convention import ALL_CONVENTIONS, Convention
+from cryobridge.convention import ALL_CONVENTIONS, Convention
 from cryobridge.coords.micrographs import check_plan
 from cryobridge.coords.plan import CoordsOptions, plan_coords
 from cryobridge.demo import simulate_project

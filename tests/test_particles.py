@@ -664,3 +664,58 @@ def test_labels():
     assert texts(labels.take(np.array([2, 2]))) == ["b", "b"]
     assert texts(labels.take(slice(1, None))) == ["a", "b"]
     assert texts(Labels(np.zeros(0, np.int32), ())) == []
+
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+
+def test_chosen_particles_keep_all_that_is_known_of_them(save_cs):
+    columns = {"alignments3D__pose": POSES, "alignments3D__shift": SHIFTS, "alignments3D__psize_A": np.ones(4, "f4")}
+    columns |= {"alignments3D__class_posterior": np.array([0.1, 0.2, 0.3, 0.4], "f4"), **blob(4)}
+    columns |= {"pick_stats__ncc_score": np.arange(4, dtype="f4"), "made__up": np.array([5, 6, 7, 8], "u4")}
+    columns |= {"filament__filament_uid": np.array([9, 9, 2**63, 9], "u8")}
+    columns |= {"filament__position_A": np.array([30, 10, 7, 20], "f4")}
+    particles = read_particles_cs(save_cs(**columns))
+    assert particles.helix.tube.tolist() == [1, 1, 2, 1]
+    assert particles.helix.track_length_A.tolist() == [20, 0, 0, 10]
+    assert particles.extra.names == ("made/up",)
+    chosen = particles.take(np.array([3, 1])).take(np.array([1, 0, 0]))
+    assert len(chosen) == 3
+    assert chosen.uid.tolist() == [1, 3, 3]
+    assert chosen.images.index.tolist() == [1, 3, 3]
+    assert chosen.poses.shift_A.tolist() == [[0, 3], [-1, 1], [-1, 1]]
+    assert chosen.pick_score.tolist() == [1, 3, 3]
+    np.testing.assert_allclose(chosen.class_posterior, [0.2, 0.4, 0.4], rtol=1e-6)
+    assert chosen.helix.uid.tolist() == [9, 9, 9]
+    assert chosen.extra.read()["made/up"].tolist() == [6, 8, 8]
+    assert chosen.per_particle("box_px").tolist() == [64] * 3
+    assert (chosen.ctf, chosen.locations, chosen.notes) == (None, None, particles.notes)
+
+
+def test_groups_are_told_apart_by_six_digits_and_nan_equals_nan():
+    from cryobridge.formats.optics import distinct_rows
+
+    psize = np.array([1.3099979, 1.31, 0.83, np.nan, np.nan], "f4")
+    assert distinct_rows([psize]).tolist() == [1, 1, 0, 2, 2]
+    assert distinct_rows([np.zeros(3), np.array([2, 1, 2])]).tolist() == [1, 0, 1]
+    assert distinct_rows([np.zeros(0), np.zeros(0)]).tolist() == []
+
+
+@pytest.mark.parametrize("pose_from", [None, "alignments2D"])
+def test_the_alignment_can_be_chosen(save_cs, pose_from):
+    from cryobridge.formats.cryosparc.cs import open_cs
+    from cryobridge.formats.cryosparc.particles import particles_from_cs
+
+    path = save_cs(alignments3D__pose=POSES, alignments2D__pose=np.ones(4, "f4"))
+    poses = particles_from_cs(open_cs(path), pose_from=pose_from).poses
+    assert (poses.source, poses.is_2d) == ((pose_from, True) if pose_from else ("alignments3D", False))
+
+
+def test_parts_of_a_star_file_that_are_not_whole_are_carried_along(save_star):
+    columns = "ImageName MicrographName DefocusU OriginX Other"
+    path = save_star(loop("particles", columns, "000001@a.mrcs m.mrc 1000 3 x"))
+    particles = read_particles_star(path)
+    assert particles.locations is particles.ctf is particles.poses is None
+    assert particles.extra.names == ("rlnMicrographName", "rlnDefocusU", "rlnOriginX", "rlnOther")
+    carried = particles.extra.read()
+    assert (carried["rlnMicrographName"][0], carried["rlnDefocusU"][0], carried["rlnOther"][0]) == ("m.mrc", 1000, "x")

@@ -46,10 +46,18 @@ def rotvec_to_matrix(rotvec: Numbers) -> Floats:
     numpy.ndarray
         (n, 3, 3) matrices A.
     """
-    from scipy.spatial.transform import Rotation
-
-    rotation = Rotation.from_rotvec(np.asarray(rotvec, dtype=np.float64))
-    return np.ascontiguousarray(rotation.as_matrix().transpose(0, 2, 1))
+    x, y, z = np.asarray(rotvec, dtype=np.float64).T
+    angle = np.sqrt(x * x + y * y + z * z)
+    # sin θ / θ and (1 - cos θ) / θ², which hold at 0 too; numpy's sinc has a π in it.
+    first, second = np.sinc(angle / np.pi), 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    matrix = np.empty((len(angle), 3, 3))
+    for row, (own, others) in enumerate(((x, (y, z)), (y, (z, x)), (z, (x, y)))):
+        after = (row + 1) % 3
+        matrix[:, row, row] = 1.0 - second * (others[0] * others[0] + others[1] * others[1])
+        product, turn = second * own * others[0], first * others[1]
+        matrix[:, row, after] = product + turn
+        matrix[:, after, row] = product - turn
+    return matrix
 
 
 def matrix_to_rotvec(matrix: Numbers) -> Floats:

@@ -6,8 +6,9 @@ matrices and shifts are ångström, whatever the file held.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,34 @@ class ImageRefs:
 
 
 @dataclass(frozen=True)
+class Aberrations:
+    """What a microscope adds to defocus, astigmatism and spherical aberration; one row an optics group.
+
+    Phases are told with k = (kx, ky) in 1/Å, λ in Å and φ the polar angle of k.
+
+    Parameters
+    ----------
+    beam_tilt_mrad
+        (g, 2) x, y; phase -2π λ² Cs k² (t·k).
+    trefoil_A
+        (g, 2) coefficients of (2π/3) λ² k³ sin 3φ and cos 3φ.
+    tetrafoil_A
+        (g, 4) coefficients of -2π λ³ k⁴ cos 2φ, 2π λ³ k⁴ sin 2φ, (π/2) λ³ k⁴ cos 4φ and -(π/2) λ³ k⁴ sin 4φ.
+    magnification
+        (g, 2, 2) matrix that takes nominal frequencies to true ones; the identity for none.
+    """
+
+    beam_tilt_mrad: Floats
+    trefoil_A: Floats
+    tetrafoil_A: Floats
+    magnification: Floats
+
+    def take(self, groups: NDArray[np.integer[Any]]) -> Aberrations:
+        """Return those of the chosen groups."""
+        return Aberrations(*(getattr(self, item.name)[groups] for item in fields(self)))
+
+
+@dataclass(frozen=True)
 class Optics:
     """One row an optics group; arrays are (g,) and NaN (0 for the box) where the file does not say.
 
@@ -74,6 +103,10 @@ class Optics:
         The number that the file uses: rlnOpticsGroup, or cryoSPARC's exp_group_id.
     name
         The group's name, or its number as text.
+    micrograph_pixel_size_A, movie_pixel_size_A
+        Of the micrographs that the particles come from, and of their movies; None where the file does not say.
+    aberrations
+        None where the file does not say.
     """
 
     group_id: NDArray[np.int64]
@@ -83,9 +116,23 @@ class Optics:
     amplitude_contrast: Floats
     pixel_size_A: Floats
     box_px: NDArray[np.int64]
+    micrograph_pixel_size_A: Floats | None = None
+    movie_pixel_size_A: Floats | None = None
+    aberrations: Aberrations | None = None
 
     def __len__(self) -> int:
         return len(self.group_id)
+
+    def take(self, groups: NDArray[np.integer[Any]]) -> Optics:
+        """Return the chosen groups."""
+        chosen: dict[str, Any] = {
+            item.name: None if getattr(self, item.name) is None else getattr(self, item.name)[groups]
+            for item in fields(self)
+            if item.name not in {"name", "aberrations"}
+        }
+        names = tuple(self.name[int(group)] for group in groups)
+        aberrations = None if self.aberrations is None else self.aberrations.take(groups)
+        return Optics(name=names, aberrations=aberrations, **chosen)
 
 
 @dataclass(frozen=True)
@@ -116,11 +163,14 @@ class Poses:
         (n, 2) x, y in ångström; subtracted from the image's centre to find the particle's. None where absent.
     source
         The columns that it was read from, such as ``alignments3D``.
+    is_2d
+        Whether only the angle in the plane was looked for, as in 2D classification.
     """
 
     matrix: Floats
     shift_A: Floats | None
     source: str
+    is_2d: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,11 +185,74 @@ class Locations:
         (n, 2) x, y in pixels of the micrograph file; first stored pixel is 0.
     shape_px
         (n, 2) ny, nx of the micrograph, or None where the file does not say.
+    image_frame_px
+        (n, 2) the coordinates in the frame in which the images were cut out; None where it is the same.
     """
 
     micrograph: Labels
     coordinate_px: Floats
     shape_px: NDArray[np.int64] | None = None
+    image_frame_px: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Helix:
+    """Segments of filaments; arrays are (n,).
+
+    Parameters
+    ----------
+    tube
+        The filament on its micrograph, from 1; 0 for a particle that is none.
+    track_length_A
+        Where along the filament the segment is, from its first one; None where the file does not say.
+    uid
+        cryoSPARC's identity of the filament, or None.
+    """
+
+    tube: NDArray[np.int64]
+    track_length_A: Floats | None = None
+    uid: NDArray[np.uint64] | None = None
+
+
+class ColumnSource(Protocol):
+    """What columns can be read from by their names."""
+
+    def read(self, names: Iterable[str]) -> Mapping[str, Any]:
+        """Return the named columns: arrays (n, …) or `Labels`."""
+
+
+@dataclass(frozen=True)
+class ExtraColumns:
+    """Columns that the model has no place for, to be carried to a file of the same program.
+
+    Parameters
+    ----------
+    program
+        Whose names they are.
+    names
+        The columns of the particles.
+    source
+        Where they are read from when they are needed.
+    rows
+        (n,) row in ``source`` of each particle; None where they are the same.
+    optics
+        Columns of the optics groups by name, (g,) each.
+    """
+
+    program: Literal["cryosparc", "relion"]
+    names: tuple[str, ...]
+    source: ColumnSource
+    rows: NDArray[np.int64] | None = None
+    optics: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self) -> dict[str, Any]:
+        """Read all of them: arrays (n, …) or `Labels`."""
+        found = self.source.read(self.names)
+        return {name: found[name] if self.rows is None else _take(found[name], self.rows) for name in self.names}
+
+    def take(self, rows: NDArray[np.int64]) -> ExtraColumns:
+        """Return those of the chosen particles."""
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
 
 
 @dataclass(frozen=True)
@@ -160,6 +273,14 @@ class ParticleSet:
         (n,) int64, 1 or 2.
     class_number
         (n,) int64, counted from 1.
+    class_posterior
+        (n,) the probability of that class.
+    pick_score
+        (n,) what the picker gave.
+    helix
+        What is known of filaments.
+    extra
+        Columns of the file that have no place here.
     notes
         What was assumed, repaired or is odd, in sentences for the user.
     """
@@ -175,6 +296,10 @@ class ParticleSet:
     locations: Locations | None = None
     half_set: NDArray[np.int64] | None = None
     class_number: NDArray[np.int64] | None = None
+    class_posterior: Floats | None = None
+    pick_score: Floats | None = None
+    helix: Helix | None = None
+    extra: ExtraColumns | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
@@ -192,3 +317,34 @@ class ParticleSet:
             raise ValueError("this particle set has no optics")
         values: Floats = getattr(self.optics, name)[self.optics_index]
         return values
+
+    def take(self, rows: NDArray[np.int64]) -> ParticleSet:
+        """Return the chosen particles, in the order asked for; the optics are kept whole."""
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        kept: dict[str, Any] = {name: parts[name] for name in ("source", "optics", "notes")}
+        chosen: dict[str, Any] = {
+            name: None if part is None else _take(part, rows)
+            for name, part in parts.items()
+            if name not in kept and name != "n_rows"
+        }
+        return ParticleSet(n_rows=len(rows), **kept, **chosen)
+
+
+_Part = TypeVar("_Part")
+
+
+def _take(part: _Part, rows: NDArray[np.int64]) -> _Part:
+    """Return the chosen rows of an array, of labels, or of a record of them."""
+    taken: Any
+    if isinstance(part, np.ndarray):
+        taken = part[rows]
+    elif isinstance(part, Labels | ExtraColumns):
+        taken = part.take(rows)
+    else:
+        values = {item.name: getattr(part, item.name) for item in fields(part)}  # type: ignore[arg-type]
+        parts = {
+            name: _take(value, rows) if isinstance(value, np.ndarray | Labels) else value
+            for name, value in values.items()
+        }
+        taken = type(part)(**parts)
+    return taken  # type: ignore[no-any-return]

@@ -83,7 +83,7 @@ def coords(
 ) -> None:
     """Turn cryoSPARC picks into RELION coordinates."""
     picks_cs, micrographs_star = _inputs(picks or old_cs, micrographs or old_star)
-    from cryobridge.coords.convention import Convention
+    from cryobridge.convention import Convention
     from cryobridge.coords.convert import write_coords
     from cryobridge.coords.plan import CoordsOptions, plan_coords
 
@@ -174,7 +174,7 @@ def _check(
 ) -> bool:
     """Show the scores of the eight placements; return whether the chosen one is not contradicted."""
     from cryobridge.cli.coords_view import orientation_table
-    from cryobridge.coords.convention import Convention
+    from cryobridge.convention import Convention
     from cryobridge.coords.micrographs import check_plan
 
     with progress() as reporter:

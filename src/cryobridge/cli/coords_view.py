@@ -11,7 +11,7 @@ from rich.text import Text
 from cryobridge.cli.terminal import plain
 
 if TYPE_CHECKING:
-    from cryobridge.coords.convention import Convention
+    from cryobridge.convention import Convention
     from cryobridge.coords.locate import CoordinateFields
     from cryobridge.coords.orientation import OrientationCheck
 

@@ -1,1 +1,1 @@
-"""Whole particle sets between the programs: read into the model, written as the target has them."""
+"""Whole particle sets from one program's files to another's."""

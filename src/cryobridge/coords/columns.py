@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.coords.convention import Convention
+from cryobridge.convention import Convention
 from cryobridge.coords.picks import DEFAULT_FIGURE_OF_MERIT, Picks
 from cryobridge.formats.table import Array
 from cryobridge.particles import Floats

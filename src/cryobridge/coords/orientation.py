@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryobridge.coords.convention import ALL_CONVENTIONS, Convention
+from cryobridge.convention import ALL_CONVENTIONS, Convention
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.table import Array
 from cryobridge.fourier.crop import crop_images

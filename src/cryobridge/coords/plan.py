@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.convention import Convention
 from cryobridge.coords.columns import round_px
-from cryobridge.coords.convention import Convention
 from cryobridge.coords.matching import match_micrographs, unmatched_error
 from cryobridge.coords.picks import Picks, read_picks
 from cryobridge.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name

@@ -118,7 +118,7 @@ def read_poses(path: str | os.PathLike[str]) -> PickledPoses:
         raise _not_a(path, "poses", "a pair of arrays (rotations, shifts), or an array of rotations", value)
     rotations = np.asarray(pair[0], np.float64)
     shifts = np.asarray(pair[1], np.float64) if len(pair) == 2 else None
-    _check_poses(Path(path), rotations, shifts)
+    check_poses(Path(path), rotations, shifts)
     return PickledPoses(rotations, shifts)
 
 
@@ -128,12 +128,12 @@ def write_poses(path: str | os.PathLike[str], rotations: Array, shifts_box: Arra
     See `PickledPoses` for the meaning, and `read_poses` for what is refused.
     """
     path = Path(path)
-    _check_poses(path, rotations, shifts_box)
+    check_poses(path, rotations, shifts_box)
     matrices = np.asarray(rotations, np.float32)
     _write_pickle(path, matrices if shifts_box is None else (matrices, np.asarray(shifts_box, np.float32)))
 
 
-def _check_poses(path: Path, rotations: Array, shifts: Array | None) -> None:
+def check_poses(path: Path, rotations: Array, shifts: Array | None) -> None:
     n = len(rotations)
     if rotations.shape != (n, 3, 3) or (shifts is not None and shifts.shape != (n, 2)):
         shapes = " and ".join(str(part.shape) for part in (rotations, shifts) if part is not None)
@@ -186,18 +186,18 @@ def read_ctf(path: str | os.PathLike[str]) -> CtfTable:
     if not is_array(value) or value.dtype.kind not in "fiu" or value.ndim != 2:
         raise _not_a(path, "CTF parameters", "a table of (N, 9)", value)
     table = np.asarray(value, np.float64)
-    _check_ctf(Path(path), table)
+    check_ctf(Path(path), table)
     return CtfTable(table, tuple(_ctf_problems(table)))
 
 
 def write_ctf(path: str | os.PathLike[str], values: Array) -> None:
     """Write a ctf.pkl as cryoDRGN and RECOVAR read it: (N, 9) float32 with the columns of `CTF_COLUMNS`."""
     path = Path(path)
-    _check_ctf(path, np.asarray(values, np.float64))
+    check_ctf(path, np.asarray(values, np.float64))
     _write_pickle(path, np.asarray(values, np.float32))
 
 
-def _check_ctf(path: Path, table: NDArray[np.float64]) -> None:
+def check_ctf(path: Path, table: NDArray[np.float64]) -> None:
     if table.ndim != 2 or table.shape[1] != len(CTF_COLUMNS):
         old = "; eight were written by old versions of cryoDRGN" if table.shape[1:] == (8,) else ""
         raise FormatError(

@@ -19,13 +19,15 @@ from cryobridge.formats.cryosparc.join import JoinedTable, join_columns
 from cryobridge.formats.listing import int_of, is_there, object_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cryobridge.formats.table import Table
 
 # A group has a few dozen slots of some hundred bytes.
 _MAX_BYTES = 256 << 10
 _JOB_FOLDER = re.compile(r"J\d+")
+_CLASS_SLOT = re.compile(r"class_\d+$")
+_MODE_SLOT = re.compile(r"components_mode_\d+")
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,22 @@ def open_group(path: str | os.PathLike[str]) -> JoinedTable:
     joined = join_columns(tables, origin)
     joined.notes = (*group.problems, *joined.notes)
     return joined
+
+
+def slot_types(columns: Iterable[str], kind: str = "particle") -> dict[str, str]:
+    """Return cryoSPARC's type of each slot that columns make up, such as ``particle.blob`` for ``blob/path``.
+
+    Slots that come once for each class or mode (``alignments_class_0``, ``components_mode_2``) share the type of their
+    kind.
+    """
+    slots = dict.fromkeys(name.partition("/")[0] for name in columns if "/" in name)
+    return {slot: f"{kind}.{_slot_kind(slot)}" for slot in slots}
+
+
+def _slot_kind(slot: str) -> str:
+    if _CLASS_SLOT.search(slot):
+        return "alignments3D"
+    return "components" if _MODE_SLOT.fullmatch(slot) else slot
 
 
 def write_csg(

@@ -75,6 +75,11 @@ class JoinedTable(Table):
                 found.update(self._read_from(source, own, rows))
         return {name: found[name] for name in wanted}
 
+    @property
+    def members(self) -> tuple[tuple[Table, _Rows | None], ...]:
+        """The tables, each with its row for every joined row, (n,); None where they are the same."""
+        return tuple((source.table, source.rows) for source in self._sources)
+
     def source_of(self, name: str) -> Table:
         """Return the table that a column is read from.
 

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import os
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, from_cryosparc
+from cryobridge.formats.cryosparc.alignments import Alignment, choose_alignment, columns_of
 from cryobridge.formats.cryosparc.cs import open_cs
-from cryobridge.formats.optics import group_optics
-from cryobridge.formats.table import Array, ColumnReader, Table
-from cryobridge.geometry import euler_to_matrix, fractions_to_px, rotvec_to_matrix, shift_px_to_A
-from cryobridge.particles import CTF, ImageRefs, Locations, ParticleSet, Poses
+from cryobridge.formats.helical import from_first_segment, number_tubes, tube_codes
+from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics
+from cryobridge.formats.table import ColumnReader, Table
+from cryobridge.geometry import fractions_to_px
+from cryobridge.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cryobridge.formats.table import Values
     from cryobridge.particles import Optics
 
 AMPLITUDE_CONTRAST_NAMES = ("ctf/amp_contrast", "ctf/amp_constrast", "ctf/ac")
-# What one row of an alignment holds for a class; a number where not said.
-_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {"pose": ((3,),), "shift": ((2,),)}
-_MULTI = "alignments3D_multi"
-_CLASS_GROUP = re.compile(r"(.*class_(\d+))/pose$")
+_NOTHING_KNOWN = KnownOptics()
+_CTF = tuple(f"ctf/{name}" for name in ("df1_A", "df2_A", "df_angle_rad", "phase_shift_rad", "bfactor", "scale"))
+_LOCATION = tuple(
+    f"location/{name}" for name in ("micrograph_path", "micrograph_shape", "center_x_frac", "center_y_frac")
+)
+_FILAMENT = ("filament/filament_uid", "filament/position_A", "filament/arc_length_A")
+# Columns that the model has a place for, besides those of the alignment.
+_MODELLED = (
+    *("uid", "blob/path", "blob/idx", "blob/shape", "blob/psize_A", "ctf/exp_group_id", "location/exp_group_id"),
+    *("ctf/accel_kv", "ctf/cs_mm", *AMPLITUDE_CONTRAST_NAMES, *CRYOSPARC_COLUMNS, *_CTF, *_LOCATION, *_FILAMENT),
+    *("location/micrograph_psize_A", "micrograph_blob/psize_A", "movie_blob/psize_A", "pick_stats/ncc_score"),
+)
 
 
 def read_particles_cs(path: str | os.PathLike[str]) -> ParticleSet:
@@ -36,16 +50,35 @@ def read_particles_cs(path: str | os.PathLike[str]) -> ParticleSet:
     return particles_from_cs(open_cs(path))
 
 
-def particles_from_cs(table: Table) -> ParticleSet:
+def particles_from_cs(
+    table: Table, *, pose_from: str | None = None, known: KnownOptics = _NOTHING_KNOWN
+) -> ParticleSet:
     """Turn cryoSPARC columns into a particle set; what the table lacks is None.
 
     Angles become matrices, shifts ångström by the pixel size of their own alignment (format facts B1 and B2),
     coordinates pixels of the micrograph as stored, without a flip. Classes and half sets count from 1.
+
+    Parameters
+    ----------
+    table
+        One file, or several joined on uid.
+    pose_from
+        The alignment to take (see `alignments.alignments_in`), the first one if not given.
+    known
+        Optics values that the user gives for a file that lacks them.
+
+    Raises
+    ------
+    UsageError
+        If there is no such alignment, or ``known`` contradicts the file.
+    FormatError
+        If a column has another shape than cryoSPARC gives it.
     """
-    columns = ColumnReader(table)
-    optics, optics_index = _optics(columns)
-    alignment = _Alignment.choose(columns)
-    return ParticleSet(
+    chosen = choose_alignment(table.names, pose_from, table.path)
+    modelled = [name for name in (*_MODELLED, *columns_of(chosen[1] if chosen else ())) if name in table]
+    columns = ColumnReader(_InMemory(table, modelled))
+    optics, optics_index = fill_optics(*_optics(columns, table), table.n_rows, known, table.path)
+    particles = ParticleSet(
         n_rows=table.n_rows,
         source=table.path,
         uid=_uid(columns),
@@ -53,12 +86,45 @@ def particles_from_cs(table: Table) -> ParticleSet:
         optics=optics,
         optics_index=optics_index,
         ctf=_ctf(columns),
-        poses=alignment.poses() if alignment else None,
         locations=_locations(columns),
-        half_set=alignment.half_set() if alignment else None,
-        class_number=alignment.class_number() if alignment else None,
-        notes=tuple(columns.notes),
+        pick_score=columns.floats("pick_stats/ncc_score"),
     )
+    particles = replace(particles, helix=_helix(columns, particles.locations))
+    particles = replace(particles, extra=_extra(table, particles, set(modelled)))
+    if chosen is not None:
+        alignment = Alignment(columns, *chosen)
+        particles = replace(
+            particles,
+            poses=alignment.poses(None if optics is None else particles.per_particle("pixel_size_A")),
+            half_set=alignment.half_set(),
+            class_number=alignment.class_number(),
+            class_posterior=alignment.class_posterior(),
+        )
+    return replace(particles, notes=tuple(columns.notes))
+
+
+def _extra(table: Table, particles: ParticleSet, modelled: set[str]) -> ExtraColumns:
+    """Return what is carried to another `.cs` file; columns of a part that is not whole are among it."""
+    parts = ((particles.ctf, _CTF), (particles.locations, _LOCATION), (particles.helix, _FILAMENT))
+    for part, names in parts:
+        modelled = modelled - set(names) if part is None else modelled
+    return ExtraColumns("cryosparc", tuple(name for name in table.names if name not in modelled), table)
+
+
+class _InMemory(Table):
+    """Columns that were read in one pass over the file, which holds them row by row."""
+
+    def __init__(self, table: Table, names: list[str]) -> None:
+        super().__init__(table.path, table.n_rows, tuple(column for column in table.columns if column.name in names))
+        self._values = table.read(names)
+
+    def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
+        """Return columns: arrays for numbers, `Labels` for text (see `formats.table.Table`)."""
+        found = {name: self._values[name] for name in self._wanted(names)}
+        return {
+            name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
+            for name, values in found.items()
+        }
 
 
 def _uid(columns: ColumnReader) -> NDArray[np.uint64] | None:
@@ -76,7 +142,7 @@ def images_of(columns: ColumnReader) -> ImageRefs | None:
     return None if path is None or index is None else ImageRefs(path, index)
 
 
-def _optics(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.int32] | None]:
+def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray[np.int32] | None]:
     if "ctf/accel_kv" not in columns and "blob/psize_A" not in columns:
         return None, None
     contrast_name = next((name for name in AMPLITUDE_CONTRAST_NAMES if name in columns), None)
@@ -84,15 +150,28 @@ def _optics(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.int32] | N
         columns.notes.append(f"amplitude contrast is taken from {contrast_name}, an unusual spelling")
     group = next((name for name in ("ctf/exp_group_id", "location/exp_group_id") if name in columns), None)
     shape = columns.get("blob/shape", shapes=((2,),))
-    return group_optics(
+    bent = {
+        name: values
+        for name, width in CRYOSPARC_COLUMNS.items()
+        if (values := columns.get(name, shapes=((width,),))) is not None and values.any()
+    }
+    optics, index = group_optics(
         columns.n_rows,
         group_id=None if group is None else columns.integers(group),
-        voltage_kV=columns.floats("ctf/accel_kv"),
-        spherical_aberration_mm=columns.floats("ctf/cs_mm"),
-        amplitude_contrast=None if contrast_name is None else columns.floats(contrast_name),
-        pixel_size_A=columns.floats("blob/psize_A"),
+        voltage_kV=columns.get("ctf/accel_kv", shapes=((),)),
+        spherical_aberration_mm=columns.get("ctf/cs_mm", shapes=((),)),
+        amplitude_contrast=None if contrast_name is None else columns.get(contrast_name, shapes=((),)),
+        pixel_size_A=columns.get("blob/psize_A", shapes=((),)),
         box_px=None if shape is None else shape[:, 0],
+        micrograph_pixel_size_A=columns.get("location/micrograph_psize_A", "micrograph_blob/psize_A", shapes=((),)),
+        movie_pixel_size_A=columns.get("movie_blob/psize_A", shapes=((),)),
+        also=bent.values(),
     )
+    if bent:
+        first = first_rows(index)
+        of_groups = {name: values[first] for name, values in bent.items()}
+        optics = replace(optics, aberrations=from_cryosparc(of_groups, optics.spherical_aberration_mm, table.path))
+    return optics, index
 
 
 def _ctf(columns: ColumnReader) -> CTF | None:
@@ -119,93 +198,13 @@ def _locations(columns: ColumnReader) -> Locations | None:
     return Locations(micrograph, fractions_to_px(fraction, shape), shape.astype(np.int64))
 
 
-class _Alignment:
-    """The alignment that a file's poses are read from, whichever of cryoSPARC's groups holds it."""
-
-    def __init__(self, columns: ColumnReader, source: str, groups: tuple[str, ...]) -> None:
-        self.source = source
-        self._columns = columns
-        self._groups = groups
-        self._best = self._best_of_several() if source == _MULTI or len(groups) > 1 else None
-
-    @classmethod
-    def choose(cls, columns: ColumnReader) -> _Alignment | None:
-        """Take 3D before several classes before 2D."""
-        for group in ("alignments3D", _MULTI):
-            if f"{group}/pose" in columns:
-                return cls(columns, group, (group,))
-        classes = {int(match[2]): match[1] for name in columns.names if (match := _CLASS_GROUP.match(name))}
-        if classes:
-            groups = tuple(classes[number] for number in sorted(classes))
-            return cls(columns, ", ".join(groups), groups)
-        if "alignments2D/pose" in columns:
-            return cls(columns, "alignments2D", ("alignments2D",))
+def _helix(columns: ColumnReader, locations: Locations | None) -> Helix | None:
+    uid = columns.get("filament/filament_uid", shapes=((),))
+    if uid is None or uid.dtype.kind not in "iu":
         return None
-
-    def _best_of_several(self) -> Array:
-        """Return for each particle the place of its most probable class."""
-        posterior = self._stack("class_posterior")
-        if posterior is None:
-            self._columns.notes.append(f"{self.source}: no class_posterior; the first class is taken for all")
-            return np.zeros(self._columns.n_rows, np.int64)
-        self._columns.notes.append(f"{self.source}: each particle's pose is that of its most probable class")
-        best: Array = np.argmax(posterior, axis=1)
-        return best
-
-    def _read(self, group: str, name: str) -> Array | None:
-        """Return a sub-field as it stands, (n, …), or (n, K, …) where one group holds all classes."""
-        shapes = ((),) if group == "alignments2D" and name == "pose" else _SHAPES.get(name, ((),))
-        if group == _MULTI:
-            n_classes = max((1, *self._columns.shapes[f"{_MULTI}/pose"][:1]))
-            shapes = tuple((n_classes, *shape) for shape in shapes)
-            # Which class is chosen does not change these.
-            shapes = (*shapes, ()) if name in {"psize_A", "split"} else shapes
-        return self._columns.get(f"{group}/{name}", shapes=shapes)
-
-    def _stack(self, name: str) -> Array | None:
-        """Return a sub-field for all classes, (n, K, …)."""
-        parts = [self._read(group, name) for group in self._groups]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
-            return None
-        return known[0] if self.source == _MULTI else np.stack(known, axis=1)
-
-    def _get(self, name: str) -> Array | None:
-        if self._best is None:
-            return self._read(self._groups[0], name)
-        values = self._stack(name)
-        if values is None or values.ndim == 1:  # one value for all classes
-            return values
-        chosen: Array = values[np.arange(len(values)), self._best]
-        return chosen
-
-    def poses(self) -> Poses:
-        """Return matrices and shifts in ångström."""
-        pose = self._get("pose")
-        assert pose is not None  # `choose` found it
-        if pose.ndim == 1:
-            flat = np.zeros(len(pose))
-            matrix = euler_to_matrix(flat, flat, np.degrees(pose.astype(np.float64)))
-        else:
-            matrix = rotvec_to_matrix(pose)
-        shift_px = self._get("shift")
-        if shift_px is None:
-            return Poses(matrix, None, self.source)
-        pixel_size = self._get("psize_A")
-        if pixel_size is None:
-            pixel_size = self._columns.floats("blob/psize_A")
-            self._columns.notes.append(f"{self.source}: no psize_A; shifts are taken as pixels of the image")
-        if pixel_size is None:
-            self._columns.notes.append(f"{self.source}: no pixel size; shifts can't be told in Å and are left out")
-            return Poses(matrix, None, self.source)
-        return Poses(matrix, shift_px_to_A(shift_px, pixel_size), self.source)
-
-    def half_set(self) -> NDArray[np.int64] | None:
-        """Return split + 1; 2D jobs have no half sets, whatever the column says."""
-        split = None if self.source == "alignments2D" else self._get("split")
-        return None if split is None else split.astype(np.int64) + 1
-
-    def class_number(self) -> NDArray[np.int64] | None:
-        """Return class + 1."""
-        number = self._get("class")
-        return None if number is None else number.astype(np.int64) + 1
+    micrograph = np.zeros(len(uid), np.int32) if locations is None else locations.micrograph.codes
+    tube = number_tubes(micrograph, uid)
+    position_A = columns.floats("filament/position_A", "filament/arc_length_A")
+    if position_A is not None:
+        position_A = from_first_segment(position_A, tube_codes(micrograph, tube))
+    return Helix(tube, position_A, uid.astype(np.uint64))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,18 +13,43 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
-from cryobridge.formats.arrow import numbers_to_arrow
-from cryobridge.formats.optics import group_optics
+from cryobridge.formats.aberrations import BEAM_TILT, RELION_COLUMNS, from_relion
+from cryobridge.formats.arrow import arrow_numbers, numbers_to_arrow
+from cryobridge.formats.helical import from_first_segment, tube_codes
+from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics
+from cryobridge.formats.relion.fields import LABELS
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star, to_labels
 from cryobridge.formats.table import ColumnReader
 from cryobridge.geometry import euler_to_matrix, shift_px_to_A
-from cryobridge.particles import CTF, ImageRefs, Labels, Locations, Optics, ParticleSet, Poses
+from cryobridge.particles import CTF, ExtraColumns, Helix, ImageRefs, Labels, Locations, Optics, ParticleSet, Poses
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
-    from cryobridge.particles import Floats
+    from cryobridge.formats.table import Values
+    from cryobridge.particles import Aberrations, Floats
 
+_NOTHING_KNOWN = KnownOptics()
+_EULER_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_COORDINATES = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")
+_SHIFTS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginX", "rlnOriginY")
+_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift", "rlnCtfBfactor", "rlnCtfScalefactor")
+_HELIX = ("rlnHelicalTubeID", "rlnHelicalTrackLengthAngst")
+# Columns that the model has a place for, in the optics block and in the main one.
+_OF_OPTICS = {
+    *("rlnOpticsGroup", "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
+    *("rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality"),
+    *("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"),
+}
+_OF_PARTICLES = {
+    *("rlnImageName", *_COORDINATES, "rlnAutopickFigureOfMerit", *_HELIX, *_EULER_ANGLES, *_SHIFTS, *_CTF),
+    *("rlnRandomSubset", "rlnClassNumber", "rlnOpticsGroup"),
+}
+# Those of RELION 3.0, which has no optics block.
+_OF_PARTICLES_3_0 = {
+    *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize", "rlnPixelSize"),
+    *("rlnImageSize", "rlnMagnification", "rlnDetectorPixelSize", *BEAM_TILT),
+}
 
 # A number from 1, of as many digits as fit an int64, and a name.
 _IMAGE_NAME = r"^0*[1-9]\d{0,17}@."
@@ -41,28 +68,96 @@ def read_particles_star(path: str | os.PathLike[str]) -> ParticleSet:
     return particles_from_star(open_star(path))
 
 
-def particles_from_star(star: StarFile) -> ParticleSet:
+def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) -> ParticleSet:
     """Turn the main block of a STAR file, and its optics, into a particle set; what the file lacks is None.
 
     Degrees become radians, Euler angles matrices, pixel shifts (3.0) ångström; ``000001@`` becomes slice 0.
+
+    Parameters
+    ----------
+    star
+        The file.
+    known
+        Optics values that the user gives for a file that lacks them.
+
+    Raises
+    ------
+    FormatError, MissingDataError
+        As `read_particles_star`.
+    UsageError
+        If ``known`` contradicts the file.
     """
-    block = star[star.main]
+    block = _with_prefix(star[star.main])
     columns = ColumnReader(block)
-    optics, optics_index = _optics_block(star["optics"], columns) if "optics" in star else _optics_of_rows(columns)
+    has_optics = "optics" in star
+    optics, optics_index = (
+        _optics_block(_with_prefix(star["optics"]), columns) if has_optics else _optics_of_rows(columns)
+    )
+    optics, optics_index = fill_optics(optics, optics_index, block.n_rows, known, star.path)
     pixel_size_A = None if optics is None or optics_index is None else optics.pixel_size_A[optics_index]
-    return ParticleSet(
+    particles = ParticleSet(
         n_rows=block.n_rows,
         source=star.path,
         images=parse_image_names(block) if "rlnImageName" in block else None,
         optics=optics,
         optics_index=optics_index,
         ctf=_ctf(columns),
-        poses=_poses(columns, pixel_size_A, has_optics="optics" in star),
+        poses=_poses(columns, pixel_size_A, has_optics=has_optics),
         locations=_locations(columns),
         half_set=columns.integers("rlnRandomSubset"),
         class_number=columns.integers("rlnClassNumber"),
+        pick_score=columns.floats("rlnAutopickFigureOfMerit"),
+        helix=_helix(columns),
         notes=(*star.notes, *columns.notes),
     )
+    return replace(particles, extra=_extra(star, block, particles))
+
+
+class _AsWritten:
+    """Columns of a block as the file has them, texts to the letter."""
+
+    def __init__(self, block: StarBlock) -> None:
+        self._block = block
+
+    def read(self, names: Iterable[str]) -> dict[str, Values]:
+        """Return arrays for what was parsed as numbers, `Labels` for the rest."""
+        columns = {name: self._block.table[name] for name in names}
+        return {
+            name: to_labels(values) if pa.types.is_string(values.type) else arrow_numbers(values.combine_chunks())
+            for name, values in columns.items()
+        }
+
+
+def _extra(star: StarFile, block: StarBlock, particles: ParticleSet) -> ExtraColumns:
+    """Return what is carried from STAR file to STAR file; columns of a part that is not whole are among it."""
+    modelled = _OF_PARTICLES if "optics" in star else _OF_PARTICLES | _OF_PARTICLES_3_0
+    for part, names in (
+        (particles.locations, _COORDINATES),
+        (particles.poses and particles.poses.shift_A, _SHIFTS),
+        (particles.ctf, _CTF),
+        (particles.helix, _HELIX),
+    ):
+        modelled = modelled - set(names) if part is None else modelled
+    optics: dict[str, Any] = {}
+    if "optics" in star:
+        others = [name for name in star["optics"].names if name not in _OF_OPTICS]
+        read = _AsWritten(star["optics"]).read(others)
+        optics = {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in read.items()}
+    carried = tuple(name for name in block.names if name not in modelled)
+    return ExtraColumns("relion", carried, _AsWritten(block), optics=optics)
+
+
+def _with_prefix(block: StarBlock) -> StarBlock:
+    """Put ``rln`` before the labels that lack it and are RELION's with it, as CryoLike does."""
+    labels = [
+        f"rln{label}" if f"rln{label}" in LABELS and f"rln{label}" not in block else label for label in block.names
+    ]
+    if labels == list(block.names):
+        return block
+    # Read anew, for what is text or number depends on the label.
+    values = dict(zip(labels, block.read(block.names).values(), strict=True))
+    table = StarBlock.from_columns(block.name, values).table
+    return StarBlock(block.path, block.name, table, is_loop=block.is_loop, comments=block.comments)
 
 
 def parse_image_names(block: StarBlock) -> ImageRefs:
@@ -76,7 +171,7 @@ def parse_image_names(block: StarBlock) -> ImageRefs:
     names = block.texts("rlnImageName").combine_chunks()
     if len(names) == 0:
         return ImageRefs(Labels(np.zeros(0, np.int32), ()), np.zeros(0, np.int64))
-    bad = np.flatnonzero(~np.asarray(pc.match_substring_regex(names, _IMAGE_NAME).to_numpy(zero_copy_only=False)))
+    bad = arrow_numbers(pc.indices_nonzero(pc.invert(pc.match_substring_regex(names, _IMAGE_NAME))))
     if len(bad):
         raise FormatError(
             f"image name {names[int(bad[0])].as_py()!r} is not number@stack",
@@ -88,7 +183,7 @@ def parse_image_names(block: StarBlock) -> ImageRefs:
         )
     flat = pc.list_flatten(pc.split_pattern(names, "@", max_splits=1))
     number, path = (flat.take(numbers_to_arrow(np.arange(first, len(flat), 2))) for first in (0, 1))
-    return ImageRefs(to_labels(pa.chunked_array([path])), np.asarray(number.cast(pa.int64())) - 1)
+    return ImageRefs(to_labels(pa.chunked_array([path])), arrow_numbers(number.cast(pa.int64())) - 1)
 
 
 def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDArray[np.int32]]:
@@ -106,14 +201,26 @@ def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDA
             hint="Number the optics groups from 1, in the optics block and in the particles.",
         )
     name, box = table.labels("rlnOpticsGroupName"), table.integers("rlnImageSize")
+    voltage_kV = floats("rlnVoltage")
+    bent = _AsWritten(optics).read(name for name in RELION_COLUMNS if name in optics)
+    aberrations, notes = from_relion(
+        {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in bent.items()},
+        table.n_rows,
+        voltage_kV,
+        optics.path,
+    )
+    columns.notes += notes
     groups = Optics(
         group_id,
         tuple(str(number) for number in group_id) if name is None else tuple(name.to_numpy()),
-        floats("rlnVoltage"),
+        voltage_kV,
         floats("rlnSphericalAberration"),
         floats("rlnAmplitudeContrast"),
         floats("rlnImagePixelSize", "rlnMicrographPixelSize"),
         np.zeros(table.n_rows, np.int64) if box is None else box,
+        table.floats("rlnMicrographPixelSize"),
+        table.floats("rlnMicrographOriginalPixelSize"),
+        aberrations,
     )
     wanted = columns.integers("rlnOpticsGroup")
     if wanted is None:
@@ -155,7 +262,8 @@ def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.in
             pixel_size = np.where(magnification > 0, 1e4 * detector_um / magnification, np.nan)
     if columns.get("rlnVoltage") is None and pixel_size is None:
         return None, None
-    return group_optics(
+    tilts = [columns.floats(name) for name in BEAM_TILT]
+    optics, index = group_optics(
         columns.n_rows,
         group_id=columns.integers("rlnOpticsGroup"),
         voltage_kV=columns.get("rlnVoltage"),
@@ -163,7 +271,15 @@ def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.in
         amplitude_contrast=columns.get("rlnAmplitudeContrast"),
         pixel_size_A=pixel_size,
         box_px=columns.get("rlnImageSize"),
+        also=[tilt for tilt in tilts if tilt is not None],
     )
+    return replace(optics, aberrations=_tilt_of_groups(columns, first_rows(index))), index
+
+
+def _tilt_of_groups(columns: ColumnReader, rows: NDArray[np.int64]) -> Aberrations | None:
+    """Return the beam tilt that RELION 3.0 keeps with each particle, by the first row of each group."""
+    found = {name: values[rows] for name in BEAM_TILT if (values := columns.floats(name)) is not None}
+    return from_relion(found, len(rows), np.full(len(rows), np.nan), Path())[0]
 
 
 def _ctf(columns: ColumnReader) -> CTF | None:
@@ -182,25 +298,28 @@ def _ctf(columns: ColumnReader) -> CTF | None:
 
 
 def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bool) -> Poses | None:
-    angles = [columns.floats(f"rlnAngle{name}") for name in ("Rot", "Tilt", "Psi")]
+    angles = [columns.floats(name) for name in _EULER_ANGLES]
     if all(angle is None for angle in angles):
         return None
-    absent = [name for name, angle in zip(("Rot", "Tilt", "Psi"), angles, strict=True) if angle is None]
+    absent = [name for name, angle in zip(_EULER_ANGLES, angles, strict=True) if angle is None]
     if absent:
-        columns.notes.append(f"no rlnAngle{', rlnAngle'.join(absent)}; taken as 0")
+        columns.notes.append(f"no {', '.join(absent)}; taken as 0")
     matrix = euler_to_matrix(*(np.zeros(columns.n_rows) if angle is None else angle for angle in angles))
+    # 2D classification leaves out rot and tilt, or writes zeros; one particle of a refinement may have zeros too.
+    is_flat = columns.n_rows > 0 and not any(angle is not None and angle.any() for angle in angles[:2])
+    is_2d = is_flat and (columns.n_rows > 1 or "rlnRandomSubset" not in columns)
     shift_A = _pair(columns, "rlnOriginXAngst", "rlnOriginYAngst")
     if shift_A is not None:
-        return Poses(matrix, shift_A, "rlnAngle*, rlnOrigin*Angst")
+        return Poses(matrix, shift_A, "rlnAngle*, rlnOrigin*Angst", is_2d)
     shift_px = _pair(columns, "rlnOriginX", "rlnOriginY")
     if shift_px is None:
-        return Poses(matrix, None, "rlnAngle*")
+        return Poses(matrix, None, "rlnAngle*", is_2d)
     if pixel_size_A is None or np.isnan(pixel_size_A).any():
         columns.notes.append("no pixel size; the shifts (rlnOriginX/Y, in pixels) can't be told in Å and are left out")
-        return Poses(matrix, None, "rlnAngle*")
+        return Poses(matrix, None, "rlnAngle*", is_2d)
     if has_optics:
         columns.notes.append("shifts are in pixels (rlnOriginX/Y), which RELION ignores in a file with optics")
-    return Poses(matrix, shift_px_to_A(shift_px, pixel_size_A), "rlnAngle*, rlnOrigin*")
+    return Poses(matrix, shift_px_to_A(shift_px, pixel_size_A), "rlnAngle*, rlnOrigin*", is_2d)
 
 
 def _pair(columns: ColumnReader, x_name: str, y_name: str) -> Floats | None:
@@ -211,3 +330,14 @@ def _pair(columns: ColumnReader, x_name: str, y_name: str) -> Floats | None:
 def _locations(columns: ColumnReader) -> Locations | None:
     micrograph, coordinate_px = columns.labels("rlnMicrographName"), _pair(columns, "rlnCoordinateX", "rlnCoordinateY")
     return None if micrograph is None or coordinate_px is None else Locations(micrograph, coordinate_px)
+
+
+def _helix(columns: ColumnReader) -> Helix | None:
+    tube = columns.integers("rlnHelicalTubeID")
+    if tube is None:
+        return None
+    track_A, micrograph = columns.floats("rlnHelicalTrackLengthAngst"), columns.labels("rlnMicrographName")
+    if track_A is not None:
+        codes = np.zeros(len(tube), np.int32) if micrograph is None else micrograph.codes
+        track_A = from_first_segment(track_A, tube_codes(codes, tube))
+    return Helix(tube, track_A)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cryobridge.formats.table import Array
-from cryobridge.geometry import fractions_to_px
+from cryobridge.geometry import fractions_to_px, px_to_fractions
 from cryobridge.particles import Floats
 
 
@@ -28,9 +29,15 @@ class Convention:
     mirror_y: bool = True
     swap_xy: bool = False
 
-    def to_px(self, fraction_xy: Floats, shape_px: Array) -> Floats:
+    def to_px(self, fraction_xy: Floats, shape_px: NDArray[Any]) -> Floats:
         """Return coordinates (n, 2) in pixels of RELION's micrograph, for fractions (n, 2) and shapes (n, 2)."""
         return fractions_to_px(fraction_xy, shape_px, flip_x=self.mirror_x, flip_y=self.mirror_y, swap_xy=self.swap_xy)
+
+    def to_fractions(self, coordinate_px: Floats, shape_px: NDArray[Any]) -> Floats:
+        """Return cryoSPARC's fractions (n, 2) of RELION's pixels (n, 2); shapes (n, 2) or (2,) are cryoSPARC's."""
+        return px_to_fractions(
+            coordinate_px, shape_px, flip_x=self.mirror_x, flip_y=self.mirror_y, swap_xy=self.swap_xy
+        )
 
     def direction_rad(self, angle_rad: Floats) -> Floats:
         """Return where a direction of cryoSPARC's frame (angle from x towards y) points in RELION's, (n,)."""
@@ -39,7 +46,7 @@ class Convention:
         turned: Floats = np.arctan2(x, y) if self.swap_xy else np.arctan2(y, x)
         return turned
 
-    def image(self, images: Array) -> Array:
+    def image(self, images: NDArray[Any]) -> NDArray[Any]:
         """Return images (n, ny, nx) of cryoSPARC's frame as they look in RELION's."""
         if self.mirror_x:
             images = images[:, :, ::-1]
@@ -63,7 +70,7 @@ class Convention:
 
     @property
     def options(self) -> str:
-        """The options of `cryobridge coords` that choose it."""
+        """The options of `cryobridge coords` and `cryobridge convert` that choose it."""
         chosen = [
             *(["--flip-x"] if self.mirror_x else []),
             # The default reverses rows; the option leaves them.

@@ -1,0 +1,262 @@
+"""Reading the inputs of a conversion, whatever program wrote them, into one particle set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import FormatError, MissingDataError, UsageError
+from cryobridge.formats import folders, registry
+from cryobridge.formats.cryosparc.alignments import alignments_in
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.names import group_by_name, parse_cs_name
+from cryobridge.formats.listing import list_if_there
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryobridge.convert.options import ConvertOptions, Program
+    from cryobridge.formats.cryosparc.join import JoinedTable
+    from cryobridge.formats.cryosparc.outputs import JobOutput
+    from cryobridge.formats.table import Table
+    from cryobridge.particles import ParticleSet
+
+_KINDS = (
+    "Give a .cs file (with its passthrough files), a .csg file, a cryoSPARC job folder, a particle STAR file, or a "
+    ".mrcs stack with poses.pkl and ctf.pkl."
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the inputs hold.
+
+    Parameters
+    ----------
+    particles
+        All rows that could be read.
+    program
+        Whose files they are.
+    files
+        What was read.
+    n_rows
+        Rows of the main file.
+    left_out
+        Rows of it that are not among the particles, by reason.
+    chosen
+        Rows that an ind.pkl chooses, or None.
+    notes
+        What was joined or assumed, in sentences.
+    """
+
+    particles: ParticleSet
+    program: Program
+    files: tuple[Path, ...]
+    n_rows: int
+    left_out: dict[str, int]
+    chosen: NDArray[np.int64] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_inputs(paths: Sequence[Path], options: ConvertOptions) -> Source:
+    """Read the inputs.
+
+    Raises
+    ------
+    UsageError
+        If they don't go together.
+    CryobridgeError
+        If one can't be read, or lacks what is needed.
+    """
+    kinds = [_kind_of(path) for path in paths]
+    first = kinds[0]
+    if set(kinds) == {registry.CS}:
+        return _from_cs(tuple(paths), options)
+    if len(paths) == 1 and first == registry.CSG:
+        return _from_group(paths[0], options)
+    if len(paths) == 1 and first == folders.CRYOSPARC_JOB:
+        return _from_job(paths[0], options)
+    if len(paths) == 1 and first == registry.STAR:
+        return _from_star(paths[0], options)
+    if kinds.count(registry.MRC) == 1 and set(kinds) <= {registry.MRC, registry.PICKLE}:
+        stack = paths[kinds.index(registry.MRC)]
+        return _from_pickles(stack, [path for path in paths if path != stack], options)
+    names = ", ".join(f"{path.name} ({kind})" for path, kind in zip(paths, kinds, strict=True))
+    raise UsageError(f"no particle set can be made of {names}", hint=_KINDS)
+
+
+def _kind_of(path: Path) -> str:
+    return folders.identify_folder(path) or "folder" if path.is_dir() else registry.identify_file(path)
+
+
+def _from_cs(paths: tuple[Path, ...], options: ConvertOptions) -> Source:
+    notes: tuple[str, ...] = ()
+    # A join may lose rows, which pickles must have all of.
+    if len(paths) == 1 and not (options.target == "pickles" and _is_enough_for_pickles(paths[0])):
+        paths, notes = _with_sibling(paths[0])
+    return _from_tables([open_cs(path) for path in paths], options, notes)
+
+
+def _is_enough_for_pickles(path: Path) -> bool:
+    names = open_cs(path).names
+    needed = {"blob/psize_A", "blob/shape", "ctf/accel_kv", "ctf/cs_mm", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad"}
+    return needed <= set(names) and bool(alignments_in(names))
+
+
+def _from_tables(tables: Sequence[Table], options: ConvertOptions, notes: tuple[str, ...] = ()) -> Source:
+    from cryobridge.formats.cryosparc.join import join_on_uid
+
+    if len(tables) == 1:
+        return _cryosparc(tables[0], tables[0].n_rows, (tables[0].path,), notes, options)
+    names = ", ".join(table.path.name for table in tables[1:])
+    joined = join_on_uid(*tables)
+    notes = (*notes, f"joined on uid with {names}", *joined.notes)
+    return _cryosparc(joined, tables[0].n_rows, tuple(table.path for table in tables), notes, options)
+
+
+def _cryosparc(
+    table: Table, n_rows: int, files: tuple[Path, ...], notes: tuple[str, ...], options: ConvertOptions
+) -> Source:
+    from cryobridge.formats.cryosparc.particles import particles_from_cs
+
+    if n_rows and not table.n_rows:
+        raise MissingDataError(
+            f"none of its uids is in {', '.join(path.name for path in files[1:])}",
+            path=files[0],
+            field="uid",
+            hint="Give the passthrough file of the same job.",
+        )
+    particles = particles_from_cs(table, pose_from=options.pose_from, known=options.known)
+    absent = n_rows - table.n_rows
+    left_out = {"uid not in the joined files": absent} if absent else {}
+    return Source(particles, "cryosparc", files, n_rows, left_out, notes=(*notes, *particles.notes))
+
+
+def _with_sibling(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return a file and the one beside it that belongs to the same result, main first; and why not, in sentences."""
+    own = parse_cs_name(path.name)
+    names = {name for name in list_if_there(path.parent).files if name.endswith(".cs")} | {path.name}
+    # Copies of several jobs' files may lie in one folder.
+    names = {name for name in names if not own.job or parse_cs_name(name).job == own.job}
+    partner = _partner(path, names, own.group, is_passthrough=own.is_passthrough)
+    if partner is None:
+        return (path,), ()
+    try:
+        shares = _shares_uids(path, partner)
+    except (FormatError, MissingDataError) as error:
+        return (path,), (f"not joined: {error}",)
+    if not shares:
+        return (path,), (f"{partner.name} beside it has none of its uids and is not joined",)
+    return ((partner, path) if own.is_passthrough else (path, partner)), ()
+
+
+def _partner(path: Path, names: set[str], group: str, *, is_passthrough: bool) -> Path | None:
+    for found in group_by_name(names):
+        partner = found.main if is_passthrough else found.passthrough
+        belongs = found.passthrough is not None and found.passthrough.name == path.name
+        if partner is not None and (belongs if is_passthrough else found.name == group):
+            return path.parent / partner.name
+    return None
+
+
+def _shares_uids(path: Path, partner: Path) -> bool:
+    """Whether two files have uids in common; a file without rows shares those it would have."""
+    own, others = (np.asarray(open_cs(item).read(["uid"])["uid"]) for item in (path, partner))
+    return bool(len(own) == 0 or np.isin(others, own).any())
+
+
+def _from_group(path: Path, options: ConvertOptions) -> Source:
+    from cryobridge.formats.cryosparc.csg import open_group, read_csg
+
+    members = read_csg(path).members
+    joined: JoinedTable = open_group(path)
+    first = open_cs(joined.path)
+    return _cryosparc(joined, first.n_rows, (path, *members), joined.notes, options)
+
+
+def _from_job(path: Path, options: ConvertOptions) -> Source:
+    from cryobridge.formats.cryosparc.job import read_job
+
+    job = read_job(path)
+    output = _particles_of(path, [item for item in job.outputs if item.kind == "particle" and not item.is_excluded])
+    assert output.main is not None  # asked for there
+    iteration = "" if output.iteration is None else f", iteration {output.iteration}"
+    notes = (f"{job.uid or path.name}: the result {output.name}{iteration}", *job.problems)
+    return _from_tables([open_cs(item) for item in (output.main, *output.passthroughs)], options, notes)
+
+
+def _particles_of(path: Path, outputs: list[JobOutput]) -> JobOutput:
+    """Return the one result of particles that a job has."""
+    whole = [item for item in outputs if item.main is not None]
+    found = [item for item in whole if item.name.endswith("_all_classes")] or whole
+    if not found:
+        raise MissingDataError(
+            "no result with particles in this job", path=path, hint="Give the .cs file that is meant."
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{item.name} ({item.main.name if item.main else ''})" for item in found[:8])
+        raise UsageError(
+            f"{len(found)} results have particles: {names}",
+            path=path,
+            hint="Give the .cs file of the one that is meant.",
+        )
+    return found[0]
+
+
+def _from_star(path: Path, options: ConvertOptions) -> Source:
+    from cryobridge.formats.relion.particles import particles_from_star
+    from cryobridge.formats.relion.star import open_star
+
+    star = open_star(path)
+    if "rlnImageName" not in star.labels(star.main):
+        raise MissingDataError(
+            f"data_{star.main} has no rlnImageName",
+            path=path,
+            hint="Give a STAR file of particles, such as particles.star or run_data.star.",
+        )
+    if "rlnImageDimensionality" in (star.labels("optics") if "optics" in star else ()):
+        (dimensions,) = star["optics"].read(["rlnImageDimensionality"]).values()
+        if (np.asarray(dimensions) == 3).any():
+            raise FormatError(
+                "the particles are subtomograms",
+                path=path,
+                field="rlnImageDimensionality",
+                hint="Only images of single particles are converted.",
+            )
+    particles = particles_from_star(star, known=options.known)
+    others = [name for name in star.names if name not in {star.main, "optics"}]
+    notes = list(particles.notes)
+    if others:
+        notes.append(f"left out: the blocks {', '.join(f'data_{name}' for name in others)}")
+    return Source(particles, "relion", (path,), len(particles), {}, notes=tuple(notes))
+
+
+def _from_pickles(stack: Path, pickles: Sequence[Path], options: ConvertOptions) -> Source:
+    from cryobridge.formats.particles_pickle import particles_from_pickles
+    from cryobridge.formats.pickles import classify_pickle, read_indices
+
+    parts: dict[str, Path] = {}
+    for path in pickles:
+        kind = classify_pickle(path)
+        if kind not in {"poses", "ctf", "indices"} or kind in parts:
+            again = f", and so is {parts[kind].name}" if kind in parts else ""
+            raise UsageError(f"this is {kind}{again}", path=path, hint="One poses.pkl, ctf.pkl and ind.pkl are taken.")
+        parts[kind] = path
+    if not {"poses", "ctf"} & parts.keys():
+        raise UsageError("a stack alone says nothing of its particles", path=stack, hint=_KINDS)
+    particles = particles_from_pickles(stack, parts.get("poses"), parts.get("ctf"), known=options.known)
+    chosen = None
+    if "indices" in parts:
+        chosen = read_indices(parts["indices"])
+        if chosen.max(initial=-1) >= len(particles):
+            raise UsageError(
+                f"row {chosen.max():,} is beyond the {len(particles):,} images of {stack.name}",
+                path=parts["indices"],
+                hint="Give the ind.pkl that was made for this stack.",
+            )
+    files = (stack, *parts.values())
+    return Source(particles, "pickles", files, len(particles), {}, chosen, particles.notes)

@@ -1,0 +1,54 @@
+"""Box and pixel size out of the headers of the stacks, where the metadata don't say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.mrc_header import read_header
+from cryobridge.formats.optics import first_rows, group_optics
+
+if TYPE_CHECKING:
+    from cryobridge.particles import ParticleSet
+    from cryobridge.paths import ImageSearch
+
+
+def with_sizes_of_stacks(particles: ParticleSet, search: ImageSearch, notes: list[str]) -> ParticleSet:
+    """Return the particles with box and pixel size of each optics group, by the stack of its first particle.
+
+    Only what the metadata don't say is looked up; a stack that is not found or says nothing changes nothing.
+    """
+    if particles.images is None or len(particles) == 0:
+        return particles
+    optics, index = particles.optics, particles.optics_index
+    if optics is None or index is None:
+        optics, index = group_optics(len(particles))
+    is_absent = (optics.box_px == 0) | np.isnan(optics.pixel_size_A)
+    if not is_absent.any():
+        return particles
+    first = first_rows(index)
+    box, pixel_size_A = optics.box_px.copy(), optics.pixel_size_A.copy()
+    for group in np.intersect1d(np.flatnonzero(is_absent), index):
+        path = search.resolve(particles.images.path[int(first[group])])
+        try:
+            header = None if path is None else read_header(path)
+        except CryobridgeError:
+            header = None
+        if header is None:
+            continue
+        if box[group] == 0:
+            box[group] = header.nx
+            notes.append(
+                f"the box of optics group {optics.group_id[group]} is that of {header.path.name}: {header.nx} px"
+            )
+        if np.isnan(pixel_size_A[group]) and header.pixel_size_A is not None:
+            pixel_size_A[group] = header.pixel_size_A
+            notes.append(
+                f"the pixel size of optics group {optics.group_id[group]} is that of {header.path.name}: "
+                f"{header.pixel_size_A:g} Å"
+            )
+    optics = replace(optics, box_px=box, pixel_size_A=pixel_size_A)
+    return replace(particles, optics=optics, optics_index=index)

@@ -1,0 +1,167 @@
+"""cryoSPARC's alignments: which of a file's groups the poses are read from, and what it says of classes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import UsageError
+from cryobridge.geometry import euler_to_matrix, rotvec_to_matrix, shift_px_to_A
+from cryobridge.particles import Poses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from cryobridge.formats.table import Array, ColumnReader
+    from cryobridge.particles import Floats
+
+ALIGNED_3D, MULTI, ALIGNED_2D = "alignments3D", "alignments3D_multi", "alignments2D"
+_CLASS_GROUP = re.compile(r"(.*class_(\d+))/pose$")
+# What is read of an alignment.
+_FIELDS = ("pose", "shift", "psize_A", "split", "class", "class_posterior")
+# What one row of an alignment holds for a class; a number where not said.
+_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {"pose": ((3,),), "shift": ((2,),)}
+
+
+def alignments_in(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the alignments of a file, the one that is taken first: the groups of columns of each.
+
+    3D comes before several classes before 2D. Groups for one class each are one alignment together, under their
+    names with commas between them, and each of them is one by itself.
+    """
+    names = tuple(names)
+    found: dict[str, tuple[str, ...]] = {group: (group,) for group in (ALIGNED_3D, MULTI) if f"{group}/pose" in names}
+    classes = {int(match[2]): match[1] for name in names if (match := _CLASS_GROUP.match(name))}
+    groups = tuple(classes[number] for number in sorted(classes))
+    if groups:
+        found[", ".join(groups)] = groups
+        found |= {group: (group,) for group in groups}
+    if f"{ALIGNED_2D}/pose" in names:
+        found[ALIGNED_2D] = (ALIGNED_2D,)
+    return found
+
+
+def choose_alignment(names: Iterable[str], wanted: str | None, path: Path) -> tuple[str, tuple[str, ...]] | None:
+    """Return the alignment to take and its groups; None where there is none.
+
+    Raises
+    ------
+    UsageError
+        If the one that is wanted is not there.
+    """
+    found = alignments_in(names)
+    if wanted is not None and wanted not in found:
+        raise UsageError(
+            f"no alignment {wanted}",
+            path=path,
+            field=f"{wanted}/pose",
+            hint=f"--pose-from takes {', or '.join(found)}." if found else "The file has no alignments at all.",
+        )
+    name = wanted if wanted is not None else next(iter(found), None)
+    return None if name is None else (name, found[name])
+
+
+def columns_of(groups: Iterable[str]) -> list[str]:
+    """Return the columns that are read of an alignment."""
+    return [f"{group}/{name}" for group in groups for name in _FIELDS]
+
+
+class Alignment:
+    """An alignment and its columns, whichever of cryoSPARC's groups hold them."""
+
+    def __init__(self, columns: ColumnReader, source: str, groups: tuple[str, ...]) -> None:
+        self.source = source
+        self._columns = columns
+        self._groups = groups
+        self._best = self._best_of_several() if source == MULTI or len(groups) > 1 else None
+
+    def _best_of_several(self) -> Array:
+        """Return for each particle the place of its most probable class."""
+        posterior = self._stack("class_posterior")
+        if posterior is None:
+            self._columns.notes.append(f"{self.source}: no class_posterior; the first class is taken for all")
+            return np.zeros(self._columns.n_rows, np.int64)
+        self._columns.notes.append(f"{self.source}: each particle's pose is that of its most probable class")
+        best: Array = np.argmax(posterior, axis=1)
+        return best
+
+    def _read(self, group: str, name: str) -> Array | None:
+        """Return a sub-field as it stands, (n, …), or (n, K, …) where one group holds all classes."""
+        shapes = ((),) if group == ALIGNED_2D and name == "pose" else _SHAPES.get(name, ((),))
+        if group == MULTI:
+            n_classes = max((1, *self._columns.shapes[f"{MULTI}/pose"][:1]))
+            shapes = tuple((n_classes, *shape) for shape in shapes)
+            # Which class is chosen does not change these.
+            shapes = (*shapes, ()) if name in {"psize_A", "split"} else shapes
+        return self._columns.get(f"{group}/{name}", shapes=shapes)
+
+    def _stack(self, name: str) -> Array | None:
+        """Return a sub-field for all classes, (n, K, …)."""
+        parts = [self._read(group, name) for group in self._groups]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return known[0] if self.source == MULTI else np.stack(known, axis=1)
+
+    def _get(self, name: str) -> Array | None:
+        if self._best is None:
+            return self._read(self._groups[0], name)
+        values = self._stack(name)
+        if values is None or values.ndim == 1:  # one value for all classes
+            return values
+        chosen: Array = values[np.arange(len(values)), self._best]
+        return chosen
+
+    def poses(self, image_pixel_size_A: Floats | None) -> Poses:
+        """Return matrices and shifts in ångström.
+
+        Parameters
+        ----------
+        image_pixel_size_A
+            (n,) of the images: what shifts are counted in where the alignment does not say.
+        """
+        pose = self._get("pose")
+        assert pose is not None  # the alignment was chosen by it
+        is_2d = pose.ndim == 1
+        if is_2d:
+            flat = np.zeros(len(pose))
+            matrix = euler_to_matrix(flat, flat, np.degrees(pose.astype(np.float64)))
+        else:
+            matrix = rotvec_to_matrix(pose)
+        shift_px = self._get("shift")
+        if shift_px is None:
+            return Poses(matrix, None, self.source, is_2d)
+        pixel_size: Array | None = self._get("psize_A")
+        if pixel_size is None:
+            pixel_size = image_pixel_size_A
+            self._columns.notes.append(f"{self.source}: no psize_A; shifts are taken as pixels of the image")
+        if pixel_size is None or np.isnan(pixel_size).any():
+            self._columns.notes.append(f"{self.source}: no pixel size; shifts can't be told in Å and are left out")
+            return Poses(matrix, None, self.source, is_2d)
+        return Poses(matrix, shift_px_to_A(shift_px, pixel_size), self.source, is_2d)
+
+    def half_set(self) -> NDArray[np.int64] | None:
+        """Return split + 1; 2D jobs have no half sets, whatever the column says."""
+        split = None if self.source == ALIGNED_2D else self._get("split")
+        return None if split is None else split.astype(np.int64) + 1
+
+    def class_number(self) -> NDArray[np.int64] | None:
+        """Return class + 1; groups for one class each have its number in their names too."""
+        number = self._get("class")
+        if number is not None:
+            return number.astype(np.int64) + 1
+        matches = [_CLASS_GROUP.match(f"{group}/pose") for group in self._groups]
+        if not matches or not all(matches):
+            return None
+        numbers = np.array([int(match[2]) for match in matches if match], np.int64) + 1
+        chosen: NDArray[np.int64] = numbers[np.zeros(self._columns.n_rows, int) if self._best is None else self._best]
+        return chosen
+
+    def class_posterior(self) -> Floats | None:
+        """Return the probability of the class."""
+        posterior = self._get("class_posterior")
+        return None if posterior is None else posterior.astype(np.float64)

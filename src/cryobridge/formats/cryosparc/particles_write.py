@@ -1,0 +1,302 @@
+"""The particle set -> a cryoSPARC `.cs` file, and the result group (`.csg`) by which cryoSPARC imports it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import MissingDataError
+from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, RELION_COLUMNS, to_cryosparc
+from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
+from cryobridge.formats.cryosparc.cs import write_cs
+from cryobridge.formats.cryosparc.csg import write_csg
+from cryobridge.formats.optics import exposure_groups
+from cryobridge.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
+from cryobridge.particles import Labels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.formats.table import Values
+    from cryobridge.particles import CTF, Floats, Helix, ImageRefs, Locations, Optics, ParticleSet, Poses
+
+# What cryoSPARC keeps of a fit; nobody else does.
+_FIT = ("error", "error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess")
+# Columns that hold a stand-in until a file says better.
+_ASSUMED = {
+    *("blob/sign", "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
+    *(f"{group}/{name}" for group in (ALIGNED_2D, ALIGNED_3D) for name in (*_FIT, "alpha", "alpha_min", "class_ess")),
+}
+# The constants of splitmix64.
+_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+@dataclass(frozen=True)
+class CsContent:
+    """What becomes of a particle set in a `.cs` file.
+
+    Parameters
+    ----------
+    columns
+        To be written.
+    not_held
+        Columns of the source that cryoSPARC has no place for, or that can't be told in its terms.
+    notes
+        What was assumed, in sentences.
+    """
+
+    columns: dict[str, Values]
+    not_held: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The groups of columns."""
+        return tuple(dict.fromkeys(name.partition("/")[0] for name in self.columns if "/" in name))
+
+
+def write_cs_content(path: Path, content: CsContent, n_rows: int, title: str) -> None:
+    """Write a `.cs` file, and beside it the `.csg` that Import Result Group takes."""
+    write_cs(path, content.columns)
+    slots = {slot: (f"particle.{slot}", path.name) for slot in content.slots}
+    write_csg(path.with_suffix(".csg"), slots, n_rows, title=title)
+
+
+def cs_content(particles: ParticleSet, *, aberrations: bool = False) -> CsContent:
+    """Turn particles into cryoSPARC's columns.
+
+    Matrices become rotation vectors (an angle for 2D alignments), shifts pixels of the image, coordinates
+    fractions of the micrograph. Rows without a uid get one that is made of the image's name and slice, the same
+    one in every run.
+
+    Parameters
+    ----------
+    particles
+        Whose coordinates are pixels of cryoSPARC's micrographs.
+    aberrations
+        Write beam tilt, trefoil, tetrafoil and magnification of RELION's files too, whose signs are not
+        established.
+
+    Raises
+    ------
+    MissingDataError
+        If there are no images, or their pixel size is not known.
+    """
+    if particles.images is None:
+        raise MissingDataError(
+            "nothing says where the images are",
+            path=particles.source,
+            hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
+        )
+    if particles.optics is None or np.isnan(particles.optics.pixel_size_A).any() or (particles.optics.box_px < 1).any():
+        raise MissingDataError(
+            "nothing says the pixel size and the box, which cryoSPARC needs",
+            path=particles.source,
+            hint="Give --pixel-size X and --box N, or the file that has them.",
+        )
+    notes: list[str] = []
+    columns: dict[str, Values] = {"uid": particles.uid if particles.uid is not None else make_uids(particles.images)}
+    columns |= _blob(particles, particles.images)
+    columns |= _ctf(particles, particles.optics, particles.ctf, aberrations=aberrations)
+    if particles.poses is not None:
+        columns |= _alignment(particles, particles.poses)
+    if particles.locations is not None and particles.locations.shape_px is not None:
+        columns |= _location(particles, particles.locations)
+    if particles.pick_score is not None:
+        columns["pick_stats/ncc_score"] = _single(particles.pick_score)
+    if particles.helix is not None:
+        columns |= _filament(particles, particles.helix)
+    not_held = _not_held(particles, aberrations=aberrations)
+    if is_cryosparcs(particles):
+        carried, replaced = _carried(particles, columns)
+        columns |= carried
+        not_held += replaced
+    else:
+        notes.append("images are taken as bright particles (blob/sign 1), which is how RELION extracts them")
+        if particles.poses is not None:
+            notes.append("cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0")
+    return CsContent(columns, tuple(not_held), tuple(notes))
+
+
+def is_cryosparcs(particles: ParticleSet) -> bool:
+    """Whether the particles come from a cryoSPARC file."""
+    return particles.extra is not None and particles.extra.program == "cryosparc"
+
+
+def _carried(particles: ParticleSet, columns: dict[str, Values]) -> tuple[dict[str, Values], list[str]]:
+    """Return the other columns of the file that stay true, and the names of those that a chosen pose replaces.
+
+    A pose that was chosen among several classes stands in the one group of poses; what is left of the groups that
+    it comes from, and of the one that it takes the place of, would be said of another pose.
+    """
+    assert particles.extra is not None  # the particles are cryoSPARC's
+    stale: set[str] = set()
+    if particles.poses is not None:
+        group = ALIGNED_2D if particles.poses.is_2d else ALIGNED_3D
+        stale = {group, *particles.poses.source.split(", ")} if particles.poses.source != group else set()
+    replaced = [name for name in particles.extra.names if name.partition("/")[0] in stale]
+    carried = {name: values for name, values in particles.extra.read().items() if name not in replaced}
+    return {name: values for name, values in carried.items() if name not in columns or name in _ASSUMED}, replaced
+
+
+def _not_held(particles: ParticleSet, *, aberrations: bool) -> list[str]:
+    extra = particles.extra
+    if extra is None or extra.program != "relion":
+        return []
+    converted = RELION_COLUMNS if aberrations else ()
+    names = [*extra.names, *(name for name in extra.optics if name not in converted)]
+    if not extra.optics and not aberrations and particles.optics is not None and particles.optics.aberrations:
+        names += ["rlnBeamTiltX", "rlnBeamTiltY"]
+    if particles.poses is not None and particles.poses.is_2d and particles.half_set is not None:
+        names.append("rlnRandomSubset")
+    if particles.locations is not None and particles.locations.shape_px is None:
+        names += ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"]
+    return names
+
+
+def make_uids(images: ImageRefs) -> NDArray[np.uint64]:
+    """Return an identity of 64 bits for each image, (n,), out of its stack's name and its slice.
+
+    The same image has the same uid in every run. Rows that repeat an image differ by how many of it came before.
+    """
+    uid = _identity(images.path, images.index)
+    order = np.argsort(uid, kind="stable")
+    is_new = np.ones(len(uid), bool)
+    is_new[1:] = np.diff(uid[order]) != 0
+    if is_new.all():
+        return uid
+    place = np.arange(len(uid))
+    repeat = np.empty(len(uid), np.uint64)
+    repeat[order] = place - np.maximum.accumulate(np.where(is_new, place, 0))
+    return np.where(repeat > 0, _mixed(uid ^ _mixed(repeat)), uid)
+
+
+def _identity(name: Labels, number: NDArray[np.int64] | None = None) -> NDArray[np.uint64]:
+    """Return 64 bits for each row, (n,), out of a text and a number."""
+    digests = [hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8) for text in name.values]
+    of_name = np.array([int.from_bytes(digest.digest(), "little") for digest in digests], np.uint64)
+    of_row: NDArray[np.uint64] = of_name[name.codes]
+    return of_row if number is None else _mixed(of_row ^ _mixed(number.astype(np.uint64)))
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scatter whole numbers over 64 bits: the finaliser of splitmix64, which is one to one."""
+    mixed = values + _MIX[0]
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX[1]
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX[2]
+    scattered: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return scattered
+
+
+def _single(values: Any) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)
+
+
+def _constant(n: int, value: float, width: int = 0) -> NDArray[np.float32]:
+    return np.full((n, width) if width else n, value, np.float32)
+
+
+def _text(n: int, text: str) -> Labels:
+    return Labels(np.zeros(n, np.int32), (text,))
+
+
+def _per_row(particles: ParticleSet, values: Floats) -> NDArray[np.float32]:
+    return _single(np.nan_to_num(values))[particles.optics_index]
+
+
+def _blob(particles: ParticleSet, images: ImageRefs) -> dict[str, Values]:
+    n = len(particles)
+    box = particles.per_particle("box_px").astype(np.uint32)
+    return {
+        "blob/path": images.path,
+        "blob/idx": images.index.astype(np.uint32),
+        "blob/shape": np.column_stack([box, box]),
+        "blob/psize_A": _single(particles.per_particle("pixel_size_A")),
+        "blob/sign": _constant(n, 1.0),
+        "blob/import_sig": np.zeros(n, np.uint64),
+    }
+
+
+def _ctf(particles: ParticleSet, optics: Optics, ctf: CTF | None, *, aberrations: bool) -> dict[str, Values]:
+    n = len(particles)
+    exposure_group = exposure_groups(optics)[particles.optics_index].astype(np.uint32)
+    columns: dict[str, Values] = {"ctf/exp_group_id": exposure_group}
+    lens = {"accel_kv": optics.voltage_kV, "cs_mm": optics.spherical_aberration_mm}
+    lens["amp_contrast"] = optics.amplitude_contrast
+    columns |= {f"ctf/{name}": _per_row(particles, v) for name, v in lens.items() if not np.isnan(v).all()}
+    if ctf is not None:
+        columns |= {
+            "ctf/type": _text(n, "imported"),
+            "ctf/df1_A": _single(ctf.defocus_u_A),
+            "ctf/df2_A": _single(ctf.defocus_v_A),
+            "ctf/df_angle_rad": _single(ctf.defocus_angle_rad),
+            "ctf/phase_shift_rad": _constant(n, 0) if ctf.phase_shift_rad is None else _single(ctf.phase_shift_rad),
+            "ctf/scale": _constant(n, 1) if ctf.scale is None else _single(ctf.scale),
+            "ctf/scale_const": _constant(n, 0),
+            "ctf/shift_A": _constant(n, 0, 2),
+            "ctf/bfactor": _constant(n, 0) if ctf.bfactor_A2 is None else _single(ctf.bfactor_A2),
+        }
+        columns |= {name: _constant(n, 0, width) for name, width in CRYOSPARC_COLUMNS.items()}
+    if optics.aberrations is not None and (aberrations or is_cryosparcs(particles)):
+        bent = to_cryosparc(optics.aberrations, optics.spherical_aberration_mm)
+        columns |= {name: _single(values)[particles.optics_index] for name, values in bent.items()}
+    return columns
+
+
+def _alignment(particles: ParticleSet, poses: Poses) -> dict[str, Values]:
+    n = len(particles)
+    group = ALIGNED_2D if poses.is_2d else ALIGNED_3D
+    pixel_size_A = particles.per_particle("pixel_size_A")
+    pose = np.radians(matrix_to_euler(poses.matrix)[2]) if poses.is_2d else matrix_to_rotvec(poses.matrix)
+    number = np.zeros(n, np.int64) if particles.class_number is None else particles.class_number - 1
+    half = np.zeros(n, np.int64) if particles.half_set is None else particles.half_set - 1
+    shift = np.zeros((n, 2)) if poses.shift_A is None else shift_A_to_px(poses.shift_A, pixel_size_A)
+    columns: dict[str, Values] = {
+        "split": half.astype(np.uint32),
+        "shift": _single(shift),
+        "pose": _single(pose),
+        "psize_A": _single(pixel_size_A),
+        **{name: _constant(n, 0) for name in _FIT},
+        "alpha": _constant(n, 1),
+        "alpha_min": _constant(n, 1),
+        "class": number.astype(np.uint32),
+        "class_posterior": _constant(n, 1) if particles.class_posterior is None else _single(particles.class_posterior),
+        "class_ess": _constant(n, 1),
+    }
+    return {f"{group}/{name}": values for name, values in columns.items()}
+
+
+def _location(particles: ParticleSet, locations: Locations) -> dict[str, Values]:
+    assert locations.shape_px is not None  # asked before
+    shape = locations.shape_px
+    fraction = locations.coordinate_px / shape[:, ::-1]
+    columns: dict[str, Values] = {
+        "location/micrograph_uid": _identity(locations.micrograph),
+        "location/micrograph_path": locations.micrograph,
+        "location/micrograph_shape": shape.astype(np.uint32),
+        "location/center_x_frac": _single(fraction[:, 0]),
+        "location/center_y_frac": _single(fraction[:, 1]),
+    }
+    optics = particles.optics
+    if optics is not None:
+        columns["location/exp_group_id"] = exposure_groups(optics)[particles.optics_index].astype(np.uint32)
+        if optics.micrograph_pixel_size_A is not None and not np.isnan(optics.micrograph_pixel_size_A).any():
+            columns["location/micrograph_psize_A"] = _per_row(particles, optics.micrograph_pixel_size_A)
+    return columns
+
+
+def _filament(particles: ParticleSet, helix: Helix) -> dict[str, Values]:
+    """Return the filaments; each one without a uid gets one out of its micrograph's name and its number."""
+    uid = helix.uid
+    if uid is None:
+        locations = particles.locations
+        micrograph = _text(len(particles), "") if locations is None else locations.micrograph
+        uid = _identity(micrograph, helix.tube)
+    columns: dict[str, Values] = {"filament/filament_uid": uid}
+    if helix.track_length_A is not None:
+        columns["filament/position_A"] = _single(helix.track_length_A)
+    return columns

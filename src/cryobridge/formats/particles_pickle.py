@@ -1,0 +1,255 @@
+"""The particle set and the pickles of cryoDRGN and RECOVAR: a stack of images with poses.pkl and ctf.pkl."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats.mrc_header import MrcHeader, read_header
+from cryobridge.formats.optics import OPTICS_OPTIONS, KnownOptics, fill_optics, group_optics
+from cryobridge.formats.pickles import CTF_COLUMNS, read_ctf, read_poses, write_ctf, write_indices, write_poses
+from cryobridge.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
+from cryobridge.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
+
+if TYPE_CHECKING:
+    from cryobridge.particles import Floats
+
+POSES, CTF_TABLE, INDICES = "poses.pkl", "ctf.pkl", "ind.pkl"
+_NOTHING_KNOWN = KnownOptics()
+
+
+def particles_from_pickles(
+    stack: Path, poses: Path | None, ctf: Path | None, *, known: KnownOptics = _NOTHING_KNOWN
+) -> ParticleSet:
+    """Put a stack and its pickles together, row by row.
+
+    Box and pixel size in ctf.pkl are those of the stack that the poses were found with. Where the stack at hand is
+    a downsampled one, its own box is taken, and the pixel size that gives the same field of view.
+
+    Parameters
+    ----------
+    stack
+        The `.mrcs` file; all its images, in its order.
+    poses, ctf
+        The pickles, or None.
+    known
+        Optics values that the user gives for files that lack them.
+
+    Raises
+    ------
+    UsageError
+        If the files differ in their number of rows, or ``known`` contradicts them.
+    FormatError
+        If a file is not what it should be.
+    """
+    header = read_header(stack)
+    n = header.n_sections
+    notes: list[str] = []
+    table = None if ctf is None else read_ctf(ctf).values
+    optics, index = None, None
+    values: dict[str, Floats] = {}
+    if ctf is not None and table is not None:
+        _require_rows(ctf, len(table), stack, n)
+        values = dict(zip(CTF_COLUMNS, table.T, strict=True))
+        own_box = np.full(n, header.nx)
+        pixel_size_A = values["pixel_size_A"] * values["box_px"] / own_box
+        if (values["box_px"] != own_box).any():
+            notes.append(
+                f"ctf.pkl is of images of {values['box_px'][0]:g} px, the stack has {header.nx} px: its pixel size is "
+                f"taken to be {pixel_size_A[0]:g} Å"
+            )
+        optics, index = group_optics(
+            n,
+            voltage_kV=values["voltage_kV"],
+            spherical_aberration_mm=values["spherical_aberration_mm"],
+            amplitude_contrast=values["amplitude_contrast"],
+            pixel_size_A=pixel_size_A,
+            box_px=own_box,
+        )
+    else:
+        optics, index = group_optics(n, pixel_size_A=_pixel_size(header, n), box_px=np.full(n, header.nx))
+    optics, index = fill_optics(optics, index, n, known, stack)
+    assert optics is not None and index is not None  # made above
+    particles = ParticleSet(
+        n,
+        stack,
+        images=ImageRefs(Labels(np.zeros(n, np.int32), (str(stack),)), np.arange(n)),
+        optics=optics,
+        optics_index=index,
+        ctf=_ctf(values) if values else None,
+        notes=tuple(notes),
+    )
+    return particles if poses is None else _with_poses(particles, poses)
+
+
+def _pixel_size(header: MrcHeader, n: int) -> Floats | None:
+    return None if header.pixel_size_A is None else np.full(n, header.pixel_size_A)
+
+
+def _ctf(values: dict[str, Floats]) -> CTF:
+    return CTF(
+        values["defocus_u_A"],
+        values["defocus_v_A"],
+        np.radians(values["defocus_angle_deg"]),
+        phase_shift_rad=np.radians(values["phase_shift_deg"]),
+    )
+
+
+def _with_poses(particles: ParticleSet, path: Path) -> ParticleSet:
+    found = read_poses(path)
+    _require_rows(path, len(found.rotations), particles.source, len(particles))
+    pixel_size_A = particles.per_particle("pixel_size_A")
+    shift_A, notes = None, list(particles.notes)
+    if found.shifts_box is not None and np.isnan(pixel_size_A).any():
+        notes.append("no pixel size; the shifts can't be told in Å and are left out")
+    elif found.shifts_box is not None:
+        shift_A = box_fraction_to_shift_A(found.shifts_box, pixel_size_A, particles.per_particle("box_px"))
+    return replace(particles, poses=Poses(orthonormalise(found.rotations), shift_A, path.name), notes=tuple(notes))
+
+
+def _require_rows(path: Path, n_rows: int, stack: Path, n_images: int) -> None:
+    if n_rows != n_images:
+        raise UsageError(
+            f"{n_rows:,} rows, but {stack.name} has {n_images:,} images",
+            path=path,
+            hint="Rows and images belong together by their places: give the pickle that was made for this stack.",
+        )
+
+
+@dataclass(frozen=True)
+class PickleContent:
+    """What becomes of a particle set in pickles.
+
+    Parameters
+    ----------
+    rotations, shifts_box
+        (n, 3, 3) and (n, 2), or None.
+    ctf
+        (n, 9) table of `CTF_COLUMNS`, or None.
+    indices
+        Rows that were chosen, or None for all.
+    not_held
+        Columns of the source that pickles have no place for.
+    notes
+        What was assumed, in sentences.
+    """
+
+    rotations: Floats | None
+    shifts_box: Floats | None
+    ctf: Floats | None
+    indices: NDArray[np.int64] | None
+    not_held: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files that are written."""
+        parts = {POSES: self.rotations, CTF_TABLE: self.ctf, INDICES: self.indices}
+        return tuple(name for name, part in parts.items() if part is not None)
+
+
+def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = None) -> PickleContent:
+    """Turn particles into cryoDRGN's and RECOVAR's arrays, one row for each row of the particle file.
+
+    Parameters
+    ----------
+    particles
+        All rows of the file.
+    chosen
+        Rows that are to be used, for ind.pkl; None for all.
+
+    Raises
+    ------
+    MissingDataError
+        If there are neither poses nor CTF, or the CTF's microscope is not known.
+    """
+    if particles.ctf is None and particles.poses is None:
+        raise MissingDataError(
+            "neither poses nor CTF are in it",
+            path=particles.source,
+            hint="Give the file that has them as another input.",
+        )
+    notes: list[str] = []
+    rotations = shifts = table = None
+    needed = tuple(OPTICS_OPTIONS) if particles.ctf is not None else ("pixel_size_A", "box_px")
+    if particles.ctf is not None or (particles.poses is not None and particles.poses.shift_A is not None):
+        _require(particles, needed)
+    if particles.ctf is not None:
+        table = _ctf_table(particles, particles.ctf, notes)
+    if particles.poses is not None:
+        rotations = particles.poses.matrix
+        if particles.poses.is_2d:
+            notes.append("the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones")
+        if particles.poses.shift_A is not None:
+            shifts = shift_A_to_box_fraction(
+                particles.poses.shift_A, particles.per_particle("pixel_size_A"), particles.per_particle("box_px")
+            )
+    optics = particles.optics
+    if optics is not None and len({*np.round(optics.pixel_size_A, 4).tolist()}) * len({*optics.box_px.tolist()}) > 1:
+        notes.append("pixel sizes or boxes differ; cryoDRGN and RECOVAR take the first row's for all")
+    return PickleContent(rotations, shifts, table, chosen, _not_held(particles), tuple(notes))
+
+
+def write_pickles(folder: Path, content: PickleContent) -> None:
+    """Write poses.pkl, ctf.pkl and ind.pkl, those that there is something for."""
+    if content.rotations is not None:
+        write_poses(folder / POSES, content.rotations, content.shifts_box)
+    if content.ctf is not None:
+        write_ctf(folder / CTF_TABLE, content.ctf)
+    if content.indices is not None:
+        write_indices(folder / INDICES, content.indices)
+
+
+def _require(particles: ParticleSet, names: tuple[str, ...]) -> None:
+    optics = particles.optics
+    absent = [
+        name
+        for name in names
+        if optics is None or (np.isnan(getattr(optics, name)) | (name == "box_px") & (getattr(optics, name) == 0)).any()
+    ]
+    if absent:
+        raise MissingDataError(
+            f"nothing says {', '.join(name.rpartition('_')[0].replace('_', ' ') or name for name in absent)}",
+            path=particles.source,
+            hint=f"Give {', '.join(f'{OPTICS_OPTIONS[name]} X' for name in absent)}, or the file that has them.",
+        )
+
+
+def _ctf_table(particles: ParticleSet, ctf: CTF, notes: list[str]) -> Floats:
+    phase_shift_rad = ctf.phase_shift_rad
+    if phase_shift_rad is None:
+        phase_shift_rad = np.zeros(len(particles))
+        notes.append("no phase shift in the file; taken as 0")
+    values = {
+        "defocus_u_A": ctf.defocus_u_A,
+        "defocus_v_A": ctf.defocus_v_A,
+        "defocus_angle_deg": np.degrees(ctf.defocus_angle_rad),
+        "phase_shift_deg": np.degrees(phase_shift_rad),
+    }
+    table: Floats = np.column_stack(
+        [values[name] if name in values else particles.per_particle(name) for name in CTF_COLUMNS]
+    ).astype(np.float64)
+    return table
+
+
+def _not_held(particles: ParticleSet) -> tuple[str, ...]:
+    parts = {
+        "uid": particles.uid,
+        "images": particles.images,
+        "locations": particles.locations,
+        "half sets": particles.half_set,
+        "classes": particles.class_number,
+        "class posterior": particles.class_posterior,
+        "pick scores": particles.pick_score,
+        "filaments": particles.helix,
+        "aberrations": None if particles.optics is None else particles.optics.aberrations,
+        "CTF scale": None if particles.ctf is None else particles.ctf.scale,
+        "CTF B-factor": None if particles.ctf is None else particles.ctf.bfactor_A2,
+    }
+    others = () if particles.extra is None else particles.extra.names
+    return (*(name for name, part in parts.items() if part is not None), *others)
