@@ -178,6 +178,22 @@ def test_out_of_memory_with_one_image_is_an_error(particles_cs, tmp_path, monkey
         convert_stacks(plan(particles_cs), tmp_path / "out")
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("device", ["cuda", ",".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+def test_a_gpu_makes_the_same_stacks(device, tmp_path):
+    save_mrc(tmp_path / "a.mrc", noise_images(40, 32), 1.5)
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 40, range(40)))
+    planned = plan(path, batch_size=6)
+    convert_stacks(planned, tmp_path / "cpu", device="cpu")
+    convert_stacks(planned, tmp_path / "gpu", device=device)
+    for number in range(7):
+        name = f"fft/particles_fourier_stack_{number:06d}"
+        cpu, gpu = (torch.load(tmp_path / folder / f"{name}.pt") for folder in ("cpu", "gpu"))
+        assert torch.linalg.vector_norm(gpu - cpu) <= 1e-5 * torch.linalg.vector_norm(cpu)
+        assert (tmp_path / "cpu" / f"{name}.npz").read_bytes() == (tmp_path / "gpu" / f"{name}.npz").read_bytes()
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_files_are_opened_once_and_read_in_their_own_order(particles_cs, tmp_path, monkeypatch):
     planned = plan(particles_cs, batch_size=5)
@@ -312,6 +328,22 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["stacks_kept"] >= 3
     assert stack_bytes(tmp_path / "out") == expected
+
+
+def test_a_second_run_into_one_folder_is_refused(particles_cs, tmp_path):
+    planned = plan(particles_cs)
+
+    class Slow:
+        def run(self, folder, tasks, *, advance, done):
+            for words in ((), ("--overwrite",), ("--resume",)):
+                second = run("stacks", "cs", particles_cs, "-o", folder, "--no-plots", *words)
+                assert second.returncode == 1
+                assert "another run of cryobridge" in second.stderr
+            DeviceExecutor(planned, [CPU]).run(folder, tasks, advance=advance, done=done)
+
+    convert_stacks(planned, tmp_path / "out", executor=Slow())
+    convert_stacks(planned, tmp_path / "alone")
+    assert stack_bytes(tmp_path / "out") == stack_bytes(tmp_path / "alone")
 
 
 def test_an_interrupt_leaves_whole_files_only(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -86,6 +87,34 @@ def _is_there(path: Path) -> bool:
     return True
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs of cryobridge out of a folder; the system lets go of it when the process ends in any way.
+
+    Raises
+    ------
+    CryobridgeError
+        If another run is at work in it.
+    """
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CryobridgeError(
+                "another run of cryobridge is at work in this folder",
+                path=folder,
+                hint="Wait for its end, or choose another folder with -o.",
+            ) from error
+        except OSError:
+            pass  # some network file systems have no locks
+        yield
+    finally:
+        os.close(handle)
+
+
 @dataclass
 class JobRecord:
     """What `job_record` writes down: add to ``report`` what the job found out."""
@@ -110,8 +139,18 @@ def job_record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
     ------
     JobRecord
         Whose report goes into job.json; the status there tells whether the job came to its end.
+
+    Raises
+    ------
+    CryobridgeError
+        If another run is at work in the folder.
     """
     make_folder(folder)
+    with locked(folder):
+        yield from _record(folder, title, contents)
+
+
+def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
     command = shlex.join(["cryobridge", *sys.argv[1:]])
     record = JobRecord()
     started, clock = datetime.now(timezone.utc), time.monotonic()

@@ -10,7 +10,7 @@ import time
 import typer
 from typer._click.exceptions import Abort, ClickException, NoArgsIsHelpError
 
-from cryobridge.cli import coords, demo, inspect, stacks
+from cryobridge.cli import converge, convert, coords, demo, inspect, select, stacks
 from cryobridge.cli.common import BridgeCommand, BridgeGroup
 from cryobridge.cli.terminal import ReaderGoneError, note, prepare_streams, settings, show_error
 from cryobridge.errors import CryobridgeError, UsageError
@@ -29,6 +29,9 @@ app = typer.Typer(
 )
 app.command("inspect", cls=BridgeCommand)(inspect.inspect)
 app.command("coords", cls=BridgeCommand)(coords.coords)
+app.command("convert", cls=BridgeCommand)(convert.convert)
+app.command("converge", cls=BridgeCommand)(converge.converge)
+app.command("select", cls=BridgeCommand)(select.select)
 app.add_typer(stacks.app, name="stacks")
 app.command("demo", cls=BridgeCommand)(demo.demo)
 

@@ -26,6 +26,7 @@ from cryobridge.cli.stack_options import (
     refuse_contradicting_folders,
     with_conversion,
 )
+from cryobridge.cli.stacks_downsample import downsample
 from cryobridge.cli.terminal import note, print_json, progress, show_report
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("downsample", cls=BridgeCommand)(downsample)
 FolderMrcOption = Annotated[
     Path | None,
     typer.Option(

@@ -89,14 +89,17 @@ class MrcFile:
         in_file_order = wanted[order]
         runs = [0, *(np.flatnonzero(np.diff(in_file_order) != 1) + 1).tolist(), wanted.size]
         at_once = max(1, min(wanted.size, _WINDOW_BYTES // header.section_bytes))
-        window = np.empty((at_once, header.ny, header.nx), header.dtype)
+        # What is as it shall be, in type and order, is read where it belongs.
+        is_direct = header.dtype == images.dtype and bool((order[:-1] < order[1:]).all())
+        window = images if is_direct else np.empty((at_once, header.ny, header.nx), header.dtype)
         with open_bytes(header.path) if file is None else nullcontext((file, False)) as (source, _):
             for start, stop in pairwise(runs):
                 for first in range(start, stop, at_once):
                     rows = order[first : min(first + at_once, stop)]
-                    block = window[: rows.size]
+                    block = window[first : first + rows.size] if is_direct else window[: rows.size]
                     self._read_run(source, int(in_file_order[first]), block)
-                    images[rows] = block
+                    if not is_direct:
+                        images[rows] = block
         return images
 
     def _checked(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
@@ -16,9 +17,12 @@ from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.formats.atomic import atomic_path
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Iterator
     from types import TracebackType
 from cryobridge.formats.mrc_header import HEADER_BYTES
+
+# Of pixels that are summed up at a time: few enough for a processor's cache.
+_BLOCK_BYTES = 1 << 20
 
 
 class MrcStackWriter:
@@ -41,6 +45,9 @@ class MrcStackWriter:
         How many there will be, if known; another number at the end is an error.
     dtype
         float32 (mode 2) or float16 (mode 12).
+    resumable
+        Write to `partial_path`, which stays there when the work is interrupted. A later writer takes over the whole
+        images in it, counts them in `n_images`, and goes on behind them; the stack is the same to the byte.
     """
 
     _is_volume: ClassVar[bool] = False
@@ -53,6 +60,7 @@ class MrcStackWriter:
         *,
         n_images: int | None = None,
         dtype: type[np.float32 | np.float16] = np.float32,
+        resumable: bool = False,
     ) -> None:
         if not (math.isfinite(pixel_size_A) and pixel_size_A > 0):
             raise UsageError(f"a pixel size of {pixel_size_A} Å can't be written", path=path)
@@ -61,14 +69,19 @@ class MrcStackWriter:
         self._pixel_size_A = pixel_size_A
         self._announced = n_images
         self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._resumable = resumable
         self._statistics = _Statistics()
         self.n_images = 0
 
     def __enter__(self) -> MrcStackWriter:
         with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self.path))
-            self._file = stack.enter_context(temporary.open("wb"))
-            self._file.write(bytes(HEADER_BYTES))
+            if self._resumable:
+                self._file = stack.enter_context(_partial_file(self.path))
+                self._take_over()
+            else:
+                temporary = stack.enter_context(atomic_path(self.path))
+                self._file = stack.enter_context(temporary.open("wb"))
+                self._file.write(bytes(HEADER_BYTES))
             stack.push(self._finish)
             self._stack = stack.pop_all()
         return self
@@ -86,11 +99,27 @@ class MrcStackWriter:
                 f"images of shape {images.shape} and type {images.dtype} don't fit a stack of {self._shape}",
                 path=self.path,
             )
-        for image in block:
-            pixels = np.ascontiguousarray(image, self._dtype)
+        at_once = max(1, _BLOCK_BYTES // max(1, block[:1].nbytes))
+        for first in range(0, len(block), at_once):
+            pixels = np.ascontiguousarray(block[first : first + at_once], self._dtype)
             self._statistics.add(pixels)
             self._file.write(pixels.data)
         self.n_images += len(block)
+
+    def _take_over(self) -> None:
+        """Keep the whole images that are in the file; one that was being written is cut off."""
+        image_bytes = math.prod(self._shape) * self._dtype.itemsize
+        n_there = max(0, self._file.seek(0, 2) - HEADER_BYTES) // image_bytes
+        n_kept = n_there if self._announced is None else min(n_there, self._announced)
+        self._file.seek(0)
+        self._file.write(bytes(HEADER_BYTES))
+        self._file.truncate(HEADER_BYTES + n_kept * image_bytes)
+        at_once = max(1, _BLOCK_BYTES // image_bytes)
+        for first in range(0, n_kept, at_once):
+            content = self._file.read(min(at_once, n_kept - first) * image_bytes)
+            self._statistics.add(np.frombuffer(content, self._dtype).reshape(-1, *self._shape))
+        self._file.seek(0, 2)
+        self.n_images = n_kept
 
     def _finish(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
@@ -139,25 +168,52 @@ class _Statistics:
         self.mean = self.squares = 0.0
         self.least, self.greatest = math.inf, -math.inf
 
-    def add(self, pixels: NDArray[Any]) -> None:
-        values = pixels.astype(np.float64).ravel()
-        mean = float(values.mean())
-        if not math.isfinite(mean):
+    def add(self, images: NDArray[Any]) -> None:
+        """Count images (n, ny, nx) in, one after the other, so that it does not matter which come together."""
+        means = images.mean(axis=(1, 2), dtype=np.float64)
+        if not np.isfinite(means).all():
             self.squares = math.nan
             return
-        values -= mean
-        step, total = mean - self.mean, self.count + values.size
-        self.squares += float(values @ values) + step * step * self.count * values.size / total
-        self.mean += step * values.size / total
-        self.count = total
-        self.least = min(self.least, float(pixels.min()))
-        self.greatest = max(self.greatest, float(pixels.max()))
+        # Single precision is enough for one row of pixels around the image's mean.
+        deviations = images - means.astype(np.float32)[:, np.newaxis, np.newaxis]
+        squares = np.vecdot(deviations, deviations).sum(axis=1, dtype=np.float64)
+        n_pixels = math.prod(images.shape[1:])
+        for mean, square in zip(means.tolist(), squares.tolist(), strict=True):
+            step, total = mean - self.mean, self.count + n_pixels
+            self.squares += square + step * step * self.count * n_pixels / total
+            self.mean += step * n_pixels / total
+            self.count = total
+        self.least = min(self.least, float(images.min()))
+        self.greatest = max(self.greatest, float(images.max()))
 
     def for_header(self) -> tuple[float, float, float, float]:
         """Return dmin, dmax, dmean and rms; where a pixel is not finite, the standard's "not determined"."""
         if not math.isfinite(self.squares):
             return 0.0, -1.0, -2.0, -1.0
         return self.least, self.greatest, self.mean, math.sqrt(self.squares / self.count)
+
+
+def partial_path(path: Path) -> Path:
+    """Return where a stack that can be resumed is written to until it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+@contextmanager
+def _partial_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open what there is of a file, or a new one; it gets its name when the block ends well, and stays otherwise."""
+    partial = partial_path(path)
+    try:
+        with partial.open("r+b" if partial.exists() else "w+b") as file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) != os.fspath(partial):
+            raise
+        raise CryobridgeError(
+            f"can't be written ({error.strerror or error})",
+            path=path,
+            hint="Check that the folder exists, that you may write in it, and that the disk has space left.",
+        ) from error
 
 
 def write_mrc_stack(path: str | os.PathLike[str], images: NDArray[Any], pixel_size_A: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -121,9 +121,13 @@ class DeviceExecutor:
                 done(result)
 
         make = partial(make_stacks, self._plan, folder, queue, advance=advance, done=done_in_turn)
-        if len(self._transforms) == 1:
-            make(self._transforms[0])
-            return
+        with _one_core_left():
+            if len(self._transforms) == 1:
+                make(self._transforms[0])
+            else:
+                self._side_by_side(make, queue)
+
+    def _side_by_side(self, make: Callable[[ChunkTransform], None], queue: _Queue) -> None:
         with ThreadPoolExecutor(len(self._transforms)) as pool:
             lanes = [pool.submit(make, transform) for transform in self._transforms]
             try:
@@ -134,6 +138,20 @@ class DeviceExecutor:
                 queue.close()
         for lane in lanes:
             lane.result()
+
+
+@contextmanager
+def _one_core_left() -> Iterator[None]:
+    """Keep torch off one core, which reading and writing need.
+
+    Threads of torch that share a core with them keep the others waiting: on two cores, one thread of torch is faster.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, n_threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 class _Queue:

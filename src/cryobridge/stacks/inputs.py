@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cryobridge.errors import FormatError, MissingDataError, UsageError
+from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.cryosparc.particles import read_particles_cs
-from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
-from cryobridge.paths import ImageSearch, suggest
-from cryobridge.stacks.checks import Findings, Rows, refuse_equal_names, shown
+from cryobridge.stacks.checks import Findings, Rows
+from cryobridge.stacks.image_files import find_images, read_headers, whole_sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.particles import Floats
+    from cryobridge.paths import ImageSearch
     from cryobridge.stacks.options import OnMissing
 
 AngleUnit = Literal["degree", "radian"]
@@ -103,39 +104,16 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
     """
     _require(particles, "images", "ctf", "optics")
     assert particles.images is not None
-    findings = Findings()
-    images = particles.images
-    if search.folder is not None:
-        with findings.collect():
-            refuse_equal_names(images.path.values, search.metadata)
-    found = {code: path for code, name in enumerate(images.path.values) if (path := search.resolve(name)) is not None}
-    missing = [name for code, name in enumerate(images.path.values) if code not in found]
-    with findings.collect():
-        if missing and on_missing == "error":
-            _refuse_missing(missing, len(images.path.values), search)
-    headers = _read_headers(found, findings)
-    has_file = np.isin(images.path.codes, list(found))
-    available = np.zeros(len(images.path.values), np.int64)
-    for code, header in headers.items():
-        available[code] = _sections(header)
-    beyond = has_file & ((images.index < 0) | (images.index >= available[images.path.codes]))
-    beyond &= np.isin(images.path.codes, list(headers))
-    with findings.collect():
-        if beyond.any() and on_missing == "error":
-            _refuse_beyond(np.flatnonzero(beyond), images, headers)
-    reasons = {"image file missing": int((~has_file).sum()), "beyond the end of its file": int(beyond.sum())}
-    notes = [*particles.notes, *_defaults(particles)]
-    if missing:
-        notes.append(f"{len(missing)} image files are missing: {shown(missing)}")
+    found = find_images(particles.images, search, on_missing)
     return StackInput(
         particles,
-        images,
-        headers,
-        np.flatnonzero(has_file & ~beyond),
+        particles.images,
+        found.headers,
+        found.rows,
         np.arange(particles.n_rows),
-        {reason: count for reason, count in reasons.items() if count},
-        notes=tuple(notes),
-        findings=findings,
+        found.left_out,
+        notes=(*particles.notes, *_defaults(particles), *found.notes),
+        findings=found.findings,
     )
 
 
@@ -183,10 +161,10 @@ def paired_input(
         particles = read_particles_star(star)
         _require(particles, "ctf", "optics")
         sets.append(particles)
-    headers = _read_headers(dict(enumerate(stacks)), findings)
+    headers = read_headers(dict(enumerate(stacks)), findings)
     for code, header in headers.items():
         with findings.collect():
-            _refuse_other_number(sets[code], _sections(header), stacks[code].name)
+            _refuse_other_number(sets[code], whole_sections(header), stacks[code].name)
     lengths = [particles.n_rows for particles in sets]
     index = np.concatenate([np.arange(n) for n in lengths])
     images = ImageRefs(
@@ -237,8 +215,8 @@ def job_input(folder_cryosparc: Path, job_number: int, on_missing: OnMissing = "
         )
     findings = Findings()
     files = chosen.files[: chosen.n_from_zero]
-    headers = _read_headers(dict(enumerate(files)), findings)
-    sections = [_sections(headers[code]) if code in headers else 0 for code in range(len(files))]
+    headers = read_headers(dict(enumerate(files)), findings)
+    sections = [whole_sections(headers[code]) if code in headers else 0 for code in range(len(files))]
     n_images = sum(sections)
     notes = [*particles.notes, *_defaults(particles)]
     if len(chosen.files) > len(files):
@@ -273,31 +251,6 @@ def _require(particles: ParticleSet, *parts: Literal["images", "ctf", "optics"])
         )
 
 
-def _refuse_missing(missing: list[str], n_files: int, search: ImageSearch) -> None:
-    remedy = suggest(missing[:200], search.metadata)
-    raise MissingDataError(
-        f"{len(missing)} of {n_files} image files are missing: {shown(missing)}",
-        path=search.metadata,
-        count=len(missing),
-        hint=f"Give {remedy.as_options()}."
-        if remedy
-        else "Say where they are with --folder-mrc or --datadir, or leave their particles out with --on-missing skip.",
-    )
-
-
-def _refuse_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader]) -> None:
-    row = int(rows[0])
-    header = headers[int(images.path.codes[row])]
-    raise MissingDataError(
-        f"image {images.index[row] + 1} is asked for, the file has {_sections(header)} whole ones",
-        path=header.path,
-        rows=tuple(int(row) for row in rows[:3]),
-        count=len(rows),
-        hint="The stack is truncated or is another one: copy it again or correct the metadata, "
-        "or leave these particles out with --on-missing skip.",
-    )
-
-
 def _refuse_other_number(particles: ParticleSet, n_images: int, where: str, *, skippable: bool = False) -> None:
     if particles.n_rows == n_images:
         return
@@ -315,35 +268,6 @@ def _stopped_at_gap(batches: ImageBatches) -> str:
         f"batch {batches.n_from_zero:06d} is missing in {batches.kind}/: the {batches.n_from_zero} before it are "
         f"taken, the {later} after it are not"
     )
-
-
-def _read_headers(files: dict[int, Path], findings: Findings) -> dict[int, MrcHeader]:
-    """Read the headers of image files; those that can't be read are one finding."""
-    headers: dict[int, MrcHeader] = {}
-    problems: list[str] = []
-    for code, path in files.items():
-        try:
-            header = read_header(path)
-        except FormatError as error:
-            problems.append(str(error))
-            continue
-        if header.dtype is None:
-            problems.append(f"{path}: mode {header.mode} ({UNREAD_MODES[header.mode]}) is not read")
-        else:
-            headers[code] = header
-    if problems:
-        findings.errors.append(
-            FormatError(
-                shown(problems),
-                count=len(problems),
-                hint="Copy those files again, or convert them to mode 2 (float32).",
-            )
-        )
-    return headers
-
-
-def _sections(header: MrcHeader) -> int:
-    return header.nz if header.whole_sections is None else min(header.nz, header.whole_sections)
 
 
 def _joined(sets: Sequence[ParticleSet], images: ImageRefs) -> ParticleSet:

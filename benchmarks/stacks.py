@@ -1,0 +1,142 @@
+"""Whole `cryobridge stacks` runs, beside CryoLike's and beside the engine and the padded FFT that is its floor.
+
+    python benchmarks/stacks.py
+    python benchmarks/stacks.py --cryolike CHECKOUT --cryolike-python CHECKOUT/.venv/bin/python
+    python benchmarks/stacks.py --memory
+
+Runs take turns, so that both meet the same noise; the best of each and the median of the pairwise ratios are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import torch
+from polar_engine import measure
+
+from cryobridge.formats.cryosparc.cs import write_cs
+
+PIXEL_SIZE_A = 1.5
+IMAGES_A_FILE = 512
+CRYOLIKE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from cryolike.file_conversions import ParticleStackConverter
+converter = ParticleStackConverter(sys.argv[2], folder_output=sys.argv[4], flag_plots=False)
+converter.prepare_indexed_file(sys.argv[3], "cryosparc")
+converter.convert_stacks(1024)
+"""
+
+
+def make_particles(folder: Path, box_px: int, n_images: int, *, n_files: int | None = None) -> Path:
+    """Write noise images and the .cs file that names them; with fewer files than they would fill, rows repeat."""
+    rng = np.random.default_rng(0)
+    n_files = n_files or -(-n_images // IMAGES_A_FILE)
+    for number in range(n_files):
+        with mrcfile.new(folder / f"{number}.mrc") as mrc:
+            mrc.set_data(rng.standard_normal((IMAGES_A_FILE, box_px, box_px), dtype=np.float32))
+            mrc.set_image_stack()
+            mrc.voxel_size = PIXEL_SIZE_A
+    row = np.arange(n_images)
+    write_cs(
+        folder / "particles.cs",
+        {
+            "uid": row.astype("u8"),
+            "blob/path": np.char.encode(np.char.add((row // IMAGES_A_FILE % n_files).astype(str), ".mrc")),
+            "blob/idx": (row % IMAGES_A_FILE).astype("u4"),
+            "blob/shape": np.full((n_images, 2), box_px, "u4"),
+            "blob/psize_A": np.full(n_images, PIXEL_SIZE_A, "f4"),
+            "ctf/exp_group_id": np.ones(n_images, "u4"),
+            "ctf/accel_kv": np.full(n_images, 300, "f4"),
+            "ctf/cs_mm": np.full(n_images, 2.7, "f4"),
+            "ctf/amp_contrast": np.full(n_images, 0.1, "f4"),
+            "ctf/df1_A": rng.uniform(8000, 20000, n_images).astype("f4"),
+            "ctf/df2_A": rng.uniform(8000, 20000, n_images).astype("f4"),
+            "ctf/df_angle_rad": rng.uniform(-1, 1, n_images).astype("f4"),
+            "ctf/phase_shift_rad": np.zeros(n_images, "f4"),
+        },
+    )
+    return folder / "particles.cs"
+
+
+def timed(command: list[str | Path], folder: Path, output: Path) -> float:
+    """Run a command in a folder and return its seconds; the output is removed before and after."""
+    shutil.rmtree(output, ignore_errors=True)
+    start = time.perf_counter()
+    subprocess.run(
+        list(map(str, command)), cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    seconds = time.perf_counter() - start
+    shutil.rmtree(output, ignore_errors=True)
+    return seconds
+
+
+def compare(box_px: int, n_images: int, repeats: int, cryolike: Path | None, python: str) -> None:
+    """Time whole processes, without and with plots, and CryoLike's in turn with them."""
+    ours = Path(sys.executable).with_name("cryobridge")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_particles(folder, box_px, n_images)
+        params, output = folder / "params.npz", folder / "out"
+        grid = [ours, "stacks", "grid", "--n-pixels", str(box_px), "--pixel-size", str(PIXEL_SIZE_A), "-o", params]
+        subprocess.run(grid, check=True, stdout=subprocess.DEVNULL)
+        stacks = [ours, "stacks", "cs", "particles.cs", "-p", params, "-o", output]
+        commands = {"cryobridge": [*stacks, "--no-plots"], "with plots": stacks}
+        if cryolike is not None:
+            commands["CryoLike"] = [python, "-c", CRYOLIKE, cryolike / "src", params, "particles.cs", output]
+        seconds: dict[str, list[float]] = {what: [] for what in commands}
+        for _ in range(repeats):
+            for what, command in commands.items():
+                seconds[what].append(timed(command, folder, output))
+    print(f"whole process, {n_images:,} images of box {box_px}")
+    for what, times in seconds.items():
+        ratios = [theirs / own for theirs, own in zip(times, seconds["cryobridge"], strict=True)]
+        ratio = "" if what == "cryobridge" else f"  {statistics.median(ratios):5.2f} × the time"
+        print(f"  {what:12s} {min(times):7.2f} s  {n_images / min(times):7.0f} images/s{ratio}", flush=True)
+
+
+def memory(box_px: int, n_rows: int, n_stacks: int) -> None:
+    """Print the peak memory of a run over many rows, of which the first stacks are made."""
+    ours = Path(sys.executable).with_name("cryobridge")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_particles(folder, box_px, n_rows, n_files=4)
+        command = [ours, "stacks", "cs", "particles.cs", "-o", "out", "--n-stacks-max", str(n_stacks)]
+        process = subprocess.Popen(list(map(str, command)), cwd=folder, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit("the run failed")
+    peak_gib = usage.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    print(f"memory: {n_rows:,} rows of box {box_px}, {n_stacks} stacks of 1,024 made: at most {peak_gib:.2f} GiB")
+
+
+def main() -> None:
+    """Read the command line and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--box", type=int, default=128, help="box in pixels")
+    parser.add_argument("--images", type=int, default=4096, help="images of the whole process")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each")
+    parser.add_argument("--cryolike", type=Path, help="a checkout of CryoLike to compare with")
+    parser.add_argument("--cryolike-python", default=sys.executable, help="a Python that has what CryoLike needs")
+    parser.add_argument("--memory", action="store_true", help="only the peak memory of 100,000 rows of box 256")
+    options = parser.parse_args()
+    if options.memory:
+        memory(256, 100_000, 3)
+        return
+    print("  box  new output  reused out  padded FFT   rel. error  plan (s)   (engine, ms an image)")
+    print(measure(options.box, 64, 20, torch.float32, torch.device("cpu")), flush=True)
+    compare(options.box, options.images, options.repeats, options.cryolike, options.cryolike_python)
+
+
+if __name__ == "__main__":
+    main()
