@@ -134,6 +134,13 @@ def write_poses(path: str | os.PathLike[str], rotations: Array, shifts_box: Arra
 
 
 def check_poses(path: Path, rotations: Array, shifts: Array | None) -> None:
+    """Check what is to be written, or was read, as poses.
+
+    Raises
+    ------
+    FormatError
+        If the arrays are not (N, 3, 3) and (N, 2), or hold something else than rotations and finite shifts.
+    """
     n = len(rotations)
     if rotations.shape != (n, 3, 3) or (shifts is not None and shifts.shape != (n, 2)):
         shapes = " and ".join(str(part.shape) for part in (rotations, shifts) if part is not None)
@@ -198,6 +205,13 @@ def write_ctf(path: str | os.PathLike[str], values: Array) -> None:
 
 
 def check_ctf(path: Path, table: NDArray[np.float64]) -> None:
+    """Check what is to be written, or was read, as CTF values.
+
+    Raises
+    ------
+    FormatError
+        If the table is not (N, 9), or holds something that is no CTF.
+    """
     if table.ndim != 2 or table.shape[1] != len(CTF_COLUMNS):
         old = "; eight were written by old versions of cryoDRGN" if table.shape[1:] == (8,) else ""
         raise FormatError(
