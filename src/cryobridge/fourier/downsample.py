@@ -67,7 +67,8 @@ class Downsampler:
         if self.new_size == self.size:
             return images
         if self._device is None:
-            return np.asarray(self._shrink(images))
+            with np.errstate(invalid="ignore", over="ignore"):  # infinity is the caller's to notice
+                return np.asarray(self._shrink(images))
         import torch
 
         shrunk: NDArray[np.float32] = self._shrink(torch.from_numpy(images).to(self._device)).cpu().numpy()

@@ -170,7 +170,8 @@ def _box(source: DownsampleInput) -> int | None:
 def _refuse_other_box(source: DownsampleInput, box_px: int) -> None:
     """Refuse metadata of other images: their pixel size would be that of another box."""
     optics, index = source.particles.optics, source.particles.optics_index
-    assert optics is not None and index is not None  # made where they were not there
+    if optics is None or index is None:
+        return  # then there is no pixel size either, which is told
     known = optics.box_px[np.unique(index)]
     other = known[(known > 0) & (known != box_px)]
     if len(other):
