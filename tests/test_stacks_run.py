@@ -47,6 +47,18 @@ def stack_bytes(folder):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def same_stacks(folder, other):
+    # Sums depend in their last bits on the number of threads, which another device or lane may have.
+    names = {path.name for path in (folder / "fft").iterdir()}
+    assert names == {path.name for path in (other / "fft").iterdir()}
+    for name in names:
+        if name.endswith(".npz"):
+            assert (folder / "fft" / name).read_bytes() == (other / "fft" / name).read_bytes()
+        else:
+            one, two = (torch.load(place / "fft" / name) for place in (folder, other))
+            assert torch.linalg.vector_norm(one - two) <= 1e-5 * torch.linalg.vector_norm(one)
+
+
 @pytest.fixture
 def small_chunks(monkeypatch):
     monkeypatch.setattr(transform_module, "_CPU_CHUNK_BYTES", 1)
@@ -91,11 +103,7 @@ def test_the_size_of_a_chunk_changes_nothing(particles_cs, tmp_path, monkeypatch
     monkeypatch.setattr(transform_module, "_CPU_CHUNK_BYTES", 1)
     assert ChunkTransform(plan(particles_cs), CPU).chunk_size == 1
     convert_stacks(plan(particles_cs, batch_size=3), tmp_path / "pieces")
-    for number in range(2):
-        name = f"fft/particles_fourier_stack_{number:06d}"
-        whole, pieces = (torch.load(tmp_path / folder / f"{name}.pt") for folder in ("whole", "pieces"))
-        assert torch.allclose(whole, pieces, atol=1e-6 * float(abs(whole).max()))
-        assert (tmp_path / "whole" / f"{name}.npz").read_bytes() == (tmp_path / "pieces" / f"{name}.npz").read_bytes()
+    same_stacks(tmp_path / "whole", tmp_path / "pieces")
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -116,7 +124,7 @@ def test_two_devices_share_the_stacks(particles_cs, tmp_path):
     executor = DeviceExecutor(planned, [CPU, CPU])
     report = convert_stacks(planned, tmp_path / "two", executor=executor)
     assert report["images_out"] == 5
-    assert stack_bytes(tmp_path / "one") == stack_bytes(tmp_path / "two")
+    same_stacks(tmp_path / "one", tmp_path / "two")
 
 
 def test_a_failure_on_one_device_ends_the_others(particles_cs, tmp_path):
@@ -187,11 +195,7 @@ def test_a_gpu_makes_the_same_stacks(device, tmp_path):
     planned = plan(path, batch_size=6)
     convert_stacks(planned, tmp_path / "cpu", device="cpu")
     convert_stacks(planned, tmp_path / "gpu", device=device)
-    for number in range(7):
-        name = f"fft/particles_fourier_stack_{number:06d}"
-        cpu, gpu = (torch.load(tmp_path / folder / f"{name}.pt") for folder in ("cpu", "gpu"))
-        assert torch.linalg.vector_norm(gpu - cpu) <= 1e-5 * torch.linalg.vector_norm(cpu)
-        assert (tmp_path / "cpu" / f"{name}.npz").read_bytes() == (tmp_path / "gpu" / f"{name}.npz").read_bytes()
+    same_stacks(tmp_path / "cpu", tmp_path / "gpu")
 
 
 @pytest.mark.usefixtures("small_chunks")
