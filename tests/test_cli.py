@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -267,25 +268,37 @@ def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(tmp_path):
     assert not list(tmp_path.glob("out/**/.*"))
 
 
-def test_demo_goes_from_a_simulated_project_to_picks_and_stacks(demo_run):
+def test_demo_takes_a_simulated_project_through_all_commands(demo_run):
     folder, _, done = demo_run
     assert done.returncode == 0, done.stderr
-    for command in ("$ cryobridge inspect --paths", "$ cryobridge coords", "$ cryobridge stacks cs"):
-        assert command in done.stdout
+    for command in ("inspect", "coords", "convert", "select", "stacks cs", "stacks downsample", "converge"):
+        assert f"$ cryobridge {command} " in done.stdout
     assert "6 of 6 found, each long enough" in done.stdout
-    assert "300 picks on 6 micrographs" in done.stderr
-    assert (folder / "relion" / "picks" / "autopick.star").is_file()
-    assert (folder / "stacks" / "fft" / "particles_fourier_stack_000000.pt").is_file()
+    assert "Orientation: sure" in done.stdout
+    assert "Converged. In the last 3 iterations" in done.stdout
+    made = ("relion/picks/autopick.star", "relion/particles.star", "relion/thick.star", "thick.csg")
+    pictures = ("stacks/plots/power_spectrum_stack_000000.png", "relion/Class2D/job004/converge_summary.png")
+    stacks = ("stacks/fft/particles_fourier_stack_000000.pt", "downsampled/particles.48.mrcs")
+    for name in (*made, *pictures, *stacks):
+        assert (folder / name).is_file(), name
+    # 200 of the 300 simulated particles are that thick, in both programs' files.
+    thick = draw_truth(6, 50, 0).particles.ctf.defocus_u_A > 12000
+    assert len(starfile.read(folder / "relion" / "thick.star")["particles"]) == thick.sum()
+    assert len(np.load(folder / "thick.cs")) == thick.sum()
 
 
 def test_the_commands_that_demo_shows_work_when_typed(demo_run, tmp_path):
     _, _, done = demo_run
-    commands = [line.split()[2:] for line in done.stdout.splitlines() if line.startswith("$ cryobridge ")]
-    assert len(commands) == 3
+    commands = [shlex.split(line)[2:] for line in done.stdout.splitlines() if line.startswith("$ cryobridge ")]
+    assert len(commands) == 8
     for place, words in enumerate(commands):
         if "-o" in words:
-            words[words.index("-o") + 1] = str(tmp_path / str(place))
-        assert run(*words).returncode == 0
+            output = words.index("-o") + 1
+            words[output] = str(tmp_path / str(place)) + Path(words[output]).suffix
+        if "--link-stacks" in words:
+            words[words.index("--link-stacks") + 1] = str(tmp_path / "links")
+        typed = run(*words)
+        assert typed.returncode == 0, typed.stderr
 
 
 def test_picks_of_demo_lie_on_the_simulated_particles(demo_run):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryobridge import __version__
-from cryobridge.demo import cryosparc_files, relion_files
+from cryobridge.demo import classification, cryosparc_files, relion_files
 from cryobridge.demo.cryosparc_files import FitStatistics
 from cryobridge.demo.folder import check_folder, prepare_folder
 from cryobridge.demo.images import record, signal_scale
@@ -42,6 +42,8 @@ class DemoProject:
         The same micrographs with their rows reversed.
     micrographs_star
         RELION's micrographs with their CTF.
+    classification
+        A Class2D job of RELION that is finished.
     pixel_size_A, box_px
         Of micrographs and particle images.
     truth
@@ -60,6 +62,7 @@ class DemoProject:
     relion: Path
     relion_micrographs: tuple[Path, ...]
     micrographs_star: Path
+    classification: Path
     pixel_size_A: float
     box_px: int
     truth: Truth
@@ -135,6 +138,7 @@ def simulate_project(
         report.advance()
     cryosparc_files.write_refinement(project.cryosparc, truth, FitStatistics.concatenate(statistics), seed)
     relion_files.write_metadata(project.relion, truth)
+    classification.write_classification(project.relion, truth, seed)
     return project
 
 
@@ -161,6 +165,7 @@ def _describe(folder: Path, truth: Truth) -> DemoProject:
         relion=relion,
         relion_micrographs=tuple(relion / relion_files.micrograph_name(truth, row) for row in rows),
         micrographs_star=relion / relion_files.CTF_STAR,
+        classification=relion / classification.JOB,
         pixel_size_A=PIXEL_SIZE_A,
         box_px=BOX_PX,
         truth=truth,
