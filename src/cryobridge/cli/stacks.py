@@ -38,7 +38,6 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("downsample", cls=BridgeCommand)(downsample)
 FolderMrcOption = Annotated[
     Path | None,
     typer.Option(
@@ -162,6 +161,9 @@ def stacks_job(
     from cryobridge.stacks.inputs import job_input
 
     _convert(job_input(folder_cryosparc, job_number, conversion.on_missing.value), conversion)
+
+
+app.command("downsample", cls=BridgeCommand)(downsample)
 
 
 def _convert(source: StackInput, conversion: Conversion) -> None:

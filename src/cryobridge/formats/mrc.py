@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
-from cryobridge.formats.atomic import read_error
+from cryobridge.formats.atomic import read_error, readable_size
 
 if TYPE_CHECKING:
     import io
@@ -27,6 +27,10 @@ from cryobridge.formats.mrc_header import COPY_AGAIN, UNREAD_MODES, MrcHeader, o
 Images = NDArray[np.float32]
 _WINDOW_BYTES = 4 << 20  # small enough for a processor's cache, so that the second copy costs little
 _COMPRESSED_LIMIT_BYTES = 4 << 30
+# Up to here a compressed file may unpack to anything; beyond, to no more than this many times its own size.
+_UNPACKED_FREE_BYTES = 256 << 20
+_UNPACKED_RATIO = 100
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +172,19 @@ def _decompress(header: MrcHeader) -> NDArray[Any]:
             path=header.path,
             hint="Decompress it on disk first (gunzip or bunzip2).",
         )
+    packed = readable_size(header.path)
+    if n_bytes > max(_UNPACKED_FREE_BYTES, _UNPACKED_RATIO * packed):
+        raise FormatError(
+            f"{packed:,} bytes would unpack to {n_bytes:,}, as no image does",
+            path=header.path,
+            hint="If the file is yours, decompress it on disk first (gunzip or bunzip2).",
+        )
     data = bytearray()
     with open_bytes(header.path) as (stream, _):
         try:
             # read1, unlike read, hands over what comes before the point where the stream is cut off.
             pieces = cast("io.BufferedReader", stream)
-            while len(data) < n_bytes and (piece := pieces.read1(n_bytes - len(data))):
+            while len(data) < n_bytes and (piece := pieces.read1(min(_PIECE_BYTES, n_bytes - len(data)))):
                 data += piece
         except EOFError:
             pass  # the stream is cut off; how much of it is there is told below

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cryobridge.stacks.downsample_options import DownsampleOptions
 
 _Read: TypeAlias = Callable[[KnownOptics], ParticleSet]
+_NOTHING_KNOWN = KnownOptics()
 _N_SHOWN = 3
 
 
@@ -86,8 +87,13 @@ def read_downsample_input(path: Path, search: ImageSearch, options: DownsampleOp
     CryobridgeError
         If it can't be read, or says nothing of images.
     """
-    read, star, more = _reader(path, options)
-    everything = read(KnownOptics(pixel_size_A=options.pixel_size_A))
+    read, star, more = _reader(path, search, options)
+    contradiction = Findings()
+    everything = None
+    with contradiction.collect():
+        everything = read(KnownOptics(pixel_size_A=options.pixel_size_A))
+    if everything is None:
+        everything = read(_NOTHING_KNOWN)
     if everything.n_rows == 0:
         raise MissingDataError("there are no particles in it", path=path, hint="Choose another file.")
     if everything.images is None:
@@ -99,7 +105,7 @@ def read_downsample_input(path: Path, search: ImageSearch, options: DownsampleOp
     rows = np.arange(everything.n_rows) if options.indices is None else _indices(options.indices, everything)
     chosen = everything.images
     found = find_images(ImageRefs(chosen.path.take(rows), chosen.index[rows]), search, options.on_missing)
-    findings, notes = found.findings, [*more, *found.notes]
+    findings, notes = Findings([*contradiction.errors, *found.findings.errors]), [*more, *found.notes]
     with findings.collect():
         everything, about_size = _with_pixel_size(read, everything, found)
         notes += about_size
@@ -118,7 +124,7 @@ def read_downsample_input(path: Path, search: ImageSearch, options: DownsampleOp
     )
 
 
-def _reader(path: Path, options: DownsampleOptions) -> tuple[_Read, StarFile | None, list[str]]:
+def _reader(path: Path, search: ImageSearch, options: DownsampleOptions) -> tuple[_Read, StarFile | None, list[str]]:
     """Return what reads the particles, given what the user says of the optics, and notes about the file."""
     kind = registry.identify_file(path)
     if kind != registry.MRC and (options.poses or options.ctf):
@@ -140,6 +146,12 @@ def _reader(path: Path, options: DownsampleOptions) -> tuple[_Read, StarFile | N
         table = open_cs(path)
         return lambda known: particles_from_cs(table, known=known), None, []
     if kind == registry.MRC:
+        if search.folder or search.datadir or search.strip_prefix:
+            raise UsageError(
+                "--folder-mrc, --datadir and --strip-prefix are for metadata; this is the image file itself",
+                path=path,
+                hint="Leave them out.",
+            )
         return _stack_reader(path, options)
     raise UsageError(f"not particles, but {kind}", path=path, hint="Give a .star, .cs, .csg or .mrcs file.")
 
