@@ -425,3 +425,25 @@ def test_a_parameter_file_and_an_adjusted_grid_contradict_each_other(particles_c
     done = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", *words)
     assert done.returncode == 2
     assert "contradict" in done.stderr
+
+
+def test_what_a_cs_lacks_comes_from_the_passthrough_beside_it(particles_cs, tmp_path):
+    columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
+    whole = run("stacks", "cs", particles_cs, "-o", tmp_path / "whole", "--no-plots", "--no-phys")
+    assert whole.returncode == 0, whole.stderr
+    shuffled = [4, 2, 0, 1, 3]
+    ctf = {name: values[shuffled] for name, values in columns.items() if name == "uid" or name.startswith("ctf/")}
+    save_cs(particles_cs, {name: values for name, values in columns.items() if not name.startswith("ctf/")})
+    passthrough = save_cs(particles_cs.with_name("J1_passthrough_particles.cs"), ctf)
+    split = run("stacks", "cs", particles_cs, "-o", tmp_path / "split", "--no-plots", "--no-phys")
+    assert split.returncode == 0, split.stderr
+    assert "joined on uid with J1_passthrough_particles.cs" in split.stderr
+    lens = [
+        np.load(tmp_path / name / "fft" / "particles_fourier_stack_000000.npz")["defocusU"]
+        for name in ("whole", "split")
+    ]
+    assert lens[0].tolist() == lens[1].tolist()
+    save_cs(passthrough, {name: values[:3] for name, values in ctf.items()})
+    short = run("stacks", "cs", particles_cs, "-o", tmp_path / "short")
+    assert short.returncode == 1
+    assert "2 of its 5 uids are not in J1_passthrough_particles.cs" in short.stderr

@@ -142,12 +142,11 @@ def stacks_cs(
 ) -> None:
     """Make Fourier stacks of the particles of a cryoSPARC file."""
     refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
-    from cryobridge.formats.cryosparc.particles import read_particles_cs
     from cryobridge.paths import ImageSearch
-    from cryobridge.stacks.inputs import indexed_input
+    from cryobridge.stacks.inputs import indexed_input, read_particles
 
     search = ImageSearch(particles, folder_mrc, datadir, strip_prefix)
-    _convert(indexed_input(read_particles_cs(particles), search, conversion.on_missing.value), conversion)
+    _convert(indexed_input(read_particles(particles), search, conversion.on_missing.value), conversion)
 
 
 @app.command("job", cls=BridgeCommand)

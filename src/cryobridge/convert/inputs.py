@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats import folders, registry
 from cryobridge.formats.cryosparc.alignments import alignments_in
+from cryobridge.formats.cryosparc.companions import companion_of
 from cryobridge.formats.cryosparc.cs import open_cs
-from cryobridge.formats.cryosparc.names import group_by_name, parse_cs_name
-from cryobridge.formats.listing import list_if_there
+from cryobridge.formats.cryosparc.names import parse_cs_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,10 @@ def _from_cs(paths: tuple[Path, ...], options: ConvertOptions) -> Source:
     notes: tuple[str, ...] = ()
     # A join may lose rows, which pickles must have all of.
     if len(paths) == 1 and not (options.target == "pickles" and _is_enough_for_pickles(paths[0])):
-        paths, notes = _with_sibling(paths[0])
+        companion, notes = companion_of(paths[0])
+        is_passthrough = parse_cs_name(paths[0].name).is_passthrough
+        if companion is not None:
+            paths = (companion, *paths) if is_passthrough else (*paths, companion)
     return _from_tables([open_cs(path) for path in paths], options, notes)
 
 
@@ -134,39 +137,6 @@ def _cryosparc(
     absent = n_rows - table.n_rows
     left_out = {"uid not in the joined files": absent} if absent else {}
     return Source(particles, "cryosparc", files, n_rows, left_out, notes=(*notes, *particles.notes))
-
-
-def _with_sibling(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Return a file and the one beside it that belongs to the same result, main first; and why not, in sentences."""
-    own = parse_cs_name(path.name)
-    names = {name for name in list_if_there(path.parent).files if name.endswith(".cs")} | {path.name}
-    # Copies of several jobs' files may lie in one folder.
-    names = {name for name in names if not own.job or parse_cs_name(name).job == own.job}
-    partner = _partner(path, names, own.group, is_passthrough=own.is_passthrough)
-    if partner is None:
-        return (path,), ()
-    try:
-        shares = _shares_uids(path, partner)
-    except (FormatError, MissingDataError) as error:
-        return (path,), (f"not joined: {error}",)
-    if not shares:
-        return (path,), (f"{partner.name} beside it has none of its uids and is not joined",)
-    return ((partner, path) if own.is_passthrough else (path, partner)), ()
-
-
-def _partner(path: Path, names: set[str], group: str, *, is_passthrough: bool) -> Path | None:
-    for found in group_by_name(names):
-        partner = found.main if is_passthrough else found.passthrough
-        belongs = found.passthrough is not None and found.passthrough.name == path.name
-        if partner is not None and (belongs if is_passthrough else found.name == group):
-            return path.parent / partner.name
-    return None
-
-
-def _shares_uids(path: Path, partner: Path) -> bool:
-    """Whether two files have uids in common; a file without rows shares those it would have."""
-    own, others = (np.asarray(open_cs(item).read(["uid"])["uid"]) for item in (path, partner))
-    return bool(len(own) == 0 or np.isin(others, own).any())
 
 
 def _from_group(path: Path, options: ConvertOptions) -> Source:

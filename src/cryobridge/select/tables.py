@@ -11,10 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.formats.cryosparc.companions import companion_by_name
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.csg import ResultGroup, open_group, read_csg, slot_types, write_csg
 from cryobridge.formats.cryosparc.join import JoinedTable, join_on_uid
-from cryobridge.formats.cryosparc.names import group_by_name, parse_cs_name
+from cryobridge.formats.cryosparc.names import parse_cs_name
 from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
@@ -345,13 +346,8 @@ def _companions(path: Path) -> tuple[ResultGroup | None, list[Path]]:
         others = [member for member in group.members if member.resolve() != path.resolve()]
         if len(others) < len(group.members) and all(member.is_file() for member in others):
             return group, others
-    tables = {name for name in names if name.endswith(".cs")} - {path.name}
-    own = parse_cs_name(path.name)
-    if own.is_passthrough:
-        return None, []
-    group_of_name = next((g for g in group_by_name([*tables, path.name]) if g.name == own.group), None)
-    passthrough = group_of_name.passthrough if group_of_name is not None else None
-    return None, [path.parent / passthrough.name] if passthrough is not None else []
+    companion = None if parse_cs_name(path.name).is_passthrough else companion_by_name(path)
+    return None, [] if companion is None else [companion]
 
 
 def _arrow_mask(kept: NDArray[np.bool_]) -> pa.Array:

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cryobridge.errors import UsageError
-from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.paths import ImageSearch
 from cryobridge.stacks.checks import same_size
 from cryobridge.stacks.convert import convert_stacks
-from cryobridge.stacks.inputs import StackInput, indexed_input, job_input, paired_input, star_input
+from cryobridge.stacks.inputs import StackInput, indexed_input, job_input, paired_input, read_particles, star_input
 from cryobridge.stacks.options import DownsampleType, OnMissing, Order, StackOptions
 from cryobridge.stacks.plan import plan_stacks
 
@@ -169,7 +168,7 @@ class ParticleStackConverter:
             If other inputs were prepared, or the filetype is unknown.
         """
         self._refuse_second()
-        readers = {"cryosparc": (read_particles_cs, indexed_input), "starfile": (read_particles_star, star_input)}
+        readers = {"cryosparc": (read_particles, indexed_input), "starfile": (read_particles_star, star_input)}
         if filetype not in readers:
             raise UsageError(f"{filetype!r} is no file type", field="filetype", hint="Use 'cryosparc' or 'starfile'.")
         read, enter = readers[filetype]

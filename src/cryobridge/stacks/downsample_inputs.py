@@ -136,15 +136,15 @@ def _reader(path: Path, search: ImageSearch, options: DownsampleOptions) -> tupl
         star = open_star(path)
         return lambda known: particles_from_star(star, known=known), star, []
     if kind in {registry.CS, registry.CSG}:
-        from cryobridge.formats.cryosparc.cs import open_cs
+        from cryobridge.formats.cryosparc.companions import open_completed
         from cryobridge.formats.cryosparc.csg import open_group
         from cryobridge.formats.cryosparc.particles import particles_from_cs
 
         if kind == registry.CSG:
             joined = open_group(path)
             return lambda known: particles_from_cs(joined, known=known), None, list(joined.notes)
-        table = open_cs(path)
-        return lambda known: particles_from_cs(table, known=known), None, []
+        table, notes = open_completed(path, "blob/path", "ctf/df1_A", "alignments")
+        return lambda known: particles_from_cs(table, known=known), None, list(notes)
     if kind == registry.MRC:
         if search.folder or search.datadir or search.strip_prefix:
             raise UsageError(

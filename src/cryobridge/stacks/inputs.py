@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats.cryosparc.companions import open_completed
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
-from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.cryosparc.particles import particles_from_cs, read_particles_cs
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
 from cryobridge.stacks.checks import Findings, Rows
@@ -91,7 +92,7 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
     Parameters
     ----------
     particles
-        As `read_particles_cs` or `read_particles_star` returns them.
+        As `read_particles` or `read_particles_star` returns them.
     search
         Where the image files are looked for.
     on_missing
@@ -115,6 +116,13 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
         notes=(*particles.notes, *_defaults(particles), *found.notes),
         findings=found.findings,
     )
+
+
+def read_particles(path: Path) -> ParticleSet:
+    """Read a `.cs` file for `indexed_input`; CTF or images that it lacks come from the passthrough file beside it."""
+    table, notes = open_completed(path, "blob/path", "ctf/df1_A")
+    particles = particles_from_cs(table)
+    return replace(particles, notes=(*notes, *particles.notes))
 
 
 def star_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissing = "error") -> StackInput:
