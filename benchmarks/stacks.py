@@ -38,6 +38,25 @@ converter.convert_stacks(1024)
 """
 
 
+CRYOLIKE_ENGINE = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import torch
+from cryolike.grids import PhysicalImages
+from cryolike.metadata import ImageDescriptor
+from cryolike.stacks import Images
+descriptor, box, n = ImageDescriptor.ensure(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+times = []
+for _ in range(5):
+    pixels = PhysicalImages(torch.randn(n, box, box), pixel_size=descriptor.cartesian_grid.pixel_size)
+    images = Images(phys_data=pixels, fourier_data=None)
+    start = time.perf_counter()
+    images.transform_to_fourier(polar_grid=descriptor.polar_grid, precision=descriptor.precision)
+    times.append((time.perf_counter() - start) / n)
+print(1e3 * min(times))
+"""
+
+
 def make_particles(folder: Path, box_px: int, n_images: int, *, n_files: int | None = None) -> Path:
     """Write noise images and the .cs file that names them; with fewer files than they would fill, rows repeat."""
     rng = np.random.default_rng(0)
@@ -81,15 +100,31 @@ def timed(command: list[str | Path], folder: Path, output: Path) -> float:
     return seconds
 
 
+def write_params(folder: Path, box_px: int) -> Path:
+    """Write the parameter file of the default grid."""
+    path = folder / "params.npz"
+    ours = Path(sys.executable).with_name("cryobridge")
+    grid = [ours, "stacks", "grid", "--n-pixels", str(box_px), "--pixel-size", str(PIXEL_SIZE_A), "-o", path]
+    subprocess.run(grid, check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def engine_of_cryolike(box_px: int, n_images: int, cryolike: Path, python: str) -> None:
+    """Print the time of CryoLike's own transform."""
+    with tempfile.TemporaryDirectory() as name:
+        params = write_params(Path(name), box_px)
+        command = [python, "-c", CRYOLIKE_ENGINE, cryolike / "src", params, box_px, n_images]
+        done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    print(f"{box_px:5d}{float(done.stdout.splitlines()[-1]):12.3f}   (CryoLike's transform, ms an image)", flush=True)
+
+
 def compare(box_px: int, n_images: int, repeats: int, cryolike: Path | None, python: str) -> None:
     """Time whole processes, without and with plots, and CryoLike's in turn with them."""
     ours = Path(sys.executable).with_name("cryobridge")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_particles(folder, box_px, n_images)
-        params, output = folder / "params.npz", folder / "out"
-        grid = [ours, "stacks", "grid", "--n-pixels", str(box_px), "--pixel-size", str(PIXEL_SIZE_A), "-o", params]
-        subprocess.run(grid, check=True, stdout=subprocess.DEVNULL)
+        params, output = write_params(folder, box_px), folder / "out"
         stacks = [ours, "stacks", "cs", "particles.cs", "-p", params, "-o", output]
         commands = {"cryobridge": [*stacks, "--no-plots"], "with plots": stacks}
         if cryolike is not None:
@@ -135,6 +170,8 @@ def main() -> None:
         return
     print("  box  new output  reused out  padded FFT   rel. error  plan (s)   (engine, ms an image)")
     print(measure(options.box, 64, 20, torch.float32, torch.device("cpu")), flush=True)
+    if options.cryolike is not None:
+        engine_of_cryolike(options.box, 64, options.cryolike, options.cryolike_python)
     compare(options.box, options.images, options.repeats, options.cryolike, options.cryolike_python)
 
 
