@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -452,6 +453,23 @@ def test_the_four_functions_give_what_the_commands_give(reference_data, tmp_path
         found, expected = torch.load(tmp_path / name / "fft" / f"{path.stem}.pt").numpy(), np.load(path)
         assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected), name
     assert len(list((tmp_path / "job_directory" / "fft").glob("*.pt"))) == 1
+
+
+def test_the_four_functions_share_all_options_of_the_converter():
+    def parameters(function):
+        return {name: item.default for name, item in signature(function).parameters.items()}
+
+    own = {"params_input", "particle_file_list", "star_file_list", "defocus_angle_is_degree", "phase_shift_is_degree"}
+    own |= {"star_file", "folder_mrc", "file_cs", "folder_cryosparc", "job_number", "batch_size"}
+    converter = parameters(stacks.ParticleStackConverter)
+    for name in stacks.__all__:
+        if name.startswith("convert_particle_stacks"):
+            shared = {key: value for key, value in parameters(getattr(stacks, name)).items() if key not in own}
+            expected = {key: converter[key] for key in shared}
+            assert shared == expected
+            assert converter.keys() - shared.keys() == {
+                *("image_descriptor", "device", "order", "on_missing", "split_optics", "reporter")
+            }
 
 
 def test_a_converter_takes_one_kind_of_input_and_needs_one(particles_cs, tmp_path):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cryobridge.cli.common import OverwriteOption
 from cryobridge.cli.terminal import progress, show, show_command, show_report
 
+if TYPE_CHECKING:
+    from typer._click.core import Command
+
 
 def demo(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")] = Path("cryobridge-demo"),
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the simulation.")] = 0,
     overwrite: OverwriteOption = False,
@@ -21,18 +26,19 @@ def demo(
 
     with progress() as reporter:
         project = simulate_project(folder, seed=seed, overwrite=overwrite, report=reporter)
+    run = partial(_run, context.find_root().command)
     particles_cs, particles_star = project.particles_cs, project.relion / "particles.star"
     picks, thick_star = project.relion / "picks", project.relion / "thick.star"
 
-    _run("inspect", "--paths", particles_cs)
-    _run("coords", particles_cs, project.micrographs_star, "-o", picks, "--check-orientation", "--preview", "1")
+    run("inspect", "--paths", particles_cs)
+    run("coords", particles_cs, project.micrographs_star, "-o", picks, "--check-orientation", "--preview", "1")
     links = project.relion / "Extract"
-    _run("convert", particles_cs, "-o", particles_star, "--link-stacks", links, "--verify")
-    _run("select", particles_star, "--where", "rlnDefocusU > 12000", "-o", thick_star)
-    _run("select", particles_cs, "--like", thick_star, "-o", folder / "thick.cs")
-    _run("stacks", "cs", particles_cs, "-o", folder / "stacks")
-    _run("stacks", "downsample", particles_cs, "-D", "48", "-o", folder / "downsampled")
-    _run("converge", project.classification)
+    run("convert", particles_cs, "-o", particles_star, "--link-stacks", links, "--verify")
+    run("select", particles_star, "--where", "rlnDefocusU > 12000", "-o", thick_star)
+    run("select", particles_cs, "--like", thick_star, "-o", folder / "thick.cs")
+    run("stacks", "cs", particles_cs, "-o", folder / "stacks")
+    run("stacks", "downsample", particles_cs, "-D", "48", "-o", folder / "downsampled")
+    run("converge", project.classification)
 
     show("")
     show_report(
@@ -49,11 +55,9 @@ def demo(
     )
 
 
-def _run(*words: str | Path) -> None:
+def _run(app: Command, *words: str | Path) -> None:
     """Show a command as it is typed, and run it."""
-    from cryobridge.cli.app import app
-
     arguments = [str(word) for word in words]
     show("")
     show_command(["cryobridge", *arguments])
-    app(arguments, standalone_mode=False)
+    app.main(arguments, standalone_mode=False)
