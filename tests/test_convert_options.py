@@ -599,3 +599,11 @@ def test_the_closing_table_fits_a_terminal(located, tmp_path, columns):
     shown = without_escapes(text)
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= columns
     assert "6 of 6" in shown
+
+
+def test_verify_does_not_miss_a_box_where_relion_3_0_has_no_place_for_it(located, tmp_path):
+    result = run("convert", located, "-o", tmp_path / "p.star", "--relion", "3.0", "--verify", "--json")
+    assert result.returncode == 0, result.stderr
+    quantities = {item["quantity"] for item in json.loads(result.stdout)["verified"]}
+    assert "pixel size" in quantities
+    assert "box" not in quantities

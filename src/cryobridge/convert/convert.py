@@ -9,15 +9,17 @@ from cryobridge.convert.micrographs import MICROGRAPHS_STAR
 from cryobridge.convert.names import is_made, make_links
 from cryobridge.convert.plan import plan_convert
 from cryobridge.errors import FormatError, UsageError
+from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_content
 from cryobridge.formats.particles_pickle import PickleContent, write_pickles
 from cryobridge.formats.relion.star import write_star
-from cryobridge.jobdir import make_folder, refuse_existing
+from cryobridge.jobdir import make_folder, refuse_existing, require_space
 from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cryobridge.convert.names import Link
     from cryobridge.convert.options import ConvertOptions
     from cryobridge.convert.plan import ConvertPlan
     from cryobridge.formats.relion.star import StarBlock
@@ -63,19 +65,27 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
     check_outputs(plan, overwrite=overwrite)
     new_links = [link for link in plan.links if not is_made(link, copy=plan.options.copy)]
     if new_links:
+        if plan.options.copy:
+            _require_space(new_links)
         reporter.start("copying stacks" if plan.options.copy else "linking stacks", len(new_links))
         make_links(new_links, copy=plan.options.copy, reporter=reporter)
     folder = plan.output if isinstance(plan.content, PickleContent) else plan.output.parent
     make_folder(folder)
-    if isinstance(plan.content, PickleContent):
-        write_pickles(plan.output, plan.content)
-    elif isinstance(plan.content, CsContent):
-        title = f"Particles of {plan.source.files[0].name}"
-        write_cs_content(plan.output, plan.content, len(plan.rows), title)
-    else:
-        _write_star(plan.output, plan.content.blocks)
-        if plan.micrographs is not None:
-            _write_star(plan.output.with_name(MICROGRAPHS_STAR), plan.micrographs)
+    with together():
+        if isinstance(plan.content, PickleContent):
+            write_pickles(plan.output, plan.content)
+        elif isinstance(plan.content, CsContent):
+            title = f"Particles of {plan.source.files[0].name}"
+            write_cs_content(plan.output, plan.content, len(plan.rows), title)
+        else:
+            _write_star(plan.output, plan.content.blocks)
+            if plan.micrographs is not None:
+                _write_star(plan.output.with_name(MICROGRAPHS_STAR), plan.micrographs)
+
+
+def _require_space(links: Sequence[Link]) -> None:
+    n_bytes = sum(link.target.stat().st_size for link in links if link.target.is_file())
+    require_space(links[0].path.parent, n_bytes, "Make room, or leave --copy out: links need no space.")
 
 
 def _write_star(path: Path, blocks: Iterable[StarBlock]) -> None:

@@ -142,8 +142,11 @@ def _expected(plan: ConvertPlan) -> ParticleSet:
     source, is_all = plan.source.particles, isinstance(plan.content, PickleContent)
     rows = np.arange(len(source)) if is_all else plan.rows
     particles = source if len(rows) == len(source) else source.take(rows)
-    planned = plan.particles
-    particles = replace(particles, optics=planned.optics, optics_index=planned.optics_index)
+    planned, optics = plan.particles, plan.particles.optics
+    if optics is not None and plan.options.target == "star" and plan.options.relion == "3.0":
+        # That layout has no place for the box.
+        optics = replace(optics, box_px=np.zeros_like(optics.box_px))
+    particles = replace(particles, optics=optics, optics_index=planned.optics_index)
     return particles if is_all else replace(particles, half_set=planned.half_set, class_number=planned.class_number)
 
 
