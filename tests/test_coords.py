@@ -560,9 +560,9 @@ def test_overwriting_picks_behind_a_link_leaves_no_rubbish(files, tmp_path):
     assert sorted(path.name for path in (out / "Raw_data").iterdir()) == [
         "grid_1_0001_fractions_autopick.star",
         "grid_1_0002_fractions_autopick.star",
-        "notes.txt",
     ]
     assert not list(out.glob(".*"))
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["notes.txt", "old_autopick.star"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

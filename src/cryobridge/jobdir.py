@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge import __version__
 from cryobridge.errors import CryobridgeError, OutputExistsError
-from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.atomic import atomic_path, write_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -71,12 +72,64 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+def make_subfolder(folder: Path) -> None:
+    """Make a folder in an output folder; a link that leads elsewhere is refused, so that all outputs stay inside.
+
+    Raises
+    ------
+    CryobridgeError
+        If a link is in its place, or the operating system refuses.
+    """
+    if folder.is_symlink():
+        raise CryobridgeError(
+            "a link that leads out of the output folder, where nothing is written",
+            path=folder,
+            hint="Remove the link, or give the folder that it leads to with -o.",
+        )
+    make_folder(folder)
+
+
 def files_in(folder: Path, pattern: str) -> list[Path]:
     """Return the files of a folder whose names match a pattern, sorted; none where there is no such folder."""
     try:
         return sorted(folder.glob(pattern))
     except OSError:
         return []
+
+
+def require_space(folder: Path, n_bytes: int, hint: str, *, freed: Iterable[Path] = ()) -> None:
+    """Refuse work whose output does not fit on the disk; called before the first byte is written.
+
+    Parameters
+    ----------
+    folder
+        Where the output goes; it need not be there yet.
+    n_bytes
+        How large it will be.
+    hint
+        What to do if it does not fit.
+    freed
+        Files that are removed first.
+
+    Raises
+    ------
+    CryobridgeError
+        If the disk has less space.
+    """
+    nearest = next((place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()), None)
+    if nearest is None:
+        return
+    usage = shutil.disk_usage(nearest)
+    free = usage.free + sum(path.lstat().st_size for path in freed if _is_there(path))
+    # Some file systems don't tell their size.
+    if n_bytes > free and usage.total > 0:
+        raise CryobridgeError(
+            f"the output needs {_in_words(n_bytes)}, and the disk has {_in_words(free)} left", path=folder, hint=hint
+        )
+
+
+def _in_words(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _is_there(path: Path) -> bool:
@@ -98,7 +151,10 @@ def locked(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise write_error(folder, error) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,13 +210,8 @@ def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
     command = shlex.join(["cryobridge", *sys.argv[1:]])
     record = JobRecord()
     started, clock = datetime.now(timezone.utc), time.monotonic()
-    status = "failed"
-    _write_text(folder / "command.txt", command + "\n")
-    _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {command}\n")
-    try:
-        yield record
-        status = "completed"
-    finally:
+
+    def tell(status: str) -> None:
         seconds = time.monotonic() - clock
         description = {
             "program": "cryobridge",
@@ -175,6 +226,19 @@ def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
         _write_text(folder / "job.json", json.dumps(description, indent=2) + "\n")
         lines = [f"{started.isoformat(timespec='seconds')} {title}", *_log_lines(record.report)]
         _write_text(folder / "run.log", "\n".join([*lines, f"{status} after {seconds:.1f} s"]) + "\n")
+
+    # First, so that an older run's good end is not told of what this one leaves if it is killed.
+    tell("running")
+    _write_text(folder / "command.txt", command + "\n")
+    _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {command}\n")
+    try:
+        yield record
+    except BaseException:
+        # Why the work failed is to be told, not why that can't be written down (on a full disk, say).
+        with suppress(CryobridgeError):
+            tell("failed")
+        raise
+    tell("completed")
 
 
 def _log_lines(report: dict[str, Any]) -> list[str]:

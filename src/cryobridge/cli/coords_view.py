@@ -49,7 +49,7 @@ def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:
         header_style="bold",
         pad_edge=False,
     )
-    table.add_column("placement")
+    table.add_column("placement", no_wrap=True)
     table.add_column("options")
     table.add_column(measure, justify="right")
     table.add_column("picks", justify="right")

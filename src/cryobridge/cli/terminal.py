@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from cryobridge.errors import CombinedError, CryobridgeError
@@ -187,10 +187,10 @@ def progress() -> Iterator[Reporter]:
     """Show a progress bar on stderr while work runs; nothing where there is no terminal, or with -q."""
     from cryobridge.progress import Silent
 
-    console = _stderr()
-    if settings.quiet or not console.is_terminal:
+    if settings.quiet or not sys.stderr.isatty():
         yield Silent()
         return
+    console = _BarConsole(highlight=False, emoji=False, stderr=True, force_terminal=True)
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -215,6 +215,15 @@ def progress() -> Iterator[Reporter]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield _BarReporter(bar)
+
+
+class _BarConsole(Console):
+    """Leaves room for the ^C that terminals show: behind a full line it begins another, and the bar stays."""
+
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
+        width, height = super().size
+        return ConsoleDimensions(max(1, width - 3), height)
 
 
 class _BarReporter:

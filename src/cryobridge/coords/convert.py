@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from cryobridge.coords.columns import pick_columns
 from cryobridge.coords.plan import CoordsPlan, absolute
 from cryobridge.coords.relion_picks import PICK_FILES, pick_file_name, rows_by_micrograph, write_pick_files
 from cryobridge.errors import CryobridgeError
+from cryobridge.formats.atomic import leftovers, temporary_path, together
 from cryobridge.formats.relion.star import StarBlock, write_star
-from cryobridge.jobdir import make_folder, refuse_existing
+from cryobridge.jobdir import locked, make_folder, refuse_existing
+
+# After the name of a new folder: the one that it replaces.
+_OLD = ".old"
 
 
 def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]:
@@ -41,23 +46,43 @@ def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]
     written = [(name, rows) for name, rows in zip(names, groups, strict=True) if len(rows)]
     options = plan.options
     columns = pick_columns(plan.picks, plan.coordinate_px, plan.kept, options.convention, picks_only=options.picks_only)
-    temporary = plan.folder / f".{plan.raw_data.name}.{os.getpid()}-{secrets.token_hex(4)}"
-    try:
-        temporary.mkdir()
+    with locked(plan.folder), _new_folder(plan.raw_data) as temporary, together():
         write_pick_files(
             [temporary / pick_file_name(name) for name, _ in written], columns, [rows for _, rows in written]
         )
+        # The list appears when the block ends: right after the files that it names.
+        _write_list(plan, [name for name, _ in written])
         _replace_folder(plan.raw_data, temporary)
+    return plan.report()
+
+
+@contextmanager
+def _new_folder(final: Path) -> Iterator[Path]:
+    """Make a hidden folder beside the one that it is to replace; it is gone afterwards."""
+    temporary = temporary_path(final)
+    try:
+        _recover(final)
+        temporary.mkdir()
+        yield temporary
     except OSError as error:
         raise CryobridgeError(
             f"the picks can't be written ({error.strerror or error})",
-            path=plan.folder,
+            path=final.parent,
             hint="Check that you may write there, and that the disk has space left.",
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _write_list(plan, [name for name, _ in written])
-    return plan.report()
+
+
+def _recover(final: Path) -> None:
+    """Clear away what a killed run left, and put back what it had moved out of the way."""
+    for left in leftovers(final.parent, final.name, of_any_host=True):
+        if left.name.endswith(_OLD) and not os.path.lexists(final):
+            left.rename(final)
+            continue
+        if left.name.endswith(_OLD):
+            _move_others(left, final)
+        _remove_folder(left)
 
 
 def _replace_folder(final: Path, new: Path) -> None:
@@ -65,17 +90,32 @@ def _replace_folder(final: Path, new: Path) -> None:
     if not os.path.lexists(final):
         new.rename(final)
         return
-    others = [path.name for path in final.iterdir() if not path.match(PICK_FILES)]
-    old = new.with_name(new.name + "-old")
-    final.rename(old)
-    new.rename(final)
+    old = new.with_name(new.name + _OLD)
+    try:
+        final.rename(old)
+        new.rename(final)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(final):
+            old.rename(final)
+        raise
     # Until all of them have moved the old folder stays, so that a failure loses nothing.
-    for name in others:
-        (old / name).rename(final / name)
+    _move_others(old, final)
+    _remove_folder(old)
+
+
+def _move_others(old: Path, new: Path) -> None:
+    """Move what is no pick file from one folder to another; what a link leads to is not ours to move."""
     if old.is_symlink():
-        old.unlink()
+        return
+    for path in [path for path in old.iterdir() if not path.match(PICK_FILES)]:
+        path.rename(new / path.name)
+
+
+def _remove_folder(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
     else:
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_list(plan: CoordsPlan, names: list[str]) -> None:

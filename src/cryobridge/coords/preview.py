@@ -14,7 +14,7 @@ from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.table import Array
 from cryobridge.fourier.crop import crop_images
-from cryobridge.jobdir import make_folder
+from cryobridge.jobdir import make_subfolder
 
 # The longer side of a picture's image; Fourier cropping to it is the low pass.
 _LONGER_SIDE_PX = 800
@@ -31,7 +31,7 @@ def write_previews(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int)
     """
     previewed = preview_sources(plan, micrographs_star, n_micrographs)
     folder = plan.folder / "preview"
-    make_folder(folder)
+    make_subfolder(folder)
     written = []
     for source, rows in previewed:
         target = folder / f"{source.stem}.png"

@@ -7,8 +7,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, OutputExistsError
-from cryobridge.formats.atomic import atomic_path, read_error
-from cryobridge.jobdir import make_folder
+from cryobridge.formats.atomic import atomic_path, leftovers, read_error
+from cryobridge.jobdir import make_folder, require_space
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,15 +51,8 @@ def check_folder(folder: Path, n_bytes: int, *, overwrite: bool) -> None:
                 path=folder,
                 hint="Choose another folder, or ask for overwriting, which removes everything in this one.",
             )
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(nearest).free
     # What overwriting sets free is not counted on.
-    if free < n_bytes:
-        raise CryobridgeError(
-            f"the demo project needs {n_bytes / 1e6:.0f} MB and the disk has {free / 1e6:.0f} MB left",
-            path=folder,
-            hint="Choose a folder on another disk, or ask for fewer micrographs.",
-        )
+    require_space(folder, n_bytes, "Choose a folder on another disk, or ask for fewer micrographs.")
 
 
 def prepare_folder(folder: Path, description: dict[str, int | float | str]) -> None:
@@ -104,7 +97,9 @@ def prepare_folder(folder: Path, description: dict[str, int | float | str]) -> N
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return list(folder.iterdir())
+        # A marker that a killed run had not finished is nobody's file.
+        unfinished = leftovers(folder, MARKER.removesuffix(".json"))
+        return [path for path in folder.iterdir() if path not in unfinished]
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:

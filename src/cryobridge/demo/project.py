@@ -13,6 +13,7 @@ from cryobridge.demo.folder import check_folder, prepare_folder
 from cryobridge.demo.images import record, signal_scale
 from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A, Truth, draw_truth
 from cryobridge.errors import UsageError
+from cryobridge.jobdir import locked, make_folder
 from cryobridge.progress import Reporter, Silent
 
 _BYTES_A_PIXEL = 4
@@ -116,21 +117,26 @@ def simulate_project(
     truth = draw_truth(n_micrographs, particles_per_micrograph, seed)
     project = _describe(Path(folder), truth)
     check_folder(project.folder, _size_in_bytes(truth), overwrite=overwrite)
-    prepare_folder(
-        project.folder,
-        {
-            "cryobridge_version": __version__,
-            "n_micrographs": n_micrographs,
-            "particles_per_micrograph": particles_per_micrograph,
-            "snr": snr,
-            "seed": seed,
-        },
-    )
+    description: dict[str, int | float | str] = {
+        "cryobridge_version": __version__,
+        "n_micrographs": n_micrographs,
+        "particles_per_micrograph": particles_per_micrograph,
+        "snr": snr,
+        "seed": seed,
+    }
+    make_folder(project.folder)
+    with locked(project.folder):
+        prepare_folder(project.folder, description)
+        _write(project, snr, seed, report or Silent())
+    return project
+
+
+def _write(project: DemoProject, snr: float, seed: int, report: Reporter) -> None:
+    truth = project.truth
     scale = signal_scale(truth, snr)
     statistics = []
-    report = report or Silent()
-    report.start("simulating micrographs", n_micrographs)
-    for micrograph in range(n_micrographs):
+    report.start("simulating micrographs", len(project.stacks))
+    for micrograph in range(len(project.stacks)):
         recording = record(truth, micrograph, scale, seed)
         cryosparc_files.write_recording(project.cryosparc, truth, micrograph, recording)
         relion_files.write_recording(project.relion, truth, micrograph, recording)
@@ -139,7 +145,6 @@ def simulate_project(
     cryosparc_files.write_refinement(project.cryosparc, truth, FitStatistics.concatenate(statistics), seed)
     relion_files.write_metadata(project.relion, truth)
     classification.write_classification(project.relion, truth, seed)
-    return project
 
 
 def _size_in_bytes(truth: Truth) -> int:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+
+_HOST = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:6]
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{8}(\..*)?")
+# Folders that this process has looked through for what killed ones left.
+_tidied: set[Path] = set()
+_waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
 
 
 @contextmanager
@@ -21,7 +30,8 @@ def atomic_path(final: Path) -> Iterator[Path]:
 
     The temporary name starts with a dot and keeps the suffix, so that listings pass over it and writers that
     look at the suffix are content. It lies in the same folder, hence on the same file system, where a rename
-    is one step. A block that raises leaves nothing behind and an older ``final`` as it was.
+    is one step. A block that raises leaves nothing behind and an older ``final`` as it was. What a process that
+    was killed has left in the folder is removed. Of two that write one file at once, the last one's stays.
 
     Parameters
     ----------
@@ -39,36 +49,106 @@ def atomic_path(final: Path) -> Iterator[Path]:
     CryobridgeError
         When the operating system refuses: no such folder, no permission, no space left.
     """
-    temporary = final.with_name(f".{final.stem}.{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
+    _tidy(final.parent)
+    temporary = temporary_path(final)
+    waiting = _waiting.get()
+    is_kept = False
     try:
         yield temporary
-        temporary.replace(final)
+        if waiting is None:
+            temporary.replace(final)
+        else:
+            waiting.append((temporary, final))
+            is_kept = True
     except OSError as error:
         # An error that names another file (an input that could not be read) is not ours to explain.
         if error.filename is not None and os.fspath(error.filename) != os.fspath(temporary):
             raise
-        raise CryobridgeError(
-            f"can't be written ({error.strerror or error})",
-            path=final,
-            hint="Check that the folder exists, that you may write in it, and that the disk has space left.",
-        ) from error
+        raise write_error(final, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if not is_kept:
+            _remove(temporary)
 
 
-def leftovers(folder: Path, stem_prefix: str) -> list[Path]:
-    """Return temporary files of `atomic_path` that a killed process left in a folder, by how their names begin.
+@contextmanager
+def together() -> Iterator[None]:
+    """Let files that belong together appear under their names together, when all of them are whole.
+
+    The files are those that `atomic_path` is asked for within the block; if it raises, none of them appears, and
+    older ones stay as they were.
+
+    Raises
+    ------
+    CryobridgeError
+        When the operating system refuses to rename them.
+    """
+    files: list[tuple[Path, Path]] = []
+    token = _waiting.set(files)
+    try:
+        yield
+        for temporary, final in files:
+            try:
+                temporary.replace(final)
+            except OSError as error:
+                raise write_error(final, error) from error
+    finally:
+        _waiting.reset(token)
+        for temporary, _ in files:
+            _remove(temporary)
+
+
+def temporary_path(final: Path) -> Path:
+    """Return a new hidden name beside a file or folder that tells the machine and the process at work on it."""
+    return final.with_name(f".{final.stem}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
+
+
+def leftovers(folder: Path, stem_prefix: str = "", *, of_any_host: bool = False) -> list[Path]:
+    """Return temporary files and folders that killed processes left in a folder, by how their names begin.
 
     Those of processes that are running are not among them.
+
+    Parameters
+    ----------
+    folder, stem_prefix
+        Where, and what the names begin with after the dot.
+    of_any_host
+        Whether those of other machines are taken too, whose processes can't be seen: for who has the folder locked.
     """
-    pattern = re.compile(rf"\.{re.escape(stem_prefix)}.*\.(?P<pid>\d+)-[0-9a-f]{{8}}\..+")
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError:
         return []
+    found = [(name, match) for name in names if (match := _TEMPORARY.fullmatch(name))]
     return [
-        folder / name for name in names if (match := pattern.fullmatch(name)) and not _is_running(int(match["pid"]))
+        folder / name
+        for name, match in found
+        if match["stem"].startswith(stem_prefix)
+        and (not _is_running(int(match["pid"])) if match["host"] == _HOST else of_any_host)
     ]
+
+
+def write_error(path: Path, error: OSError) -> CryobridgeError:
+    """Return the error that says that ``path`` can't be written, and what to do about it."""
+    return CryobridgeError(
+        f"can't be written ({error.strerror or error})",
+        path=path,
+        hint="Check that the folder exists, that you may write in it, and that the disk has space left.",
+    )
+
+
+def _tidy(folder: Path) -> None:
+    if folder in _tidied:
+        return
+    _tidied.add(folder)
+    for path in leftovers(folder):
+        if path.is_symlink() or not path.is_dir():
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    # What can't be removed must not hide why it was to be removed.
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
+from cryobridge.formats.atomic import together
 from cryobridge.jobdir import make_folder, refuse_existing
 from cryobridge.progress import Reporter, Silent
 
@@ -32,10 +33,11 @@ def write_selection(plan: SelectPlan, *, overwrite: bool = False, reporter: Repo
     check_outputs(plan, overwrite=overwrite)
     reporter = reporter or Silent()
     reporter.start("writing", len(plan.parts))
-    for part in plan.parts:
-        make_folder(part.path.parent)
-        plan.particles.write(part.path, part.kept, plan.added)
-        reporter.advance()
+    with together():
+        for part in plan.parts:
+            make_folder(part.path.parent)
+            plan.particles.write(part.path, part.kept, plan.added)
+            reporter.advance()
     return plan.report()
 
 

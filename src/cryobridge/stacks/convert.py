@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
 from cryobridge.fourier.devices import pick_devices
-from cryobridge.jobdir import job_record, make_folder, refuse_existing, remove_existing
+from cryobridge.jobdir import job_record, make_subfolder, refuse_existing, remove_existing, require_space
 from cryobridge.progress import Reporter, Silent
 from cryobridge.stacks.drawing_process import DrawingProcess
 from cryobridge.stacks.execute import DeviceExecutor, Executor, StackResult
-from cryobridge.stacks.output import existing_outputs, fourier_stack_path, stack_files, unfinished_outputs, whole_stacks
+from cryobridge.stacks.output import (
+    existing_outputs,
+    fourier_stack_path,
+    image_bytes,
+    stack_files,
+    unfinished_outputs,
+    whole_stacks,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +83,7 @@ def convert_stacks(
     todo = [task for task in plan.tasks if task.number not in whole]
     if executor is None and todo:
         executor = DeviceExecutor(plan, devices)
+    _require_space(plan, folder, whole)
     report = plan_report(plan, folder)
     tally = _Tally(plan, whole, reporter)
     with job_record(folder, f"Fourier stacks of {plan.source.particles.source.name}", _CONTENTS) as record:
@@ -135,13 +143,27 @@ def plan_report(plan: StackPlan, folder: Path) -> dict[str, Any]:
     }
 
 
+def _require_space(plan: StackPlan, folder: Path, whole: dict[int, int]) -> None:
+    """Refuse stacks that the disk has no room for, pictures and lens data aside; what is not kept is removed first."""
+    hint = "Make room, or choose another disk with -o."
+    if plan.options.physical:
+        hint += " --no-phys leaves out the images themselves."
+    n_images = sum(len(task.rows) for task in plan.tasks if task.number not in whole)
+    freed = [*_replaced(folder, whole), *unfinished_outputs(folder)]
+    require_space(folder, n_images * image_bytes(plan), hint, freed=freed)
+
+
+def _replaced(folder: Path, whole: dict[int, int]) -> list[Path]:
+    kept = {path for number in whole for path in stack_files(folder, number)}
+    return [path for path in existing_outputs(folder) if path not in kept]
+
+
 def _make_room(plan: StackPlan, folder: Path, whole: dict[int, int]) -> None:
     """Make the folders, and remove earlier stacks but those that are kept: a reader would take them for new ones."""
-    kept = {path for number in whole for path in stack_files(folder, number)}
     for file in stack_files(folder, 0, physical=plan.options.physical, plots=plan.options.plots):
-        make_folder(file.parent)
+        make_subfolder(file.parent)
     # Fourier stacks first: a stack counts as there when that file is.
-    remove_existing([path for path in existing_outputs(folder) if path not in kept])
+    remove_existing(_replaced(folder, whole))
     remove_existing(unfinished_outputs(folder))
 
 

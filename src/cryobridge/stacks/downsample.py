@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError
+from cryobridge.errors import MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.mrc_write import partial_path
 from cryobridge.formats.particles_pickle import write_pickles
 from cryobridge.formats.relion.star import write_star
-from cryobridge.jobdir import files_in, job_record, refuse_existing, remove_existing
+from cryobridge.jobdir import files_in, job_record, refuse_existing, remove_existing, require_space
 from cryobridge.progress import Reporter, Silent
 from cryobridge.stacks.downsample_images import StackMaker
 from cryobridge.stacks.downsample_metadata import downsampled_metadata, write_sources
@@ -125,8 +124,8 @@ def check_folder(plan: DownsamplePlan, folder: Path, *, overwrite: bool, resume:
     if not (resume and _state_path(plan, folder).is_file()):
         _refuse_unfinished(plan, folder, overwrite=overwrite)
         refuse_existing(_outputs(plan, folder), overwrite=overwrite)
-        if not overwrite:
-            _require_space(plan, folder)
+    # What is there is removed, or need not be made again.
+    _require_space(plan, folder)
 
 
 def _refuse_unfinished(plan: DownsamplePlan, folder: Path, *, overwrite: bool) -> None:
@@ -140,15 +139,9 @@ def _refuse_unfinished(plan: DownsamplePlan, folder: Path, *, overwrite: bool) -
 
 
 def _require_space(plan: DownsamplePlan, folder: Path) -> None:
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    needed = len(plan.source.particles) * plan.options.box_px**2 * (2 if plan.options.half_precision else 4)
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise CryobridgeError(
-            f"the images need {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB left",
-            path=folder,
-            hint="Make room, choose another disk with -o, or halve the size with --float16.",
-        )
+    n_bytes = len(plan.source.particles) * plan.options.box_px**2 * (2 if plan.options.half_precision else 4)
+    hint = "Make room, choose another disk with -o, or halve the size with --float16."
+    require_space(folder, n_bytes, hint, freed=_outputs(plan, folder))
 
 
 def _outputs(plan: DownsamplePlan, folder: Path) -> list[Path]:

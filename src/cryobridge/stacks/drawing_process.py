@@ -17,7 +17,9 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import CryobridgeError
+from cryobridge.formats.atomic import leftovers
 from cryobridge.fourier.grid import PolarGrid
+from cryobridge.jobdir import remove_existing
 
 if TYPE_CHECKING:
     from cryobridge.stacks.execute import StackResult
@@ -74,10 +76,15 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._resources:
             if self._process is not None:
+                self._resources.callback(self._clear_away)
                 self._resources.callback(self._process.wait)
                 self._resources.callback(self._process.kill)
                 if kind is None:
                     self._finish()
+
+    def _clear_away(self) -> None:
+        """Remove a picture that was being drawn when the process was ended."""
+        remove_existing(leftovers(self._folder / "plots"))
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -61,6 +61,15 @@ def stack_files(folder: Path, number: int, *, physical: bool = True, plots: bool
     return files + (list(plot_paths(folder, number)) if plots else [])
 
 
+def image_bytes(plan: StackPlan) -> int:
+    """Return how many bytes the stacks need for one image: its transform, and itself where it is written."""
+    number_bytes = 4 if plan.descriptor.precision == "single" else 8
+    n_numbers = 2 * plan.grid.n_shells * plan.grid.n_inplanes
+    if plan.options.physical:
+        n_numbers += plan.descriptor.n_pixels[0] * plan.descriptor.n_pixels[1]
+    return number_bytes * n_numbers
+
+
 def existing_outputs(folder: Path) -> list[Path]:
     """Return the files of earlier stacks in a folder, whatever their numbers: a reader would take them for new ones."""
     found: list[Path] = []
@@ -73,7 +82,7 @@ def unfinished_outputs(folder: Path) -> list[Path]:
     """Return what a killed run left of files that it had not finished."""
     found: list[Path] = []
     for first in stack_files(folder, 0):
-        found += leftovers(first.parent, first.stem.removesuffix("000000"))
+        found += leftovers(first.parent, first.stem.removesuffix("000000"), of_any_host=True)
     return found
 
 

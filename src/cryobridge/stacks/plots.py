@@ -13,7 +13,7 @@ from cryobridge.drawing.images import TileAxes, contrast, evenly_spaced, image_t
 from cryobridge.drawing.page import TICK_PT, Draw, Floats, Panel, Sheet, image_count, labelled, lay_out, style
 from cryobridge.errors import UsageError
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.jobdir import make_folder
+from cryobridge.jobdir import make_subfolder
 from cryobridge.stacks.output import plot_paths
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def draw_stack(
     stack = _Stack(number, images, polar, grid, pixel_size_A, names, n_images)
     sheets = stack.images_sheet(), stack.fourier_sheet(), stack.power_sheet(power)
     targets = plot_paths(folder, number)
-    make_folder(targets[0].parent)
+    make_subfolder(targets[0].parent)
     for sheet, target in zip(sheets, targets, strict=True):
         with _drawing, style(), atomic_path(target) as temporary:
             lay_out(sheet).savefig(temporary, **_PNG)

@@ -1,0 +1,162 @@
+"""Runs commands that are disturbed on purpose: before its N-th change to a folder a run is killed, interrupted ….
+
+`python fault_runner.py` reads one JSON object a line and answers each with one. Every run is a fork of a process
+that has imported everything already, so that hundreds of them take seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.truncate"}
+
+
+class Fault:
+    """An audit hook that counts what a run is about to change in a folder, and strikes before the N-th change."""
+
+    def __init__(self, job, log):
+        self._folder = os.fspath(job["folder"])
+        self._at = job.get("at")
+        self._fault = job.get("fault", "none")
+        self._strike = getattr(self, f"_{self._fault}", None)
+        self._victim = job.get("victim")
+        self._log = log
+        self._count = 0
+        self._lock = threading.Lock()
+        self._is_off = self._is_full = False
+
+    def __call__(self, event, arguments):
+        if self._is_off or not self._is_change(event, arguments):
+            return
+        if self._is_full and event in {"open", "os.mkdir"}:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with self._lock:
+            self._count += 1
+            is_now = self._count == self._at
+        os.write(self._log, f"{event} {os.fspath(arguments[0])}\n".encode())
+        if is_now and self._fault == "full":
+            self._is_full = True
+        elif is_now:
+            self._is_off = True
+            self._strike()
+
+    def _is_change(self, event, arguments):
+        if event == "open":
+            path, _, flags = arguments
+            if not (isinstance(flags, int) and flags & _WRITING):
+                return False
+        elif event not in _CHANGES:
+            return False
+        else:
+            path = arguments[0]
+        return isinstance(path, (str, os.PathLike)) and os.path.abspath(path).startswith(self._folder)  # noqa: PTH100
+
+    def _kill(self):
+        os.killpg(0, signal.SIGKILL)
+
+    def _interrupt(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def _vanish(self):
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _lose(self):
+        Path(self._victim).unlink()
+
+    def _shrink(self):
+        os.truncate(self._victim, 2000)
+
+
+def _work(job, out, err, log):
+    from cryobridge.cli.app import main
+
+    os.setsid()
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
+    os.chdir(job["cwd"])
+    if (limit := job.get("limit")) is not None:
+        # Python ignores the signal, and writing fails as on a full disk; at its default it ends the process.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if job.get("fault") == "kill" else signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if (free := job.get("free")) is not None:
+        shutil.disk_usage = lambda _: SimpleNamespace(free=free, total=1 << 40)
+    sys.argv = ["cryobridge", *job["words"]]
+    sys.addaudithook(Fault(job, log))
+    main()
+
+
+def _run(job):
+    # Pipes, which a limit on the size of files does not touch, wide enough for all that a run says.
+    pipes = [os.pipe() for _ in range(3)]
+    for reading, _ in pipes:
+        fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 1 << 20)
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            _work(job, *(writing for _, writing in pipes))
+        except SystemExit as error:
+            code = error.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code if isinstance(code, int) else 98)
+    _, status = os.waitpid(child, 0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # whoever the run has left behind
+    texts = []
+    for reading, writing in pipes:
+        os.close(writing)
+        with open(reading, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            texts.append(file.read())
+    code = os.waitstatus_to_exitcode(status)
+    return {"code": code, "stdout": texts[0], "stderr": texts[1], "changes": texts[2].splitlines()}
+
+
+def _serve():
+    import torch
+
+    import cryobridge.cli.app
+    import cryobridge.converge.pictures
+    import cryobridge.convert.convert
+    import cryobridge.coords.convert
+    import cryobridge.coords.preview
+    import cryobridge.demo
+    import cryobridge.select.plan
+    import cryobridge.select.write
+    import cryobridge.stacks.convert
+    import cryobridge.stacks.downsample
+
+    torch.set_num_threads(1)
+    # As small as a project can be; the commands that are shown on it have runs of their own.
+    cryobridge.demo.simulate_project = functools.partial(
+        cryobridge.demo.simulate_project, n_micrographs=1, particles_per_micrograph=2
+    )
+    cryobridge.cli.demo._run = lambda *_: None
+    for line in sys.stdin:
+        print(json.dumps(_run(json.loads(line))), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    _serve()

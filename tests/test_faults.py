@@ -1,0 +1,528 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pexpect
+import pytest
+from rich.cells import cell_len
+
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.atomic import atomic_path, leftovers, temporary_path, together
+from cryobridge.jobdir import locked
+from helpers import (
+    COMMAND,
+    environment,
+    noise_images,
+    open_terminal,
+    particle_columns,
+    save_cs,
+    save_mrc,
+    save_star,
+    without_escapes,
+)
+
+RUNNER = Path(__file__).with_name("fault_runner.py")
+# What differs between two runs that do the same: times, and the words of the command.
+_TIMES = re.compile(rb"created: .*|\d{4}-\d\d-\d\dT[0-9:+]*|after [0-9.]+ s")
+OF_THE_RUN = {"command.txt", "README.txt", "job.json", "run.log"}
+
+
+class Runner:
+    def __init__(self, process):
+        self._process = process
+
+    def run(self, words, folder, cwd, **fault):
+        job = {"words": [str(word) for word in words], "folder": str(folder), "cwd": str(cwd), **fault}
+        self._process.stdin.write(json.dumps(job, default=str) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def runner():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, RUNNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield Runner(process)
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, demo_project):
+    """A folder with a small input for each command."""
+    folder = tmp_path_factory.mktemp("inputs")
+    save_mrc(folder / "J1" / "a.mrc", noise_images(3, 16, seed=1), 1.5)
+    save_mrc(folder / "J1" / "b.mrc", noise_images(4, 16, seed=2), 1.5)
+    names = [f"J1/{name}.mrc" for name in "babba"]
+    save_cs(folder / "particles.cs", particle_columns(names, [3, 0, 1, 0, 2]))
+    star = {
+        "rlnImageName": [f"{1 + i // 2}@J1/{'ab'[i % 2]}.mrc" for i in range(6)],
+        "rlnVoltage": [300] * 6,
+        "rlnSphericalAberration": [2.7] * 6,
+        "rlnAmplitudeContrast": [0.1] * 6,
+        "rlnDefocusU": [10000 + i for i in range(6)],
+        "rlnDefocusV": [10000 + i for i in range(6)],
+        "rlnDefocusAngle": list(range(6)),
+        "rlnDetectorPixelSize": [1.5] * 6,
+        "rlnMagnification": [10000] * 6,
+        "rlnClassNumber": [1, 2, 1, 3, 2, 1],
+    }
+    save_star(folder / "particles.star", "", star)
+    save_star(folder / "a.star", "", {name: values[:3] for name, values in star.items()})
+    job = folder / "P1" / "J7"
+    save_mrc(job / "restack" / "batch_000000_restacked.mrc", noise_images(4, 16, seed=3), 1.5)
+    save_cs(job / "J7_passthrough_particles.cs", particle_columns(["x.mrc"] * 4, range(4)))
+    for name in ("cryosparc", "relion"):
+        (folder / name).symlink_to(getattr(demo_project, name))
+    return folder
+
+
+JOB = "cryosparc/J4/"
+CASES = {
+    "coords": f"coords {JOB}J4_passthrough_particles.cs relion/CtfFind/job003/micrographs_ctf.star -o OUT",
+    "stacks cs": "stacks cs particles.cs -b 2 --no-plots -o OUT",
+    "stacks star": "stacks star particles.star -b 4 --no-plots -o OUT",
+    "stacks paired": "stacks paired --pair a.star J1/a.mrc -b 2 --no-plots -o OUT",
+    "stacks job": "stacks job P1 7 --no-plots -o OUT",
+    "stacks grid": "stacks grid --n-pixels 16 --pixel-size 1.5 -o OUT/grid.npz",
+    "downsample": "stacks downsample particles.star -D 8 --chunk 4 -o OUT",
+    "converge": "converge relion/Class2D/job004 --iterations 1 --no-plots "
+    "--volatile OUT/volatile.star --settled OUT/settled.star -o OUT",
+    "convert to star": f"convert {JOB}J4_particles.csg --link-stacks OUT/linked -o OUT/out.star",
+    "convert to cs": "convert particles.star --box 16 -o OUT/out.cs",
+    "convert to pickles": f"convert {JOB}J4_particles.csg --to pickles -o OUT",
+    "select": f"select {JOB}J4_particles.csg --invert --random 3 -o OUT/subset.cs",
+    "select by class": "select particles.star --split-by-class OUT",
+    "demo": "demo OUT",
+}
+# These take longer.
+PICTURED = {
+    "stacks with pictures": "stacks cs particles.cs -b 4 -o OUT",
+    "converge with pictures": "converge relion/Class2D/job004 --iterations 1 --html OUT/page.html -o OUT",
+    "coords with pictures": CASES["coords"] + " --preview 2 --overwrite",
+}
+# Those that go on where they were stopped.
+RESUMED = ("stacks cs", "downsample")
+
+
+def words_of(case, folder, *more):
+    return [*(CASES | PICTURED)[case].replace("OUT", str(folder)).split(), *more]
+
+
+def contents(folder):
+    """Return every file below a folder, temporaries too, without what two runs of one kind differ in."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_symlink():
+            found[name] = str(path.readlink())
+        elif path.is_file():
+            data = path.read_bytes()
+            if path.name in OF_THE_RUN:
+                data = _TIMES.sub(b"", data).replace(b" --overwrite", b"").replace(b" --resume", b"")
+                data = re.sub(rb'"duration_seconds": [0-9.]*', b"", data)
+            elif path.suffix in {".csg", ".log"}:
+                data = _TIMES.sub(b"", data)
+            found[name] = hashlib.sha256(data.replace(os.fsencode(folder), b"OUT")).hexdigest()
+    return found
+
+
+def final(found):
+    return {name: digest for name, digest in found.items() if not any(p.startswith(".") for p in Path(name).parts)}
+
+
+class Disturbed:
+    """A command, its result when nothing disturbs it, and runs of it that are disturbed."""
+
+    def __init__(self, case, runner, inputs, folder):
+        self.case = case
+        self.inputs = inputs
+        self.out = folder / "out"
+        self._runner = runner
+        self._first = folder / "first"
+        self.out.mkdir()
+        done = runner.run(words_of(case, self.out), self.out, inputs)
+        assert done["code"] == 0, done["stderr"]
+        self.expected = contents(self.out)
+        self.changes = done["changes"]
+        shutil.copytree(self.out, self._first, symlinks=True)
+        again = self.run("--overwrite")
+        assert again["code"] == 0, again["stderr"]
+        assert contents(self.out) == self.expected
+        self.changes_over = again["changes"]
+
+    def begin(self, *, over):
+        """Make the output folder as it is before a run: empty, or with an earlier result; return the options."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        if not over:
+            self.out.mkdir()
+            return []
+        shutil.copytree(self._first, self.out, symlinks=True)
+        return ["--overwrite"]
+
+    def run(self, *more, **fault):
+        return self._runner.run(words_of(self.case, self.out, *more), self.out, self.inputs, **fault)
+
+    def require_whole_files(self):
+        whole = final(contents(self.out))
+        assert of_the_data(whole).items() <= self.expected.items()
+
+    def require_good_end(self, *options):
+        done = self.run(*options)
+        assert done["code"] == 0, done["stderr"]
+        # A resumed run's record tells what was there already.
+        same = of_the_data if "--resume" in options else dict
+        assert same(contents(self.out)) == same(self.expected)
+
+
+@pytest.fixture(scope="module")
+def disturbed(runner, inputs, tmp_path_factory):
+    made = {}
+
+    def of(case):
+        if case not in made:
+            made[case] = Disturbed(case, runner, inputs, tmp_path_factory.mktemp(case.replace(" ", "_")))
+        return made[case]
+
+    return of
+
+
+def some(changes, n):
+    """Return some places among the changes of a run: before renamings, which are the turning points, and others."""
+    renamings = [place for place, change in enumerate(changes, 1) if change.startswith("os.rename ")]
+    others = [place for place in range(1, len(changes) + 1) if place not in renamings]
+    return {places[(2 * i + 1) * len(places) // (2 * n)] for places in (renamings, others) for i in range(n)}
+
+
+def require_plain_error(done):
+    assert done["code"] == 1, done["stderr"]
+    assert "Error: " in done["stderr"]
+    assert "  → " in done["stderr"]
+    assert "Traceback" not in done["stderr"]
+    assert "mistake in cryobridge" not in done["stderr"]
+
+
+def kill_and_go_on(command, places, *, over, go_on="--overwrite"):
+    for at in places:
+        killed = command.run(*command.begin(over=over), fault="kill", at=at)
+        assert killed["code"] == -signal.SIGKILL, (at, killed["stderr"])
+        command.require_whole_files()
+        command.require_good_end(go_on)
+
+
+def of_the_data(found):
+    return {name: digest for name, digest in found.items() if Path(name).name not in OF_THE_RUN}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_run_leaves_whole_files_and_the_next_one_ends_well(case, disturbed):
+    command = disturbed(case)
+    kill_and_go_on(command, some(command.changes_over, 1), over=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("case", [*CASES, *PICTURED])
+def test_a_run_may_be_killed_before_any_change(case, over, disturbed):
+    command = disturbed(case)
+    kill_and_go_on(command, range(1, len(command.changes_over if over else command.changes) + 1), over=over)
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_killed_run_is_resumed_to_the_same_bytes(case, disturbed):
+    command = disturbed(case)
+    kill_and_go_on(command, some(command.changes, 3), over=False, go_on="--resume")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_run_may_be_killed_before_any_change_and_resumed(case, disturbed):
+    command = disturbed(case)
+    kill_and_go_on(command, range(1, len(command.changes) + 1), over=False, go_on="--resume")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_killed_in_the_midst_of_writing_leaves_no_partial_file(case, disturbed):
+    command = disturbed(case)
+    killed = command.run(*command.begin(over=True), fault="kill", limit=largest_file(command) // 2)
+    assert killed["code"] == -signal.SIGXFSZ, killed["stderr"]
+    command.require_whole_files()
+    command.require_good_end("--overwrite")
+
+
+def largest_file(command):
+    command.begin(over=True)
+    return max(path.stat().st_size for path in command.out.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+# Stacks and demo projects are large: the older ones are removed first. A reader would take them for new ones, too.
+REPLACED_AT_ONCE = {
+    case for case in CASES if not case.startswith(("stacks c", "stacks s", "stacks p", "stacks j", "d"))
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_full_disk_is_told_and_loses_nothing(case, disturbed):
+    command = disturbed(case)
+    for over in (False, True):
+        options = command.begin(over=over)
+        done = command.run(*options, limit=largest_file(command) // 2 if over else 20)
+        require_plain_error(done)
+        assert "can't be written" in done["stderr"]
+        if over and case in REPLACED_AT_ONCE - {"converge"}:
+            assert contents(command.out) == command.expected
+        require_no_temporaries(command)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_disk_that_is_full_at_some_file_is_told_and_no_file_is_partial(case, disturbed):
+    command = disturbed(case)
+    for at in some(command.changes_over, 1):
+        done = command.run(*command.begin(over=True), fault="full", at=at)
+        if done["code"] == 0:
+            assert contents(command.out) == command.expected
+        else:
+            require_plain_error(done)
+        command.require_whole_files()
+        require_no_temporaries(command)
+
+
+def require_no_temporaries(command):
+    hidden = [path.name for path in command.out.rglob(".*")]
+    # What --resume goes on with.
+    assert [name for name in hidden if not name.startswith(".particles.8.")] == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_interrupt_anywhere_ends_with_130_and_whole_files(case, disturbed):
+    command = disturbed(case)
+    for at in some(command.changes_over, 1):
+        done = command.run(*command.begin(over=True), fault="interrupt", at=at)
+        assert done["code"] == 130, (at, done["stderr"])
+        assert done["stderr"].endswith("interrupted\n")
+        assert "Traceback" not in done["stderr"]
+        command.require_whole_files()
+        require_no_temporaries(command)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_output_folder_that_vanishes_is_told(case, disturbed):
+    command = disturbed(case)
+    command.begin(over=False)
+    # Before, some folders are made again as they are needed.
+    last_renaming = max(place for place, change in enumerate(command.changes, 1) if change.startswith("os.rename "))
+    require_plain_error(command.run(fault="vanish", at=last_renaming))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_in_the_place_of_the_output_folder_is_told_and_stays(case, disturbed):
+    command = disturbed(case)
+    command.begin(over=False)
+    command.out.rmdir()
+    command.out.write_text("mine")
+    done = command.run("--overwrite")
+    require_plain_error(done)
+    assert command.out.read_text() == "mine"
+    command.out.unlink()
+
+
+# Inputs that change while they are read
+
+
+@pytest.mark.parametrize(
+    ("case", "victim", "told"),
+    [
+        ("stacks cs", "J1/b.mrc", "shorter|read"),
+        ("downsample", "J1/a.mrc", "shorter|read"),
+        ("coords with pictures", "relion/MotionCorr/job002/Movies", "is not there|cut off"),
+    ],
+)
+@pytest.mark.parametrize("fault", ["lose", "shrink"])
+def test_an_input_that_goes_in_mid_run_is_told_and_leaves_whole_files(
+    case, victim, told, fault, runner, inputs, disturbed, tmp_path
+):
+    command = disturbed(case)
+    shutil.copytree(inputs, tmp_path / "inputs")
+    victim = tmp_path / "inputs" / victim
+    if victim.is_dir():
+        victim = max(victim.iterdir(), key=lambda path: path.name.endswith(".mrc"))
+    command.begin(over=False)
+    done = runner.run(words_of(case, command.out), command.out, tmp_path / "inputs", fault=fault, at=1, victim=victim)
+    require_plain_error(done)
+    assert re.search(told, done["stderr"])
+    assert victim.name in done["stderr"]
+    require_no_temporaries(command)
+
+
+# Two runs at once
+
+
+@pytest.mark.parametrize("case", ["coords", "stacks cs", "downsample", "demo"])
+def test_a_second_run_into_one_folder_is_refused_and_changes_nothing(case, disturbed):
+    command = disturbed(case)
+    options = command.begin(over=True)
+    with locked(command.out):
+        done = command.run(*options)
+    require_plain_error(done)
+    assert "another run of cryobridge is at work in this folder" in done["stderr"]
+    assert contents(command.out) == command.expected
+
+
+def test_of_two_that_write_one_file_at_once_the_last_ones_is_there_whole(tmp_path):
+    final_path = tmp_path / "a.star"
+    with atomic_path(final_path) as first:
+        first.write_text("first")
+        with atomic_path(final_path) as second:
+            second.write_text("second")
+        assert final_path.read_text() == "second"
+    assert final_path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["a.star"]  # noqa: PTH208
+
+
+# What is left behind, and whose it is
+
+
+def test_only_what_ended_processes_of_this_machine_left_is_cleared_away(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    own = temporary_path(tmp_path / "a.star").name
+    of_ended = own.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    host = own.split(".")[2].split("-")[0]
+    elsewhere = of_ended.replace(host, "0" * 6)
+    others = [own, elsewhere, ".a.star", ".a.1234-00000000.star", "a.5bce98-1-00000000.star"]
+    for name in (of_ended, *others):
+        (tmp_path / name).touch()
+    assert [path.name for path in leftovers(tmp_path)] == [of_ended]
+    assert {path.name for path in leftovers(tmp_path, of_any_host=True)} == {of_ended, elsewhere}
+    with atomic_path(tmp_path / "new.star") as path:
+        path.touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"new.star", *others}
+
+
+def test_files_that_belong_together_appear_together_or_not_at_all(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(CryobridgeError, match="can't be written"), together():
+        for name in ("a", "absent/b"):
+            with atomic_path(tmp_path / name) as path:
+                path.write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
+    with together():
+        for name in ("a", "b"):
+            with atomic_path(tmp_path / name) as path:
+                path.write_text("new")
+        assert (tmp_path / "a").read_text() == "old"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
+
+
+def test_what_else_lies_among_old_picks_survives_a_kill_at_every_step(disturbed):
+    command = disturbed("coords")
+    for at in range(1, len(command.changes_over) + 2):
+        options = command.begin(over=True)
+        (command.out / "Raw_data" / "notes.txt").write_text("mine")
+        command.run(*options, fault="kill", at=at)
+        assert command.run("--overwrite")["code"] == 0
+        assert (command.out / "Raw_data" / "notes.txt").read_text() == "mine"
+        (command.out / "Raw_data" / "notes.txt").unlink()
+        assert contents(command.out) == command.expected
+
+
+# Disks
+
+
+@pytest.mark.parametrize(("case", "needed"), [("stacks cs", "MB"), ("downsample", "MB"), ("demo", "MB")])
+def test_a_disk_without_room_is_told_before_the_first_byte(case, needed, disturbed):
+    command = disturbed(case)
+    command.begin(over=False)
+    done = command.run(free=10)
+    require_plain_error(done)
+    assert re.search(rf"the output needs [0-9.,]+ {needed}, and the disk has 0.0 MB left", done["stderr"])
+    assert contents(command.out) == {}
+
+
+def test_room_is_counted_as_the_files_need_it(disturbed):
+    command = disturbed("stacks cs")
+    command.begin(over=True)
+    size = sum(path.stat().st_size for path in command.out.rglob("*.pt"))
+    command.begin(over=False)
+    told = command.run(free=1)["stderr"]
+    needed = float(re.search(r"needs ([0-9.]+) MB", told)[1]) * 1e6
+    assert needed == pytest.approx(size, rel=0.2, abs=1e5)
+
+
+IN_A_MOUNT = 'mount -t tmpfs -o {options} none "$OUT" && exec "$@"'
+
+
+def in_own_mount(options, folder, *words):
+    """Run a command with a file system of its own on a folder; it is gone with the command."""
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare on this system")
+    shell = ["unshare", "-rm", "sh", "-c"]
+    folder.mkdir()
+    if subprocess.run([*shell, f'mount -t tmpfs none "{folder}"'], capture_output=True, check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+    return subprocess.run(
+        [*shell, IN_A_MOUNT.format(options=options), "sh", COMMAND, *map(str, words)],
+        env=environment(OUT=str(folder)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("options", "told"), [("ro", "Read-only file system"), ("size=4k,nr_inodes=9", "No space")])
+def test_a_read_only_and_a_full_file_system_are_told(options, told, inputs, tmp_path):
+    words = ("convert", inputs / "particles.star", "--box", "16", "-o", tmp_path / "out" / "a.cs")
+    done = in_own_mount(options, tmp_path / "out", *words)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Ctrl-C in a terminal
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("stacks cs many.cs -b 20 --no-plots -o OUT", "stack [0-9]"),
+        ("stacks cs many.cs -b 20 -o OUT", "stack [0-9]"),
+        ("converge growing --watch --settle 0 --no-plots -o OUT", "waiting"),
+    ],
+)
+def test_ctrl_c_clears_the_display_and_ends_with_130(words, shown, inputs, tmp_path):
+    if not (inputs / "many.cs").exists():
+        rows = np.arange(200_000) % 3
+        save_cs(inputs / "many.cs", particle_columns(["J1/a.mrc"] * len(rows), rows))
+        # A job that has not ended.
+        (inputs / "growing").mkdir()
+        for name in ("data", "model", "optimiser"):
+            file = f"run_it000_{name}.star"
+            shutil.copy(inputs / "relion" / "Class2D" / "job004" / file, inputs / "growing" / file)
+    child = open_terminal(*words.replace("OUT", str(tmp_path / "out")).split(), cwd=inputs)
+    child.expect(shown)
+    drawn = child.before
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    drawn += child.before
+    assert child.exitstatus == 130
+    assert "Traceback" not in drawn
+    # Whatever was drawn in place is wiped before the last words.
+    last = drawn.rpartition("\x1b[2K")[2]
+    assert without_escapes(last).strip().splitlines()[-1] == "interrupted"
+    assert "━" not in last
+    # Behind a full line the terminal's ^C would begin another one, and the bar stay.
+    bars = [line for line in re.split(r"[\r\n]", without_escapes(drawn)) if "━" in line]
+    assert all(cell_len(line.replace("^C", "")) <= 77 for line in bars)
+    assert [path.name for path in (tmp_path / "out").rglob(".*")] == []
