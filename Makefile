@@ -1,18 +1,40 @@
-# make demo  - the main job on simulated particles, in ./demo
-# make test  - lint, types, import rules and the tests
-# Each makes .venv when it is missing; a second call starts at once.
+# make demo    - the main job on simulated particles, in ./demo
+# make test    - lint, types, import rules and the tests
+# make fuzz    - changed files for every reader, INPUTS of them each; writes its figures into docs/reliability.md
+# make interop - our files through RECOVAR and cryoDRGN themselves; writes docs/interop.md
+# make docs    - the documentation as a web site, in docs/_build/html; its examples are made by real runs
+# make bench   - every benchmark; writes docs/performance.md (QUICK=1: small sizes)
+# Each makes .venv when it is missing; a second call starts at once. RECOVAR needs Python 3.11 or later.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INPUTS ?= 10000
+PROGRAMS := .interop/venv
 
-.PHONY: demo test lint types completions clean
+.PHONY: demo test fuzz interop docs bench lint types completions clean
 
 demo: $(READY)
 	$(BIN)/cryobridge demo demo --overwrite
 
 test: lint types $(READY)
 	$(BIN)/python -m pytest -n 2
+
+interop: $(READY) $(PROGRAMS)/.ready
+	$(BIN)/python -m interop --programs $(PROGRAMS)/bin --work .interop/run --report docs/interop.md
+
+# Guided by coverage where atheris has a wheel for this Python, by chance elsewhere.
+fuzz: $(READY)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	PYTHONPATH=tests nice -n 19 $(BIN)/python -m fuzz --write --inputs $(INPUTS)
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/make_examples.py --check
+	$(BIN)/sphinx-build --quiet -W --keep-going -b html docs docs/_build/html
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick)
 
 lint: $(READY)
 	$(BIN)/ruff check --quiet .
@@ -23,9 +45,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 completions: $(READY)
-	_CRYOBRIDGE_COMPLETE=source_bash $(BIN)/cryobridge > completions/cryobridge.bash
-	_CRYOBRIDGE_COMPLETE=source_zsh $(BIN)/cryobridge > completions/_cryobridge
-	_CRYOBRIDGE_COMPLETE=source_fish $(BIN)/cryobridge > completions/cryobridge.fish
+	$(BIN)/python completions/generate.py
 
 # The marker is written last, so that an interrupted installation is done again.
 $(READY): pyproject.toml constraints.txt
@@ -33,5 +53,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(PROGRAMS)/.ready: $(addprefix interop/,requirements.txt cryodrgn.txt constraints.txt)
+	$(PYTHON) -m venv $(PROGRAMS)
+	$(PROGRAMS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c interop/constraints.txt -r interop/requirements.txt
+	$(PROGRAMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r interop/cryodrgn.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .interop demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

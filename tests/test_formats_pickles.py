@@ -364,9 +364,9 @@ def test_deep_nesting_is_refused(save_raw, content):
         load_pickle(save_raw(content))
 
 
-def test_a_list_that_holds_itself_does_not_hang(save_raw):
-    value = load_pickle(save_raw(b"\x80\x02]q\x00h\x00a."))
-    assert value[0] is value
+def test_a_list_that_holds_itself_is_refused(save_raw):
+    with pytest.raises(FormatError, match="contains itself"):
+        load_pickle(save_raw(b"\x80\x02]q\x00h\x00a."))
 
 
 @settings(max_examples=200, deadline=None)

@@ -29,8 +29,11 @@ _GIMBAL_SINE = 16 * float(np.finfo(np.float32).eps)
 # Deviations from a rotation: the first is rounding in float64, the second is beyond any file's rounding.
 _ORTHONORMAL = 1e-12
 _NOT_A_ROTATION = 1e-2
+# What is not finite stays so; the checks of a job tell it, once, instead of a warning from each formula.
+_QUIETLY = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
+@_QUIETLY
 def rotvec_to_matrix(rotvec: Numbers) -> Floats:
     """Turn cryoSPARC's 3D poses into RELION's matrices.
 
@@ -60,6 +63,7 @@ def rotvec_to_matrix(rotvec: Numbers) -> Floats:
     return matrix
 
 
+@_QUIETLY
 def matrix_to_rotvec(matrix: Numbers) -> Floats:
     """Turn RELION's matrices into cryoSPARC's 3D poses.
 
@@ -87,6 +91,7 @@ def matrix_to_rotvec(matrix: Numbers) -> Floats:
     return rotvec
 
 
+@_QUIETLY
 def euler_to_matrix(rot_deg: Numbers, tilt_deg: Numbers, psi_deg: Numbers) -> Floats:
     """Turn RELION's Euler angles into matrices.
 
@@ -119,6 +124,7 @@ def euler_to_matrix(rot_deg: Numbers, tilt_deg: Numbers, psi_deg: Numbers) -> Fl
     return matrix
 
 
+@_QUIETLY
 def matrix_to_euler(matrix: Numbers) -> tuple[Floats, Floats, Floats]:
     """Turn matrices into RELION's Euler angles.
 
@@ -195,6 +201,7 @@ def orthonormalise(matrix: Numbers) -> Floats:
     return rotation
 
 
+@_QUIETLY
 def shift_px_to_A(shift_px: Numbers, pixel_size_A: Numbers | float) -> Floats:
     """Turn shifts in pixels into ångström.
 
@@ -217,6 +224,7 @@ def shift_px_to_A(shift_px: Numbers, pixel_size_A: Numbers | float) -> Floats:
     return np.asarray(shift_px, dtype=np.float64) * _per_row(pixel_size_A)
 
 
+@_QUIETLY
 def shift_A_to_px(shift_A: Numbers, pixel_size_A: Numbers | float) -> Floats:
     """Turn shifts in ångström into pixels of the given size; the inverse of `shift_px_to_A`.
 
@@ -235,6 +243,7 @@ def shift_A_to_px(shift_A: Numbers, pixel_size_A: Numbers | float) -> Floats:
     return np.asarray(shift_A, dtype=np.float64) / _per_row(pixel_size_A)
 
 
+@_QUIETLY
 def shift_A_to_box_fraction(shift_A: Numbers, pixel_size_A: Numbers | float, box_px: Numbers | int) -> Floats:
     """Turn shifts in ångström into cryoDRGN's and RECOVAR's translations, ``shift_A / (psize * box)``.
 
@@ -254,6 +263,7 @@ def shift_A_to_box_fraction(shift_A: Numbers, pixel_size_A: Numbers | float, box
     return np.asarray(shift_A, dtype=np.float64) / (_per_row(pixel_size_A) * _per_row(box_px))
 
 
+@_QUIETLY
 def box_fraction_to_shift_A(fraction: Numbers, pixel_size_A: Numbers | float, box_px: Numbers | int) -> Floats:
     """Turn cryoDRGN's and RECOVAR's translations into ångström; the inverse of `shift_A_to_box_fraction`.
 

@@ -118,6 +118,7 @@ def to_relion(aberrations: Aberrations, voltage_kV: Floats) -> dict[str, Floats 
     return columns
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def from_relion(
     columns: Mapping[str, Any], n_groups: int, voltage_kV: Floats, path: Path
 ) -> tuple[Aberrations | None, list[str]]:

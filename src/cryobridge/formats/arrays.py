@@ -5,7 +5,7 @@ Sizes that a file claims are compared with the file before memory is taken, and 
 
 from __future__ import annotations
 
-import ast
+import errno
 import math
 import pickle
 import struct
@@ -23,7 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, UnsafeFileError, UsageError
 from cryobridge.formats.atomic import atomic_path, read_error, readable_size
+from cryobridge.formats.npy_header import has_broken_text, parse_header
 from cryobridge.formats.pickle_data import load_pickle_bytes, scan_pickles_in
+from cryobridge.formats.registry import TORCH_MAGIC
 
 if TYPE_CHECKING:
     import os
@@ -36,8 +38,6 @@ Array = NDArray[Any]
 _NPY_FORMAT: Any = np.lib.format
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK"
-# The number that begins every torch file of the format before zip (torch.save before 1.6).
-_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _HEADER_LIMIT_BYTES = 1 << 16
 # Up to here an archive may hold anything; beyond, no more than this many times its own size.
 _ZIP_FREE_BYTES = 256 << 20
@@ -45,7 +45,7 @@ _ZIP_RATIO = 100
 # What zipfile, numpy and torch were seen to raise on damaged files.
 _LIBRARY_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, EOFError, MemoryError),
-    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, SyntaxError, RuntimeError),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, SyntaxError, RuntimeError, OverflowError),
 )
 _COPY_AGAIN = "Copy the file again from where it was made; the copy or the program that wrote it was interrupted."
 
@@ -95,13 +95,13 @@ def describe_arrays(path: str | os.PathLike[str]) -> list[ArrayInfo]:
 def _container(path: Path) -> Literal["npy", "npz", "pt"]:
     readable_size(path)
     with _errors_of(path), path.open("rb") as file:
-        magic = file.read(len(_TORCH_MAGIC))
+        magic = file.read(len(TORCH_MAGIC))
     if magic.startswith(_NPY_MAGIC):
         return "npy"
     if magic.startswith(_ZIP_MAGIC):
         with _open_zip(path) as archive:
             return "pt" if any(Path(name).name == "data.pkl" for name in archive.namelist()) else "npz"
-    if magic == _TORCH_MAGIC:
+    if magic == TORCH_MAGIC:
         return "pt"
     raise FormatError(
         "neither a .npy, .npz nor .pt file: it starts with none of their marks",
@@ -116,6 +116,10 @@ def _errors_of(path: Path, field: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a place before the start or after all ends, which the file names
+            raise FormatError(
+                "damaged: it refers to places that it does not have", path=path, hint=_COPY_AGAIN
+            ) from error
         raise read_error(path, error) from error
     except _LIBRARY_ERRORS as error:
         reason = str(error).split("\n", maxsplit=1)[0][:200] or type(error).__name__
@@ -131,12 +135,11 @@ def _npy_header(stream: IO[bytes]) -> _NpyHeader:
     if length > _HEADER_LIMIT_BYTES:
         raise ValueError(f"a header of {length} bytes")
     text = stream.read(length).decode("utf-8" if start[6] == 3 else "latin-1")
-    header = ast.literal_eval(text)
-    shape, fortran = header["shape"], header["fortran_order"]
-    if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
-        raise ValueError(f"its shape would be {shape}")
-    dtype: np.dtype[Any] = _NPY_FORMAT.descr_to_dtype(header["descr"])
-    return _NpyHeader(shape, "F" if fortran else "C", dtype)
+    dtype, shape, is_fortran = parse_header(text)
+    # No bool, which is an integer to Python, and nothing that NumPy can't count.
+    if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side < 1 << 63 for side in shape):
+        raise ValueError("its shape is one that no array has")
+    return _NpyHeader(shape, "F" if is_fortran else "C", dtype)
 
 
 def _npy_file_header(path: Path) -> tuple[_NpyHeader, int]:
@@ -169,10 +172,17 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
             path=path,
             hint="Have the array saved with a type of numbers or of fixed-length text.",
         )
-    if header.nbytes == 0:
-        return np.empty(header.shape, header.dtype)
     with _errors_of(path):
-        return np.memmap(path, header.dtype, mode="r", offset=offset, shape=header.shape, order=header.order)
+        if header.nbytes == 0:
+            return np.empty(header.shape, header.dtype)
+        array = np.memmap(path, header.dtype, mode="r", offset=offset, shape=header.shape, order=header.order)
+        _refuse_broken_text(array)
+        return array
+
+
+def _refuse_broken_text(array: Array) -> None:
+    if has_broken_text(array):
+        raise ValueError("text with numbers in it that stand for no character")
 
 
 class NpzArrays(Mapping[str, Array]):
@@ -204,6 +214,7 @@ class NpzArrays(Mapping[str, Array]):
                 return content
             data = stream.read(header.nbytes)
             array: Array = np.frombuffer(data, header.dtype, math.prod(header.shape))
+            _refuse_broken_text(array)
             return array.reshape(header.shape, order=header.order).copy(header.order)
 
     def describe(self) -> list[ArrayInfo]:

@@ -108,8 +108,13 @@ def text_of(content: Mapping[str, Any], *keys: str) -> str:
 
 
 def int_of(value: object) -> int | None:
-    """Return an integer as it is and anything else, True and False too, as None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """Return an integer of up to 64 bits as it is and anything else, True and False too, as None."""
+    return value if type(value) is int and abs(value) < 1 << 63 else None
+
+
+def float_of(value: object) -> float | None:
+    """Return a number, whole ones of up to 64 bits too, as a float, and anything else as None."""
+    return value if isinstance(value, float) else None if (whole := int_of(value)) is None else float(whole)
 
 
 def object_of(content: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mrcfile.utils import machine_stamp_from_byte_order
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, UsageError
-from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.atomic import atomic_path, write_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,11 +209,7 @@ def _partial_file(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.filename is not None and os.fspath(error.filename) != os.fspath(partial):
             raise
-        raise CryobridgeError(
-            f"can't be written ({error.strerror or error})",
-            path=path,
-            hint="Check that the folder exists, that you may write in it, and that the disk has space left.",
-        ) from error
+        raise write_error(path, error) from error
 
 
 def write_mrc_stack(path: str | os.PathLike[str], images: NDArray[Any], pixel_size_A: float) -> None:

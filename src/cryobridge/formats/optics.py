@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # float32 pixel sizes are 1.3099979 for a nominal 1.31: groups are told apart by this many significant digits.
 _SIGNIFICANT_DIGITS = 6
+_SMALLEST = 1e-290  # below, the scale would be beyond all numbers
 # What the user types has fewer digits than what a file says.
 _SAME_AS_TYPED = 1e-3
 
@@ -92,6 +93,7 @@ def fill_optics(
     return optics, index
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def group_optics(
     n_rows: int,
     *,
@@ -168,11 +170,14 @@ def first_rows(index: NDArray[np.int32]) -> NDArray[np.int64]:
     return first
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _codes(values: Array) -> NDArray[np.int64]:
     """Return the rank of each value among the distinct ones, (n,).
 
     Values are hashed first, which is linear, and only the distinct ones are rounded and sorted.
     """
+    if values.dtype == np.float16:  # which Arrow does not hash
+        values = values.astype(np.float32)
     codes = arrow_codes(numbers_to_arrow(values).dictionary_encode().indices)
     found = values[first_rows(codes)]
     key = _rounded(found.astype(np.float64)) if found.dtype.kind == "f" else found
@@ -183,7 +188,7 @@ def _codes(values: Array) -> NDArray[np.int64]:
 
 def _rounded(values: Floats) -> Floats:
     """Round to `_SIGNIFICANT_DIGITS` significant digits."""
-    magnitude = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
+    magnitude = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0).clip(_SMALLEST)
     scale = 10.0 ** (_SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(magnitude)))
     rounded: Floats = np.round(values * scale) / scale
     return rounded + 0.0

@@ -7,18 +7,27 @@ import mmap
 import os
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from cryobridge.errors import FormatError, UnsafeFileError
 from cryobridge.formats.atomic import read_error, readable_size
-
-if TYPE_CHECKING:
-    pass
 from cryobridge.formats.pickle_machine import COMPUTED, Machine, MalformedError, Opaque
 
 _DEEPEST = 100
+# Containers that are in several others may unfold to so many items, or to twice as many as are in the file.
+_FREE_ITEMS = 1 << 16
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 SHOWN = 5
 _CHECK_FILE = "Check that it is the file that was meant, and copy it again."
+
+
+class _Extent(NamedTuple):
+    depth: int
+    size: int  # items, counted as often as they are reached
+
+
+# Of a container whose content is being looked at.
+_BEGUN = _Extent(0, 0)
 
 
 def load_pickle(path: str | os.PathLike[str]) -> Any:
@@ -64,11 +73,17 @@ def scan_pickles_in(data: bytes) -> tuple[str, ...]:
     while stream.tell() < len(data):
         machine = Machine(stream, len(data))
         try:
-            machine.run()
+            _run_quietly(machine)
         except MalformedError:
             return tuple(names | machine.names)
         names |= machine.names
     return tuple(names)
+
+
+def _run_quietly(machine: Machine) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of odd escapes in the text of old files
+        return machine.run()
 
 
 def peek_pickle(path: str | os.PathLike[str]) -> tuple[Any, tuple[str, ...]]:
@@ -105,9 +120,7 @@ def _run_file(path: Path) -> tuple[Any, Machine]:
 def _run(stream: IO[bytes], size: int, path: Path, field: str | None) -> tuple[Any, Machine]:
     machine = Machine(stream, size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of odd escapes in the text of old files
-            return machine.run(), machine
+        return _run_quietly(machine), machine
     except MalformedError as error:
         if machine.refused:
             raise _unsafe(machine, path, field) from error
@@ -138,25 +151,49 @@ def _unsafe(machine: Machine, path: Path, field: str | None) -> UnsafeFileError:
 
 
 def _check_content(value: Any, path: Path, field: str | None, *, admit_opaque: bool) -> None:
-    """Refuse what is nested too deep for those who walk through it, and names that were left uncalled."""
-    level, seen = [value], set[int]()
-    for _ in range(_DEEPEST):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict | list | tuple | set | frozenset):
-                if id(item) not in seen:
-                    seen.add(id(item))
-                    inner.extend(item.values() if isinstance(item, dict) else item)
-            elif isinstance(item, Opaque) and not admit_opaque:
+    """Refuse what is too deep or too large for those who walk through it, and names that were left uncalled.
+
+    A container may be in several others, so that few of them can unfold to very many.
+    """
+    known: dict[int, _Extent] = {}
+    n_items = 0
+    todo = _worth_a_look([value])
+    while todo:
+        item = todo[-1]
+        if isinstance(item, Opaque):
+            if not admit_opaque:
                 raise FormatError(
                     f"it holds {item.name} itself, which is no data", path=path, field=field, hint=_CHECK_FILE
                 )
-        level = inner
-        if not level:
-            return
-    raise FormatError(
-        f"its content is nested more than {_DEEPEST} deep",
-        path=path,
-        field=field,
-        hint="No program of the field writes such a file; don't trust it.",
-    )
+            todo.pop()
+        elif id(item) not in known:
+            known[id(item)] = _BEGUN
+            n_items += len(item)
+            todo += _worth_a_look(item)
+        elif known[id(todo.pop())] is _BEGUN:
+            known[id(item)], fault = _extent(item, known, n_items)
+            if fault:
+                raise FormatError(
+                    fault, path=path, field=field, hint="No program of the field writes such a file; don't trust it."
+                )
+
+
+def _worth_a_look(container: Any) -> list[Any]:
+    """Return the containers and stand-ins that are in a container."""
+    parts = container.values() if isinstance(container, dict) else container
+    return [part for part in parts if isinstance(part, (*_CONTAINERS, Opaque))]
+
+
+def _extent(container: Any, known: dict[int, _Extent], n_items: int) -> tuple[_Extent, str]:
+    """Return depth and unfolded size of a container whose content is known, and what is wrong with it."""
+    inner = [known[id(part)] for part in _worth_a_look(container) if not isinstance(part, Opaque)]
+    if any(extent is _BEGUN for extent in inner):
+        return _BEGUN, "it holds a container that contains itself"
+    depth = 1 + max((extent.depth for extent in inner), default=0)
+    if depth > _DEEPEST:
+        return _BEGUN, f"its content is nested more than {_DEEPEST} deep"
+    size = len(container) + sum(extent.size for extent in inner)
+    unfolds = size > max(_FREE_ITEMS, 2 * n_items)
+    return _Extent(
+        depth, size
+    ), "its lists stand in each other so often that they unfold to very many items" if unfolds else ""

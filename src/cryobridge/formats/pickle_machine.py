@@ -16,6 +16,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.formats.npy_header import has_broken_text
+from cryobridge.formats.table import is_number_or_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -236,7 +239,10 @@ class Machine:
         if not dtype.itemsize or not isinstance(raw, bytes | bytearray) or len(raw) != count * dtype.itemsize:
             raise MalformedError(f"the content of an array does not have the size that its shape {shape} claims")
         self._spend(len(raw))
-        return np.frombuffer(raw, dtype, count).reshape(shape, order=order).copy(order)
+        array = np.frombuffer(raw, dtype, count)
+        if has_broken_text(array):
+            raise MalformedError("its text has numbers in it that stand for no character")
+        return array.reshape(shape, order=order).copy(order)
 
     def _objects(self, content: Any, count: int) -> Array:
         if not isinstance(content, list) or len(content) != count:
@@ -308,7 +314,10 @@ def _dtype(name: str, *state: Any) -> np.dtype[Any]:
         return np.dtype(object)
     if byte_order not in ("<", ">", "|"):
         raise MalformedError("a data type of an unknown byte order")
-    return np.dtype(name).newbyteorder(byte_order)
+    dtype = np.dtype(name)
+    if not is_number_or_text(dtype) and dtype.itemsize:
+        raise MalformedError(f"an array of the type {name!r}, which only some machines have")
+    return dtype.newbyteorder(byte_order)
 
 
 _NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}

@@ -35,8 +35,11 @@ CTF_COLUMNS = (
     "phase_shift_deg",
 )
 _ORTHONORMAL_TOLERANCE = 1e-3
+# What is not finite is refused or told by name, not by NumPy's warnings.
+_QUIETLY = np.errstate(over="ignore", invalid="ignore")
 
 
+@_QUIETLY
 def classify_pickle(source: object) -> PickleKind:
     """Tell what a pickle of cryoDRGN or RECOVAR is, by its content.
 
@@ -104,6 +107,7 @@ class PickledPoses:
     shifts_box: NDArray[np.float64] | None
 
 
+@_QUIETLY
 def read_poses(path: str | os.PathLike[str]) -> PickledPoses:
     """Read a poses.pkl: a pair of rotations and shifts, or rotations alone.
 
@@ -181,6 +185,7 @@ class CtfTable:
     problems: tuple[str, ...] = ()
 
 
+@_QUIETLY
 def read_ctf(path: str | os.PathLike[str]) -> CtfTable:
     """Read a ctf.pkl.
 
@@ -204,6 +209,7 @@ def write_ctf(path: str | os.PathLike[str], values: Array) -> None:
     _write_pickle(path, np.asarray(values, np.float32))
 
 
+@_QUIETLY
 def check_ctf(path: Path, table: NDArray[np.float64]) -> None:
     """Check what is to be written, or was read, as CTF values.
 
@@ -264,7 +270,7 @@ def write_indices(path: str | os.PathLike[str], indices: Array) -> None:
 
 
 def _indices(path: Path, value: Any, field: str) -> NDArray[np.int64]:
-    if isinstance(value, list) and all(type(item) is int for item in value):
+    if isinstance(value, list) and all(type(item) is int and abs(item) < 1 << 63 for item in value):
         value = np.array(value, np.int64)
     if not is_array(value) or value.ndim != 1 or value.dtype.kind not in "iu":
         raise _not_a(path, field, "a one-dimensional array of whole numbers", value)
@@ -371,6 +377,7 @@ def write_halfsets(path: str | os.PathLike[str], first: Array, second: Array) ->
 _WHOLE_RESULT = "Check that the file is of this job and complete."
 
 
+@_QUIETLY
 def _numbers(path: Path, value: Any, field: str, ndim: int | None) -> NDArray[np.float64]:
     array = np.asarray(value) if is_array(value) or isinstance(value, int | float | np.generic) else None
     if array is None or array.dtype.kind not in "fiu" or ndim not in {None, array.ndim}:

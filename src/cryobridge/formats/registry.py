@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import re
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,6 +23,8 @@ NPY: Final = "npy"
 NPZ: Final = "npz"
 PT: Final = "pt"
 
+# The number that begins every torch file of the format before zip (torch.save before 1.6).
+TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _HEAD_BYTES = 1 << 16
 _MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".st", ".rec", ".ccp4")
 _MRC_HEADER_BYTES = 1024
@@ -61,6 +64,8 @@ def _by_magic(path: Path, head: bytes) -> str | None:
     if head.startswith(b"\x93NUMPY"):
         # A table's header lists its columns; a plain array's names one type.
         return CS if b"[(" in head[:64] or path.suffix == ".cs" else NPY
+    if head.startswith(TORCH_MAGIC):
+        return PT
     if head.startswith(b"PK\x03\x04"):
         return _zip_kind(path)
     if _has_mrc_header(_decompressed(head) if head.startswith((_GZIP, _BZIP2)) else head):
@@ -74,7 +79,7 @@ def _zip_kind(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, EOFError, struct.error) as error:
         raise FormatError(f"a damaged archive ({error})", path=path, hint="Copy it again.") from error
     if any(name.endswith("/data.pkl") for name in names):
         return PT

@@ -157,7 +157,8 @@ class ColumnReader:
     def floats(self, *names: str) -> Floats | None:
         """Return a column as float64."""
         values = self.get(*names, shapes=((),))
-        return None if values is None else values.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a NaN that signals
+            return None if values is None else values.astype(np.float64)
 
     def radians(self, name: str) -> Floats | None:
         """Return a column of degrees in radians."""
@@ -175,7 +176,9 @@ class ColumnReader:
         values = self.get(*names, shapes=((),))
         if values is None or values.dtype.kind in "iu":
             return None if values is None else values.astype(np.int64)
-        bad = np.flatnonzero(~((np.abs(values) < 2.0**63) & (values == np.rint(values))))
+        with np.errstate(over="ignore", invalid="ignore"):
+            wide = values.astype(np.float64)
+        bad = np.flatnonzero(~((np.abs(wide) < 2.0**63) & (wide == np.rint(wide))))
         if len(bad):
             raise FormatError(
                 f"{values[bad[0]]} is not a whole number",
@@ -191,6 +194,12 @@ class ColumnReader:
         """Return a column of text."""
         values = self._table.read([name])[name] if name in self else None
         return values if isinstance(values, Labels) else None
+
+
+def is_number_or_text(dtype: DType) -> bool:
+    """Whether a numpy type is one that programs of the field write: no times, objects or numbers beyond 64 bits."""
+    widest = {"f": 8, "c": 16}.get(dtype.kind, dtype.itemsize)
+    return dtype.kind in "biufcSU" and 0 < dtype.itemsize <= widest
 
 
 def numpy_dtype_label(dtype: DType) -> str:

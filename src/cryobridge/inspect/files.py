@@ -15,7 +15,7 @@ from cryobridge.formats.mrc_header import MrcHeader, decide_kind, read_header
 from cryobridge.formats.pickle_data import load_pickle, peek_pickle
 from cryobridge.formats.pickles import CTF_COLUMNS, classify_pickle
 from cryobridge.formats.registry import NPY, NPZ, identify_file
-from cryobridge.formats.table import Array, Column, numpy_dtype_label
+from cryobridge.formats.table import Array, Column, is_number_or_text, numpy_dtype_label
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import FieldSummary, Inspection, Use
 from cryobridge.inspect.stats import summarise_values
@@ -29,12 +29,14 @@ _PICKLE_TITLES = {
     "density": "density in RECOVAR's latent space",
     "halfsets": "half sets",
     "trajectory_endpoints": "end points of RECOVAR trajectories",
-    "umap_embedding": "UMAP embedding",
+    "umap": "UMAP embedding",
     "unknown": "plain data of no known use",
 }
 # Arrays larger than this get their statistics from evenly spaced elements, and it is said.
 _MAX_ELEMENTS = 1 << 26
 _SAMPLED_SECTIONS = 64
+# Python refuses to write out whole numbers of thousands of digits.
+_LONGEST_SHOWN_BITS = 4096
 
 
 def inspect_mrc(path: Path, options: InspectOptions) -> Inspection:
@@ -190,14 +192,28 @@ def _array_fields(arrays: dict[str, Any], options: InspectOptions) -> tuple[Fiel
 def _array_field(name: str, array: Array | None, head: FieldSummary) -> FieldSummary:
     """Summarise an array; its whole shape is told, since its first axis is not always rows."""
     if array is None or array.dtype.kind not in "biufc" or array.size == 0:
-        return replace(head, example="" if array is None or array.size == 0 else _text(array.reshape(-1)[0]))
-    array = array.astype(np.uint8) if array.dtype.kind == "b" else array
+        # Of times and raw bytes, which no program of the field writes, the type is told.
+        has_example = array is not None and array.size and array.dtype.kind in "SUO"
+        return replace(head, example=_text(array.reshape(-1)[0]) if has_example and array is not None else "")
+    array = _in_common_type(array)
     column = Column(name, numpy_dtype_label(array.dtype), array.shape)
     example = f"{array.item():g}" if array.ndim == 0 and array.dtype.kind != "c" else ""
     return replace(summarise_values(column, array.reshape(-1).copy()), shape=array.shape, example=example)
 
 
+def _in_common_type(array: Array) -> Array:
+    """Return truth values as numbers, and numbers of more than 64 bits as those that Python and JSON have."""
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    if is_number_or_text(array.dtype):
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > _LONGEST_SHOWN_BITS:
+        return f"a number of {value.bit_length():,} bits"
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

@@ -10,6 +10,7 @@ from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
 from cryobridge.formats.cryosparc.join import join_on_uid
 from cryobridge.formats.cryosparc.outputs import JobOutput
+from cryobridge.formats.listing import is_there
 from cryobridge.formats.own_output import read_own_output
 from cryobridge.formats.relion.job import read_relion_job
 from cryobridge.inspect.options import InspectOptions
@@ -84,7 +85,7 @@ def particles_of(job: CryosparcJob) -> JobOutput | None:
             if output.kind == "particle"
             and not output.is_excluded
             and _files_of(output)
-            and all(file.is_file() for file in _files_of(output))
+            and all(map(is_there, _files_of(output)))
         ),
         None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -72,7 +73,8 @@ def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
         return head
     example = _example(values[0])
     if values.dtype.kind == "c":
-        values = np.abs(values)
+        with np.errstate(over="ignore"):
+            values = np.abs(values)
     # Sorting in place saves a copy of what was read for this purpose alone.
     ordered: Array = values.reshape(-1) if values.flags.writeable and values.flags.c_contiguous else values.flatten()
     ordered.sort()
@@ -153,11 +155,15 @@ def _median(ordered: Array) -> float:
     middle = ordered.size // 2
     if ordered.size % 2:
         return float(ordered[middle])
-    return (float(ordered[middle - 1]) + float(ordered[middle])) / 2
+    low, high = float(ordered[middle - 1]), float(ordered[middle])
+    return (low + high) / 2 if math.isfinite(low + high) else low / 2 + high / 2
 
 
 def _histogram(ordered: Array) -> tuple[int, ...]:
-    edges = np.linspace(float(ordered[0]), float(ordered[-1]), HISTOGRAM_BINS + 1)[1:-1]
+    low, high = float(ordered[0]), float(ordered[-1])
+    # The span of the largest numbers is itself beyond all numbers.
+    scale = 1.0 if math.isfinite(high - low) else 0.5
+    edges = np.linspace(low * scale, high * scale, HISTOGRAM_BINS + 1)[1:-1] / scale
     if ordered.dtype.kind == "f":
         edges = edges.astype(ordered.dtype)
     elif ordered.dtype.itemsize < 8:

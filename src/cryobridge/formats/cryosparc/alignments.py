@@ -116,6 +116,7 @@ class Alignment:
         chosen: Array = values[np.arange(len(values)), self._best]
         return chosen
 
+    @np.errstate(over="ignore", invalid="ignore")
     def poses(self, image_pixel_size_A: Floats | None) -> Poses:
         """Return matrices and shifts in ångström.
 
@@ -161,6 +162,7 @@ class Alignment:
         chosen: NDArray[np.int64] = numbers[np.zeros(self._columns.n_rows, int) if self._best is None else self._best]
         return chosen
 
+    @np.errstate(over="ignore", invalid="ignore")
     def class_posterior(self) -> Floats | None:
         """Return the probability of the class."""
         posterior = self._get("class_posterior")

@@ -6,7 +6,6 @@ with the file.
 
 from __future__ import annotations
 
-import ast
 import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ import pyarrow as pa
 from cryobridge.errors import FormatError
 from cryobridge.formats.arrow import arrow_codes
 from cryobridge.formats.atomic import atomic_path, read_error, readable_size
-from cryobridge.formats.cryosparc.csdat import CSDAT_MAGIC, CsStreamFile, open_stream, write_stream
-from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
+from cryobridge.formats.cryosparc.csdat import CSDAT_MAGIC, MAX_EMPTY_ROWS, CsStreamFile, open_stream, write_stream
+from cryobridge.formats.npy_header import parse_header
+from cryobridge.formats.table import Array, Column, DType, Table, Values, is_number_or_text, numpy_dtype_label
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -119,6 +119,10 @@ def _open_npy(path: Path, file: IO[bytes]) -> CsNpyFile:
         )
     _reject_unreadable(path, dtype)
     whole = (os.fstat(file.fileno()).st_size - offset) // max(1, dtype.itemsize)
+    if n_rows > MAX_EMPTY_ROWS and not dtype.itemsize:
+        raise FormatError(
+            f"promises {n_rows} rows that hold nothing", path=path, hint="The file is damaged; copy it again."
+        )
     if dtype.itemsize and whole < n_rows:
         raise FormatError(
             f"truncated: the header promises {n_rows} rows, {whole} are whole",
@@ -132,7 +136,7 @@ def _reject_unreadable(path: Path, dtype: DType) -> None:
     for name in dtype.names or ():
         element = dtype[name].base
         is_text_vector = element.kind in "SU" and dtype[name].shape != ()
-        if element.kind not in "biufcSU" or element.itemsize == 0 or is_text_vector:
+        if not is_number_or_text(element) or is_text_vector:
             raise FormatError(f"a column of type {dtype[name]} is not one of cryoSPARC's", path=path, field=name)
 
 
@@ -147,18 +151,18 @@ def _npy_header(path: Path, file: IO[bytes]) -> tuple[DType, int, int]:
         raise FormatError("truncated in its header", path=path, hint="Copy the file again.")
     text = file.read(length).decode("utf-8" if version[0] == 3 else "latin1", "replace")
     try:
-        header = ast.literal_eval(text.strip())
-        dtype = np.lib.format.descr_to_dtype(header["descr"])  # type: ignore[no-untyped-call]
-        shape = header["shape"]
-        if header["fortran_order"] and len(shape) > 1:
+        dtype, shape, is_fortran = parse_header(text)
+        if is_fortran and len(shape) > 1:
             raise ValueError("Fortran order")
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError, IndexError) as error:
         raise FormatError(
             f"its header can't be understood ({type(error).__name__})", path=path, hint="The file is damaged."
         ) from error
-    valid = isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], int) and shape[0] >= 0
+    valid = isinstance(shape, tuple) and len(shape) == 1 and type(shape[0]) is int and 0 <= shape[0] < 1 << 63
     if not valid and dtype.names is not None:
-        raise FormatError(f"an array of shape {shape}; a table has one dimension", path=path)
+        raise FormatError(
+            f"an array of shape {shape}; a table has one dimension", path=path, hint="The file is damaged or no table."
+        )
     return dtype, shape[0] if valid else 0, file.tell()
 
 

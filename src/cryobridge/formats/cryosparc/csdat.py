@@ -6,7 +6,9 @@ The layout: magic, header length, JSON header, then each column with its length,
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ import numpy as np
 from cryobridge.errors import FormatError
 from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow
 from cryobridge.formats.atomic import read_error
-from cryobridge.formats.table import Array, Column, DType, Table, Values, numpy_dtype_label
+from cryobridge.formats.table import Array, Column, DType, Table, Values, is_number_or_text, numpy_dtype_label
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
@@ -28,7 +30,12 @@ CSDAT_MAGIC = b"\x95CSDAT"
 # A raw LZ4 block can't expand further than this (its format's own bound).
 _LZ4_MAX_RATIO = 255
 _MAX_DIMS = 3
+_TYPE = re.compile(r"[<>|=]?[biufc]\d{1,2}|[|]?\?")
 _MAX_COLUMN_BYTES = (1 << 32) - 1
+# Rows without a byte in the file: beyond, only memory would be filled.
+MAX_EMPTY_ROWS = 1 << 20
+# How many times the bytes of the heap its texts may have in all.
+_HEAP_USES = 8
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,8 @@ class CsStreamFile(Table):
         encoded = numbers_to_arrow(offsets).dictionary_encode()
         file.seek(self._heap_offset)
         heap = file.read()
+        # Each text stands in the heap once; a writer may let a text begin within another, as its end.
+        n_left = _HEAP_USES * len(heap)
         code_of: dict[str, int] = {}
         codes = []
         for offset in encoded.dictionary.to_pylist():
@@ -102,6 +111,14 @@ class CsStreamFile(Table):
                     path=self.path,
                     field=name,
                     hint="The file is truncated; export it again.",
+                )
+            n_left -= end - offset
+            if n_left < 0:
+                raise FormatError(
+                    "its texts lie over each other, so that they would fill the memory",
+                    path=self.path,
+                    field=name,
+                    hint="The file is damaged; export it again.",
                 )
             text = heap[offset:end].decode("utf-8", "surrogateescape")
             codes.append(code_of.setdefault(text, len(code_of)))
@@ -122,7 +139,7 @@ def open_stream(path: Path, file: IO[bytes]) -> CsStreamFile:
         n_rows, compression = header["length"], header.get("compression")
         entries = [(entry[0], entry[1], tuple(entry[2]) if len(entry) > 2 else ()) for entry in header["dtype"]]
         compressed = set(header.get("compressed_fields") or ())
-        if not isinstance(n_rows, int) or isinstance(n_rows, bool) or n_rows < 0:
+        if type(n_rows) is not int or not 0 <= n_rows < 1 << 63:
             raise ValueError("length")
         if len({name for name, *_ in entries if isinstance(name, str)}) < len(entries):
             raise ValueError("the columns' names")
@@ -139,6 +156,10 @@ def open_stream(path: Path, file: IO[bytes]) -> CsStreamFile:
             f"truncated: {os.fstat(file.fileno()).st_size} bytes, at least {file.tell()} expected",
             path=path,
             hint="The transfer was interrupted; fetch it again.",
+        )
+    if n_rows > MAX_EMPTY_ROWS and not any(place.dtype.itemsize * math.prod(place.shape) for place in places.values()):
+        raise FormatError(
+            f"promises {n_rows} rows that hold nothing", path=path, hint="The file is damaged; export it again."
         )
     return CsStreamFile(path, n_rows, places, file.tell())
 
@@ -167,14 +188,14 @@ def _stream_place(
 ) -> _StreamColumn:
     is_text = type_text == "|O"
     try:
-        if not isinstance(type_text, str) or (is_text and shape):
+        if not isinstance(type_text, str) or (is_text and shape) or not (is_text or _TYPE.fullmatch(type_text)):
             raise ValueError
         dtype = np.dtype("<u8" if is_text else type_text)
         valid = (
-            dtype.kind in "biufc"
-            and dtype.itemsize > 0
+            dtype.kind not in "SU"
+            and is_number_or_text(dtype)
             and len(shape) <= _MAX_DIMS
-            and all(isinstance(size, int) and 0 <= size <= 0xFFFF for size in shape)
+            and all(type(size) is int and 0 <= size <= 0xFFFF for size in shape)
         )
     except (TypeError, ValueError, SyntaxError):
         valid = False

@@ -238,7 +238,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise UnsafeFileError(
             f"asks for more than plain data ({error.problem})", path=path, hint="Export it again from cryoSPARC."
         ) from error
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
         raise FormatError(
             f"not YAML that can be read ({type(error).__name__})", path=path, hint="Export it again from cryoSPARC."
         ) from error

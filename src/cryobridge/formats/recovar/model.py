@@ -11,7 +11,7 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.arrays import describe_arrays, read_npy
-from cryobridge.formats.listing import Listing, int_of, is_there, list_folder, list_of, read_json
+from cryobridge.formats.listing import Listing, float_of, int_of, is_there, list_folder, list_of, read_json
 from cryobridge.formats.pickle_data import peek_pickle
 from cryobridge.formats.pickles import read_halfsets
 from cryobridge.formats.recovar.parts import first_there, read_bounded
@@ -56,12 +56,18 @@ class LatentArray:
         FormatError
             If it is damaged.
         """
-        if not self.place:
-            return np.asarray(read_npy(self.path), np.float64)
-        value, _ = peek_pickle(self.path)
-        for key in self.place:
-            value = value[key]
-        return np.asarray(value, np.float64)
+        values: Any
+        if self.place:
+            values, _ = peek_pickle(self.path)
+            for key in self.place:
+                values = values[key]
+        else:
+            values = read_npy(self.path)
+        array = np.asarray(values)
+        if array.dtype.kind not in "biuf":
+            raise FormatError(f"{self.name} are not numbers but {array.dtype}", path=self.path)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return array.astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def read_model(folder: Listing, problems: list[str]) -> Model:
     if voxel == 0:
         problems.append("model/metadata.json: the voxel size is 0.")
     return Model(
-        float(voxel) if isinstance(voxel, int | float) else None,
+        float_of(voxel),
         tuple(shape),
         tuple(zdim for item in list_of(content, "zdims_computed") if (zdim := int_of(item)) is not None),
         params if is_there(params) else None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.listing import Listing, is_there, object_of, read_json, text_of
+from cryobridge.formats.listing import Listing, float_of, is_there, object_of, read_json, text_of
 from cryobridge.formats.mrc import MrcFile, open_mrc
 from cryobridge.formats.mrc_header import read_header
 
@@ -132,7 +132,7 @@ def facts_of(content: dict[str, Any]) -> JobFacts:
         text_of(content, "command_line"),
         text_of(timing, "started_at"),
         text_of(timing, "completed_at"),
-        float(duration) if isinstance(duration, int | float) and not isinstance(duration, bool) else None,
+        float_of(duration),
         text_of(object_of(content, "provenance"), "pipeline_result_dir"),
         object_of(content, "parameters"),
         tuple(name for names in object_of(content, "outputs").values() for name in _texts(names)),

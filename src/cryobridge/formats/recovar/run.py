@@ -270,7 +270,7 @@ class RecovarRun:
                 hint="The pipeline may not have ended; `cryobridge inspect` tells what is there.",
             )
         coordinates = self._array(self.zdims[0], "latent_coords").read()
-        finite = np.isfinite(coordinates.reshape(len(coordinates), -1)).all(axis=1)
+        finite = np.isfinite(coordinates).all(axis=tuple(range(1, coordinates.ndim)))
         rows = self.job.model.rows if self.job.model is not None else None
         if rows is None:
             note = "There are no half sets in model/; the rows with latent coordinates were taken for those of the run."

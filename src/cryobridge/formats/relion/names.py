@@ -135,7 +135,7 @@ def oddities_of(iterations: tuple[RelionIteration, ...]) -> list[str]:
     numbers = [item.number for item in chain if item.number is not None]
     problems = []
     # Some jobs write only every n-th iteration, and the last one: that is no gap.
-    steps = Counter(after - before for before, after in pairwise(numbers))
+    steps = Counter(after - before for before, after in pairwise(numbers) if after > before)
     step = max(steps, key=lambda distance: (steps[distance], -distance), default=1)
     missing = [range(before + step, after, step) for before, after in pairwise(numbers) if after > before + step]
     if missing:

@@ -154,7 +154,11 @@ class StarText:
                     ) from error
             length *= 8
             if length > MAX_LINE_BYTES:
-                raise FormatError(f"line {line + 1} is longer than {MAX_LINE_BYTES >> 20} MB", path=self.path)
+                raise FormatError(
+                    f"line {line + 1} is longer than {MAX_LINE_BYTES >> 20} MB",
+                    path=self.path,
+                    hint="Check that this is a STAR file.",
+                )
 
     def _label(self, block: BlockText, text: str, line: int) -> None:
         tokens = split_tokens(text)
@@ -198,8 +202,12 @@ class StarText:
                 length = self._longer(length)
 
     def _longer(self, length: int) -> int:
-        if length > MAX_LINE_BYTES:
-            raise FormatError(f"a row is longer than {MAX_LINE_BYTES >> 20} MB", path=self.path)
+        if length >= MAX_LINE_BYTES:
+            raise FormatError(
+                f"a row is longer than {MAX_LINE_BYTES >> 20} MB",
+                path=self.path,
+                hint="Check that this is a STAR file.",
+            )
         return 2 * length
 
     def row_chunks(self, block: BlockText) -> list[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""Fuzzing of every reader: `make fuzz`, or ``python -m fuzz --help`` with tests/ on the path."""
