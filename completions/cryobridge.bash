@@ -1,4 +1,3 @@
-
 _cryobridge_completion() {
     local IFS=$'
 '
@@ -9,4 +8,3 @@ _cryobridge_completion() {
 }
 
 complete -o default -F _cryobridge_completion cryobridge
-

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import run
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+COMMANDS = ("inspect", "coords", "convert", "select", "stacks", "downsample", "converge")
+EXAMPLES = [*COMMANDS, "recovar"]
+# The others are held against new runs by `make docs`.
+SCREENS = ("select", "convert")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return load("make_examples")
+
+
+@pytest.fixture(scope="module")
+def project(examples, tmp_path_factory):
+    return examples.simulate(tmp_path_factory.mktemp("examples"))
+
+
+def test_every_command_has_a_page_with_an_example(examples):
+    assert set(EXAMPLES) == {page.stem for page in examples.pages()}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_of_a_page_are_what_the_commands_show_now(name, examples, project):
+    page = DOCS / f"{name}.md"
+    written, now = page.read_text(encoding="utf-8"), examples.remade(page, project)
+    assert examples.same(written, now), f"run docs/make_examples.py\n{examples.difference(written, now)}"
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_the_screens_are_what_the_commands_show_now(name, examples, project):
+    written = examples.picture_text((DOCS / "screens" / f"{name}.svg").read_text(encoding="utf-8"))
+    now = examples.picture_text(examples.screen(name, project))
+    assert examples.same(written, now), f"run docs/make_examples.py\n{examples.difference(written, now)}"
+
+
+def test_a_stale_example_is_noticed(examples):
+    written = "particles  300 of 300\nΔ shift  5e-07 Å\n"
+    assert examples.same(written, "particles  300 of 300\nΔ shift  7e-07 Å\n")
+    assert not examples.same(written, "particles  200 of 300\nΔ shift  5e-07 Å\n")
+    assert not examples.same(written, "particles  300 of 300\nΔ shift  5e-07 px\n")
+    assert not examples.same(written, written + "one line more\n")
+
+
+def test_every_command_has_a_screen_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f"(docs/screens/{name}.svg)" in readme
+        assert (DOCS / "screens" / f"{name}.svg").is_file()
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_links_between_pages_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_on_the_page_of_its_command(name):
+    words = {"stacks": ("stacks", "cs"), "downsample": ("stacks", "downsample")}.get(name, (name,))
+    shown = run(*words, "--help", COLUMNS="200").stdout
+    common = {"--help", "--quiet", "--verbose", "--debug", "--version"}
+    options = {option for line in shown.splitlines() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line[:60])}
+    text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    long_forms_of_short_ones = {"--output", "--params", "--batch-size", "--box", "--yes", "--phys", "--plots"}
+    assert {option for option in options - common - long_forms_of_short_ones if option not in text} == set()
+
+
+def test_what_the_readme_says_to_make_can_be_made():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"demo", "test", "docs", "bench"} <= named <= targets
+
+
+def test_no_page_names_a_folder_of_the_machine_it_was_written_on():
+    files = [ROOT / "README.md", *PAGES, *(DOCS / "screens").iterdir(), *(DOCS / "figures").iterdir()]
+    for file in files:
+        assert not re.search(r"/(?:work|tmp|home|Users)/", file.read_text(encoding="utf-8")), file
+
+
+def test_figures_are_drawn_anew_as_they_are(tmp_path, monkeypatch):
+    figures = load("make_figures")
+    monkeypatch.setattr(figures, "FIGURES", tmp_path)
+    figures.main()
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == {path.name for path in (DOCS / "figures").iterdir()}
+    page = (DOCS / "conventions.md").read_text(encoding="utf-8")
+    assert all(f"(figures/{name})" in page for name in drawn)
+    shutil.rmtree(tmp_path)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from helpers import run
+from recovar_runs import simulate_run
+
+SCHEMAS = Path(__file__).resolve().parent.parent / "docs" / "schemas"
+COMMANDS = {
+    "coords": ["coords", "{cs}", "{micrographs}", "-o", "{out}", "--check-orientation", "--preview", "1"],
+    "convert": ["convert", "{cs}", "-o", "{out}/particles.star", "--verify"],
+    "select": ["select", "{cs}", "--random", "5", "-o", "{out}/some.cs"],
+    "stacks": ["stacks", "cs", "{cs}", "-o", "{out}", "--no-plots"],
+    "stacks-grid": ["stacks", "grid", "--n-pixels", "64", "--pixel-size", "1", "-o", "{out}.npz"],
+    "stacks-downsample": ["stacks", "downsample", "{cs}", "-D", "48", "-o", "{out}"],
+    "converge": ["converge", "{classes}", "-o", "{out}", "--no-plots"],
+    "inspect": ["inspect", "--no-stats", "{cs}", "{job}", "{classes}", "{micrographs}", "{group}", "{stack}"],
+}
+MORE = [
+    ("coords", ["coords", "{cs}", "{micrographs}", "-o", "{out}", "--dry-run"]),
+    ("convert", ["convert", "{cs}", "-o", "{out}", "--to", "pickles"]),
+    ("select", ["select", "{cs}", "--where", "ctf/df1_A > 0", "-o", "{out}/all.cs", "--dry-run"]),
+    ("stacks", ["stacks", "cs", "{cs}", "-o", "{out}", "--dry-run"]),
+    ("stacks-downsample", ["stacks", "downsample", "{stack}", "-D", "48", "-o", "{out}"]),
+    ("inspect", ["inspect", "--paths", "--rows", "2", "{cs}"]),
+]
+
+
+def validator(name):
+    schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def complaints(name, data):
+    return [
+        f"{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in validator(name).iter_errors(data)
+    ]
+
+
+def answer(words, project, out):
+    places = {
+        "cs": project.particles_cs,
+        "job": project.particles_cs.parent,
+        "group": project.group_csg,
+        "micrographs": project.micrographs_star,
+        "classes": project.classification,
+        "stack": project.stacks[0],
+        "out": out,
+    }
+    done = run(*(word.format(**places) for word in words), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_schema_is_of_a_command_and_every_command_has_one():
+    assert {path.name.removesuffix(".schema.json") for path in SCHEMAS.iterdir()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("name", "words"), [*COMMANDS.items(), *MORE])
+def test_the_output_is_as_its_schema_says(name, words, demo_project, tmp_path):
+    assert complaints(name, answer(words, demo_project, tmp_path / "out")) == []
+
+
+def test_files_of_every_kind_are_described_as_the_schema_says(demo_project, tmp_path):
+    out = tmp_path / "out"
+    for words in (COMMANDS["stacks"], ["convert", "{cs}", "-o", "{out}/pickles", "--to", "pickles"]):
+        answer(words, demo_project, out)
+    result = simulate_run(tmp_path / "recovar")
+    labels = next(result.analysis.rglob("*.pkl"))
+    latent = next(result.out.rglob("*.npy"))
+    files = [out, *(out / "fft").iterdir(), out / "pickles" / "poses.pkl", result.out, result.analysis, labels, latent]
+    done = run("inspect", "--json", *files)
+    described = json.loads(done.stdout)
+    assert complaints("inspect", described) == []
+    expected = {"cryobridge output", "pt", "npz", "pickle", "recovar result", "npy"}
+    assert {entry["kind"] for entry in described} == expected
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_schema_refuses_what_is_not_documented(name):
+    assert complaints(name, [{"surprise": 1}] if name == "inspect" else {"surprise": 1})
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_key_that_a_page_lists_is_in_the_schema(name):
+    page = "stacks" if name.startswith("stacks") and name != "stacks-downsample" else name.removeprefix("stacks-")
+    text = (SCHEMAS.parent / f"{page}.md").read_text(encoding="utf-8")
+    schema = (SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8")
+    _, heading, table = text.partition("## JSON\n")
+    if not heading:
+        pytest.skip("the schema is the only list")
+    rows = table.partition("\n## ")[0].splitlines()
+    first_cells = [row.split("|")[1] for row in rows if row.startswith("| `")]
+    listed = {word for cell in first_cells for word in cell.split("`")[1::2]}
+    assert listed
+    assert {word for word in listed if f'"{word}"' not in schema} == set()
