@@ -146,7 +146,7 @@ def _serve():
     import cryobridge.select.plan
     import cryobridge.select.write
     import cryobridge.stacks.convert
-    import cryobridge.stacks.downsample
+    import cryobridge.stacks.downsample.execute
 
     torch.set_num_threads(1)
     # As small as a project can be; the commands that are shown on it have runs of their own.

@@ -16,10 +16,10 @@ from scipy.spatial.transform import Rotation
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.formats.mrc_write import MrcStackWriter, partial_path
 from cryobridge.paths import ImageSearch
-from cryobridge.stacks.downsample import downsample
-from cryobridge.stacks.downsample_inputs import read_downsample_input
-from cryobridge.stacks.downsample_options import DownsampleOptions
-from cryobridge.stacks.downsample_plan import plan_downsample
+from cryobridge.stacks.downsample.execute import downsample
+from cryobridge.stacks.downsample.inputs import read_downsample_input
+from cryobridge.stacks.downsample.options import DownsampleOptions
+from cryobridge.stacks.downsample.plan import plan_downsample
 from helpers import (
     noise_images,
     particle_columns,

@@ -80,11 +80,11 @@ def downsample(
     """Make particle images smaller by Fourier cropping, with metadata for RECOVAR, cryoDRGN and RELION."""
     refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
     from cryobridge.paths import ImageSearch
-    from cryobridge.stacks.downsample import check_folder
-    from cryobridge.stacks.downsample import downsample as make
-    from cryobridge.stacks.downsample_inputs import read_downsample_input
-    from cryobridge.stacks.downsample_options import DownsampleOptions
-    from cryobridge.stacks.downsample_plan import plan_downsample, plan_report
+    from cryobridge.stacks.downsample.execute import check_folder
+    from cryobridge.stacks.downsample.execute import downsample as make
+    from cryobridge.stacks.downsample.inputs import read_downsample_input
+    from cryobridge.stacks.downsample.options import DownsampleOptions
+    from cryobridge.stacks.downsample.plan import plan_downsample, plan_report
 
     options = DownsampleOptions(
         box,

@@ -12,10 +12,10 @@ from cryobridge.formats.particles_pickle import write_pickles
 from cryobridge.formats.relion.star import write_star
 from cryobridge.jobdir import files_in, job_record, refuse_existing, remove_existing, require_space
 from cryobridge.progress import Reporter, Silent
-from cryobridge.stacks.downsample_images import StackMaker
-from cryobridge.stacks.downsample_metadata import downsampled_metadata, write_sources
-from cryobridge.stacks.downsample_plan import DownsamplePlan, plan_report
-from cryobridge.stacks.downsample_state import DownsampleState
+from cryobridge.stacks.downsample.images import StackMaker
+from cryobridge.stacks.downsample.metadata import downsampled_metadata, write_sources
+from cryobridge.stacks.downsample.plan import DownsamplePlan, plan_report
+from cryobridge.stacks.downsample.state import DownsampleState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def downsample(
     Parameters
     ----------
     plan
-        As `cryobridge.stacks.downsample_plan.plan_downsample` returns it.
+        As `cryobridge.stacks.downsample.plan.plan_downsample` returns it.
     folder
         The output folder.
     device

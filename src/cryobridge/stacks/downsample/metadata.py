@@ -16,11 +16,11 @@ from cryobridge.formats.pickles import check_ctf, check_poses
 from cryobridge.formats.relion.particles_write import image_names, star_content
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.particles import Labels
-from cryobridge.stacks.downsample_star import downsampled_blocks
+from cryobridge.stacks.downsample.star import downsampled_blocks
 
 if TYPE_CHECKING:
     from cryobridge.particles import ImageRefs, Optics, ParticleSet
-    from cryobridge.stacks.downsample_inputs import DownsampleInput
+    from cryobridge.stacks.downsample.inputs import DownsampleInput
 
 _LENS = {
     "voltage_kV": "voltage",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.formats.relion.star import StarFile
     from cryobridge.paths import ImageSearch
-    from cryobridge.stacks.downsample_options import DownsampleOptions
+    from cryobridge.stacks.downsample.options import DownsampleOptions
 
 _Read: TypeAlias = Callable[[KnownOptics], ParticleSet]
 _NOTHING_KNOWN = KnownOptics()

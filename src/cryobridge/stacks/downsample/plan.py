@@ -13,11 +13,11 @@ from cryobridge import __version__
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.particles import ImageRefs, Labels
 from cryobridge.stacks.checks import PIXEL_SIZE_TOLERANCE, Rows, one_box
-from cryobridge.stacks.downsample_metadata import DownsampledMetadata, downsampled_metadata
+from cryobridge.stacks.downsample.metadata import DownsampledMetadata, downsampled_metadata
 
 if TYPE_CHECKING:
-    from cryobridge.stacks.downsample_inputs import DownsampleInput
-    from cryobridge.stacks.downsample_options import DownsampleOptions
+    from cryobridge.stacks.downsample.inputs import DownsampleInput
+    from cryobridge.stacks.downsample.options import DownsampleOptions
 
 # RECOVAR downsamples to this by itself unless it is told not to.
 _RECOVAR_BOX_PX = 256

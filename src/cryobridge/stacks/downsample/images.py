@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cryobridge.stacks.checks import Rows
-    from cryobridge.stacks.downsample_plan import DownsamplePlan, OutputStack
-    from cryobridge.stacks.downsample_state import DownsampleState
+    from cryobridge.stacks.downsample.plan import DownsamplePlan, OutputStack
+    from cryobridge.stacks.downsample.state import DownsampleState
 
 # Of source images in a block: few enough that its arrays stay in the cache and their memory is used again, many
 _BLOCK_BYTES = 1 << 20

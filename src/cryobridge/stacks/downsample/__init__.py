@@ -1,0 +1,1 @@
+"""Smaller stacks for RECOVAR and cryoDRGN, by Fourier cropping, with metadata that fit them."""
