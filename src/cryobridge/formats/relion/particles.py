@@ -258,7 +258,7 @@ def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.in
     pixel_size = columns.get("rlnImagePixelSize", "rlnPixelSize")
     magnification, detector_um = columns.floats("rlnMagnification"), columns.floats("rlnDetectorPixelSize")
     if pixel_size is None and magnification is not None and detector_um is not None:
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             pixel_size = np.where(magnification > 0, 1e4 * detector_um / magnification, np.nan)
     if columns.get("rlnVoltage") is None and pixel_size is None:
         return None, None
