@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ def main() -> None:
         note(f"{time.monotonic() - started:.2f} s, at most {_peak_memory_mb():.0f} MB of memory")
     # All is said and done: an interrupt would only make libraries complain while they are put away.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Python would look once more for cycles among all of torch's objects, which takes longer than a small job.
+    gc.freeze()
     sys.exit(code)
 
 
