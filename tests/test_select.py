@@ -307,14 +307,14 @@ def test_no_more_can_be_drawn_than_there_are(star, tmp_path):
 def test_nothing_left_is_an_error_that_says_why(star, tmp_path):
     with pytest.raises(MissingDataError) as caught:
         select(star, tmp_path / "out.star", classes=(9,))
-    assert "12 in other classes than 9; no particle is of class 9; the file has 1, 2, 3, 4" in str(caught.value)
+    assert "12 in other classes than 9; no particle is of class 9; those of the file: 1, 2, 3, 4" in str(caught.value)
     assert "--allow-empty" in caught.value.hint
     report = select(star, tmp_path / "out.star", classes=(9,), allow_empty=True)
     assert rows_of(tmp_path / "out.star") == []
     assert (
         read_block((tmp_path / "out.star").read_text(), "particles")[0] == read_block(star.read_text(), "particles")[0]
     )
-    assert any("no particle is of class 9; the file has 1, 2, 3, 4" in note for note in report["notes"])
+    assert any("no particle is of class 9; those of the file: 1, 2, 3, 4" in note for note in report["notes"])
 
 
 def test_labels_become_class_numbers(star, tmp_path):

@@ -240,7 +240,7 @@ class _Planner:
         absent = [number for number in wanted if number not in there]
         if absent:
             shown = say_list(there[:20].tolist()) + (" …" if len(there) > 20 else "")
-            self.absent = f"no particle is of class {say_list(absent)}; the file has {shown or 'none'}"
+            self.absent = f"no particle is of class {say_list(absent)}; those of the file: {shown or 'none'}"
             self.notes.append(self.absent)
         return classes
 
