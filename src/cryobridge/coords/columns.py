@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cryobridge.convention import Convention
 from cryobridge.coords.picks import DEFAULT_FIGURE_OF_MERIT, Picks
+from cryobridge.formats.helical import direction_rad, from_first_segment, number_tubes, tube_codes
 from cryobridge.formats.table import Array
 from cryobridge.particles import Floats
 
@@ -71,15 +72,15 @@ def _helical(
     Tubes are numbered from 1 on each micrograph. The in-plane prior comes from the segments' own coordinates, so
     that it holds in whichever frame those are: minus the direction of the tube, as RELION's picker writes it.
     """
-    order, number, starts = _tubes(picks.micrograph.codes[kept_rows], filament_uid[kept_rows])
     n = len(picks)
     tube, track_A, psi_deg = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
-    tube[kept_rows] = number
-    for rows in np.split(kept_rows[order], starts[1:]):
-        if picks.position_A is not None:
-            along = picks.position_A[rows]
-            track_A[rows] = along - along.min()
-        psi_deg[rows] = -np.degrees(_direction_rad(coordinate_px[rows], track_A[rows]))
+    micrograph = picks.micrograph.codes[kept_rows]
+    tube[kept_rows] = number_tubes(micrograph, filament_uid[kept_rows])
+    code = tube_codes(micrograph, tube[kept_rows])
+    along_A = None if picks.position_A is None else from_first_segment(picks.position_A[kept_rows], code)
+    if along_A is not None:
+        track_A[kept_rows] = along_A
+    psi_deg[kept_rows] = -np.degrees(direction_rad(coordinate_px[kept_rows], along_A, code))
     return {
         "rlnHelicalTubeID": tube,
         "rlnAngleTiltPrior": np.full(n, 90.0),
@@ -88,33 +89,3 @@ def _helical(
         "rlnAnglePsiFlipRatio": np.full(n, 0.5),
         "rlnAngleRotFlipRatio": np.full(n, 0.5),
     }
-
-
-def _tubes(
-    micrograph: NDArray[np.int32], filament_uid: NDArray[np.uint64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows ordered by micrograph and filament, each row's tube number, and where each tube starts."""
-    order = np.lexsort((filament_uid, micrograph))
-    sorted_micrograph, sorted_uid = micrograph[order], filament_uid[order]
-    is_start = np.ones(len(order), bool)
-    is_start[1:] = (sorted_micrograph[1:] != sorted_micrograph[:-1]) | (sorted_uid[1:] != sorted_uid[:-1])
-    starts = np.flatnonzero(is_start)
-    overall = np.cumsum(is_start)
-    first_of_micrograph = np.ones(len(order), bool)
-    first_of_micrograph[1:] = sorted_micrograph[1:] != sorted_micrograph[:-1]
-    before = np.maximum.accumulate(np.where(first_of_micrograph, overall - 1, 0))
-    tube = np.empty(len(order), np.int64)
-    tube[order] = overall - before
-    return order, tube, starts
-
-
-def _direction_rad(coordinate_px: Floats, along: Floats) -> float:
-    """Return the direction of a tube: the line that fits its segments best, towards increasing position."""
-    centred = coordinate_px - coordinate_px.mean(axis=0)
-    if len(centred) < 2 or not centred.any():
-        return 0.0
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    axis = axes[0]
-    if float((centred @ axis) @ (along - along.mean())) < 0:
-        axis = -axis
-    return float(np.arctan2(axis[1], axis[0]))
