@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from cryobridge.formats.cryosparc.cs import write_cs
-from cryobridge.formats.relion.star import StarBlock, write_star
+from cryobridge.formats.relion.star import StarBlock
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.particles import Labels
 
 

@@ -20,7 +20,8 @@ import mrcfile
 import numpy as np
 
 from cryobridge.formats.mrc_write import MrcStackWriter
-from cryobridge.formats.relion.star import StarBlock, write_star
+from cryobridge.formats.relion.star import StarBlock
+from cryobridge.formats.relion.star_write import write_star
 
 SETS = ((512, 256, 128), (4096, 128, 64))
 PIXEL_SIZE_A = 1.2

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import starfile
 
-from cryobridge.formats.relion.star import StarBlock, open_star, write_star
+from cryobridge.formats.relion.star import StarBlock, open_star
+from cryobridge.formats.relion.star_write import write_star
 
 FLOATS = (
     *("rlnCoordinateX", "rlnCoordinateY", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift"),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
 from cryobridge.formats.relion import star_text
-from cryobridge.formats.relion.star import StarBlock, open_star, to_labels, write_star
+from cryobridge.formats.relion.star import StarBlock, open_star, to_labels
 from cryobridge.formats.relion.star_text import quote, split_tokens
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.formats.table import Column
 from cryobridge.particles import Labels
 from relion_grammar import GrammarError, read_block, tokens_of

@@ -19,7 +19,8 @@ from cryobridge.formats.arrays import write_npy, write_npz, write_pt
 from cryobridge.formats.cryosparc.cs import CsNpyFile, write_cs
 from cryobridge.formats.mrc_write import write_mrc_stack, write_mrc_volume
 from cryobridge.formats.pickles import write_poses
-from cryobridge.formats.relion.star import StarBlock, write_star
+from cryobridge.formats.relion.star import StarBlock
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.geometry import euler_to_matrix
 from cryobridge.inspect import InspectOptions
 from cryobridge.inspect.plots import build_figure, plot_path, tables

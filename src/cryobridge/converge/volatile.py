@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from cryobridge.converge.assignments import particle_block, read_assignments
 from cryobridge.errors import FormatError, MissingDataError, UsageError
-from cryobridge.formats.relion.star import StarBlock, open_star, write_star
+from cryobridge.formats.relion.star import StarBlock, open_star
+from cryobridge.formats.relion.star_write import write_star
 
 if TYPE_CHECKING:
     from cryobridge.converge.course import Course

@@ -12,7 +12,7 @@ from cryobridge.errors import FormatError, UsageError
 from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_content
 from cryobridge.formats.particles_pickle import PickleContent, write_pickles
-from cryobridge.formats.relion.star import write_star
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobdir import make_folder, refuse_existing, require_space
 from cryobridge.progress import Silent
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cryobridge.convert.options import ConvertOptions
     from cryobridge.convert.plan import ConvertPlan
     from cryobridge.formats.relion.star import StarBlock
+    from cryobridge.formats.relion.star_write import write_star
     from cryobridge.progress import Reporter
 
 

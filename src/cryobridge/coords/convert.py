@@ -14,7 +14,8 @@ from cryobridge.coords.plan import CoordsPlan, absolute
 from cryobridge.coords.relion_picks import PICK_FILES, pick_file_name, rows_by_micrograph, write_pick_files
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.atomic import leftovers, temporary_path, together
-from cryobridge.formats.relion.star import StarBlock, write_star
+from cryobridge.formats.relion.star import StarBlock
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobdir import locked, make_folder, refuse_existing
 
 # After the name of a new folder: the one that it replaces.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.demo.truth import BOX_PX, PIXEL_SIZE_A
-from cryobridge.formats.relion.star import StarBlock, write_star
+from cryobridge.formats.relion.star import StarBlock
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobdir import make_folder
 
 if TYPE_CHECKING:

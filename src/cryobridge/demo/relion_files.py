@@ -12,7 +12,8 @@ import numpy as np
 
 from cryobridge.demo.truth import PIXEL_SIZE_A
 from cryobridge.formats.mrc_write import write_mrc_stack
-from cryobridge.formats.relion.star import StarBlock, write_star
+from cryobridge.formats.relion.star import StarBlock
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.geometry import mirror_defocus_angle_y
 from cryobridge.jobdir import make_folder
 

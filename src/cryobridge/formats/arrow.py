@@ -20,9 +20,11 @@ def arrow_codes(indices: Any) -> NDArray[np.int32]:
 
 
 def arrow_numbers(values: Any) -> NDArray[Any]:
-    """Return whole numbers or floats of an Arrow array without nulls, (n,)."""
+    """Return whole numbers or floats of an Arrow array without nulls, (n,); a copy where it is chunked."""
     kind = str(values.type)
     dtype = np.dtype({"halffloat": "f2", "float": "f4", "double": "f8"}.get(kind, kind))
+    if isinstance(values, pa.ChunkedArray):
+        return np.concatenate([np.zeros(0, dtype), *map(arrow_numbers, values.chunks)])
     return (
         np.frombuffer(values.buffers()[1], dtype)[values.offset :][: len(values)] if len(values) else np.zeros(0, dtype)
     )

@@ -20,7 +20,8 @@ from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.particles import parse_image_names
-from cryobridge.formats.relion.star import StarBlock, StarFile, open_star, write_star
+from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.formats.table import ColumnReader
 from cryobridge.particles import Labels
 

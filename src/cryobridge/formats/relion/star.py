@@ -1,4 +1,4 @@
-"""RELION STAR files, read and written in parallel pieces by Arrow's CSV engine.
+"""RELION STAR files: their blocks and columns.
 
 Columns that the catalogue knows are typed by it. Others stay text, so that what is not understood survives a round
 trip to the letter; where all their values are numbers, `StarBlock.read` gives them as numbers.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,32 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
-from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow, texts_to_arrow
-from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.arrow import arrow_codes, arrow_numbers, numbers_to_arrow, texts_to_arrow
 from cryobridge.formats.fields import lookup
-from cryobridge.formats.relion.star_text import (
-    NEEDS_QUOTES,
-    NEEDS_QUOTES_FIRST,
-    BlockText,
-    StarText,
-    pick_columns,
-    quote,
-    show_hidden,
-    single_spaced,
-    split_tokens,
-)
+from cryobridge.formats.relion.star_rows import parse_rows
+from cryobridge.formats.relion.star_text import BlockText, StarText
 from cryobridge.formats.table import Column, Table, Values
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_ROWS_A_PIECE = 1 << 15
-_ARROW_TYPES = {"float": pa.float64(), "int": pa.int64(), "bool": pa.int64()}
 _MAIN_BLOCKS = (
     "particles",
     "micrographs",
@@ -53,9 +38,6 @@ _MAIN_BLOCKS = (
 )
 # Digits that stand for something else than a quantity: "01", or a uid with more of them than a float64 has.
 _IDENTITY = r"^[+-]?(?:0\d|\d{17,}$)"
-# Scalars that Arrow does not have to convert.
-_LINE_END, _NOTHING, _SPACE = texts_to_arrow(["\n", "", " "])
-_WORKERS = min(8, os.cpu_count() or 1)
 
 
 class StarBlock(Table):
@@ -113,7 +95,7 @@ class StarBlock(Table):
         for name in self._wanted(names):
             values = self.table[name] if chosen is None else self.table[name].take(chosen)
             numbers = _as_numbers(name, values) if self._by_name[name].dtype != "text" else None
-            out[name] = to_labels(values) if numbers is None else _to_numpy(numbers)
+            out[name] = to_labels(values) if numbers is None else arrow_numbers(numbers)
         return out
 
     def texts(self, name: str) -> pa.ChunkedArray:
@@ -150,7 +132,7 @@ class StarFile:
 
     def __getitem__(self, name: str) -> StarBlock:
         if name not in self._blocks:
-            self._blocks[name] = _parse(self.path, self._places[name])
+            self._blocks[name] = self.select(name, self._places[name].labels)
         return self._blocks[name]
 
     def select(self, name: str, labels: Iterable[str]) -> StarBlock:
@@ -169,7 +151,8 @@ class StarFile:
                 path=self.path,
                 hint=f"It has {len(place.labels)} columns: {', '.join(place.labels[:8])} …",
             )
-        return _parse(self.path, place, wanted)
+        table = parse_rows(self.path, place, wanted)
+        return StarBlock(self.path, name, table, is_loop=place.is_loop, comments=place.comments)
 
     @property
     def blocks(self) -> tuple[StarBlock, ...]:
@@ -211,31 +194,6 @@ def open_star(path: str | os.PathLike[str]) -> StarFile:
     return StarFile(Path(path))
 
 
-def write_star(path: str | os.PathLike[str], blocks: Iterable[StarBlock]) -> None:
-    """Write blocks in the form RELION reads: under a temporary name first, so that a file there is whole.
-
-    Numbers are written in the shortest form that reads back to the same value.
-
-    Raises
-    ------
-    ValueError
-        If a text holds a line break, which STAR can't.
-    """
-    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(_WORKERS) as pool:
-        for block in blocks:
-            head = ["", *(f"# {comment}" for comment in block.comments), "", f"data_{block.name}", ""]
-            if block.is_loop:
-                head += ["loop_", *(f"_{label} #{number}" for number, label in enumerate(block.names, 1)), ""]
-                file.write("\n".join(head).encode())
-                pieces = block.table.to_batches(max_chunksize=_ROWS_A_PIECE)
-                file.writelines(pool.map(_format_rows, pieces))
-            else:
-                values = [quote(block.table[label].cast(pa.string())[0].as_py()) for label in block.names]
-                head += [f"_{label} {value}" for label, value in zip(block.names, values, strict=True)]
-                file.write(("\n".join(head) + "\n").encode())
-            file.write(b"\n")
-
-
 def to_labels(values: pa.ChunkedArray) -> Labels:
     """Return a text column as `Labels`."""
     encoded = values.cast(pa.string()).combine_chunks().dictionary_encode()
@@ -249,151 +207,6 @@ def _distinct(places: list[BlockText], path: Path) -> list[BlockText]:
     if twice:
         raise FormatError(f"two blocks are named data_{twice[0]}", path=path, hint="Remove or rename one of them.")
     return places
-
-
-def _parse(path: Path, place: BlockText, wanted: tuple[str, ...] | None = None) -> StarBlock:
-    """Parse a block, or the wanted columns of it."""
-    wanted = tuple(place.labels) if wanted is None else wanted
-    if not place.is_loop:
-        values = dict(zip(place.labels, place.values, strict=True))
-        table = _typed(path, place, pa.table({label: [values[label]] for label in wanted}))
-        return StarBlock(path, place.name, table, is_loop=False, comments=place.comments)
-    types = {label: _arrow_type(label) for label in wanted}
-    text = StarText(path)
-    try:
-        chunks = text.row_chunks(place)
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            try:
-                table = _concat(pool.map(lambda chunk: _parse_chunk(text.read(*chunk), place, types), chunks), types)
-            except pa.ArrowInvalid:
-                # Some value is not of its column's type, or a row is short: look closely.
-                _check_row_lengths(text, place, chunks)
-                as_text = dict.fromkeys(types, pa.string())
-                parts = pool.map(lambda chunk: _parse_chunk(text.read(*chunk), place, as_text), chunks)
-                table = _typed(path, place, _concat(parts, as_text))
-    except pa.ArrowInvalid as error:
-        raise FormatError(f"data_{place.name} can't be parsed ({error})", path=path) from error
-    finally:
-        text.close()
-    return StarBlock(path, place.name, table, comments=place.comments)
-
-
-def _parse_chunk(rows: bytes, place: BlockText, types: dict[str, pa.DataType]) -> pa.Table:
-    labels = place.labels
-    if len(types) < len(labels):
-        shown = sorted(labels.index(label) for label in types)
-        picked = pick_columns(rows, len(labels), shown)
-        if picked is not None:
-            return _parse_spaced(picked, [labels[number] for number in shown], types)
-    spaced, has_quotes = single_spaced(rows)
-    if not spaced.strip():
-        return _empty(types)
-    table = _parse_spaced(spaced, labels, types)
-    if not has_quotes:
-        return table
-    columns = [_shown(column) if column.type == pa.string() else column for column in table.columns]
-    return pa.table(columns, names=table.column_names)
-
-
-def _parse_spaced(spaced: bytes, labels: list[str], types: dict[str, pa.DataType]) -> pa.Table:
-    return pa.csv.read_csv(
-        pa.BufferReader(spaced),
-        read_options=pa.csv.ReadOptions(column_names=labels, use_threads=False, block_size=len(spaced) + 1),
-        parse_options=pa.csv.ParseOptions(delimiter=" ", quote_char=False),
-        convert_options=pa.csv.ConvertOptions(
-            column_types=types, include_columns=list(types), null_values=[], true_values=[], false_values=[]
-        ),
-    )
-
-
-def _shown(texts: pa.ChunkedArray) -> pa.Array:
-    return texts_to_arrow([show_hidden(text) for text in texts.to_pylist()])
-
-
-def _empty(types: dict[str, pa.DataType]) -> pa.Table:
-    return pa.table({label: pa.array([], dtype) for label, dtype in types.items()})
-
-
-def _concat(tables: Iterable[pa.Table], types: dict[str, pa.DataType]) -> pa.Table:
-    parts = list(tables)
-    return pa.concat_tables(parts) if parts else _empty(types)
-
-
-def _check_row_lengths(text: StarText, place: BlockText, chunks: list[tuple[int, int]]) -> None:
-    """Raise for the first row that has more or fewer values than there are labels, or is not text."""
-    line, row = place.rows_line, 0
-    for chunk in chunks:
-        for raw in text.read(*chunk).removesuffix(b"\n").split(b"\n"):
-            try:
-                n_values = len(split_tokens(raw.decode()))
-            except UnicodeDecodeError as error:
-                raise FormatError(
-                    f"line {line} of data_{place.name} is not UTF-8 text ({raw[error.start : error.end]!r})",
-                    path=text.path,
-                    rows=(row,),
-                    hint="Convert the file, for instance with iconv -f latin1 -t utf-8.",
-                ) from error
-            if n_values and n_values != len(place.labels):
-                raise FormatError(
-                    f"line {line}: {n_values} values for {len(place.labels)} columns of data_{place.name}",
-                    path=text.path,
-                    rows=(row,),
-                    hint="The file was cut off or edited by hand; restore that line, or write the file again.",
-                )
-            line += 1
-            row += bool(n_values)
-
-
-def _arrow_type(label: str) -> pa.DataType:
-    spec = lookup(label)
-    return pa.string() if spec is None else _ARROW_TYPES.get(spec.kind, pa.string())
-
-
-def _typed(path: Path, place: BlockText, table: pa.Table) -> pa.Table:
-    """Give text columns their catalogue's type; a whole number may be beyond int64, or written as 1.0."""
-    columns = []
-    for label in table.column_names:
-        wanted, values = _arrow_type(label), table[label]
-        for dtype in (wanted, pa.uint64(), pa.float64()) if wanted != pa.string() else ():
-            try:
-                values = table[label].cast(dtype)
-                break
-            except pa.ArrowInvalid:
-                continue
-        else:
-            if wanted != pa.string():
-                raise _not_a_number(path, place, label, table[label])
-        columns.append(values)
-    return pa.table(columns, names=table.column_names)
-
-
-def _not_a_number(path: Path, place: BlockText, label: str, values: pa.ChunkedArray) -> FormatError:
-    tokens = values.to_pylist()
-    row = next((row for row, token in enumerate(tokens) if not _is_number(token)), 0)
-    return FormatError(
-        f"{tokens[row]!r} in data_{place.name} is not a number",
-        path=path,
-        field=label,
-        rows=(row,),
-        hint="Correct the value, or remove that row.",
-    )
-
-
-def _is_number(token: str) -> bool:
-    try:
-        pa.scalar(token).cast(pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _to_numpy(numbers: pa.ChunkedArray) -> NDArray[Any]:
-    """Return numbers as an array (n,) without Arrow's own conversion, which imports pandas."""
-    kind = str(numbers.type)
-    dtype = np.dtype({"halffloat": "f2", "float": "f4", "double": "f8"}.get(kind, kind))
-    chunks = [part for part in numbers.chunks if len(part)]
-    parts = [np.frombuffer(part.buffers()[1], dtype)[part.offset :][: len(part)] for part in chunks]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
 def _column(label: str, values: pa.ChunkedArray) -> Column:
@@ -433,22 +246,3 @@ def _to_arrow(values: Values | list[Any]) -> pa.Array:
         return numbers_to_arrow(values)
     array = pa.array(values)
     return array.cast(pa.int8()) if pa.types.is_boolean(array.type) else array
-
-
-def _format_rows(rows: pa.RecordBatch) -> bytes:
-    texts = [column.cast(pa.string()) for column in rows.columns]
-    texts = [
-        text if pa.types.is_primitive(column.type) else _quoted(text, first=place == 0)
-        for place, (text, column) in enumerate(zip(texts, rows.columns, strict=True))
-    ]
-    texts[-1] = pc.binary_join_element_wise(texts[-1], _LINE_END, _NOTHING)
-    lines = pc.binary_join_element_wise(*texts, _SPACE)
-    offsets = np.frombuffer(lines.buffers()[1], np.int32)[lines.offset : lines.offset + len(lines) + 1]
-    return memoryview(lines.buffers()[2])[offsets[0] : offsets[-1]].tobytes()
-
-
-def _quoted(texts: pa.Array, *, first: bool) -> pa.Array:
-    """Quote what would not read back as one token; most columns have nothing to quote."""
-    if not pc.any(pc.match_substring_regex(texts, NEEDS_QUOTES_FIRST if first else NEEDS_QUOTES)).as_py():
-        return texts
-    return texts_to_arrow([quote(text, first=first) for text in texts.to_pylist()])

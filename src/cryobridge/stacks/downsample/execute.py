@@ -9,7 +9,7 @@ from cryobridge.errors import MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.mrc_write import partial_path
 from cryobridge.formats.particles_pickle import write_pickles
-from cryobridge.formats.relion.star import write_star
+from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobdir import files_in, job_record, refuse_existing, remove_existing, require_space
 from cryobridge.progress import Reporter, Silent
 from cryobridge.stacks.downsample.images import StackMaker
