@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +227,7 @@ def test_no_rows_is_no_error():
         ("alignments3D/shift[-1] > 1", 20, "the number of an element"),
         ("alignments3D/shift[0 > 1", 22, "] is expected"),
         ("rlnClassNumber[0] > 1", 1, "one value a row"),
+        ("alignments3D/shift[" + "9" * 5000 + "] > 1", 20, "the number of an element"),
         ("__import__('os').system('true')", 17, "'.' means nothing"),
         ("not " * 150 + "rlnClassNumber > 1", 401, "nested more than 100"),
         ("(" * 150 + "rlnClassNumber > 1" + ")" * 150, 101, "nested more than 100"),
@@ -236,6 +239,14 @@ def test_a_mistake_is_told_with_its_position(text, position, told):
     assert f"character {position}:" in caught.value.message
     assert told in caught.value.message
     assert caught.value.hint
+    assert len(str(caught.value)) < 300
+
+
+def test_the_time_for_digits_that_are_no_number_grows_with_their_count():
+    # A pattern that could share the digits between two parts would try each way: minutes instead of milliseconds.
+    words = "from cryobridge.select.where_text import parse_where; parse_where('9' * 200_000 + '.x')"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=60, check=False)
+    assert "is not a number" in done.stderr
 
 
 @pytest.mark.parametrize(

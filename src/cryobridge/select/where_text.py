@@ -27,11 +27,12 @@ _SYNONYMS = {"=": "==", "<>": "!="}
 _MAX_DEPTH = 100
 # A uid has 20; a longer number is beyond every whole column and compared as a float.
 _MAX_DIGITS = 21
+_SHOWN_LETTERS = 40
 _LIKE_A_NUMBER = re.compile(r"[+-]?\.?\d")
 _EXAMPLE = "For instance: --where 'rlnDefocusU > 12000 and rlnClassNumber in (1, 4)'."
 _TOKEN = re.compile(
     r"""\s*(?:
-        (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w@/.]))
+        (?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w@/.]))
       | (?P<name>[^\W\d]\w*(?:[/.]\w+)*)
       | `(?P<quoted_name>[^`]+)`
       | '(?P<single>[^']*)'
@@ -120,7 +121,7 @@ class _Token:
         return self.text.lower() if self.kind == "name" else ""
 
     def __str__(self) -> str:
-        return "the end" if self.kind == "end" else repr(self.text)
+        return "the end" if self.kind == "end" else _shown(self.text)
 
 
 def parse_where(text: str) -> Condition:
@@ -154,13 +155,19 @@ def _tokens(text: str) -> list[_Token]:
     return [*tokens, _Token("end", "", len(text.rstrip()) + 1)]
 
 
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]!r}…"
+
+
 def _no_token(text: str, start: int) -> UsageError:
     word = text[start:].split(maxsplit=1)[0]
     if word[0] in "'\"`":
         return where_error(start + 1, f"the quote {word[0]} is not closed", "Texts stand between two equal quotes.")
     if _LIKE_A_NUMBER.match(word):
         return where_error(
-            start + 1, f"{word!r} is not a number", "Texts stand in quotes, as in rlnImageName == '000001@stack.mrcs'."
+            start + 1,
+            f"{_shown(word)} is not a number",
+            "Texts stand in quotes, as in rlnImageName == '000001@stack.mrcs'.",
         )
     return where_error(start + 1, f"{word[0]!r} means nothing here; there is no arithmetic")
 
@@ -271,7 +278,7 @@ class _Parser:
         index = []
         while True:
             token = self._take()
-            if token.kind != "number" or not token.text.isdigit():
+            if token.kind != "number" or not token.text.isdigit() or len(token.text) > _MAX_DIGITS:
                 raise where_error(token.position, f"{token} where the number of an element, from 0, is expected")
             index.append(int(token.text))
             if self._takes("]"):
