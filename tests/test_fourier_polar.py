@@ -279,6 +279,12 @@ def test_images_of_another_shape_are_refused(shape):
         PolarTransform(PolarGrid.for_box(16), 16).forward(torch.zeros(shape))
 
 
+def test_arrays_are_no_tensors():
+    with pytest.raises(UsageError, match=r"ndarray is no tensor") as caught:
+        PolarTransform(PolarGrid.for_box(16), 16).forward(np.zeros((1, 16, 16)))
+    assert "from_numpy" in caught.value.hint
+
+
 def test_complex_images_and_half_precision_are_refused():
     grid = PolarGrid.for_box(16)
     with pytest.raises(UsageError, match="complex"):

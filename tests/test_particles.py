@@ -666,9 +666,6 @@ def test_labels():
     assert texts(Labels(np.zeros(0, np.int32), ())) == []
 
 
-# --- the model ------------------------------------------------------------------------------------------------------
-
-
 def test_chosen_particles_keep_all_that_is_known_of_them(save_cs):
     columns = {"alignments3D__pose": POSES, "alignments3D__shift": SHIFTS, "alignments3D__psize_A": np.ones(4, "f4")}
     columns |= {"alignments3D__class_posterior": np.array([0.1, 0.2, 0.3, 0.4], "f4"), **blob(4)}
@@ -690,6 +687,37 @@ def test_chosen_particles_keep_all_that_is_known_of_them(save_cs):
     assert chosen.extra.read()["made/up"].tolist() == [6, 8, 8]
     assert chosen.per_particle("box_px").tolist() == [64] * 3
     assert (chosen.ctf, chosen.locations, chosen.notes) == (None, None, particles.notes)
+
+
+def test_particles_are_chosen_by_a_mask_too(save_cs):
+    particles = read_particles_cs(save_cs(**blob(4), made__up=np.array([5, 6, 7, 8], "u4")))
+    half = particles.take(particles.images.index % 2 == 1)
+    assert len(half) == len(half.uid) == len(half.images.index) == 2
+    assert half.uid.tolist() == particles.uid[[1, 3]].tolist()
+    assert half.extra.read()["made/up"].tolist() == [6, 8]
+    assert len(particles.take(np.array([], int))) == len(particles.take(np.zeros(4, bool))) == 0
+
+
+@pytest.mark.parametrize("rows", [[-1], [0, 4], [0.5], [[0, 1]], [True, False], ["0"]])
+def test_rows_that_are_not_there_are_refused(save_cs, rows):
+    with pytest.raises(IndexError, match="4"):
+        read_particles_cs(save_cs(**blob(4))).take(np.array(rows))
+
+
+def test_an_optics_value_that_is_not_there_is_told_with_those_that_are(save_cs):
+    particles = read_particles_cs(save_cs(**blob(4)))
+    for name in ("pixelsize", "name"):
+        with pytest.raises(ValueError, match=f"no '{name}'; they have group_id, voltage_kV, .*pixel_size_A"):
+            particles.per_particle(name)
+
+
+def test_a_set_shows_in_a_line_what_it_has(save_cs):
+    particles = read_particles_cs(save_cs(**blob(4)))
+    shown = repr(particles)
+    assert "4 particles of" in shown
+    assert "images" in shown and "poses" not in shown
+    many = Labels(np.arange(500, dtype=np.int32), tuple(f"stack {number}.mrc" for number in range(500)))
+    assert repr(many) == "Labels(500 texts, 500 distinct: 'stack 0.mrc', 'stack 1.mrc', 'stack 2.mrc', …)"
 
 
 def test_groups_are_told_apart_by_six_digits_and_nan_equals_nan():

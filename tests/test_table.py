@@ -39,3 +39,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(table):
     with pytest.raises(MissingDataError, match="no column ctf/df1_A") as caught:
         table.read(["uid", "ctf/df1_A"])
     assert "blob/shape" in caught.value.hint
+
+
+def test_a_table_shows_its_file_and_size(table):
+    assert repr(table) == "CsNpyFile('x.cs': 2 rows, 3 columns)"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.float64]
 
+_SHOWN_VALUES = 3
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -39,6 +41,11 @@ class Labels:
 
     def __getitem__(self, row: int) -> str:
         return self.values[int(self.codes[row])]
+
+    def __repr__(self) -> str:
+        first = ", ".join(repr(value) for value in self.values[:_SHOWN_VALUES])
+        more = ", …" if len(self.values) > _SHOWN_VALUES else ""
+        return f"Labels({len(self):,} texts, {len(self.values):,} distinct: {first}{more})"
 
     def take(self, rows: NDArray[np.int64] | slice) -> Labels:
         """Return the labels of the chosen rows; ``values`` is kept whole."""
@@ -311,23 +318,54 @@ class ParticleSet:
         Raises
         ------
         ValueError
-            If the set has no optics.
+            If the set has no optics, or they have no such value.
         """
         if self.optics is None or self.optics_index is None:
             raise ValueError("this particle set has no optics")
-        values: Floats = getattr(self.optics, name)[self.optics_index]
-        return values
+        values = getattr(self.optics, name, None)
+        if not isinstance(values, np.ndarray):
+            known = [
+                item.name for item in fields(self.optics) if isinstance(getattr(self.optics, item.name), np.ndarray)
+            ]
+            raise ValueError(f"the optics of this particle set have no {name!r}; they have {', '.join(known)}")
+        return values[self.optics_index]
 
-    def take(self, rows: NDArray[np.int64]) -> ParticleSet:
-        """Return the chosen particles, in the order asked for; the optics are kept whole."""
+    def take(self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> ParticleSet:
+        """Return the chosen particles, in the order asked for; the optics are kept whole.
+
+        Parameters
+        ----------
+        rows
+            Row numbers from 0, or (n,) whether a particle is chosen.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row, or not one truth value a particle.
+        """
+        numbers = self._row_numbers(np.asarray(rows))
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         kept: dict[str, Any] = {name: parts[name] for name in ("source", "optics", "notes")}
         chosen: dict[str, Any] = {
-            name: None if part is None else _take(part, rows)
+            name: None if part is None else _take(part, numbers)
             for name, part in parts.items()
             if name not in kept and name != "n_rows"
         }
-        return ParticleSet(n_rows=len(rows), **kept, **chosen)
+        return ParticleSet(n_rows=len(numbers), **kept, **chosen)
+
+    def _row_numbers(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+        if rows.dtype == bool and rows.shape == (self.n_rows,):
+            return np.flatnonzero(rows)
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            raise IndexError(f"{rows.dtype} of shape {rows.shape} chooses no rows of {self.n_rows:,} particles")
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.n_rows:
+            raise IndexError(f"rows from {rows.min():,} to {rows.max():,} are asked for; there are {self.n_rows:,}")
+        return rows.astype(np.int64, copy=False)
+
+    def __repr__(self) -> str:
+        absent = {"n_rows", "source", "notes"}
+        parts = [item.name for item in fields(self) if item.name not in absent and getattr(self, item.name) is not None]
+        return f"ParticleSet({self.n_rows:,} particles of {self.source.name!r}: {', '.join(parts)})"
 
 
 _Part = TypeVar("_Part")

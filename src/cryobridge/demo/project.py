@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cryobridge import __version__
@@ -66,7 +67,7 @@ class DemoProject:
     classification: Path
     pixel_size_A: float
     box_px: int
-    truth: Truth
+    truth: Truth = field(repr=False)
 
 
 def simulate_project(
@@ -116,7 +117,8 @@ def simulate_project(
         raise UsageError(f"a signal-to-noise ratio of {snr} can't be simulated", hint="Give a number above 0.")
     truth = draw_truth(n_micrographs, particles_per_micrograph, seed)
     project = _describe(Path(folder), truth)
-    check_folder(project.folder, _size_in_bytes(truth), overwrite=overwrite)
+    check = partial(check_folder, project.folder, _size_in_bytes(truth), overwrite=overwrite)
+    check()
     description: dict[str, int | float | str] = {
         "cryobridge_version": __version__,
         "n_micrographs": n_micrographs,
@@ -126,6 +128,7 @@ def simulate_project(
     }
     make_folder(project.folder)
     with locked(project.folder):
+        check()  # another run may have ended since
         prepare_folder(project.folder, description)
         _write(project, snr, seed, report or Silent())
     return project

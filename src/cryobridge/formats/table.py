@@ -96,6 +96,9 @@ class Table(ABC):
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path.name!r}: {self.n_rows:,} rows, {len(self.columns)} columns)"
+
     @property
     def names(self) -> tuple[str, ...]:
         """Column names, in the file's order."""

@@ -223,6 +223,8 @@ class PolarTransform:
         return self._adjoint(polar, torch.from_numpy(self.grid.shell_weights / self.grid.n_inplanes))
 
     def _check(self, tensor: Tensor, shape: tuple[int, int], field: str) -> None:
+        if not isinstance(tensor, Tensor):
+            raise UsageError(f"a {type(tensor).__name__} is no tensor", field=field, hint="torch.from_numpy makes one.")
         if tensor.dim() != 3 or tuple(tensor.shape[1:]) != shape:
             found = tuple(tensor.shape)
             raise UsageError(f"shape {found} is not (n, {shape[0]}, {shape[1]})", field=field)
