@@ -14,6 +14,8 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import cryobridge
 
@@ -34,6 +36,12 @@ def plainly(words, cwd, **environment):
         timeout=300,
         check=False,
     )
+
+
+def requirements(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    return [Requirement(line) for line in message_from_string(archive.read(metadata).decode()).get_all("Requires-Dist")]
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +91,7 @@ def test_the_source_archive_can_be_tested(built):
 
 
 def test_everything_that_is_imported_is_declared(wheel):
-    archive = zipfile.ZipFile(wheel)
-    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-    declared = message_from_string(archive.read(metadata).decode()).get_all("Requires-Dist")
-    needed = {re.match(r"[\w.-]+", line)[0].lower() for line in declared if "extra ==" not in line}
+    needed = {canonicalize_name(one.name) for one in requirements(wheel) if not one.marker}
     imported = set()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -96,6 +101,19 @@ def test_everything_that_is_imported_is_declared(wheel):
                 imported.add(node.module.partition(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"cryobridge"}
     assert {INSTALLED_AS.get(name, name) for name in foreign} <= needed
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_every_python_has_one_tested_version_of_what_is_required(python, wheel):
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            pin = Requirement(line)
+            if not pin.marker or pin.marker.evaluate({"python_version": python}):
+                pinned.setdefault(canonicalize_name(pin.name), []).append(str(pin.specifier).removeprefix("=="))
+    assert all(len(versions) == 1 for versions in pinned.values()), pinned
+    for one in requirements(wheel):
+        assert one.specifier.contains(pinned[canonicalize_name(one.name)][0]), one
 
 
 def test_it_runs_without_the_source_tree(fresh, tmp_path):
