@@ -139,6 +139,8 @@ def _npy_header(stream: IO[bytes]) -> _NpyHeader:
     # No bool, which is an integer to Python, and nothing that NumPy can't count.
     if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side < 1 << 63 for side in shape):
         raise ValueError("its shape is one that no array has")
+    if dtype.subdtype is not None:
+        raise ValueError("its values are arrays themselves, as no program writes them")
     return _NpyHeader(shape, "F" if is_fortran else "C", dtype)
 
 
