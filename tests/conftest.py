@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from helpers import noise_images, particle_columns, save_cs, save_mrc
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A shell that runs the tests in its background has them ignore Ctrl-C, and programs that are started inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from inspect import signature
@@ -119,6 +120,22 @@ def test_a_stack_with_a_bad_image_in_its_middle_leaves_nothing_behind(particles_
     assert [path.name for path in (tmp_path / "out" / "fft").iterdir()] == []
 
 
+@pytest.mark.parametrize("thread", ["read", "write"])
+def test_an_interrupt_while_a_thread_starts_leaves_nothing_behind(thread, particles_cs, tmp_path, monkeypatch):
+    starts = threading.Thread.start
+
+    def start_and_interrupt(self):
+        starts(self)
+        if self.name.startswith(thread):
+            time.sleep(0.2)  # The thread gets to its first work, if it has any.
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
+    assert list((tmp_path / "out" / "fft").iterdir()) == []
+
+
 def test_two_devices_share_the_stacks(particles_cs, tmp_path):
     planned = plan(particles_cs, batch_size=1)
     convert_stacks(planned, tmp_path / "one")
@@ -220,7 +237,7 @@ def test_shuffled_rows_get_their_own_images(tmp_path):
     for name, pixels in images.items():
         save_mrc(tmp_path / f"{name}.mrc", pixels, 1.5)
     names, index = rng.choice(list("abc"), 50), rng.integers(0, 20, 50)
-    path = save_cs(tmp_path / "p.cs", particle_columns([f"{name}.mrc" for name in names], index))
+    path = save_cs(tmp_path / "p.cs", particle_columns([f"{name}.mrc" for name in names], index, box_px=8))
     with ImageReader(plan(path).source) as reader:
         rows = rng.permutation(50)
         expected = np.stack([images[names[row]][index[row]] for row in rows])
@@ -314,7 +331,7 @@ def test_resume_and_overwrite_contradict_each_other(particles_cs, tmp_path):
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
     save_mrc(tmp_path / "a.mrc", noise_images(64, 64), 1.5)
     rows = np.random.default_rng(0).integers(0, 64, 1500)
-    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * len(rows), rows))
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * len(rows), rows, box_px=64))
     words = ("stacks", "cs", path, "-b", 50, "--no-plots", "-o")
     whole = run(*words, tmp_path / "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
@@ -354,7 +371,7 @@ def test_a_second_run_into_one_folder_is_refused(particles_cs, tmp_path):
 def test_an_interrupt_leaves_whole_files_only(tmp_path):
     save_mrc(tmp_path / "a.mrc", noise_images(64, 64), 1.5)
     rows = np.random.default_rng(0).integers(0, 64, 4000)
-    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * len(rows), rows))
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * len(rows), rows, box_px=64))
     process = start("stacks", "cs", path, "-b", 50, "-o", tmp_path / "out")
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out" / "fft").glob("*.pt")) and time.monotonic() < deadline:

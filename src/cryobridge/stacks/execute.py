@@ -215,8 +215,8 @@ def make_stacks(
     with (
         ImageReader(plan.source) as reader,
         writer,
-        ThreadPoolExecutor(1, "read") as reading,
-        ThreadPoolExecutor(1, "write") as writing,
+        _one_thread("read") as reading,
+        _one_thread("write") as writing,
     ):
         try:
             while True:
@@ -234,6 +234,14 @@ def make_stacks(
             reading.shutdown(wait=False, cancel_futures=True)
             writing.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _one_thread(name: str) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool whose thread is running: an interrupt while it starts would leave it at work and not waited for."""
+    with ThreadPoolExecutor(1, name) as pool:
+        pool.submit(int).result()
+        yield pool
 
 
 @dataclass(frozen=True)
