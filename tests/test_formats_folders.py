@@ -589,11 +589,12 @@ def test_the_real_analysis_is_described(reference_data):
     assert job.kind == "analysis"
     (analysis,) = job.analyses
     assert (analysis.layout, analysis.zdim, analysis.n_centers, analysis.n_labels) == ("documented", 2, 2, 600)
-    assert sorted(v.path.name for v in analysis.centers if v.half is None and not v.is_unfiltered) == [
-        "center000.mrc",
-        "center001.mrc",
-    ]
-    assert sum(volume.half is not None for volume in analysis.centers) == 4
+    assert [volume.path.name for volume in analysis.centers] == ["center000.mrc", "center001.mrc"]
+    assert sum(volume.half is not None for volume in analysis.center_volumes) == 4
+    assert {volume.path.name for volume in analysis.center_volumes if volume.is_unfiltered and volume.half is None} == {
+        "center000_unfil.mrc",
+        "center001_unfil.mrc",
+    }
     (trajectory,) = analysis.trajectories
     assert trajectory.index == 0
     assert {volume.index for volume in trajectory.volumes} == {0, 1}
@@ -876,7 +877,7 @@ def test_other_folders_are_of_no_kind(tmp_path, names):
 
 def test_a_file_is_not_a_folder(tmp_path):
     touch(tmp_path, "a.cs")
-    with pytest.raises(FormatError, match="can't be listed"):
+    with pytest.raises(FormatError, match="this is a file, not a folder"):
         identify_folder(tmp_path / "a.cs")
 
 

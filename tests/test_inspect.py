@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
+import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cryobridge.cli.app import main
+from cryobridge.cli.terminal import progress, settings
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.table import Column
 from cryobridge.inspect import InspectOptions, inspect_path, stats
+from cryobridge.progress import Silent
 from helpers import noise_images, particle_columns, run, save_cs, save_mrc, save_star
 
 FIELD_KEYS = {"name", "dtype", "shape", "unit", "min", "median", "max", "distinct", "nan", "problems"}
@@ -190,6 +197,200 @@ def test_the_remedy_for_missing_images_works(particles_cs, tmp_path):
     assert json.loads(done.stdout)[0]["image_files"]["found"] == 2
 
 
+def test_what_reads_images_is_not_ready_where_they_are_not_there(particles_cs, tmp_path):
+    assert {"stacks"} <= ready_uses(described(particles_cs, check_paths=True))
+    (tmp_path / "J1" / "extract").rename(tmp_path / "J1" / "moved")
+    for lost in (described(particles_cs, check_paths=True), described(star_of(particles_cs), check_paths=True)):
+        assert not {"stacks", "recovar"} & ready_uses(lost)
+        assert {"ctf"} <= ready_uses(lost)
+        assert lost["uses"]["stacks"]["missing"] == ["2 of 2 image files"]
+        assert lost["image_files"]["remedy"] in lost["uses"]["stacks"]["hint"]
+    assert run("inspect", "--check", "stacks", particles_cs).returncode == 0
+    done = run("inspect", "--paths", "--check", "stacks", particles_cs)
+    assert done.returncode == 3
+    assert "2 of 2 image files missing" in done.stderr
+
+
+def test_one_image_file_that_is_too_short_is_told_too(particles_cs):
+    save_mrc(particles_cs.parent / "extract" / "a.mrc", noise_images(2, 16), 1.5)
+    use = described(particles_cs, check_paths=True)["uses"]["stacks"]
+    assert use == {"ready": False, "missing": ["1 of 2 image files"], "hint": "Copy them again."}
+
+
+def ready_uses(item):
+    return {name for name, use in item["uses"].items() if use["ready"]}
+
+
+def star_of(particles_cs):
+    names = [f"{number}@{place}" for number, place in ((1, "J1/extract/a.mrc"), (2, "J1/extract/b.mrc"))]
+    return save_star(particles_cs.with_suffix(".star"), "particles", {"rlnImageName": names} | STAR_CTF)
+
+
+STAR_CTF = {
+    "rlnDefocusU": [1e4, 1e4],
+    "rlnDefocusV": [1e4, 1e4],
+    "rlnDefocusAngle": [0.0, 9.0],
+    "rlnVoltage": [300.0, 300.0],
+    "rlnSphericalAberration": [2.7, 2.7],
+}
+# Of RECOVAR 1.0.5's metadata_readers.py: what its readers take, and what they stop at or guess without.
+STAR_POSES = {name: [0.0, 1.0] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")}
+SHIFTS_PX = {"rlnOriginX": [0.0, 1.0], "rlnOriginY": [0.0, 1.0]}
+SHIFTS_A = {"rlnOriginXAngst": [0.0, 1.0], "rlnOriginYAngst": [0.0, 1.0]}
+MAGNIFIED = {"rlnMagnification": [1e4, 1e4], "rlnDetectorPixelSize": [1.5, 1.5]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "missing"),
+    [
+        (SHIFTS_PX | MAGNIFIED, []),
+        (SHIFTS_A | {"rlnImagePixelSize": [1.5, 1.5]}, []),
+        (SHIFTS_PX | {"rlnPixelSize": [1.5, 1.5]}, ["rlnImagePixelSize (or its like)"]),
+        (SHIFTS_PX | {"rlnMagnification": [1e4, 1e4]}, ["rlnImagePixelSize (or its like)"]),
+        (MAGNIFIED, ["rlnOriginXAngst and rlnOriginYAngst (or its like)"]),
+        (MAGNIFIED | {"rlnOriginX": [0.0, 1.0]}, ["rlnOriginXAngst and rlnOriginYAngst (or its like)"]),
+    ],
+)
+def test_recovar_takes_the_layout_of_relion_30(columns, missing, tmp_path):
+    rest = {"rlnImageName": ["1@a.mrcs", "2@a.mrcs"], "rlnAmplitudeContrast": [0.1, 0.1], **STAR_CTF, **STAR_POSES}
+    path = save_star(tmp_path / "p30.star", "", rest | columns)
+    use = described(path)["uses"]["recovar"]
+    assert (use["ready"], use["missing"]) == (not missing, missing)
+    assert (use["hint"] == f"`cryobridge convert {path} -o NEW.star` writes them.") is bool(missing)
+
+
+def test_our_own_files_in_the_layout_of_relion_30_are_ready_for_recovar(demo_project, tmp_path):
+    path = tmp_path / "p30.star"
+    assert run("convert", demo_project.group_csg, "-o", path, "--relion", "3.0").returncode == 0
+    assert described(path)["uses"]["recovar"]["ready"]
+    out = tmp_path / "small"
+    done = run("stacks", "downsample", path, "-D", "48", "-o", out, "--datadir", demo_project.cryosparc)
+    assert done.returncode == 0, done.stderr
+    assert described(out / "particles.48.star")["uses"]["recovar"]["ready"]
+
+
+@pytest.mark.parametrize("options", [{}, {"statistics": False}, {"field_patterns": ("uid",)}])
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("location/micrograph_shape", [[0, 0], [768, 1024], [768, 1024]]),
+        ("location/center_x_frac", [0, 0, 0]),
+        ("location/center_y_frac", [0, 0, 0]),
+    ],
+)
+def test_places_that_nobody_filled_in_are_not_ready_for_coords(column, values, options, demo_project, tmp_path):
+    table = np.load(demo_project.passthrough_cs)[:3]
+    path = tmp_path / "picks.cs"
+    with path.open("wb") as file:
+        np.save(file, table)
+    assert described(path, **options)["uses"]["coords"]["ready"]
+    table[column] = values
+    with path.open("wb") as file:
+        np.save(file, table)
+    use = described(path, **options)["uses"]["coords"]
+    assert (use["ready"], use["missing"]) == (False, [f"{column} other than 0"])
+    assert run("coords", path, demo_project.micrographs_star, "-o", tmp_path / "out").returncode == 1
+
+
+def test_one_pick_at_the_edge_is_no_fault(demo_project, tmp_path):
+    table = np.load(demo_project.passthrough_cs)[:3]
+    table["location/center_x_frac"][0] = 0
+    with (tmp_path / "picks.cs").open("wb") as file:
+        np.save(file, table)
+    assert described(tmp_path / "picks.cs")["uses"]["coords"]["ready"]
+
+
+def test_what_a_folder_is_ready_for_is_what_commands_take_it_for(demo_project, tmp_path):
+    for path in (demo_project.refinement, demo_project.group_csg):
+        uses = described(path, statistics=False)["uses"]
+        assert {"coords", "stacks", "recovar"} <= {name for name, use in uses.items() if use["ready"]}
+        assert uses["recovar"]["hint"] == f"`cryobridge stacks downsample {path}` makes files that RECOVAR takes."
+        words = (
+            ("coords", path, demo_project.micrographs_star, "-o", tmp_path / "coords"),
+            ("stacks", "cs", path, "-o", tmp_path / "stacks"),
+            ("stacks", "downsample", path, "-D", "48", "-o", tmp_path / "small"),
+        )
+        for command in words:
+            done = run(*command, "--dry-run")
+            assert done.returncode == 0, done.stderr
+
+
+def test_a_job_with_several_results_is_not_ready_as_a_folder(demo_project, tmp_path):
+    folder = tmp_path / "J9"
+    folder.mkdir()
+    table = np.load(demo_project.particles_cs)
+    for number in (0, 1):
+        with (folder / f"J9_class_0{number}_00100_particles.cs").open("wb") as file:
+            np.save(file, table)
+    item = described(folder, statistics=False)
+    assert item["rows"] == len(table)
+    for name in ("coords", "stacks", "recovar"):
+        assert not item["uses"][name]["ready"]
+        assert any("2 results have particles" in missing for missing in item["uses"][name]["missing"])
+    assert run("stacks", "cs", folder, "-o", tmp_path / "out", "--dry-run").returncode != 0
+    assert described(folder / "J9_class_00_00100_particles.cs", statistics=False)["uses"]["recovar"]["ready"]
+
+
+class Steps(Silent):
+    def __init__(self):
+        self.totals, self.done = {}, {}
+
+    def start(self, what, total):
+        self.now_at = what
+        self.totals[what], self.done[what] = total, 0
+
+    def advance(self, steps=1):
+        self.done[self.now_at] += steps
+
+
+def test_it_is_told_how_far_the_work_is(particles_cs):
+    steps = Steps()
+    inspect_path(particles_cs, InspectOptions(check_paths=True, reporter=steps))
+    n_columns = len(np.load(particles_cs).dtype.names)
+    assert steps.totals == {"reading J1_particles.cs": None, "columns": n_columns, "image files": 2}
+    assert (steps.done["columns"], steps.done["image files"]) == (n_columns, 2)
+
+
+def test_the_command_shows_how_far_the_work_is_once_it_takes_a_second(particles_cs, monkeypatch):
+    steps, waits = Steps(), []
+
+    @contextmanager
+    def recorded(after_s):
+        waits.append(after_s)
+        yield steps
+
+    monkeypatch.setattr("cryobridge.cli.inspect.progress", recorded)
+    monkeypatch.setattr(sys, "argv", ["cryobridge", "inspect", "--json", str(particles_cs)])
+    with pytest.raises(SystemExit):
+        main()
+    assert waits == [1.0]
+    assert steps.done["columns"] > 0
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("after_s", "quiet", "expected"), [(0.01, False, True), (60, False, False), (0.01, True, False)]
+)
+def test_a_bar_appears_only_when_work_takes_long(after_s, quiet, expected, monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(settings, "quiet", quiet)
+    with progress(after_s) as reporter:
+        reporter.start("columns", 2)
+        for _ in range(100):
+            time.sleep(0.01)
+            if not expected or "columns" in stream.getvalue():
+                break
+    assert ("columns" in stream.getvalue()) is expected
+    assert expected or stream.getvalue() == ""
+
+
 def test_a_cut_row_of_a_star_file_is_named_by_its_line(tmp_path):
     path = save_star(tmp_path / "p.star", "particles", {"rlnDefocusU": range(40), "rlnDefocusV": range(40)})
     path.write_text(path.read_text().rstrip().removesuffix(" 39") + "\n")
@@ -280,3 +481,11 @@ def test_recovar_volumes_carry_their_voxel_size_and_half_maps_a_resolution(refer
     assert {volume["voxel_size_A"] for volume in item["volumes"]} == {17.0}
     assert item["half_maps"]["nyquist_A"] == 34.0
     assert item["half_maps"]["fsc"][0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_whole_relion_job_has_no_problems_and_one_kind_of_file_less_is_one_sentence(demo_project, tmp_path):
+    assert described(demo_project.classification)["problems"] == []
+    for path in demo_project.classification.glob("run_it*.star"):
+        if not path.name.endswith("sampling.star"):
+            (tmp_path / path.name).symlink_to(path)
+    assert described(tmp_path)["problems"] == ["No iteration has its sampling.star."]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cryobridge.inspect import InspectOptions, inspect_path
-from helpers import run, run_in_terminal, without_escapes
+from helpers import left_on_screen, run, run_in_terminal
 from recovar_runs import ALPHAS, BOX, VOXEL_A, simulate_run, write_density, write_job, write_map, write_pickle
 
 
@@ -354,7 +354,7 @@ def test_an_analysis_far_from_its_pipeline_is_described_by_itself(simulated, tmp
 @pytest.mark.parametrize("columns", [80, 140])
 def test_the_terminal_shows_a_run_in_its_width(simulated, columns):
     status, output = run_in_terminal("inspect", simulated.out, simulated.analysis, columns=columns)
-    lines = without_escapes(output).replace("\r", "").split("\n")
+    lines = left_on_screen(output).split("\n")
     assert status == 0
     assert max(map(len, lines)) <= columns
     text = " ".join(" ".join(lines).split())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cryobridge.cli.common import DatadirOption, JsonOption, StripPrefixOption
-from cryobridge.cli.terminal import note, print_json, settings, show_error, warn
+from cryobridge.cli.failure import explained
+from cryobridge.cli.terminal import note, print_json, progress, settings, show_error, show_traceback, warn
 from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.inspect.report import USE_NAMES
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from cryobridge.inspect.report import Inspection
 
 EXIT_CHECK_FAILED = 3
+# Most files are told of before anybody asks whether it works.
+_PATIENCE_S = 1.0
 
 
 def _complete_check(incomplete: str) -> list[str]:
@@ -27,7 +31,8 @@ def inspect(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="Files or folders: .cs, .csg, .star, .mrc(s), .map, .pkl, .npy, .npz, .pt, jobs."
+            metavar="PATH...",
+            help="Files or folders: .cs, .csg, .star, .mrc(s), .map, .pkl, .npy, .npz, .pt, jobs, projects.",
         ),
     ],
     fields: Annotated[
@@ -97,12 +102,14 @@ def _inspect_each(paths: list[Path], options: InspectOptions, *, as_json: bool) 
     exit_code = 0
     for path in paths:
         try:
-            inspection = inspect_path(path, options)
-        except CryobridgeError as error:
+            with progress(_PATIENCE_S) as reporter:
+                inspection = inspect_path(path, replace(options, reporter=reporter))
+        except (CryobridgeError, OSError, MemoryError) as error:
             if settings.debug:
-                raise
-            show_error(error)
-            exit_code = exit_code or error.exit_code
+                show_traceback(error)
+            told = explained(error)
+            show_error(told)
+            exit_code = exit_code or told.exit_code
             continue
         if not as_json:
             show_inspection(inspection, is_first=not found)
@@ -113,7 +120,9 @@ def _inspect_each(paths: list[Path], options: InspectOptions, *, as_json: bool) 
 def _draw(path: Path, plot: Path, options: InspectOptions) -> None:
     from cryobridge.inspect.plots import plot_path
 
-    plot_path(path, plot, options)
+    with progress(_PATIENCE_S) as reporter:
+        reporter.start("drawing", None)
+        plot_path(path, plot, options)
     note(f"drawn: {plot}")
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cryobridge.cli.field_table import field_lines, type_text
-from cryobridge.cli.terminal import marked, output_width, plain, show
+from cryobridge.cli.terminal import output_width, plain, show, warning
 from cryobridge.inspect.report import USE_TITLES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def show_inspection(inspection: Inspection, *, is_first: bool = True) -> None:
     for row in inspection.details.get("first_rows", ()):
         parts += ["", _grid((name, _value(value)) for name, value in row.items())]
     problems = [f"{field.name}: {problem}" for field in inspection.fields for problem in field.problems]
-    parts += [marked("! ", "yellow", plain(problem, "yellow")) for problem in (*problems, *inspection.problems)]
+    parts += [warning(problem) for problem in (*problems, *inspection.problems)]
     if inspection.uses:
         parts += ["", _uses(inspection.uses)]
     show(*parts)
@@ -63,7 +63,7 @@ def _described(fields: tuple[FieldSummary, ...], title: str, texts: list[str]) -
         table.add_column(name, no_wrap=name != "field", overflow="fold")
     table.add_column(title, overflow="fold")
     for field, text in zip(fields, texts, strict=True):
-        style = "yellow" if field.problems else ""
+        style = "bold red" if field.problems else ""
         table.add_row(plain(field.name), type_text(field), plain(field.unit), plain(text), style=style)
     return table
 

@@ -52,7 +52,11 @@ def list_folder(path: Path) -> Listing:
         with os.scandir(path) as entries:
             for entry in entries:
                 if not entry.name.startswith("."):
-                    (folders if entry.is_dir() else files).add(entry.name)
+                    (folders if _is_folder(entry) else files).add(entry.name)
+    except NotADirectoryError as error:
+        raise FormatError(
+            "this is a file, not a folder", path=path, hint=f"Give the folder that it is in, {path.parent}."
+        ) from error
     except OSError as error:
         raise FormatError(
             f"can't be listed ({error.strerror or error})",
@@ -60,6 +64,14 @@ def list_folder(path: Path) -> Listing:
             hint="Give the name of a folder that you may read.",
         ) from error
     return Listing(path, frozenset(files), frozenset(folders))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link in a circle, or to where one may not look, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def list_if_there(path: Path) -> Listing:

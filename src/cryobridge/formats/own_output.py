@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -64,7 +64,7 @@ class OwnOutput:
     ----------
     kind
         ``stacks``, ``coords``, or ``other`` for a folder that only its job.json tells to be cryobridge's.
-    version, command, status
+    version, command, status, title
         From job.json; empty without one, as in folders that CryoLike wrote.
     series
         Fourier stacks, descriptors and physical stacks, as far as there are any.
@@ -83,6 +83,7 @@ class OwnOutput:
     version: str
     command: str
     status: str
+    title: str
     series: tuple[StackSeries, ...] = ()
     plots: int = 0
     pick_files: tuple[Path, ...] = ()
@@ -127,18 +128,17 @@ def read_own_output(folder: str | os.PathLike[str]) -> OwnOutput:
             content = read_json(listing.path / "job.json")
         except FormatError as error:
             problems.append(f"{error}.")
-    job = (text_of(content, "version"), text_of(content, "command"), text_of(content, "status"))
+    version, command, status, title = (text_of(content, key) for key in ("version", "command", "status", "title"))
+    output = OwnOutput(listing.path, "other", version, command, status, title, problems=tuple(problems))
     if looks_like_stacks(listing):
         series, plots = _read_stacks(listing, problems)
-        return OwnOutput(listing.path, "stacks", *job, series, plots, problems=tuple(problems))
+        return replace(output, kind="stacks", series=series, plots=plots, problems=tuple(problems))
     if looks_like_coords(listing):
         picks = _read_picks(listing, problems)
         autopick = listing.path / "autopick.star"
-        return OwnOutput(
-            listing.path, "coords", *job, pick_files=picks, autopick_star=autopick, problems=tuple(problems)
-        )
+        return replace(output, kind="coords", pick_files=picks, autopick_star=autopick, problems=tuple(problems))
     if is_own_description(content):
-        return OwnOutput(listing.path, "other", *job, problems=tuple(problems))
+        return output
     raise FormatError(
         "not an output of cryobridge: no job.json of its, no fft/particles_fourier_stack_000000.pt, no autopick.star",
         path=listing.path,

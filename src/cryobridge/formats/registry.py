@@ -52,10 +52,18 @@ def identify_file(path: Path) -> str:
         _refuse_false_name(path, found)
         return found
     raise FormatError(
-        f"not a format that is known here: it starts with {head[:12]!r}",
+        f"not a format that is known here: {_beginning(head)}",
         path=path,
         hint="Known are .cs, .csg, .star, .mrc/.mrcs/.map (also .gz, .bz2), .pkl, .npy, .npz and .pt.",
     )
+
+
+def _beginning(head: bytes) -> str:
+    """Say how a file begins, in characters where it is text."""
+    line = head[:200].partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r")
+    if line and line.isprintable() and "\N{REPLACEMENT CHARACTER}" not in line:
+        return f"it is text that starts with “{line[:40]}{'…' if len(line) > 40 else ''}”"
+    return f"it starts with the bytes {head[:12].hex(' ')}"
 
 
 def _by_magic(path: Path, head: bytes) -> str | None:

@@ -18,6 +18,13 @@ __all__ = ["InspectOptions", "inspect_path"]
 def inspect_path(path: str | PathLike[str], options: InspectOptions | None = None) -> Inspection:
     """Describe a file or folder, recognised by its content.
 
+    Parameters
+    ----------
+    path
+        A file, a folder of a job or a project, or a RECOVAR result.
+    options
+        What is asked for; if not given, all columns with their statistics.
+
     Raises
     ------
     FormatError

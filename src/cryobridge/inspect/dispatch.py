@@ -11,7 +11,7 @@ from cryobridge.errors import FormatError, UsageError
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
 from cryobridge.formats.atomic import read_error, readable_size
-from cryobridge.inspect import files, folders, recovar, tables
+from cryobridge.inspect import files, folders, projects, recovar, tables
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.report import Inspection
 from cryobridge.inspect.wording import size_text
@@ -32,9 +32,25 @@ _FOLDERS: dict[str, _Describe] = {
     folder_kinds.RELION_JOB: folders.inspect_relion_job,
     folder_kinds.RECOVAR_RESULT: recovar.inspect_recovar,
     folder_kinds.OWN_OUTPUT: folders.inspect_own_output,
+    projects.CRYOSPARC_PROJECT: projects.inspect_folder,
+    projects.RELION_PROJECT: projects.inspect_folder,
+    projects.FOLDER: projects.inspect_folder,
 }
 # What has columns to choose from and rows to show.
 _TABLES = {registry.CS, registry.CSG, registry.STAR, folder_kinds.CRYOSPARC_JOB}
+_IN_WORDS = {
+    registry.MRC: "an MRC file",
+    registry.PICKLE: "a pickle",
+    registry.NPY: "a NumPy array",
+    registry.NPZ: "a NumPy archive",
+    registry.PT: "a torch file",
+    folder_kinds.RELION_JOB: "the folder of a RELION job",
+    folder_kinds.RECOVAR_RESULT: "a RECOVAR result",
+    folder_kinds.OWN_OUTPUT: "an output folder of cryobridge",
+    projects.CRYOSPARC_PROJECT: "the folder of a whole project",
+    projects.RELION_PROJECT: "the folder of a whole project",
+    projects.FOLDER: "a folder that is no job itself",
+}
 
 
 def kind_of(path: Path) -> str:
@@ -52,12 +68,12 @@ def kind_of(path: Path) -> str:
     if not is_folder:
         readable_size(path)
         return registry.identify_file(path)
-    kind = folder_kinds.identify_folder(path)
-    if kind is None:
+    kind = folder_kinds.identify_folder(path) or projects.read_contents(path).kind
+    if not kind:
         raise FormatError(
-            "nothing known is in this folder",
+            "nothing known is in this folder, or in a folder in it",
             path=path,
-            hint="Known are cryoSPARC and RELION jobs, RECOVAR results, and our own outputs; or name a file in it.",
+            hint="Known are projects and jobs of cryoSPARC and RELION, RECOVAR results, and our own outputs.",
         )
     return kind
 
@@ -67,9 +83,11 @@ def describe(path: Path, options: InspectOptions) -> Inspection:
     kind = kind_of(path)
     if kind not in _TABLES and (options.field_patterns or options.n_rows or options.check_paths):
         raise UsageError(
-            f"--fields, --rows and --paths are for particle tables, this is {kind}",
+            f"--fields, --rows and --paths are for particle tables, this is {_IN_WORDS[kind]}",
+            path=path,
             hint="Leave them out, or name a .cs, .csg or .star file.",
         )
+    options.reporter.start(f"reading {path.name or path}", None)
     inspection = {**_FILES, **_FOLDERS}[kind](path, options)
     size = (("size", size_text(path.stat().st_size)),) if path.is_file() else ()
     return replace(inspection, facts=(*inspection.facts[:1], *size, *inspection.facts[1:]))

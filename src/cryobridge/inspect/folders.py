@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.cryosparc.companions import particles_of_job
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
 from cryobridge.formats.cryosparc.join import join_on_uid
 from cryobridge.formats.cryosparc.outputs import JobOutput
-from cryobridge.formats.listing import is_there
+from cryobridge.formats.listing import is_there, list_folder
 from cryobridge.formats.own_output import read_own_output
 from cryobridge.formats.relion.job import read_relion_job
 from cryobridge.inspect.options import InspectOptions
+from cryobridge.inspect.projects import files_text, known_files
 from cryobridge.inspect.report import Inspection, Use
 from cryobridge.inspect.tables import Facts, inspect_table
-from cryobridge.inspect.uses import uses_of_cs
+from cryobridge.inspect.uses import of_several_files, without_one_result
 from cryobridge.inspect.wording import counted
 
 _N_SHOWN = 6
@@ -48,10 +52,9 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
     inspection = Inspection(
         str(path), "cryosparc job", "cryoSPARC job", facts=tuple(facts), problems=job.problems, details=details
     )
-    output = particles_of(job)
-    if output is None:
+    files = particles_of(job)
+    if not files:
         return inspection
-    files = _files_of(output)
     table = join_on_uid(*map(open_cs, files))
     particles = inspect_table(table, files[0], options)
     return replace(
@@ -59,7 +62,7 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
         rows=table.n_rows,
         facts=(*facts, *particles.facts),
         fields=particles.fields,
-        uses=_uses_of_job(job, output, table.names),
+        uses=_uses_of_job(job, particles.uses),
         problems=(*job.problems, *table.notes, *particles.problems),
         details={**details, **particles.details},
     )
@@ -76,32 +79,39 @@ def _files_of(output: JobOutput) -> list[Path]:
     return [file for file in (output.main, *output.passthroughs) if file is not None]
 
 
-def particles_of(job: CryosparcJob) -> JobOutput | None:
-    """Return the output that the job is about: the first particles that were not excluded and whose files exist."""
-    return next(
-        (
-            output
-            for output in job.outputs
-            if output.kind == "particle"
-            and not output.is_excluded
-            and _files_of(output)
-            and all(map(is_there, _files_of(output)))
-        ),
-        None,
-    )
+def particles_of(job: CryosparcJob) -> tuple[Path, ...]:
+    """Return the files of the particles that the job is about, to be joined; none where it has none.
+
+    They are those that the commands take when they are given the folder. Where these ask for one of several results,
+    or for a file that is not there, it is the first result that is not what the job threw out.
+    """
+    try:
+        taken = particles_of_job(job.path)
+    except CryobridgeError:
+        files = []
+    else:
+        files = [(taken.main, *taken.passthroughs)]
+    files += [
+        tuple(_files_of(output)) for output in job.outputs if output.kind == "particle" and not output.is_excluded
+    ]
+    return next((paths for paths in files if paths and all(map(is_there, paths))), ())
 
 
-def _uses_of_job(job: CryosparcJob, output: JobOutput, names: tuple[str, ...]) -> tuple[Use, ...]:
-    """Judge the joined columns; stacks of the job need a passthrough and batches."""
-    uses = []
-    for use in uses_of_cs(_files_of(output)[0], names):
-        if use.name != "stacks-job":
-            uses.append(use)
-            continue
-        missing = [] if output.passthroughs else ["J<n>_passthrough_particles.cs"]
-        missing += [] if job.batches else ["restack/ or downsample/ with batch_000000_*.mrc"]
-        uses.append(Use("stacks-job", not missing, tuple(missing), "Run Restack Particles." if missing else ""))
-    return tuple(uses)
+def _uses_of_job(job: CryosparcJob, of_table: tuple[Use, ...]) -> tuple[Use, ...]:
+    """Judge a job: its joined columns, whether commands take its folder, and its batches of images."""
+    missing = [] if _has_passthrough(job) else ["J<n>_passthrough_particles.cs"]
+    missing += [] if job.batches else ["restack/ or downsample/ with batch_000000_*.mrc"]
+    of_batches = Use("stacks-job", not missing, tuple(missing), "Run Restack Particles." if missing else "")
+    uses = tuple(of_batches if use.name == "stacks-job" else use for use in of_table)
+    try:
+        particles_of_job(job.path)
+    except CryobridgeError as error:
+        return without_one_result(uses, error)
+    return of_several_files(uses, job.path)
+
+
+def _has_passthrough(job: CryosparcJob) -> bool:
+    return any(output.passthroughs for output in job.outputs if output.kind == "particle" and not output.is_excluded)
 
 
 def inspect_relion_job(path: Path, _options: InspectOptions) -> Inspection:
@@ -152,6 +162,8 @@ def inspect_own_output(path: Path, _options: InspectOptions) -> Inspection:
     """Describe an output of cryobridge, or of CryoLike in the same layout."""
     output = read_own_output(path)
     facts: Facts = []
+    if output.title:
+        facts.append(("made", output.title))
     if output.command:
         facts.append(("command", output.command))
     if output.status:
@@ -161,6 +173,9 @@ def inspect_own_output(path: Path, _options: InspectOptions) -> Inspection:
         facts.append(("plots", str(output.plots)))
     if output.pick_files:
         facts.append(("pick files", f"{len(output.pick_files):,}"))
+    files = known_files(list_folder(path)) if output.kind == "other" else ()
+    if files:
+        facts += [("files", files_text(files)), ("next", shlex.join(["cryobridge", "inspect", str(path / files[0])]))]
     details = {
         "output": {
             "kind": output.kind,
@@ -173,7 +188,7 @@ def inspect_own_output(path: Path, _options: InspectOptions) -> Inspection:
     return Inspection(
         str(path),
         "cryobridge output",
-        f"cryobridge output: {output.kind}",
+        "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
         facts=tuple(facts),
         problems=output.problems,
         details=details,

@@ -10,11 +10,13 @@ import numpy as np
 from cryobridge.errors import FormatError
 from cryobridge.formats.mrc_header import read_header
 from cryobridge.paths import ImageSearch, Remedy, suggest
+from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.particles import ImageRefs
+    from cryobridge.progress import Reporter
 
 # Names that are tried when a remedy is looked for; the rest of a project is laid out alike.
 _N_TRIED = 200
@@ -84,7 +86,7 @@ class ImageFiles:
         return tuple(found)
 
 
-def check_image_files(images: ImageRefs, search: ImageSearch) -> ImageFiles:
+def check_image_files(images: ImageRefs, search: ImageSearch, reporter: Reporter | None = None) -> ImageFiles:
     """Look for every distinct image file and compare its length with the highest index referred to."""
     n_files = len(images.path.values)
     highest = np.full(n_files, -1, np.int64)
@@ -92,7 +94,10 @@ def check_image_files(images: ImageRefs, search: ImageSearch) -> ImageFiles:
     missing: list[str] = []
     too_short: list[tuple[str, int, int]] = []
     unreadable: list[tuple[str, str]] = []
+    reporter = reporter or Silent()
+    reporter.start("image files", n_files)
     for name, top in zip(images.path.values, highest.tolist(), strict=True):
+        reporter.advance()
         path = search.resolve(name)
         if path is None:
             missing.append(name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from cryobridge.paths import as_path
+from cryobridge.progress import Reporter, Silent
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,13 @@ class InspectOptions:
         Look for the image files that the metadata name.
     datadir, strip_prefix
         Where to look for them (see `cryobridge.paths.ImageSearch`).
+    reporter
+        Who is told how far the work is.
+
+    Raises
+    ------
+    UsageError
+        If ``datadir`` is neither a text nor a path.
     """
 
     statistics: bool = True
@@ -30,3 +40,7 @@ class InspectOptions:
     check_paths: bool = False
     datadir: Path | None = None
     strip_prefix: str | None = None
+    reporter: Reporter = field(default_factory=Silent, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "datadir", None if self.datadir is None else as_path(self.datadir, "datadir"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.recovar.job import RecovarJob, read_recovar_job
+from cryobridge.formats.recovar.parts import filtered_maps
 from cryobridge.formats.recovar.run import RecovarRun
 from cryobridge.inspect.options import InspectOptions
 from cryobridge.inspect.recovar_maps import (
@@ -182,7 +183,7 @@ def _analysis_facts(analysis: Analysis) -> Facts:
     """Describe an analysis that is inspected alone."""
     noreg = ", coordinates without regularisation" if analysis.is_noreg else ""
     facts: Facts = [("zdim", f"{analysis.zdim if analysis.zdim is not None else 'unknown'}{noreg}")]
-    maps = {volume.index: volume for volume in _filtered(analysis.centers)}
+    maps = {volume.index: volume for volume in analysis.centers}
     total = sum(analysis.populations)
     for cluster, n in enumerate(analysis.populations[:_N_CLUSTERS_SHOWN]):
         share = f" ({100 * n / total:.1f} %)" if total else ""
@@ -192,8 +193,8 @@ def _analysis_facts(analysis: Analysis) -> Facts:
         facts.append(("more clusters", f"{len(analysis.populations) - _N_CLUSTERS_SHOWN} (--json has all)"))
     if not analysis.populations and analysis.n_centers is not None:
         facts.append(("clusters", f"{analysis.n_centers}, populations unknown"))
-    if analysis.centers:
-        facts.append(("centers", _maps_text(analysis.centers)))
+    if analysis.center_volumes:
+        facts.append(("centers", _maps_text(analysis.center_volumes)))
     facts += [(trajectory.path.name, _trajectory_text(trajectory)) for trajectory in analysis.trajectories]
     if analysis.umap is not None:
         facts.append(("UMAP", str(analysis.umap.relative_to(analysis.path))))
@@ -205,18 +206,14 @@ def _trajectory_text(trajectory: Trajectory) -> str:
     return ends + (_maps_text(trajectory.volumes) if trajectory.volumes else "no maps")
 
 
-def _filtered(volumes: tuple[Volume, ...]) -> list[Volume]:
-    return [volume for volume in volumes if volume.half is None and not volume.is_unfiltered]
-
-
 def _maps_text(volumes: tuple[Volume, ...]) -> str:
     """Describe filtered maps, and how many there are of other kinds."""
     n_halves = sum(volume.half is not None for volume in volumes)
-    n_unfiltered = len(volumes) - n_halves - len(_filtered(volumes))
+    n_unfiltered = len(volumes) - n_halves - len(filtered_maps(volumes))
     others = [counted(n_halves, "half map")] if n_halves else []
     others += [f"{n_unfiltered} unfiltered"] if n_unfiltered else []
     also = f"; also {' and '.join(others)}" if others else ""
-    return sizes_text(describe_volumes(_filtered(volumes))) + also
+    return sizes_text(describe_volumes(filtered_maps(volumes))) + also
 
 
 def _density_text(density: Density) -> str:
@@ -283,7 +280,7 @@ def _analysis_details(analysis: Analysis) -> dict[str, Any]:
         "centers": analysis.n_centers,
         "labels": analysis.n_labels,
         "populations": list(analysis.populations),
-        "volumes": describe_volumes(analysis.centers),
+        "volumes": describe_volumes(analysis.center_volumes),
         "trajectories": [
             {
                 "path": str(trajectory.path),

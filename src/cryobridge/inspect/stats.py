@@ -15,9 +15,12 @@ from cryobridge.formats.table import Array, Column, Table
 from cryobridge.inspect.report import FieldSummary
 from cryobridge.inspect.wording import counted
 from cryobridge.particles import Labels
+from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cryobridge.progress import Reporter
 
 # What one pass over the file may hold; sorting two columns at a time comes on top.
 PASS_BYTES = 512 << 20
@@ -26,7 +29,9 @@ _TEXT_BLOCK_BYTES = 64 << 20
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
-def summarise(table: Table, columns: tuple[Column, ...], *, statistics: bool = True) -> tuple[FieldSummary, ...]:
+def summarise(
+    table: Table, columns: tuple[Column, ...], *, statistics: bool = True, reporter: Reporter | None = None
+) -> tuple[FieldSummary, ...]:
     """Describe columns of a table.
 
     Parameters
@@ -37,16 +42,28 @@ def summarise(table: Table, columns: tuple[Column, ...], *, statistics: bool = T
         The columns to describe, in this order.
     statistics
         Whether to read them; without, only what the header says is told.
+    reporter
+        Who is told how many columns are done.
     """
     if not statistics or table.n_rows == 0:
         return tuple(header_summary(column) for column in columns)
     numbers = [column for column in columns if not column.is_text]
-    found = {column.name: _summarise_text(table, column) for column in columns if column.is_text}
+    reporter = reporter or Silent()
+    reporter.start("columns", len(columns))
+    found = {}
+    for column in columns:
+        if column.is_text:
+            found[column.name] = _summarise_text(table, column)
+            reporter.advance()
     for batch in passes(table.n_rows, numbers):
+        reporter.now("reading")
         values = table.read([column.name for column in batch])
+        reporter.now("")
         with ThreadPoolExecutor(_WORKERS) as pool:
             arrays = (values.pop(column.name) for column in batch)
-            found |= {summary.name: summary for summary in pool.map(summarise_values, batch, arrays)}
+            for summary in pool.map(summarise_values, batch, arrays):
+                found[summary.name] = summary
+                reporter.advance()
     return tuple(found[column.name] for column in columns)
 
 

@@ -14,9 +14,15 @@ from cryobridge.formats.cryosparc.csg import Slot, open_group, read_csg
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
 from cryobridge.formats.table import ColumnReader
 from cryobridge.inspect.image_files import ImageFiles, check_image_files
-from cryobridge.inspect.report import FieldSummary, Inspection
+from cryobridge.inspect.report import FieldSummary, Inspection, Use
 from cryobridge.inspect.stats import summarise
-from cryobridge.inspect.uses import uses_of_cs, uses_of_star
+from cryobridge.inspect.uses import (
+    of_several_files,
+    uses_of_cs,
+    uses_of_star,
+    without_images,
+    without_unset_locations,
+)
 from cryobridge.inspect.wording import counted
 from cryobridge.particles import ImageRefs, Labels
 from cryobridge.paths import ImageSearch
@@ -66,6 +72,7 @@ def inspect_csg(path: Path, options: InspectOptions) -> Inspection:
         kind="csg",
         title=title,
         facts=(*facts, *found.facts),
+        uses=of_several_files(found.uses, path),
         problems=(*group.problems, *table.notes, *found.problems),
         details={**details, **found.details},
     )
@@ -79,9 +86,10 @@ def inspect_table(table: Table, path: Path, options: InspectOptions) -> Inspecti
     """Describe cryoSPARC columns, whichever files they come from; ``path`` is where names are relative to."""
     fields = _fields(table, options)
     details: dict[str, Any] = {}
-    files, problems = _image_details(details, options, path, lambda: _cs_images(table))
-    _first_rows(details, table, fields, options)
     by_name = {summary.name: summary for summary in fields}
+    uses = without_unset_locations(uses_of_cs(path, table.names), table, by_name)
+    files, problems, uses = _image_details(details, options, path, lambda: _cs_images(table), uses)
+    _first_rows(details, table, fields, options)
     facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, by_name), *files)
     return Inspection(
         str(path),
@@ -90,7 +98,7 @@ def inspect_table(table: Table, path: Path, options: InspectOptions) -> Inspecti
         table.n_rows,
         facts,
         fields,
-        uses_of_cs(path, table.names),
+        uses,
         (*_no_rows(table), *problems),
         details,
     )
@@ -102,7 +110,6 @@ def inspect_star(path: Path, options: InspectOptions) -> Inspection:
     main = star.main
     block = star[main]
     fields = _fields(block, options)
-    optics_names = star.labels("optics") if "optics" in star else ()
     facts: Facts = [("layout", _star_layout(star))]
     if len(star.names) > 1:
         facts.append(("blocks", ", ".join(f"data_{name}" for name in star.names)))
@@ -112,11 +119,11 @@ def inspect_star(path: Path, options: InspectOptions) -> Inspection:
         "main_block": main,
         "optics": _optics_rows(star),
     }
-    files, problems = _image_details(details, options, path, lambda: _star_images(block))
+    files, problems, uses = _image_details(
+        details, options, path, lambda: _star_images(block), _star_uses(path, star, block)
+    )
     facts += files
     _first_rows(details, block, fields, options)
-    is_micrographs = main == "micrographs" or ("rlnMicrographName" in block and "rlnImageName" not in block)
-    is_particles = main != "coordinate_files" and ("rlnImageName" in block or "rlnMicrographName" in block)
     return Inspection(
         str(path),
         "star",
@@ -124,16 +131,25 @@ def inspect_star(path: Path, options: InspectOptions) -> Inspection:
         block.n_rows,
         tuple(facts),
         fields,
-        uses_of_star((*block.names, *optics_names), is_micrographs=is_micrographs and "rlnCoordinateX" not in block)
-        if is_particles
-        else (),
+        uses,
         (*star.notes, *_no_rows(block), *problems),
         details,
     )
 
 
+def _star_uses(path: Path, star: StarFile, block: StarBlock) -> tuple[Use, ...]:
+    """Judge the main block and the optics; files that list neither particles nor micrographs serve nothing."""
+    is_listed = "rlnImageName" in block or "rlnMicrographName" in block
+    if star.main == "coordinate_files" or not is_listed:
+        return ()
+    is_micrographs = star.main == "micrographs" or "rlnImageName" not in block
+    names = (*block.names, *(star.labels("optics") if "optics" in star else ()))
+    return uses_of_star(path, names, is_micrographs=is_micrographs and "rlnCoordinateX" not in block)
+
+
 def _fields(table: Table, options: InspectOptions) -> tuple[FieldSummary, ...]:
-    return summarise(table, chosen_columns(table, options), statistics=options.statistics)
+    columns = chosen_columns(table, options)
+    return summarise(table, columns, statistics=options.statistics, reporter=options.reporter)
 
 
 def chosen_columns(table: Table, options: InspectOptions) -> tuple[Column, ...]:
@@ -157,19 +173,23 @@ def _no_rows(table: Table) -> tuple[str, ...]:
 
 
 def _image_details(
-    details: dict[str, Any], options: InspectOptions, path: Path, images: Callable[[], ImageRefs | None]
-) -> tuple[Facts, tuple[str, ...]]:
-    """Check the image files when that was asked for; return what was found and what is wrong with them."""
+    details: dict[str, Any],
+    options: InspectOptions,
+    path: Path,
+    images: Callable[[], ImageRefs | None],
+    uses: tuple[Use, ...],
+) -> tuple[Facts, tuple[str, ...], tuple[Use, ...]]:
+    """Check the image files when that was asked for; return what was found, what is wrong, and what they serve."""
     if not options.check_paths:
-        return [], ()
+        return [], (), uses
     refs = images()
     if refs is None:
-        return [], ("no image references (blob/path and blob/idx, or rlnImageName): no image files to check",)
+        return [], ("no image references (blob/path and blob/idx, or rlnImageName): no image files to check",), uses
     found: ImageFiles = check_image_files(
-        refs, ImageSearch(path, datadir=options.datadir, strip_prefix=options.strip_prefix)
+        refs, ImageSearch(path, datadir=options.datadir, strip_prefix=options.strip_prefix), options.reporter
     )
     details["image_files"] = found.to_json()
-    return [("image files", found.summary())], found.problems()
+    return [("image files", found.summary())], found.problems(), without_images(uses, found)
 
 
 def _cs_images(table: Table) -> ImageRefs | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +13,16 @@ from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.inspect.report import USE_NAMES, Use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from cryobridge.formats.table import Table
+    from cryobridge.inspect.image_files import ImageFiles
+    from cryobridge.inspect.report import FieldSummary
 
 _N_COMPARED = 1000
 
-# "a|b" means that one of them is enough; a pattern ends in "*".
+# "a|b" means that one of them is enough, "a+b" that both are needed; a pattern ends in "*".
 _CS_CTF = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm")
 _CS_POSES = ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*|alignments2D/pose",)
 _CS_IMAGES = ("blob/path", "blob/idx")
@@ -37,7 +42,7 @@ _CS_NEEDS = {
         "blob/shape",
         "blob/psize_A",
         *_CS_CTF,
-        "ctf/amp_contrast|ctf/ac",
+        "ctf/amp_contrast",
         "alignments3D/pose",
         "alignments3D/shift",
     ),
@@ -48,17 +53,21 @@ _STAR_NEEDS = {
     "stacks": ("rlnImageName", *_STAR_CTF),
     "poses": _STAR_POSES,
     "ctf": _STAR_CTF,
+    # What RECOVAR 1.0.5 reads, in the layouts of RELION 3.1 and of 3.0. It takes the box from the images where
+    # rlnImageSize is not there, and it does not know rlnPixelSize.
     "recovar": (
         "rlnImageName",
-        "rlnImagePixelSize",
-        "rlnImageSize",
+        "rlnImagePixelSize|rlnDetectorPixelSize+rlnMagnification",
         *_STAR_CTF,
         "rlnAmplitudeContrast",
         *_STAR_POSES,
-        "rlnOriginXAngst",
-        "rlnOriginYAngst",
+        "rlnOriginXAngst+rlnOriginYAngst|rlnOriginX+rlnOriginY",
     ),
 }
+# The uses for which pixels are read through the names in the metadata.
+_OF_IMAGES = ("stacks", "recovar")
+_SHAPE = "location/micrograph_shape"
+_FRACTIONS = ("location/center_x_frac", "location/center_y_frac")
 
 
 def uses_of_cs(path: Path, names: Iterable[str]) -> tuple[Use, ...]:
@@ -75,7 +84,72 @@ def uses_of_cs(path: Path, names: Iterable[str]) -> tuple[Use, ...]:
     return tuple(uses)
 
 
-def uses_of_star(names: Iterable[str], *, is_micrographs: bool) -> tuple[Use, ...]:
+def without_unset_locations(uses: tuple[Use, ...], table: Table, fields: Mapping[str, FieldSummary]) -> tuple[Use, ...]:
+    """Take back that coordinates are there where the sizes of the micrographs, or all x or all y, are zero.
+
+    Parameters
+    ----------
+    uses
+        As the columns' names alone tell.
+    table
+        Where the values are; without statistics the first rows stand for all.
+    fields
+        Its columns in numbers, as far as they were asked for.
+    """
+    ranges = {name: _range_of(table, fields.get(name), name) for name in (_SHAPE, *_FRACTIONS) if name in table}
+    unset = [name for name in (_SHAPE,) if name in ranges and ranges[name][0] == 0]
+    unset += [name for name in _FRACTIONS if name in ranges and ranges[name] == (0, 0)]
+    missing = tuple(f"{name} other than 0" for name in unset)
+    hint = "Give a file in which it is filled in, such as extracted_particles.cs or picked_particles.cs."
+    return _lacking(uses, ("coords",), missing, hint) if unset and table.n_rows else uses
+
+
+def without_images(uses: tuple[Use, ...], found: ImageFiles) -> tuple[Use, ...]:
+    """Take back what needs images that are not there, or not whole."""
+    if found.is_complete:
+        return uses
+    n_absent = len(found.missing) + len(found.too_short) + len(found.unreadable)
+    missing = (f"{n_absent:,} of {found.n_files:,} image files",)
+    if found.remedy is not None:
+        hint = f"Give {found.remedy.as_options()}."
+    elif found.missing:
+        hint = (
+            "Say where they are with --datadir, and with --strip-prefix which leading part of their names is no more."
+        )
+    else:
+        hint = "Copy them again."
+    return _lacking(uses, _OF_IMAGES, missing, hint)
+
+
+def of_several_files(uses: tuple[Use, ...], path: Path) -> tuple[Use, ...]:
+    """Say how RECOVAR, which takes single files, is given a job or a result group."""
+    hint = f"`cryobridge stacks downsample {path}` makes files that RECOVAR takes."
+    return tuple(replace(use, hint=hint) if use.name == "recovar" and use.ready else use for use in uses)
+
+
+def without_one_result(uses: tuple[Use, ...], error: CryobridgeError) -> tuple[Use, ...]:
+    """Take back what the commands refuse a job folder for: it has no particles, or several results with them."""
+    return _lacking(uses, ("coords", *_OF_IMAGES), (f"one result with particles ({error.message})",), error.hint or "")
+
+
+def _lacking(uses: tuple[Use, ...], names: tuple[str, ...], missing: tuple[str, ...], hint: str) -> tuple[Use, ...]:
+    """Return uses of which some lack more."""
+    return tuple(
+        Use(use.name, False, (*use.missing, *missing), f"{use.hint}; {hint}" if use.hint else hint)
+        if use.name in names
+        else use
+        for use in uses
+    )
+
+
+def _range_of(table: Table, summary: FieldSummary | None, name: str) -> tuple[float, float]:
+    if summary is not None and summary.minimum is not None and summary.maximum is not None:
+        return summary.minimum, summary.maximum
+    values = np.asarray(table.read([name], slice(0, _N_COMPARED))[name])
+    return (float(values.min()), float(values.max())) if values.size else (1.0, 1.0)
+
+
+def uses_of_star(path: Path, names: Iterable[str], *, is_micrographs: bool) -> tuple[Use, ...]:
     """Judge RELION columns, those of the optics block included."""
     have = tuple(names)
     uses = []
@@ -92,18 +166,23 @@ def uses_of_star(names: Iterable[str], *, is_micrographs: bool) -> tuple[Use, ..
             missing, hint = ("a cryoSPARC job folder",), "Use stacks (indexed) for a STAR file."
         else:
             missing = _readable(_missing(_STAR_NEEDS[use], have))
-            hint = _star_hint(missing)
+            hint = _star_hint(path, missing)
         uses.append(Use(use, not missing, missing, hint))
     return tuple(uses)
 
 
 def _missing(needs: Iterable[str], have: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(need for need in needs if not any(_is_there(name, have) for name in need.split("|")))
+    return tuple(
+        need
+        for need in needs
+        if not any(all(_is_there(name, have) for name in choice.split("+")) for choice in need.split("|"))
+    )
 
 
 def _readable(needs: tuple[str, ...]) -> tuple[str, ...]:
     """Return needs as people read them: the first of several that would do."""
-    return tuple(f"{need.split('|')[0]} (or its like)" if "|" in need else need for need in needs)
+    first = [need.split("|")[0].replace("+", " and ") for need in needs]
+    return tuple(f"{name} (or its like)" if "|" in need else name for name, need in zip(first, needs, strict=True))
 
 
 def _is_there(name: str, have: tuple[str, ...]) -> bool:
@@ -150,11 +229,13 @@ def _job_folder_lacks(path: Path) -> tuple[str, ...]:
     return tuple(absent)
 
 
-def _star_hint(missing: tuple[str, ...]) -> str:
+def _star_hint(path: Path, missing: tuple[str, ...]) -> str:
     if not missing:
         return ""
     if any(name.startswith("rlnAngle") for name in missing):
         return "Orientations come from Refine3D or Class3D: give its run_data.star."
     if any(name.startswith("rlnDefocus") for name in missing):
         return "CTF values come from CtfFind and Extract: give particles.star of an Extract job."
+    if missing[0].startswith(("rlnImagePixelSize", "rlnOriginX")):
+        return f"`cryobridge convert {path} -o NEW.star` writes them."
     return "Add the columns, or give the job's particles.star."

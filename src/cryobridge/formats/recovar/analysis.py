@@ -28,6 +28,7 @@ from cryobridge.formats.recovar.parts import (
     ModelFacts,
     Volume,
     absent_outputs,
+    filtered_maps,
     first_there,
     numbered_volumes,
     read_bounded,
@@ -53,6 +54,8 @@ class Trajectory:
 
     Parameters
     ----------
+    volumes
+        All maps of the states, half maps and unfiltered ones among them; `maps` leaves those out.
     ends
         The clusters whose centers it leads from and to; None where that is not told.
     coordinates
@@ -80,9 +83,14 @@ class Trajectory:
         return _read_table(self.coordinates)
 
     @property
+    def maps(self) -> tuple[Volume, ...]:
+        """The maps of the states, by number: neither half maps nor maps as they were reconstructed."""
+        return filtered_maps(self.volumes)
+
+    @property
     def n_states(self) -> int:
-        """Number of states that there is a map of, half maps and unfiltered ones not counted."""
-        return len(_filtered(self.volumes))
+        """Number of states that there is a map of."""
+        return len(self.maps)
 
 
 @dataclass(frozen=True)
@@ -103,8 +111,8 @@ class Analysis:
         What it holds. There is a label for each row of the particle file up to the last one that the run used.
     populations
         Number of the run's particles in each cluster; empty where it is not known.
-    centers
-        Maps of the centers, half maps and unfiltered ones among them.
+    center_volumes
+        All maps of the centers, half maps and unfiltered ones among them; `centers` leaves those out.
     endpoints
         trajectory_endpoints.pkl, or None.
     umap
@@ -123,12 +131,17 @@ class Analysis:
     n_labels: int | None
     populations: tuple[int, ...]
     centers_txt: Path | None
-    centers: tuple[Volume, ...]
+    center_volumes: tuple[Volume, ...]
     trajectories: tuple[Trajectory, ...]
     endpoints: Path | None
     umap: Path | None
     absent: tuple[str, ...]
     problems: tuple[str, ...]
+
+    @property
+    def centers(self) -> tuple[Volume, ...]:
+        """The maps of the centers, (K,) by number: neither half maps nor maps as they were reconstructed."""
+        return filtered_maps(self.center_volumes)
 
 
 def looks_like_analysis(listing: Listing) -> bool:
@@ -257,10 +270,6 @@ def _populations(
     return tuple(np.bincount(labels[labels >= 0], minlength=len(kmeans.centers)).tolist())
 
 
-def _filtered(volumes: tuple[Volume, ...]) -> list[Volume]:
-    return [volume for volume in volumes if volume.half is None and not volume.is_unfiltered]
-
-
 def _center_volumes(folder: Path) -> tuple[Volume, ...]:
     for name in _CENTER_FOLDERS:
         if found := numbered_volumes(list_if_there(folder / name), "center"):
@@ -271,7 +280,7 @@ def _center_volumes(folder: Path) -> tuple[Volume, ...]:
 def _center_problems(folder: Path, centers: tuple[Volume, ...], n_centers: int | None) -> list[str]:
     """Say which centers lack maps or half maps; an analysis made without maps lacks none."""
     problems = _numbering_problems(centers)
-    n_maps = len({volume.index for volume in _filtered(centers)})
+    n_maps = len({volume.index for volume in filtered_maps(centers)})
     if centers and n_centers is not None and n_maps != n_centers:
         problems.append(f"k-means has {n_centers} centers, but there are maps of {n_maps}.")
     lacking = [index for index, stem in _without_halves(centers) if not _has_own_folder_of_halves(folder, stem)]
@@ -285,7 +294,7 @@ def _without_halves(volumes: tuple[Volume, ...]) -> list[tuple[int, str]]:
     halves = {(volume.index, volume.half) for volume in volumes}
     return [
         (volume.index, volume.path.stem)
-        for volume in _filtered(volumes)
+        for volume in filtered_maps(volumes)
         if volume.index is not None and not {(volume.index, 1), (volume.index, 2)} <= halves
     ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.listing import is_there, list_if_there, read_json, text_of
-from cryobridge.paths import folders_above
+from cryobridge.paths import as_given, folders_above
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +56,10 @@ def find_particle_file(folder: Path, facts: JobFacts | None) -> ParticleFile:
     for candidate in _candidates(name, folder, out if isinstance(out, str) else ""):
         if is_there(candidate):
             path = Path(os.path.normpath(candidate))
-            is_as_named = path == Path(name) and path.is_absolute()
-            return ParticleFile(
-                name, path, () if is_as_named else (f"{told_by} names {name}; {path} was taken for it.",)
-            )
+            if path == Path(name) and path.is_absolute():
+                return ParticleFile(name, path)
+            path = as_given(path, folder)
+            return ParticleFile(name, path, (f"{told_by} names {name}; {path} was taken for it.",))
     smaller = _downsampled(folder)
     if len(smaller) == 1:
         note = f"{told_by} names {name}, which was not found; {smaller[0]} was taken, whose rows are the same."
@@ -124,7 +124,7 @@ def _downsampled(folder: Path) -> list[Path]:
 
 
 def _beside(folder: Path, name: str) -> list[Path]:
-    parent = folder.absolute().parent
+    parent = as_given(folder.absolute().parent, folder)
     try:
         siblings = sorted(list_if_there(parent).folders)
     except CryobridgeError:

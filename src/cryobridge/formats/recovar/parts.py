@@ -197,6 +197,11 @@ def numbered_volumes(listing: Listing, kind: str | None = None) -> tuple[Volume,
     return tuple(sorted(volumes, key=lambda volume: (volume.index or 0, volume.path.name)))
 
 
+def filtered_maps(volumes: Iterable[Volume]) -> tuple[Volume, ...]:
+    """Return the maps that are a result: neither those of half sets nor those left as reconstructed."""
+    return tuple(volume for volume in volumes if volume.half is None and not volume.is_unfiltered)
+
+
 def volume_problems(volumes: Iterable[Volume], model: ModelFacts) -> list[str]:
     """Say what is wrong with the headers of maps: no voxel size, cut off, another box or voxel than the model's."""
     counts: Counter[str] = Counter()

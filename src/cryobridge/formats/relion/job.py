@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from cryobridge.errors import FormatError
 from cryobridge.formats.listing import Listing, is_there, list_folder
 from cryobridge.formats.relion.names import RelionIteration, chain_of, oddities_of, sort_iterations
+from cryobridge.paths import as_given
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +67,7 @@ _KIND_OF_NUMBER = {
     21: "CtfRefine",
     99: "External",
 }
-_KINDS = frozenset(_KIND_OF_LABEL.values())
+JOB_KINDS = frozenset(_KIND_OF_LABEL.values())
 # Files that only one kind of job writes, the telling ones first.
 _KIND_OF_FILE = {
     "corrected_micrographs.star": "MotionCorr",
@@ -223,7 +224,7 @@ def _kind_in_job_star(path: Path) -> str:
 def _kind_by_folder(path: Path) -> str:
     """Return the kind out of ``Class3D/job012``; an alias such as ``Class3D/first_try`` counts too."""
     parent = path.absolute().parent.name
-    return parent if parent in _KINDS else ""
+    return parent if parent in JOB_KINDS else ""
 
 
 def _kind_by_files(listing: Listing, iterations: tuple[RelionIteration, ...]) -> str:
@@ -262,4 +263,5 @@ def _empty_files(sets: tuple[RelionIteration, ...]) -> list[str]:
 
 def _project_of(path: Path) -> Path | None:
     parents = list(path.absolute().parents)[:_PROJECT_LEVELS]
-    return next((parent for parent in parents if is_there(parent / "default_pipeline.star")), None)
+    project = next((parent for parent in parents if is_there(parent / "default_pipeline.star")), None)
+    return None if project is None else as_given(project, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,9 @@ from cryobridge.inspect.plots.tables import TABLES, table_sheet
 _SUFFIXES = (".png", ".pdf", ".svg")
 
 
-def plot_path(path: Path, target: Path, options: InspectOptions | None = None) -> None:
+def plot_path(
+    path: str | os.PathLike[str], target: str | os.PathLike[str], options: InspectOptions | None = None
+) -> None:
     """Draw what a file or folder holds and write the picture; one that is there is replaced.
 
     Parameters
@@ -59,7 +62,7 @@ def plot_path(path: Path, target: Path, options: InspectOptions | None = None) -
         figure.savefig(temporary, format=suffix[1:])
 
 
-def build_figure(path: Path, options: InspectOptions | None = None) -> Figure:
+def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = None) -> Figure:
     """Draw what a file or folder holds and return the figure; see `plot_path`."""
     path, options = Path(path), options or InspectOptions()
     kind = kind_of(path)
@@ -71,8 +74,12 @@ def build_figure(path: Path, options: InspectOptions | None = None) -> Figure:
             path=path,
             hint="Leave it out, or name a .cs, .csg or .star file.",
         )
-    else:
+    elif kind in _SHEETS:
         sheet = _SHEETS[kind](path)
+    else:
+        raise UsageError(
+            "there is no picture of a folder that is no job", path=path, hint="Name a job, or a file in it."
+        )
     if not sheet.panels:
         raise MissingDataError(
             "there is nothing to draw: it holds no numbers that vary",

@@ -50,10 +50,10 @@ MAX_COMPONENTS = 10
 
 def _job_table(path: Path) -> Table:
     """Return the particles that a cryoSPARC job put out, joined with their passthrough."""
-    output = particles_of(read_job(path))
-    if output is None or output.main is None:
+    files = particles_of(read_job(path))
+    if not files:
         raise UsageError("this job has no particles to draw", path=path, hint="Name one of its .cs or .mrc files.")
-    return join_on_uid(open_cs(output.main), *(open_cs(extra) for extra in output.passthroughs))
+    return join_on_uid(*map(open_cs, files))
 
 
 def _star_table(path: Path) -> Table:

@@ -1,0 +1,174 @@
+"""Project folders of cryoSPARC and RELION: which jobs are in them, of what type, and how they ended."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.formats.cryosparc.job import is_cryosparc_description
+from cryobridge.formats.listing import list_folder, list_if_there, object_of, read_json, text_of
+from cryobridge.formats.relion.job import EXIT_MARKERS, JOB_KINDS
+from cryobridge.formats.relion.star import open_star
+from cryobridge.particles import Labels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.formats.listing import Listing
+
+Program: TypeAlias = Literal["cryoSPARC", "RELION"]
+
+# Those with the highest numbers are described: the jobs that people are at.
+MOST_JOBS: Final = 40
+_CRYOSPARC_JOB = re.compile(r"J(?P<number>\d{1,9})")
+_RELION_JOB = re.compile(r"job(?P<number>\d{3,9})")
+_PIPELINE = "default_pipeline.star"
+_PROCESS = "rlnPipeLineProcess"
+_STATUS_OF_LABEL = {"Succeeded": "success", "Failed": "failure", "Aborted": "aborted"}
+# rlnPipeLineProcessStatus, before RELION 4.
+_STATUS_OF_NUMBER = {"0": "running", "1": "scheduled", "2": "success", "3": "failure", "4": "aborted"}
+
+
+@dataclass(frozen=True)
+class ListedJob:
+    """A job of a project, as far as its description tells.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    name
+        ``J42`` or ``Class3D/job012``.
+    job_type
+        As the program calls it, such as ``homo_refine_new`` or ``Class3D``; empty where nothing tells.
+    status
+        cryoSPARC's own word; of RELION ``success``, ``failure``, ``aborted``, ``running`` or ``scheduled``. Empty
+        where it is not known.
+    title
+        The title that a user gave it, or RELION's alias.
+    """
+
+    path: Path
+    name: str
+    job_type: str = ""
+    status: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folder of a project.
+
+    Parameters
+    ----------
+    names
+        All jobs, such as ``J42`` or ``Class3D/job012``, by number.
+    jobs
+        The last of them, at most `MOST_JOBS`.
+    problems
+        What could not be read, in sentences.
+    """
+
+    path: Path
+    program: Program
+    names: tuple[str, ...]
+    jobs: tuple[ListedJob, ...]
+    problems: tuple[str, ...] = ()
+
+
+def project_jobs(listing: Listing) -> tuple[Program, tuple[str, ...]] | None:
+    """Return whose project a folder is, and the names of the jobs in it by number; None where it is no project.
+
+    cryoSPARC's has folders J1, J2 …; RELION's has default_pipeline.star, or folders such as Class3D/job012.
+    """
+    matches = [match for name in listing.folders if (match := _CRYOSPARC_JOB.fullmatch(name))]
+    if matches:
+        return "cryoSPARC", tuple(match[0] for match in sorted(matches, key=lambda match: int(match["number"])))
+    names = _relion_folders(listing)
+    return ("RELION", names) if names or _PIPELINE in listing.files else None
+
+
+def read_project(listing: Listing) -> Project | None:
+    """List the jobs of a project; None where the folder is none. One job's damage does not hide the others."""
+    found = project_jobs(listing)
+    if found is None:
+        return None
+    program, names = found
+    problems: list[str] = []
+    if program == "cryoSPARC":
+        jobs = [_cryosparc_job(listing.path / name, problems) for name in names[-MOST_JOBS:]]
+    else:
+        jobs = _relion_jobs(listing, names, problems)
+    return Project(listing.path, program, names, tuple(jobs), tuple(problems))
+
+
+def _cryosparc_job(folder: Path, problems: list[str]) -> ListedJob:
+    try:
+        content = read_json(folder / "job.json") if "job.json" in list_folder(folder).files else {}
+    except FormatError as error:
+        problems.append(f"{error}.")
+        content = {}
+    if not is_cryosparc_description(content):
+        return ListedJob(folder, folder.name)
+    job_type = text_of(object_of(content, "spec"), "type") or text_of(content, "job_type", "type")
+    return ListedJob(folder, folder.name, job_type, text_of(content, "status"), text_of(content, "title"))
+
+
+def _relion_jobs(listing: Listing, names: tuple[str, ...], problems: list[str]) -> list[ListedJob]:
+    told = _processes(listing, problems)
+    absent = told.keys() - set(names)
+    if absent:
+        problems.append(f"{len(absent)} of the {len(told)} jobs of {_PIPELINE} are not in this folder.")
+    jobs = []
+    for name in names[-MOST_JOBS:]:
+        status, alias = told.get(name, ("", ""))
+        folder = listing.path / name
+        jobs.append(ListedJob(folder, name, name.partition("/")[0], status or _marked_status(folder), alias))
+    return jobs
+
+
+def _relion_folders(listing: Listing) -> tuple[str, ...]:
+    """Return the jobs that are there, such as ``Class3D/job012``, by number."""
+    found = []
+    for kind in listing.folders & JOB_KINDS:
+        for name in list_if_there(listing.path / kind).folders:
+            if match := _RELION_JOB.fullmatch(name):
+                found.append((int(match["number"]), f"{kind}/{name}"))
+    return tuple(name for _, name in sorted(found))
+
+
+def _processes(listing: Listing, problems: list[str]) -> dict[str, tuple[str, str]]:
+    """Read the state and the alias of each job off the pipeline."""
+    if _PIPELINE not in listing.files:
+        return {}
+    try:
+        star = open_star(listing.path / _PIPELINE)
+        if "pipeline_processes" not in star or f"{_PROCESS}Name" not in star["pipeline_processes"]:
+            return {}
+        block = star["pipeline_processes"]
+        columns = {
+            name: [str(item) for item in (values.to_numpy() if isinstance(values, Labels) else values).tolist()]
+            for name, values in block.read(block.names).items()
+        }
+    except CryobridgeError as error:
+        problems.append(f"{error}.")
+        return {}
+    names = [name.rstrip("/") for name in columns[f"{_PROCESS}Name"]]
+    labels, numbers = columns.get(f"{_PROCESS}StatusLabel"), columns.get(f"{_PROCESS}Status")
+    if labels is not None:
+        states = [_STATUS_OF_LABEL.get(label, label.lower()) for label in labels]
+    else:
+        states = [_STATUS_OF_NUMBER.get(number, "") for number in numbers or [""] * len(names)]
+    aliases = columns.get(f"{_PROCESS}Alias", ["None"] * len(names))
+    titles = ["" if alias == "None" else alias.strip("/").rpartition("/")[2] for alias in aliases]
+    return dict(zip(names, zip(states, titles, strict=True), strict=True))
+
+
+def _marked_status(folder: Path) -> str:
+    try:
+        files = list_folder(folder).files
+    except FormatError:
+        return ""
+    return next((status for name, status in EXIT_MARKERS.items() if name in files), "")
