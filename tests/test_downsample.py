@@ -236,7 +236,7 @@ def test_two_pixel_sizes_are_kept_apart_and_told(star, tmp_path):
     report = made(star, tmp_path / "out")
     assert columns_of(tmp_path / "out" / "particles.8.star", "optics")["rlnImagePixelSize"] == ("3", "2.5")
     assert any("2 pixel sizes" in note for note in report["notes"])
-    assert any("first row" in note for note in report["notes"])
+    assert any("first row" in warning for warning in report["warnings"])
     np.testing.assert_allclose(pickle.loads((tmp_path / "out" / "ctf.pkl").read_bytes())[:, 1], [3, 2.5] * 3)
 
 
@@ -415,7 +415,7 @@ def test_cropping_the_hartley_transform_gives_the_same_below_nyquist_but_for_a_f
 
 def test_missing_images_are_refused_or_left_out(star, expected, tmp_path):
     (tmp_path / "a.mrcs").rename(tmp_path / "moved.mrcs")
-    with pytest.raises(CryobridgeError, match=r"1 of 2 image files are missing: a\.mrcs"):
+    with pytest.raises(CryobridgeError, match=r"1 of 2 image files is missing: a\.mrcs"):
         planned(star)
     report = made(star, tmp_path / "out", on_missing="skip")
     (tmp_path / "moved.mrcs").rename(tmp_path / "a.mrcs")

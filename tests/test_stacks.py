@@ -110,7 +110,8 @@ def test_a_dry_run_checks_the_same_and_writes_nothing(particles_cs, tmp_path):
     assert dry.returncode == 0, dry.stderr
     assert fingerprints(tmp_path) == before
     assert not (tmp_path / "out").exists()
-    assert json.loads(dry.stdout) == convert_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
+    made = convert_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
+    assert json.loads(dry.stdout) == {**made, "dry_run": True}
     refused = run(*words)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "--overwrite" in refused.stderr

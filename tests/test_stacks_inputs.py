@@ -326,13 +326,6 @@ def test_a_pixel_size_given_by_hand_must_agree_with_the_metadata(particles_cs):
     assert plan_stacks(source, StackOptions(pixel_size_A=1.50001)).descriptor.pixel_size_A[0] == pytest.approx(1.5)
 
 
-def test_a_pixel_size_that_image_files_say_otherwise_is_told(particles_cs, tmp_path):
-    save_mrc(tmp_path / "J1" / "extract" / "b.mrc", noise_images(4, 16), 3.0)
-    source = indexed_input(read_particles_cs(particles_cs), ImageSearch(particles_cs))
-    notes = plan_stacks(source, StackOptions()).notes
-    assert "the image files say pixels of 3 Å; 1.5 Å stands" in notes
-
-
 def test_all_that_is_wrong_is_told_at_once_and_nothing_is_written(particles_cs, tmp_path):
     columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
     names = ["J1/extract/b.mrc", "J1/extract/a.mrc", "J1/extract/gone.mrc", "J1/extract/b.mrc", "J1/extract/a.mrc"]

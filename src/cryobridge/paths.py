@@ -7,13 +7,38 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 # How far above the metadata file a project folder is looked for.
 _MAX_LEVELS_UP = 4
+# What a terminal of 80 columns shows of names in two lines.
+_MOST_NAME_CHARS = 60
+_MOST_NAMES_CHARS = 120
+_N_PLACES_SHOWN = 3
+# Folders beside a job's may be many, and each is tried with each part of a name.
+_MOST_FOLDERS_BESIDE = 100
+_N_NAMES_BESIDE = 20
+
+
+def as_path(value: Any, what: str) -> Path:
+    """Return a path that was given from Python, as text or as a path.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if isinstance(value, str | os.PathLike):
+        return Path(os.fsdecode(value))
+    raise UsageError(
+        f"{what} is to be a path, not {type(value).__name__} ({value!r:.60})",
+        hint="Give the name of a file or folder, as text or as pathlib.Path.",
+    )
 
 
 @dataclass(frozen=True)
@@ -34,12 +59,27 @@ class ImageSearch:
         Look for the name, after `strip_prefix`, below this folder only.
     strip_prefix
         Leading part to take off each name that starts with it.
+
+    Raises
+    ------
+    UsageError
+        If a folder is given that does not exist, or one of them is neither a text nor a path.
     """
 
     metadata: Path
     folder: Path | None = None
     datadir: Path | None = None
     strip_prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", as_path(self.metadata, "metadata"))
+        for name in ("folder", "datadir"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else as_path(value, name))
+        for option, given in (("--folder-mrc", self.folder), ("--datadir", self.datadir)):
+            if given is not None and not given.is_dir():
+                what = "is no folder" if os.path.lexists(given) else "does not exist"
+                raise UsageError(f"{option} {given} {what}", hint="Give the folder that the image files are in.")
 
     def candidates(self, name: str) -> Iterator[Path]:
         """Yield the places where a name may lie, in the order in which they are tried."""
@@ -61,6 +101,24 @@ class ImageSearch:
         """Return the first candidate that is a file, or None."""
         return next((path for path in self.candidates(name) if _is_file(path)), None)
 
+    def places(self, name: str) -> str:
+        """Say where a name was looked for, such as ``below cryosparc/J4 and cryosparc``."""
+        if self.folder is not None:
+            return f"by bare name in {self.folder}"
+        if self.datadir is not None:
+            return f"below {self.datadir}"
+        if Path(name).is_absolute():
+            return "under the whole name"
+        if name.startswith(">"):
+            return f"below {self.metadata.parent}"
+        above = folders_above(self.metadata)
+        folders = [path for path in above if path != Path.cwd()]
+        named = [
+            "the working directory",
+            *(str(as_given(path, self.metadata)) for path in folders[: _N_PLACES_SHOWN - 1]),
+        ]
+        return f"below {', '.join(named)}" + (" and the folders above" if len(folders) >= _N_PLACES_SHOWN else "")
+
     def _stripped(self, name: str) -> Path:
         path = Path(name)
         if self.strip_prefix and path.is_relative_to(self.strip_prefix):
@@ -68,10 +126,75 @@ class ImageSearch:
         return path
 
 
+def name_some(names: Sequence[str]) -> str:
+    """Return the first names, each short enough for a terminal, and how many there are besides.
+
+    The two ends of a name are kept: image files of a project differ in the number at the start.
+    """
+    shown: list[str] = []
+    for name in names:
+        short = name if len(name) <= _MOST_NAME_CHARS else f"{name[:38]}…{name[-21:]}"
+        if shown and len(", ".join([*shown, short])) > _MOST_NAMES_CHARS:
+            break
+        shown.append(short)
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+
+
 def folders_above(path: Path) -> list[Path]:
     """Return the folder of a file and those above it, nearest first."""
     folder = Path(os.path.normpath(path.absolute())).parent
     return [folder, *folder.parents][: _MAX_LEVELS_UP + 1]
+
+
+def as_given(found: Path, given: Path) -> Path:
+    """Name a file or folder that was found from another as that one was given.
+
+    Parameters
+    ----------
+    found
+        Its path from the root.
+    given
+        The path that it was found from, such as that of a file in the same project.
+
+    Returns
+    -------
+    pathlib.Path
+        From the working directory where `given` is relative, else as it is.
+    """
+    if given.is_absolute():
+        return found
+    here = Path.cwd()
+    # What lies below is not normalised: where a folder is a link, ``..`` does not lead back to where it lies.
+    return found.relative_to(here) if found.is_relative_to(here) else Path(os.path.relpath(found, here))
+
+
+def names_lead_elsewhere(name: str, found: Path | None, output: Path) -> str | None:
+    """Say how the images are found whose names no longer lead to them from a new metadata file.
+
+    Parameters
+    ----------
+    name
+        The name of one of them, as it stands in the new file.
+    found
+        That image; None where it is not known, so that nothing can be told.
+    output
+        The new metadata file; it need not be there.
+
+    Returns
+    -------
+    str or None
+        A sentence without full stop; None where the name leads to an image.
+    """
+    if found is None or ImageSearch(output).resolve(name) is not None:
+        return None
+    relative = name.removeprefix(">")
+    base = Path(str(found).removesuffix(relative)) if str(found).endswith(relative) else None
+    remedy = f"the first is {found}"
+    if base is not None:
+        remedy = f"they are found with --datadir {as_given(base, output) if base.is_absolute() else base}"
+    start = " and start with >, the file's own folder" if name.startswith(">") else ""
+    return f"image names are kept as they stand{start}; from {output.parent} {remedy}"
 
 
 @dataclass(frozen=True)
@@ -92,14 +215,30 @@ def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] 
     """Find the ``--datadir`` and ``--strip-prefix`` that make the most of these names resolve.
 
     Tried are the folders above the metadata file, the working directory and `extra_folders`, each with every
-    leading part of a name taken off.
+    leading part of a name taken off; where nothing resolves, the folders in these and beside the metadata file's, in
+    which images lie when a job's folder was renamed.
 
     Returns
     -------
     Remedy or None
         None where nothing resolves.
     """
-    bases = list(dict.fromkeys([*extra_folders, Path(), *folders_above(metadata)]))
+    wanted, extra = list(names), list(extra_folders)
+    above = folders_above(metadata)
+    found = _resolving(wanted, [*extra, Path(), *above])
+    if not found:
+        parents = [*extra, Path(), *above[:2]]
+        found = _resolving(wanted[:_N_NAMES_BESIDE], [folder for parent in parents for folder in _folders_in(parent)])
+        found = _resolving(wanted, [folder for (folder, _), _ in found.most_common(1)])
+    if not found:
+        return None
+    (datadir, strip_prefix), n_found = found.most_common(1)[0]
+    return Remedy(as_given(datadir, metadata) if datadir.is_absolute() else datadir, strip_prefix or None, n_found)
+
+
+def _resolving(names: Iterable[str], folders: Iterable[Path]) -> Counter[tuple[Path, str]]:
+    """Count the names that each pair of a folder and a leading part that is taken off makes resolve."""
+    bases = list(dict.fromkeys(folders))
     found: Counter[tuple[Path, str]] = Counter()
     for name in names:
         parts = Path(name.removeprefix(">")).parts
@@ -109,10 +248,16 @@ def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] 
             for base in bases if not rest.is_absolute() else ():
                 if _is_file(base / rest):
                     found[base, prefix] += 1
-    if not found:
-        return None
-    (datadir, strip_prefix), n_found = found.most_common(1)[0]
-    return Remedy(datadir, strip_prefix or None, n_found)
+    return found
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            inner = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+    return [folder / name for name in inner[:_MOST_FOLDERS_BESIDE]]
 
 
 def _is_file(path: Path) -> bool:

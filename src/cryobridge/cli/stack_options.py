@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperOption
 from typer.models import TyperPath
 
-from cryobridge.cli.common import BridgeCommand, JsonOption, OverwriteOption
+from cryobridge.cli.common import BridgeCommand, DryRunOption, JsonOption, OverwriteOption, ResumeOption
+from cryobridge.cli.terminal import note, warn
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,14 +132,12 @@ class Conversion:
         "auto"
     )
     overwrite: OverwriteOption = False
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep stacks that are whole and made from the same; make the rest.")
-    ] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")] = False
+    resume: ResumeOption = False
+    dry_run: DryRunOption = False
     as_json: JsonOption = False
 
     def __post_init__(self) -> None:
-        """Refuse options that contradict each other, before any file is read."""
+        """Refuse options that contradict each other, and absent devices, before any file is read."""
         adjusted = self.resolution_factor != 1.0 or self.n_inplanes is not None or self.precision != Precision.single
         if self.params is not None and adjusted:
             raise UsageError(
@@ -147,6 +146,10 @@ class Conversion:
             )
         if self.overwrite and self.resume:
             raise UsageError("--overwrite replaces what --resume would keep", hint="Choose one.")
+        if self.device not in {"auto", "cpu"}:
+            from cryobridge.fourier.devices import pick_devices
+
+            pick_devices(self.device)
 
     def stack_options(self) -> StackOptions:
         """Return what the pipeline is asked to do.
@@ -240,3 +243,11 @@ def refuse_contradicting_folders(folder_mrc: Path | None, datadir: Path | None, 
         raise UsageError(
             "--folder-mrc uses bare file names, --datadir and --strip-prefix whole ones", hint="Choose one."
         )
+
+
+def tell(report: dict[str, Any]) -> None:
+    """Show the notes and the warnings of a report."""
+    for sentence in report["notes"]:
+        note(sentence)
+    for sentence in report["warnings"]:
+        warn(sentence)

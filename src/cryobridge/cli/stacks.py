@@ -24,10 +24,11 @@ from cryobridge.cli.stack_options import (
     PrecisionOption,
     ResolutionFactor,
     refuse_contradicting_folders,
+    tell,
     with_conversion,
 )
 from cryobridge.cli.stacks_downsample import downsample
-from cryobridge.cli.terminal import note, print_json, progress, show_report
+from cryobridge.cli.terminal import print_json, progress, show_report
 
 if TYPE_CHECKING:
     from cryobridge.stacks.inputs import StackInput
@@ -59,6 +60,7 @@ def stacks_grid(
 ) -> None:
     """Write a parameter file: box, pixel size and polar grid, for -p and for CryoLike."""
     from cryobridge.errors import UsageError
+    from cryobridge.formats.atomic import together
     from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
     from cryobridge.fourier.grid import PolarGrid
     from cryobridge.jobdir import refuse_existing
@@ -67,7 +69,9 @@ def stacks_grid(
         raise UsageError(f"{output} does not end in .npz", hint=f"Name it {output.with_suffix('.npz')}.")
     refuse_existing([output], overwrite=overwrite)
     descriptor = ImageDescriptor.for_box(n_pixels, pixel_size, resolution_factor, n_inplanes, precision.value)
-    write_image_descriptor(output, descriptor)
+    with together():
+        write_image_descriptor(output, descriptor)
+        refuse_existing([output], overwrite=overwrite)
     grid = PolarGrid(descriptor.radius_max, descriptor.dist_radii, descriptor.n_inplanes)
     finest_A = 2 * pixel_size / resolution_factor
     if as_json:
@@ -134,45 +138,56 @@ def stacks_star(
 @app.command("cs", cls=BridgeCommand)
 @with_conversion
 def stacks_cs(
-    particles: Annotated[Path, typer.Argument(metavar="PARTICLES.cs", help="cryoSPARC file with blob/* and ctf/*.")],
+    particles: Annotated[
+        Path, typer.Argument(metavar="PARTICLES.cs", help=".cs file with blob/* and ctf/*, .csg file or job folder.")
+    ],
     conversion: Conversion,
     folder_mrc: FolderMrcOption = None,
     datadir: DatadirOption = None,
     strip_prefix: StripPrefixOption = None,
 ) -> None:
-    """Make Fourier stacks of the particles of a cryoSPARC file."""
+    """Make Fourier stacks of the particles of a cryoSPARC file, result group or job."""
     refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
     from cryobridge.paths import ImageSearch
     from cryobridge.stacks.inputs import indexed_input, read_particles
 
-    search = ImageSearch(particles, folder_mrc, datadir, strip_prefix)
-    _convert(indexed_input(read_particles(particles), search, conversion.on_missing.value), conversion)
+    read = read_particles(particles)
+    search = ImageSearch(read.source, folder_mrc, datadir, strip_prefix)
+    _convert(indexed_input(read, search, conversion.on_missing.value), conversion)
 
 
 @app.command("job", cls=BridgeCommand)
 @with_conversion
 def stacks_job(
-    folder_cryosparc: Annotated[Path, typer.Argument(metavar="FOLDER_CRYOSPARC", help="Folder of the job folders.")],
-    job_number: Annotated[int, typer.Argument(metavar="JOB_NUMBER", min=0, help="12 for J12.")],
+    folder_cryosparc: Annotated[Path, typer.Argument(metavar="FOLDER", help="The project's folder, which holds J12.")],
+    job_number: Annotated[str, typer.Argument(metavar="JOB_NUMBER", help="12 or J12.")],
     conversion: Conversion,
 ) -> None:
     """Make Fourier stacks of the batches of a Restack or Downsample Particles job of cryoSPARC."""
+    from cryobridge.errors import UsageError
     from cryobridge.stacks.inputs import job_input
 
-    _convert(job_input(folder_cryosparc, job_number, conversion.on_missing.value), conversion)
+    number = job_number.removeprefix("J")
+    if not (number.isascii() and number.isdecimal()):
+        raise UsageError(
+            f"{job_number!r} is no number of a job",
+            hint="`cryobridge stacks job FOLDER 12` reads FOLDER/J12, where FOLDER is the project's folder.",
+        )
+    _convert(job_input(folder_cryosparc, int(number), conversion.on_missing.value), conversion)
 
 
 app.command("downsample", cls=BridgeCommand)(downsample)
 
 
 def _convert(source: StackInput, conversion: Conversion) -> None:
-    from cryobridge.stacks.convert import check_output, convert_stacks, plan_report
+    from cryobridge.stacks.convert import check_output, check_space, convert_stacks, plan_report
     from cryobridge.stacks.plan import plan_stacks
 
     plan = plan_stacks(source, conversion.stack_options())
     if conversion.dry_run:
         check_output(conversion.output, conversion.device, overwrite=conversion.overwrite, resume=conversion.resume)
-        _show(plan_report(plan, conversion.output), conversion.as_json, title="Would make")
+        check_space(plan, conversion.output, resume=conversion.resume)
+        _show({**plan_report(plan, conversion.output), "dry_run": True}, conversion.as_json, title="Would make")
         return
     with progress() as reporter:
         report = convert_stacks(
@@ -183,15 +198,14 @@ def _convert(source: StackInput, conversion: Conversion) -> None:
             resume=conversion.resume,
             reporter=reporter,
         )
-    _show(report, conversion.as_json, title="Fourier stacks")
+    _show({**report, "dry_run": False}, conversion.as_json, title="Fourier stacks")
 
 
 def _show(report: dict[str, Any], as_json: bool, *, title: str) -> None:
     if as_json:
         print_json(report)
         return
-    for sentence in report["notes"]:
-        note(sentence)
+    tell(report)
     first, last = report["outputs"][0], report["outputs"][-1]
     kept = f" ({report['stacks_kept']} were there)" if "stacks_kept" in report else ""
     n_0, n_1 = report["box_px"]

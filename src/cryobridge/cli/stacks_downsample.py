@@ -7,9 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from cryobridge.cli.common import DatadirOption, JsonOption, OverwriteOption, StripPrefixOption
-from cryobridge.cli.stack_options import OnMissing, OutputFolder, option, refuse_contradicting_folders
-from cryobridge.cli.terminal import note, print_json, progress, settings, show_command, show_report
+from cryobridge.cli.common import (
+    DatadirOption,
+    DryRunOption,
+    JsonOption,
+    OverwriteOption,
+    ResumeOption,
+    StripPrefixOption,
+)
+from cryobridge.cli.stack_options import OnMissing, OutputFolder, option, refuse_contradicting_folders, tell
+from cryobridge.cli.terminal import print_json, progress, settings, show_command, show_report
 
 _IMAGES = "Images"
 _RUN = "Run"
@@ -17,7 +24,8 @@ _RUN = "Run"
 
 def downsample(
     particles: Annotated[
-        Path, typer.Argument(metavar="PARTICLES", help=".star, .cs or .csg file, or a stack (.mrcs).")
+        Path,
+        typer.Argument(metavar="PARTICLES", help=".star, .cs or .csg file, cryoSPARC job folder, or stack (.mrcs)."),
     ],
     box: Annotated[int, typer.Option("-D", "--box", metavar="N", help="Edge of the new images in pixels, even.")],
     output: OutputFolder,
@@ -71,21 +79,20 @@ def downsample(
         str, option(_RUN, "--device", metavar="NAME", help="cpu keeps up with disks; auto, cuda, cuda:1 or mps.")
     ] = "cpu",
     overwrite: OverwriteOption = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
-    ] = False,
+    resume: ResumeOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make particle images smaller by Fourier cropping, with metadata for RECOVAR, cryoDRGN and RELION."""
     refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
     from cryobridge.paths import ImageSearch
-    from cryobridge.stacks.downsample.execute import check_folder
+    from cryobridge.stacks.downsample.execute import check_device, check_folder
     from cryobridge.stacks.downsample.execute import downsample as make
     from cryobridge.stacks.downsample.inputs import read_downsample_input
     from cryobridge.stacks.downsample.options import DownsampleOptions
     from cryobridge.stacks.downsample.plan import plan_downsample, plan_report
 
+    check_device(device)
     options = DownsampleOptions(
         box,
         batch_size=batch_size,
@@ -105,15 +112,14 @@ def downsample(
     else:
         with progress() as reporter:
             report = make(plan, output, device=device, overwrite=overwrite, resume=resume, reporter=reporter)
-    _show(report, as_json, dry_run=dry_run)
+    _show({**report, "dry_run": dry_run}, as_json, dry_run=dry_run)
 
 
 def _show(report: dict[str, Any], as_json: bool, *, dry_run: bool) -> None:
     if as_json:
         print_json(report)
         return
-    for sentence in report["notes"]:
-        note(sentence)
+    tell(report)
     (old_box, new_box), (old_A, new_A) = report["box_px"], report["pixel_size_A"]
     stacks = report["stacks"]
     show_report(

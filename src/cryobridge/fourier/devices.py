@@ -49,11 +49,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if count is None:
         raise _unknown(name)
     if (device.index or 0) >= count:
-        raise UsageError(
-            f"{name} was asked for, but torch finds {count} {device.type.upper()} device(s)",
-            field="device",
-            hint="use 'auto' or 'cpu'; if the machine has the device, check the driver and torch's build",
-        )
+        raise _absent(name, device.type, count)
     return device
 
 
@@ -67,7 +63,7 @@ def pick_devices(names: str = "auto") -> tuple[torch.device, ...]:
     """
     devices = tuple(pick_device(name.strip()) for name in names.split(","))
     if len(set(devices)) < len(devices):
-        raise UsageError(f"{names!r} names a device twice", field="device", hint="name each device once")
+        raise UsageError(f"--device {names} names a device twice", hint="Name each device once.")
     return devices
 
 
@@ -107,5 +103,19 @@ def _free_host_bytes() -> int:
     return int(available_kB) * 1024
 
 
+def _absent(name: str, kind: str, count: int) -> UsageError:
+    what = {"cuda": "CUDA GPU", "mps": "Apple GPU (MPS)", "cpu": "CPU device"}[kind]
+    found = f"no {what}" if count == 0 else f"{count} {what}{'s' if count > 1 else ''}, counted from 0"
+    built = f"; this torch, {torch.__version__}, is built without CUDA" if _lacks_cuda(kind) else ""
+    return UsageError(
+        f"--device {name}: torch finds {found} on this machine{built}",
+        hint="Use --device auto or cpu; if the machine has the device, check its driver and the build of torch.",
+    )
+
+
+def _lacks_cuda(kind: str) -> bool:
+    return kind == "cuda" and torch.version.cuda is None and torch.version.hip is None
+
+
 def _unknown(name: str) -> UsageError:
-    return UsageError(f"{name!r} is no device", field="device", hint="use auto, cpu, cuda, cuda:<number> or mps")
+    return UsageError(f"--device {name!r} is no device", hint="Use auto, cpu, cuda, cuda:<number> or mps.")

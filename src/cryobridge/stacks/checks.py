@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.formats.mrc_header import MrcHeader
+    from cryobridge.particles import Floats, Optics
 
 Rows: TypeAlias = NDArray[np.int64]
 
 # float32 pixel sizes of one nominal value differ by less than this.
 PIXEL_SIZE_TOLERANCE = 1e-4
+# Of the headers' pixel sizes from the metadata's: less is rounding, and more than a calibration changes is a mistake.
+_ROUNDING = 0.01
+_CALIBRATION = 0.05
 N_SHOWN = 10
 
 
@@ -99,6 +103,59 @@ def one_pixel_size(sizes_A: Iterable[float], source: Path) -> float | None:
 def same_size(size_A: float, other_A: float) -> bool:
     """Whether two pixel sizes are one nominal value."""
     return abs(size_A - other_A) <= PIXEL_SIZE_TOLERANCE * other_A
+
+
+def other_boxes(optics: Optics, groups: Rows, box: tuple[int, int]) -> list[int]:
+    """Return the boxes in pixels that metadata have for these optics groups and the images (rows, columns) have not.
+
+    A box of 0 is not known.
+    """
+    return [known for known in np.unique(optics.box_px[groups]).tolist() if known > 0 and known not in box]
+
+
+def refuse_other_box(boxes_px: Iterable[int], box: tuple[int, int], metadata: Path) -> None:
+    """Refuse metadata of images of another box: their pixel size would be that of other images.
+
+    Raises
+    ------
+    CryobridgeError
+        If there are such boxes.
+    """
+    others = list(boxes_px)
+    if others:
+        raise CryobridgeError(
+            f"the metadata are of images of {shown(others)} px, the image files have "
+            f"{f'{box[0]} px' if box[0] == box[1] else f'{box[0]} × {box[1]} px'}",
+            path=metadata,
+            hint="Give the metadata that were written for these images; their pixel size differs from that of others.",
+        )
+
+
+def compare_with_headers(sizes_A: Floats, who_says: str, headers: Iterable[MrcHeader]) -> tuple[list[str], list[str]]:
+    """Compare pixel sizes in Å with those in the headers of image files, of which some have none.
+
+    Returns
+    -------
+    notes, warnings : lists of str
+        Small and large contradictions, in sentences.
+    """
+    in_files = np.unique([round(header.pixel_size_A, 4) for header in headers if header.pixel_size_A])
+    sizes_A = sizes_A[np.isfinite(sizes_A) & (sizes_A > 0)]
+    if len(in_files) == 0 or len(sizes_A) == 0:
+        return [], []
+    factor = in_files[:, None] / sizes_A
+    deviation = np.abs(factor - 1).min(axis=1)
+    if not (deviation > _ROUNDING).any():
+        return [], []
+    in_files = in_files[deviation > _ROUNDING]
+    told = ", ".join(f"{size:g}" for size in in_files[:3])
+    if deviation.max() <= _CALIBRATION:
+        return [f"the image files say pixels of {told} Å; {sizes_A[0]:g} Å stands"], []
+    nm = ", as if it were in nm" if (np.abs(in_files / sizes_A[0] - 10) < _CALIBRATION * 10).any() else ""
+    return [], [
+        f"pixel size: {who_says} says {sizes_A[0]:g} Å{nm}, but the image files {told} Å; {sizes_A[0]:g} Å stands. "
+        "Correct it if the images are right."
+    ]
 
 
 def refuse_equal_names(names: Iterable[str], metadata: Path) -> None:

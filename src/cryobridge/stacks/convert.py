@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
 from cryobridge.fourier.devices import pick_devices
-from cryobridge.jobdir import job_record, make_subfolder, refuse_existing, remove_existing, require_space
+from cryobridge.jobdir import job_record, make_subfolder, refuse_busy, refuse_existing, remove_existing, require_space
+from cryobridge.paths import as_path
 from cryobridge.progress import Reporter, Silent
 from cryobridge.stacks.drawing_process import DrawingProcess
 from cryobridge.stacks.execute import DeviceExecutor, Executor, StackResult
@@ -21,6 +23,7 @@ from cryobridge.stacks.output import (
 )
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
     import torch
@@ -38,7 +41,7 @@ _N_ROWS_SHOWN = 10
 
 def convert_stacks(
     plan: StackPlan,
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     device: str = "auto",
     overwrite: bool = False,
@@ -77,7 +80,8 @@ def convert_stacks(
     CryobridgeError
         If an image can't be read or used; the stacks before it are whole.
     """
-    reporter = reporter or Silent()
+    folder, reporter = as_path(folder, "folder"), reporter or Silent()
+    refuse_busy(folder)
     devices = check_output(folder, device, overwrite=overwrite, resume=resume)
     whole = whole_stacks(plan, folder) if resume else {}
     todo = [task for task in plan.tasks if task.number not in whole]
@@ -86,7 +90,9 @@ def convert_stacks(
     _require_space(plan, folder, whole)
     report = plan_report(plan, folder)
     tally = _Tally(plan, whole, reporter)
-    with job_record(folder, f"Fourier stacks of {plan.source.particles.source.name}", _CONTENTS) as record:
+    title = f"Fourier stacks of {plan.source.particles.source.name}"
+    check = partial(_refuse_existing, folder, overwrite=overwrite, resume=resume)
+    with job_record(folder, title, _CONTENTS, check=check) as record:
         record.report = report
         _make_room(plan, folder, whole)
         reporter.start("images", sum(len(task.rows) for task in todo))
@@ -120,9 +126,24 @@ def check_output(folder: Path, device: str, *, overwrite: bool, resume: bool = F
     """
     if overwrite and resume:
         raise UsageError("--overwrite replaces what --resume would keep", hint="Choose one.")
+    _refuse_existing(folder, overwrite=overwrite, resume=resume)
+    return pick_devices(device)
+
+
+def check_space(plan: StackPlan, folder: Path, *, resume: bool = False) -> None:
+    """Check whether the disk has room for the stacks; `convert_stacks` does so by itself.
+
+    Raises
+    ------
+    CryobridgeError
+        If it has too little.
+    """
+    _require_space(plan, folder, whole_stacks(plan, folder) if resume else {})
+
+
+def _refuse_existing(folder: Path, *, overwrite: bool, resume: bool) -> None:
     if not resume:
         refuse_existing(existing_outputs(folder), overwrite=overwrite)
-    return pick_devices(device)
 
 
 def plan_report(plan: StackPlan, folder: Path) -> dict[str, Any]:
@@ -139,6 +160,7 @@ def plan_report(plan: StackPlan, folder: Path) -> dict[str, Any]:
         "angles": plan.grid.n_inplanes,
         "precision": plan.descriptor.precision,
         "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
         "outputs": [str(fourier_stack_path(folder, task.number)) for task in plan.tasks],
     }
 

@@ -6,6 +6,7 @@ without ``overwrite``, ``skip_exist`` works, and every function returns a report
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,6 @@ from cryobridge.stacks.plan import plan_stacks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from os import PathLike
 
     from numpy.typing import ArrayLike
 
@@ -115,21 +115,24 @@ class ParticleStackConverter:
 
     def prepare_star_files(
         self,
-        particle_file_list: Sequence[AnyPath],
-        star_file_list: Sequence[AnyPath],
+        particle_file_list: AnyPath | Sequence[AnyPath],
+        star_file_list: AnyPath | Sequence[AnyPath],
         defocus_angle_is_degree: bool = True,
         phase_shift_is_degree: bool = True,
     ) -> None:
         """Add image files, each with a STAR file of its own whose rows are in the order of the images.
+
+        A single path stands for a list of one.
 
         Raises
         ------
         UsageError
             If the lists are not of one length, or another kind of input was prepared.
         """
-        if len(particle_file_list) != len(star_file_list):
+        stacks, stars = _paths(particle_file_list), _paths(star_file_list)
+        if len(stacks) != len(stars):
             raise UsageError(
-                f"{len(particle_file_list)} image files, but {len(star_file_list)} STAR files",
+                f"{len(stacks)} image files, but {len(stars)} STAR files",
                 hint="Give one STAR file an image file, in the same order.",
             )
         units = (defocus_angle_is_degree, phase_shift_is_degree)
@@ -138,9 +141,7 @@ class ParticleStackConverter:
                 "inputs of another kind or in other units were prepared", hint="Use another converter for them."
             )
         self._units = units
-        self._pairs += [
-            (Path(star), Path(stack)) for star, stack in zip(star_file_list, particle_file_list, strict=True)
-        ]
+        self._pairs += zip(stars, stacks, strict=True)
 
     def prepare_indexed_file(
         self,
@@ -154,7 +155,7 @@ class ParticleStackConverter:
         Parameters
         ----------
         src_file
-            A ``.cs`` file or a RELION STAR file.
+            A ``.cs`` file (or a ``.csg`` file or a cryoSPARC job folder), or a RELION STAR file.
         filetype
             ``"cryosparc"`` or ``"starfile"``.
         mrc_folder
@@ -173,8 +174,9 @@ class ParticleStackConverter:
             raise UsageError(f"{filetype!r} is no file type", field="filetype", hint="Use 'cryosparc' or 'starfile'.")
         read, enter = readers[filetype]
         source = Path(src_file)
-        search = ImageSearch(source, Path(mrc_folder) if str(mrc_folder) else None)
-        self._source = enter(read(source), search, self._options["on_missing"])
+        particles = read(source)
+        search = ImageSearch(particles.source, Path(mrc_folder) if str(mrc_folder) else None)
+        self._source = enter(particles, search, self._options["on_missing"])
         if ignore_manual_pixel_size and np.isfinite(self._source.optics.pixel_size_A).any():
             self._options["pixel_size_A"] = None
 
@@ -237,8 +239,8 @@ class ParticleStackConverter:
 
 def convert_particle_stacks_from_paired_star_and_mrc_files(
     params_input: AnyPath | ImageDescriptor | None,
-    particle_file_list: Sequence[AnyPath],
-    star_file_list: Sequence[AnyPath],
+    particle_file_list: AnyPath | Sequence[AnyPath],
+    star_file_list: AnyPath | Sequence[AnyPath],
     folder_output: AnyPath = "",
     batch_size: int = 1024,
     pixel_size: float | ArrayLike | None = None,
@@ -355,6 +357,11 @@ def convert_particle_stacks_from_cryosparc_job_directory(
     )
     converter.prepare_sequential_cryosparc(folder_cryosparc, job_number)
     return converter.convert_stacks(batch_size)
+
+
+def _paths(given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    """Return paths as a list, also of a single one: the characters of a text are no paths."""
+    return [Path(given)] if isinstance(given, str | PathLike) else [Path(path) for path in given]
 
 
 def _one_pixel_size(pixel_size: float | ArrayLike | None) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
-from cryobridge.paths import ImageSearch, suggest
+from cryobridge.paths import ImageSearch, name_some, suggest
 from cryobridge.stacks.checks import Findings, Rows, refuse_equal_names, shown
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from cryobridge.particles import ImageRefs
     from cryobridge.stacks.options import OnMissing
+
+
+# Names that a remedy is looked for with; the rest of a project is laid out alike.
+_N_TRIED = 200
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -
         headers,
         np.flatnonzero(has_file & ~beyond),
         {reason: count for reason, count in reasons.items() if count},
-        (f"{len(missing)} image files are missing: {shown(missing)}",) if missing else (),
+        (f"{_missing_of(len(missing), len(names))}: {name_some(missing)}",) if missing else (),
         findings,
     )
 
@@ -116,16 +120,33 @@ def whole_sections(header: MrcHeader) -> int:
     return header.nz if header.whole_sections is None else min(header.nz, header.whole_sections)
 
 
+def _missing_of(n_missing: int, n_files: int) -> str:
+    if n_files == 1:
+        return "the image file is missing"
+    return f"{n_missing:,} of {n_files:,} image files {'is' if n_missing == 1 else 'are'} missing"
+
+
 def _refuse_missing(missing: list[str], n_files: int, search: ImageSearch) -> None:
-    remedy = suggest(missing[:200], search.metadata)
     raise MissingDataError(
-        f"{len(missing)} of {n_files} image files are missing: {shown(missing)}",
+        f"{_missing_of(len(missing), n_files)}: {name_some(missing)}",
         path=search.metadata,
         count=len(missing),
-        hint=f"Give {remedy.as_options()}."
-        if remedy
-        else "Say where they are with --folder-mrc or --datadir, or leave their particles out with --on-missing skip.",
+        hint=_where_to_look(missing, n_files, search),
     )
+
+
+def _where_to_look(missing: list[str], n_files: int, search: ImageSearch) -> str:
+    tried = missing[:_N_TRIED]
+    remedy = suggest(tried, search.metadata, [search.datadir] if search.datadir else [])
+    if remedy:
+        enough = remedy.n_found == len(tried)
+        return f"Give {remedy.as_options()}{'' if enough else f', which finds {remedy.n_found:,} of them'}."
+    told = f"Looked {search.places(missing[0])}."
+    prefix = search.strip_prefix
+    if prefix and not any(name.removeprefix(">").startswith(prefix) for name in missing):
+        told += f" None of the names starts with --strip-prefix {prefix}."
+    skip = ", or leave their particles out with --on-missing skip" if len(missing) < n_files else ""
+    return f"{told} Say where they are with --datadir or --folder-mrc{skip}."
 
 
 def _refuse_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader]) -> None:

@@ -6,6 +6,8 @@ What is wrong with files and rows is collected, not raised, so that the plan can
 from __future__ import annotations
 
 import math
+import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,9 +18,10 @@ from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.cryosparc.companions import open_completed
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.cryosparc.particles import particles_from_cs, read_particles_cs
+from cryobridge.formats.listing import list_if_there
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
-from cryobridge.stacks.checks import Findings, Rows
+from cryobridge.stacks.checks import Findings, Rows, shown
 from cryobridge.stacks.image_files import find_images, read_headers, whole_sections
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from cryobridge.stacks.options import OnMissing
 
 AngleUnit = Literal["degree", "radian"]
+_OTHER_JOB = "Name the job that restacked or downsampled the particles; `stacks cs` takes any other."
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,19 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
     )
 
 
-def read_particles(path: Path) -> ParticleSet:
-    """Read a `.cs` file for `indexed_input`; CTF or images that it lacks come from the passthrough file beside it."""
+def read_particles(path: str | os.PathLike[str]) -> ParticleSet:
+    """Read cryoSPARC's particles for `indexed_input`; what a `.cs` file lacks comes from its passthrough file.
+
+    Parameters
+    ----------
+    path
+        A `.cs` file, a result group (`.csg`) or a job folder; ``source`` of what is returned is the `.cs` file.
+
+    Raises
+    ------
+    CryobridgeError
+        As `cryobridge.formats.cryosparc.companions.open_completed`.
+    """
     table, notes = open_completed(path, "blob/path", "ctf/df1_A")
     particles = particles_from_cs(table)
     return replace(particles, notes=(*notes, *particles.notes))
@@ -128,7 +143,7 @@ def read_particles(path: Path) -> ParticleSet:
 def star_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissing = "error") -> StackInput:
     """Return the input of a RELION STAR file, with CryoLike's defaults for the B-factor and the scale of its CTF.
 
-    As `indexed_input`.
+    Parameters, what is returned and what is raised are those of `indexed_input`.
     """
     _require(particles, "images", "ctf", "optics")
     assert particles.ctf is not None
@@ -137,7 +152,7 @@ def star_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissin
 
 
 def paired_input(
-    pairs: Sequence[tuple[Path, Path]],
+    pairs: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
     defocus_angle_unit: AngleUnit = "degree",
     phase_shift_unit: AngleUnit = "degree",
 ) -> StackInput:
@@ -159,7 +174,7 @@ def paired_input(
     """
     if not pairs:
         raise UsageError("no pair of a STAR file and a stack", hint="Give --pair FILE.star FILE.mrc, once or more.")
-    stacks = [stack for _, stack in pairs]
+    stacks = [Path(stack) for _, stack in pairs]
     if len(set(stacks)) < len(stacks):
         twice = next(stack for stack in stacks if stacks.count(stack) > 1)
         raise UsageError(f"{twice} is in two pairs", hint="Give each stack once.")
@@ -190,7 +205,7 @@ def paired_input(
     )
 
 
-def job_input(folder_cryosparc: Path, job_number: int, on_missing: OnMissing = "error") -> StackInput:
+def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_missing: OnMissing = "error") -> StackInput:
     """Return the input of a Restack or Downsample Particles job: batches of images in the order of its metadata.
 
     Restacked images are preferred to downsampled ones; batches count from 0 until the first that is missing.
@@ -206,21 +221,25 @@ def job_input(folder_cryosparc: Path, job_number: int, on_missing: OnMissing = "
 
     Raises
     ------
+    UsageError
+        If there is no such job folder.
     MissingDataError
         If the job has no passthrough file or no batch 0.
     """
-    folder = folder_cryosparc / f"J{job_number}"
-    metadata = folder / f"J{job_number}_passthrough_particles.cs"
-    particles = read_particles_cs(metadata)
-    _require(particles, "ctf", "optics")
+    folder = _job_folder(Path(folder_cryosparc), job_number)
+    metadata = folder / f"{folder.name}_passthrough_particles.cs"
+    if not metadata.is_file():
+        raise MissingDataError(f"no {metadata.name} in this job", path=folder, hint=_OTHER_JOB)
     by_kind = {batches.kind: batches for batches in read_job(folder).batches if batches.n_from_zero}
     chosen = by_kind.get("restack") or by_kind.get("downsample")
     if chosen is None:
         raise MissingDataError(
             "no batch_000000_restacked.mrc in restack/ and no batch_000000_downsample.mrc in downsample/",
             path=folder,
-            hint="Name the job that restacked or downsampled the particles; `stacks cs` takes any other.",
+            hint=_OTHER_JOB,
         )
+    particles = read_particles_cs(metadata)
+    _require(particles, "ctf", "optics")
     findings = Findings()
     files = chosen.files[: chosen.n_from_zero]
     headers = read_headers(dict(enumerate(files)), findings)
@@ -244,6 +263,23 @@ def job_input(folder_cryosparc: Path, job_number: int, on_missing: OnMissing = "
     return StackInput(
         particles, images, headers, rows, np.arange(particles.n_rows), left_out, notes=tuple(notes), findings=findings
     )
+
+
+def _job_folder(project: Path, number: int) -> Path:
+    """Return the folder of a job in that of its project."""
+    folder = project / f"J{number}"
+    if folder.is_dir():
+        return folder
+    inner = list_if_there(project).folders
+    jobs = sorted((name for name in inner if re.fullmatch(r"J\d+", name)), key=lambda name: int(name[1:]))
+    if re.fullmatch(r"J\d+", project.name):
+        told, hint = "this is a job's folder", f"`cryobridge stacks job {project.parent} {project.name[1:]}`."
+    elif not project.is_dir():
+        told, hint = "there is no such folder", "FOLDER/J12 is read."
+    else:
+        has = f"it has {shown(jobs)}" if jobs else "it has no job"
+        told, hint = f"there is no J{number} in it", f"FOLDER/J12 is read; {has}."
+    raise UsageError(told, path=project, hint=f"Give the project's folder, and the number of the job: {hint}")
 
 
 def _require(particles: ParticleSet, *parts: Literal["images", "ctf", "optics"]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 from cryobridge.errors import UsageError
@@ -77,6 +78,10 @@ class StackOptions:
                 "beside it would contradict it",
                 hint="Leave out either.",
             )
+        for name in ("batch_size", "n_stacks_max", "n_inplanes", "downsample_factor"):
+            number = getattr(self, name)
+            if number is not None and not isinstance(number, Integral):
+                raise UsageError(f"{number!r} is no whole number", field=name)
         if self.batch_size < 1:
             raise UsageError(f"a stack of {self.batch_size} images can't be made", field="batch_size")
         if self.n_stacks_max is not None and self.n_stacks_max < 1:

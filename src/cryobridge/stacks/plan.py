@@ -12,10 +12,21 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.descriptor import ImageDescriptor
+from cryobridge.formats.plausible import implausible_units
 from cryobridge.fourier.grid import PolarGrid
-from cryobridge.stacks.checks import Rows, one_box, one_pixel_size, same_size
+from cryobridge.stacks.checks import (
+    Rows,
+    compare_with_headers,
+    one_box,
+    one_pixel_size,
+    other_boxes,
+    refuse_other_box,
+    same_size,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryobridge.particles import Floats
     from cryobridge.stacks.inputs import StackInput
     from cryobridge.stacks.options import StackOptions
@@ -59,13 +70,15 @@ class StackPlan:
     descriptor
         The images, after binning, and the polar grid.
     ref_pixel_size_A
-        The pixel size that the metadata give, before binning; None where they are silent.
+        The pixel size that the metadata give, before binning; None where they are silent, or don't count.
     tasks
         The stacks to make.
     left_out
         How many particles are in none of them, by the reason.
     notes
         What was assumed, in sentences.
+    warnings
+        What may be wrong, in sentences.
     """
 
     source: StackInput
@@ -75,6 +88,7 @@ class StackPlan:
     tasks: tuple[StackTask, ...]
     left_out: dict[str, int]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def grid(self) -> PolarGrid:
@@ -82,8 +96,30 @@ class StackPlan:
         return PolarGrid(self.descriptor.radius_max, self.descriptor.dist_radii, self.descriptor.n_inplanes)
 
 
+@dataclass(frozen=True)
+class _PixelSize:
+    """The pixel size before binning in Å, that of the metadata, and what is to be told of them; None is not known."""
+
+    size_A: float | None
+    of_metadata_A: float | None
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
 def plan_stacks(source: StackInput, options: StackOptions) -> StackPlan:
     """Plan the stacks, and check all that metadata and headers can tell.
+
+    Parameters
+    ----------
+    source
+        The particles and their image files, as `cryobridge.stacks.inputs.indexed_input` returns them.
+    options
+        What is asked for.
+
+    Returns
+    -------
+    StackPlan
+        What `cryobridge.stacks.convert.convert_stacks` carries out.
 
     Raises
     ------
@@ -92,23 +128,28 @@ def plan_stacks(source: StackInput, options: StackOptions) -> StackPlan:
         Everything that is wrong is in the one error.
     """
     findings = source.findings
-    box = pixel_size_A = None
+    box = None
+    pixel_size = _PixelSize(None, None)
     notes = list(source.notes)
+    warnings = list(implausible_units(source.particles))
     used = np.unique(source.images.path.codes[source.rows])
     headers = [source.headers[code] for code in used.tolist() if code in source.headers]
-    of_metadata = source.optics.pixel_size_A[np.unique(source.optics_of(np.arange(source.particles.n_rows)))]
     metadata = source.particles.source
     with findings.collect():
         box = one_box(headers) if headers else None
     with findings.collect():
-        pixel_size_A, more = _pixel_size(source, of_metadata, options)
-        notes += more
+        if box is not None:
+            warnings += _check_box(source, box, options)
+    with findings.collect():
+        pixel_size = _pixel_size(source, options)
+        notes += pixel_size.notes
+        warnings += pixel_size.warnings
     with findings.collect():
         if box is not None:
             _check_binning(box, options.downsample_factor)
     with findings.collect():
         if box is not None and options.descriptor is not None:
-            _check_grid(options.descriptor, box, pixel_size_A, options.downsample_factor)
+            _check_grid(options.descriptor, box, pixel_size.size_A, options.downsample_factor)
     tasks: tuple[StackTask, ...] = ()
     with findings.collect():
         _check_known(source)
@@ -121,46 +162,91 @@ def plan_stacks(source: StackInput, options: StackOptions) -> StackPlan:
         raise MissingDataError(
             "no particle has an image", path=metadata, hint="Say where the images are with --folder-mrc or --datadir."
         )
-    descriptor = options.descriptor or _default_grid(box, pixel_size_A, source, options)
+    descriptor = options.descriptor or _default_grid(box, pixel_size.size_A, source, options)
     kept = tasks[: options.n_stacks_max]
     beyond = sum(len(task.rows) for task in tasks[len(kept) :])
     left_out = source.left_out | ({"beyond the number of stacks asked for": beyond} if beyond else {})
-    ref_pixel_size_A = one_pixel_size(of_metadata, metadata)
-    return StackPlan(source, options, descriptor, ref_pixel_size_A, kept, left_out, tuple(notes))
+    ref_A = pixel_size.of_metadata_A
+    return StackPlan(source, options, descriptor, ref_A, kept, left_out, tuple(notes), tuple(warnings))
 
 
-def _pixel_size(source: StackInput, of_metadata: Floats, options: StackOptions) -> tuple[float | None, list[str]]:
+def _parameters_stand(source: StackInput, options: StackOptions) -> bool:
+    """Whether the parameter file stands against what the metadata say of the images."""
+    return source.separate_files and options.descriptor is not None
+
+
+def _check_box(source: StackInput, box: tuple[int, int], options: StackOptions) -> list[str]:
+    """Refuse metadata of images of another box; a warning where the parameter file stands."""
+    groups = source.optics_of(source.rows)
+    others = other_boxes(source.optics, np.unique(groups), box)
+    if not others:
+        return []
+    first = source.rows[np.flatnonzero(source.optics.box_px[groups] == others[0])[0]]
+    # A pair is known by its stack.
+    stack = source.headers[int(source.images.path.codes[first])].path
+    if not _parameters_stand(source, options):
+        refuse_other_box(others, box, stack if source.separate_files else source.particles.source)
+    return [
+        f"box: the STAR file of {stack.name} says {others[0]} px, but the images have {box[0]} px; box and pixel size "
+        "of the parameter file stand"
+    ]
+
+
+def _pixel_size(source: StackInput, options: StackOptions) -> _PixelSize:
     """Return the pixel size before binning: the metadata's, else the one given by hand, else the image files'."""
+    if _parameters_stand(source, options):
+        return _pixel_size_of_parameters(source, options)
     metadata = source.particles.source
-    size_A = one_pixel_size(of_metadata, metadata)
+    size_A = one_pixel_size(_sizes_of_metadata(source), metadata)
     given_A = options.pixel_size_A
-    in_headers = [header.pixel_size_A for header in source.headers.values() if header.pixel_size_A]
     if size_A is not None and given_A is not None and not same_size(given_A, size_A):
         raise CryobridgeError(
             f"--pixel-size {given_A:g} contradicts the {size_A:g} Å of the metadata",
             path=metadata,
             hint="Leave --pixel-size out, or correct the metadata.",
         )
-    if size_A is not None or given_A is not None:
-        chosen_A = given_A if size_A is None else size_A
-        others = sorted({round(other, 4) for other in in_headers if chosen_A and abs(other / chosen_A - 1) > 0.01})
-        told = (
-            f"the image files say pixels of {', '.join(f'{other:g}' for other in others[:3])} Å; {chosen_A:g} Å stands"
-        )
-        return chosen_A, [told] if others else []
+    chosen_A, who_says = (given_A, "--pixel-size") if size_A is None else (size_A, metadata.name)
+    if chosen_A is not None:
+        told = compare_with_headers(np.array([chosen_A]), who_says, source.headers.values())
+        return _PixelSize(chosen_A, size_A, *told)
+    in_headers = [header.pixel_size_A for header in source.headers.values() if header.pixel_size_A]
     if in_headers:
         size_A = one_pixel_size(in_headers, metadata)
-        return size_A, [f"the pixel size is that of the image files: {size_A:g} Å"]
+        return _PixelSize(size_A, None, [f"the pixel size is that of the image files: {size_A:g} Å"])
     if not source.headers:
-        return None, []  # that is an error of its own
+        return _PixelSize(None, None)  # that is an error of its own
     if options.descriptor is not None:
         size_A = options.descriptor.pixel_size_A[0] / options.downsample_factor
-        return size_A, [f"the pixel size is that of the parameter file: {size_A:g} Å"]
+        return _PixelSize(size_A, None, [f"the pixel size is that of the parameter file: {size_A:g} Å"])
     raise MissingDataError(
         "neither the metadata nor the image files say the pixel size",
         path=metadata,
         hint="Give it with --pixel-size, in Å.",
     )
+
+
+def _pixel_size_of_parameters(source: StackInput, options: StackOptions) -> _PixelSize:
+    """Return the pixel size of the parameter file, which stands in CryoLike's paired mode, or the one given by hand.
+
+    One by hand that contradicts the parameter file is refused together with its box.
+    """
+    assert options.descriptor is not None
+    size_A = options.pixel_size_A or options.descriptor.pixel_size_A[0] / options.downsample_factor
+    known_A = _sizes_of_metadata(source)
+    known_A = known_A[np.isfinite(known_A) & (known_A > 0)]
+    others_A = np.unique([other for other in known_A.tolist() if not same_size(other, size_A)])
+    warnings = []
+    if len(others_A):
+        told = ", ".join(f"{other:g}" for other in others_A[:3])
+        name = source.particles.source.name
+        warnings.append(f"pixel size: {name} says {told} Å, but the parameter file {size_A:g} Å, which stands")
+    notes, more = compare_with_headers(np.array([size_A]), "the parameter file", source.headers.values())
+    return _PixelSize(size_A, size_A if len(known_A) and not warnings else None, notes, [*warnings, *more])
+
+
+def _sizes_of_metadata(source: StackInput) -> Floats:
+    """Return the pixel size in Å of each optics group that has rows."""
+    return source.optics.pixel_size_A[np.unique(source.optics_of(np.arange(source.particles.n_rows)))]
 
 
 def _check_binning(box: tuple[int, int], factor: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import MissingDataError, OutputExistsError, UsageError
@@ -10,7 +11,8 @@ from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.mrc_write import partial_path
 from cryobridge.formats.particles_pickle import write_pickles
 from cryobridge.formats.relion.star_write import write_star
-from cryobridge.jobdir import files_in, job_record, refuse_existing, remove_existing, require_space
+from cryobridge.jobdir import files_in, job_record, refuse_busy, refuse_existing, remove_existing, require_space
+from cryobridge.paths import as_path
 from cryobridge.progress import Reporter, Silent
 from cryobridge.stacks.downsample.images import StackMaker
 from cryobridge.stacks.downsample.metadata import downsampled_metadata, write_sources
@@ -18,6 +20,7 @@ from cryobridge.stacks.downsample.plan import DownsamplePlan, plan_report
 from cryobridge.stacks.downsample.state import DownsampleState
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
 _CONTENTS = """\
@@ -31,7 +34,7 @@ _PICKLES = ("poses.pkl", "ctf.pkl")
 
 def downsample(
     plan: DownsamplePlan,
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     device: str = "cpu",
     overwrite: bool = False,
@@ -62,20 +65,25 @@ def downsample(
 
     Raises
     ------
+    UsageError
+        If the device is not there.
     OutputExistsError
         If outputs are there already, and neither overwriting nor resuming was asked for.
     CryobridgeError
         If an image can't be read or used; with ``resume`` a later call goes on behind those that are written.
     """
-    reporter = reporter or Silent()
-    check_folder(plan, folder, overwrite=overwrite, resume=resume)
+    folder, reporter = as_path(folder, "folder"), reporter or Silent()
+    check_device(device)
+    check = partial(check_folder, plan, folder, overwrite=overwrite, resume=resume)
+    refuse_busy(folder)
+    check()
     state = DownsampleState(_state_path(plan, folder), plan.fingerprint(), resume=resume)
     report = plan_report(plan, folder)
     reporter.start("images", len(plan.source.particles))
     title = f"{plan.source.particles.source.name} downsampled"
     with (
         StackMaker(plan, folder, device, state, reporter.advance) as maker,
-        job_record(folder, title, _CONTENTS) as record,
+        job_record(folder, title, _CONTENTS, check=check) as record,
     ):
         record.report = report
         if not (resume and state.path.is_file()):
@@ -88,6 +96,20 @@ def downsample(
                 maker.make(stack)
         _write_metadata(plan, folder, state, report)
     return report
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that this machine lacks; "cpu" needs no torch.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device.
+    """
+    if name != "cpu":
+        from cryobridge.fourier.devices import pick_device
+
+        pick_device(name)
 
 
 def check_folder(plan: DownsamplePlan, folder: Path, *, overwrite: bool, resume: bool = False) -> None:

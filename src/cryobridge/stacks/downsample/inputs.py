@@ -1,7 +1,8 @@
-"""What is downsampled: particles of a `.star`, `.cs` or `.csg` file, or a bare stack, and where their images are."""
+"""What is downsampled: particles of a file or a job folder, or a bare stack, and where their images are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,15 +69,17 @@ class DownsampleInput:
         return self.particles.images
 
 
-def read_downsample_input(path: Path, search: ImageSearch, options: DownsampleOptions) -> DownsampleInput:
+def read_downsample_input(
+    path: str | os.PathLike[str], search: ImageSearch, options: DownsampleOptions
+) -> DownsampleInput:
     """Read particles and find their images.
 
     Parameters
     ----------
     path
-        The `.star`, `.cs` or `.csg` file, or the stack.
+        The `.star`, `.cs` or `.csg` file, the cryoSPARC job folder, or the stack.
     search
-        Where image files are looked for.
+        Where image files are looked for; ``metadata`` of it becomes the file that names them.
     options
         What was asked for.
 
@@ -87,6 +90,7 @@ def read_downsample_input(path: Path, search: ImageSearch, options: DownsampleOp
     CryobridgeError
         If it can't be read, or says nothing of images.
     """
+    path = Path(path)
     read, star, more = _reader(path, search, options)
     contradiction = Findings()
     everything = None
@@ -104,6 +108,7 @@ def read_downsample_input(path: Path, search: ImageSearch, options: DownsampleOp
         )
     rows = np.arange(everything.n_rows) if options.indices is None else _indices(options.indices, everything)
     chosen = everything.images
+    search = replace(search, metadata=everything.source)
     found = find_images(ImageRefs(chosen.path.take(rows), chosen.index[rows]), search, options.on_missing)
     findings, notes = Findings([*contradiction.errors, *found.findings.errors]), [*more, *found.notes]
     with findings.collect():
@@ -126,7 +131,7 @@ def read_downsample_input(path: Path, search: ImageSearch, options: DownsampleOp
 
 def _reader(path: Path, search: ImageSearch, options: DownsampleOptions) -> tuple[_Read, StarFile | None, list[str]]:
     """Return what reads the particles, given what the user says of the optics, and notes about the file."""
-    kind = registry.identify_file(path)
+    kind = registry.CS if path.is_dir() else registry.identify_file(path)
     if kind != registry.MRC and (options.poses or options.ctf):
         raise UsageError("--poses and --ctf are for a bare stack", path=path, hint="Leave them out.")
     if kind == registry.STAR:
@@ -137,12 +142,8 @@ def _reader(path: Path, search: ImageSearch, options: DownsampleOptions) -> tupl
         return lambda known: particles_from_star(star, known=known), star, []
     if kind in {registry.CS, registry.CSG}:
         from cryobridge.formats.cryosparc.companions import open_completed
-        from cryobridge.formats.cryosparc.csg import open_group
         from cryobridge.formats.cryosparc.particles import particles_from_cs
 
-        if kind == registry.CSG:
-            joined = open_group(path)
-            return lambda known: particles_from_cs(joined, known=known), None, list(joined.notes)
         table, notes = open_completed(path, "blob/path", "ctf/df1_A", "alignments")
         return lambda known: particles_from_cs(table, known=known), None, list(notes)
     if kind == registry.MRC:
@@ -153,7 +154,11 @@ def _reader(path: Path, search: ImageSearch, options: DownsampleOptions) -> tupl
                 hint="Leave them out.",
             )
         return _stack_reader(path, options)
-    raise UsageError(f"not particles, but {kind}", path=path, hint="Give a .star, .cs, .csg or .mrcs file.")
+    raise UsageError(
+        f"not particles, but {kind}",
+        path=path,
+        hint="Give a .star, .cs, .csg or .mrcs file, or a cryoSPARC job folder.",
+    )
 
 
 def _stack_reader(path: Path, options: DownsampleOptions) -> tuple[_Read, None, list[str]]:

@@ -44,12 +44,15 @@ class DownsampledMetadata:
         Columns of the source that are in none of the files.
     notes
         What was assumed or left out, in sentences.
+    warnings
+        What may be wrong, in sentences.
     """
 
     blocks: tuple[StarBlock, ...]
     pickles: PickleContent | None
     not_held: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def has_poses(self) -> bool:
@@ -102,21 +105,22 @@ def downsampled_metadata(
     locations = particles.locations if source.star is not None else None
     renewed = replace(particles, images=images, optics=optics, locations=locations)
     notes: list[str] = []
-    pickles = _pickles(renewed, notes)
+    warnings: list[str] = []
+    pickles = _pickles(renewed, notes, warnings)
     not_held: tuple[str, ...] = ()
     if source.star is not None:
         blocks = downsampled_blocks(source.star, source.source_rows[kept], renewed, old_box_px / new_box_px)
     elif particles.images is not None and not _unknown_lens(particles):
         content = star_content(renewed)
         blocks, not_held = content.blocks, content.not_held
-        notes += content.notes
+        warnings += content.warnings
     else:
         blocks = _bare_blocks(renewed)
         if renewed.poses is not None:
             notes.append("the STAR file holds no angles and shifts; poses.pkl does")
     if particles.locations is not None and locations is None:
         notes.append("places on micrographs are not carried along; `cryobridge convert` takes them to RELION's frame")
-    return DownsampledMetadata(blocks, pickles, not_held, tuple(notes))
+    return DownsampledMetadata(blocks, pickles, not_held, tuple(notes), tuple(dict.fromkeys(warnings)))
 
 
 def _unknown_lens(particles: ParticleSet) -> list[str]:
@@ -126,7 +130,7 @@ def _unknown_lens(particles: ParticleSet) -> list[str]:
     return [title for name, title in _LENS.items() if np.isnan(getattr(particles.optics, name)[used]).any()]
 
 
-def _pickles(particles: ParticleSet, notes: list[str]) -> PickleContent | None:
+def _pickles(particles: ParticleSet, notes: list[str], warnings: list[str]) -> PickleContent | None:
     """Return poses and CTF as far as they are known, and say why one is not written."""
     unknown = _unknown_lens(particles)
     poses, ctf = particles.poses, particles.ctf
@@ -148,6 +152,7 @@ def _pickles(particles: ParticleSet, notes: list[str]) -> PickleContent | None:
     if content.ctf is not None:
         check_ctf(particles.source, content.ctf)
     notes += content.notes
+    warnings += content.warnings
     return content
 
 

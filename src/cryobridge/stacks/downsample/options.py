@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import UsageError
+from cryobridge.paths import as_path
 
 if TYPE_CHECKING:
     from cryobridge.stacks.options import OnMissing
@@ -39,7 +40,7 @@ class DownsampleOptions:
     Raises
     ------
     UsageError
-        If a value is impossible.
+        If a value is impossible, or what is to be a file is neither a text nor a path.
     """
 
     box_px: int
@@ -53,6 +54,9 @@ class DownsampleOptions:
     on_missing: OnMissing = "error"
 
     def __post_init__(self) -> None:
+        for name in ("indices", "poses", "ctf"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else as_path(value, name))
         if self.box_px < 2 or self.box_px % 2:
             even = max(2, self.box_px - 1)
             raise UsageError(

@@ -11,17 +11,26 @@ import numpy as np
 
 from cryobridge import __version__
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.formats.plausible import implausible_units
 from cryobridge.particles import ImageRefs, Labels
-from cryobridge.stacks.checks import PIXEL_SIZE_TOLERANCE, Rows, one_box
+from cryobridge.stacks.checks import (
+    PIXEL_SIZE_TOLERANCE,
+    Rows,
+    compare_with_headers,
+    one_box,
+    other_boxes,
+    refuse_other_box,
+)
 from cryobridge.stacks.downsample.metadata import DownsampledMetadata, downsampled_metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryobridge.stacks.downsample.inputs import DownsampleInput
     from cryobridge.stacks.downsample.options import DownsampleOptions
 
 # RECOVAR downsamples to this by itself unless it is told not to.
 _RECOVAR_BOX_PX = 256
-_N_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class DownsamplePlan:
         What will be written about the images if all can be used.
     notes
         What was assumed, in sentences.
+    warnings
+        What may be wrong, in sentences.
     """
 
     source: DownsampleInput
@@ -57,7 +68,8 @@ class DownsamplePlan:
     box_px: int
     stacks: tuple[OutputStack, ...]
     metadata: DownsampledMetadata
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def pixel_sizes_A(self) -> list[float]:
@@ -118,6 +130,18 @@ class DownsamplePlan:
 def plan_downsample(source: DownsampleInput, options: DownsampleOptions) -> DownsamplePlan:
     """Plan the files, and check all that metadata and headers can tell.
 
+    Parameters
+    ----------
+    source
+        As `cryobridge.stacks.downsample.inputs.read_downsample_input` returns it.
+    options
+        What is asked for.
+
+    Returns
+    -------
+    DownsamplePlan
+        What `cryobridge.stacks.downsample.execute.downsample` carries out.
+
     Raises
     ------
     CryobridgeError
@@ -146,10 +170,18 @@ def plan_downsample(source: DownsampleInput, options: DownsampleOptions) -> Down
             hint="Say where the images are with --folder-mrc or --datadir.",
         )
     stacks = _stacks(len(source.particles), options)
-    unmade = DownsamplePlan(source, options, box_px, stacks, DownsampledMetadata((), None, (), ()), ())
+    unmade = DownsamplePlan(source, options, box_px, stacks, DownsampledMetadata((), None, (), ()))
     metadata = downsampled_metadata(source, *unmade.new_images(np.zeros(0, np.int64)), box_px, options.box_px)
-    notes = (*source.notes, *_size_notes(source, box_px, options), *metadata.notes)
-    return DownsamplePlan(source, options, box_px, stacks, metadata, notes)
+    notes, warnings = _told_of_sizes(source, box_px, options)
+    return DownsamplePlan(
+        source,
+        options,
+        box_px,
+        stacks,
+        metadata,
+        (*source.notes, *notes, *metadata.notes),
+        (*implausible_units(source.particles), *warnings, *metadata.warnings),
+    )
 
 
 def _box(source: DownsampleInput) -> int | None:
@@ -168,37 +200,28 @@ def _box(source: DownsampleInput) -> int | None:
 
 
 def _refuse_other_box(source: DownsampleInput, box_px: int) -> None:
-    """Refuse metadata of other images: their pixel size would be that of another box."""
     optics, index = source.particles.optics, source.particles.optics_index
     if optics is None or index is None:
         return  # then there is no pixel size either, which is told
-    known = optics.box_px[np.unique(index)]
-    other = known[(known > 0) & (known != box_px)]
-    if len(other):
-        raise CryobridgeError(
-            f"the metadata are of images of {other[0]} px, the image files have {box_px} px",
-            path=source.particles.source,
-            hint="Give the metadata that were written for these images; their pixel size differs from that of others.",
-        )
+    box = (box_px, box_px)
+    refuse_other_box(other_boxes(optics, np.unique(index).astype(np.int64), box), box, source.particles.source)
 
 
-def _size_notes(source: DownsampleInput, box_px: int, options: DownsampleOptions) -> list[str]:
-    notes = []
+def _told_of_sizes(
+    source: DownsampleInput, box_px: int, options: DownsampleOptions
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Return notes and warnings on the box and the pixel size."""
+    assert source.particles.optics is not None and source.particles.optics_index is not None
+    sizes_A = source.particles.optics.pixel_size_A[np.unique(source.particles.optics_index)]
+    notes, warnings = compare_with_headers(sizes_A, source.particles.source.name, source.headers.values())
     if options.box_px == box_px:
         notes.append(f"the images have {box_px} px already; they are copied as they are")
     elif box_px % 2:
         notes.append(f"the centre of the {box_px} px, pixel {box_px // 2}, becomes pixel {options.box_px // 2}")
-    assert source.particles.optics is not None and source.particles.optics_index is not None
-    sizes_A = source.particles.optics.pixel_size_A[np.unique(source.particles.optics_index)]
-    in_files = [header.pixel_size_A for header in source.headers.values() if header.pixel_size_A]
-    others = sorted({round(size, 4) for size in in_files if np.all(np.abs(size / sizes_A - 1) > 0.01)})
-    if others:
-        told = ", ".join(f"{size:g}" for size in others[:_N_SHOWN])
-        notes.append(f"the image files say pixels of {told} Å; the metadata's {sizes_A[0]:g} Å stands")
     if np.ptp(sizes_A) > PIXEL_SIZE_TOLERANCE * sizes_A[0]:
         n_sizes = len(np.unique(sizes_A))
         notes.append(f"{n_sizes} pixel sizes: each optics group keeps its own, the header has the first particle's")
-    return notes
+    return notes, warnings
 
 
 def _stacks(n_images: int, options: DownsampleOptions) -> tuple[OutputStack, ...]:
@@ -230,6 +253,7 @@ def plan_report(plan: DownsamplePlan, folder: Path) -> dict[str, Any]:
         "ctf": plan.metadata.has_ctf,
         "not_held": list(plan.metadata.not_held),
         "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
         "stacks": [str(folder / stack.name) for stack in plan.stacks],
         "outputs": [str(folder / name) for name in names.values()],
         "next": next_command(plan, folder),
