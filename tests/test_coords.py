@@ -314,8 +314,10 @@ def test_the_project_can_be_named_and_without_any_the_user_is_told(files, tmp_pa
     assert all(name.startswith("a/b/Raw_data/") for name in pick_files_listed(tmp_path / "a" / "b"))
     code, _, err = command("coords", picks, star, "-o", "a/b", "--relion-project", "a", "--overwrite")
     assert code == 0
-    # All that is told is that these picks have no score of their own.
-    assert err == "no pick_stats/ncc_score: the figure of merit is 0.08 for all (--passthrough may have it)\n"
+    # All that is told is that these picks have no score of their own, and that the micrographs are not there.
+    score, size = err.splitlines()
+    assert score == "no pick_stats/ncc_score: the figure of merit is 0.08 for all (--passthrough may have it)"
+    assert "the size of RELION's micrographs was not compared" in size
     assert all(name.startswith("b/Raw_data/") for name in pick_files_listed(tmp_path / "a" / "b"))
     code, _, err = command("coords", picks, star, "-o", "a/b", "--relion-project", "absent", "--overwrite")
     assert code == 1
@@ -491,6 +493,34 @@ def test_coordinates_outside_are_an_error_with_count_and_rows_or_left_out_and_co
     assert len(coordinates_of(tmp_path / "out", "a")) + len(coordinates_of(tmp_path / "out", "b")) == 8
 
 
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5760), (4092, 0)], ids=str)
+def test_a_micrograph_without_a_size_is_an_error(shape, tmp_path, command):
+    columns = location(["a", "b", "b", "a"])
+    columns["location/micrograph_shape"][[1, 2]] = shape
+    picks, star = save_cs(tmp_path / "p.cs", columns), save_micrographs(tmp_path / "m.star", ["a", "b"])
+    code, out, err = command("coords", picks, star, "-o", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert "location/micrograph_shape: row 1, 2: the micrographs of 2 of 4 picks have no size" in err
+    assert f"{shape[0]} × {shape[1]} px" in err
+    assert "→ Give a file in which it is filled in" in err
+    assert not (tmp_path / "out").exists()
+    # Those of micrographs that are left out anyway do not matter.
+    star = save_micrographs(tmp_path / "a.star", ["a"])
+    assert command("coords", picks, star, "-o", tmp_path / "out", "--on-unmatched", "skip")[0] == 0
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_fractions_that_are_all_zero_are_an_error(axis, tmp_path, command):
+    columns = location(["a", "b", "b", "a"])
+    columns[f"location/center_{axis}_frac"][:] = 0
+    picks, star = save_cs(tmp_path / "p.cs", columns), save_micrographs(tmp_path / "m.star", ["a", "b"])
+    code, out, err = command("coords", picks, star, "-o", tmp_path / "out", "--drop-outside")
+    assert (code, out) == (1, "")
+    assert f"location/center_{axis}_frac: row 0, 1, 2 …: 0 for all of 4 picks" in err
+    assert "→ Give a file in which it is filled in" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_very_edges_are_within_the_micrograph(tmp_path):
     picks = save_cs(tmp_path / "p.cs", location(["m", "m"], [[0, 0], [1, 1]]))
     convert(picks, save_micrographs(tmp_path / "m.star", ["m"]), tmp_path / "out")
@@ -518,6 +548,19 @@ def test_no_particles_is_one_clear_message_and_nothing_is_written(tmp_path, comm
 
 
 # Running again, dry runs, JSON, the old spelling
+
+
+def test_without_an_output_the_user_is_told_where_the_picks_go(files, tmp_path, monkeypatch, command):
+    told = "without -o the picks go into the current folder"
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("coords", *files)
+    assert code == 0
+    assert f"\n{told}\n" in err
+    assert told not in command("coords", *files, "-o", ".", "--overwrite")[2]
+    J = tmp_path / "J5"
+    (J / "job.json").write_text(json.dumps({"job_type": "extract_micrographs_multi", "uid": "J5", "project_uid": "P1"}))
+    monkeypatch.chdir(J)
+    assert f"! {told}, which is that of a cryoSPARC job\n" in command("coords", *files)[2]
 
 
 def test_overwriting_leaves_no_old_pick_and_every_other_file(tmp_path):
@@ -616,6 +659,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(files, tmp_path, command):
     code, out, _ = command("coords", picks, star, "-o", tmp_path / "out", "--dry-run", "--flip-x", "--preview", 0)
     assert code == 0
     assert "Would write" in out
+    assert "give to Extract" not in out
     assert "6 of 6" in out
     assert "x = nx − nx·fx, y = ny − ny·fy" in out
     assert str(tmp_path / "out" / "autopick.star") in out
@@ -651,7 +695,7 @@ def test_json_alone_is_on_stdout_with_every_key(files, tmp_path, command):
     ]
     assert report["outputs"] == [str(tmp_path / "out" / "autopick.star"), str(tmp_path / "out" / "Raw_data")]
     dry = command("coords", picks, star, "-o", tmp_path / "out", "--json", "--dry-run")
-    assert json.loads(dry[1]) == report
+    assert json.loads(dry[1]) == report | {"dry_run": True}
 
 
 def test_a_reliosparc_command_line_runs_unchanged(files, tmp_path, command):
@@ -691,7 +735,6 @@ def test_a_missing_file_or_column_is_one_message(files, tmp_path, command):
         (("coords", tmp_path / "absent.cs", star), "absent.cs"),
         (("coords", picks, tmp_path / "absent.star"), "absent.star"),
         (("coords", picks, no_names), "rlnMicrographName"),
-        (("coords", star, picks), "not a .cs file"),
     ):
         code, out, err = command(*words, "-o", tmp_path / "out")
         assert (code, out) == (1, "")
@@ -700,3 +743,33 @@ def test_a_missing_file_or_column_is_one_message(files, tmp_path, command):
         assert "mistake in cryobridge" not in err
     with pytest.raises(MissingDataError):
         plan_coords(picks, no_names, tmp_path / "out")
+
+
+def test_files_in_the_wrong_order_are_told_so(files, tmp_path, command):
+    picks, star = files
+    out = tmp_path / "out"
+    code, _, err = command("coords", star, picks, "-o", out)
+    assert code == 2
+    assert f"{star}: a STAR file; cryoSPARC's picks come first" in err
+    assert f"→ cryobridge coords {picks} {star} …" in err
+    code, _, err = command("coords", picks, picks, "-o", out)
+    assert code == 2
+    assert "a .cs file; the second file is a STAR file" in err
+    assert "micrographs_ctf.star" in err
+    assert command("coords", star, star, "-o", out)[0] == 2
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("block", "label"),
+    [("particles", "rlnImageName"), ("images", "rlnImageName"), ("", "rlnImageName"), ("particles", "rlnCoordinateX")],
+)
+def test_a_list_of_particles_is_no_list_of_micrographs(block, label, files, tmp_path, command):
+    picks, _ = files
+    names = [cryosparc_name("grid.1_0002", 1), cryosparc_name("grid.1_0001", 2)]  # which match, but are not RELION's
+    star = save_star(tmp_path / "particles.star", block, {"rlnMicrographName": names, label: [1, 2]})
+    code, out, err = command("coords", picks, star, "-o", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert f"data_{block} lists particles, not micrographs" in err
+    assert "CtfFind/jobXXX/micrographs_ctf.star" in err
+    assert not (tmp_path / "out").exists()

@@ -122,8 +122,12 @@ def test_unmatched_micrographs_are_skipped_and_counted_when_asked(tmp_path, comm
     assert set(starfile.read(tmp_path / "out" / "autopick.star")["rlnMicrographName"]) == set(map(relion_name, "ac"))
     # None at all is an error even so.
     star = save_micrographs(tmp_path / "other.star", ["x", "y"])
-    assert command("coords", picks, star, "-o", tmp_path / "none", "--on-unmatched", "skip")[0] == 1
-    assert not (tmp_path / "none").exists()
+    for words in ((), ("--on-unmatched", "skip")):
+        code, _, err = command("coords", picks, star, "-o", tmp_path / "none", *words)
+        assert code == 1
+        assert "3 of 3 micrographs are not in the STAR file" in err
+        assert "--on-unmatched" not in err
+        assert not (tmp_path / "none").exists()
 
 
 def test_each_reason_counts_a_pick_once(tmp_path):

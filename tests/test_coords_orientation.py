@@ -120,7 +120,7 @@ def cropped(project):
 
 
 def check(picks, star, n=N_MICROGRAPHS, **options):
-    return check_plan(plan_coords(picks, star, star.parent / "out", CoordsOptions(**options)), star, n)
+    return check_plan(plan_coords(picks, star, star.parent / "out", CoordsOptions(**options)), n)
 
 
 @pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=lambda convention: convention.options)
@@ -212,12 +212,15 @@ def test_a_strict_check_that_disagrees_exits_with_3_and_writes_nothing(project, 
         code, out, err = command(*ask, "--flip-x", *words)
         assert code == 3
         assert "Not written" in out
+        assert "autopick.star" not in out
+        assert "Raw_data" not in out
         assert "the micrographs fit" in err
         assert not (tmp_path / "out").exists()
     assert command(*ask)[0] == 0
     before = tree(tmp_path / "out")
     assert command(*ask, "--swap-xy", "--overwrite")[0] == 3
     assert tree(tmp_path / "out") == before
+    assert json.loads(command(*ask, "--swap-xy", "--overwrite", "--json")[1])["outputs"] == []
 
 
 def test_a_strict_check_that_cannot_tell_does_not_stand_in_the_way(project, tmp_path, command):

@@ -75,7 +75,7 @@ def png_size(path):
 
 def test_previews_are_made_of_the_busiest_micrographs(demo_project, tmp_path):
     plan = plan_coords(demo_project.particles_cs, demo_project.micrographs_star, tmp_path / "out")
-    written = write_previews(plan, demo_project.micrographs_star, 5)
+    written = write_previews(plan, 5)
     assert {path.name for path in written} == {f"{name}_fractions.png" for name in demo_project.truth.micrographs.name}
     for path in written:
         width, height = png_size(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryobridge.cli.common import JsonOption, OverwriteOption
+from cryobridge.cli.common import DryRunOption, FlipXOption, FlipYOption, JsonOption, OverwriteOption, SwapXYOption
 from cryobridge.cli.terminal import ask, note, print_json, progress, show, show_aside, show_report, warn
 from cryobridge.errors import CryobridgeError, UsageError
 
@@ -28,19 +28,25 @@ class OnUnmatched(str, Enum):
 
 def coords(
     picks: Annotated[
-        Path | None, typer.Argument(metavar="PICKS.cs", help="cryoSPARC picks or particles.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="PICKS.cs", help="cryoSPARC picks or particles: .cs, .csg or job folder.", show_default=False
+        ),
     ] = None,
     micrographs: Annotated[
         Path | None,
         typer.Argument(metavar="MICROGRAPHS_CTF.star", help="RELION's micrographs, after CtfFind.", show_default=False),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the picks go.")] = Path(),
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Where the picks go.", show_default="the current folder"),
+    ] = None,
     passthrough: Annotated[
         Path | None, typer.Option(metavar="FILE.cs", help="The file with location/*, if not found.", show_default=False)
     ] = None,
-    flip_x: Annotated[bool, typer.Option("--flip-x", help="x = nx − nx·fx.")] = False,
-    flip_y: Annotated[bool, typer.Option("--flip-y", help="y = ny·fy; without it y = ny − ny·fy.")] = False,
-    swap_xy: Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y after that.")] = False,
+    flip_x: FlipXOption = False,
+    flip_y: FlipYOption = False,
+    swap_xy: SwapXYOption = False,
     subpixel: Annotated[bool, typer.Option("--subpixel", help="Keep fractions of a pixel.")] = False,
     no_nudge: Annotated[
         bool, typer.Option("--no-nudge", help="Without names, take the two floats right after the shape.")
@@ -55,15 +61,17 @@ def coords(
         bool, typer.Option("--drop-outside", help="Leave out picks outside their micrograph.")
     ] = False,
     on_unmatched: Annotated[
-        OnUnmatched, typer.Option(help="Micrographs that the STAR file lacks.")
+        OnUnmatched, typer.Option(metavar="error|skip", help="What to do about micrographs that the STAR file lacks.")
     ] = OnUnmatched.error,
     relion_project: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="RELION's project, if not above DIR.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="RELION's project, if not above -o.", show_default=False)
     ] = None,
     check_orientation: Annotated[
         bool, typer.Option("--check-orientation", help="Find the flips that fit RELION's micrographs.")
     ] = False,
-    check_micrographs: Annotated[int, typer.Option(min=1, help="Micrographs that the check looks at.")] = 5,
+    check_micrographs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Micrographs that the check looks at.")
+    ] = 5,
     strict_orientation: Annotated[
         bool, typer.Option("--strict-orientation", help="Check, write nothing and exit with 3 if it disagrees.")
     ] = False,
@@ -72,7 +80,7 @@ def coords(
     ] = 0,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Take inferred columns without asking.")] = False,
     overwrite: OverwriteOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     old_cs: Annotated[Path | None, typer.Option("--cs", hidden=True)] = None,
     old_star: Annotated[Path | None, typer.Option("--star", hidden=True)] = None,
@@ -98,24 +106,30 @@ def coords(
         on_unmatched=on_unmatched.value,
         relion_project=relion_project,
     )
-    plan = plan_coords(picks_cs, micrographs_star, output, options)
-    report = plan.report()
+    plan = plan_coords(picks_cs, micrographs_star, output or Path(), options)
+    report = {**plan.report(), "dry_run": dry_run}
     _tell(plan)
+    if output is None:
+        _tell_current_folder()
     if plan.picks.fields.found_by == "content":
         _confirm_nudge(plan, yes=yes or dry_run)
     agrees = True
     if check_orientation or strict_orientation:
-        agrees = _check(plan, micrographs_star, check_micrographs, report, quiet=as_json)
+        agrees = _check(plan, check_micrographs, report, quiet=as_json)
     is_refused = strict_orientation and not agrees
+    if is_refused:
+        report["outputs"] = []
+    elif plan.sizes.error:
+        raise plan.sizes.error
     if preview:
-        _find_micrographs(plan, micrographs_star, preview)
+        _find_micrographs(plan, preview)
     if not dry_run and not is_refused:
         replace = overwrite or _may_replace(plan)
         with progress() as reporter:
             reporter.note("writing pick files")
             write_coords(plan, overwrite=replace)
         if preview:
-            report["previews"] = _preview(plan, micrographs_star, preview)
+            report["previews"] = _preview(plan, preview)
     _show(report, as_json, "Not written" if is_refused else "Would write" if dry_run else "Picks for RELION")
     if is_refused:
         raise typer.Exit(EXIT_ORIENTATION_DIFFERS)
@@ -149,6 +163,21 @@ def _tell(plan: CoordsPlan) -> None:
         warn(f"{count:,} picks are left out: {reason}")
     if plan.project is None:
         warn("no RELION project above the folder: paths in autopick.star are relative to the working directory")
+    if plan.sizes.note:
+        (warn if plan.sizes.is_warning else note)(plan.sizes.note)
+
+
+def _tell_current_folder() -> None:
+    from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
+
+    try:
+        is_cryosparc = identify_folder(Path()) == CRYOSPARC_JOB
+    except CryobridgeError:
+        is_cryosparc = False
+    if is_cryosparc:
+        warn("without -o the picks go into the current folder, which is that of a cryoSPARC job")
+    else:
+        note("without -o the picks go into the current folder")
 
 
 def _confirm_nudge(plan: CoordsPlan, *, yes: bool) -> None:
@@ -169,9 +198,7 @@ def _may_replace(plan: CoordsPlan) -> bool:
     return bool(existing) and ask(f"{plan.folder} holds {len(existing)} files of picks. Replace them?")
 
 
-def _check(
-    plan: CoordsPlan, micrographs_star: Path, n_micrographs: int, report: dict[str, Any], *, quiet: bool
-) -> bool:
+def _check(plan: CoordsPlan, n_micrographs: int, report: dict[str, Any], *, quiet: bool) -> bool:
     """Show the scores of the eight placements; return whether the chosen one is not contradicted."""
     from cryobridge.cli.coords_view import orientation_table
     from cryobridge.convention import Convention
@@ -179,7 +206,7 @@ def _check(
 
     with progress() as reporter:
         reporter.note("comparing with RELION's micrographs")
-        check = check_plan(plan, micrographs_star, n_micrographs)
+        check = check_plan(plan, n_micrographs)
     agrees = not check.is_sure or check.best == plan.options.convention
     report["orientation"] = _orientation_json(check, agrees)
     if not quiet:
@@ -210,17 +237,17 @@ def _orientation_json(check: OrientationCheck, agrees: bool) -> dict[str, Any]:
     }
 
 
-def _find_micrographs(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int) -> None:
+def _find_micrographs(plan: CoordsPlan, n_micrographs: int) -> None:
     """See to it that what shall be drawn is there, before anything is written."""
     from cryobridge.coords.preview import preview_sources
 
-    preview_sources(plan, micrographs_star, n_micrographs)
+    preview_sources(plan, n_micrographs)
 
 
-def _preview(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int) -> list[str]:
+def _preview(plan: CoordsPlan, n_micrographs: int) -> list[str]:
     from cryobridge.coords.preview import write_previews
 
-    return [str(path) for path in write_previews(plan, micrographs_star, n_micrographs)]
+    return [str(path) for path in write_previews(plan, n_micrographs)]
 
 
 def _show(report: dict[str, Any], as_json: bool, title: str) -> None:
@@ -232,10 +259,15 @@ def _show(report: dict[str, Any], as_json: bool, title: str) -> None:
         ("micrographs", f"{report['micrographs']:,}"),
         ("coordinates", f"{report['convention']} ({report['convention_words']})"),
         ("columns", ", ".join(report["coordinate_fields"])),
-        ("give to Extract", report["outputs"][0]),
-        ("pick files", report["outputs"][1]),
+        *_outputs(report),
         *(("preview", path) for path in report.get("previews", ())),
     ]
     if report["micrographs_unmatched"]:
         facts.insert(2, ("not in the STAR file", f"{len(report['micrographs_unmatched']):,} micrographs"))
     show_report(title, facts)
+
+
+def _outputs(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows that name what was written, or would be; only what is there can be given to RELION."""
+    names = ("list for Extract", "pick files") if report["dry_run"] else ("give to Extract", "pick files")
+    return list(zip(names, report["outputs"], strict=False))

@@ -23,7 +23,7 @@ def nudge_panel(fields: CoordinateFields) -> Panel:
         table.add_column(name, justify="left" if name in {"column", ""} else "right", overflow="fold")
     for candidate in fields.candidates:
         taken = {fields.x: "taken as x: ", fields.y: "taken as y: "}.get(candidate.name, "not taken: ")
-        style = "bold green" if candidate.is_taken else "dim"
+        style = "bold" if candidate.is_taken else "dim"
         table.add_row(
             plain(candidate.name),
             f"{candidate.minimum:.4g}",
@@ -62,7 +62,7 @@ def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:
             score.convention.options,
             "—" if score.n_particles == 0 else f"{score.score:.4f}",
             str(score.n_particles),
-            Text(", ".join(marks)),
-            style="bold green" if is_best else "",
+            Text(", ".join(marks), style="green"),
+            style="bold" if is_best else "",
         )
     return table

@@ -27,6 +27,13 @@ def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]
 
     Old picks in the folder do not survive: the new folder of pick files takes the place of the old one.
 
+    Parameters
+    ----------
+    plan
+        As `cryobridge.coords.plan.plan_coords` returns it.
+    overwrite
+        Replace picks that are there.
+
     Returns
     -------
     dict
@@ -37,8 +44,10 @@ def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]
     OutputExistsError
         If there are picks in the folder already and ``overwrite`` is False.
     CryobridgeError
-        If the folder can't be written.
+        If RELION's micrographs are of another shape than cryoSPARC's, or the folder can't be written.
     """
+    if plan.sizes.error:
+        raise plan.sizes.error
     refuse_existing(plan.existing(), overwrite=overwrite)
     make_folder(plan.folder)
     names = [name for name in plan.micrographs if name is not None]
@@ -48,6 +57,8 @@ def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]
     options = plan.options
     columns = pick_columns(plan.picks, plan.coordinate_px, plan.kept, options.convention, picks_only=options.picks_only)
     with locked(plan.folder), _new_folder(plan.raw_data) as temporary, together():
+        # Another run may have ended since.
+        refuse_existing(plan.existing(), overwrite=overwrite)
         write_pick_files(
             [temporary / pick_file_name(name) for name, _ in written], columns, [rows for _, rows in written]
         )

@@ -100,11 +100,14 @@ def unmatched_error(match: MicrographMatch, relion: Sequence[str]) -> MissingDat
         shown.append(name + (f" (nearest: {', '.join(stems[stem] for stem in nearest)})" if nearest else ""))
     more = " …" if len(match.unmatched) > len(shown) else ""
     n_all = len(match.unmatched) + len(match.relion_name)
+    hint = "Give the micrographs_ctf.star of the same micrographs"
+    # Where none is matched, none would be left.
+    hint += ", or leave them out with --on-unmatched skip." if match.relion_name else "."
     return MissingDataError(
         f"{len(match.unmatched)} of {n_all} micrographs are not in the STAR file: {', '.join(shown)}{more}",
         field="location/micrograph_path",
         count=len(match.unmatched),
-        hint="Give the micrographs_ctf.star of the same micrographs, or leave them out with --on-unmatched skip.",
+        hint=hint,
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cryobridge.coords.orientation import OrientationCheck, PicksOnMicrograph, check_orientation
 from cryobridge.coords.plan import CoordsPlan
+from cryobridge.coords.sizes import is_binning_of
 from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import read_header
@@ -29,7 +30,7 @@ def busiest_micrographs(plan: CoordsPlan, n_most: int) -> list[tuple[int, NDArra
     return [(code, kept[codes == code]) for code in chosen]
 
 
-def micrograph_file(plan: CoordsPlan, code: int, micrographs_star: Path) -> Path:
+def micrograph_file(plan: CoordsPlan, code: int) -> Path:
     """Return the image file of a micrograph.
 
     Raises
@@ -39,48 +40,53 @@ def micrograph_file(plan: CoordsPlan, code: int, micrographs_star: Path) -> Path
     """
     name = plan.micrographs[code]
     assert name is not None  # only matched micrographs are looked at
-    in_project = plan.project / name if plan.project else None
-    found = in_project if in_project and in_project.is_file() else ImageSearch(micrographs_star).resolve(name)
+    found = plan.files.find(name)
     if found is None:
         raise MissingDataError(
             f"the micrograph {name} is not there",
-            path=micrographs_star,
+            path=plan.files.star,
             hint="Run this in the RELION project, or name it with --relion-project.",
         )
     return found
 
 
-def check_plan(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int) -> OrientationCheck:
+def check_plan(plan: CoordsPlan, n_micrographs: int) -> OrientationCheck:
     """Score the eight placements on the micrographs with most picks.
+
+    Parameters
+    ----------
+    plan
+        The picks; they need not be written.
+    n_micrographs
+        How many micrographs to look at.
 
     Raises
     ------
     MissingDataError
         If no micrograph is on this disk, or its pixel size is not known.
     CryobridgeError
-        If a micrograph is of another size than cryoSPARC's.
+        If a micrograph is of another shape than cryoSPARC's.
     """
-    return check_orientation(
-        [
-            _picks_on(plan, code, rows[:_MAX_PICKS], micrographs_star)
-            for code, rows in busiest_micrographs(plan, n_micrographs)
-        ]
-    )
+    busiest = busiest_micrographs(plan, n_micrographs)
+    return check_orientation([_picks_on(plan, code, rows[:_MAX_PICKS]) for code, rows in busiest])
 
 
-def _picks_on(plan: CoordsPlan, code: int, rows: NDArray[np.int64], micrographs_star: Path) -> PicksOnMicrograph:
+def _picks_on(plan: CoordsPlan, code: int, rows: NDArray[np.int64]) -> PicksOnMicrograph:
     picks = plan.picks
-    path = micrograph_file(plan, code, micrographs_star)
+    path = micrograph_file(plan, code)
     header = read_header(path)
-    shape = picks.shape_px[rows[0]].tolist()
-    if sorted(shape) != sorted([header.ny, header.nx]):
+    ny, nx = picks.shape_px[rows[0]].tolist()
+    # Whether x and y are exchanged is for the check to say.
+    as_stored, exchanged = (header.ny, header.nx), (header.nx, header.ny)
+    shape = next((shape for shape in (as_stored, exchanged) if is_binning_of(shape, (ny, nx))), None)
+    if shape is None:
         raise CryobridgeError(
-            f"{header.ny} × {header.nx} px, cryoSPARC's micrograph has {shape[0]} × {shape[1]}",
+            f"{header.ny} × {header.nx} px, cryoSPARC's micrograph has {ny} × {nx}",
             path=path,
-            hint="Coordinates count pixels of the micrograph; both programs must have them at one size.",
+            hint="No binning makes one of the other; both programs must have the same, whole micrographs.",
         )
     known = picks.micrograph_pixel_size_A
-    pixel_size_A = float(known[rows[0]]) if known is not None else header.pixel_size_A
+    pixel_size_A = float(known[rows[0]]) * nx / shape[1] if known is not None else header.pixel_size_A
     if not pixel_size_A:
         raise MissingDataError(
             "the pixel size of the micrograph is not known",
@@ -92,7 +98,7 @@ def _picks_on(plan: CoordsPlan, code: int, rows: NDArray[np.int64], micrographs_
     return PicksOnMicrograph(
         path,
         picks.fraction_xy[rows],
-        picks.shape_px[rows],
+        np.tile(shape, (len(rows), 1)),
         partial(_read_images, plan, rows) if can_read else None,
         float(picks.image_pixel_size_A[rows[0]]) if picks.image_pixel_size_A is not None else pixel_size_A,
         pixel_size_A,

@@ -37,8 +37,10 @@ class PicksOnMicrograph:
     ----------
     micrograph
         RELION's micrograph file.
-    fraction_xy, shape_px
-        (n, 2) each, as cryoSPARC has them.
+    fraction_xy
+        (n, 2) as cryoSPARC has them.
+    shape_px
+        (n, 2) ny, nx of RELION's micrograph before x and y are exchanged.
     read_images
         Returns the extracted images (n, box, box) of these picks, or None where there are none.
     image_pixel_size_A, micrograph_pixel_size_A

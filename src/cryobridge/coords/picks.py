@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryobridge.coords.locate import NAMES, CoordinateFields, locate_coordinates
 from cryobridge.errors import MissingDataError
+from cryobridge.formats.cryosparc.companions import OpenParticles, open_particle_files
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.formats.cryosparc.join import join_on_uid
@@ -95,10 +96,10 @@ def read_picks(
     Parameters
     ----------
     path
-        A cryoSPARC file of picks or particles.
+        A cryoSPARC file of picks or particles, a result group (`.csg`) or a job folder.
     passthrough
-        The file that has ``location/*``; without one, and without coordinates in ``path``, it is looked for
-        beside it.
+        The file that has ``location/*``; without one, and without coordinates in ``path``, the job folder tells it,
+        or it is looked for beside the file.
     nudge, xy_fields
         See `locate_coordinates`.
 
@@ -109,13 +110,16 @@ def read_picks(
     CryobridgeError
         If it is ambiguous where the coordinates are.
     """
-    main = open_cs(path)
-    if main.n_rows == 0:
+    opened = open_particle_files(Path(path))
+    main = opened.table
+    if opened.n_rows == 0:
         raise MissingDataError(
             "there are no particles in it", path=path, hint="An empty selection, or an excluded output; choose another."
         )
-    passthrough = Path(passthrough) if passthrough is not None else _passthrough_of(main, xy_fields)
-    table, notes = (main, []) if passthrough is None else _joined(main, passthrough)
+    if passthrough is None:
+        passthrough = _named_passthrough(opened, xy_fields) or _passthrough_of(main, xy_fields)
+    table, notes = (main, []) if passthrough is None else _joined(main, Path(passthrough))
+    notes = [*opened.notes, *notes]
     fields = locate_coordinates(table, nudge=nudge, xy_fields=xy_fields)
     columns = ColumnReader(table)
     micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
@@ -130,7 +134,7 @@ def read_picks(
         )
     has_2d = "alignments2D/pose" in columns
     return Picks(
-        source=Path(path),
+        source=main.path,
         fields=fields,
         micrograph=_without_unused(micrograph),
         shape_px=shape,
@@ -143,7 +147,7 @@ def read_picks(
         images=images_of(columns),
         image_pixel_size_A=columns.floats("blob/psize_A"),
         micrograph_pixel_size_A=columns.floats("location/micrograph_psize_A", "micrograph_blob/psize_A"),
-        n_unjoined=main.n_rows - table.n_rows,
+        n_unjoined=opened.n_rows - table.n_rows,
         notes=tuple(notes),
     )
 
@@ -160,6 +164,17 @@ def _joined(main: Table, passthrough: Path) -> tuple[Table, list[str]]:
     return joined, [f"joined on uid with {passthrough.name}", *joined.notes]
 
 
+def _named_passthrough(opened: OpenParticles, xy_fields: tuple[str, str] | None) -> Path | None:
+    """Return the file with coordinates that the job names along with its particles, if they need one."""
+    if _has_coordinates(opened.table, xy_fields):
+        return None
+    return next((path for path in opened.passthroughs or () if set(NAMES) <= set(open_cs(path).names)), None)
+
+
+def _has_coordinates(main: Table, xy_fields: tuple[str, str] | None) -> bool:
+    return xy_fields is not None or all(name in main for name in NAMES)
+
+
 def _passthrough_of(main: Table, xy_fields: tuple[str, str] | None) -> Path | None:
     """Return the file beside this one that has its coordinates; None where they are in it, or nowhere.
 
@@ -171,7 +186,7 @@ def _passthrough_of(main: Table, xy_fields: tuple[str, str] | None) -> Path | No
     MissingDataError
         If that leaves several; they are named.
     """
-    if "uid" not in main or xy_fields is not None or all(name in main for name in NAMES):
+    if "uid" not in main or _has_coordinates(main, xy_fields):
         return None
     own = np.asarray(main.read(["uid"])["uid"])
     shared: dict[Path, int] = {}

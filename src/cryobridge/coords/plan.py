@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,17 @@ from cryobridge.coords.columns import round_px
 from cryobridge.coords.matching import match_micrographs, unmatched_error
 from cryobridge.coords.picks import Picks, read_picks
 from cryobridge.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.coords.sizes import MicrographFiles, MicrographSizes, compare_sizes
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.star import open_star, to_labels
 from cryobridge.jobdir import files_in
 from cryobridge.particles import Floats
+from cryobridge.paths import as_given, as_path
 
 PIPELINE = "default_pipeline.star"
+_STAR_HINT = "Give the list of RELION's micrographs: CtfFind/jobXXX/micrographs_ctf.star."
+_CS_HINT = "Give a file in which it is filled in: a passthrough file, extracted_particles.cs or picked_particles.cs."
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class CoordsOptions:
         Whether micrographs that the STAR file lacks are an error, or left out.
     relion_project
         RELION's project folder; without one the nearest that has default_pipeline.star, from the output upwards.
+
+    Raises
+    ------
+    UsageError
+        If what is to be a file or folder is neither a text nor a path.
     """
 
     convention: Convention = field(default_factory=Convention)
@@ -56,6 +67,11 @@ class CoordsOptions:
     drop_outside: bool = False
     on_unmatched: Literal["error", "skip"] = "error"
     relion_project: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("passthrough", "relion_project"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else as_path(value, name))
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,10 @@ class CoordsPlan:
         RELION's name of each of ``picks.micrograph.values``, or None where it is left out.
     coordinate_px
         (n, 2) pixels of RELION's micrograph.
+    files
+        Where RELION's micrographs are looked for.
+    sizes
+        Their sizes beside cryoSPARC's. With an error in it nothing is written.
     kept
         (n,) whether a pick is written.
     left_out
@@ -90,6 +110,8 @@ class CoordsPlan:
     project: Path | None
     micrographs: tuple[str | None, ...]
     coordinate_px: Floats
+    files: MicrographFiles
+    sizes: MicrographSizes
     kept: NDArray[np.bool_]
     left_out: dict[str, int]
     unmatched: tuple[str, ...]
@@ -112,6 +134,7 @@ class CoordsPlan:
     def report(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data."""
         written = np.unique(self.picks.micrograph.codes[self.kept])
+        named = self.options.relion_project or self.folder
         return {
             "particles_in": len(self.picks) + self.picks.n_unjoined,
             "particles_out": int(self.kept.sum()),
@@ -122,8 +145,8 @@ class CoordsPlan:
             "convention_words": self.options.convention.words,
             "nudged": self.picks.fields.found_by == "content",
             "coordinate_fields": list(self.picks.fields.names),
-            "relion_project": str(self.project) if self.project else None,
-            "notes": list(self.picks.notes),
+            "relion_project": str(as_given(self.project, named)) if self.project else None,
+            "notes": [*self.picks.notes, *([self.sizes.note] if self.sizes.note else [])],
             "outputs": [str(self.autopick_star), str(self.raw_data)],
         }
 
@@ -131,19 +154,40 @@ class CoordsPlan:
 def plan_coords(
     picks_cs: str | os.PathLike[str],
     micrographs_star: str | os.PathLike[str],
-    folder: Path,
+    folder: str | os.PathLike[str],
     options: CoordsOptions | None = None,
 ) -> CoordsPlan:
     """Read picks and micrographs, match them, and compute the coordinates.
 
+    What the sizes of RELION's micrographs forbid is no error yet: `check_plan` may find that x and y are exchanged.
+
+    Parameters
+    ----------
+    picks_cs
+        A `.cs` or `.csg` file of picks or particles, or a cryoSPARC job folder.
+    micrographs_star
+        The STAR file with RELION's names of the micrographs, such as ``CtfFind/job003/micrographs_ctf.star``.
+    folder
+        The output folder.
+    options
+        What is asked for; the usual placement if not given.
+
+    Returns
+    -------
+    CoordsPlan
+        What `cryobridge.coords.convert.write_coords` writes.
+
     Raises
     ------
+    UsageError
+        If the files are given in the wrong order.
     MissingDataError
-        If a file lacks columns or rows, or a micrograph is not in the STAR file.
+        If a file lacks columns, rows or values, or a micrograph is not in the STAR file.
     CryobridgeError
         If picks lie outside their micrograph, names are ambiguous, or two micrographs would share a pick file.
     """
-    options = options or CoordsOptions()
+    folder, options = as_path(folder, "folder"), options or CoordsOptions()
+    _refuse_exchanged(Path(picks_cs), Path(micrographs_star))
     picks = read_picks(picks_cs, options.passthrough, nudge=options.nudge, xy_fields=options.xy_fields)
     relion_names = micrograph_names(Path(micrographs_star))
     match = match_micrographs(picks.micrograph.values, relion_names)
@@ -163,14 +207,21 @@ def plan_coords(
     kept: NDArray[np.bool_] = np.logical_and(is_matched, is_inside)
     if not kept.any():
         raise MissingDataError("no pick is left to write", path=picks.source, hint="Check the files and the options.")
-    coordinate_px = options.convention.to_px(picks.fraction_xy, picks.shape_px)
+    _refuse_unset(picks, kept)
+    project = _project(folder, options.relion_project)
+    files = MicrographFiles(Path(micrographs_star), project)
+    codes, swap_xy = picks.micrograph.codes, options.convention.swap_xy
+    sizes = compare_sizes(micrographs, codes, picks.shape_px, kept, files, swap_xy=swap_xy)
+    coordinate_px = options.convention.to_px(picks.fraction_xy, sizes.shape_px)
     return CoordsPlan(
         picks,
         options,
         folder,
-        _project(folder, options.relion_project),
+        project,
         micrographs,
         round_px(coordinate_px, subpixel=options.subpixel),
+        files,
+        sizes,
         kept,
         {reason: count for reason, count in left_out.items() if count},
         match.unmatched,
@@ -188,17 +239,58 @@ def micrograph_names(path: Path) -> tuple[str, ...]:
     Raises
     ------
     MissingDataError
-        If it names none.
+        If it names none, or is a list of particles: their micrographs may be those of another program.
     """
     star = open_star(path)
     block = star[star.main]
+    if "rlnImageName" in block or "rlnCoordinateX" in block:
+        raise MissingDataError(f"data_{star.main} lists particles, not micrographs", path=path, hint=_STAR_HINT)
     if "rlnMicrographName" not in block:
-        raise MissingDataError(
-            f"data_{star.main} has no rlnMicrographName",
-            path=path,
-            hint="Give the micrographs_ctf.star of a CtfFind job.",
-        )
+        raise MissingDataError(f"data_{star.main} has no rlnMicrographName", path=path, hint=_STAR_HINT)
     return to_labels(block.texts("rlnMicrographName")).values
+
+
+def _refuse_exchanged(picks_cs: Path, micrographs_star: Path) -> None:
+    first, second = _format_of(picks_cs), _format_of(micrographs_star)
+    if second not in {CS, CSG}:
+        return
+    if first == STAR:
+        command = shlex.join(["cryobridge", "coords", str(micrographs_star), str(picks_cs)])
+        raise UsageError("a STAR file; cryoSPARC's picks come first", path=picks_cs, hint=f"{command} …")
+    raise UsageError(f"a .{second} file; the second file is a STAR file", path=micrographs_star, hint=_STAR_HINT)
+
+
+def _format_of(path: Path) -> str | None:
+    """Return the format of a file; None where whoever reads it has more to say."""
+    try:
+        return identify_file(path)
+    except CryobridgeError:
+        return None
+
+
+def _refuse_unset(picks: Picks, kept: NDArray[np.bool_]) -> None:
+    """Refuse sizes and fractions that nobody filled in, which would put all picks into a corner or on an edge."""
+    unset = np.flatnonzero(kept & ~(picks.shape_px >= 1).all(axis=1))
+    if len(unset):
+        ny, nx = picks.shape_px[unset[0]].tolist()
+        raise MissingDataError(
+            f"the micrographs of {len(unset)} of {len(picks)} picks have no size, the first {ny} × {nx} px",
+            path=picks.source,
+            field=picks.fields.shape,
+            rows=tuple(int(row) for row in unset[:3]),
+            count=len(unset),
+            hint=_CS_HINT,
+        )
+    for axis, name in enumerate((picks.fields.x, picks.fields.y)):
+        if not picks.fraction_xy[kept, axis].any():
+            raise MissingDataError(
+                f"0 for all of {int(kept.sum())} picks",
+                path=picks.source,
+                field=name,
+                rows=tuple(int(row) for row in np.flatnonzero(kept)[:3]),
+                count=int(kept.sum()),
+                hint=_CS_HINT,
+            )
 
 
 def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:

@@ -21,15 +21,27 @@ _LONGER_SIDE_PX = 800
 _INCHES = 8.0
 
 
-def write_previews(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int) -> list[Path]:
+def write_previews(plan: CoordsPlan, n_micrographs: int) -> list[Path]:
     """Draw the micrographs with most picks, ``OUT/preview/<micrograph>.png``.
+
+    Parameters
+    ----------
+    plan
+        The picks; they are written, so that ``OUT``, its folder, is there.
+    n_micrographs
+        How many to draw.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The pictures.
 
     Raises
     ------
     MissingDataError
         If a micrograph is not on this disk.
     """
-    previewed = preview_sources(plan, micrographs_star, n_micrographs)
+    previewed = preview_sources(plan, n_micrographs)
     folder = plan.folder / "preview"
     make_subfolder(folder)
     written = []
@@ -40,9 +52,7 @@ def write_previews(plan: CoordsPlan, micrographs_star: Path, n_micrographs: int)
     return written
 
 
-def preview_sources(
-    plan: CoordsPlan, micrographs_star: Path, n_micrographs: int
-) -> list[tuple[Path, NDArray[np.int64]]]:
+def preview_sources(plan: CoordsPlan, n_micrographs: int) -> list[tuple[Path, NDArray[np.int64]]]:
     """Return the image files of the micrographs with most picks, and the rows of these.
 
     Raises
@@ -50,9 +60,7 @@ def preview_sources(
     MissingDataError
         If one is not on this disk.
     """
-    return [
-        (micrograph_file(plan, code, micrographs_star), rows) for code, rows in busiest_micrographs(plan, n_micrographs)
-    ]
+    return [(micrograph_file(plan, code), rows) for code, rows in busiest_micrographs(plan, n_micrographs)]
 
 
 def small_image(micrograph: Array, longer_side_px: int = _LONGER_SIDE_PX) -> Array:
