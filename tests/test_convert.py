@@ -177,13 +177,13 @@ def test_names_of_cryosparc_exports_lose_their_mark(tmp_path):
         "J1/a.mrc",
         "J1/b.mrcs",
     ]
-    assert any("1 stacks are named .mrc" in note and "--link-stacks" in note for note in report["notes"])
+    assert any("1 stack is named .mrc" in told and "--link-stacks" in told for told in report["warnings"])
 
 
 def test_micrographs_are_listed_beside_the_particles(refined, tmp_path):
     source, columns = refined
     report = run(source, tmp_path / "out" / "particles.star")
-    micrographs = tmp_path / "out" / "micrographs.star"
+    micrographs = tmp_path / "out" / "particles_micrographs.star"
     assert str(micrographs) in report["outputs"]
     table, optics = star_table(micrographs, "micrographs"), star_table(micrographs, "optics")
     assert sorted(table["rlnMicrographName"]) == sorted(set(columns["location/micrograph_path"].tolist()))
@@ -196,7 +196,7 @@ def test_without_the_pixel_size_of_micrographs_they_are_not_listed(tmp_path):
     del columns["location/micrograph_psize_A"]
     report = run(save_cs(tmp_path / "a.cs", columns), tmp_path / "out" / "p.star")
     assert report["outputs"] == [str(tmp_path / "out" / "p.star")]
-    assert not (tmp_path / "out" / "micrographs.star").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["p.star"]
 
 
 def test_what_relion_has_no_place_for_is_named(refined, tmp_path):
@@ -329,7 +329,7 @@ def test_particles_for_cryosparc(tmp_path):
     assert table["location/micrograph_shape"].tolist() == [[4092, 5760]] * 5
     assert len(set(table["uid"].tolist())) == 5
     assert "rlnMtfFileName" in report["not_held"]
-    assert any("blob/sign" in note for note in report["notes"])
+    assert any("--contrast dark" in told for told in report["warnings"])
 
 
 def test_the_group_beside_it_names_every_slot(tmp_path):
@@ -358,7 +358,7 @@ def test_coordinates_need_the_size_of_micrographs(tmp_path):
     particles_star(tmp_path / "p.star")
     report = run(tmp_path / "p.star", tmp_path / "q.cs")
     assert "rlnCoordinateX" in report["not_held"]
-    assert any("--micrograph-shape" in note for note in report["notes"])
+    assert any("--micrograph-shape" in told for told in report["warnings"])
     assert "location/center_x_frac" not in load(tmp_path / "q.cs").dtype.names
 
 
@@ -390,7 +390,7 @@ def test_pickles_of_a_cs_file(refined, tmp_path):
     np.testing.assert_allclose(table, np.column_stack(expected), rtol=1e-6)
     assert table.dtype == rotations.dtype == np.float32
     assert not (tmp_path / "out" / "ind.pkl").exists()
-    assert any("first row" in note for note in report["notes"])
+    assert any("first row" in told for told in report["warnings"])
 
 
 def test_chosen_rows_become_indices_into_whole_pickles(refined, tmp_path):
@@ -586,7 +586,7 @@ def test_cryosparc_to_relion_and_back_gives_the_model_again(tmp_path, data, n, s
     from cryobridge.convention import Convention
 
     source, star, back = tmp_path / "a.cs", tmp_path / "b.star", tmp_path / "c.cs"
-    for path in (star, back, tmp_path / "micrographs.star", back.with_suffix(".csg")):
+    for path in (star, back, tmp_path / "b_micrographs.star", back.with_suffix(".csg")):
         path.unlink(missing_ok=True)
     save_cs(source, columns)
     shape = tuple(SHAPE_PX[::-1]) if flips[2] else tuple(SHAPE_PX)
@@ -609,7 +609,7 @@ def test_relion_to_cryosparc_and_back_gives_the_model_again(tmp_path, data, n):
     extra |= {"rlnOriginXAngst": column(-300, 300), "rlnOriginYAngst": column(-300, 300)}
     extra |= {"rlnPhaseShift": column(0, 180), "rlnCtfBfactor": column(0, 100), "rlnCtfScalefactor": column(0, 1)}
     source, cs, back = tmp_path / "a.star", tmp_path / "b.cs", tmp_path / "c.star"
-    for path in (cs, back, cs.with_suffix(".csg"), tmp_path / "micrographs.star"):
+    for path in (cs, back, cs.with_suffix(".csg"), tmp_path / "c_micrographs.star"):
         path.unlink(missing_ok=True)
     particles_star(source, n, **extra)
     run(source, cs, micrograph_shape_px=tuple(SHAPE_PX))

@@ -320,7 +320,7 @@ def test_two_stacks_with_one_name_are_refused(tmp_path):
 def test_micrographs_may_be_said_to_be_elsewhere(located, tmp_path):
     to(tmp_path / "p.star", located, micrograph_path="Micrographs", strip_uid=True)
     assert set(table(tmp_path / "p.star")["rlnMicrographName"]) == {"Micrographs/mic_a.mrc"}
-    assert table(tmp_path / "micrographs.star", "micrographs")["rlnMicrographName"] == ["Micrographs/mic_a.mrc"]
+    assert table(tmp_path / "p_micrographs.star", "micrographs")["rlnMicrographName"] == ["Micrographs/mic_a.mrc"]
 
 
 def test_a_prefix_is_taken_off_written_names(located, tmp_path):
@@ -452,7 +452,7 @@ def test_verify_finds_lost_rows_and_wrong_indices(source, tmp_path):
 
 def test_outputs_are_not_replaced_without_being_asked(located, tmp_path):
     output = tmp_path / "p.star"
-    for existing in (output, tmp_path / "micrographs.star"):
+    for existing in (output, tmp_path / "p_micrographs.star"):
         existing.write_text("mine")
         with pytest.raises(OutputExistsError):
             to(output, located)
@@ -467,9 +467,12 @@ def test_outputs_are_not_replaced_without_being_asked(located, tmp_path):
         to(tmp_path / "p.cs", output)
 
 
-def test_particles_are_not_named_as_the_micrographs_beside_them(located, tmp_path):
-    with pytest.raises(UsageError, match="written beside the particles"):
-        to(tmp_path / "micrographs.star", located)
+def test_conversions_into_one_folder_do_not_share_a_file(located, tmp_path):
+    for name in ("first", "second"):
+        to(tmp_path / "out" / f"{name}.star", located)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("first.star", "first_micrographs.star", "second.star", "second_micrographs.star")
+    ]
 
 
 def test_subtomograms_are_refused(tmp_path):
@@ -489,7 +492,7 @@ def test_particles_without_half_set_or_class_are_told_of(tmp_path):
     plan = plan_convert([star], tmp_path / "p.cs", ConvertOptions("cs", known=KnownOptics(None, None, None, 1.5, 64)))
     write_plan(plan)
     assert np.load(tmp_path / "p.cs")["alignments3D/split"].tolist() == [0, 0, 1]
-    assert "1 particles without a half set are put into the first one" in plan.notes
+    assert "1 particles without a half set are put into the first one" in plan.warnings
     require_equal(verify(plan), tmp_path / "p.cs")
 
 

@@ -90,7 +90,7 @@ def test_a_stack_that_was_imported_elsewhere_is_found_by_its_name_and_that_is_to
     star = star_of(tmp_path / "a.star", ["000001@Extract/job012/Movies/mic1_particles.mrcs"])
     report = select(cs, tmp_path / "out.cs", like=star)
     assert kept_of_cs(tmp_path / "out.cs") == [0]
-    assert any("matched by file name alone" in note for note in report["notes"])
+    assert any("matched by file name alone" in told for told in report["warnings"])
 
 
 def test_stacks_of_one_name_in_several_folders_are_kept_apart(tmp_path):

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryobridge.cli.common import DatadirOption, JsonOption, OverwriteOption, StripPrefixOption
+from cryobridge.cli.common import (
+    DatadirOption,
+    DryRunOption,
+    FlipXOption,
+    FlipYOption,
+    JsonOption,
+    OverwriteOption,
+    StripPrefixOption,
+    SwapXYOption,
+)
 from cryobridge.cli.terminal import note, print_json, progress, show_report, warn
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
-    from cryobridge.convert.options import ConvertOptions, Target
+    from cryobridge.convert.options import ConvertOptions
 
 _N_SHOWN = 8
 
@@ -27,11 +36,21 @@ class To(str, Enum):
 
 
 class Relion(str, Enum):
-    """The layout of a STAR file."""
+    """The release of RELION that a STAR file is for (`cryobridge.convert.options.LAYOUTS`)."""
 
     v3_0 = "3.0"
     v3_1 = "3.1"
+    v4 = "4"
+    v4_0 = "4.0"
     v5 = "5"
+    v5_0 = "5.0"
+
+
+class Contrast(str, Enum):
+    """How particles look in the images."""
+
+    bright = "bright"
+    dark = "dark"
 
 
 def convert(
@@ -42,36 +61,43 @@ def convert(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="OUTPUT", help=".star, .cs, or a folder.", show_default=False)
-    ],
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUTPUT", help=".star, .cs, or a folder.", show_default=False),
+    ] = None,
     to: Annotated[
-        To | None, typer.Option(help="What to write; pickles for cryoDRGN and RECOVAR.", show_default="by its name")
+        To | None,
+        typer.Option(
+            metavar="star|cs|pickles",
+            help="What to write; pickles for cryoDRGN and RECOVAR.",
+            show_default="by its name",
+        ),
     ] = None,
     relion: Annotated[
-        Relion | None, typer.Option(metavar="3.0|3.1|5", help="Layout of a STAR file.", show_default="3.1")
+        Relion | None,
+        typer.Option(metavar="3.0|3.1|4|5", help="RELION that a STAR file is for.", show_default="3.1, same as 4"),
     ] = None,
     pose_from: Annotated[
         str | None, typer.Option(metavar="NAME", help="Alignment to take, as alignments2D.", show_default=False)
     ] = None,
     class_number: Annotated[
-        list[int] | None,
+        list[str] | None,
         typer.Option(
-            "--class",
-            metavar="N",
-            min=0,
-            help="Keep this class, as the input's program counts; repeatable.",
-            show_default=False,
+            "--class", metavar="N,N", help="Classes, as the program counts them. Repeatable.", show_default=False
         ),
     ] = None,
     min_posterior: Annotated[
         float | None,
         typer.Option(metavar="P", min=0, max=1, help="Keep classes at least this probable.", show_default=False),
     ] = None,
-    flip_x: Annotated[bool, typer.Option("--flip-x", help="x = nx − nx·fx.")] = False,
-    flip_y: Annotated[bool, typer.Option("--flip-y", help="y = ny·fy; without it y = ny − ny·fy.")] = False,
-    swap_xy: Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y after that.")] = False,
+    flip_x: FlipXOption = False,
+    flip_y: FlipYOption = False,
+    swap_xy: SwapXYOption = False,
+    contrast: Annotated[
+        Contrast | None,
+        typer.Option(metavar="bright|dark", help="Particles in images, if no file says.", show_default="bright"),
+    ] = None,
     aberrations: Annotated[
-        bool, typer.Option("--aberrations", help="Write beam tilt, trefoil … too; their signs are not established.")
+        bool, typer.Option("--aberrations", help="Write beam tilt, trefoil and so on; their signs are not established.")
     ] = False,
     link_stacks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Make links named .mrcs to the stacks.", show_default=False)
@@ -98,32 +124,37 @@ def convert(
         float | None, typer.Option(metavar="KV", min=1, help="Voltage, if no file says.", show_default=False)
     ] = None,
     cs: Annotated[
-        float | None, typer.Option(metavar="MM", min=0, help="Spherical aberration, likewise.", show_default=False)
+        float | None,
+        typer.Option(metavar="MM", min=0, help="Spherical aberration, if no file says.", show_default=False),
     ] = None,
     amplitude_contrast: Annotated[
-        float | None, typer.Option(metavar="X", min=0, max=1, help="Amplitude contrast, likewise.", show_default=False)
+        float | None,
+        typer.Option(metavar="X", min=0, max=1, help="Amplitude contrast, if no file says.", show_default=False),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read the output back and compare.")] = False,
     overwrite: OverwriteOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Carry particles between cryoSPARC, RELION and the pickles of cryoDRGN and RECOVAR."""
-    target = _target(output, to)
+    if output is None:
+        raise _no_output(inputs)
+    from cryobridge.cli.numbers import parse_numbers
     from cryobridge.convention import Convention
     from cryobridge.convert.convert import check_outputs, write_plan
-    from cryobridge.convert.options import ConvertOptions
+    from cryobridge.convert.options import ConvertOptions, target_of
     from cryobridge.convert.plan import plan_convert
     from cryobridge.formats.optics import KnownOptics
 
     options = ConvertOptions(
-        target,
+        target_of(output, None if to is None else to.value),
         relion=None if relion is None else relion.value,
         convention=Convention(flip_x, not flip_y, swap_xy) if flip_x or flip_y or swap_xy else None,
         pose_from=pose_from,
-        class_numbers=tuple(class_number or ()),
+        class_numbers=parse_numbers(class_number or (), "--class"),
         min_posterior=min_posterior,
         known=KnownOptics(voltage, cs, amplitude_contrast, pixel_size, box),
+        contrast=None if contrast is None else contrast.value,
         aberrations=aberrations,
         link_stacks=link_stacks,
         copy=copy,
@@ -134,9 +165,11 @@ def convert(
         micrograph_shape_px=_shape(micrograph_shape),
     )
     plan = plan_convert(inputs, output, options)
-    report = plan.report()
+    report = {**plan.report(), "dry_run": dry_run}
     for sentence in plan.notes:
         note(sentence)
+    for sentence in plan.warnings:
+        warn(sentence)
     for reason, count in plan.left_out.items():
         warn(f"{count:,} particles are left out: {reason}")
     if dry_run:
@@ -155,21 +188,12 @@ def convert(
         require_equal(differences, output)
 
 
-def _target(output: Path, to: To | None) -> Target:
-    by_name: dict[str, Target] = {".star": "star", ".cs": "cs"}
-    named = by_name.get(output.suffix)
-    target: Target | None = named if to is None else to.value
-    if target is None:
-        raise UsageError(
-            f"-o {output}: its name does not tell what to write",
-            hint="End it in .star or .cs, or give --to pickles for a folder of poses.pkl and ctf.pkl.",
-        )
-    if target != (named or "pickles"):
-        raise UsageError(
-            f"-o {output} does not go with --to {target}",
-            hint="STAR files end in .star, cryoSPARC's in .cs; pickles go into a folder.",
-        )
-    return target
+def _no_output(inputs: list[Path]) -> UsageError:
+    last = inputs[-1]
+    hint = "cryobridge convert INPUT... -o OUTPUT, such as -o particles.star"
+    if len(inputs) > 1 and last.suffix in {".star", ".cs"} and not last.exists():
+        hint = f"Did you mean -o {last}?"
+    return UsageError("nothing says where to write to", hint=hint)
 
 
 def _shape(text: str | None) -> tuple[int, int] | None:

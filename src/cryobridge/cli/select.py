@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryobridge.cli.common import JsonOption, OverwriteOption
-from cryobridge.cli.terminal import note, print_json, progress, show_report
+from cryobridge.cli.common import DryRunOption, JsonOption, OverwriteOption
+from cryobridge.cli.terminal import note, print_json, progress, show_report, warn
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ _N_FILES_SHOWN = 12
 def select(
     particles: Annotated[
         Path | None,
-        typer.Argument(metavar="PARTICLES", help=".star, .cs or .csg; not needed with --run.", show_default=False),
+        typer.Argument(
+            metavar="PARTICLES", help=".star, .cs, .csg or cryoSPARC job; not needed with --run.", show_default=False
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -35,11 +37,13 @@ def select(
         typer.Option(metavar="FILE", help="Labels: kmeans_result.pkl, or a list of them.", show_default=False),
     ] = None,
     clusters: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Labels to keep, from 0.", show_default=False)
+        list[str] | None, typer.Option(metavar="N,N", help="Labels to keep, from 0. Repeatable.", show_default=False)
     ] = None,
     class_numbers: Annotated[
-        str | None,
-        typer.Option("--class", metavar="N,N", help="Classes, as the program counts them.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            "--class", metavar="N,N", help="Classes, as the program counts them. Repeatable.", show_default=False
+        ),
     ] = None,
     like: Annotated[
         Path | None,
@@ -56,7 +60,7 @@ def select(
     random: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Draw N of those that are left.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Start of the random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the random numbers.")] = 0,
     invert: Annotated[bool, typer.Option("--invert", help="Keep the others.")] = False,
     run: Annotated[
         Path | None,
@@ -87,13 +91,13 @@ def select(
     no_passthrough: Annotated[bool, typer.Option("--no-passthrough", help="Take a .cs by itself.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Write a file without rows.")] = False,
     overwrite: OverwriteOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a subset of a particle file, or attach classes and coordinates to it."""
+    from cryobridge.cli.numbers import parse_numbers
     from cryobridge.select.options import SelectOptions
     from cryobridge.select.plan import plan_select
-    from cryobridge.select.values import parse_numbers
     from cryobridge.select.write import check_outputs, write_selection
 
     if passthrough and no_passthrough:
@@ -101,8 +105,8 @@ def select(
     options = SelectOptions(
         ind=ind,
         kmeans=kmeans,
-        clusters=None if clusters is None else parse_numbers(clusters, "--clusters"),
-        classes=None if class_numbers is None else parse_numbers(class_numbers, "--class"),
+        clusters=None if not clusters else parse_numbers(clusters, "--clusters"),
+        classes=None if not class_numbers else parse_numbers(class_numbers, "--class"),
         like=like,
         sources=sources,
         where=where,
@@ -138,6 +142,8 @@ def _show(report: dict[str, Any], as_json: bool, title: str) -> None:
         return
     for sentence in report["notes"]:
         note(sentence)
+    for sentence in report["warnings"]:
+        warn(sentence)
     facts = [("particles", f"{report['particles_out']:,} of {report['particles_in']:,}")]
     facts += [("left out", f"{count:,} {reason}") for reason, count in report["left_out"].items()]
     if report["attached"]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.convert.micrographs import MICROGRAPHS_STAR
+from cryobridge.convert.micrographs import micrographs_path
 from cryobridge.convert.names import is_made, make_links
 from cryobridge.convert.plan import plan_convert
 from cryobridge.errors import FormatError, UsageError
@@ -17,20 +16,61 @@ from cryobridge.jobdir import make_folder, refuse_existing, require_space
 from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from cryobridge.convert.names import Link
     from cryobridge.convert.options import ConvertOptions
     from cryobridge.convert.plan import ConvertPlan
     from cryobridge.formats.relion.star import StarBlock
-    from cryobridge.formats.relion.star_write import write_star
     from cryobridge.progress import Reporter
 
 
 def convert(
-    inputs: Sequence[Path], output: Path, options: ConvertOptions, *, overwrite: bool = False
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    options: ConvertOptions | None = None,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Convert particles and return the report (see `plan_convert` and `write_plan`)."""
+    """Carry particles from one program's files to another's.
+
+    Parameters
+    ----------
+    inputs
+        One file or folder, or several that belong together: a `.cs` file (its passthrough file is found), a `.csg`
+        file, a cryoSPARC job folder, a STAR file, or a stack with its pickles.
+    output
+        A `.star` or `.cs` file, or the folder for pickles.
+    options
+        What is asked for; if not given, a STAR or `.cs` file as the name of the output says.
+    overwrite
+        Replace outputs that are there.
+
+    Returns
+    -------
+    dict
+        What was done, as `cryobridge convert --json` tells it: ``report["warnings"]`` says what may make the output
+        wrong or unusable.
+
+    Raises
+    ------
+    UsageError
+        If options contradict one another or the files, or would do nothing.
+    OutputExistsError
+        If an output is there and may not be replaced.
+    CryobridgeError
+        If an input can't be read, or lacks what the output needs.
+
+    Examples
+    --------
+    >>> from cryobridge.convert.convert import convert
+    >>> from cryobridge.convert.options import ConvertOptions
+    >>> report = convert("J4/J4_003_particles.cs", "particles.star")
+    >>> report = convert(["particles.mrcs", "poses.pkl", "ctf.pkl"], "particles.cs")
+    >>> report = convert("run_data.star", "pickles", ConvertOptions("pickles", class_numbers=(1, 4)))
+    """
     plan = plan_convert(inputs, output, options)
     write_plan(plan, overwrite=overwrite)
     return plan.report()
@@ -45,17 +85,30 @@ def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
         If an output exists.
     UsageError
         If an output is one of the inputs.
+    CryobridgeError
+        If the disk has not enough space for copies.
     """
     inputs = {path.resolve() for path in plan.source.files}
     same = next((path for path in plan.outputs() if path.resolve() in inputs), None)
     if same is not None:
         raise UsageError("the output is one of the inputs", path=same, hint="Give it another name with -o.")
-    new_links = [link.path for link in plan.links if not is_made(link, copy=plan.options.copy)]
-    refuse_existing([*plan.outputs(), *new_links], overwrite=overwrite)
+    new_links = _new_links(plan)
+    refuse_existing([*plan.outputs(), *(link.path for link in new_links)], overwrite=overwrite)
+    if plan.options.copy and new_links:
+        _require_space(new_links)
 
 
 def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter | None = None) -> None:
     """Write the output of a plan: links first, so that a STAR file never names a stack that is not there.
+
+    Parameters
+    ----------
+    plan
+        As `cryobridge.convert.plan.plan_convert` returns it.
+    overwrite
+        Replace outputs that are there.
+    reporter
+        Who is told of the progress.
 
     Raises
     ------
@@ -64,10 +117,8 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
     """
     reporter = reporter or Silent()
     check_outputs(plan, overwrite=overwrite)
-    new_links = [link for link in plan.links if not is_made(link, copy=plan.options.copy)]
+    new_links = _new_links(plan)
     if new_links:
-        if plan.options.copy:
-            _require_space(new_links)
         reporter.start("copying stacks" if plan.options.copy else "linking stacks", len(new_links))
         make_links(new_links, copy=plan.options.copy, reporter=reporter)
     folder = plan.output if isinstance(plan.content, PickleContent) else plan.output.parent
@@ -81,7 +132,13 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
         else:
             _write_star(plan.output, plan.content.blocks)
             if plan.micrographs is not None:
-                _write_star(plan.output.with_name(MICROGRAPHS_STAR), plan.micrographs)
+                _write_star(micrographs_path(plan.output), plan.micrographs)
+        # Another run may have written them since.
+        refuse_existing(plan.outputs(), overwrite=overwrite)
+
+
+def _new_links(plan: ConvertPlan) -> list[Link]:
+    return [link for link in plan.links if not is_made(link, copy=plan.options.copy)]
 
 
 def _require_space(links: Sequence[Link]) -> None:

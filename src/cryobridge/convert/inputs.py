@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.convert.cs_files import contradictions, files_to_join, is_enough_for_pickles, refuse_redundant
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats import folders, registry
-from cryobridge.formats.cryosparc.alignments import alignments_in
-from cryobridge.formats.cryosparc.companions import companion_of
+from cryobridge.formats.cryosparc.companions import particles_of_job
 from cryobridge.formats.cryosparc.cs import open_cs
-from cryobridge.formats.cryosparc.names import parse_cs_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryobridge.convert.options import ConvertOptions, Program
     from cryobridge.formats.cryosparc.join import JoinedTable
-    from cryobridge.formats.cryosparc.outputs import JobOutput
     from cryobridge.formats.table import Table
     from cryobridge.particles import ParticleSet
 
@@ -50,7 +48,11 @@ class Source:
     chosen
         Rows that an ind.pkl chooses, or None.
     notes
-        What was joined or assumed, in sentences.
+        What was joined or taken, in sentences.
+    warnings
+        What files contradict each other in, in sentences.
+    why_no_locations
+        Why a cryoSPARC source does not say where the particles lie, as the end of a sentence.
     """
 
     particles: ParticleSet
@@ -60,6 +62,8 @@ class Source:
     left_out: dict[str, int]
     chosen: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    why_no_locations: str = ""
 
 
 def read_inputs(paths: Sequence[Path], options: ConvertOptions) -> Source:
@@ -72,6 +76,8 @@ def read_inputs(paths: Sequence[Path], options: ConvertOptions) -> Source:
     CryobridgeError
         If one can't be read, or lacks what is needed.
     """
+    if not paths:
+        raise UsageError("no input is named", hint=_KINDS)
     kinds = [_kind_of(path) for path in paths]
     first = kinds[0]
     if set(kinds) == {registry.CS}:
@@ -94,35 +100,35 @@ def _kind_of(path: Path) -> str:
 
 
 def _from_cs(paths: tuple[Path, ...], options: ConvertOptions) -> Source:
-    notes: tuple[str, ...] = ()
     # A join may lose rows, which pickles must have all of.
-    if len(paths) == 1 and not (options.target == "pickles" and _is_enough_for_pickles(paths[0])):
-        companion, notes = companion_of(paths[0])
-        is_passthrough = parse_cs_name(paths[0].name).is_passthrough
-        if companion is not None:
-            paths = (companion, *paths) if is_passthrough else (*paths, companion)
-    return _from_tables([open_cs(path) for path in paths], options, notes)
+    if len(paths) == 1 and options.target == "pickles" and is_enough_for_pickles(paths[0]):
+        return _from_tables([open_cs(paths[0])], options)
+    refuse_redundant([open_cs(path) for path in paths])
+    files = files_to_join(paths)
+    return _from_tables([open_cs(path) for path in files.paths], options, files.notes, files.why_alone)
 
 
-def _is_enough_for_pickles(path: Path) -> bool:
-    names = open_cs(path).names
-    needed = {"blob/psize_A", "blob/shape", "ctf/accel_kv", "ctf/cs_mm", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad"}
-    return needed <= set(names) and bool(alignments_in(names))
-
-
-def _from_tables(tables: Sequence[Table], options: ConvertOptions, notes: tuple[str, ...] = ()) -> Source:
+def _from_tables(
+    tables: Sequence[Table], options: ConvertOptions, notes: tuple[str, ...] = (), why_alone: str = ""
+) -> Source:
     from cryobridge.formats.cryosparc.join import join_on_uid
 
     if len(tables) == 1:
-        return _cryosparc(tables[0], tables[0].n_rows, (tables[0].path,), notes, options)
+        return _cryosparc(tables[0], tables[0].n_rows, (tables[0].path,), notes, options, why_alone)
     names = ", ".join(table.path.name for table in tables[1:])
     joined = join_on_uid(*tables)
     notes = (*notes, f"joined on uid with {names}", *joined.notes)
-    return _cryosparc(joined, tables[0].n_rows, tuple(table.path for table in tables), notes, options)
+    source = _cryosparc(joined, tables[0].n_rows, tuple(table.path for table in tables), notes, options, why_alone)
+    return replace(source, warnings=tuple(contradictions(joined)))
 
 
 def _cryosparc(
-    table: Table, n_rows: int, files: tuple[Path, ...], notes: tuple[str, ...], options: ConvertOptions
+    table: Table,
+    n_rows: int,
+    files: tuple[Path, ...],
+    notes: tuple[str, ...],
+    options: ConvertOptions,
+    why_alone: str = "",
 ) -> Source:
     from cryobridge.formats.cryosparc.particles import particles_from_cs
 
@@ -136,7 +142,18 @@ def _cryosparc(
     particles = particles_from_cs(table, pose_from=options.pose_from, known=options.known)
     absent = n_rows - table.n_rows
     left_out = {"uid not in the joined files": absent} if absent else {}
-    return Source(particles, "cryosparc", files, n_rows, left_out, notes=(*notes, *particles.notes))
+    why = "its location columns are zero or not whole"
+    if not any(name.startswith("location/") for name in table.names):
+        why = f"no location columns are in it, and {why_alone}" if why_alone else "no location columns are in the files"
+    return Source(
+        particles,
+        "cryosparc",
+        files,
+        n_rows,
+        left_out,
+        notes=(*notes, *particles.notes),
+        why_no_locations="" if particles.locations is not None else why,
+    )
 
 
 def _from_group(path: Path, options: ConvertOptions) -> Source:
@@ -149,32 +166,8 @@ def _from_group(path: Path, options: ConvertOptions) -> Source:
 
 
 def _from_job(path: Path, options: ConvertOptions) -> Source:
-    from cryobridge.formats.cryosparc.job import read_job
-
-    job = read_job(path)
-    output = _particles_of(path, [item for item in job.outputs if item.kind == "particle" and not item.is_excluded])
-    assert output.main is not None  # asked for there
-    iteration = "" if output.iteration is None else f", iteration {output.iteration}"
-    notes = (f"{job.uid or path.name}: the result {output.name}{iteration}", *job.problems)
-    return _from_tables([open_cs(item) for item in (output.main, *output.passthroughs)], options, notes)
-
-
-def _particles_of(path: Path, outputs: list[JobOutput]) -> JobOutput:
-    """Return the one result of particles that a job has."""
-    whole = [item for item in outputs if item.main is not None]
-    found = [item for item in whole if item.name.endswith("_all_classes")] or whole
-    if not found:
-        raise MissingDataError(
-            "no result with particles in this job", path=path, hint="Give the .cs file that is meant."
-        )
-    if len(found) > 1:
-        names = ", ".join(f"{item.name} ({item.main.name if item.main else ''})" for item in found[:8])
-        raise UsageError(
-            f"{len(found)} results have particles: {names}",
-            path=path,
-            hint="Give the .cs file of the one that is meant.",
-        )
-    return found[0]
+    job = particles_of_job(path)
+    return _from_tables([open_cs(item) for item in (job.main, *job.passthroughs)], options, job.notes)
 
 
 def _from_star(path: Path, options: ConvertOptions) -> Source:

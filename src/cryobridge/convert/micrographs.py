@@ -11,11 +11,17 @@ from cryobridge.formats.relion.star import StarBlock
 from cryobridge.particles import Labels
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cryobridge.formats.relion.particles_write import Version
     from cryobridge.particles import ParticleSet
 
-MICROGRAPHS_STAR = "micrographs.star"
 _COMMENTS = {"3.1": ("version 30001",), "5": ("version 50001",)}
+
+
+def micrographs_path(particles: Path) -> Path:
+    """Return the STAR file of micrographs beside one of particles; each file of particles has its own."""
+    return particles.with_name(f"{particles.stem}_micrographs.star")
 
 
 def micrographs_content(particles: ParticleSet, version: Version) -> tuple[StarBlock, ...] | None:

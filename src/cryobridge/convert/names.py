@@ -21,6 +21,7 @@ from cryobridge.paths import suggest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cryobridge.convert.told import Told
     from cryobridge.paths import ImageSearch
     from cryobridge.progress import Reporter
 
@@ -67,11 +68,12 @@ def relion_project(output: Path) -> Path | None:
     return next((above for above in own.parents if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
 
 
-def link_note(project: Path | None) -> str:
+def tell_start_of_links(project: Path | None, told: Told) -> None:
     """Say where the names of links start."""
     if project is None:
-        return "no RELION project above the output: names of images start at the working directory"
-    return f"names of images start at the RELION project {as_seen_from(project, None)}"
+        told.warnings.append("no RELION project above the output: names of images start at the working directory")
+    else:
+        told.notes.append(f"names of images start at the RELION project {as_seen_from(project, None)}")
 
 
 def plan_links(names: Sequence[str], search: ImageSearch, folder: Path, *, strip_uid: bool) -> list[Link]:

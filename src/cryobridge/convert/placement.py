@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError
+from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.formats.mrc_header import read_header
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cryobridge.convert.options import ConvertOptions, Program
+    from cryobridge.convert.told import Told
     from cryobridge.particles import Locations, ParticleSet
     from cryobridge.paths import ImageSearch
 
 
 def placed(
-    particles: ParticleSet, program: Program, options: ConvertOptions, search: ImageSearch, notes: list[str]
+    particles: ParticleSet, program: Program, options: ConvertOptions, search: ImageSearch, told: Told
 ) -> ParticleSet:
     """Move coordinates from cryoSPARC's frame to RELION's, or back; other directions leave them as they are.
 
@@ -32,17 +35,38 @@ def placed(
         The placement and the shape of the micrographs.
     search
         Where micrographs are looked for.
-    notes
+    told
         What is to be told is added.
+
+    Raises
+    ------
+    MissingDataError
+        If the size of some micrographs is not known, without which cryoSPARC's fractions say nothing.
     """
     locations = particles.locations
     if locations is None:
         return particles
+    if program == "cryosparc":
+        _require_sizes(locations, particles.source)
     if program == "cryosparc" and options.target == "star":
         return replace(particles, locations=to_relion(locations, options))
     if program == "relion" and options.target == "cs":
-        return replace(particles, locations=_to_cryosparc(locations, options, search, notes))
+        return replace(particles, locations=_to_cryosparc(locations, options, search, told))
     return particles
+
+
+def _require_sizes(locations: Locations, source: Path) -> None:
+    assert locations.shape_px is not None  # cryoSPARC's always have one
+    without = np.flatnonzero((locations.shape_px < 1).any(axis=1))
+    if len(without):
+        raise MissingDataError(
+            "the micrograph's size is 0, so that the fraction on it is no place",
+            path=source,
+            field="location/micrograph_shape",
+            rows=tuple(int(row) for row in without[:3]),
+            count=len(without),
+            hint="Leave these particles out with `cryobridge select --where 'location/micrograph_shape[0] > 0'`.",
+        )
 
 
 def to_relion(locations: Locations, options: ConvertOptions) -> Locations:
@@ -54,12 +78,12 @@ def to_relion(locations: Locations, options: ConvertOptions) -> Locations:
     return replace(locations, coordinate_px=placement.to_px(fraction, shape), image_frame_px=locations.coordinate_px)
 
 
-def _to_cryosparc(locations: Locations, options: ConvertOptions, search: ImageSearch, notes: list[str]) -> Locations:
+def _to_cryosparc(locations: Locations, options: ConvertOptions, search: ImageSearch, told: Told) -> Locations:
     """Return coordinates of RELION's micrographs as pixels of cryoSPARC's, if their size can be found out."""
     relion_shape = _shapes(locations, options, search)
     if relion_shape is None:
-        notes.append(
-            "the size of the micrographs is not known, so that coordinates can't be told as fractions: "
+        told.warnings.append(
+            "no coordinates are written: the size of the micrographs is not known, of which they are to be fractions; "
             "give --micrograph-shape NY,NX, or --datadir where the micrographs are"
         )
         return replace(locations, shape_px=None)

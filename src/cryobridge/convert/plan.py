@@ -10,30 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.convert.inputs import Source, read_inputs
-from cryobridge.convert.micrographs import MICROGRAPHS_STAR, micrographs_content
+from cryobridge.convert.micrographs import micrographs_content, micrographs_path
 from cryobridge.convert.names import (
     Link,
     as_seen_from,
-    link_note,
     micrograph_names,
     plan_links,
     relative_to_file,
     relion_project,
     renamed,
+    tell_start_of_links,
     without_unused,
 )
+from cryobridge.convert.options import ConvertOptions, target_of
 from cryobridge.convert.placement import placed
 from cryobridge.convert.sizes import with_sizes_of_stacks
+from cryobridge.convert.told import Told
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
-from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content
+from cryobridge.formats.classes import absent_classes
+from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles
 from cryobridge.formats.particles_pickle import PickleContent, pickle_content
+from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.particles_write import StarContent, star_content
-from cryobridge.paths import ImageSearch
+from cryobridge.paths import ImageSearch, as_path, names_lead_elsewhere
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
-    from cryobridge.convert.options import ConvertOptions
     from cryobridge.formats.relion.star import StarBlock
     from cryobridge.particles import ParticleSet
 
@@ -59,13 +63,15 @@ class ConvertPlan:
     content
         The same as columns.
     micrographs
-        The blocks of micrographs.star, or None.
+        The blocks of the STAR file of micrographs (see `micrographs_path`), or None.
     links
         Links to the stacks.
     left_out
         Rows that are not written, by reason.
     notes
-        What was joined, assumed or is odd, in sentences.
+        What was joined, made or taken, in sentences.
+    warnings
+        What may make the output wrong or unusable, in sentences.
     """
 
     source: Source
@@ -78,6 +84,7 @@ class ConvertPlan:
     links: tuple[Link, ...]
     left_out: dict[str, int]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def outputs(self) -> list[Path]:
         """Return the files that are written, without the links."""
@@ -85,7 +92,7 @@ class ConvertPlan:
             return [self.output / name for name in self.content.names]
         if isinstance(self.content, CsContent):
             return [self.output, self.output.with_suffix(".csg")]
-        return [self.output, *([self.output.with_name(MICROGRAPHS_STAR)] if self.micrographs else [])]
+        return [self.output, *([micrographs_path(self.output)] if self.micrographs else [])]
 
     def report(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data."""
@@ -106,11 +113,30 @@ class ConvertPlan:
             "not_held": list(self.content.not_held),
             "links": len(self.links),
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
         }
 
 
-def plan_convert(inputs: Sequence[Path], output: Path, options: ConvertOptions) -> ConvertPlan:
+def plan_convert(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    options: ConvertOptions | None = None,
+) -> ConvertPlan:
     """Read the inputs, choose rows, and turn them into what is to be written.
+
+    Parameters
+    ----------
+    inputs
+        One file or folder, or several that belong together, such as a `.cs` file and its passthrough file.
+    output
+        A `.star` or `.cs` file, or the folder for pickles.
+    options
+        What is asked for; if not given, a STAR or `.cs` file as the name of the output says.
+
+    Returns
+    -------
+    ConvertPlan
+        What `cryobridge.convert.convert.write_plan` writes.
 
     Raises
     ------
@@ -119,31 +145,72 @@ def plan_convert(inputs: Sequence[Path], output: Path, options: ConvertOptions) 
     CryobridgeError
         If an input can't be read, or lacks what the output needs.
     """
-    source = read_inputs(inputs, options)
+    paths, output = _as_paths(inputs), as_path(output, "output")
+    options = ConvertOptions(target_of(output)) if options is None else options
+    target_of(output, options.target)
+    source = read_inputs(paths, options)
     options.refuse_idle(source.program)
-    rows, left_out = _choose(source, options)
+    told = Told(list(source.notes), list(source.warnings))
+    rows, left_out = _choose(source, options, told)
     search = ImageSearch(source.files[0], datadir=options.datadir, strip_prefix=options.strip_prefix)
-    notes = list(source.notes)
     if options.target == "pickles":
-        return _pickles_plan(source, options, output, rows, left_out, search, notes)
+        return _pickles_plan(source, options, output, rows, left_out, search, told)
     particles = source.particles if len(rows) == len(source.particles) else source.particles.take(rows)
-    particles = with_sizes_of_stacks(particles, search, notes)
-    particles = placed(particles, source.program, options, search, notes)
-    particles, links = _named(particles, source, output, options, search, notes)
+    particles = with_sizes_of_stacks(particles, search, told.notes)
+    told.warnings += implausible_units(particles)
+    particles = placed(particles, source.program, options, search, told)
+    particles, links = _named(particles, source, output, options, search, told)
     if options.target == "cs":
-        particles = _counted_from_1(particles, notes)
+        particles = _counted_from_1(particles, told)
     content = _content(particles, source, options)
-    micrographs = _micrographs(particles, source, output, options)
-    notes += content.notes
-    return ConvertPlan(source, options, output, rows, particles, content, micrographs, links, left_out, tuple(notes))
+    micrographs = _micrographs(particles, source, options)
+    if isinstance(content, CsContent):
+        told.notes += content.notes
+    elif source.program == "cryosparc":
+        told.warnings += _lost_to_relion(particles, source)
+    told.warnings += content.warnings
+    notes, warnings = tuple(told.notes), tuple(told.warnings)
+    return ConvertPlan(source, options, output, rows, particles, content, micrographs, links, left_out, notes, warnings)
+
+
+def _as_paths(inputs: Any) -> list[Path]:
+    several = inputs if isinstance(inputs, list | tuple) else [inputs]
+    return [as_path(path, "inputs") for path in several]
+
+
+def _lost_to_relion(particles: ParticleSet, source: Source) -> list[str]:
+    """Say what RELION needs and does not get of a cryoSPARC file."""
+    told = []
+    if source.why_no_locations:
+        told.append(
+            "no micrographs and coordinates are written, which RELION extracts and polishes by: "
+            f"{source.why_no_locations}; give the file that has them as another INPUT"
+        )
+    dark = _dark(particles)
+    if dark:
+        told.append(
+            f"{dark}, and RELION takes bright ones: extract them again there, or invert copies (--link-stacks DIR "
+            "--copy, then `relion_image_handler --i STACK.mrcs --multiply_constant -1` for each); cryoDRGN needs "
+            "--uninvert-data"
+        )
+    return told
+
+
+def _dark(particles: ParticleSet) -> str:
+    """Say that particles are dark in the images; empty if nothing says so."""
+    n_dark = dark_particles(particles)
+    if not n_dark:
+        return ""
+    who = "particles" if n_dark == len(particles) else f"{n_dark:,} of {len(particles):,} particles"
+    return f"{who} are dark in the images (blob/sign -1; look at some)"
 
 
 def _content(particles: ParticleSet, source: Source, options: ConvertOptions) -> StarContent | CsContent:
     """Return the columns of a STAR or `.cs` file; what is wrong with a value is told of the input."""
     try:
         if options.target == "cs":
-            return cs_content(particles, aberrations=options.aberrations)
-        return star_content(particles, version=options.relion or "3.1", aberrations=options.aberrations)
+            return cs_content(particles, aberrations=options.aberrations, contrast=options.contrast)
+        return star_content(particles, version=options.layout, aberrations=options.aberrations)
     except CryobridgeError as error:
         error.path = error.path or str(source.files[0])
         raise
@@ -153,20 +220,10 @@ def _content(particles: ParticleSet, source: Source, options: ConvertOptions) ->
         ) from error
 
 
-def _micrographs(
-    particles: ParticleSet, source: Source, output: Path, options: ConvertOptions
-) -> tuple[StarBlock, ...] | None:
-    version = options.relion or "3.1"
-    if source.program != "cryosparc" or options.target != "star" or version == "3.0":
+def _micrographs(particles: ParticleSet, source: Source, options: ConvertOptions) -> tuple[StarBlock, ...] | None:
+    if source.program != "cryosparc" or options.target != "star" or options.layout == "3.0":
         return None
-    micrographs = micrographs_content(particles, version)
-    if micrographs is not None and output.name == MICROGRAPHS_STAR:
-        raise UsageError(
-            f"{MICROGRAPHS_STAR} is the name of what is written beside the particles",
-            path=output,
-            hint="Give the particles another name, such as particles.star.",
-        )
-    return micrographs
+    return micrographs_content(particles, options.layout)
 
 
 def _pickles_plan(
@@ -176,7 +233,7 @@ def _pickles_plan(
     rows: NDArray[np.int64],
     left_out: dict[str, int],
     search: ImageSearch,
-    notes: list[str],
+    told: Told,
 ) -> ConvertPlan:
     """Plan pickles, which have a row for each row of the particle file, chosen or not."""
     if source.left_out:
@@ -187,15 +244,20 @@ def _pickles_plan(
             count=absent,
             hint="Convert to .star first, which leaves these rows out, and make the pickles of that.",
         )
-    particles = with_sizes_of_stacks(source.particles, search, notes)
+    particles = with_sizes_of_stacks(source.particles, search, told.notes)
     content = pickle_content(particles, rows if len(rows) < source.n_rows else None)
-    notes += [*content.notes, f"rows are those of {source.files[0].name}: give both to cryoDRGN or RECOVAR"]
-    return ConvertPlan(source, options, output, rows, particles, content, None, (), left_out, tuple(notes))
+    told.notes += [*content.notes, f"rows are those of {source.files[0].name}: give both to cryoDRGN or RECOVAR"]
+    told.warnings += [*implausible_units(particles), *content.warnings]
+    dark = _dark(particles)
+    if dark:
+        told.warnings.append(f"{dark}: cryoDRGN needs --uninvert-data; RECOVAR finds the sign by itself")
+    notes, warnings = tuple(told.notes), tuple(told.warnings)
+    return ConvertPlan(source, options, output, rows, particles, content, None, (), left_out, notes, warnings)
 
 
-def _choose(source: Source, options: ConvertOptions) -> tuple[NDArray[np.int64], dict[str, int]]:
+def _choose(source: Source, options: ConvertOptions, told: Told) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Return the rows to write, and how many are left out for which reason."""
-    particles, left_out = source.particles, dict(source.left_out)
+    particles, left_out, absent = source.particles, dict(source.left_out), None
     kept = np.ones(len(particles), bool)
 
     def keep(is_wanted: NDArray[np.bool_], reason: str) -> None:
@@ -212,14 +274,21 @@ def _choose(source: Source, options: ConvertOptions) -> tuple[NDArray[np.int64],
         if particles.class_number is None:
             raise MissingDataError("no classes in it", path=particles.source, hint="Leave out --class.")
         wanted = ", ".join(map(str, options.class_numbers))
-        first = _first_class(particles)
-        keep(np.isin(particles.class_number - 1 + first, options.class_numbers), f"not of class {wanted}")
+        numbers = particles.class_number - 1 + _first_class(particles)
+        absent = absent_classes(numbers, options.class_numbers)
+        told.warnings += [absent] if absent else []
+        keep(np.isin(numbers, options.class_numbers), f"not of class {wanted}")
     if options.min_posterior is not None:
         if particles.class_posterior is None:
             raise MissingDataError("no class posterior in it", path=particles.source, hint="Leave out --min-posterior.")
         keep(particles.class_posterior >= options.min_posterior, f"class posterior below {options.min_posterior:g}")
     if len(particles) and not kept.any():
-        raise MissingDataError("no particle is left to write", path=particles.source, hint="Choose less strictly.")
+        reasons = [f"{count:,} {reason}" for reason, count in left_out.items()] + ([absent] if absent else [])
+        raise MissingDataError(
+            f"no particle is left to write ({'; '.join(reasons)})",
+            path=particles.source,
+            hint="Ask for less.",
+        )
     return np.flatnonzero(kept), left_out
 
 
@@ -228,7 +297,7 @@ def _first_class(particles: ParticleSet) -> int:
     return 0 if particles.extra is not None and particles.extra.program == "cryosparc" else 1
 
 
-def _counted_from_1(particles: ParticleSet, notes: list[str]) -> ParticleSet:
+def _counted_from_1(particles: ParticleSet, told: Told) -> ParticleSet:
     """Put particles without half set or class into the first one: cryoSPARC has no word for none."""
     numbers: dict[str, Any] = {"half_set": particles.half_set, "class_number": particles.class_number}
     for name, words in (("half_set", "half set"), ("class_number", "class")):
@@ -237,7 +306,7 @@ def _counted_from_1(particles: ParticleSet, notes: list[str]) -> ParticleSet:
         if n_without == len(particles) > 0:
             numbers[name] = None
         elif n_without:
-            notes.append(f"{n_without:,} particles without a {words} are put into the first one")
+            told.warnings.append(f"{n_without:,} particles without a {words} are put into the first one")
             numbers[name] = np.maximum(values, 1)
     return replace(particles, **numbers)
 
@@ -248,7 +317,7 @@ def _named(
     output: Path,
     options: ConvertOptions,
     search: ImageSearch,
-    notes: list[str],
+    told: Told,
 ) -> tuple[ParticleSet, tuple[Link, ...]]:
     """Give stacks and micrographs the names that they have in the output."""
     links: tuple[Link, ...] = ()
@@ -260,10 +329,12 @@ def _named(
             links = tuple(plan_links(names, search, options.link_stacks, strip_uid=options.strip_uid))
             project = relion_project(output) if to_star else None
             names = [_link_name(link.path, project, output, to_star=to_star) for link in links]
-            notes += [link_note(project)] if to_star and names else []
+            if to_star and names:
+                tell_start_of_links(project, told)
         else:
             names = [_moved(name, source, output, options, to_star=to_star) for name in names]
-            notes += _warnings(images.path.values, names, source, to_star=to_star)
+            found = search.resolve(images.path.values[0]) if names else None
+            told.warnings += _warnings(names, found, source, output, to_star=to_star)
         particles = replace(particles, images=replace(images, path=renamed(images.path, names)))
     if particles.locations is not None:
         micrograph = without_unused(particles.locations.micrograph)
@@ -297,23 +368,24 @@ def _moved(name: str, source: Source, output: Path, options: ConvertOptions, *, 
     return name
 
 
-def _warnings(before: Sequence[str], names: Sequence[str], source: Source, *, to_star: bool) -> list[str]:
-    """Say what the other program may not find under the names."""
-    notes = []
-    if to_star and any(name.startswith(">") for name in before):
-        notes.append(f"names of images start at {source.files[0].parent}")
+def _warnings(names: Sequence[str], found: Path | None, source: Source, output: Path, *, to_star: bool) -> list[str]:
+    """Say what the other program may not find under the names; the image of the first one is where ``found`` says."""
+    warnings = []
     n_mrc = sum(name.endswith(".mrc") for name in names)
     if to_star and n_mrc:
-        notes.append(
-            f"{n_mrc:,} stacks are named .mrc, which RELION takes for single images; --link-stacks DIR gives them "
-            "names that it opens"
+        stacks = "1 stack is" if n_mrc == 1 else f"{n_mrc:,} stacks are"
+        warnings.append(
+            f"{stacks} named .mrc, which RELION takes for single images; --link-stacks DIR gives them names that it "
+            "opens"
         )
     if not to_star and source.program == "relion" and names:
-        notes.append(
+        warnings.append(
             "names of images are those of the STAR file, which cryoSPARC looks for in its project folder; "
             "--link-stacks DIR, with DIR beside the output, brings them along"
         )
-    return notes
+    elif names and (elsewhere := names_lead_elsewhere(names[0], found, output)):
+        warnings.append(elsewhere)
+    return warnings
 
 
 def _n_used(particles: ParticleSet) -> int:

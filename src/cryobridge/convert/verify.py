@@ -67,6 +67,11 @@ class Difference:
 def verify(plan: ConvertPlan) -> list[Difference]:
     """Read the output of a plan back and compare it with the input.
 
+    Parameters
+    ----------
+    plan
+        A plan that was written.
+
     Returns
     -------
     list of Difference
@@ -96,6 +101,13 @@ def verify(plan: ConvertPlan) -> list[Difference]:
 
 def require_equal(differences: list[Difference], output: Path) -> None:
     """Raise where rounding does not explain a difference.
+
+    Parameters
+    ----------
+    differences
+        As `verify` returns them.
+    output
+        The file or folder that was read back.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,11 @@ _NOTHING_KNOWN = KnownOptics()
 
 
 def particles_from_pickles(
-    stack: Path, poses: Path | None, ctf: Path | None, *, known: KnownOptics = _NOTHING_KNOWN
+    stack: str | os.PathLike[str],
+    poses: str | os.PathLike[str] | None,
+    ctf: str | os.PathLike[str] | None,
+    *,
+    known: KnownOptics = _NOTHING_KNOWN,
 ) -> ParticleSet:
     """Put a stack and its pickles together, row by row.
 
@@ -47,6 +52,7 @@ def particles_from_pickles(
     FormatError
         If a file is not what it should be.
     """
+    stack, poses, ctf = Path(stack), None if poses is None else Path(poses), None if ctf is None else Path(ctf)
     header = read_header(stack)
     n = header.n_sections
     notes: list[str] = []
@@ -137,6 +143,8 @@ class PickleContent:
         Columns of the source that pickles have no place for.
     notes
         What was assumed, in sentences.
+    warnings
+        What makes them less than a reconstruction needs, in sentences.
     """
 
     rotations: Floats | None
@@ -145,6 +153,7 @@ class PickleContent:
     indices: NDArray[np.int64] | None
     not_held: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,6 +184,7 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
             hint="Give the file that has them as another input.",
         )
     notes: list[str] = []
+    warnings: list[str] = []
     rotations = shifts = table = None
     needed = tuple(OPTICS_OPTIONS) if particles.ctf is not None else ("pixel_size_A", "box_px")
     if particles.ctf is not None or (particles.poses is not None and particles.poses.shift_A is not None):
@@ -184,15 +194,15 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
     if particles.poses is not None:
         rotations = particles.poses.matrix
         if particles.poses.is_2d:
-            notes.append("the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones")
+            warnings.append("the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones")
         if particles.poses.shift_A is not None:
             shifts = shift_A_to_box_fraction(
                 particles.poses.shift_A, particles.per_particle("pixel_size_A"), particles.per_particle("box_px")
             )
     optics = particles.optics
     if optics is not None and len({*np.round(optics.pixel_size_A, 4).tolist()}) * len({*optics.box_px.tolist()}) > 1:
-        notes.append("pixel sizes or boxes differ; cryoDRGN and RECOVAR take the first row's for all")
-    return PickleContent(rotations, shifts, table, chosen, _not_held(particles), tuple(notes))
+        warnings.append("pixel sizes or boxes differ; cryoDRGN and RECOVAR take the first row's for all")
+    return PickleContent(rotations, shifts, table, chosen, _not_held(particles), tuple(notes), tuple(warnings))
 
 
 def write_pickles(folder: Path, content: PickleContent) -> None:

@@ -75,11 +75,20 @@ class Identities:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """The row of the other file for each row of the first, (n,), -1 where it has none; and how it was found."""
+    """The row of the other file for each row of the first, (n,), -1 where it has none; and how it was found.
+
+    Attributes
+    ----------
+    notes
+        Through which files particles were traced, in sentences.
+    warnings
+        What was assumed and is to be checked, in sentences.
+    """
 
     rows: Rows
     by: str
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def identities_of(particles: ParticleTable, sources: Path | None = None) -> Identities:
@@ -126,26 +135,26 @@ def match_rows(first: Identities, other: Identities) -> Match:
                 return Match(rows, "uid", notes)
     for our_images in first.all_images:
         for their_images in other.all_images:
-            rows, note = match_images(our_images, their_images)
+            rows, warnings = match_images(our_images, their_images)
             if (rows >= 0).any():
-                return Match(rows, "image", (*notes, *note))
+                return Match(rows, "image", notes, warnings)
     raise _nothing_shared(first, other)
 
 
 def match_images(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, tuple[str, ...]]:
-    """Return the first row of ``theirs`` with the image of each of ``ours``, -1 where there is none, and notes.
+    """Return the first row of ``theirs`` with the image of each of ``ours``, -1 where there is none; and what to check.
 
     Raises
     ------
     CryobridgeError
         If a stack of one could be either of two of the other.
     """
-    our_stack, their_stack, notes = _same_stacks(ours, theirs)
+    our_stack, their_stack, warnings = _same_stacks(ours, theirs)
     width = max(int(ours.index.max(initial=0)), int(theirs.index.max(initial=0))) + 1
     our_id, their_id = our_stack[ours.path.codes], their_stack[theirs.path.codes]
     our_key = np.where((our_id >= 0) & (ours.index >= 0), our_id * width + ours.index, -1)
     their_key = np.where((their_id >= 0) & (theirs.index >= 0), their_id * width + theirs.index, -2)
-    return _first_places(our_key, their_key, our_key >= 0), notes
+    return _first_places(our_key, their_key, our_key >= 0), warnings
 
 
 def _first_places(wanted: Array, keys: Array, valid: NDArray[np.bool_]) -> Rows:
@@ -166,7 +175,7 @@ def _same_stacks(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, Rows, tuple[
     """Return for each text of either side the number of a common stack, -1 for none."""
     our_parts, their_parts = _parts_of(ours), _parts_of(theirs)
     our_names, their_names = set(our_parts.values()), set(their_parts.values())
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     pairs = {name: name for name in our_names & their_names}
     rest = (our_names - pairs.keys(), their_names - pairs.keys())
     pairs |= _pair(*rest, _tails)
@@ -176,13 +185,13 @@ def _same_stacks(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, Rows, tuple[
         pairs = _pair(our_names, their_names, lambda name: [_without_uid(name)[-1:]])
         if pairs:
             example, other = next(iter(pairs.items()))
-            notes = (
+            warnings = (
                 f"the folders of the stacks differ; they are matched by file name alone, as {'/'.join(example)} and "
                 f"{'/'.join(other)}: check that these are the same images",
             )
     number = {name: place for place, name in enumerate(pairs)}
     number_of_theirs = {other: number[name] for name, other in pairs.items()}
-    return _numbers(ours, our_parts, number), _numbers(theirs, their_parts, number_of_theirs), notes
+    return _numbers(ours, our_parts, number), _numbers(theirs, their_parts, number_of_theirs), warnings
 
 
 def _parts_of(images: ImageRefs) -> dict[int, _Parts]:

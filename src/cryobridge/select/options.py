@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryobridge.errors import UsageError
+from cryobridge.paths import as_path
 
 # Given for a file of labels or coordinates, it means those of --run.
 OF_THE_RUN = Path("run")
@@ -42,6 +43,11 @@ class SelectOptions:
         See `tables.open_particles`.
     allow_empty
         Write a file without rows where none is left.
+
+    Raises
+    ------
+    UsageError
+        If what is to be a file is neither a text nor a path.
     """
 
     ind: Path | None = None
@@ -62,6 +68,13 @@ class SelectOptions:
     passthroughs: tuple[Path, ...] = ()
     join: bool = True
     allow_empty: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("ind", "kmeans", "like", "sources", "run", "label_rows", "attach_class", "attach_latent"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else as_path(value, name))
+        several = (self.passthroughs,) if isinstance(self.passthroughs, str | Path) else self.passthroughs
+        object.__setattr__(self, "passthroughs", tuple(as_path(path, "passthroughs") for path in several))
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.recovar import open_recovar
-from cryobridge.paths import ImageSearch
+from cryobridge.paths import ImageSearch, as_path, names_lead_elsewhere
 from cryobridge.select.attach import class_columns, latent_columns
 from cryobridge.select.classes import FileClasses, classes_of
 from cryobridge.select.identity import identities_of, match_rows
@@ -24,6 +25,8 @@ from cryobridge.select.values import RowLabels, read_rows, say_list
 from cryobridge.select.where import rows_where
 
 if TYPE_CHECKING:
+    import os
+
     from cryobridge.formats.recovar import RecovarRun
     from cryobridge.formats.table import Values
     from cryobridge.particles import Floats
@@ -56,7 +59,9 @@ class SelectPlan:
     added
         Columns (n,) that are added or replaced.
     notes
-        What was joined, matched or assumed, in sentences.
+        What was joined, matched or taken, in sentences.
+    warnings
+        What may make the output wrong or unusable, in sentences.
     inputs
         All files that are read.
     """
@@ -66,6 +71,7 @@ class SelectPlan:
     left_out: dict[str, int]
     added: dict[str, Values]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     inputs: tuple[Path, ...]
 
     @property
@@ -86,6 +92,7 @@ class SelectPlan:
             "attached": list(self.added),
             "files": {str(part.path): int(np.count_nonzero(part.kept)) for part in self.parts},
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
             "outputs": [str(path) for path in self.outputs()],
         }
 
@@ -111,11 +118,11 @@ class _Choice:
 
 
 def plan_select(
-    particles: Path | None,
-    output: Path | None,
+    particles: str | os.PathLike[str] | None,
+    output: str | os.PathLike[str] | None,
     options: SelectOptions,
     *,
-    split_folder: Path | None = None,
+    split_folder: str | os.PathLike[str] | None = None,
 ) -> SelectPlan:
     """Read what decides on the rows, and work out what is to be written.
 
@@ -136,7 +143,18 @@ def plan_select(
         If the requests contradict each other, or name what is not there.
     CryobridgeError
         If rows, labels and particles don't line up, or no row is left.
+
+    Examples
+    --------
+    >>> from cryobridge.select.options import SelectOptions
+    >>> from cryobridge.select.plan import plan_select
+    >>> from cryobridge.select.write import write_selection
+    >>> plan = plan_select("run_data.star", "good.star", SelectOptions(classes=(1, 4)))
+    >>> report = write_selection(plan)
     """
+    particles = None if particles is None else as_path(particles, "particles")
+    output = None if output is None else as_path(output, "output")
+    split_folder = None if split_folder is None else as_path(split_folder, "split_folder")
     check_options(options, splits=split_folder is not None)
     if (output is None) == (split_folder is None):
         raise UsageError("one place to write to is needed", hint="Give -o FILE, or --split-by-class DIR.")
@@ -158,11 +176,13 @@ class _Planner:
             path = particles_of_run(self.recovar)
         self.particles = open_particles(path, options.passthroughs, join=options.join)
         self.notes = list(self.particles.notes)
+        self.warnings: list[str] = []
         self.absent = ""
         self.run: RunOfRows | None = None
         if self.recovar is not None and options.run is not None:
             self.run = rows_of_run(options.run, self.recovar, self.particles, options.sources)
             self.notes += self.run.notes
+            self.warnings += self.run.warnings
         self.values = RowValues(options, self.particles, self.run)
 
     def plan(self, output: Path | None, split_folder: Path | None) -> SelectPlan:
@@ -170,6 +190,7 @@ class _Planner:
         labels = self.values.labels(splits=split_folder is not None)
         attached, latent = self.values.attached_labels(), self.values.latent()
         self.notes += self.values.notes
+        self.warnings += self.values.warnings
         choice = _Choice(np.ones(self.particles.n_rows, dtype=bool))
         if self.run is not None:
             choice.keep(self.run.place >= 0, "not in the run")
@@ -192,11 +213,12 @@ class _Planner:
             parts = self._split(split_folder, choice.kept, attached or labels)
         folder = output.parent if output is not None else split_folder
         assert folder is not None  # one of the two is given
-        self.notes += _names_elsewhere(self.particles, folder)
+        self.warnings += _names_elsewhere(self.particles, folder)
         left_out = {**self.particles.left_out, **choice.left_out}
         run_file = (self.recovar.particles_file,) if self.recovar is not None and self.recovar.particles_file else ()
         inputs = (*self.particles.inputs, *self.options.files, *run_file)
-        return SelectPlan(self.particles, tuple(parts), left_out, added, tuple(dict.fromkeys(self.notes)), inputs)
+        notes = tuple(dict.fromkeys(self.notes))
+        return SelectPlan(self.particles, tuple(parts), left_out, added, notes, tuple(self.warnings), inputs)
 
     def _requests(self, labels: RowLabels | None) -> Iterator[tuple[Mask, str]]:
         """Yield for each request which rows fulfil it, (n,), and what is to be said of the others."""
@@ -236,12 +258,8 @@ class _Planner:
     def _file_classes(self, wanted: tuple[int, ...] = ()) -> FileClasses:
         classes = classes_of(self.particles)
         self.notes += classes.notes
-        there = np.unique(classes.numbers)
-        absent = [number for number in wanted if number not in there]
-        if absent:
-            shown = say_list(there[:20].tolist()) + (" …" if len(there) > 20 else "")
-            self.absent = f"no particle is of class {say_list(absent)}; those of the file: {shown or 'none'}"
-            self.notes.append(self.absent)
+        self.absent = absent_classes(classes.numbers, wanted) or ""
+        self.warnings += [self.absent] if self.absent else []
         return classes
 
     def _like(self, path: Path) -> Mask:
@@ -251,6 +269,7 @@ class _Planner:
         match = match_rows(ours, theirs)
         reverse = match_rows(theirs, ours).rows >= 0
         self.notes += [*match.notes, f"particles are compared by {match.by}"]
+        self.warnings += match.warnings
         if not reverse.all():
             missing = int(np.count_nonzero(~reverse))
             self.notes.append(
@@ -330,11 +349,5 @@ def _names_elsewhere(particles: ParticleTable, folder: Path) -> list[str]:
     """Say where images are found, if they are found beside the particle file and no longer beside the output."""
     name = particles.first_stack()
     found = ImageSearch(particles.path).resolve(name) if name else None
-    if found is None or ImageSearch(folder / particles.path.name).resolve(name) is not None:
-        return []
-    if name.startswith(">"):
-        return [
-            f"image names start with >, which is the file's own folder: they are right beside {particles.path} only"
-        ]
-    base = str(found).removesuffix(name).rstrip("/") or "."
-    return [f"image names are kept as they stand; from {folder} they are found with --datadir {base}"]
+    told = names_lead_elsewhere(name, found, folder / particles.path.name)
+    return [told] if told else []

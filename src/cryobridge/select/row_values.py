@@ -34,11 +34,14 @@ class RowValues:
     Attributes
     ----------
     notes
-        What was assumed, in sentences.
+        What was taken, in sentences.
+    warnings
+        What was assumed and may be wrong, in sentences.
     """
 
     def __init__(self, options: SelectOptions, particles: ParticleTable, run: RunOfRows | None) -> None:
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self._options = options
         self._particles = particles
         self._run = run
@@ -103,5 +106,5 @@ class RowValues:
         """Return the run that values for all rows are from, after a look at whether its rows are those of the file."""
         run = run_around(path) if self._of_rows is None else None
         if run is not None:
-            self.notes += refuse_other_order(run, path, self._particles)
+            self.warnings += refuse_other_order(run, path, self._particles)
         return run

@@ -37,13 +37,16 @@ class RunOfRows:
     place
         (n,) element of the run's arrays for each row of the particle table, -1 for rows that are not in it.
     notes
-        What was assumed, in sentences.
+        How the rows were found, in sentences.
+    warnings
+        What was assumed and is to be checked, in sentences.
     """
 
     run: RecovarRun
     opened: Path
     place: NDArray[np.int64]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def labels(self, zdim: int) -> RowLabels:
         """Return the cluster of each row, -1 for rows that are not in the run."""
@@ -79,7 +82,7 @@ class RunOfRows:
             raise MissingDataError(
                 f"the run has no {what}", path=self.run.path, hint="Run `recovar analyze` on it first." * of_clusters
             )
-        hint = f"Give --zdim {found[0]}."
+        hint = f"Give --zdim {' or '.join(map(str, found))}."
         if given is not None:
             if given in self.run.zdims:
                 hint = f"Give --zdim {found[0]}, or run `recovar analyze {self.run.path} --zdim {given}` first."
@@ -135,7 +138,7 @@ def rows_of_run(folder: Path, run: RecovarRun, particles: ParticleTable, sources
         in_file = np.where(match.rows >= 0, of_run.file_rows[match.rows], -1)
         place = np.where(in_file >= 0, place_of_row[in_file], -1)
         said = f"the run was made from {own.name}; its particles are found by {match.by}"
-        return RunOfRows(run, folder, place, (*notes, said, *match.notes))
+        return RunOfRows(run, folder, place, (*notes, said, *match.notes), match.warnings)
     place_of_row = _places(run, rows, particles.n_file_rows, particles.path, must_be_whole=own is None)
     return RunOfRows(run, folder, place_of_row[particles.file_rows], notes)
 
@@ -168,7 +171,7 @@ def labels_without_holes(run: RecovarRun, labels: NDArray[np.int64]) -> tuple[ND
 
 
 def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleTable) -> list[str]:
-    """See to it that a run's values in ``path`` belong to the rows of a particle file one by one; return notes.
+    """See to it that a run's values in ``path`` belong to the rows of a particle file one by one; return warnings.
 
     Raises
     ------

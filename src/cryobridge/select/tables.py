@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
-from cryobridge.formats.cryosparc.companions import companion_by_name
+from cryobridge.formats.cryosparc.companions import companion_by_name, particles_of_job
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.csg import ResultGroup, open_group, read_csg, slot_types, write_csg
 from cryobridge.formats.cryosparc.join import JoinedTable, join_on_uid
@@ -270,10 +270,10 @@ def open_particles(path: Path, passthroughs: Sequence[Path] = (), *, join: bool 
     Parameters
     ----------
     path
-        A `.star`, `.cs` or `.csg` file.
+        A `.star`, `.cs` or `.csg` file, or a cryoSPARC job folder, which stands for the `.cs` file of its particles.
     passthroughs
         `.cs` files to be joined with a `.cs` file. Without them those are taken that a `.csg` beside it names along
-        with it, else the passthrough file that its name tells.
+        with it, else those that the job names, or the passthrough file that its name tells.
     join
         False for a `.cs` file by itself.
 
@@ -284,6 +284,9 @@ def open_particles(path: Path, passthroughs: Sequence[Path] = (), *, join: bool 
     FormatError, MissingDataError
         If a file can't be read, or files have no uids in common.
     """
+    if path.is_dir():
+        job = particles_of_job(path)
+        return _open_cs(job.main, passthroughs, job.passthroughs, job.notes, join=join)
     kind = identify_file(path)
     if kind != CS and (passthroughs or not join):
         option = "--passthrough" if passthroughs else "--no-passthrough"
@@ -298,14 +301,21 @@ def open_particles(path: Path, passthroughs: Sequence[Path] = (), *, join: bool 
         raise UsageError(
             f"not a particle file, but {kind}",
             path=path,
-            hint="Give a .star, .cs or .csg file with one row a particle.",
+            hint="Give a .star, .cs or .csg file with one row a particle, or a cryoSPARC job folder.",
         )
+    return _open_cs(path, passthroughs, join=join)
+
+
+def _open_cs(
+    path: Path, passthroughs: Sequence[Path], of_job: Sequence[Path] = (), notes: Sequence[str] = (), *, join: bool
+) -> CsParticles:
     group = None
     if not passthroughs and join:
         group, passthroughs = _companions(path)
+        passthroughs = passthroughs or of_job
     joined = _join(path, passthroughs)
     _refuse_disjoint(joined)
-    return CsParticles(path, joined, group, _join_notes(joined))
+    return CsParticles(path, joined, group, [*notes, *_join_notes(joined)])
 
 
 def _join(path: Path, passthroughs: Sequence[Path]) -> JoinedTable:

@@ -165,29 +165,6 @@ def line_up(
     return whole
 
 
-def parse_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Return the numbers of ``0,3`` or ``0-2,5``, ascending.
-
-    Raises
-    ------
-    UsageError
-        If it is no such list.
-    """
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = (piece.strip() for piece in part.partition("-"))
-        bounds = (first, last) if dash else (first, first)
-        if not all(bound.isdigit() and len(bound) < 10 for bound in bounds) or int(bounds[0]) > int(bounds[1]):
-            raise UsageError(
-                f"{option} {text}: {part.strip() or 'nothing'!r} is no number from 0 on",
-                hint=f"Write numbers with commas between them: {option} 0,3 or {option} 0-2,5.",
-            )
-        if int(bounds[1]) - int(bounds[0]) > 100_000:
-            raise UsageError(f"{option} {text}: {part.strip()} is too long a range")
-        numbers.update(range(int(bounds[0]), int(bounds[1]) + 1))
-    return tuple(sorted(numbers))
-
-
 def _read_list(path: Path) -> Any:
     if path.suffix in _PICKLES:
         return load_pickle(path)

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 def write_selection(plan: SelectPlan, *, overwrite: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
     """Write the files of a plan.
 
+    Parameters
+    ----------
+    plan
+        As `cryobridge.select.plan.plan_select` returns it.
+    overwrite
+        Replace outputs that are there.
+    reporter
+        Who is told of the progress.
+
     Returns
     -------
     dict
@@ -38,6 +47,8 @@ def write_selection(plan: SelectPlan, *, overwrite: bool = False, reporter: Repo
             make_folder(part.path.parent)
             plan.particles.write(part.path, part.kept, plan.added)
             reporter.advance()
+        # Another run may have written them since.
+        refuse_existing(plan.outputs(), overwrite=overwrite)
     return plan.report()
 
 

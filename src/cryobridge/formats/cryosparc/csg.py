@@ -17,6 +17,7 @@ from cryobridge.formats.atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.join import JoinedTable, join_columns
 from cryobridge.formats.listing import int_of, is_there, object_of, text_of
+from cryobridge.paths import as_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -301,10 +302,8 @@ def locate_in_project(folder: Path, written: str) -> Path:
 def project_folder(folder: Path) -> Path:
     """Return the project's folder: the parent of the nearest folder named ``J`` and a number, else the parent."""
     absolute = folder.absolute()
-    for candidate in (absolute, *absolute.parents):
-        if _JOB_FOLDER.fullmatch(candidate.name):
-            return candidate.parent
-    return absolute.parent
+    jobs = (candidate for candidate in (absolute, *absolute.parents) if _JOB_FOLDER.fullmatch(candidate.name))
+    return as_given(next(jobs, absolute).parent, folder)
 
 
 def _check_members(slots: tuple[Slot, ...]) -> tuple[str, ...]:

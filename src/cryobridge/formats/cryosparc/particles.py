@@ -42,6 +42,11 @@ _MODELLED = (
 def read_particles_cs(path: str | os.PathLike[str]) -> ParticleSet:
     """Read a `.cs` file of particles.
 
+    Parameters
+    ----------
+    path
+        The file; a passthrough file beside it is not looked for, see `particles_from_cs`.
+
     Raises
     ------
     FormatError
@@ -193,6 +198,10 @@ def _locations(columns: ColumnReader) -> Locations | None:
     shape = columns.get("location/micrograph_shape", shapes=((2,),))
     x, y = columns.floats("location/center_x_frac"), columns.floats("location/center_y_frac")
     if micrograph is None or shape is None or x is None or y is None:
+        return None
+    # cryoSPARC writes zeros where it does not know, as for imported particles without exposures.
+    if len(shape) and not (shape.any() and x.any() and y.any()):
+        columns.notes.append("location columns hold zeros: where the particles lie is not known")
         return None
     fraction = np.column_stack([x, y])
     return Locations(micrograph, fractions_to_px(fraction, shape), shape.astype(np.int64))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError
+from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, RELION_COLUMNS, to_cryosparc
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 # What cryoSPARC keeps of a fit; nobody else does.
 _FIT = ("error", "error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess")
+_SIGN = "blob/sign"
 # Columns that hold a stand-in until a file says better.
 _ASSUMED = {
-    *("blob/sign", "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
+    *(_SIGN, "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
     *(f"{group}/{name}" for group in (ALIGNED_2D, ALIGNED_3D) for name in (*_FIT, "alpha", "alpha_min", "class_ess")),
 }
+Contrast = Literal["bright", "dark"]
+# What `blob/sign` says of the particles in the images.
+SIGNS: dict[Contrast, float] = {"bright": 1.0, "dark": -1.0}
 # The constants of splitmix64.
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -46,12 +50,15 @@ class CsContent:
     not_held
         Columns of the source that cryoSPARC has no place for, or that can't be told in its terms.
     notes
-        What was assumed, in sentences.
+        What was filled in, in sentences.
+    warnings
+        What was assumed and may be wrong, in sentences.
     """
 
     columns: dict[str, Values]
     not_held: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -66,7 +73,7 @@ def write_cs_content(path: Path, content: CsContent, n_rows: int, title: str) ->
     write_csg(path.with_suffix(".csg"), slots, n_rows, title=title)
 
 
-def cs_content(particles: ParticleSet, *, aberrations: bool = False) -> CsContent:
+def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: Contrast | None = None) -> CsContent:
     """Turn particles into cryoSPARC's columns.
 
     Matrices become rotation vectors (an angle for 2D alignments), shifts pixels of the image, coordinates
@@ -80,11 +87,15 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False) -> CsConten
     aberrations
         Write beam tilt, trefoil, tetrafoil and magnification of RELION's files too, whose signs are not
         established.
+    contrast
+        How the particles look in the images, for files that don't say (`blob/sign`); bright if not given.
 
     Raises
     ------
     MissingDataError
         If there are no images, or their pixel size is not known.
+    UsageError
+        If the contrast is given for particles that have it.
     """
     if particles.images is None:
         raise MissingDataError(
@@ -98,9 +109,22 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False) -> CsConten
             path=particles.source,
             hint="Give --pixel-size X and --box N, or the file that has them.",
         )
+    has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
+    if has_sign and contrast is not None:
+        raise UsageError(
+            "--contrast is for files that don't say how particles look, and this one does (blob/sign)",
+            path=particles.source,
+            hint="Leave it out.",
+        )
     notes: list[str] = []
+    warnings: list[str] = []
+    if not has_sign and contrast is None:
+        warnings.append(
+            "nothing says whether particles are bright or dark in the images; they are taken as bright (blob/sign 1), "
+            "as RELION extracts them: give --contrast dark if they are not"
+        )
     columns: dict[str, Values] = {"uid": particles.uid if particles.uid is not None else make_uids(particles.images)}
-    columns |= _blob(particles, particles.images)
+    columns |= _blob(particles, particles.images, SIGNS[contrast or "bright"])
     columns |= _ctf(particles, particles.optics, particles.ctf, aberrations=aberrations)
     if particles.poses is not None:
         columns |= _alignment(particles, particles.poses)
@@ -115,11 +139,18 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False) -> CsConten
         carried, replaced = _carried(particles, columns)
         columns |= carried
         not_held += replaced
-    else:
-        notes.append("images are taken as bright particles (blob/sign 1), which is how RELION extracts them")
-        if particles.poses is not None:
-            notes.append("cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0")
-    return CsContent(columns, tuple(not_held), tuple(notes))
+    elif particles.poses is not None:
+        notes.append("cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0")
+    return CsContent(columns, tuple(not_held), tuple(notes), tuple(warnings))
+
+
+def dark_particles(particles: ParticleSet) -> int:
+    """Count the particles that their cryoSPARC file says to be dark in the images (`blob/sign` -1)."""
+    extra = particles.extra
+    if extra is None or extra.program != "cryosparc" or _SIGN not in extra.names:
+        return 0
+    sign = np.asarray(extra.source.read([_SIGN])[_SIGN])
+    return int(np.count_nonzero((sign if extra.rows is None else sign[extra.rows]) < 0))
 
 
 def is_cryosparcs(particles: ParticleSet) -> bool:
@@ -208,7 +239,7 @@ def _per_row(particles: ParticleSet, values: Floats) -> NDArray[np.float32]:
     return _single(np.nan_to_num(values))[particles.optics_index]
 
 
-def _blob(particles: ParticleSet, images: ImageRefs) -> dict[str, Values]:
+def _blob(particles: ParticleSet, images: ImageRefs, sign: float) -> dict[str, Values]:
     n = len(particles)
     box = particles.per_particle("box_px").astype(np.uint32)
     return {
@@ -216,7 +247,7 @@ def _blob(particles: ParticleSet, images: ImageRefs) -> dict[str, Values]:
         "blob/idx": images.index.astype(np.uint32),
         "blob/shape": np.column_stack([box, box]),
         "blob/psize_A": _single(particles.per_particle("pixel_size_A")),
-        "blob/sign": _constant(n, 1.0),
+        _SIGN: _constant(n, sign),
         "blob/import_sig": np.zeros(n, np.uint64),
     }
 

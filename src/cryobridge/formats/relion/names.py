@@ -145,7 +145,11 @@ def oddities_of(iterations: tuple[RelionIteration, ...]) -> list[str]:
         if item.lacking and item.number is not None:
             by_lack.setdefault(item.lacking, []).append(item.number)
     for lacking, which in by_lack.items():
-        problems.append(f"Iteration {say_numbers(which)}: no {', no '.join(f'{part}.star' for part in lacking)}.")
+        files = [f"{part}.star" for part in lacking]
+        if 1 < len(which) == len(iterations):
+            problems.append(f"No iteration has its {' or '.join(files)}.")
+        else:
+            problems.append(f"Iteration {say_numbers(which)}: no {', no '.join(files)}.")
     superseded = sorted({item.number for item in iterations if item not in chain and item.number is not None})
     if superseded:
         problems.append(f"Iterations {say_numbers(superseded)} were done again after the run was continued.")

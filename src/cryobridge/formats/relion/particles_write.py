@@ -53,13 +53,13 @@ class StarContent:
         To be written.
     not_held
         Columns of the source that RELION has no place for.
-    notes
-        What was changed or assumed, in sentences.
+    warnings
+        What may make RELION refuse the file or go wrong with it, in sentences.
     """
 
     blocks: tuple[StarBlock, ...]
     not_held: tuple[str, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def star_content(particles: ParticleSet, *, version: Version = "3.1", aberrations: bool = False) -> StarContent:
@@ -89,10 +89,10 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
             path=particles.source,
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
-    notes: list[str] = []
+    warnings: list[str] = []
     optics, group = _used_optics(particles)
     _require_optics(optics, particles.source)
-    own = _aberration_columns(particles, optics, aberrations=aberrations, notes=notes)
+    own = _aberration_columns(particles, optics, aberrations=aberrations, warnings=warnings)
     held = ("rlnBeamTiltX", "rlnBeamTiltY") if version == "3.0" else tuple(own)
     columns = {**_image_columns(particles), **_pose_columns(particles, optics, group, version)}
     if particles.ctf is not None:
@@ -113,8 +113,8 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     blocks.append(StarBlock(Path(), name, table, comments=_COMMENTS[version]))
     not_held = (*_not_held(particles, aberrations=aberrations), *(name for name in own if name not in held))
     if np.any(optics.box_px % 2):
-        notes.append("a box of an odd number of pixels, which RELION refuses")
-    return StarContent(tuple(blocks), not_held, tuple(notes))
+        warnings.append("a box of an odd number of pixels, which RELION refuses")
+    return StarContent(tuple(blocks), not_held, tuple(warnings))
 
 
 def _not_held(particles: ParticleSet, *, aberrations: bool) -> tuple[str, ...]:
@@ -158,14 +158,14 @@ def _require_optics(optics: Optics, source: Path) -> None:
 
 
 def _aberration_columns(
-    particles: ParticleSet, optics: Optics, *, aberrations: bool, notes: list[str]
+    particles: ParticleSet, optics: Optics, *, aberrations: bool, warnings: list[str]
 ) -> dict[str, Any]:
     """Return RELION's optics columns for what bends the CTF, and whatever else a STAR file's optics had."""
     extra = particles.extra
     if extra is None or extra.program != "relion":
         if not aberrations or optics.aberrations is None:
             return {}
-        notes.append("aberrations are written as the formulas give them; check the signs by refining them in RELION")
+        warnings.append("aberrations are written as the formulas give them; check the signs by refining them in RELION")
         return to_relion(optics.aberrations, optics.voltage_kV)
     index = particles.optics_index
     chosen = slice(None) if index is None or not len(index) else np.flatnonzero(np.bincount(index) > 0)
