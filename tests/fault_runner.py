@@ -1,7 +1,8 @@
 """Runs commands that are disturbed on purpose: before its N-th change to a folder a run is killed, interrupted ….
 
-`python fault_runner.py` reads one JSON object a line and answers each with one. Every run is a fork of a process
-that has imported everything already, so that hundreds of them take seconds.
+`python fault_runner.py` reads one JSON object a line and answers each with one; a list of jobs is run side by side,
+and answered with a list. Every run is a fork of a process that has imported everything already, so that hundreds of
+them take seconds.
 """
 
 from __future__ import annotations
@@ -16,32 +17,44 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import threading
+import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.truncate"}
 
 
 class Fault:
-    """An audit hook that counts what a run is about to change in a folder, and strikes before the N-th change."""
+    """An audit hook that counts what a run is about to change in a folder, and strikes before the N-th change.
+
+    With ``opening`` it counts how often a run opens the victim, and strikes before the N-th time.
+    """
 
     def __init__(self, job, log):
         self._folder = os.fspath(job["folder"])
         self._at = job.get("at")
+        self._opening = job.get("opening")
         self._fault = job.get("fault", "none")
         self._strike = getattr(self, f"_{self._fault}", None)
         self._victim = job.get("victim")
         self._log = log
-        self._count = 0
+        self._count = self._n_opened = 0
         self._lock = threading.Lock()
         self._is_off = self._is_full = False
 
     def __call__(self, event, arguments):
-        if self._is_off or not self._is_change(event, arguments):
+        if self._is_off:
+            return
+        if event == "open" and self._opening is not None and _absolute(arguments[0]) == self._victim:
+            self._open()
+        if not self._is_change(event, arguments):
             return
         if self._is_full and event in {"open", "os.mkdir"}:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -55,6 +68,15 @@ class Fault:
             self._is_off = True
             self._strike()
 
+    def _open(self):
+        with self._lock:
+            self._n_opened += 1
+            is_now = self._n_opened == self._opening
+        os.write(self._log, f"read {self._victim}\n".encode())
+        if is_now:
+            self._is_off = True
+            self._strike()
+
     def _is_change(self, event, arguments):
         if event == "open":
             path, _, flags = arguments
@@ -64,7 +86,7 @@ class Fault:
             return False
         else:
             path = arguments[0]
-        return isinstance(path, (str, os.PathLike)) and os.path.abspath(path).startswith(self._folder)  # noqa: PTH100
+        return _absolute(path).startswith(self._folder)
 
     def _kill(self):
         os.killpg(0, signal.SIGKILL)
@@ -79,13 +101,19 @@ class Fault:
         Path(self._victim).unlink()
 
     def _shrink(self):
-        os.truncate(self._victim, 2000)
+        os.truncate(self._victim, Path(self._victim).stat().st_size // 2)
+
+    def _forestall(self):
+        shutil.copytree(self._victim, self._folder, symlinks=True, dirs_exist_ok=True)
+
+
+def _absolute(path):
+    return os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else ""  # noqa: PTH100
 
 
 def _work(job, out, err, log):
     from cryobridge.cli.app import main
 
-    os.setsid()
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -100,18 +128,31 @@ def _work(job, out, err, log):
         shutil.disk_usage = lambda _: SimpleNamespace(free=free, total=1 << 40)
     sys.argv = ["cryobridge", *job["words"]]
     sys.addaudithook(Fault(job, log))
+    time.sleep(job.get("wait_s", 0))
     main()
 
 
-def _run(job):
+@dataclass
+class _Child:
+    """A run that is under way."""
+
+    pid: int
+    pipes: list[tuple[int, int]]
+    began_s: float
+    killer: threading.Timer | None
+
+
+def _start(job):
     # Pipes, which a limit on the size of files does not touch, wide enough for all that a run says.
     pipes = [os.pipe() for _ in range(3)]
     for reading, _ in pipes:
         fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 1 << 20)
-    child = os.fork()
-    if child == 0:
+    began_s = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
         code = 99
         try:
+            os.setsid()
             _work(job, *(writing for _, writing in pipes))
         except SystemExit as error:
             code = error.code
@@ -122,23 +163,49 @@ def _run(job):
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code if isinstance(code, int) else 98)
-    _, status = os.waitpid(child, 0)
+    killer = None
+    if (seconds := job.get("kill_after_s")) is not None:
+        killer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
+        killer.start()
+    return _Child(pid, pipes, began_s, killer)
+
+
+def _finish(child):
+    # A process that is waited for without being reaped keeps its number, which the killer may still use.
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    seconds = time.monotonic() - child.began_s
+    if child.killer is not None:
+        child.killer.cancel()
+        child.killer.join()
+    _, status = os.waitpid(child.pid, 0)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # whoever the run has left behind
+        os.killpg(child.pid, signal.SIGKILL)  # whoever the run has left behind
     texts = []
-    for reading, writing in pipes:
+    for reading, writing in child.pipes:
         os.close(writing)
         with open(reading, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             texts.append(file.read())
     code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "stdout": texts[0], "stderr": texts[1], "changes": texts[2].splitlines()}
+    changes = texts[2].splitlines()
+    return {"code": code, "stdout": texts[0], "stderr": texts[1], "changes": changes, "seconds": seconds}
+
+
+def _answer(job):
+    if isinstance(job, list):
+        return [_finish(child) for child in [_start(one) for one in job]]
+    if (shell := job.get("shell")) is not None:
+        return subprocess.run(["sh", "-c", *shell], stdin=subprocess.DEVNULL, check=False).returncode
+    return _finish(_start(job))
 
 
 def _serve():
     import torch
 
     import cryobridge.cli.app
+    import cryobridge.cli.converge_view
+    import cryobridge.converge.follow
     import cryobridge.converge.pictures
+    import cryobridge.converge.volatile
     import cryobridge.convert.convert
     import cryobridge.coords.convert
     import cryobridge.coords.preview
@@ -153,9 +220,9 @@ def _serve():
     cryobridge.demo.simulate_project = functools.partial(
         cryobridge.demo.simulate_project, n_micrographs=1, particles_per_micrograph=2
     )
-    cryobridge.cli.demo._run = lambda *_: None
+    mock.patch.object(cryobridge.cli.demo, "_tour", lambda _: []).start()
     for line in sys.stdin:
-        print(json.dumps(_run(json.loads(line))), flush=True)  # noqa: T201
+        print(json.dumps(_answer(json.loads(line))), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -596,8 +596,11 @@ def test_the_exit_code_tells_whether_it_converged(plain_job, tmp_path):
 def test_wrong_folders_say_what_to_give(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
+    file = tmp_path / "run_it001_data.star"
+    file.touch()
     for words, code, text in (
         ((tmp_path / "absent",), 1, "can't be listed"),
+        ((file,), 1, f"this is a file, not a folder\n  → Give the folder that it is in, {tmp_path}."),
         ((empty,), 1, "no iterations"),
         ((empty, "--timeout", 3), 2, "--watch"),
         ((empty, "--volatile-min", 9), 2, "--volatile-last"),

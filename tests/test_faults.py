@@ -3,11 +3,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +23,6 @@ from cryobridge.errors import CryobridgeError
 from cryobridge.formats.atomic import atomic_path, leftovers, temporary_path, together
 from cryobridge.jobdir import locked
 from helpers import (
-    COMMAND,
-    environment,
     noise_images,
     open_terminal,
     particle_columns,
@@ -34,26 +36,55 @@ RUNNER = Path(__file__).with_name("fault_runner.py")
 # What differs between two runs that do the same: times, and the words of the command.
 _TIMES = re.compile(rb"created: .*|\d{4}-\d\d-\d\dT[0-9:+]*|after [0-9.]+ s")
 OF_THE_RUN = {"command.txt", "README.txt", "job.json", "run.log"}
+# Of the moments that chance chooses; a test that fails shows it.
+SEED = int(os.environ.get("CRYOBRIDGE_TEST_SEED") or secrets.randbelow(1 << 32))
 
 
 class Runner:
-    def __init__(self, process):
+    def __init__(self, process, *, can_mount):
         self._process = process
+        self._can_mount = can_mount
 
     def run(self, words, folder, cwd, **fault):
-        job = {"words": [str(word) for word in words], "folder": str(folder), "cwd": str(cwd), **fault}
-        self._process.stdin.write(json.dumps(job, default=str) + "\n")
+        return self.ask(self.job(words, folder, cwd, **fault))
+
+    def job(self, words, folder, cwd, **fault):
+        return {"words": [str(word) for word in words], "folder": str(folder), "cwd": str(cwd), **fault}
+
+    def ask(self, question):
+        self._process.stdin.write(json.dumps(question, default=str) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
+    @contextmanager
+    def mounted(self, options, folder, filled_from=None, *, read_only=False):
+        """Have a file system of its own on a folder, with a copy of another in it; yield it as seen from outside."""
+        if not self._can_mount:
+            pytest.skip("no file system may be mounted here")
+        steps = f'mkdir -p "$0" && mount -t tmpfs -o {options} none "$0"'
+        if filled_from:
+            steps += ' && cp -a "$1/." "$0"'
+        if read_only:
+            steps += ' && mount -o remount,ro "$0"'
+        assert self.ask({"shell": [steps, str(folder), str(filled_from)]}) == 0
+        try:
+            yield Path(f"/proc/{self._process.pid}/root{folder}")
+        finally:
+            assert self.ask({"shell": ['umount "$0"', str(folder)]}) == 0
+
 
 @pytest.fixture(scope="module")
-def runner():
+def runner(tmp_path_factory):
+    # With mounts of its own where the system lets it, which are gone with it.
+    own_mounts = ["unshare", "-rm"] if shutil.which("unshare") else []
+    trial = [*own_mounts, "mount", "-t", "tmpfs", "none", tmp_path_factory.mktemp("mount")]
+    can_mount = bool(own_mounts) and subprocess.run(trial, capture_output=True, check=False).returncode == 0
+    command = [*(own_mounts if can_mount else []), sys.executable, RUNNER]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [sys.executable, RUNNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
-        yield Runner(process)
+        yield Runner(process, can_mount=can_mount)
         process.stdin.close()
 
 
@@ -119,8 +150,11 @@ def words_of(case, folder, *more):
     return [*(CASES | PICTURED)[case].replace("OUT", str(folder)).split(), *more]
 
 
-def contents(folder):
-    """Return every file below a folder, temporaries too, without what two runs of one kind differ in."""
+def contents(folder, named=None):
+    """Return every file below a folder, temporaries too, without what two runs of one kind differ in.
+
+    ``named`` is the folder as the runs know it.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -133,7 +167,7 @@ def contents(folder):
                 data = re.sub(rb'"duration_seconds": [0-9.]*', b"", data)
             elif path.suffix in {".csg", ".log"}:
                 data = _TIMES.sub(b"", data)
-            found[name] = hashlib.sha256(data.replace(os.fsencode(folder), b"OUT")).hexdigest()
+            found[name] = hashlib.sha256(data.replace(os.fsencode(named or folder), b"OUT")).hexdigest()
     return found
 
 
@@ -149,17 +183,18 @@ class Disturbed:
         self.inputs = inputs
         self.out = folder / "out"
         self._runner = runner
-        self._first = folder / "first"
+        self.first = folder / "first"
         self.out.mkdir()
         done = runner.run(words_of(case, self.out), self.out, inputs)
         assert done["code"] == 0, done["stderr"]
         self.expected = contents(self.out)
         self.changes = done["changes"]
-        shutil.copytree(self.out, self._first, symlinks=True)
+        shutil.copytree(self.out, self.first, symlinks=True)
         again = self.run("--overwrite")
         assert again["code"] == 0, again["stderr"]
         assert contents(self.out) == self.expected
         self.changes_over = again["changes"]
+        self.seconds = again["seconds"]
 
     def begin(self, *, over):
         """Make the output folder as it is before a run: empty, or with an earlier result; return the options."""
@@ -167,11 +202,17 @@ class Disturbed:
         if not over:
             self.out.mkdir()
             return []
-        shutil.copytree(self._first, self.out, symlinks=True)
+        shutil.copytree(self.first, self.out, symlinks=True)
         return ["--overwrite"]
 
     def run(self, *more, **fault):
-        return self._runner.run(words_of(self.case, self.out, *more), self.out, self.inputs, **fault)
+        return self._runner.ask(self.job(*more, **fault))
+
+    def job(self, *more, **fault):
+        return self._runner.job(words_of(self.case, self.out, *more), self.out, self.inputs, **fault)
+
+    def run_side_by_side(self, *jobs):
+        return self._runner.ask(jobs)
 
     def require_whole_files(self):
         whole = final(contents(self.out))
@@ -212,6 +253,12 @@ def require_plain_error(done):
     assert "mistake in cryobridge" not in done["stderr"]
 
 
+def spread(changes, case):
+    """Return all places among the changes of a run, or some of them where there are many or the run takes long."""
+    n_places = min(50 if case in CASES else 12, len(changes))
+    return [1 + i * len(changes) // n_places for i in range(n_places)]
+
+
 def kill_and_go_on(command, places, *, over, go_on="--overwrite"):
     for at in places:
         killed = command.run(*command.begin(over=over), fault="kill", at=at)
@@ -235,7 +282,7 @@ def test_a_killed_run_leaves_whole_files_and_the_next_one_ends_well(case, distur
 @pytest.mark.parametrize("case", [*CASES, *PICTURED])
 def test_a_run_may_be_killed_before_any_change(case, over, disturbed):
     command = disturbed(case)
-    kill_and_go_on(command, range(1, len(command.changes_over if over else command.changes) + 1), over=over)
+    kill_and_go_on(command, spread(command.changes_over if over else command.changes, case), over=over)
 
 
 @pytest.mark.parametrize("case", RESUMED)
@@ -249,6 +296,28 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(case, disturbed):
 def test_a_run_may_be_killed_before_any_change_and_resumed(case, disturbed):
     command = disturbed(case)
     kill_and_go_on(command, range(1, len(command.changes) + 1), over=False, go_on="--resume")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_may_be_killed_at_moments_of_chance(case, disturbed):
+    kill_at_moments_of_chance(disturbed(case), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES, *PICTURED])
+def test_a_run_may_be_killed_at_many_moments_of_chance(case, disturbed):
+    kill_at_moments_of_chance(disturbed(case), 20 if case in CASES else 6)
+
+
+def kill_at_moments_of_chance(command, times):
+    print(f"CRYOBRIDGE_TEST_SEED={SEED}")  # noqa: T201 - shown if the test fails
+    chance = random.Random(f"{SEED} {command.case}")
+    for _ in range(times):
+        options = command.begin(over=chance.random() < 0.5)
+        killed = command.run(*options, kill_after_s=chance.uniform(0, command.seconds))
+        assert killed["code"] in {0, -signal.SIGKILL}, killed["stderr"]
+        command.require_whole_files()
+        command.require_good_end(chance.choice(["--overwrite", *(["--resume"] * (command.case in RESUMED))]))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -281,7 +350,7 @@ def test_a_full_disk_is_told_and_loses_nothing(case, disturbed):
         assert "can't be written" in done["stderr"]
         if over and case in REPLACED_AT_ONCE - {"converge"}:
             assert contents(command.out) == command.expected
-        require_no_temporaries(command)
+        require_no_temporaries(command.out)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -294,11 +363,11 @@ def test_a_disk_that_is_full_at_some_file_is_told_and_no_file_is_partial(case, d
         else:
             require_plain_error(done)
         command.require_whole_files()
-        require_no_temporaries(command)
+        require_no_temporaries(command.out)
 
 
-def require_no_temporaries(command):
-    hidden = [path.name for path in command.out.rglob(".*")]
+def require_no_temporaries(folder):
+    hidden = [path.name for path in folder.rglob(".*")]
     # What --resume goes on with.
     assert [name for name in hidden if not name.startswith(".particles.8.")] == []
 
@@ -312,7 +381,7 @@ def test_an_interrupt_anywhere_ends_with_130_and_whole_files(case, disturbed):
         assert done["stderr"].endswith("interrupted\n")
         assert "Traceback" not in done["stderr"]
         command.require_whole_files()
-        require_no_temporaries(command)
+        require_no_temporaries(command.out)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -343,25 +412,77 @@ def test_a_file_in_the_place_of_the_output_folder_is_told_and_stays(case, distur
     ("case", "victim", "told"),
     [
         ("stacks cs", "J1/b.mrc", "shorter|read"),
+        ("stacks star", "J1/b.mrc", "shorter|read"),
+        ("stacks paired", "J1/a.mrc", "shorter|read"),
+        ("stacks job", "P1/J7/restack/batch_000000_restacked.mrc", "shorter|read"),
         ("downsample", "J1/a.mrc", "shorter|read"),
         ("coords with pictures", "relion/MotionCorr/job002/Movies", "is not there|cut off"),
     ],
 )
 @pytest.mark.parametrize("fault", ["lose", "shrink"])
-def test_an_input_that_goes_in_mid_run_is_told_and_leaves_whole_files(
-    case, victim, told, fault, runner, inputs, disturbed, tmp_path
-):
+def test_an_input_that_goes_in_mid_run_is_told_and_leaves_whole_files(case, victim, told, fault, inputs, disturbed):
     command = disturbed(case)
-    shutil.copytree(inputs, tmp_path / "inputs")
-    victim = tmp_path / "inputs" / victim
+    victim = inputs / victim
     if victim.is_dir():
         victim = max(victim.iterdir(), key=lambda path: path.name.endswith(".mrc"))
     command.begin(over=False)
-    done = runner.run(words_of(case, command.out), command.out, tmp_path / "inputs", fault=fault, at=1, victim=victim)
+    with put_back(victim):
+        done = command.run(fault=fault, at=1, victim=victim)
     require_plain_error(done)
     assert re.search(told, done["stderr"])
     assert victim.name in done["stderr"]
-    require_no_temporaries(command)
+    require_no_temporaries(command.out)
+
+
+@contextmanager
+def put_back(path):
+    """Have a file as it was, its time included, after whatever happens to it."""
+    data, status = path.read_bytes(), path.stat()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+# Of each command the metadata that it reads.
+METADATA = {
+    "coords": [f"{JOB}J4_passthrough_particles.cs", "relion/CtfFind/job003/micrographs_ctf.star"],
+    "stacks cs": ["particles.cs"],
+    "stacks star": ["particles.star"],
+    "stacks paired": ["a.star"],
+    "stacks job": ["P1/J7/J7_passthrough_particles.cs"],
+    "downsample": ["particles.star"],
+    "converge": ["relion/Class2D/job004/run_it001_data.star"],
+    "convert to star": [f"{JOB}J4_particles.csg", f"{JOB}J4_passthrough_particles.cs"],
+    "convert to cs": ["particles.star"],
+    "select": [f"{JOB}J4_passthrough_particles.cs"],
+    "select by class": ["particles.star"],
+}
+
+
+@pytest.mark.parametrize(("case", "name"), [(case, name) for case, names in METADATA.items() for name in names])
+def test_metadata_that_go_between_two_looks_at_them_are_told_or_have_been_read(case, name, inputs, disturbed):
+    command = disturbed(case)
+    victim = inputs / name
+    command.begin(over=False)
+    looks = command.run(victim=victim, opening=0)["changes"].count(f"read {victim}")
+    assert looks
+    for opening in range(1, looks + 1):
+        for fault in ("lose", "shrink"):
+            command.begin(over=False)
+            with put_back(victim):
+                done = command.run(victim=victim, opening=opening, fault=fault)
+            if case == "converge" and f"{victim.name} is left out" in done["stderr"]:
+                assert done["code"] == 0
+            elif done["code"] == 0:
+                assert contents(command.out) == command.expected
+            else:
+                require_plain_error(done)
+                assert victim.name in done["stderr"]
+                command.require_whole_files()
+                require_no_temporaries(command.out)
 
 
 # Two runs at once
@@ -376,6 +497,74 @@ def test_a_second_run_into_one_folder_is_refused_and_changes_nothing(case, distu
     require_plain_error(done)
     assert "another run of cryobridge is at work in this folder" in done["stderr"]
     assert contents(command.out) == command.expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_another_run_has_made_meanwhile_is_not_replaced(case, disturbed):
+    command = disturbed(case)
+    command.begin(over=False)
+    done = command.run(fault="forestall", at=1, victim=command.first)
+    require_plain_error(done)
+    assert "there already" in done["stderr"]
+    assert contents(command.out) == command.expected
+
+
+@pytest.mark.parametrize("case", ["coords", "stacks cs", "downsample", "convert to star", "select"])
+def test_of_two_runs_at_once_one_is_refused_or_both_end_well(case, disturbed):
+    run_two_at_once(disturbed(case), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_of_two_runs_at_many_distances_one_is_refused_or_both_end_well(case, disturbed):
+    run_two_at_once(disturbed(case), 15)
+
+
+def run_two_at_once(command, times):
+    print(f"CRYOBRIDGE_TEST_SEED={SEED}")  # noqa: T201 - shown if the test fails
+    chance = random.Random(f"{SEED} {command.case}")
+    for _ in range(times):
+        command.begin(over=False)
+        wait_s = chance.uniform(0, command.seconds)
+        both = command.run_side_by_side(command.job(), command.job(wait_s=wait_s))
+        codes = {done["code"] for done in both}
+        assert 0 in codes
+        for done in both:
+            if done["code"]:
+                require_plain_error(done)
+                assert re.search("there already|another run of cryobridge is at work", done["stderr"])
+        assert contents(command.out) == command.expected
+
+
+def test_two_runs_that_differ_leave_the_set_of_one_of_them(runner, inputs, tmp_path):
+    few, many = (selecting(runner, inputs, tmp_path / "out", n, "subset.cs") for n in (3, 5))
+    alone = [made_by(runner, tmp_path / "out", job) for job in (few, many)]
+    for wait_s in (0, 0, 0.02):
+        both = made_by(runner, tmp_path / "out", few, {**many, "wait_s": wait_s})
+        assert both in alone
+
+
+def test_two_runs_into_files_of_their_own_in_one_folder_both_end_well(runner, inputs, tmp_path):
+    few, many = (selecting(runner, inputs, tmp_path / "out", n, f"of_{n}.cs") for n in (3, 5))
+    alone = [made_by(runner, tmp_path / "out", job) for job in (few, many)]
+    assert made_by(runner, tmp_path / "out", few, many, n_good=2) == alone[0] | alone[1]
+
+
+def test_two_that_look_at_one_job_both_end_well(runner, inputs, tmp_path):
+    out = tmp_path / "out"
+    job = runner.job(["converge", "relion/Class2D/job004", "--no-plots", "-o", out], out, inputs)
+    alone = made_by(runner, out, job)
+    assert made_by(runner, out, job, job, n_good=2) == alone
+
+
+def selecting(runner, inputs, out, n, name):
+    return runner.job(["select", f"{JOB}J4_particles.csg", "--random", n, "-o", out / name], out, inputs)
+
+
+def made_by(runner, out, *jobs, n_good=1):
+    shutil.rmtree(out, ignore_errors=True)
+    assert [done["code"] for done in runner.ask(jobs)].count(0) >= n_good
+    return contents(out)
 
 
 def test_of_two_that_write_one_file_at_once_the_last_ones_is_there_whole(tmp_path):
@@ -439,14 +628,34 @@ def test_what_else_lies_among_old_picks_survives_a_kill_at_every_step(disturbed)
 # Disks
 
 
-@pytest.mark.parametrize(("case", "needed"), [("stacks cs", "MB"), ("downsample", "MB"), ("demo", "MB")])
-def test_a_disk_without_room_is_told_before_the_first_byte(case, needed, disturbed):
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ("stacks cs", []),
+        ("stacks cs", ["--dry-run"]),
+        ("stacks cs", ["--dry-run", "--resume"]),
+        ("downsample", []),
+        ("downsample", ["--dry-run"]),
+        ("convert to star", ["--copy"]),
+        ("convert to star", ["--copy", "--dry-run"]),
+        ("demo", []),
+    ],
+)
+def test_a_disk_without_room_is_told_before_the_first_byte_by_a_dry_run_too(case, options, disturbed):
     command = disturbed(case)
     command.begin(over=False)
-    done = command.run(free=10)
+    done = command.run(*options, free=10)
     require_plain_error(done)
-    assert re.search(rf"the output needs [0-9.,]+ {needed}, and the disk has 0.0 MB left", done["stderr"])
+    assert re.search(r"the output needs [0-9.,]+ MB, and the disk has 0.0 MB left", done["stderr"])
     assert contents(command.out) == {}
+
+
+def test_a_dry_run_counts_as_room_what_overwriting_sets_free_and_what_is_resumed(disturbed):
+    command = disturbed("stacks cs")
+    command.begin(over=True)
+    assert command.run("--dry-run", "--overwrite", free=10)["code"] == 0
+    assert command.run("--dry-run", "--resume", free=10)["code"] == 0
+    assert contents(command.out) == command.expected
 
 
 def test_room_is_counted_as_the_files_need_it(disturbed):
@@ -459,59 +668,92 @@ def test_room_is_counted_as_the_files_need_it(disturbed):
     assert needed == pytest.approx(size, rel=0.2, abs=1e5)
 
 
-IN_A_MOUNT = 'mount -t tmpfs -o {options} none "$OUT" && exec "$@"'
+@pytest.mark.parametrize("case", CASES)
+def test_a_read_only_file_system_is_told(case, runner, disturbed):
+    command = disturbed(case)
+    options = command.begin(over=True)
+    with runner.mounted("mode=755", command.out, command.first, read_only=True):
+        done = command.run(*options)
+    require_plain_error(done)
+    assert "Read-only file system" in done["stderr"]
 
 
-def in_own_mount(options, folder, *words):
-    """Run a command with a file system of its own on a folder; it is gone with the command."""
-    if shutil.which("unshare") is None:
-        pytest.skip("no unshare on this system")
-    shell = ["unshare", "-rm", "sh", "-c"]
-    folder.mkdir()
-    if subprocess.run([*shell, f'mount -t tmpfs none "{folder}"'], capture_output=True, check=False).returncode:
-        pytest.skip("no file system may be mounted here")
-    return subprocess.run(
-        [*shell, IN_A_MOUNT.format(options=options), "sh", COMMAND, *map(str, words)],
-        env=environment(OUT=str(folder)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.mark.parametrize("case", CASES)
+def test_a_small_file_system_is_told_and_nothing_partial_stays(case, runner, disturbed):
+    command = disturbed(case)
+    command.begin(over=False)
+    # A page of memory, and one file besides the folder itself.
+    with runner.mounted("size=4k,nr_inodes=2", command.out) as seen:
+        done = command.run()
+        left = contents(seen, named=command.out)
+    if case == "stacks grid":
+        assert left == command.expected  # one small file
+        return
+    require_plain_error(done)
+    assert re.search("No space left on device|and the disk has 0.0 MB left", done["stderr"])
+    assert of_the_data(left).items() <= command.expected.items()
 
 
-@pytest.mark.parametrize(("options", "told"), [("ro", "Read-only file system"), ("size=4k,nr_inodes=9", "No space")])
-def test_a_read_only_and_a_full_file_system_are_told(options, told, inputs, tmp_path):
-    words = ("convert", inputs / "particles.star", "--box", "16", "-o", tmp_path / "out" / "a.cs")
-    done = in_own_mount(options, tmp_path / "out", *words)
-    assert done.returncode == 1
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_system_without_room_for_a_second_result_keeps_the_first(case, runner, disturbed):
+    command = disturbed(case)
+    options = command.begin(over=True)
+    sizes = [path.lstat().st_size for path in command.out.rglob("*") if path.is_file() or path.is_symlink()]
+    pages = sum(-(-size // 4096) for size in sizes)
+    with runner.mounted(f"size={4 * pages}k", command.out, command.first) as seen:
+        done = command.run(*options)
+        left = contents(seen, named=command.out)
+    if case in REPLACED_AT_ONCE:
+        require_plain_error(done)
+        assert "No space left on device" in done["stderr"]
+        assert left == command.expected
+    elif done["code"]:
+        require_plain_error(done)
+        assert of_the_data(left).items() <= command.expected.items()
 
 
 # Ctrl-C in a terminal
 
 
+@pytest.fixture(scope="module")
+def large_inputs(inputs):
+    """Inputs that commands work on for some time, and a job that has not ended."""
+    rows = np.arange(200_000) % 3
+    save_cs(inputs / "many.cs", particle_columns(["J1/a.mrc"] * len(rows), rows))
+    (inputs / "J2").mkdir()
+    names = [f"J2/{i:04d}.mrc" for i in range(3000)]
+    for name in names:
+        (inputs / name).symlink_to(inputs / "J1" / "a.mrc")
+    save_cs(inputs / "stacks.cs", particle_columns(names, [0] * len(names)))
+    classes = {"rlnImageName": [f"1@{name}" for name in names], "rlnClassNumber": [1 + i % 1000 for i in range(3000)]}
+    save_star(inputs / "classes.star", "", classes)
+    (inputs / "growing").mkdir()
+    for name in ("data", "model", "optimiser"):
+        file = f"run_it000_{name}.star"
+        shutil.copy(inputs / "relion" / "Class2D" / "job004" / file, inputs / "growing" / file)
+    return inputs
+
+
 @pytest.mark.parametrize(
-    ("words", "shown"),
+    ("words", "shown", "made"),
     [
-        ("stacks cs many.cs -b 20 --no-plots -o OUT", "stack [0-9]"),
-        ("stacks cs many.cs -b 20 -o OUT", "stack [0-9]"),
-        ("converge growing --watch --settle 0 --no-plots -o OUT", "waiting"),
+        ("stacks cs many.cs -b 20 --no-plots -o OUT", "stack [0-9]", "fft"),
+        ("stacks cs many.cs -b 20 -o OUT", "stack [0-9]", "fft"),
+        ("stacks downsample many.cs -D 8 -b 20 -o OUT", "images", "job.json"),
+        ("convert stacks.cs --link-stacks OUT/linked --copy -o OUT/a.star", "copying stacks", "linked"),
+        ("select classes.star --split-by-class OUT", "writing", ""),
+        (f"{CASES['coords']} --preview 2", "writing pick files", "autopick.star"),
+        ("converge relion/Class2D/job004 -o OUT", "drawing", "converge.csv"),
+        ("converge growing --watch --settle 0 --no-plots -o OUT", "waiting", "converge.csv"),
     ],
 )
-def test_ctrl_c_clears_the_display_and_ends_with_130(words, shown, inputs, tmp_path):
-    if not (inputs / "many.cs").exists():
-        rows = np.arange(200_000) % 3
-        save_cs(inputs / "many.cs", particle_columns(["J1/a.mrc"] * len(rows), rows))
-        # A job that has not ended.
-        (inputs / "growing").mkdir()
-        for name in ("data", "model", "optimiser"):
-            file = f"run_it000_{name}.star"
-            shutil.copy(inputs / "relion" / "Class2D" / "job004" / file, inputs / "growing" / file)
-    child = open_terminal(*words.replace("OUT", str(tmp_path / "out")).split(), cwd=inputs)
+def test_ctrl_c_clears_the_display_and_ends_with_130(words, shown, made, large_inputs, tmp_path):
+    child = open_terminal(*words.replace("OUT", str(tmp_path / "out")).split(), cwd=large_inputs)
     child.expect(shown)
     drawn = child.before
+    until = time.monotonic() + 60
+    while not (tmp_path / "out" / made).exists() and time.monotonic() < until:
+        time.sleep(0.01)
     child.sendintr()
     child.expect(pexpect.EOF)
     child.close()
@@ -520,9 +762,9 @@ def test_ctrl_c_clears_the_display_and_ends_with_130(words, shown, inputs, tmp_p
     assert "Traceback" not in drawn
     # Whatever was drawn in place is wiped before the last words.
     last = drawn.rpartition("\x1b[2K")[2]
-    assert without_escapes(last).strip().splitlines()[-1] == "interrupted"
+    assert without_escapes(last).strip().splitlines()[-1].removeprefix("^C") == "interrupted"
     assert "━" not in last
     # Behind a full line the terminal's ^C would begin another one, and the bar stay.
     bars = [line for line in re.split(r"[\r\n]", without_escapes(drawn)) if "━" in line]
     assert all(cell_len(line.replace("^C", "")) <= 77 for line in bars)
-    assert [path.name for path in (tmp_path / "out").rglob(".*")] == []
+    require_no_temporaries(tmp_path / "out")

@@ -255,6 +255,8 @@ def image_of_many_sections():
         ("a.npy", lambda: _npy_header((-1,)) + bytes(64), "damaged"),
         ("a.npy", lambda: _npy_header((0, 2**70)), "damaged"),
         ("a.npy", lambda: _npy_header((True, 2)) + bytes(16), "damaged"),
+        ("a.npy", lambda: _npy_header((2, 3), "'0b1'") + bytes(16), "damaged"),
+        ("a.npy", lambda: _npy_header((2,), "'3f4'") + bytes(24), "damaged"),
         ("a.cs", lambda: _npy_header((10**12,), [("uid", "<u8")]) + bytes(64), "truncated"),
         ("a.cs", lambda: _npy_header((-3,), [("uid", "<u8")]) + bytes(64), "shape"),
         ("a.cs", lambda: _npy_header((2**64,), [("uid", "<u8")]) + bytes(64), "shape"),

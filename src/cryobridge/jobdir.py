@@ -19,7 +19,7 @@ from cryobridge.errors import CryobridgeError, OutputExistsError
 from cryobridge.formats.atomic import atomic_path, write_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
@@ -35,7 +35,7 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
         raise OutputExistsError(
             "the output is there already" + (f" ({len(there)} files)" if len(there) > 1 else ""),
             path=there[0],
-            hint="Give --overwrite to replace it, or another folder with -o.",
+            hint="Give --overwrite (in Python overwrite=True) to replace it, or another place to write to.",
         )
 
 
@@ -171,6 +171,19 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def refuse_busy(folder: Path) -> None:
+    """Refuse a folder that another run is at work in, whose unfinished files would be taken for left ones.
+
+    Raises
+    ------
+    CryobridgeError
+        If another run is at work in it.
+    """
+    if folder.is_dir():
+        with locked(folder):
+            pass
+
+
 @dataclass
 class JobRecord:
     """What `job_record` writes down: add to ``report`` what the job found out."""
@@ -179,7 +192,7 @@ class JobRecord:
 
 
 @contextmanager
-def job_record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
+def job_record(folder: Path, title: str, contents: str, *, check: Callable[[], object]) -> Iterator[JobRecord]:
     """Make an output folder and leave job.json, command.txt, run.log and README.txt in it.
 
     Parameters
@@ -190,6 +203,9 @@ def job_record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
         What was done, in a few words.
     contents
         What lies in the folder, for README.txt.
+    check
+        Called when other runs are kept out, and before anything is written: one may have ended in the folder since
+        it was looked at.
 
     Yields
     ------
@@ -203,6 +219,7 @@ def job_record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
     """
     make_folder(folder)
     with locked(folder):
+        check()
         yield from _record(folder, title, contents)
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 class Reporter(Protocol):
     """Whom the work talks to. The terminal's one lives in `cryobridge.cli`."""
 
-    def start(self, what: str, total: int) -> None:
-        """Say that a piece of work of ``total`` steps begins."""
+    def start(self, what: str, total: int | None) -> None:
+        """Say that a piece of work of ``total`` steps begins; None where their number is not known."""
 
     def advance(self, steps: int = 1) -> None:
         """Say that so many steps are done."""
@@ -24,7 +24,7 @@ class Reporter(Protocol):
 class Silent:
     """The reporter that says nothing."""
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int | None) -> None:
         """Ignore the beginning."""
 
     def advance(self, steps: int = 1) -> None:

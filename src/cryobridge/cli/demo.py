@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
+import io
+import json
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryobridge.cli.common import OverwriteOption
-from cryobridge.cli.terminal import progress, show, show_command, show_report
+from cryobridge.cli.common import JsonOption, OverwriteOption
+from cryobridge.cli.terminal import print_json, progress, show, show_command, show_report
 
 if TYPE_CHECKING:
     from typer._click.core import Command
+
+    from cryobridge.demo import DemoProject
 
 
 def demo(
@@ -20,44 +24,60 @@ def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")] = Path("cryobridge-demo"),
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the simulation.")] = 0,
     overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Simulate a small project and take it through all the commands."""
     from cryobridge.demo import simulate_project
 
     with progress() as reporter:
         project = simulate_project(folder, seed=seed, overwrite=overwrite, report=reporter)
-    run = partial(_run, context.find_root().command)
-    particles_cs, particles_star = project.particles_cs, project.relion / "particles.star"
-    picks, thick_star = project.relion / "picks", project.relion / "thick.star"
-
-    run("inspect", "--paths", particles_cs)
-    run("coords", particles_cs, project.micrographs_star, "-o", picks, "--check-orientation", "--preview", "1")
-    links = project.relion / "Extract"
-    run("convert", particles_cs, "-o", particles_star, "--link-stacks", links, "--verify")
-    run("select", particles_star, "--where", "rlnDefocusU > 12000", "-o", thick_star)
-    run("select", particles_cs, "--like", thick_star, "-o", folder / "thick.cs")
-    run("stacks", "cs", particles_cs, "-o", folder / "stacks")
-    run("stacks", "downsample", particles_cs, "-D", "48", "-o", folder / "downsampled")
-    run("converge", project.classification)
-
+    app = context.find_root().command
+    tour = [[str(word) for word in words] for words in _tour(project)]
+    if as_json:
+        commands = [{"words": ["cryobridge", *words], "result": _result(app, words)} for words in tour]
+        print_json({"output": str(folder), "seed": seed, "commands": commands})
+        return
+    for words in tour:
+        show("")
+        show_command(["cryobridge", *words])
+        app.main(words, standalone_mode=False)
     show("")
-    show_report(
-        "Where to look",
-        [
-            ("cryoSPARC project", str(project.cryosparc)),
-            ("RELION project", str(project.relion)),
-            ("picks for RELION", str(picks / "autopick.star")),
-            ("particles for RELION", str(particles_star)),
-            ("Fourier stacks", str(folder / "stacks" / "fft")),
-            ("pictures", f"{picks / 'preview'}, {folder / 'stacks' / 'plots'}, {project.classification}"),
-            ("next", f"cryobridge inspect {folder / 'stacks'}"),
-        ],
-    )
+    show_report("Where to look", _places(project))
 
 
-def _run(app: Command, *words: str | Path) -> None:
-    """Show a command as it is typed, and run it."""
-    arguments = [str(word) for word in words]
-    show("")
-    show_command(["cryobridge", *arguments])
-    app.main(arguments, standalone_mode=False)
+def _tour(project: DemoProject) -> list[list[str | Path]]:
+    """Return the commands that the project is taken through, without their first word."""
+    folder, relion = project.folder, project.relion
+    particles_cs, particles_star, thick_star = project.particles_cs, relion / "particles.star", relion / "thick.star"
+    picks: list[str | Path] = ["-o", relion / "picks", "--check-orientation", "--preview", "1"]
+    return [
+        ["inspect", "--paths", particles_cs],
+        ["coords", particles_cs, project.micrographs_star, *picks],
+        ["convert", particles_cs, "-o", particles_star, "--link-stacks", relion / "Extract", "--verify"],
+        ["select", particles_star, "--where", "rlnDefocusU > 12000", "-o", thick_star],
+        ["select", particles_cs, "--like", thick_star, "-o", folder / "thick.cs"],
+        ["stacks", "cs", particles_cs, "-o", folder / "stacks"],
+        ["stacks", "downsample", particles_cs, "-D", "48", "-o", folder / "downsampled"],
+        ["converge", project.classification],
+    ]
+
+
+def _result(app: Command, words: list[str]) -> Any:
+    """Run a command and return what it prints as JSON."""
+    with redirect_stdout(io.StringIO()) as printed:
+        app.main([*words, "--json"], standalone_mode=False)
+    return json.loads(printed.getvalue())
+
+
+def _places(project: DemoProject) -> list[tuple[str, str]]:
+    """Return where the results are."""
+    folder, picks = project.folder, project.relion / "picks"
+    return [
+        ("cryoSPARC project", str(project.cryosparc)),
+        ("RELION project", str(project.relion)),
+        ("picks for RELION", str(picks / "autopick.star")),
+        ("particles for RELION", str(project.relion / "particles.star")),
+        ("Fourier stacks", str(folder / "stacks" / "fft")),
+        ("pictures", f"{picks / 'preview'}, {folder / 'stacks' / 'plots'}, {project.classification}"),
+        ("next", f"cryobridge inspect {folder / 'stacks'}"),
+    ]

@@ -5,6 +5,7 @@ Nothing here waits: `Follower.look` takes one look. Only what is new since the l
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from cryobridge.converge.files import IterationFiles, JobFiles, find_iterations,
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
 from cryobridge.formats.atomic import read_error
 from cryobridge.formats.listing import list_folder
+from cryobridge.paths import as_path
 
 if TYPE_CHECKING:
     from cryobridge.converge.history import History, ProgramFigures
@@ -55,7 +57,8 @@ class Follower:
         For how many seconds a file's size must have been still, if nothing else tells that it is whole.
     """
 
-    def __init__(self, folder: Path, last: int | None = None, settle_s: float = 0) -> None:
+    def __init__(self, folder: str | os.PathLike[str], last: int | None = None, settle_s: float = 0) -> None:
+        folder = as_path(folder, "folder")
         self.course = Course(folder)
         self.files = JobFiles(folder, "", ())
         self.errors: dict[Path, CryobridgeError] = {}
@@ -105,7 +108,13 @@ class Follower:
         return not any(self._is_news(item) for item in wanted)
 
     def history(self, rule: Rule) -> History:
-        """Return what is known so far."""
+        """Return what is known so far.
+
+        Parameters
+        ----------
+        rule
+            When the job counts as converged.
+        """
         notes = [*self.files.notes, *(note for notes in self._notes.values() for note in notes), *self._older_ones()]
         return self.course.history(rule, tuple(notes))
 
@@ -155,7 +164,8 @@ class Follower:
 
     def _take(self, files: IterationFiles, result: _Read | CryobridgeError) -> bool:
         """Add an iteration to the course, or say why not."""
-        if self._is_passed(files):  # it turned out to be of the run before
+        signature = result.signature if isinstance(result, _Read) else _signature(files.data)
+        if signature is not None and self._passed.get(files.data) == signature:  # it turned out to be of the run before
             return False
         self._notes.pop(files.data, None)
         self.errors.pop(files.data, None)

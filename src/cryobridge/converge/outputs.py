@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cryobridge.converge.tables import classes_csv, iterations_csv, log_text
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.jobdir import make_folder
+from cryobridge.paths import as_path
 from cryobridge.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class OutputFiles:
         Whether an iteration's picture is called ``converge_012.png``, not ``converge_run_it012_data.png``.
     html
         The page to write, or None.
+
+    Raises
+    ------
+    UsageError
+        If one of them is neither a text nor a path.
     """
 
     folder: Path
@@ -41,8 +47,21 @@ class OutputFiles:
     legacy_names: bool = False
     html: Path | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", as_path(self.folder, "folder"))
+        object.__setattr__(self, "html", None if self.html is None else as_path(self.html, "html"))
+
     def write(self, history: History, numbers: Iterable[int], reporter: Reporter | None = None) -> list[Path]:
         """Write everything, with pictures of these iterations; what is there of an earlier look is replaced.
+
+        Parameters
+        ----------
+        history
+            The course.
+        numbers
+            The iterations to draw.
+        reporter
+            Who is told of each picture.
 
         Returns
         -------

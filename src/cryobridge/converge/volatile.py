@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from cryobridge.converge.assignments import particle_block, read_assignments
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.relion.star import StarBlock, open_star
 from cryobridge.formats.relion.star_write import write_star
+from cryobridge.paths import as_path
 
 if TYPE_CHECKING:
     from cryobridge.converge.course import Course
@@ -67,8 +69,17 @@ def is_volatile(course: Course, last: int, least: int) -> tuple[Path, NDArray[np
     return source, changes[course.rows_of(assignments)] >= least
 
 
-def write_particles(source: Path, chosen: NDArray[np.bool_], path: Path) -> int:
+def write_particles(source: str | os.PathLike[str], chosen: NDArray[np.bool_], path: str | os.PathLike[str]) -> int:
     """Write the chosen rows of a `_data.star` with all its columns and its other blocks, such as the optics.
+
+    Parameters
+    ----------
+    source
+        The file to take them from.
+    chosen
+        (n,) whether the particle in a row is written.
+    path
+        The file to write; one that is there is replaced.
 
     Returns
     -------
@@ -80,6 +91,7 @@ def write_particles(source: Path, chosen: NDArray[np.bool_], path: Path) -> int:
     CryobridgeError
         If the file can't be written.
     """
+    path = as_path(path, "path")
     star = open_star(source)
     name = particle_block(star)
     blocks = []

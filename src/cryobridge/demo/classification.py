@@ -29,7 +29,7 @@ _RESTLESS = 0.002
 
 
 def write_classification(project: Path, truth: Truth, seed: int) -> None:
-    """Write a finished Class2D job: data, model and optimiser files of iterations 0 to `N_ITERATIONS`."""
+    """Write a finished Class2D job: the four STAR files of each of iterations 0 to `N_ITERATIONS`."""
     folder = project / JOB
     make_folder(folder)
     names = _image_names(truth)
@@ -41,6 +41,7 @@ def write_classification(project: Path, truth: Truth, seed: int) -> None:
         write_star(f"{stem}_data.star", [_optics(truth), _block("particles", _particles(truth, names, classes))])
         write_star(f"{stem}_model.star", _model(classes, resolution_A))
         write_star(f"{stem}_optimiser.star", [_optimiser(iteration, changed, resolution_A)])
+        write_star(f"{stem}_sampling.star", [_sampling()])
         previous = classes
     (folder / "RELION_JOB_EXIT_SUCCESS").touch()
 
@@ -128,6 +129,21 @@ def _optimiser(iteration: int, changed: float, resolution_A: float) -> StarBlock
             "rlnChangesOptimalClasses": [round(changed, 6)],
             "rlnChangesOptimalOrientations": [round(20 * np.exp(-iteration / 4), 6)],
             "rlnChangesOptimalOffsets": [round(resolution_A / 10, 6)],
+        },
+        is_loop=False,
+    )
+
+
+def _sampling() -> StarBlock:
+    """Return what RELION samples in 2D unless it is told otherwise; offsets are in Å."""
+    return _block(
+        "sampling_general",
+        {
+            "rlnIs3DSampling": [0],
+            "rlnIs3DTranslationalSampling": [0],
+            "rlnPsiStep": [12.0],
+            "rlnOffsetRange": [5 * PIXEL_SIZE_A],
+            "rlnOffsetStep": [2 * PIXEL_SIZE_A],
         },
         is_loop=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from cryobridge.demo.folder import check_folder, prepare_folder
 from cryobridge.demo.images import record, signal_scale
 from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A, Truth, draw_truth
 from cryobridge.errors import UsageError
-from cryobridge.jobdir import locked, make_folder
+from cryobridge.jobdir import locked, make_folder, refuse_busy
 from cryobridge.progress import Reporter, Silent
 
 _BYTES_A_PIXEL = 4
@@ -71,7 +72,7 @@ class DemoProject:
 
 
 def simulate_project(
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     n_micrographs: int = 6,
     particles_per_micrograph: int = 50,
@@ -118,6 +119,7 @@ def simulate_project(
     truth = draw_truth(n_micrographs, particles_per_micrograph, seed)
     project = _describe(Path(folder), truth)
     check = partial(check_folder, project.folder, _size_in_bytes(truth), overwrite=overwrite)
+    refuse_busy(project.folder)
     check()
     description: dict[str, int | float | str] = {
         "cryobridge_version": __version__,

@@ -186,6 +186,12 @@ def readable_size(path: Path) -> int:
 
 def read_error(path: Path, error: OSError) -> FormatError:
     """Return the error that says that ``path`` can't be read, and what to do about it."""
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return FormatError(
+            f"can't be read: it is a link to {path.readlink()}, which is not there",
+            path=path,
+            hint="Find out where that went, and make the link anew.",
+        )
     return FormatError(
         f"can't be read ({error.strerror or error})",
         path=path,

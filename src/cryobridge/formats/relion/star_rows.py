@@ -39,7 +39,7 @@ def parse_rows(path: Path, place: BlockText, wanted: Iterable[str]) -> pa.Table:
     """
     if not place.is_loop:
         values = dict(zip(place.labels, place.values, strict=True))
-        return _typed(path, place, pa.table({label: [values[label]] for label in wanted}))
+        return _typed(path, place, pa.table({label: texts_to_arrow([values[label]]) for label in wanted}))
     types = {label: _arrow_type(label) for label in wanted}
     text = StarText(path)
     try:
