@@ -56,6 +56,13 @@ def without_escapes(text):
     return _ESCAPE.sub("", text)
 
 
+def left_on_screen(text):
+    # What stays of a terminal's output: a progress bar is written over, or its line is taken back.
+    text = re.sub(r"[^\n]*\n(?=(?:\x1b\[\?25h)?\r\x1b\[1A\x1b\[2K)", "", text)
+    lines = without_escapes(text).split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+
+
 def save_cs(path, columns):
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     arrays = {
@@ -93,13 +100,13 @@ def noise_images(n, box_px, seed=0):
     return np.random.default_rng(seed).normal(size=(n, box_px, box_px))
 
 
-def particle_columns(paths, index, **changes):
+def particle_columns(paths, index, *, box_px=16, **changes):
     n = len(paths)
     return {
         "uid": np.arange(n, dtype="u8") + 2**63,
         "blob/path": paths,
         "blob/idx": np.asarray(index, "u4"),
-        "blob/shape": np.full((n, 2), 16, "u4"),
+        "blob/shape": np.full((n, 2), box_px, "u4"),
         "blob/psize_A": np.full(n, 1.5, "f4"),
         "ctf/exp_group_id": np.full(n, 1, "u4"),
         "ctf/accel_kv": np.full(n, 300, "f4"),

@@ -77,6 +77,11 @@ def test_only_debug_shows_a_traceback(tmp_path):
         (("stacks", "cs", "a.cs", "-o", "out", "-p", "p.npz", "--n-inplanes", "8"), "--n-inplanes"),
         (("stacks", "cs", "a.cs", "-o", "out", "--folder-mrc", ".", "--datadir", "."), "--datadir"),
         (("demo", "--seed", "-1"), "--seed"),
+        (("inspect", ""), "empty"),
+        (("stacks", "cs", "a.cs", "-o", ""), "empty"),
+        (("convert", "a.star", "-o"), "cryobridge convert -h"),
+        (("stacks", "downsmaple"), "downsample"),
+        (("select", "a.star", "--whree", "x"), "--where"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -114,7 +119,9 @@ BAD_FILES = {
     "word.star": (lambda path: save_star(path, "particles", {"rlnDefocusU": [1.0, "much"]}), "rlnDefocusU"),
     "empty.cs": (lambda path: path.touch(), "empty"),
     "folder": (lambda path: path.mkdir(), "nothing known"),
-    "link.cs": (lambda path: path.symlink_to("nowhere.cs"), "can't be read"),
+    "link.cs": (lambda path: path.symlink_to("nowhere.cs"), "a link to nowhere.cs, which is not there"),
+    "notes.txt": (lambda path: path.write_text("Dear diary,\n"), "text that starts with “Dear diary,”"),
+    "picture.png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n and so on"), "the bytes 89 50 4e 47"),
     "circle.cs": (lambda path: path.symlink_to(path), "can't be read"),
     "pipe.cs": (os.mkfifo, "not a regular file"),
     "half.mrc": (lambda path: path.write_bytes(bytes(500)), "500 bytes"),
@@ -373,3 +380,42 @@ def test_demo_replaces_a_project_only_when_asked_and_nothing_else_ever(demo_run,
     refused = run("demo", tmp_path, "--overwrite")
     assert refused.returncode == 1
     assert (tmp_path / "thesis.tex").read_text() == "the only copy"
+
+
+@pytest.mark.parametrize("words", [("--rows", "1"), ("--paths",), ("--fields", "blob/*")], ids=" ".join)
+def test_what_only_tables_have_is_shown_of_the_tables_among_several_paths(words, particles_cs):
+    image = particles_cs.parent / "extract" / "a.mrc"
+    done = run("inspect", "--json", *words, image, particles_cs, image.parent.parent)
+    assert done.returncode == 2
+    assert [entry["path"] for entry in json.loads(done.stdout)] == [str(particles_cs), str(particles_cs.parent)]
+    assert done.stderr.startswith(f"Error: {image}: --fields, --rows and --paths are for particle tables")
+    assert done.stderr.count("Error: ") == 1
+
+
+def test_a_debug_traceback_shows_no_control_character_of_a_name(tmp_path):
+    evil = "\x1b[31mred\x07\n\x9b2J\u202ex"
+    absent, text = tmp_path / f"absent{evil}.cs", tmp_path / f"text{evil}.cs"
+    text.write_text("no table")
+    for words in (("inspect", absent, text), ("convert", text, "-o", tmp_path / f"{evil}.star")):
+        told = run("--debug", *words).stderr
+        assert "Traceback" in told
+        assert "\\x1b[31mred\\x07\\n\\x9b2J\\u202ex" in told
+        assert all(char.isprintable() or char == "\n" for char in told)
+
+
+def test_debug_changes_neither_what_is_shown_nor_the_exit_code(particles_cs, tmp_path):
+    words = ("inspect", "--rows", 1, particles_cs.parent / "extract" / "a.mrc", tmp_path / "absent.cs", particles_cs)
+    usual, debugged = run(*words), run(*words, "--debug")
+    assert (debugged.returncode, debugged.stdout) == (usual.returncode, usual.stdout)
+    assert usual.stderr.splitlines()[-2:] == debugged.stderr.splitlines()[-2:]
+    assert [line for line in debugged.stderr.splitlines() if line.startswith("Error: ")] == [
+        line for line in usual.stderr.splitlines() if line.startswith("Error: ")
+    ]
+
+
+def test_a_link_that_leads_nowhere_does_not_hide_the_job_around_it(particles_cs):
+    circle = particles_cs.parent / "circle"
+    circle.symlink_to(circle)
+    done = run("inspect", "--no-stats", particles_cs.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cryoSPARC job" in done.stdout

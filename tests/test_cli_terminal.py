@@ -4,13 +4,16 @@ import re
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from cryobridge.cli.app import app
 from cryobridge.cli.field_table import field_lines
 from cryobridge.inspect.report import FieldSummary
 from helpers import (
+    left_on_screen,
     noise_images,
     open_terminal,
     particle_columns,
@@ -42,18 +45,38 @@ def test_no_line_is_longer_than_the_terminal(columns, many_files, tmp_path):
     absent = tmp_path / ("absent_" * 20)
     for words in (("--rows", 1, "--fields", "*", *many_files[:-1]), ("--no-stats", *many_files, absent)):
         _, shown = run_in_terminal("inspect", *words, columns=columns)
-        lines = without_escapes(shown).replace("\r", "").split("\n")
+        lines = left_on_screen(shown).split("\n")
         assert len(lines) > 50
         assert max(map(cell_len, lines)) <= columns
 
 
-def test_every_help_fits_80_columns_uncut():
-    for words in (("inspect",), ("coords",), ("stacks", "cs"), ("demo",)):
-        code, shown = run_in_terminal(*words, "-h")
-        lines = without_escapes(shown).replace("\r", "").split("\n")
-        assert code == 0
-        assert max(map(cell_len, lines)) <= 80
-        assert not any("…" in line for line in lines)
+def commands(group=None, words=()):
+    # Every command, and the words that call it.
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        yield (*words, name), command
+
+
+@pytest.mark.parametrize("words", [(), *(words for words, _ in commands())], ids=" ".join)
+def test_every_help_fits_80_columns_uncut(words):
+    code, shown = run_in_terminal(*words, "-h", TERM="dumb")
+    lines = without_escapes(shown).replace("\r", "").split("\n")
+    assert code == 0
+    assert max(map(cell_len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+
+
+def test_one_option_has_the_same_words_in_every_command():
+    told = {}
+    for _, command in commands():
+        for parameter in command.params:
+            told.setdefault(parameter.opts[0], set()).add((parameter.help, parameter.metavar))
+    same = {"--json", "--overwrite", "--dry-run", "--resume", "--datadir", "--strip-prefix", "--folder-mrc"}
+    same |= {"--flip-x", "--flip-y", "--swap-xy", "--on-missing"}
+    assert {name: words for name, words in told.items() if name in same and len(words) > 1} == {}
+    assert same <= told.keys()
 
 
 def test_a_terminal_has_colours_unless_no_color_asks_otherwise(particles_cs, tmp_path):
@@ -64,16 +87,16 @@ def test_a_terminal_has_colours_unless_no_color_asks_otherwise(particles_cs, tmp
         code, shown = run_in_terminal("inspect", particles_cs, absent, **changes)
         assert code == 1
         assert not COLOUR.search(shown)
-        assert without_escapes(shown) == without_escapes(coloured)
+        assert left_on_screen(shown) == left_on_screen(coloured)
     assert "\x1b" not in run_in_terminal("inspect", particles_cs, TERM="dumb")[1]
 
 
 def test_an_implausible_column_is_marked_by_more_than_its_colour(tmp_path):
     path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 2, [0, 1]) | {"ctf/cs_mm": [27.0, 28.0]})
     _, shown = run_in_terminal("inspect", path, NO_COLOR="1")
-    row = next(line for line in without_escapes(shown).splitlines() if "cs_mm" in line)
+    row = next(line for line in left_on_screen(shown).splitlines() if "cs_mm" in line)
     assert "!" in row
-    assert re.search(r"^! ctf/cs_mm: 27 to 28 ", without_escapes(shown), re.M)
+    assert re.search(r"^! ctf/cs_mm: 27 to 28 ", left_on_screen(shown), re.M)
 
 
 def test_progress_is_shown_while_work_runs_and_is_gone_after_it(tmp_path):

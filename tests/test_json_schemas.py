@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import jsonschema
@@ -18,6 +19,7 @@ COMMANDS = {
     "stacks-grid": ["stacks", "grid", "--n-pixels", "64", "--pixel-size", "1", "-o", "{out}.npz"],
     "stacks-downsample": ["stacks", "downsample", "{cs}", "-D", "48", "-o", "{out}"],
     "converge": ["converge", "{classes}", "-o", "{out}", "--no-plots"],
+    "demo": ["demo", "{out}"],
     "inspect": ["inspect", "--no-stats", "{cs}", "{job}", "{classes}", "{micrographs}", "{group}", "{stack}"],
 }
 MORE = [
@@ -26,7 +28,9 @@ MORE = [
     ("select", ["select", "{cs}", "--where", "ctf/df1_A > 0", "-o", "{out}/all.cs", "--dry-run"]),
     ("stacks", ["stacks", "cs", "{cs}", "-o", "{out}", "--dry-run"]),
     ("stacks-downsample", ["stacks", "downsample", "{stack}", "-D", "48", "-o", "{out}"]),
+    ("stacks-downsample", ["stacks", "downsample", "{cs}", "-D", "48", "-o", "{out}", "--dry-run"]),
     ("inspect", ["inspect", "--paths", "--rows", "2", "{cs}"]),
+    ("inspect", ["inspect", "{root}", "{cryosparc}", "{relion}"]),
 ]
 
 
@@ -42,7 +46,8 @@ def complaints(name, data):
     ]
 
 
-def answer(words, project, out):
+def answer(words, project, out, cwd=None):
+    # Told from a working directory, the project's files have relative names.
     places = {
         "cs": project.particles_cs,
         "job": project.particles_cs.parent,
@@ -50,11 +55,23 @@ def answer(words, project, out):
         "micrographs": project.micrographs_star,
         "classes": project.classification,
         "stack": project.stacks[0],
-        "out": out,
+        "root": project.folder,
+        "cryosparc": project.cryosparc,
+        "relion": project.relion,
     }
-    done = run(*(word.format(**places) for word in words), "--json")
+    if cwd is not None:
+        places = {name: os.path.relpath(path, cwd) for name, path in places.items()}
+    done = run(*(word.format(**places, out=out) for word in words), "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def texts(data):
+    if isinstance(data, dict):
+        return [*data, *(text for value in data.values() for text in texts(value))]
+    if isinstance(data, list):
+        return [text for item in data for text in texts(item)]
+    return [data] if isinstance(data, str) else []
 
 
 def test_every_schema_is_of_a_command_and_every_command_has_one():
@@ -64,6 +81,50 @@ def test_every_schema_is_of_a_command_and_every_command_has_one():
 @pytest.mark.parametrize(("name", "words"), [*COMMANDS.items(), *MORE])
 def test_the_output_is_as_its_schema_says(name, words, demo_project, tmp_path):
     assert complaints(name, answer(words, demo_project, tmp_path / "out")) == []
+
+
+def test_a_run_that_is_resumed_is_as_its_schema_says(demo_project, tmp_path):
+    for name in ("stacks", "stacks-downsample"):
+        out = tmp_path / name
+        answer(COMMANDS[name], demo_project, out)
+        resumed = answer([*COMMANDS[name], "--resume"], demo_project, out)
+        assert complaints(name, resumed) == []
+        assert resumed["dry_run"] is False
+
+
+@pytest.mark.parametrize("name", ["coords", "convert", "select", "stacks", "stacks-downsample"])
+def test_a_dry_run_says_so_and_tells_what_the_run_tells(name, demo_project, tmp_path):
+    words = [word for word in COMMANDS[name] if word not in {"--verify", "--preview", "1"}]
+    planned = answer([*words, "--dry-run"], demo_project, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    done = answer(words, demo_project, tmp_path / "out")
+    assert (planned.pop("dry_run"), done.pop("dry_run")) == (True, False)
+    assert planned == done
+
+
+@pytest.mark.parametrize(("name", "words"), [item for item in COMMANDS.items() if item[0] != "demo"])
+def test_relative_names_give_relative_names(name, words, demo_project, tmp_path):
+    here = demo_project.relion
+    out = os.path.relpath(tmp_path / "out", here)
+    found = texts(answer(words, demo_project, out, cwd=here))
+    assert not [text for text in found if text.startswith("/")]
+    assert [text for text in found if (here / text).exists()]
+
+
+def test_names_from_the_root_give_names_from_the_root(demo_project, tmp_path):
+    for name in ("inspect", "coords"):
+        found = texts(answer(COMMANDS[name], demo_project, tmp_path / "out"))
+        assert not [text for text in found if text.startswith("..")]
+        assert str(demo_project.relion) in found or name == "coords"
+
+
+def test_what_is_found_above_a_folder_is_named_from_where_one_is(demo_project):
+    done = run("inspect", "--json", ".", cwd=demo_project.classification)
+    assert json.loads(done.stdout)[0]["job"]["project"] == "../.."
+    done = run("inspect", "--json", ".", cwd=demo_project.refinement)
+    main = json.loads(done.stdout)[0]["outputs"][0]["main"]
+    assert not Path(main).is_absolute()
+    assert (demo_project.refinement / main).is_file()
 
 
 def test_files_of_every_kind_are_described_as_the_schema_says(demo_project, tmp_path):
@@ -79,6 +140,14 @@ def test_files_of_every_kind_are_described_as_the_schema_says(demo_project, tmp_
     assert complaints("inspect", described) == []
     expected = {"cryobridge output", "pt", "npz", "pickle", "recovar result", "npy"}
     assert {entry["kind"] for entry in described} == expected
+
+
+def test_the_demo_gives_what_each_of_its_commands_prints(tmp_path):
+    said = json.loads(run("demo", tmp_path / "project", "--json").stdout)["commands"]
+    assert [step["words"][:2] for step in said][:2] == [["cryobridge", "inspect"], ["cryobridge", "coords"]]
+    for step in said:
+        name = "stacks-downsample" if "downsample" in step["words"] else step["words"][1]
+        assert complaints(name, step["result"]) == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

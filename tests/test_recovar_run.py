@@ -98,7 +98,16 @@ def test_maps_of_the_real_run_are_opened_when_they_are_asked_for(real):
     assert isinstance(images, np.memmap)
     np.testing.assert_array_equal(images, mrcfile.read(mean.path))
     (analysis,) = real.analyses
-    assert {volume.open().images.shape for volume in analysis.centers} == {(32, 32, 32)}
+    assert {volume.open().images.shape for volume in analysis.center_volumes} == {(32, 32, 32)}
+
+
+def test_the_centers_and_states_of_the_real_run_are_one_map_each(real):
+    (analysis,) = real.analyses
+    assert [volume.path.name for volume in analysis.centers] == ["center000.mrc", "center001.mrc"]
+    (trajectory,) = analysis.trajectories
+    assert [volume.path.name for volume in trajectory.maps] == ["state000.mrc", "state001.mrc"]
+    # Half maps and unfiltered maps come with each.
+    assert (len(analysis.center_volumes), len(trajectory.volumes)) == (8, 8)
 
 
 def test_the_density_of_the_real_run_comes_with_its_axes(real, reference_data):

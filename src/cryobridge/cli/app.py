@@ -7,23 +7,35 @@ import os
 import signal
 import sys
 import time
+from typing import Annotated
 
 import typer
-from typer._click.exceptions import Abort, ClickException, NoArgsIsHelpError
+from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 from cryobridge.cli import converge, convert, coords, demo, inspect, select, stacks
 from cryobridge.cli.common import BridgeCommand, BridgeGroup
-from cryobridge.cli.terminal import ReaderGoneError, note, prepare_streams, settings, show_error
-from cryobridge.errors import CryobridgeError, UsageError
+from cryobridge.cli.completion import install_completion, prepare_completion, show_completion
+from cryobridge.cli.failure import explained
+from cryobridge.cli.terminal import ReaderGoneError, note, prepare_streams, settings, show_error, show_traceback
+from cryobridge.errors import UsageError
 
 EXIT_INTERRUPTED = 130
 EXIT_BAD_DATA = 1
 
 
+class RootGroup(BridgeGroup):
+    """The whole command: its commands in the order of the work; Typer would list groups last."""
+
+    def list_commands(self, _ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Return the names of the commands as help and completion show them."""
+        return ["inspect", "coords", "stacks", "convert", "select", "converge", "demo"]
+
+
 app = typer.Typer(
-    cls=BridgeGroup,
+    cls=RootGroup,
     help="Carry cryo-EM particles between cryoSPARC, RELION, CryoLike and RECOVAR/cryoDRGN.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -38,7 +50,28 @@ app.command("demo", cls=BridgeCommand)(demo.demo)
 
 
 @app.callback()
-def _root() -> None:
+def _root(
+    install: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            callback=install_completion,
+            expose_value=False,
+            is_eager=True,
+            help="Set up Tab completion for this shell.",
+        ),
+    ] = False,
+    script: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion",
+            callback=show_completion,
+            expose_value=False,
+            is_eager=True,
+            help="Print the script that does it.",
+        ),
+    ] = False,
+) -> None:
     pass
 
 
@@ -46,6 +79,7 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 bad data, 2 usage, 3 the answer to a check is no, 130 interrupted."""
     started = time.monotonic()
     prepare_streams()
+    prepare_completion()
     code = _run()
     if code == EXIT_INTERRUPTED:
         note("interrupted")
@@ -68,7 +102,7 @@ def _run() -> int:
         command = context.command_path if context else "cryobridge"
         show_error(UsageError(error.format_message(), hint=f"`{command} -h` shows how it is used."))
         return error.exit_code
-    except (Abort, KeyboardInterrupt) as error:
+    except (typer.Abort, KeyboardInterrupt) as error:
         # An answer that never came (end of input) is no interruption.
         return EXIT_BAD_DATA if isinstance(error.__cause__, EOFError) else EXIT_INTERRUPTED
     except ReaderGoneError:
@@ -79,10 +113,10 @@ def _run() -> int:
         if _follows_interrupt(error):
             return EXIT_INTERRUPTED
         if settings.debug:
-            raise
-        explained = _explained(error)
-        show_error(explained)
-        return explained.exit_code
+            show_traceback(error)
+        told = explained(error)
+        show_error(told)
+        return told.exit_code
     return result if isinstance(result, int) else 0
 
 
@@ -91,26 +125,6 @@ def _follows_interrupt(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
-
-
-def _explained(error: Exception) -> CryobridgeError:
-    """Return the error with what to do next."""
-    if isinstance(error, CryobridgeError):
-        return error
-    # torch has errors of its own for this, on the GPU and on the CPU.
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
-        return CryobridgeError(f"not enough memory ({error})", hint="Ask for less at a time, or for a smaller grid.")
-    # A file or disk that failed in the middle of the work, wherever that was noticed.
-    if isinstance(error, OSError) and error.errno is not None:
-        return CryobridgeError(
-            f"the system reports: {error.strerror}",
-            path=None if error.filename is None else os.fsdecode(error.filename),
-            hint="Check that the file or folder is still there, that you may use it, and that the disk has space left.",
-        )
-    return CryobridgeError(
-        f"unexpected: {type(error).__name__}: {error}",
-        hint="This is a mistake in cryobridge. Run the command again with --debug and report what it prints.",
-    )
 
 
 def _peak_memory_mb() -> float:

@@ -94,7 +94,7 @@ def converge(
         _read_all(follower, outputs, rule)
     history = follower.history(rule)
     if volatile is not None or settled is not None:
-        _split(follower, history, (volatile, settled), (volatile_last, volatile_min))
+        _split(follower, history, (volatile, settled), (volatile_last, volatile_min), overwrite=overwrite)
     _tell(follower, history, limit, is_live=watch and not is_logged)
     if as_json:
         from cryobridge.converge.report import as_json as to_json
@@ -137,11 +137,16 @@ def _none_so_early(follower: Follower) -> UsageError:
 
 
 def _split(
-    follower: Follower, history: History, paths: tuple[Path | None, Path | None], window: tuple[int, int]
+    follower: Follower,
+    history: History,
+    paths: tuple[Path | None, Path | None],
+    window: tuple[int, int],
+    *,
+    overwrite: bool,
 ) -> None:
     """Write the particles that jump, and those that don't."""
     from cryobridge.converge.volatile import is_volatile, require_star, write_particles
-    from cryobridge.jobdir import remove_existing
+    from cryobridge.jobdir import refuse_existing, remove_existing
 
     require_star(history)
     steps, least = window
@@ -153,6 +158,7 @@ def _split(
     ):
         if path is None:
             continue
+        refuse_existing([path], overwrite=overwrite)  # it may have appeared while the job was read
         if not chosen.any():
             remove_existing([path])
             warn(f"{path} is not written: no particle {what}")

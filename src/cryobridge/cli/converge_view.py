@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cryobridge.cli.terminal import marked, plain
+from cryobridge.cli.terminal import plain, warning
 from cryobridge.converge.tables import iteration_row
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def course_view(
 
 def verdict_view(verdict: Verdict, *, with_rule: bool = True) -> Group:
     """Show the answer, what decided, and the rule."""
-    answers = {True: ("Converged", "green"), False: ("Not converged", "yellow"), None: ("Too early to tell", "cyan")}
+    answers = {True: ("Converged", "green"), False: ("Not converged", "red"), None: ("Too early to tell", "")}
     word, style = answers[verdict.converged]
     left = verdict.iterations_left
     more = f" About {left:,} more {'iteration' if left == 1 else 'iterations'}." if left else ""
@@ -204,4 +204,4 @@ def _table(title: str) -> Table:
 
 def warnings_view(history: History, most: int) -> list[RenderableType]:
     """Show the last warnings of a course."""
-    return [marked("! ", "yellow", plain(sentence, "yellow")) for sentence in history.warnings[-most:]]
+    return [warning(sentence) for sentence in history.warnings[-most:]]

@@ -60,14 +60,14 @@ def field_lines(fields: tuple[FieldSummary, ...], width: int) -> Iterator[Text]:
     for field in fields:
         prefix, short = _split(field.name)
         if short and prefix != group:
-            yield plain(prefix, "cyan")
+            yield plain(prefix, "bold")
         group = prefix if short else ""
         label = _label(field)
         if label.cell_len > layout.name:
             yield label
             label = Text()
         cells, last = _cells(field, layout)
-        yield _line(layout, label, cells, last, "yellow" if field.problems else "")
+        yield _line(layout, label, cells, last, "bold red" if field.problems else "")
 
 
 def type_text(field: FieldSummary) -> str:
@@ -102,7 +102,7 @@ def _cells(field: FieldSummary, layout: _Layout) -> tuple[list[Text], Text]:
     """Return the cells of a field; a text's first value stands where there is more room for it."""
     numbers, last = Text(_numbers_text(_numbers(field), layout)), Text()
     if field.histogram and layout.n_bars:
-        last = Text(_sparkline(field.histogram, layout.n_bars), style="blue")
+        last = Text(_sparkline(field.histogram, layout.n_bars), style="cyan")
     elif field.example and field.minimum is None:
         room = max(layout.cells[2], layout.last)
         first = _cut(plain(field.example, "dim"), room)

@@ -8,6 +8,7 @@ import shlex
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions
@@ -103,6 +104,11 @@ def print_json(data: Any) -> None:
     _write(json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
+def print_text(text: str) -> None:
+    """Print text of our own, such as a script, on stdout as it is: neither wrapped nor coloured."""
+    _write(text)
+
+
 def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
@@ -124,7 +130,7 @@ def note(message: str) -> None:
 def warn(message: str) -> None:
     """Tell the user something that may be wrong, unless -q."""
     if not settings.quiet:
-        _stderr().print(marked("! ", "yellow", plain(message, "yellow")))
+        _stderr().print(warning(message))
 
 
 def show_aside(aside: RenderableType) -> None:
@@ -139,6 +145,11 @@ def ask(question: str) -> bool:
     from rich.prompt import Confirm
 
     return Confirm.ask(plain(question), console=_stderr(), default=False)
+
+
+def warning(message: str) -> RenderableType:
+    """Return a warning as it is shown. Only its mark is yellow, which can't be read on a white background."""
+    return marked("! ", "bold yellow", plain(message))
 
 
 def marked(mark: str, style: str, text: RenderableType) -> RenderableType:
@@ -182,20 +193,40 @@ def show_error(error: CryobridgeError) -> None:
         console.print(marked("  → ", "cyan", plain(error.hint)))
 
 
+def show_traceback(error: BaseException) -> None:
+    """Print where an error arose, after what it followed from, each message as harmless as elsewhere."""
+    import traceback
+
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        show_traceback(cause)
+    frames = "".join(traceback.format_tb(error.__traceback__)).splitlines()
+    for line in ("Traceback (most recent call last):", *frames, f"{type(error).__name__}: {error}", ""):
+        _stderr().print(plain(line), soft_wrap=True)
+
+
 @contextmanager
-def progress() -> Iterator[Reporter]:
-    """Show a progress bar on stderr while work runs; nothing where there is no terminal, or with -q."""
+def progress(after_s: float = 0) -> Iterator[Reporter]:
+    """Show a progress bar on stderr while work runs; nothing where there is no terminal, or with -q.
+
+    Parameters
+    ----------
+    after_s
+        Show it only once the work has taken so many seconds.
+    """
     from cryobridge.progress import Silent
 
-    if settings.quiet or not sys.stderr.isatty():
+    console = _BarConsole(highlight=False, emoji=False, stderr=True, force_terminal=True)
+    # A dumb terminal can't take back what it shows.
+    if settings.quiet or not sys.stderr.isatty() or console.is_dumb_terminal:
         yield Silent()
         return
-    console = _BarConsole(highlight=False, emoji=False, stderr=True, force_terminal=True)
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
+        SpinnerColumn,
         Task,
         TextColumn,
         TimeRemainingColumn,
@@ -206,6 +237,8 @@ def progress() -> Iterator[Reporter]:
             return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
     columns = (
+        # A step may take long, and then nothing else moves.
+        SpinnerColumn("line"),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -213,8 +246,22 @@ def progress() -> Iterator[Reporter]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[part]}", style="dim"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    bar = Progress(*columns, console=console, transient=True)
+    timer = Timer(after_s, bar.start)
+    # Where the program ends by force, nobody waits for the bar.
+    timer.daemon = True
+    if after_s:
+        timer.start()
+    else:
+        bar.start()
+    try:
         yield _BarReporter(bar)
+    finally:
+        timer.cancel()
+        if after_s:
+            timer.join()
+        if bar.live.is_started:
+            bar.stop()
 
 
 class _BarConsole(Console):
@@ -233,7 +280,7 @@ class _BarReporter:
         self._bar = bar
         self._task: Any = None
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int | None) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(what, total=total, part="")

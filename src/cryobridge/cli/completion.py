@@ -1,0 +1,125 @@
+"""Tab completion in shells: `--install-completion` and `--show-completion`.
+
+Typer answers the shells. Its script for zsh leaves the first Tab of a terminal unanswered, and its installation knows
+no ``ZDOTDIR`` and changes how zsh's menus look, so both are our own here.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from typer._click.shell_completion import add_completion_class, get_completion_class
+from typer._completion_classes import ZshComplete, completion_init
+from typer._completion_shared import _get_shell_name
+
+from cryobridge.cli.terminal import plain, print_text, show
+from cryobridge.errors import CryobridgeError, UsageError
+
+_PROGRAM = "cryobridge"
+_SHELLS = ("bash", "zsh", "fish")
+
+
+class _ZshComplete(ZshComplete):
+    """zsh loads the script at the first Tab; its last line makes it answer that one too."""
+
+    source_template = (
+        f"{ZshComplete.source_template.rstrip()}\n\n[[ $funcstack[1] == _%(prog_name)s ]] && %(complete_func)s\n"
+    )
+
+
+def prepare_completion() -> None:
+    """Make the command answer shells that ask it what could stand in a line."""
+    completion_init()
+    add_completion_class(_ZshComplete, "zsh")
+
+
+def completion_script(context: typer.Context, shell: str) -> str:
+    """Return what makes a shell ask the command, as ``bash``, ``zsh`` or ``fish`` reads it."""
+    known = get_completion_class(shell)
+    if shell not in _SHELLS or known is None:
+        raise UsageError(
+            f"there is no completion for {shell or 'this shell, which does not tell its name'}",
+            hint=f"There is one for {', '.join(_SHELLS)}: call cryobridge from that shell.",
+        )
+    script = known(context.find_root().command, {}, _PROGRAM, f"_{_PROGRAM.upper()}_COMPLETE").source()
+    return script.strip("\n") + "\n"
+
+
+def show_completion(context: typer.Context, _parameter: typer.CallbackParam, value: bool) -> None:
+    """Print the script for the shell that the command was called from."""
+    if value and not context.resilient_parsing:
+        print_text(completion_script(context, _shell()))
+        raise typer.Exit
+
+
+def install_completion(context: typer.Context, _parameter: typer.CallbackParam, value: bool) -> None:
+    """Write the script where the shell that the command was called from finds it."""
+    if not value or context.resilient_parsing:
+        return
+    shell = _shell()
+    script = completion_script(context, shell)
+    place = _place(shell)
+    try:
+        place.script.parent.mkdir(parents=True, exist_ok=True)
+        place.script.write_text(script, encoding="utf-8")
+        place.add_line()
+    except OSError as error:
+        raise CryobridgeError(
+            f"completion can't be installed ({error.strerror or error})",
+            path=error.filename,
+            hint=f"`{_PROGRAM} --show-completion` prints the script, to be put elsewhere by hand.",
+        ) from error
+    show(plain(f"Completion for {shell} is in {place.script}. Open a new terminal to have it."))
+    raise typer.Exit
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a shell finds a script.
+
+    Parameters
+    ----------
+    script
+        The file of the script.
+    startup, line
+        The file that the shell reads when it starts, and the line there that loads the script; None and empty
+        where the shell looks for scripts by itself.
+    """
+
+    script: Path
+    startup: Path | None = None
+    line: str = ""
+
+    def add_line(self) -> None:
+        """Add the line at the end of the startup file, unless it is there."""
+        if self.startup is None:
+            return
+        # Added, not written anew: the file may be a link, and its bytes are the user's.
+        before = self.startup.read_bytes() if self.startup.exists() else b""
+        if self.line.encode() in before.splitlines():
+            return
+        self.startup.parent.mkdir(parents=True, exist_ok=True)
+        with self.startup.open("ab") as file:
+            file.write((b"\n" if before and not before.endswith(b"\n") else b"") + f"{self.line}\n".encode())
+
+
+def _place(shell: str) -> _Place:
+    home = Path.home()
+    if shell == "bash":
+        script = home / ".bash_completions" / f"{_PROGRAM}.sh"
+        return _Place(script, home / ".bashrc", f"source {shlex.quote(str(script))}")
+    if shell == "zsh":
+        startup = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
+        line = "fpath+=~/.zfunc; autoload -Uz compinit; compinit"
+        return _Place(home / ".zfunc" / f"_{_PROGRAM}", startup, line)
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return _Place(config / "fish" / "completions" / f"{_PROGRAM}.fish")
+
+
+def _shell() -> str:
+    """Return the name of the shell that the command was called from, or else of the one that the user logs in to."""
+    return _get_shell_name() or Path(os.environ.get("SHELL", "")).name
