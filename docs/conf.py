@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import version as installed_version
 
+from pygments.lexer import RegexLexer
+from pygments.token import Generic
+from sphinx.application import Sphinx
+
 project = "cryobridge"
 author = "the cryobridge authors"
 project_copyright = "2026, the cryobridge authors"
@@ -24,10 +28,25 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_type_aliases = {"Floats": "Floats"}
 default_role = "code"
+# Two hyphens are the start of an option, not a dash.
+smartquotes = False
 
 html_theme = "furo"
 html_title = f"cryobridge {release}"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 # Examples are recorded terminals, not the language of a shell.
 highlight_language = "none"
+
+
+class TerminalLexer(RegexLexer):
+    """Commands behind a prompt, with the lines that go on after a backslash, and what they print."""
+
+    name = "terminal"
+    tokens = {"root": [(r"\$ (?:.*\\\n)*.*\n", Generic.Prompt), (r".*\n", Generic.Output)]}  # noqa: RUF012
+
+
+def setup(app: Sphinx) -> None:
+    """Show recorded terminals as they are: `select` is a word of the shell, but not in `cryobridge select`."""
+    app.add_lexer("console", TerminalLexer)

@@ -6,6 +6,7 @@
 In a page, an example is a fenced block of the language `console`: every line that begins with `$ ` is a command, and
 what follows is its output in a terminal of 80 columns. The commands of a page run one after the other in a fresh copy
 of the project, so that a later one finds what an earlier one wrote. A screen is the same as a picture, with colours.
+In the project lies a result of RECOVAR too, which is simulated.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import termios
 from pathlib import Path
 from xml.etree import ElementTree
 
+from recovar_result import simulate_result
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
@@ -50,6 +52,8 @@ SCREENS = {
 _BLOCK = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)")
+# A picture in a page loads no other file, so that the fonts which Rich names on a server would never come.
+_FONT_FILES = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 _NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 # What cryobridge prints as the next thing to do: it is output, and these programs need not be here.
 _TO_DO_NEXT = ("$ recovar ", "$ cryodrgn ")
@@ -59,8 +63,10 @@ _ROUNDING, _RELATIVE = 1e-4, 0.02
 
 def simulate(folder: Path) -> Path:
     """Make the demo project, in which the commands run, and return its folder."""
-    simulate_project(folder / PROJECT)
-    return folder / PROJECT
+    project = folder / PROJECT
+    n_particles = len(simulate_project(project).truth.particles)
+    simulate_result(project / "small_recovar", "small/particles.48.star", n_particles)
+    return project
 
 
 def run_in_terminal(command: str, folder: Path, columns: int) -> list[str]:
@@ -161,7 +167,9 @@ def screen(name: str, project: Path) -> str:
     console.print(Text(f"$ {command}", style="bold"), highlight=False)
     for line in lines:
         console.print(Text.from_ansi(line), highlight=False, no_wrap=True, crop=False)
+    console.print()  # else the underscores of the last line are cut off
     picture = console.export_svg(title=f"cryobridge {name}", theme=MONOKAI, unique_id=f"cryobridge-{name}")
+    picture = _FONT_FILES.sub("", picture)
     return "\n".join(line.rstrip() for line in picture.splitlines()) + "\n"
 
 

@@ -36,21 +36,27 @@ BLUE, RED, GRAY = "#2f6f9f", "#c0392b", "#808080"
 
 
 def coordinates() -> Figure:
-    """Draw the same picks in cryoSPARC's fractions and in the four placements without an exchange of x and y."""
-    figure, axes = plt.subplots(1, 5, figsize=(13, 2.9), layout="constrained")
+    """Draw the same picks in cryoSPARC's fractions, in the four flips, and with x and y exchanged."""
+    figure, grid = plt.subplots(2, 3, figsize=(9, 5.4), layout="constrained")
+    axes = grid.flat
     axes[0].plot(*LETTER_F.T, "o", color=GRAY, ms=4)
     axes[0].set(title="cryoSPARC\nfractions fx, fy", xlim=(0, 1), ylim=(0, 1), xlabel="fx", ylabel="fy", aspect=0.75)
-    for panel, (mirror_x, mirror_y) in zip(
-        axes[1:], ((False, True), (False, False), (True, True), (True, False)), strict=True
-    ):
-        placement = Convention(mirror_x, mirror_y)
+    placements = (
+        Convention(False, True),
+        Convention(False, False),
+        Convention(True, True),
+        Convention(True, False),
+        Convention(False, True, swap_xy=True),
+    )
+    for panel, placement in zip(axes[1:], placements, strict=True):
         panel.plot(*placement.to_px(LETTER_F, SHAPE_PX).T, "o", color=BLUE, ms=4)
         title = f"RELION, {placement.options}\n{placement.formula}"
         panel.set(title=title, xlim=(0, 4000), ylim=(0, 3000), xlabel="x (pixels)", aspect="equal")
-    axes[1].set_ylabel("y (pixels)")
+        panel.set_ylabel("y (pixels)")
+    axes[5].set(xlim=(0, 3000), ylim=(0, 4000))
     for panel in axes:
-        panel.title.set_fontsize(9)
-        panel.tick_params(labelsize=7)
+        panel.title.set_fontsize(10)
+        panel.tick_params(labelsize=8)
     return figure
 
 
@@ -60,18 +66,18 @@ def _image(panel: Axes, matrix: np.ndarray, shift_px: tuple[float, float] = (0.0
     picture = project(demo_molecule(), matrix, centre_px, BOX_PX, PIXEL_SIZE_A)[0]
     panel.imshow(picture, cmap="gray_r", origin="lower")
     panel.set(xticks=[0, BOX_PX // 2], yticks=[0, BOX_PX // 2])
-    panel.tick_params(labelsize=7)
+    panel.tick_params(labelsize=8)
 
 
 def poses() -> Figure:
     """Draw projections of the demo's molecule for one angle at a time."""
-    figure, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained")
+    figure, axes = plt.subplots(1, 5, figsize=(9, 2.5), layout="constrained")
     angles = ((0, 0, 0), (40, 0, 0), (0, 40, 0), (0, 0, 40), (40, 40, 40))
     for panel, (rot, tilt, psi) in zip(axes, angles, strict=True):
         _image(panel, euler_to_matrix(*(np.array([float(angle)]) for angle in (rot, tilt, psi))))
-        panel.set_title(f"rot {rot}°, tilt {tilt}°, psi {psi}°", fontsize=9)
-        panel.set_xlabel("x", fontsize=8)
-    axes[0].set_ylabel("y", fontsize=8)
+        panel.set_title(f"rot {rot}°, tilt {tilt}°\npsi {psi}°", fontsize=10)
+        panel.set_xlabel("x", fontsize=9)
+    axes[0].set_ylabel("y", fontsize=9)
     return figure
 
 
@@ -94,19 +100,19 @@ def shifts() -> Figure:
 
 def fourier() -> Figure:
     """Draw where the centre of a box is, what cropping keeps, and the polar grid."""
-    figure, (boxes, crop, polar) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure, (boxes, crop, polar) = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
     for row, n_pixels in enumerate((8, 7)):
         colours = [RED if pixel == n_pixels // 2 else "white" for pixel in range(n_pixels)]
         boxes.bar(range(n_pixels), 0.7, bottom=row, width=1, color=colours, edgecolor="black")
         for pixel in range(n_pixels):
             boxes.text(pixel, row + 0.35, str(pixel), ha="center", va="center", fontsize=9)
-    boxes.set(title="centre of a box: pixel n // 2", yticks=[0.35, 1.35], yticklabels=["n = 8", "n = 7"], xticks=[])
+    boxes.set(title="centre of a box:\npixel n // 2", yticks=[0.35, 1.35], yticklabels=["n = 8", "n = 7"], xticks=[])
     frequency = np.arange(-4, 4)
     first, second = np.meshgrid(frequency, frequency)
     is_kept = (first >= -2) & (first < 2) & (second >= -2) & (second < 2)
     crop.plot(first[~is_kept], second[~is_kept], "o", color=GRAY, mfc="white")
     crop.plot(first[is_kept], second[is_kept], "o", color=RED)
-    crop.set(title="cropping 8 → 4 px keeps −2 … 1", xlabel="frequency (1 / box)", aspect="equal", xticks=frequency)
+    crop.set(title="cropping 8 → 4 px\nkeeps −2 … 1", xlabel="frequency (1 / box)", aspect="equal", xticks=frequency)
     n_pixels = 16
     grid = PolarGrid.for_box(n_pixels)
     radius, angle = np.meshgrid(grid.radii, grid.angles_rad)

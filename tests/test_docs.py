@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shutil
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -14,9 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 COMMANDS = ("inspect", "coords", "convert", "select", "stacks", "downsample", "converge")
-EXAMPLES = [*COMMANDS, "recovar"]
-# The others are held against new runs by `make docs`.
-SCREENS = ("select", "convert")
+EXAMPLES = [*COMMANDS, "demo", "recovar"]
+
+
+sys.path.insert(0, str(DOCS))  # where the scripts find each other
 
 
 def load(name):
@@ -41,14 +43,17 @@ def test_every_command_has_a_page_with_an_example(examples):
     assert set(EXAMPLES) == {page.stem for page in examples.pages()}
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+# The whole demo takes a quarter of a minute; `make docs` compares its page as well.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "demo" else name for name in EXAMPLES]
+)
 def test_the_examples_of_a_page_are_what_the_commands_show_now(name, examples, project):
     page = DOCS / f"{name}.md"
     written, now = page.read_text(encoding="utf-8"), examples.remade(page, project)
     assert examples.same(written, now), f"run docs/make_examples.py\n{examples.difference(written, now)}"
 
 
-@pytest.mark.parametrize("name", SCREENS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_screens_are_what_the_commands_show_now(name, examples, project):
     written = examples.picture_text((DOCS / "screens" / f"{name}.svg").read_text(encoding="utf-8"))
     now = examples.picture_text(examples.screen(name, project))
@@ -87,6 +92,24 @@ def test_every_option_is_on_the_page_of_its_command(name):
     text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     long_forms_of_short_ones = {"--output", "--params", "--batch-size", "--box", "--yes", "--phys", "--plots"}
     assert {option for option in options - common - long_forms_of_short_ones if option not in text} == set()
+
+
+def test_what_the_page_for_python_describes_can_be_imported():
+    named = re.findall(
+        r"^\.\. auto(?:function|class):: ([\w.]+)$", (DOCS / "python.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert len(named) > 20
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_every_module_in_the_table_of_the_doors_is_there():
+    table = (DOCS / "architecture.md").read_text(encoding="utf-8").split("## The doors")[1].split("\n## ")[0]
+    modules = {path.name for path in (ROOT / "src" / "cryobridge" / "formats").rglob("*.py")}
+    named = {PurePath(name).name for name in re.findall(r"`([\w/]+\.py)`", table)}
+    assert named
+    assert named <= modules
 
 
 def test_what_the_readme_says_to_make_can_be_made():
