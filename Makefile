@@ -49,6 +49,7 @@ completions: $(READY)
 
 # The marker is written last, so that an interrupted installation is done again.
 $(READY): pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV): torch is large, which can take minutes the first time.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
