@@ -158,7 +158,11 @@ def test_missing_columns_are_looked_for_among_files_of_the_same_particles(partic
     use = described(particles_cs)["uses"]["coords"]
     assert not use["ready"]
     assert "location/micrograph_path" in use["missing"]
-    assert use["hint"] == "location/* is in J1_passthrough_particles.cs"
+    joins = "`cryobridge coords` joins J1_passthrough_particles.cs by itself"
+    assert use["hint"] == f"location/* is in J1_passthrough_particles.cs; {joins}"
+    # A file of another name is found here, but not by the command.
+    particles_cs.with_name("J1_passthrough_particles.cs").rename(particles_cs.with_name("J1_more.cs"))
+    assert described(particles_cs)["uses"]["coords"]["hint"] == "location/* is in J1_more.cs"
 
 
 def test_image_files_are_found_and_measured(particles_cs, tmp_path):
@@ -418,7 +422,7 @@ def test_a_job_folder_is_its_files_joined_by_uid(demo_project):
     for item in (job, group):
         assert item["uses"]["coords"]["ready"]
         assert item["uses"]["recovar"]["ready"]
-    assert described(demo_project.particles_cs)["uses"]["coords"]["hint"].endswith(demo_project.passthrough_cs.name)
+    assert demo_project.passthrough_cs.name in described(demo_project.particles_cs)["uses"]["coords"]["hint"]
 
 
 def test_images_of_a_job_folder_are_looked_for_from_its_project(demo_project):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import CryobridgeError
+from cryobridge.formats.cryosparc.companions import companion_by_name
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.inspect.report import USE_NAMES, Use
@@ -64,6 +65,8 @@ _STAR_NEEDS = {
         "rlnOriginXAngst+rlnOriginYAngst|rlnOriginX+rlnOriginY",
     ),
 }
+# What finds the passthrough file of a result by itself.
+_JOINING = {"coords": "coords", "stacks": "stacks cs"}
 # The uses for which pixels are read through the names in the metadata.
 _OF_IMAGES = ("stacks", "recovar")
 _SHAPE = "location/micrograph_shape"
@@ -77,6 +80,9 @@ def uses_of_cs(path: Path, names: Iterable[str]) -> tuple[Use, ...]:
     for use in USE_NAMES:
         needed = _missing(_CS_NEEDS[use], have)
         missing, hint = _readable(needed), _where(path, needed)
+        companion = _companion(path) if needed and use in _JOINING else None
+        if companion is not None and not _missing(needed, companion.names):
+            hint = f"{hint}; `cryobridge {_JOINING[use]}` joins {companion.path.name} by itself"
         if use == "stacks-job":
             absent = _job_folder_lacks(path)
             missing, hint = (*missing, *absent), hint or ("Give the job's folder, not a file of it." if absent else "")
@@ -202,6 +208,12 @@ def _where(path: Path, missing: tuple[str, ...]) -> str:
         else:
             sentences.append(f"no file beside it has {prefix}*")
     return "; ".join(sentences)
+
+
+def _companion(path: Path) -> Table | None:
+    """Return the file that belongs to this one by its name, if it has the same particles."""
+    companion = companion_by_name(path)
+    return open_cs(companion) if companion is not None and _shares_rows(path, companion) else None
 
 
 def _shares_rows(path: Path, sibling: Path) -> bool:
