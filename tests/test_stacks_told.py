@@ -125,6 +125,16 @@ def test_values_in_another_unit_are_told(words, stack, tmp_path):
     assert "! defocus: 1.2 looks like µm; Å expected (× 10,000)" in done.stderr
 
 
+@pytest.mark.parametrize(("signs", "who"), [([-1] * 3, "particles"), ([-1, 1, 1], "1 of 3 particles"), ([1] * 3, None)])
+def test_dark_particles_are_told_of_where_they_go(signs, who, stack, tmp_path):
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrcs"] * 3, range(3), **{"blob/sign": signs}))
+    done = run("stacks", "downsample", path, "-D", 8, "-o", tmp_path / "out", "--dry-run", "--json")
+    told = [warning for warning in json.loads(done.stdout)["warnings"] if "dark" in warning]
+    assert len(told) == (who is not None)
+    if who:
+        assert told[0].startswith(f"{who} are dark in the images (blob/sign -1; look at some): RECOVAR finds")
+
+
 # What can be given
 
 

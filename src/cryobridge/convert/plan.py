@@ -186,7 +186,7 @@ def _lost_to_relion(particles: ParticleSet, source: Source) -> list[str]:
             "no micrographs and coordinates are written, which RELION extracts and polishes by: "
             f"{source.why_no_locations}; give the file that has them as another INPUT"
         )
-    dark = _dark(particles)
+    dark = dark_particles(particles)
     if dark:
         told.append(
             f"{dark}, and RELION takes bright ones: extract them again there, or invert copies (--link-stacks DIR "
@@ -194,15 +194,6 @@ def _lost_to_relion(particles: ParticleSet, source: Source) -> list[str]:
             "--uninvert-data"
         )
     return told
-
-
-def _dark(particles: ParticleSet) -> str:
-    """Say that particles are dark in the images; empty if nothing says so."""
-    n_dark = dark_particles(particles)
-    if not n_dark:
-        return ""
-    who = "particles" if n_dark == len(particles) else f"{n_dark:,} of {len(particles):,} particles"
-    return f"{who} are dark in the images (blob/sign -1; look at some)"
 
 
 def _content(particles: ParticleSet, source: Source, options: ConvertOptions) -> StarContent | CsContent:
@@ -248,7 +239,7 @@ def _pickles_plan(
     content = pickle_content(particles, rows if len(rows) < source.n_rows else None)
     told.notes += [*content.notes, f"rows are those of {source.files[0].name}: give both to cryoDRGN or RECOVAR"]
     told.warnings += [*implausible_units(particles), *content.warnings]
-    dark = _dark(particles)
+    dark = dark_particles(particles)
     if dark:
         told.warnings.append(f"{dark}: cryoDRGN needs --uninvert-data; RECOVAR finds the sign by itself")
     notes, warnings = tuple(told.notes), tuple(told.warnings)

@@ -144,13 +144,23 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     return CsContent(columns, tuple(not_held), tuple(notes), tuple(warnings))
 
 
-def dark_particles(particles: ParticleSet) -> int:
-    """Count the particles that their cryoSPARC file says to be dark in the images (`blob/sign` -1)."""
+def dark_particles(particles: ParticleSet) -> str:
+    """Say that particles are dark in the images, as their cryoSPARC file tells (`blob/sign` -1).
+
+    Returns
+    -------
+    str
+        The beginning of a sentence; empty if nothing says so.
+    """
     extra = particles.extra
     if extra is None or extra.program != "cryosparc" or _SIGN not in extra.names:
-        return 0
+        return ""
     sign = np.asarray(extra.source.read([_SIGN])[_SIGN])
-    return int(np.count_nonzero((sign if extra.rows is None else sign[extra.rows]) < 0))
+    n_dark = int(np.count_nonzero((sign if extra.rows is None else sign[extra.rows]) < 0))
+    if not n_dark:
+        return ""
+    who = "particles" if n_dark == len(particles) else f"{n_dark:,} of {len(particles):,} particles"
+    return f"{who} are dark in the images (blob/sign -1; look at some)"
 
 
 def is_cryosparcs(particles: ParticleSet) -> bool:

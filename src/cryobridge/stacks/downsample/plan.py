@@ -11,6 +11,7 @@ import numpy as np
 
 from cryobridge import __version__
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.formats.cryosparc.particles_write import dark_particles
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.particles import ImageRefs, Labels
 from cryobridge.stacks.checks import (
@@ -180,7 +181,7 @@ def plan_downsample(source: DownsampleInput, options: DownsampleOptions) -> Down
         stacks,
         metadata,
         (*source.notes, *notes, *metadata.notes),
-        (*implausible_units(source.particles), *warnings, *metadata.warnings),
+        (*implausible_units(source.particles), *warnings, *metadata.warnings, *_told_of_contrast(source)),
     )
 
 
@@ -222,6 +223,12 @@ def _told_of_sizes(
         n_sizes = len(np.unique(sizes_A))
         notes.append(f"{n_sizes} pixel sizes: each optics group keeps its own, the header has the first particle's")
     return notes, warnings
+
+
+def _told_of_contrast(source: DownsampleInput) -> list[str]:
+    dark = dark_particles(source.particles)
+    readers = "RECOVAR finds the sign by itself, cryoDRGN needs --uninvert-data, and RELION takes bright ones"
+    return [f"{dark}: {readers}"] if dark else []
 
 
 def _stacks(n_images: int, options: DownsampleOptions) -> tuple[OutputStack, ...]:
