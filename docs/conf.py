@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version as installed_version
 
 from pygments.lexer import RegexLexer
@@ -47,6 +48,21 @@ class TerminalLexer(RegexLexer):
     tokens = {"root": [(r"\$ (?:.*\\\n)*.*\n", Generic.Prompt), (r".*\n", Generic.Output)]}  # noqa: RUF012
 
 
+ARRAY = re.compile(r"~?(?:numpy\.)?ndarray\[tuple\[\w+, \.\.\.\], ~?(?:numpy\.)?dtype\[([\w.~]+(?:\[[\w.~]+\])?)\]\]")
+
+
+def short_types(text: str | None) -> str | None:
+    """Name the arrays of a signature as the sources do; what a factory makes has no form that Sphinx can read."""
+    if text is None:
+        return None
+    text = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text).replace("<factory>", "...")
+    return ARRAY.sub(r"NDArray[\1]", text)
+
+
 def setup(app: Sphinx) -> None:
     """Show recorded terminals as they are: `select` is a word of the shell, but not in `cryobridge select`."""
     app.add_lexer("console", TerminalLexer)
+    app.connect(
+        "autodoc-process-signature",
+        lambda app, what, name, obj, options, signature, returned: (short_types(signature), short_types(returned)),
+    )

@@ -58,6 +58,11 @@ _IMAGE_NAME = r"^0*[1-9]\d{0,17}@."
 def read_particles_star(path: str | os.PathLike[str]) -> ParticleSet:
     """Read a RELION STAR file of particles.
 
+    Parameters
+    ----------
+    path
+        The file, in the layout of any release from 3.0 to 5.
+
     Raises
     ------
     FormatError

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryobridge.coords.plan import CoordsOptions
+from cryobridge.errors import UsageError
+from cryobridge.inspect import InspectOptions
+from cryobridge.paths import ImageSearch
+from cryobridge.stacks.downsample.options import DownsampleOptions
+from helpers import environment
+from recovar_runs import padded, write_densities, write_map, write_pickle
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SHAPE = re.compile(r"^(?:(\w+) = )?([^#\n]+?)  # (\((?:\w+,|\w+(?:, \w+)+)\))")
+PAGES = [page for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if _BLOCK.search(page.read_text("utf-8"))]
+
+
+def script(text):
+    # Lines keep their number, so that a traceback names those of the page, whose first one is a heading.
+    lines = [""] * (text.count("\n") + 1)
+    lines[0] = "from test_docs_python import has_shape as _has_shape"
+    for block in _BLOCK.finditer(text):
+        first = text[: block.start(1)].count("\n")
+        for number, line in enumerate(block[1].splitlines(), first):
+            lines[number] = with_shape_checked(line)
+    return "\n".join(lines) + "\n"
+
+
+def with_shape_checked(line):
+    """Make a line whose comment gives a shape, such as (n, 3), compare it; a word stands for any number."""
+    told = _SHAPE.match(line)
+    if told is None or not re.search(r"[A-Za-z]", told[3]):
+        return line
+    sides = [int(side) if side.isdigit() else None for side in re.findall(r"\w+", told[3])]
+    value = told[1] or f"({told[2]})"
+    check = f"assert _has_shape({value}, {sides}), 'not of shape {told[3]}'"
+    return f"{told[0].split('  #')[0]}; {check}" if told[1] else check
+
+
+def has_shape(value, sides):
+    shape = np.shape(value)
+    return len(shape) == len(sides) and all(side in {None, size} for side, size in zip(sides, shape, strict=True))
+
+
+def run_script(text, folder):
+    path = folder / "page.py"
+    path.write_text(script(text), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, path.name],
+        cwd=folder,
+        env=environment(PYTHONPATH=str(Path(__file__).parent)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def project(demo_project, tmp_path):
+    return shutil.copytree(demo_project.folder, tmp_path / "cryobridge-demo")
+
+
+def add_recovar_run(project):
+    """Add the simulated run of the page, with what RECOVAR makes where more is asked of it."""
+    spec = importlib.util.spec_from_file_location("recovar_result", DOCS / "recovar_result.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    out = project / "small_recovar"
+    module.simulate_result(out, "small/particles.48.star", 30)
+    rows = np.flatnonzero(np.arange(30) % 25 != 24)
+    np.save(out / "model" / "zdim_4" / "contrasts.npy", padded(rows / 10, rows))
+    np.save(out / "model" / "zdim_4" / "latent_precision.npy", padded(np.eye(4) * rows[:, None, None], rows))
+    analysis = out / "analysis_4"
+    write_pickle(analysis / "plots" / "umap" / "umap_embedding.pkl", padded(np.stack([rows, rows], axis=1), rows))
+    write_pickle(analysis / "data" / "trajectory_endpoints.pkl", {"centers": np.eye(4).tolist(), "pairs": [[0, 2]]})
+    for state in range(3):
+        write_map(analysis / "traj000" / f"state{state:03d}.mrc")
+    np.savetxt(analysis / "traj000" / "latent_coords.txt", np.eye(4)[:3])
+    write_densities(out / "Density" / "data")
+    (out / "Density" / "job.json").write_text('{"command": "estimate_conformational_density", "status": "completed"}')
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs_in_the_demo_project_and_prints_nothing(page, project):
+    if page.stem == "recovar":
+        add_recovar_run(project)
+    done = run_script(page.read_text(encoding="utf-8"), project)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+
+
+def test_every_page_with_python_is_run():
+    assert {page.stem for page in PAGES} >= {"README", "python", "stacks", "recovar", "demo"}
+    fences = [line for page in PAGES for line in page.read_text("utf-8").splitlines() if line.startswith("```py")]
+    blocks = [block for page in PAGES for block in _BLOCK.findall(page.read_text("utf-8"))]
+    assert len(blocks) == len(fences) >= 15
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("np.zeros((4, 2))  # (n, 3) Å", "not of shape (n, 3)"),
+        ("np.zeros((4, 2))  # (n,)", "not of shape (n,)"),
+        ("x = np.zeros((4, 2))  # (n, 3), of all", "not of shape (n, 3)"),
+    ],
+)
+def test_what_a_page_has_wrong_is_told_by_its_line(line, told, tmp_path):
+    page = f"# A page\n\n```python\nimport numpy as np\n```\n\n```python\nx = np.ones(3)  # (n,) ones\n\n{line}\n```\n"
+    done = run_script(page, tmp_path)
+    assert done.returncode == 1
+    assert "page.py" in done.stderr
+    assert "line 10" in done.stderr
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (CoordsOptions, ("passthrough", "relion_project")),
+        (DownsampleOptions, ("indices", "poses", "ctf")),
+        (ImageSearch, ("folder", "datadir")),
+        (InspectOptions, ("datadir",)),
+    ],
+)
+def test_options_take_paths_as_text(options, names, tmp_path):
+    first = {DownsampleOptions: (48,), ImageSearch: (tmp_path / "a.star",)}.get(options, ())
+    as_paths = options(*first, **dict.fromkeys(names, tmp_path))
+    as_texts = options(
+        *(str(value) if isinstance(value, Path) else value for value in first), **dict.fromkeys(names, str(tmp_path))
+    )
+    assert as_texts == as_paths
+    with pytest.raises(UsageError, match=f"{names[0]} is to be a path, not int"):
+        options(*first, **{names[0]: 3})
