@@ -18,7 +18,7 @@ from cryobridge.cli.common import (
     StripPrefixOption,
     SwapXYOption,
 )
-from cryobridge.cli.terminal import note, print_json, progress, show_report, warn
+from cryobridge.cli.terminal import note, print_json, progress, show_report, warn, working
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ def convert(
         strip_prefix=strip_prefix,
         micrograph_shape_px=_shape(micrograph_shape),
     )
-    plan = plan_convert(inputs, output, options)
+    with working("reading"):
+        plan = plan_convert(inputs, output, options)
     report = {**plan.report(), "dry_run": dry_run}
     for sentence in plan.notes:
         note(sentence)
@@ -181,7 +182,8 @@ def convert(
             from cryobridge.convert.verify import require_equal
             from cryobridge.convert.verify import verify as read_back
 
-            differences = read_back(plan)
+            with working("reading back"):
+                differences = read_back(plan)
             report["verified"] = [item.to_json() for item in differences]
     _show(report, options, as_json, dry_run=dry_run)
     if verify and not dry_run:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cryobridge.cli.common import DryRunOption, FlipXOption, FlipYOption, JsonOption, OverwriteOption, SwapXYOption
-from cryobridge.cli.terminal import ask, note, print_json, progress, show, show_aside, show_report, warn
+from cryobridge.cli.terminal import ask, note, print_json, progress, show, show_aside, show_report, warn, working
 from cryobridge.errors import CryobridgeError, UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def coords(
         on_unmatched=on_unmatched.value,
         relion_project=relion_project,
     )
-    plan = plan_coords(picks_cs, micrographs_star, output or Path(), options)
+    with working("reading picks"):
+        plan = plan_coords(picks_cs, micrographs_star, output or Path(), options)
     report = {**plan.report(), "dry_run": dry_run}
     _tell(plan)
     if output is None:
@@ -126,7 +127,7 @@ def coords(
     if not dry_run and not is_refused:
         replace = overwrite or _may_replace(plan)
         with progress() as reporter:
-            reporter.note("writing pick files")
+            reporter.start("writing pick files", None)
             write_coords(plan, overwrite=replace)
         if preview:
             report["previews"] = _preview(plan, preview)
@@ -205,7 +206,7 @@ def _check(plan: CoordsPlan, n_micrographs: int, report: dict[str, Any], *, quie
     from cryobridge.coords.micrographs import check_plan
 
     with progress() as reporter:
-        reporter.note("comparing with RELION's micrographs")
+        reporter.start("comparing with RELION's micrographs", None)
         check = check_plan(plan, n_micrographs)
     agrees = not check.is_sure or check.best == plan.options.convention
     report["orientation"] = _orientation_json(check, agrees)

@@ -10,7 +10,17 @@ import typer
 
 from cryobridge.cli.common import DatadirOption, JsonOption, StripPrefixOption
 from cryobridge.cli.failure import explained
-from cryobridge.cli.terminal import note, print_json, progress, settings, show_error, show_traceback, warn
+from cryobridge.cli.terminal import (
+    PATIENCE_S,
+    note,
+    print_json,
+    progress,
+    settings,
+    show_error,
+    show_traceback,
+    warn,
+    working,
+)
 from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.inspect.report import USE_NAMES
 
@@ -20,7 +30,6 @@ if TYPE_CHECKING:
 
 EXIT_CHECK_FAILED = 3
 # Most files are told of before anybody asks whether it works.
-_PATIENCE_S = 1.0
 
 
 def _complete_check(incomplete: str) -> list[str]:
@@ -102,7 +111,7 @@ def _inspect_each(paths: list[Path], options: InspectOptions, *, as_json: bool) 
     exit_code = 0
     for path in paths:
         try:
-            with progress(_PATIENCE_S) as reporter:
+            with progress(PATIENCE_S) as reporter:
                 inspection = inspect_path(path, replace(options, reporter=reporter))
         except (CryobridgeError, OSError, MemoryError) as error:
             if settings.debug:
@@ -120,8 +129,7 @@ def _inspect_each(paths: list[Path], options: InspectOptions, *, as_json: bool) 
 def _draw(path: Path, plot: Path, options: InspectOptions) -> None:
     from cryobridge.inspect.plots import plot_path
 
-    with progress(_PATIENCE_S) as reporter:
-        reporter.start("drawing", None)
+    with working("drawing"):
         plot_path(path, plot, options)
     note(f"drawn: {plot}")
 

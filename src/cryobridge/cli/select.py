@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cryobridge.cli.common import DryRunOption, JsonOption, OverwriteOption
-from cryobridge.cli.terminal import note, print_json, progress, show_report, warn
+from cryobridge.cli.terminal import note, print_json, progress, show_report, warn, working
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def select(
         join=not no_passthrough,
         allow_empty=allow_empty,
     )
-    plan = plan_select(particles, output, options, split_folder=split_by_class)
+    with working("reading"):
+        plan = plan_select(particles, output, options, split_folder=split_by_class)
     check_outputs(plan, overwrite=overwrite)
     report = {**_request(options), **plan.report(), "dry_run": dry_run}
     if not dry_run:

@@ -28,9 +28,11 @@ from cryobridge.cli.stack_options import (
     with_conversion,
 )
 from cryobridge.cli.stacks_downsample import downsample
-from cryobridge.cli.terminal import print_json, progress, show_report
+from cryobridge.cli.terminal import print_json, progress, show_report, working
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryobridge.stacks.inputs import StackInput
 
 app = typer.Typer(
@@ -113,7 +115,7 @@ def stacks_paired(
     """Make Fourier stacks of image files, each with a STAR file of its own; files are never mixed."""
     from cryobridge.stacks.inputs import paired_input
 
-    _convert(paired_input(pairs, defocus_angle_unit.value, phase_shift_unit.value), conversion)
+    _convert(lambda: paired_input(pairs, defocus_angle_unit.value, phase_shift_unit.value), conversion)
 
 
 @app.command("star", cls=BridgeCommand)
@@ -132,7 +134,7 @@ def stacks_star(
     from cryobridge.stacks.inputs import star_input
 
     search = ImageSearch(particles, folder_mrc, datadir, strip_prefix)
-    _convert(star_input(read_particles_star(particles), search, conversion.on_missing.value), conversion)
+    _convert(lambda: star_input(read_particles_star(particles), search, conversion.on_missing.value), conversion)
 
 
 @app.command("cs", cls=BridgeCommand)
@@ -151,9 +153,12 @@ def stacks_cs(
     from cryobridge.paths import ImageSearch
     from cryobridge.stacks.inputs import indexed_input, read_particles
 
-    read = read_particles(particles)
-    search = ImageSearch(read.source, folder_mrc, datadir, strip_prefix)
-    _convert(indexed_input(read, search, conversion.on_missing.value), conversion)
+    def read() -> StackInput:
+        found = read_particles(particles)
+        search = ImageSearch(found.source, folder_mrc, datadir, strip_prefix)
+        return indexed_input(found, search, conversion.on_missing.value)
+
+    _convert(read, conversion)
 
 
 @app.command("job", cls=BridgeCommand)
@@ -173,17 +178,18 @@ def stacks_job(
             f"{job_number!r} is no number of a job",
             hint="`cryobridge stacks job FOLDER 12` reads FOLDER/J12, where FOLDER is the project's folder.",
         )
-    _convert(job_input(folder_cryosparc, int(number), conversion.on_missing.value), conversion)
+    _convert(lambda: job_input(folder_cryosparc, int(number), conversion.on_missing.value), conversion)
 
 
 app.command("downsample", cls=BridgeCommand)(downsample)
 
 
-def _convert(source: StackInput, conversion: Conversion) -> None:
+def _convert(read: Callable[[], StackInput], conversion: Conversion) -> None:
     from cryobridge.stacks.convert import check_output, check_space, convert_stacks, plan_report
     from cryobridge.stacks.plan import plan_stacks
 
-    plan = plan_stacks(source, conversion.stack_options())
+    with working("reading"):
+        plan = plan_stacks(read(), conversion.stack_options())
     if conversion.dry_run:
         check_output(conversion.output, conversion.device, overwrite=conversion.overwrite, resume=conversion.resume)
         check_space(plan, conversion.output, resume=conversion.resume)

@@ -16,7 +16,7 @@ from cryobridge.cli.common import (
     StripPrefixOption,
 )
 from cryobridge.cli.stack_options import OnMissing, OutputFolder, option, refuse_contradicting_folders, tell
-from cryobridge.cli.terminal import print_json, progress, settings, show_command, show_report
+from cryobridge.cli.terminal import print_json, progress, settings, show_command, show_report, working
 
 _IMAGES = "Images"
 _RUN = "Run"
@@ -105,7 +105,8 @@ def downsample(
         on_missing=on_missing.value,
     )
     search = ImageSearch(particles, folder_mrc, datadir, strip_prefix)
-    plan = plan_downsample(read_downsample_input(particles, search, options), options)
+    with working("reading"):
+        plan = plan_downsample(read_downsample_input(particles, search, options), options)
     if dry_run:
         check_folder(plan, output, overwrite=overwrite, resume=resume)
         report = plan_report(plan, output)

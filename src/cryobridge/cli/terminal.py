@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Where there is no terminal nothing is cut or wrapped, whatever COLUMNS says: some shells and test runners export it.
 _PIPED_WIDTH = 10_000
+# Work that is done sooner needs no sign that it goes on.
+PATIENCE_S = 1.0
 
 
 @dataclass
@@ -206,6 +208,14 @@ def show_traceback(error: BaseException) -> None:
 
 
 @contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show what is under way, as `progress` does, where no steps of it can be counted."""
+    with progress(PATIENCE_S) as reporter:
+        reporter.start(what, None)
+        yield
+
+
+@contextmanager
 def progress(after_s: float = 0) -> Iterator[Reporter]:
     """Show a progress bar on stderr while work runs; nothing where there is no terminal, or with -q.
 
@@ -236,14 +246,21 @@ def progress(after_s: float = 0) -> Iterator[Reporter]:
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
+    class Counted(ProgressColumn):
+        """A column that says nothing of work whose steps can't be counted."""
+
+        def __init__(self, column: ProgressColumn) -> None:
+            super().__init__()
+            self._column = column
+
+        def render(self, task: Task) -> RenderableType:
+            return "" if task.total is None else self._column(task)
+
     columns = (
         # A step may take long, and then nothing else moves.
         SpinnerColumn("line"),
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        SpeedColumn(),
-        TimeRemainingColumn(),
+        *map(Counted, (BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn())),
         TextColumn("{task.fields[part]}", style="dim"),
     )
     bar = Progress(*columns, console=console, transient=True)

@@ -123,6 +123,7 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
         make_links(new_links, copy=plan.options.copy, reporter=reporter)
     folder = plan.output if isinstance(plan.content, PickleContent) else plan.output.parent
     make_folder(folder)
+    reporter.start("writing", None)
     with together():
         if isinstance(plan.content, PickleContent):
             write_pickles(plan.output, plan.content)

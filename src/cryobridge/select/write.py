@@ -41,7 +41,7 @@ def write_selection(plan: SelectPlan, *, overwrite: bool = False, reporter: Repo
     """
     check_outputs(plan, overwrite=overwrite)
     reporter = reporter or Silent()
-    reporter.start("writing", len(plan.parts))
+    reporter.start("writing", len(plan.parts) if len(plan.parts) > 1 else None)
     with together():
         for part in plan.parts:
             make_folder(part.path.parent)
