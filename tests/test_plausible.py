@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from cryobridge.formats.plausible import implausible_units
-from cryobridge.particles import CTF, Optics, ParticleSet
+from cryobridge.particles import CTF, Optics, ParticleSet, Poses
 
 
 def _particles(
@@ -58,3 +60,21 @@ def test_pixel_size_in_nanometres_is_told_by_the_box() -> None:
     assert implausible_units(_particles(pixel_size_A=0.083, box_px=400)) == (
         "pixel size: 0.083 looks like nm; Å expected (× 10)",
     )
+
+
+def _orientations(angles_deg: np.ndarray) -> ParticleSet:
+    matrix = Rotation.from_euler("ZYZ", angles_deg, degrees=True).as_matrix()
+    return ParticleSet(len(matrix), Path("a.star"), poses=Poses(matrix, None, "rlnAngle*"))
+
+
+def test_euler_angles_in_radians_are_told_by_their_spread() -> None:
+    angles = np.random.default_rng(0).uniform((-180, 0, -180), (180, 180, 180), (300, 3))
+    (told,) = implausible_units(_orientations(np.radians(angles)))
+    assert re.fullmatch(
+        r"orientations: all within [67](\.\d)?° of none, which looks like Euler angles in rad; .*", told
+    )
+    # As they should be; too few to tell; none refined yet; turned in the plane only.
+    flat = angles * (0, 0, 1)
+    for plausible in (angles, np.radians(angles)[:50], angles * 0, flat):
+        assert implausible_units(_orientations(plausible)) == ()
+    assert len(implausible_units(_orientations(np.radians(flat)))) == 1

@@ -266,6 +266,36 @@ def test_a_device_that_is_not_there_is_told_before_any_work(words, tmp_path):
     assert "→ Use --device auto or cpu" in done.stderr
 
 
+def test_skipping_all_images_says_where_they_may_be(particles_cs, tmp_path):
+    (tmp_path / "J1" / "extract").rename(tmp_path / "extracted")
+    told = [
+        run("stacks", "cs", particles_cs, "-o", tmp_path / "out", *words).stderr
+        for words in ((), ("--on-missing", "skip"))
+    ]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("words", [("--quiet",), ("--json",), ("--quiet", "--json")], ids=" ".join)
+def test_warnings_are_never_hidden(words, stack, tmp_path):
+    star = save_relion(tmp_path / "p.star", IMAGES, defocus=1.2)
+    warning = "! defocus: 1.2 looks like µm; Å expected (× 10,000)\n"
+    for number, job in enumerate((("stacks", "star"), ("stacks", "downsample", "-D", 8), ("convert",))):
+        name, options = job[: 1 + (job[0] == "stacks")], job[2:]
+        done = run(
+            *name, star, *options, "-o", tmp_path / (f"{number}.cs" if job[0] == "convert" else str(number)), *words
+        )
+        assert done.returncode == 0, done.stderr
+        assert warning in done.stderr
+        if "--json" in words:
+            assert any("µm" in told for told in json.loads(done.stdout)["warnings"])
+
+
+def test_a_grid_of_pixels_in_nanometres_is_told(tmp_path):
+    words = ("stacks", "grid", "--n-pixels", 96, "-o", tmp_path / "p.npz", "--overwrite")
+    assert "looks like nm; Å expected" in run(*words, "--pixel-size", 0.15).stderr
+    assert run(*words, "--pixel-size", 1.5).stderr == ""
+
+
 def test_a_box_that_is_not_known_contradicts_nothing(stack, tmp_path):
     star = save_relion(tmp_path / "p.star", IMAGES, rlnImageSize=[0])
     done = run("stacks", "star", star, "-o", tmp_path / "out", "--dry-run")

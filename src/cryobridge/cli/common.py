@@ -46,7 +46,7 @@ def _flag(names: list[str], callback: Any, help_text: str, *, is_eager: bool = F
 
 
 COMMON_OPTIONS = (
-    _flag(["-q", "--quiet"], _set("quiet"), "Show answers and errors only, no reports."),
+    _flag(["-q", "--quiet"], _set("quiet"), "Show answers, warnings and errors only."),
     _flag(["-v", "--verbose"], _set("verbose"), "Show time and memory as well."),
     _flag(["--debug"], _set("debug"), "Show the Python traceback of an error."),
     _flag(["--version"], _print_version, "Show the version and exit.", is_eager=True),

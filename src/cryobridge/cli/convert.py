@@ -18,7 +18,7 @@ from cryobridge.cli.common import (
     StripPrefixOption,
     SwapXYOption,
 )
-from cryobridge.cli.terminal import note, print_json, progress, show_report, warn, working
+from cryobridge.cli.terminal import print_json, progress, show_report, tell, warn, working
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -167,10 +167,7 @@ def convert(
     with working("reading"):
         plan = plan_convert(inputs, output, options)
     report = {**plan.report(), "dry_run": dry_run}
-    for sentence in plan.notes:
-        note(sentence)
-    for sentence in plan.warnings:
-        warn(sentence)
+    tell(report)
     for reason, count in plan.left_out.items():
         warn(f"{count:,} particles are left out: {reason}")
     if dry_run:

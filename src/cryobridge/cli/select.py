@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cryobridge.cli.common import DryRunOption, JsonOption, OverwriteOption
-from cryobridge.cli.terminal import note, print_json, progress, show_report, warn, working
+from cryobridge.cli.terminal import print_json, progress, show_report, tell, working
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,13 +138,10 @@ def _request(options: SelectOptions) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any], as_json: bool, title: str) -> None:
+    tell(report)
     if as_json:
         print_json(report)
         return
-    for sentence in report["notes"]:
-        note(sentence)
-    for sentence in report["warnings"]:
-        warn(sentence)
     facts = [("particles", f"{report['particles_out']:,} of {report['particles_in']:,}")]
     facts += [("left out", f"{count:,} {reason}") for reason, count in report["left_out"].items()]
     if report["attached"]:

@@ -15,7 +15,6 @@ from typer.core import TyperOption
 from typer.models import TyperPath
 
 from cryobridge.cli.common import BridgeCommand, DryRunOption, JsonOption, OverwriteOption, ResumeOption
-from cryobridge.cli.terminal import note, warn
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -243,11 +242,3 @@ def refuse_contradicting_folders(folder_mrc: Path | None, datadir: Path | None, 
         raise UsageError(
             "--folder-mrc uses bare file names, --datadir and --strip-prefix whole ones", hint="Choose one."
         )
-
-
-def tell(report: dict[str, Any]) -> None:
-    """Show the notes and the warnings of a report."""
-    for sentence in report["notes"]:
-        note(sentence)
-    for sentence in report["warnings"]:
-        warn(sentence)

@@ -24,11 +24,10 @@ from cryobridge.cli.stack_options import (
     PrecisionOption,
     ResolutionFactor,
     refuse_contradicting_folders,
-    tell,
     with_conversion,
 )
 from cryobridge.cli.stacks_downsample import downsample
-from cryobridge.cli.terminal import print_json, progress, show_report, working
+from cryobridge.cli.terminal import print_json, progress, show_report, tell, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +63,7 @@ def stacks_grid(
     from cryobridge.errors import UsageError
     from cryobridge.formats.atomic import together
     from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
+    from cryobridge.formats.plausible import tiny_box
     from cryobridge.fourier.grid import PolarGrid
     from cryobridge.jobdir import refuse_existing
 
@@ -74,6 +74,8 @@ def stacks_grid(
     with together():
         write_image_descriptor(output, descriptor)
         refuse_existing([output], overwrite=overwrite)
+    warnings = [told] if (told := tiny_box(pixel_size, n_pixels)) else []
+    tell({"notes": [], "warnings": warnings})
     grid = PolarGrid(descriptor.radius_max, descriptor.dist_radii, descriptor.n_inplanes)
     finest_A = 2 * pixel_size / resolution_factor
     if as_json:
@@ -86,6 +88,7 @@ def stacks_grid(
                 "angles": grid.n_inplanes,
                 "resolution_A": finest_A,
                 "precision": precision.value,
+                "warnings": warnings,
             }
         )
         return
@@ -208,10 +211,10 @@ def _convert(read: Callable[[], StackInput], conversion: Conversion) -> None:
 
 
 def _show(report: dict[str, Any], as_json: bool, *, title: str) -> None:
+    tell(report)
     if as_json:
         print_json(report)
         return
-    tell(report)
     first, last = report["outputs"][0], report["outputs"][-1]
     kept = f" ({report['stacks_kept']} were there)" if "stacks_kept" in report else ""
     n_0, n_1 = report["box_px"]

@@ -15,8 +15,8 @@ from cryobridge.cli.common import (
     ResumeOption,
     StripPrefixOption,
 )
-from cryobridge.cli.stack_options import OnMissing, OutputFolder, option, refuse_contradicting_folders, tell
-from cryobridge.cli.terminal import print_json, progress, settings, show_command, show_report, working
+from cryobridge.cli.stack_options import OnMissing, OutputFolder, option, refuse_contradicting_folders
+from cryobridge.cli.terminal import print_json, progress, settings, show_command, show_report, tell, working
 
 _IMAGES = "Images"
 _RUN = "Run"
@@ -117,10 +117,10 @@ def downsample(
 
 
 def _show(report: dict[str, Any], as_json: bool, *, dry_run: bool) -> None:
+    tell(report)
     if as_json:
         print_json(report)
         return
-    tell(report)
     (old_box, new_box), (old_A, new_A) = report["box_px"], report["pixel_size_A"]
     stacks = report["stacks"]
     show_report(

@@ -130,9 +130,16 @@ def note(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Tell the user something that may be wrong, unless -q."""
-    if not settings.quiet:
-        _stderr().print(warning(message))
+    """Tell the user something that may be wrong, even with -q."""
+    _stderr().print(warning(message))
+
+
+def tell(report: dict[str, Any]) -> None:
+    """Show the notes and the warnings of a report."""
+    for sentence in report["notes"]:
+        note(sentence)
+    for sentence in report["warnings"]:
+        warn(sentence)
 
 
 def show_aside(aside: RenderableType) -> None:

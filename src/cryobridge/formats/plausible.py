@@ -28,6 +28,10 @@ _OPTICS = (
 # Finer pixels are rare in cryo-EM, and so are smaller boxes; both together are not seen.
 _FINE_PIXEL_A = 0.5
 _SMALL_BOX_A = 100
+# Euler angles between -π and π that are taken for degrees turn by 2π about z and π across it at most, √5 π = 7.02
+# degrees. Views of many particles spread wider.
+_WIDEST_OF_RADIANS_DEG = 7.1
+_MANY_PARTICLES = 100
 
 
 def implausible_units(particles: ParticleSet) -> tuple[str, ...]:
@@ -36,7 +40,7 @@ def implausible_units(particles: ParticleSet) -> tuple[str, ...]:
     Parameters
     ----------
     particles
-        Defocus, pixel size, voltage, spherical aberration and amplitude contrast of it are looked at.
+        Defocus, pixel size, voltage, spherical aberration, amplitude contrast and orientations of it are looked at.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def implausible_units(particles: ParticleSet) -> tuple[str, ...]:
     told = {sentence.partition(":")[0]: sentence for sentence in reversed(found)}
     sentences = tuple(reversed(told.values()))
     tiny = None if "pixel size" in told else _tiny_box(particles)
-    return sentences if tiny is None else (*sentences, tiny)
+    return (*sentences, *(more for more in (tiny, _tiny_turns(particles)) if more is not None))
 
 
 def _quantities(particles: ParticleSet) -> Iterator[tuple[str, Floats, str]]:
@@ -74,18 +78,33 @@ def _judge(name: str, values: Floats, column: str) -> str | None:
     return f"{name}: {sentence}"
 
 
+def tiny_box(pixel_size_A: float, box_px: int) -> str | None:
+    """Say that pixels are as small as those of a file in nm, which the size of the box gives away; None if not."""
+    edge_A = box_px * pixel_size_A
+    if pixel_size_A >= _FINE_PIXEL_A or not 0 < edge_A < _SMALL_BOX_A:
+        return None
+    return (
+        f"pixel size: {pixel_size_A:g} makes a box of {box_px:,} px only {edge_A:.3g} Å wide, which looks like nm; "
+        "Å expected (× 10)"
+    )
+
+
 def _tiny_box(particles: ParticleSet) -> str | None:
-    """Say that pixels are as small as those of a file in nm, which the size of the box gives away."""
     if particles.optics is None or particles.optics_index is None:
         return None
     optics = particles.optics.take(np.unique(particles.optics_index))
-    edge_A = optics.box_px * optics.pixel_size_A
-    is_tiny = (optics.pixel_size_A < _FINE_PIXEL_A) & (edge_A > 0) & (edge_A < _SMALL_BOX_A)
-    if not is_tiny.any():
+    boxes = zip(optics.pixel_size_A.tolist(), optics.box_px.tolist(), strict=True)
+    return next((told for box in boxes if (told := tiny_box(*box)) is not None), None)
+
+
+def _tiny_turns(particles: ParticleSet) -> str | None:
+    """Say that all orientations lie as near to none as Euler angles in radians do that are taken for degrees."""
+    if particles.poses is None or len(particles) < _MANY_PARTICLES:
         return None
-    group = int(np.flatnonzero(is_tiny)[0])
-    pixel_size, box = optics.pixel_size_A[group], optics.box_px[group]
-    return (
-        f"pixel size: {pixel_size:g} makes a box of {box:,} px only {edge_A[group]:.3g} Å wide, "
-        "which looks like nm; Å expected (× 10)"
-    )
+    # The angle of a rotation: trace = 1 + 2 cos.
+    trace = np.trace(particles.poses.matrix, axis1=1, axis2=2)
+    turn_deg = np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+    turn_deg = turn_deg[np.isfinite(turn_deg)]
+    if not len(turn_deg) or not 0 < np.median(turn_deg) <= turn_deg.max() < _WIDEST_OF_RADIANS_DEG:
+        return None
+    return f"orientations: all within {turn_deg.max():.2g}° of none, which looks like Euler angles in rad; ° expected"

@@ -68,7 +68,7 @@ def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -
     found = {code: path for code, name in names.items() if (path := search.resolve(name)) is not None}
     missing = [name for code, name in names.items() if code not in found]
     with findings.collect():
-        if missing and on_missing == "error":
+        if missing and (on_missing == "error" or not found):
             _refuse_missing(missing, len(names), search)
     headers = read_headers(found, findings)
     has_file = np.isin(images.path.codes, list(found))
