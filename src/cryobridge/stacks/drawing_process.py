@@ -65,11 +65,11 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
         )
         stdin = self._started().stdin
         assert stdin is not None
-        data = message.getbuffer()
         try:
-            stdin.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
-            stdin.write(data)
-            stdin.flush()
+            with message.getbuffer() as data:
+                stdin.write(len(data).to_bytes(_LENGTH_BYTES, "little"))
+                stdin.write(data)
+                stdin.flush()
         except BrokenPipeError:
             self._finish()
 
