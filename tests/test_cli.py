@@ -3,30 +3,40 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import starfile
 
+import cryobridge.cli.demo
+from cryobridge.cli.app import app
+from cryobridge.cli.terminal import settings
 from cryobridge.demo import simulate_project
 from cryobridge.demo.truth import draw_truth
+from cryobridge.errors import OutputExistsError
 from helpers import COMMAND, environment, noise_images, particle_columns, run, save_cs, save_mrc, save_star, start
 
 EVERY_COMMAND = [(), ("inspect",), ("coords",), ("stacks",), ("stacks", "cs"), ("demo",)]
 
+# Also in the folders that the commands of the tour write to.
+NOT_OF_THE_DEMO = ("relion/picks/Raw_data/notes.txt", "stacks/fft/notes.txt", "thick2.cs")
+
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory):
-    # Over an older, smaller project: what is refused, and what --overwrite replaces.
+    # Over an older, smaller project with files of the user's: what is refused, and what --overwrite replaces.
     folder = tmp_path_factory.mktemp("demo") / "project"
     simulate_project(folder, n_micrographs=1, particles_per_micrograph=1)
-    (folder / "left_over").touch()
+    for name in NOT_OF_THE_DEMO:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
     refused = run("demo", folder)
-    assert (folder / "left_over").exists()
     return folder, refused, run("demo", folder, "--overwrite")
 
 
@@ -77,6 +87,8 @@ def test_only_debug_shows_a_traceback(tmp_path):
         (("stacks", "cs", "a.cs", "-o", "out", "-p", "p.npz", "--n-inplanes", "8"), "--n-inplanes"),
         (("stacks", "cs", "a.cs", "-o", "out", "--folder-mrc", ".", "--datadir", "."), "--datadir"),
         (("demo", "--seed", "-1"), "--seed"),
+        (("demo", "--seed", "x"), "'x' is not a valid integer.\n"),
+        (("stacks", "grid", "--n-pixels", "8", "--pixel-size", "x", "-o", "a.npz"), "'x' is not a valid number.\n"),
         (("inspect", ""), "empty"),
         (("stacks", "cs", "a.cs", "-o", ""), "empty"),
         (("convert", "a.star", "-o"), "cryobridge convert -h"),
@@ -342,7 +354,7 @@ def test_an_output_folder_that_cannot_be_made_is_one_message(name, demo_project,
     (tmp_path / "file").touch()
     done = run("coords", "-q", demo_project.passthrough_cs, demo_project.micrographs_star, "-o", tmp_path / name)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: ")
+    assert done.stderr.splitlines()[-2].startswith("Error: ")
     assert done.stderr.count("Error: ") == 1
     assert "-o" in done.stderr
     assert "mistake in cryobridge" not in done.stderr
@@ -373,13 +385,47 @@ def test_demo_replaces_a_project_only_when_asked_and_nothing_else_ever(demo_run,
     folder, refused, done = demo_run
     assert (refused.returncode, refused.stdout) == (1, "")
     assert str(folder) in refused.stderr
+    assert "Give --overwrite " in refused.stderr
     assert done.returncode == 0
-    assert not (folder / "left_over").exists()
+    assert {(folder / name).read_text() for name in NOT_OF_THE_DEMO} == {"mine"}
+    assert f"kept 3 files that the demo did not make: {', '.join(NOT_OF_THE_DEMO)}\n" in done.stderr
 
     (tmp_path / "thesis.tex").write_text("the only copy")
     refused = run("demo", tmp_path, "--overwrite")
     assert refused.returncode == 1
     assert (tmp_path / "thesis.tex").read_text() == "the only copy"
+
+
+def test_all_that_the_tour_of_a_demo_has_made_is_replaced(demo_run, tmp_path):
+    shutil.copytree(demo_run[0], tmp_path / "toured", copy_function=os.link, symlinks=True)
+    again = simulate_project(tmp_path / "toured", n_micrographs=1, particles_per_micrograph=1, overwrite=True)
+    assert {str(path.relative_to(again.folder)) for path in again.kept} == set(NOT_OF_THE_DEMO)
+    alone = simulate_project(tmp_path / "alone", n_micrographs=1, particles_per_micrograph=1)
+    there, made = ({path.relative_to(demo.folder) for path in demo.folder.rglob("*")} for demo in (again, alone))
+    mine = {Path(name) for name in NOT_OF_THE_DEMO}
+    assert there == made | mine | {parent for path in mine for parent in path.parents} - {Path()}
+
+
+def test_a_quiet_demo_says_nothing_but_errors(tmp_path, monkeypatch, capfd):
+    def tour(project):
+        particles = project.particles_cs
+        convert = [["convert", particles, "-o", project.folder / f"{name}.star"] for name in names]
+        return [["inspect", "--no-stats", particles], *convert]
+
+    names = ["a"]
+    small = partial(simulate_project, n_micrographs=1, particles_per_micrograph=1)
+    monkeypatch.setattr("cryobridge.demo.simulate_project", small)
+    monkeypatch.setattr(cryobridge.cli.demo, "_tour", tour)
+    monkeypatch.setattr(settings, "quiet", False)
+    app(["demo", str(tmp_path / "told")], standalone_mode=False)
+    told = capfd.readouterr()
+    assert "Where to look" in told.out
+    assert "! " in told.err
+    app(["demo", "-q", str(tmp_path / "quiet")], standalone_mode=False)
+    assert capfd.readouterr() == ("", "")
+    names.append("a")
+    with pytest.raises(OutputExistsError):
+        app(["demo", "-q", str(tmp_path / "failing")], standalone_mode=False)
 
 
 @pytest.mark.parametrize("words", [("--rows", "1"), ("--paths",), ("--fields", "blob/*")], ids=" ".join)

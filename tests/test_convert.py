@@ -14,6 +14,7 @@ from cryobridge.convert.options import ConvertOptions
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.relion.particles import read_particles_star
 from helpers import save_cs, save_mrc, save_star
 from relion_grammar import read_block
@@ -197,6 +198,33 @@ def test_without_the_pixel_size_of_micrographs_they_are_not_listed(tmp_path):
     report = run(save_cs(tmp_path / "a.cs", columns), tmp_path / "out" / "p.star")
     assert report["outputs"] == [str(tmp_path / "out" / "p.star")]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["p.star"]
+
+
+def test_relion_3_0_has_no_place_for_groups_and_boxes(refined, tmp_path):
+    groups = {"ctf/exp_group_id", "blob/shape", "location/micrograph_psize_A"}
+    assert not groups & set(run(refined[0], tmp_path / "a.star")["not_held"])
+    assert groups <= set(run(refined[0], tmp_path / "b.star", relion="3.0")["not_held"])
+    of_star = ["rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageSize", "rlnMicrographPixelSize"]
+    assert run(tmp_path / "a.star", tmp_path / "c.star", relion="3.0")["not_held"] == of_star
+    # What the file does not have is not missed.
+    sizes = KnownOptics(box_px=64)
+    assert run(tmp_path / "b.star", tmp_path / "d.star", relion="3.0", known=sizes)["not_held"] == []
+
+
+def test_optics_that_no_group_tells_apart_become_exposure_groups(tmp_path):
+    columns = simulated(6, **{"ctf/accel_kv": np.array([300, 200, 300, 200, 200, 300], "f4")})
+    columns |= {"ctf/exp_group_id": np.full(6, 5, "u4"), "blob/psize_A": np.ones(6, "f4")}
+    columns |= {"ctf/amp_contrast": np.full(6, 0.1, "f4"), "blob/shape": np.full((6, 2), 64, "u4")}
+    source = save_cs(tmp_path / "a.cs", columns)
+    run(source, tmp_path / "a.star", relion="3.0")
+    run(tmp_path / "a.star", tmp_path / "b.cs", known=KnownOptics(box_px=64))
+    assert load(tmp_path / "b.cs")["ctf/exp_group_id"].tolist() == [2, 1, 2, 1, 1, 2]
+    # cryoSPARC's own group is kept, through the optics groups of 3.1 too.
+    run(source, tmp_path / "c.cs")
+    run(source, tmp_path / "d.star")
+    run(tmp_path / "d.star", tmp_path / "d.cs")
+    for name in ("c.cs", "d.cs"):
+        assert load(tmp_path / name)["ctf/exp_group_id"].tolist() == [5] * 6
 
 
 def test_what_relion_has_no_place_for_is_named(refined, tmp_path):
@@ -484,20 +512,29 @@ def test_other_cryosparc_columns_survive_from_cs_to_cs(refined, tmp_path):
 # --- the ends of the range ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [0, 1])
-def test_no_rows_and_one_row_in_every_direction(tmp_path, n):
-    source = tmp_path / "a.cs"
-    write_cs(source, {name: list(v) if v.dtype.kind == "U" else v for name, v in simulated(n).items()})
+def test_one_row_in_every_direction(tmp_path):
+    source = save_cs(tmp_path / "a.cs", simulated(1))
     run(source, tmp_path / "a.star")
-    assert len(star_table(tmp_path / "a.star")["rlnImageName"]) == n
+    assert len(star_table(tmp_path / "a.star")["rlnImageName"]) == 1
     for start in (source, tmp_path / "a.star"):
         folder = tmp_path / f"from{start.suffix}"
-        assert run(start, folder / "b.star")["particles_out"] == n
-        assert len(star_table(folder / "b.star").get("rlnAngleRot", ())) == n
-        assert run(start, folder / "b.cs")["particles_out"] == n
-        assert len(load(folder / "b.cs")) == n
+        assert run(start, folder / "b.star")["particles_out"] == 1
+        assert len(star_table(folder / "b.star")["rlnAngleRot"]) == 1
+        assert run(start, folder / "b.cs")["particles_out"] == 1
+        assert len(load(folder / "b.cs")) == 1
         run(start, folder / "pickles", "pickles")
-        assert pickle.loads((folder / "pickles" / "poses.pkl").read_bytes())[0].shape == (n, 3, 3)
+        assert pickle.loads((folder / "pickles" / "poses.pkl").read_bytes())[0].shape == (1, 3, 3)
+
+
+def test_a_file_without_rows_is_refused_in_every_direction(tmp_path):
+    source, star = tmp_path / "a.cs", tmp_path / "a.star"
+    write_cs(source, {name: list(v) if v.dtype.kind == "U" else v for name, v in simulated(0).items()})
+    star.write_text("\ndata_particles\n\nloop_\n_rlnImageName #1\n_rlnVoltage #2\n\n")
+    for start in (source, star):
+        for output, target in (("b.star", "star"), ("b.cs", "cs"), ("pickles", "pickles")):
+            with pytest.raises(MissingDataError, match=f"{start.name}: there are no particles in it"):
+                run(start, tmp_path / "out" / output, target)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_without_images_says_which_columns_are_lacking(tmp_path):

@@ -1,17 +1,22 @@
 """What `convert` says before its output is trusted: what is missing, guessed, contradictory or not where it was."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cryobridge.convert.convert import convert
+from cryobridge.convert.convert import check_outputs, convert
 from cryobridge.convert.options import ConvertOptions
 from cryobridge.convert.plan import plan_convert
-from cryobridge.errors import MissingDataError, OutputExistsError, UsageError
+from cryobridge.errors import FormatError, MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.optics import KnownOptics
+from cryobridge.formats.pickles import write_indices
 from cryobridge.select.options import SelectOptions
 from cryobridge.select.plan import plan_select
+from cryobridge.select.write import write_selection
 from helpers import noise_images, particle_columns, run, run_in_terminal, save_cs, save_mrc, save_star, without_escapes
 from relion_grammar import read_block
 
@@ -55,6 +60,12 @@ def star_columns(n=N, **changes):
         "rlnDefocusAngle": [30] * n,
     }
     return {**columns, **changes}
+
+
+@pytest.fixture(autouse=True)
+def stack(tmp_path):
+    """The images of `refined`, where the names lead from every output here."""
+    return save_mrc(tmp_path / "J1" / "extract" / "a.mrcs", noise_images(N, 16), 1.5)
 
 
 def labels(path):
@@ -161,16 +172,30 @@ def test_a_passthrough_file_alone_says_which_particles_were_taken(job, tmp_path)
         ("cryosparc_P12_J24_001_particles.cs", "cryosparc_P12_J24_passthrough_particles.cs"),
         ("J7_class_01_00863_particles.cs", "J7_passthrough_particles_class_1.cs"),
         ("mine.cs", "passthrough_mine.cs"),
+        ("mine.cs", "mine_passthrough.cs"),
+        ("J5_003_particles.cs", "J5_003_particles_passthrough.cs"),
     ],
 )
 def test_without_a_passthrough_file_what_is_missing_is_told_and_what_was_looked_for(tmp_path, name, expected):
     path = save_cs(tmp_path / "alone" / name, refined())
     (told,) = convert(path, tmp_path / "a.star")["warnings"]
     assert "no micrographs and coordinates" in told
-    assert f"no {expected} lies beside {name}" in told
+    assert re.search(rf"neither (\S+ nor )?{re.escape(expected)}( nor \S+)? lies beside {re.escape(name)}; ", told)
     # The file of that name is the one that is found.
     save_cs(path.with_name(expected), located())
     assert convert(path, tmp_path / "b.star")["warnings"] == []
+
+
+def test_a_subset_is_converted_with_what_select_wrote_beside_it(job, tmp_path):
+    write_selection(plan_select(job / "J5_003_particles.cs", tmp_path / "q" / "a.cs", SelectOptions(where="uid > 0")))
+    (tmp_path / "q" / "a.csg").unlink()
+    for name in ("a.cs", "a_passthrough.cs"):
+        report = convert(tmp_path / "q" / name, tmp_path / f"{name}.star")
+        assert report["inputs"] == [str(tmp_path / "q" / "a.cs"), str(tmp_path / "q" / "a_passthrough.cs")]
+        assert "rlnCoordinateX" in labels(tmp_path / f"{name}.star")
+    # Without the group select finds it too.
+    plan = plan_select(tmp_path / "q" / "a.cs", tmp_path / "r" / "b.cs", SelectOptions(where="uid > 0"))
+    assert tmp_path / "r" / "b_passthrough.cs" in plan.outputs()
 
 
 def test_a_file_beside_it_that_does_not_fit_is_the_reason(job, tmp_path):
@@ -237,6 +262,115 @@ def test_names_that_lead_nowhere_from_the_output_are_told(tmp_path):
     assert not any("--datadir" in told for told in near["warnings"])
     far = convert(star, tmp_path / "far" / "p.star")
     assert any(told.endswith(f"they are found with --datadir {tmp_path / 'relion'}") for told in far["warnings"])
+
+
+@pytest.mark.parametrize("words", [["convert", "-o", "a.star"], ["select", "--random", "3", "-o", "s.cs"]])
+def test_stacks_that_are_nowhere_are_told_of_once_with_what_finds_them(job, stack, tmp_path, words):
+    def warnings():
+        command = [words[0], "J5/J5_003_particles.cs", *words[1:], "--overwrite", "--json"]
+        return json.loads(run(*command, cwd=tmp_path).stdout)["warnings"]
+
+    assert warnings() == []
+    (tmp_path / "J1").rename(tmp_path / "J1 old")
+    assert warnings() == [
+        "1 of 1 stacks is not found: commands that read images need --datadir 'J1 old' --strip-prefix J1"
+    ]
+    (tmp_path / "J1 old" / "extract" / "a.mrcs").unlink()
+    (told,) = warnings()
+    assert told.startswith("1 of 1 stacks is not found below the working directory, J5, .. and the folders above: ")
+
+
+def test_an_absolute_input_has_an_absolute_remedy(tmp_path):
+    star = save_star(tmp_path / "relion" / "p.star", "", star_columns())
+    save_mrc(tmp_path / "relion" / "Extract" / "a.mrcs", noise_images(N, 16), 1.5)
+    (tmp_path / "far").mkdir()
+    for given, remedy in ((star, tmp_path / "relion"), ("../relion/p.star", "../relion")):
+        report = json.loads(run("convert", given, "-o", "p.star", "--overwrite", "--json", cwd=tmp_path / "far").stdout)
+        assert report["warnings"][-1].endswith(f"--datadir {remedy}")
+
+
+def test_a_choice_of_rows_that_no_longer_goes_is_removed_with_the_old_pickles(job, tmp_path):
+    whole, folder = job / "J5_003_particles.cs", tmp_path / "p"
+    convert(whole, folder, ConvertOptions("pickles", class_numbers=(1,)))
+    chosen = folder / "ind.pkl"
+    assert chosen.is_file()
+    for path in (folder / "poses.pkl", folder / "ctf.pkl"):
+        path.unlink()
+    with pytest.raises(OutputExistsError, match=r"ind\.pkl"):
+        convert(whole, folder, ConvertOptions("pickles"))
+    with pytest.raises(OutputExistsError, match=r"ind\.pkl"):
+        check_outputs(plan_convert(whole, folder, ConvertOptions("pickles")), overwrite=False)
+    report = convert(whole, folder, ConvertOptions("pickles"), overwrite=True)
+    assert f"{chosen} is of another choice of rows: --overwrite removes it" in report["notes"]
+    assert sorted(path.name for path in folder.iterdir()) == ["ctf.pkl", "poses.pkl"]
+    assert not any("ind.pkl" in told for told in convert(whole, tmp_path / "q", ConvertOptions("pickles"))["notes"])
+
+
+def test_an_input_is_not_removed_as_an_old_choice_of_rows(tmp_path, job):
+    source, mine = tmp_path / "p", tmp_path / "mine"
+    convert(job / "J5_003_particles.cs", source, ConvertOptions("pickles"))
+    mine.mkdir()
+    write_indices(mine / "ind.pkl", np.arange(N))
+    given = [tmp_path / "J1" / "extract" / "a.mrcs", source / "poses.pkl", source / "ctf.pkl", mine / "ind.pkl"]
+    with pytest.raises(UsageError, match="one of the inputs"):
+        convert(given, mine, ConvertOptions("pickles"), overwrite=True)
+    assert (mine / "ind.pkl").is_file()
+
+
+def test_half_sets_that_cryosparc_does_not_have_are_refused(tmp_path):
+    poses = {"rlnAngleRot": [1.0] * N, "rlnAngleTilt": [50.0] * N, "rlnAnglePsi": [3.0] * N}
+    star = save_star(tmp_path / "a.star", "", star_columns(**poses, rlnRandomSubset=[1, 2, 3, 4, 4, 0]))
+    with pytest.raises(FormatError, match="rlnRandomSubset: 3 particles are of half set 3, 4; cryoSPARC") as caught:
+        convert(star, tmp_path / "a.cs")
+    (condition,) = re.findall("--where '(.*)'", caught.value.hint)
+    write_selection(plan_select(star, tmp_path / "b.star", SelectOptions(where=condition)))
+    convert(tmp_path / "b.star", tmp_path / "b.cs")
+    assert np.load(tmp_path / "b.cs")["alignments3D/split"].tolist() == [0, 1, 0]
+    assert convert(star, tmp_path / "c.star")["particles_out"] == N
+
+
+def test_what_belongs_to_poses_is_named_where_there_are_none(tmp_path):
+    columns = star_columns(rlnRandomSubset=[1, 2] * 3, rlnClassNumber=[1, 2] * 3)
+    result = run("convert", save_star(tmp_path / "a.star", "", columns), "-o", tmp_path / "a.cs")
+    assert "rlnRandomSubset, rlnClassNumber" in " ".join(result.stdout.split())
+    assert "poses from" not in result.stdout
+
+
+@pytest.mark.parametrize("output", ["a.cs", "a.star", "p"])
+def test_the_microscope_must_be_known_in_every_direction(tmp_path, output):
+    lens = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+    star = save_star(tmp_path / "in.star", "", {k: v for k, v in star_columns().items() if k not in lens})
+    target = ConvertOptions("pickles") if output == "p" else ConvertOptions(output[2:])
+    with pytest.raises(MissingDataError, match="nothing says") as caught:
+        convert(star, tmp_path / output, target)
+    assert caught.value.hint.startswith("Give --voltage X, --cs X, --amplitude-contrast X,")
+    assert convert(star, tmp_path / output, replace(target, known=KnownOptics(300, 2.7, 0.1)))["particles_out"] == N
+
+
+def test_particles_that_have_no_ctf_yet_go_from_cs_to_cs(tmp_path):
+    plain = {name: values for name, values in refined().items() if not name.startswith("ctf/")}
+    assert convert(save_cs(tmp_path / "a.cs", plain), tmp_path / "b.cs")["particles_out"] == N
+
+
+def test_shifts_that_are_not_known_are_told(tmp_path):
+    poses = {"rlnAngleRot": [1.0] * N, "rlnAngleTilt": [50.0] * N, "rlnAnglePsi": [3.0] * N}
+    shifts = {"rlnOriginXAngst": [1.0] * N, "rlnOriginYAngst": [2.0] * N}
+    for columns, is_told in ((star_columns(**poses), True), (star_columns(**poses, **shifts), False)):
+        star = save_star(tmp_path / "a.star", "", columns)
+        for output, target in (("a.cs", "cs"), ("p", "pickles")):
+            report = convert(star, tmp_path / output, ConvertOptions(target), overwrite=True)
+            assert ("no shifts are known; taken as 0" in report["notes"]) == is_told
+
+
+def test_sizes_that_are_read_off_stacks_are_told_once(tmp_path):
+    without = {name: values for name, values in star_columns().items() if name != "rlnImageSize"}
+    save_mrc(tmp_path / "Extract" / "a.mrcs", noise_images(N, 16), 1.5)
+    star = save_star(tmp_path / "a.star", "", {**without, "rlnVoltage": [300, 200] * 3})
+    (told,) = [told for told in convert(star, tmp_path / "b.star")["notes"] if "the box of" in told]
+    assert told == "the box of 2 optics groups is that of a.mrcs: 16 px"
+    star = save_star(tmp_path / "c.star", "", without)
+    (told,) = [told for told in convert(star, tmp_path / "d.star")["notes"] if "the box of" in told]
+    assert told == "the box of optics group opticsGroup0 is that of a.mrcs: 16 px"
 
 
 def test_classes_are_written_as_in_select_and_absent_ones_are_told(tmp_path):
@@ -311,7 +445,6 @@ def test_paths_may_be_texts_one_or_several(job, tmp_path):
         assert convert(given, str(tmp_path / "b.star"), overwrite=True)["particles_out"] == expected
     assert plan_convert(main, output).options.target == "cs"
     options = ConvertOptions("star", link_stacks=str(tmp_path / "links"), datadir=str(tmp_path))
-    save_mrc(tmp_path / "J1" / "extract" / "a.mrcs", noise_images(N, 16), 1.5)
     assert convert(main, str(tmp_path / "c.star"), options)["links"] == 1
     plan = plan_select(main, str(tmp_path / "s.cs"), SelectOptions(like=passed, passthroughs=passed))
     assert plan.n_kept == N

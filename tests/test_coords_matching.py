@@ -298,14 +298,46 @@ def test_a_passthrough_that_is_given_is_taken(tmp_path, command):
 
 def test_several_files_with_the_coordinates_are_an_error_that_names_them(tmp_path):
     main = save_cs(tmp_path / "J" / "J8_020_particles.cs", UIDS | alignment(N))
-    for name in ("J8_passthrough_particles.cs", "J9_passthrough_particles.cs"):
+    for name in ("J7_passthrough_particles.cs", "J9_passthrough_particles.cs"):
         save_cs(tmp_path / "J" / name, PASSED)
     star = save_micrographs(tmp_path / "m.star", STEMS)
-    with pytest.raises(MissingDataError, match=r"J8_passthrough_particles\.cs, J9_passthrough_particles\.cs") as error:
+    with pytest.raises(MissingDataError, match=r"J7_passthrough_particles\.cs, J9_passthrough_particles\.cs") as error:
         plan_coords(main, star, tmp_path / "out")
     assert "--passthrough" in error.value.hint
     chosen = CoordsOptions(passthrough=tmp_path / "J" / "J9_passthrough_particles.cs")
     assert plan_coords(main, star, tmp_path / "out", chosen).report()["particles_out"] == N
+    # The one whose name says that it belongs to them goes before those of other jobs.
+    save_cs(tmp_path / "J" / "J8_passthrough_particles.cs", PASSED)
+    assert "joined on uid with J8_passthrough_particles.cs" in plan_coords(main, star, tmp_path / "out").picks.notes
+
+
+def test_a_file_that_has_a_part_of_the_picks_is_named_but_not_taken(tmp_path, command):
+    part = {name: np.asarray(values)[:4] for name, values in ALL.items()}
+    main = save_cs(tmp_path / "J" / "particles.cs", UIDS | alignment(N))
+    thick = save_cs(tmp_path / "J" / "thick_passthrough.cs", part)
+    star = save_micrographs(tmp_path / "m.star", STEMS)
+    code, _, err = command("coords", main, star, "-o", tmp_path / "out")
+    assert code == 1
+    assert f"no file beside it has those of all {N} particles: thick_passthrough.cs has 4" in " ".join(err.split())
+    assert "--passthrough" in err
+    assert not (tmp_path / "out").exists()
+    chosen = CoordsOptions(passthrough=thick)
+    assert plan_coords(main, star, tmp_path / "out", chosen).report()["particles_out"] == 4
+    # Columns that lost their names are looked at before such a file.
+    names = {"location/center_x_frac": "f4_1", "location/center_y_frac": "f4_2"}
+    bare = save_cs(tmp_path / "J" / "bare.cs", {names.get(name, name): values for name, values in ALL.items()})
+    plan = plan_coords(bare, star, tmp_path / "out")
+    assert (plan.picks.fields.found_by, plan.report()["particles_out"]) == ("content", N)
+
+
+def test_a_subset_is_joined_with_the_passthrough_file_that_select_wrote_with_it(tmp_path):
+    for stem in ("a", "aa"):
+        save_cs(tmp_path / "J" / f"{stem}.cs", UIDS | alignment(N))
+        save_cs(tmp_path / "J" / f"{stem}_passthrough.cs", PASSED)
+    star = save_micrographs(tmp_path / "m.star", STEMS)
+    for stem in ("a", "aa"):
+        plan = plan_coords(tmp_path / "J" / f"{stem}.cs", star, tmp_path / "out")
+        assert f"joined on uid with {stem}_passthrough.cs" in plan.picks.notes
 
 
 def test_uids_that_one_side_lacks_are_counted(tmp_path, command):

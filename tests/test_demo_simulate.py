@@ -301,12 +301,8 @@ def test_a_link_to_a_marker_marks_nothing(tmp_path):
         simulate_project(other, overwrite=True)
 
 
-def test_a_demo_project_is_replaced_only_when_asked_and_links_in_it_are_not_followed(tmp_path):
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "data").write_text("keep")
+def test_a_demo_project_is_replaced_only_when_asked(tmp_path):
     old = simulate_project(tmp_path / "demo", n_micrographs=2, particles_per_micrograph=1)
-    (old.folder / "link").symlink_to(precious)
     before = contents(old)
     with pytest.raises(OutputExistsError, match="already"):
         simulate_project(old.folder, n_micrographs=1, particles_per_micrograph=1)
@@ -315,8 +311,65 @@ def test_a_demo_project_is_replaced_only_when_asked_and_links_in_it_are_not_foll
     assert contents(old) == before
     new = simulate_project(old.folder, n_micrographs=1, particles_per_micrograph=1, overwrite=True)
     assert len(list(new.folder.rglob("*_fractions.mrc"))) == 1
-    assert not (new.folder / "link").exists()
-    assert (precious / "data").read_text() == "keep"
+    assert new.kept == ()
+
+
+def test_what_a_demo_did_not_make_stays_and_no_link_is_followed(tmp_path):
+    old = simulate_project(tmp_path / "demo", n_micrographs=2, particles_per_micrograph=1)
+    mine = {old.folder / name for name in ("results.txt", "relion/Class2D/job004/converge_notes.txt", "J5/thick.cs")}
+    # As named as files of the demo, in other places.
+    mine |= {old.folder / "cryosparc" / "thick.cs", old.folder / "relion" / "job.json", old.folder / ".hidden"}
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    for name in ("thick.cs", "grid2_0001_fractions.mrc"):
+        (precious / name).write_text("keep")
+    (old.folder / "link").symlink_to(precious)
+    (old.folder / "empty").mkdir()
+    new = simulate_project(old.folder, n_micrographs=1, particles_per_micrograph=1, overwrite=True)
+    assert set(new.kept) == {*mine, old.folder / "link"}
+    assert {path.read_text() for path in mine} == {"mine"}
+    assert (old.folder / "empty").is_dir()
+    assert {path.read_text() for path in precious.iterdir()} == {"keep"}
+    assert len(list(new.folder.rglob("*_fractions.mrc"))) == 1
+
+
+@pytest.mark.parametrize("name", ["relion", "stacks", "relion/Class2D"])
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_stands_in_the_way_of_a_demos_folder_is_refused_and_stays(name, kind, tmp_path):
+    old = simulate_project(tmp_path / "demo", n_micrographs=1, particles_per_micrograph=1)
+    path = old.folder / name
+    if path.exists():
+        path.rename(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+    path.symlink_to(tmp_path / "elsewhere") if kind == "link" else path.write_text("mine")
+    before = contents(old)
+    with pytest.raises(OutputExistsError, match="in the way") as error:
+        simulate_project(old.folder, n_micrographs=2, particles_per_micrograph=1, overwrite=True)
+    assert error.value.path == str(path)
+    assert contents(old) == before
+    assert kind == "link" or path.read_text() == "mine"
+
+
+def test_a_folder_under_the_name_of_a_demos_file_is_refused(tmp_path):
+    old = simulate_project(tmp_path / "demo", n_micrographs=1, particles_per_micrograph=1)
+    (old.folder / "thick.cs").mkdir()
+    with pytest.raises(OutputExistsError, match="in the way"):
+        simulate_project(old.folder, n_micrographs=1, particles_per_micrograph=1, overwrite=True)
+
+
+def test_the_job_of_another_program_in_a_demos_folder_is_not_touched(tmp_path):
+    old = simulate_project(tmp_path / "demo", n_micrographs=1, particles_per_micrograph=1)
+    job = old.folder / "downsampled" / "job.json"
+    job.parent.mkdir()
+    job.write_text('{"recovar_version": "1.0"}')
+    before = contents(old)
+    with pytest.raises(UsageError, match="RECOVAR"):
+        simulate_project(old.folder, n_micrographs=2, particles_per_micrograph=1, overwrite=True)
+    assert contents(old) == before
 
 
 def test_an_interrupted_run_leaves_whole_files_in_a_folder_that_can_be_replaced(tmp_path, monkeypatch):
@@ -357,7 +410,7 @@ def test_impossible_requests_are_refused_before_anything_is_written(tmp_path, wr
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 1000, "total": 10_000})
-    monkeypatch.setattr("cryobridge.demo.folder.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("cryobridge.jobdir.shutil.disk_usage", lambda path: usage)
     with pytest.raises(CryobridgeError, match="MB left"):
         simulate_project(tmp_path / "deep" / "demo")
     assert not (tmp_path / "deep").exists()

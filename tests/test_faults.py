@@ -613,6 +613,28 @@ def test_files_that_belong_together_appear_together_or_not_at_all(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
 
 
+def test_what_is_outdated_goes_when_the_new_files_have_appeared_and_not_before(tmp_path):
+    (tmp_path / "old").touch()
+    (tmp_path / "folder" / "in the way").mkdir(parents=True)
+    for name, error in (("absent/a", CryobridgeError), ("folder", CryobridgeError), ("a", KeyboardInterrupt)):
+        with pytest.raises(error), together() as remove:
+            remove(tmp_path / "old")
+            with atomic_path(tmp_path / name) as path:
+                path.touch()
+            if name == "a":
+                raise KeyboardInterrupt
+        assert (tmp_path / "old").exists()
+    with together() as remove:
+        remove(tmp_path / "old")
+        remove(tmp_path / "was never there")
+        with atomic_path(tmp_path / "a") as path:
+            path.touch()
+        assert (tmp_path / "old").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "folder"}
+    with pytest.raises(CryobridgeError, match="can't be written"), together() as remove:
+        remove(tmp_path / "folder")
+
+
 def test_what_else_lies_among_old_picks_survives_a_kill_at_every_step(disturbed):
     command = disturbed("coords")
     for at in range(1, len(command.changes_over) + 2):

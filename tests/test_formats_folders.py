@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 import shutil
 import time
 from types import SimpleNamespace
@@ -13,14 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.formats.cryosparc.companions import companions_by_name
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.job import read_job, siblings_with
 from cryobridge.formats.cryosparc.names import group_by_name, is_excluded, parse_cs_name
 from cryobridge.formats.folders import identify_folder
 from cryobridge.formats.listing import gaps, say_ranges
 from cryobridge.formats.own_output import read_own_output
+from cryobridge.formats.projects import folder_refusal
 from cryobridge.formats.recovar.job import read_recovar_job
 from cryobridge.formats.relion.job import read_relion_job
+from helpers import run
 
 
 def touch(folder, *names, content="data_x\n"):
@@ -45,6 +49,62 @@ def write_volume(path, voxel_size=2.0, box=4):
 
 def words(item):
     return " ".join(item.problems)
+
+
+# Folders that a command does not take
+
+
+def test_a_folder_that_is_not_taken_is_named_with_what_to_give_instead(tmp_path):
+    relion, cryosparc = tmp_path / "re lion", tmp_path / "cryosparc"
+    touch(relion, "default_pipeline.star", "Class2D/job004/run_it019_data.star", "Class2D/job004/run_it020_data.star")
+    touch(relion, "CtfFind/job003/micrographs_ctf.star", "CtfFind/job005/RELION_JOB_EXIT_SUCCESS")
+    touch(relion, "Extract/job006/particles.star")
+    particles(cryosparc / "J4" / "J4_003_particles.cs")
+    touch(cryosparc, "J5/notes.txt")
+    particles(tmp_path / "plain" / "mine.cs")
+    (tmp_path / "empty").mkdir()
+    star = "re lion/Class2D/job004/run_it020_data.star"
+    for folder, wanted, message, instead in (
+        ("re lion", "particles", "a RELION project", "re lion/Extract/job006/particles.star"),
+        ("re lion", "micrographs", "a RELION project", "re lion/CtfFind/job003/micrographs_ctf.star"),
+        ("re lion", "cryoSPARC particles", "a RELION project", None),
+        ("re lion/Class2D/job004", "particles", "a RELION job", star),
+        ("re lion/Class2D/job004", "RELION particles", "a RELION job", star),
+        ("re lion/Class2D/job004", "micrographs", "a RELION job", None),
+        ("re lion/CtfFind/job003", "micrographs", "a RELION job", "re lion/CtfFind/job003/micrographs_ctf.star"),
+        ("re lion/CtfFind/job003", "particles", "a RELION job", None),
+        ("cryosparc", "particles", "a cryoSPARC project", "cryosparc/J4"),
+        ("cryosparc", "cryoSPARC particles", "a cryoSPARC project", "cryosparc/J4"),
+        ("cryosparc", "RELION particles", "a cryoSPARC project", None),
+        ("plain", "particles", "a folder of unknown content", "plain/mine.cs"),
+        ("plain", "micrographs", "a folder of unknown content", None),
+        ("empty", "particles", "a folder of unknown content", None),
+    ):
+        error = folder_refusal(tmp_path / folder, wanted)
+        assert (error.path, error.message) == (str(tmp_path / folder), f"this is {message}")
+        if instead is None:
+            assert str(tmp_path) not in error.hint
+        else:
+            assert error.hint.endswith(f" {shlex.quote(str(tmp_path / instead))}.")
+
+
+def test_commands_say_what_to_give_instead_of_a_folder(demo_project, tmp_path):
+    root = demo_project.refinement.parent
+    star = demo_project.micrographs_star
+    for words, instead in (
+        (["convert", root, "-o", "m.star"], demo_project.refinement),
+        (["select", root, "--random", "3", "-o", "m.cs"], demo_project.refinement),
+        (["stacks", "cs", root, "-o", "m"], demo_project.refinement),
+        (["stacks", "downsample", root, "-D", "8", "-o", "m"], demo_project.refinement),
+        (["coords", root, star, "-o", "m"], demo_project.refinement),
+        (["coords", demo_project.passthrough_cs, star.parent, "-o", "m"], star),
+        (["stacks", "star", demo_project.refinement, "-o", "m"], f"stacks cs {demo_project.refinement}"),
+        (["stacks", "star", demo_project.particles_cs, "-o", "m"], f"stacks cs {demo_project.particles_cs}"),
+    ):
+        done = run(*words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert str(instead) in "".join(done.stderr.splitlines()), done.stderr
+        assert list(tmp_path.glob("m*")) == []
 
 
 # Numbers
@@ -83,6 +143,11 @@ def test_a_gap_of_a_million_is_said_in_few_words():
         ("extracted_particles.cs", "", "extracted_particles", None, False),
         ("J7_particles_exported.cs", "J7", "particles_exported", None, False),
         ("anything else.cs", "", "anything else", None, False),
+        # What select writes beside NAME.cs.
+        ("subset_passthrough.cs", "", "subset", None, True),
+        ("J4_003_particles_passthrough_2.cs", "J4", "particles", 3, True),
+        ("sub_class_1_passthrough.cs", "", "sub_class_1", None, True),
+        ("passthrough.cs", "", "passthrough", None, False),
     ],
 )
 def test_names_of_every_version_are_understood(name, job, group, iteration, is_passthrough):
@@ -132,17 +197,55 @@ def test_names_of_every_version_are_understood(name, job, group, iteration, is_p
             "J9_passthrough_particles_selected.cs",
         ),
         (["J4_passthrough_particles.cs"], "particles", None, "J4_passthrough_particles.cs"),
+        # A subset's own file goes before that of all, and with the subset alone.
+        (["sub.cs", "sub_passthrough.cs", "J4_passthrough_sub.cs"], "sub", "sub.cs", "sub_passthrough.cs"),
+        (
+            ["J4_002_particles.cs", "J4_002_particles_passthrough.cs", "J4_003_particles.cs"],
+            "particles",
+            "J4_003_particles.cs",
+            None,
+        ),
     ],
 )
 def test_the_last_iteration_meets_its_passthrough(names, group, main, passthrough):
     found = {item.name: item for item in group_by_name(reversed(names))}[group]
     assert (found.main.name if found.main else None) == main
-    assert (found.passthrough.name if found.passthrough else None) == passthrough
+    assert [item.name for item in found.passthroughs] == ([] if passthrough is None else [passthrough])
+
+
+def test_the_passthrough_of_a_subset_is_no_result_of_its_own():
+    names = [f"sub_class_{n}{part}.cs" for n in range(3) for part in ("", "_passthrough", "_passthrough_2")]
+    groups = group_by_name(names)
+    assert [group.name for group in groups] == ["sub_class_0", "sub_class_1", "sub_class_2"]
+    assert [len(group.passthroughs) for group in groups] == [2, 2, 2]
+    (alone,) = group_by_name(["sub_passthrough.cs"])
+    assert (alone.main, alone.passthroughs[0].name) == (None, "sub_passthrough.cs")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("J4_003_particles.cs", ["J4_passthrough_particles.cs"]),
+        ("J4_002_particles.cs", ["J4_002_particles_passthrough.cs"]),
+        ("J4_002_particles_passthrough.cs", ["J4_002_particles.cs"]),
+        ("J4_passthrough_particles.cs", ["J4_003_particles.cs"]),
+        ("J4.cs", ["J4_passthrough.cs"]),
+        ("a.cs", ["a_passthrough.cs", "a_passthrough_2.cs"]),
+        ("a_passthrough_2.cs", ["a.cs", "a_passthrough.cs"]),
+        ("aa.cs", []),
+        ("b_passthrough.cs", []),
+    ],
+)
+def test_companions_are_found_by_name_both_ways(tmp_path, name, expected):
+    J4 = ("J4", "J4_passthrough", "J4_002_particles", "J4_002_particles_passthrough", "J4_003_particles")
+    others = ("J4_passthrough_particles", "a", "a_passthrough", "a_passthrough_2", "aa", "b_passthrough")
+    touch(tmp_path, *(f"{stem}.cs" for stem in (*J4, *others)))
+    assert [path.name for path in companions_by_name(tmp_path / name)] == expected
 
 
 def test_what_a_job_threw_out_is_not_given_the_passthrough_of_what_it_kept():
     groups = {item.name: item for item in group_by_name(["particles_excluded.cs", "J9_passthrough_particles.cs"])}
-    assert groups["particles_excluded"].passthrough is None
+    assert groups["particles_excluded"].passthroughs == ()
     assert is_excluded("particles_excluded")
     assert is_excluded("remainder")
     assert not is_excluded("particles_selected")

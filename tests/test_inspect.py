@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from cryobridge.cli.terminal import progress, settings
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.table import Column
 from cryobridge.inspect import InspectOptions, inspect_path, stats
+from cryobridge.inspect.report import Use
+from cryobridge.inspect.uses import of_several_files
 from cryobridge.progress import Silent
 from helpers import noise_images, particle_columns, run, save_cs, save_mrc, save_star
 
@@ -155,14 +160,56 @@ def test_missing_columns_are_looked_for_among_files_of_the_same_particles(partic
     uid = particle_columns(["x"] * 5, range(5))["uid"]
     save_cs(particles_cs.with_name("J1_passthrough_particles.cs"), {"uid": uid[::-1], **location})
     save_cs(particles_cs.with_name("J1_other.cs"), {"uid": uid + 99, **location})
+    # The command takes the file as it is named, since it joins the other one by itself.
+    hint = "location/* comes from J1_passthrough_particles.cs, which is joined"
+    assert described(particles_cs)["uses"]["coords"] == {"ready": True, "missing": [], "hint": hint}
+    assert run("inspect", particles_cs, "--check", "coords").returncode == 0
+    passthrough = particles_cs.with_name("J1_passthrough_particles.cs")
+    assert described(passthrough)["uses"]["stacks"] == {
+        "ready": True,
+        "missing": [],
+        "hint": f"blob/* and ctf/* come from {particles_cs.name}, which is joined",
+    }
+    assert not described(passthrough)["uses"]["ctf"]["ready"]
+    # One with a part of the particles is joined with those, where its name says that it belongs to them.
+    part = {name: values[:3] for name, values in {"uid": uid, **location}.items()}
+    save_cs(passthrough, part)
+    assert described(particles_cs)["uses"]["coords"]["hint"] == f"{hint} and has 3 of the 5 particles"
+    passthrough.rename(particles_cs.with_name("J1_more.cs"))
     use = described(particles_cs)["uses"]["coords"]
-    assert not use["ready"]
+    assert (use["ready"], use["hint"]) == (False, "location/* is in J1_more.cs")
     assert "location/micrograph_path" in use["missing"]
-    joins = "`cryobridge coords` joins J1_passthrough_particles.cs by itself"
-    assert use["hint"] == f"location/* is in J1_passthrough_particles.cs; {joins}"
-    # A file of another name is found here, but not by the command.
-    particles_cs.with_name("J1_passthrough_particles.cs").rename(particles_cs.with_name("J1_more.cs"))
-    assert described(particles_cs)["uses"]["coords"]["hint"] == "location/* is in J1_more.cs"
+    assert run("inspect", particles_cs, "--check", "coords").returncode == 3
+    # Stacks are not made of a part.
+    save_cs(passthrough, {"uid": np.append(uid, uid + 99), **{name: [*v, *v] for name, v in location.items()}})
+    assert not described(passthrough)["uses"]["stacks"]["ready"]
+
+
+def test_the_hint_for_a_star_file_names_every_option_that_its_command_needs(tmp_path):
+    path = save_star(
+        tmp_path / "a b.star",
+        "particles",
+        {
+            "rlnImageName": [f"{n}@s.mrcs" for n in (1, 2)],
+            **{name: [1.0, 2.0] for name in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")},
+            **{name: [1.0, 2.0] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")},
+            **{name: [1.0, 2.0] for name in ("rlnOriginXAngst", "rlnOriginYAngst")},
+        },
+    )
+    save_mrc(tmp_path / "s.mrcs", noise_images(2, 16), 1.5)
+    uses = described(path)["uses"]
+    for use in ("stacks", "recovar"):
+        assert not uses[use]["ready"]
+        (command,) = re.findall(r"`(.+)` writes them", uses[use]["hint"])
+        values = {"KV": "300", "MM": "2.7", "X": "0.1", "NEW.star": str(tmp_path / "NEW.star")}
+        words = [values.get(word, word) for word in shlex.split(command)][1:]
+        assert run(*words, "--overwrite", cwd=tmp_path).returncode == 0
+        assert described(tmp_path / "NEW.star")["uses"][use]["ready"]
+
+
+def test_paths_in_hints_are_quoted():
+    (use,) = of_several_files((Use("recovar", True),), Path("cryo sparc/J4"))
+    assert use.hint.startswith("`cryobridge stacks downsample 'cryo sparc/J4'` makes")
 
 
 def test_image_files_are_found_and_measured(particles_cs, tmp_path):
@@ -260,7 +307,10 @@ def test_recovar_takes_the_layout_of_relion_30(columns, missing, tmp_path):
     path = save_star(tmp_path / "p30.star", "", rest | columns)
     use = described(path)["uses"]["recovar"]
     assert (use["ready"], use["missing"]) == (not missing, missing)
-    assert (use["hint"] == f"`cryobridge convert {path} -o NEW.star` writes them.") is bool(missing)
+    hint = f"`cryobridge convert {path} -o NEW.star` writes them."
+    if any("rlnOrigin" in name for name in missing):  # shifts that no file has are not made up
+        hint = "Orientations and shifts come from Refine3D or Class3D: give its run_data.star."
+    assert use["hint"] == (hint if missing else "")
 
 
 def test_our_own_files_in_the_layout_of_relion_30_are_ready_for_recovar(demo_project, tmp_path):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cryobridge.paths import ImageSearch, Remedy, folders_above, suggest
+from cryobridge.paths import ImageSearch, Remedy, folders_above, names_lead_elsewhere, not_found, suggest
 
 
 @pytest.fixture
@@ -152,7 +152,9 @@ def test_extra_folders_and_the_working_directory_are_tried(project, make, tmp_pa
     remedy = suggest([">J1/a.mrc"], project, [tmp_path / "extra"])
     assert remedy == Remedy(tmp_path / "extra", None, 1)
     assert remedy.as_options() == f"--datadir {tmp_path / 'extra'}"
-    assert suggest([">J1/b.mrc"], project) == Remedy(Path(), None, 1)
+    # A remedy is named as the metadata file is.
+    assert suggest([">J1/b.mrc"], project) == Remedy(tmp_path / "cwd", None, 1)
+    assert suggest([">J1/b.mrc"], Path("../P1/J2/particles.cs")) == Remedy(Path(), None, 1)
 
 
 def test_what_finds_most_is_suggested(project, make, tmp_path):
@@ -177,3 +179,34 @@ def test_suggested_options_survive_a_shell(project, make, tmp_path):
 def test_where_nothing_is_found_nothing_is_suggested(project):
     assert suggest(["J1/a.mrc", "/x/y.mrc"], project) is None
     assert suggest([], project) is None
+
+
+def test_names_that_no_longer_lead_to_images_have_a_remedy_that_can_be_typed(project, make, tmp_path, monkeypatch):
+    (image,) = make("my data/J1/a.mrc")
+    told = names_lead_elsewhere("J1/a.mrc", image, Path("x.star"), tmp_path / "my data" / "a.cs")
+    assert shlex.split(told)[-2:] == ["--datadir", str(tmp_path / "my data")]
+    told = names_lead_elsewhere("J1/a.mrc", image, tmp_path / "far" / "x.star", Path("../my data/a.cs"))
+    assert shlex.split(told)[-2:] == ["--datadir", "../my data"]
+    assert names_lead_elsewhere("J1/a.mrc", image, tmp_path / "my data" / "x.star", project) == ""
+
+
+def test_what_is_not_found_is_told_with_what_finds_it(project, make, tmp_path):
+    names = ["J1/a.mrc", "J1/b.mrc"]
+    assert not_found(names, ImageSearch(project)) == (
+        f"2 of 2 stacks are not found below the working directory, {tmp_path}/P1/J2, {tmp_path}/P1 and the folders "
+        "above: commands that read images need --datadir"
+    )
+    make("P1/J1/a.mrc", "P1/renamed/b.mrc")
+    assert not_found(names, ImageSearch(project)) == (
+        f"1 of 2 stacks is not found: commands that read images need --datadir {tmp_path}/P1/renamed --strip-prefix J1"
+    )
+    make("P1/J1/b.mrc")
+    assert not_found(names, ImageSearch(project)) == ""
+
+
+def test_of_many_stacks_some_are_looked_for(project, monkeypatch):
+    looked = []
+    monkeypatch.setattr(ImageSearch, "resolve", lambda _, name: looked.append(name))
+    told = not_found([f"J1/{number}.mrc" for number in range(5000)], ImageSearch(project))
+    assert told.startswith("200 of the first 200 of 5,000 stacks are not found")
+    assert len(looked) == 200

@@ -683,10 +683,22 @@ def test_where_images_are_found_is_told_when_the_names_lead_nowhere_from_the_out
     stack = star.parent / "Extract" / "job003" / "mic0.mrcs"
     stack.parent.mkdir(parents=True)
     stack.write_bytes(b"x")
+    stack.with_name("mic1.mrcs").write_bytes(b"x")
     near = select(star, star.parent / "Select" / "near.star", classes=(1,))
     far = select(star, tmp_path / "far.star", classes=(1,))
     assert near["warnings"] == []
     assert any(f"--datadir {star.parent}" in told for told in far["warnings"])
+
+
+def test_stacks_of_the_chosen_rows_that_are_nowhere_are_told_of(star, tmp_path):
+    folder = star.parent / "Extract" / "job003"
+    folder.mkdir(parents=True)
+    (folder / "mic0.mrcs").write_bytes(b"x")
+    output = star.parent / "Select" / "a.star"
+    (told,) = select(star, output, classes=(1, 2, 3, 4))["warnings"]
+    assert told.startswith("1 of 2 stacks is not found below ")
+    assert select(star, output, overwrite=True, where="rlnDefocusU < 10550")["warnings"] == []
+    assert select(star, output, overwrite=True, where="rlnDefocusU < 0", allow_empty=True)["warnings"] == []
 
 
 def test_names_that_count_from_the_files_own_folder_are_told_of(tmp_path):

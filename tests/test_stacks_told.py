@@ -188,6 +188,21 @@ def test_a_job_that_is_not_there_says_how_jobs_are_named(words, told, hint, job)
     assert hint in done.stderr.partition("→")[2]
 
 
+def test_files_that_list_no_particles_say_which_kind_is_needed(tmp_path):
+    model = save_star(tmp_path / "run_it020_model.star", "model_classes", {"rlnReferenceImage": ["a", "b"]})
+    columns = particle_columns(["a.mrc"] * 2, range(2))
+    uids = save_cs(tmp_path / "alone" / "J4_passthrough_particles.cs", {"uid": columns["uid"]})
+    for words, needed in (
+        (("star", model), "Give a STAR file of particles with rlnImageName, rlnDefocusU, rlnVoltage"),
+        (("downsample", model, "-D", 8), "Give a STAR file of particles with rlnImageName"),
+        (("cs", uids), "Give a .cs file with blob/*, ctf/*"),
+        (("downsample", uids, "-D", 8), "Give a .cs file with blob/*"),
+    ):
+        done = run("stacks", *words, "-o", tmp_path / "out")
+        assert done.returncode == 1
+        assert f"→ {needed}, such as " in done.stderr
+
+
 def test_single_paths_stand_for_lists_of_one(stack, tmp_path):
     star = save_relion(tmp_path / "p.star", IMAGES)
     params = tmp_path / "p.npz"

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge import __version__
-from cryobridge.errors import CryobridgeError, OutputExistsError
+from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError
 from cryobridge.formats.atomic import atomic_path, write_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+# What `job_record` writes.
+RECORD = ("job.json", "command.txt", "run.log", "README.txt")
 
 
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
@@ -37,6 +40,43 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
             path=there[0],
             hint="Give --overwrite (in Python overwrite=True) to replace it, or another place to write to.",
         )
+
+
+def refuse_folder_of_others(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder where `job_record` would write over what is not cryobridge's; called before the first byte.
+
+    Raises
+    ------
+    UsageError
+        If another program's job is in it, whether ``overwrite`` is set or not.
+    OutputExistsError
+        If a file of a record is in it, which job.json does not tell to be cryobridge's, and ``overwrite`` is False.
+    """
+    if not folder.is_dir():
+        return
+    # Slow to import, and needed by few.
+    from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, RECOVAR_RESULT, RELION_JOB, identify_folder
+
+    kind = identify_folder(folder)
+    if kind in (CRYOSPARC_JOB, RELION_JOB, RECOVAR_RESULT):
+        raise UsageError(
+            f"a {FOLDER_WORDS[kind]}, where nothing is written",
+            path=folder,
+            hint="Give the output a folder of its own.",
+        )
+    if not _has_own_record(folder):
+        refuse_existing((folder / name for name in RECORD), overwrite=overwrite)
+
+
+def _has_own_record(folder: Path) -> bool:
+    """Whether the job.json of a folder is cryobridge's."""
+    from cryobridge.formats.listing import read_json
+    from cryobridge.formats.own_output import is_own_description
+
+    try:
+        return is_own_description(read_json(folder / "job.json"))
+    except FormatError:
+        return False
 
 
 def remove_existing(paths: Iterable[Path]) -> None:

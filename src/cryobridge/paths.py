@@ -20,6 +20,8 @@ _MAX_LEVELS_UP = 4
 _MOST_NAME_CHARS = 60
 _MOST_NAMES_CHARS = 120
 _N_PLACES_SHOWN = 3
+# Stacks that are looked for, and names that a remedy is looked for with; the rest of a project is laid out alike.
+_N_TRIED = 200
 # Folders beside a job's may be many, and each is tried with each part of a name.
 _MOST_FOLDERS_BESIDE = 100
 _N_NAMES_BESIDE = 20
@@ -169,7 +171,34 @@ def as_given(found: Path, given: Path) -> Path:
     return found.relative_to(here) if found.is_relative_to(here) else Path(os.path.relpath(found, here))
 
 
-def names_lead_elsewhere(name: str, found: Path | None, output: Path) -> str | None:
+def not_found(names: Sequence[str], search: ImageSearch) -> str:
+    """Say which of the image files that a metadata file names are not found, and what finds them.
+
+    Parameters
+    ----------
+    names
+        Their distinct names; the first 200 are looked for.
+    search
+        Where they are looked for.
+
+    Returns
+    -------
+    str
+        A sentence without full stop; empty where all are found.
+    """
+    tried = names[:_N_TRIED]
+    missing = [name for name in tried if search.resolve(name) is None]
+    if not missing:
+        return ""
+    all_names = f"{len(names):,}" if len(tried) == len(names) else f"the first {len(tried):,} of {len(names):,}"
+    told = f"{len(missing):,} of {all_names} stacks {'is' if len(missing) == 1 else 'are'} not found"
+    found_with = what_finds(missing, search)
+    if found_with:
+        return f"{told}: commands that read images need {found_with}"
+    return f"{told} {search.places(missing[0])}: commands that read images need --datadir"
+
+
+def names_lead_elsewhere(name: str, found: Path, output: Path, metadata: Path) -> str:
     """Say how the images are found whose names no longer lead to them from a new metadata file.
 
     Parameters
@@ -177,22 +206,24 @@ def names_lead_elsewhere(name: str, found: Path | None, output: Path) -> str | N
     name
         The name of one of them, as it stands in the new file.
     found
-        That image; None where it is not known, so that nothing can be told.
+        That image.
     output
         The new metadata file; it need not be there.
+    metadata
+        The file that the image was found from.
 
     Returns
     -------
-    str or None
-        A sentence without full stop; None where the name leads to an image.
+    str
+        A sentence without full stop; empty where the name leads to an image.
     """
-    if found is None or ImageSearch(output).resolve(name) is not None:
-        return None
+    if ImageSearch(output).resolve(name) is not None:
+        return ""
     relative = name.removeprefix(">")
     base = Path(str(found).removesuffix(relative)) if str(found).endswith(relative) else None
     remedy = f"the first is {found}"
     if base is not None:
-        remedy = f"they are found with --datadir {as_given(base, output) if base.is_absolute() else base}"
+        remedy = f"they are found with {Remedy(as_given(base.absolute(), metadata), None, 1).as_options()}"
     start = " and start with >, the file's own folder" if name.startswith(">") else ""
     return f"image names are kept as they stand{start}; from {output.parent} {remedy}"
 
@@ -211,6 +242,21 @@ class Remedy:
         return shlex.join(["--datadir", str(self.datadir), *strip])
 
 
+def what_finds(missing: Sequence[str], search: ImageSearch) -> str:
+    """Return the options that make missing names resolve, as they are typed and with what they don't find.
+
+    Returns
+    -------
+    str
+        Such as ``--datadir cryosparc, which finds 3 of them``; empty where nothing resolves.
+    """
+    tried = missing[:_N_TRIED]
+    remedy = suggest(tried, search.metadata, [search.datadir] if search.datadir else [])
+    if remedy is None:
+        return ""
+    return remedy.as_options() + ("" if remedy.n_found == len(tried) else f", which finds {remedy.n_found:,} of them")
+
+
 def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] = ()) -> Remedy | None:
     """Find the ``--datadir`` and ``--strip-prefix`` that make the most of these names resolve.
 
@@ -224,10 +270,10 @@ def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] 
         None where nothing resolves.
     """
     wanted, extra = list(names), list(extra_folders)
-    above = folders_above(metadata)
-    found = _resolving(wanted, [*extra, Path(), *above])
+    above, here = folders_above(metadata), Path.cwd() if metadata.is_absolute() else Path()
+    found = _resolving(wanted, [*extra, here, *above])
     if not found:
-        parents = [*extra, Path(), *above[:2]]
+        parents = [*extra, here, *above[:2]]
         found = _resolving(wanted[:_N_NAMES_BESIDE], [folder for parent in parents for folder in _folders_in(parent)])
         found = _resolving(wanted, [folder for (folder, _), _ in found.most_common(1)])
     if not found:

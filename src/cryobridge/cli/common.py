@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer._click.exceptions import UsageError as ClickUsageError
+from typer._click.types import FloatParamType, FloatRange, IntRange
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from cryobridge import __version__
@@ -16,6 +17,9 @@ from cryobridge.errors import UsageError
 if TYPE_CHECKING:
     from typer._click.core import Parameter
     from typer._click.formatting import HelpFormatter
+
+# For errors: what is not a number is not a "valid integer range" either.
+IntRange.name, FloatRange.name, FloatParamType.name = "integer", "number", "number"
 
 
 def _set(name: str) -> Any:

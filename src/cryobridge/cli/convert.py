@@ -214,7 +214,7 @@ def _show(report: dict[str, Any], options: ConvertOptions, as_json: bool, *, dry
     more = f" and {len(held) - _N_SHOWN:,} more (--json names them)" if len(held) > _N_SHOWN else ""
     facts = [
         ("particles", f"{report['particles_out']:,} of {report['particles_in']:,}"),
-        ("poses from", report["alignment"] or "no alignment"),
+        *([("poses from", report["alignment"])] if report["alignment"] else []),
         ("optics groups", f"{report['optics_groups']:,}"),
         *([("coordinates", report["coordinates"])] if report["coordinates"] else []),
         *([("no place for", ", ".join(held[:_N_SHOWN]) + more)] if held else []),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cryobridge.cli.common import JsonOption, OverwriteOption
-from cryobridge.cli.terminal import print_json, progress, show, show_command, show_report
+from cryobridge.cli.terminal import note, print_json, progress, settings, show, show_command, show_report
 
 if TYPE_CHECKING:
     from typer._click.core import Command
 
     from cryobridge.demo import DemoProject
+
+_N_FILES_NAMED = 3
 
 
 def demo(
@@ -31,18 +33,32 @@ def demo(
 
     with progress() as reporter:
         project = simulate_project(folder, seed=seed, overwrite=overwrite, report=reporter)
+    if project.kept:
+        note(_say_kept(project))
     app = context.find_root().command
     tour = [[str(word) for word in words] for words in _tour(project)]
     if as_json:
         commands = [{"words": ["cryobridge", *words], "result": _result(app, words)} for words in tour]
         print_json({"output": str(folder), "seed": seed, "commands": commands})
         return
-    for words in tour:
+    with ExitStack() as stack:
+        if settings.quiet:
+            # The tour is one report, with the answers and warnings in it; errors are told when it has ended.
+            stack.enter_context(redirect_stdout(io.StringIO()))
+            stack.enter_context(redirect_stderr(io.StringIO()))
+        for words in tour:
+            show("")
+            show_command(["cryobridge", *words])
+            app.main(words, standalone_mode=False)
         show("")
-        show_command(["cryobridge", *words])
-        app.main(words, standalone_mode=False)
-    show("")
-    show_report("Where to look", _places(project))
+        show_report("Where to look", _places(project))
+
+
+def _say_kept(project: DemoProject) -> str:
+    names = [str(path.relative_to(project.folder)) for path in project.kept]
+    more = " …" if len(names) > _N_FILES_NAMED else ""
+    files = "1 file" if len(names) == 1 else f"{len(names):,} files"
+    return f"kept {files} that the demo did not make: {', '.join(names[:_N_FILES_NAMED])}{more}"
 
 
 def _tour(project: DemoProject) -> list[list[str | Path]]:

@@ -136,8 +136,28 @@ def stacks_star(
     from cryobridge.paths import ImageSearch
     from cryobridge.stacks.inputs import star_input
 
+    _refuse_cryosparc(particles)
     search = ImageSearch(particles, folder_mrc, datadir, strip_prefix)
     _convert(lambda: star_input(read_particles_star(particles), search, conversion.on_missing.value), conversion)
+
+
+def _refuse_cryosparc(particles: Path) -> None:
+    """Name the command for cryoSPARC's files and jobs, and what to give instead of any other folder."""
+    import shlex
+
+    from cryobridge.errors import UsageError
+    from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, identify_folder
+    from cryobridge.formats.projects import folder_refusal
+    from cryobridge.formats.registry import CS, CSG, identify_file
+
+    is_folder = particles.is_dir()
+    kind = identify_folder(particles) if is_folder else identify_file(particles)
+    if kind in {CS, CSG, CRYOSPARC_JOB}:
+        words = FOLDER_WORDS[CRYOSPARC_JOB] if is_folder else f".{kind} file"
+        command = shlex.join(["cryobridge", "stacks", "cs", str(particles)])
+        raise UsageError(f"this is a {words}", path=particles, hint=f"`{command}` takes it.")
+    if is_folder:
+        raise folder_refusal(particles, "RELION particles")
 
 
 @app.command("cs", cls=BridgeCommand)

@@ -77,7 +77,7 @@ def convert(
 
 
 def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
-    """Refuse outputs that are there, unless they may be replaced; an input is never replaced.
+    """Refuse outputs that are there, unless they may be replaced; an input is never replaced or removed.
 
     Raises
     ------
@@ -89,11 +89,12 @@ def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
         If the disk has not enough space for copies.
     """
     inputs = {path.resolve() for path in plan.source.files}
-    same = next((path for path in plan.outputs() if path.resolve() in inputs), None)
+    files = [*plan.outputs(), *plan.outdated()]
+    same = next((path for path in files if path.resolve() in inputs), None)
     if same is not None:
         raise UsageError("the output is one of the inputs", path=same, hint="Give it another name with -o.")
     new_links = _new_links(plan)
-    refuse_existing([*plan.outputs(), *(link.path for link in new_links)], overwrite=overwrite)
+    refuse_existing([*files, *(link.path for link in new_links)], overwrite=overwrite)
     if plan.options.copy and new_links:
         _require_space(new_links)
 
@@ -124,7 +125,7 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
     folder = plan.output if isinstance(plan.content, PickleContent) else plan.output.parent
     make_folder(folder)
     reporter.start("writing", None)
-    with together():
+    with together() as remove:
         if isinstance(plan.content, PickleContent):
             write_pickles(plan.output, plan.content)
         elif isinstance(plan.content, CsContent):
@@ -135,7 +136,9 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
             if plan.micrographs is not None:
                 _write_star(micrographs_path(plan.output), plan.micrographs)
         # Another run may have written them since.
-        refuse_existing(plan.outputs(), overwrite=overwrite)
+        refuse_existing([*plan.outputs(), *plan.outdated()], overwrite=overwrite)
+        for path in plan.outdated():
+            remove(path)
 
 
 def _new_links(plan: ConvertPlan) -> list[Link]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cryobridge.errors import UsageError
 from cryobridge.formats.cryosparc.alignments import alignments_in
-from cryobridge.formats.cryosparc.companions import companion_of
+from cryobridge.formats.cryosparc.companions import companion_names, companions_of
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.names import parse_cs_name
 
@@ -47,16 +47,21 @@ def files_to_join(paths: tuple[Path, ...]) -> CsFiles:
     is_passthrough = parse_cs_name(main.name).is_passthrough
     if is_passthrough and others:
         return CsFiles(paths)
-    companion, notes = companion_of(main)
-    if companion is None:
-        return CsFiles(paths, notes, "; ".join(notes) or f"no {_partner_name(main)} lies beside {main.name}")
+    companions, notes = companions_of(main)
+    if not companions:
+        names = companion_names(main)
+        sought = f"no {names[0]} lies" if len(names) == 1 else f"neither {' nor '.join(names)} lies"
+        return CsFiles(paths, notes, "; ".join(notes) or f"{sought} beside {main.name}")
     if is_passthrough:
-        last = "" if parse_cs_name(companion.name).iteration is None else ", the last iteration"
-        found = f"{main.name} is a passthrough file: the particles are those of {companion.name}{last}"
-        return CsFiles((companion, main), (*notes, found))
-    if companion.resolve() in {path.resolve() for path in others} or not _adds_columns(companion, paths):
-        return CsFiles(paths, notes)
-    return CsFiles((*paths, companion), notes)
+        first, *more = companions
+        last = ", the last iteration" if _is_one_of_several(first, main) else ""
+        found = f"{main.name} is a passthrough file: the particles are those of {first.name}{last}"
+        return CsFiles((first, main, *more), (*notes, found))
+    given = {path.resolve() for path in others}
+    for companion in companions:
+        if companion.resolve() not in given and _adds_columns(companion, paths):
+            paths = (*paths, companion)
+    return CsFiles(paths, notes)
 
 
 def is_enough_for_pickles(path: Path) -> bool:
@@ -118,8 +123,6 @@ def _adds_columns(companion: Path, paths: tuple[Path, ...]) -> bool:
     return not set(open_cs(companion).names) <= {name for path in paths for name in open_cs(path).names}
 
 
-def _partner_name(main: Path) -> str:
-    """Return the name by which the passthrough file of a main file is looked for, or the other way round."""
-    own = parse_cs_name(main.name)
-    start = main.name[: main.name.index(f"{own.job}_") + len(own.job) + 1] if own.job else ""
-    return f"{start}[NUMBER_]{own.group}.cs" if own.is_passthrough else f"{start}passthrough_{own.group}.cs"
+def _is_one_of_several(main: Path, passthrough: Path) -> bool:
+    """Whether a main file was taken as the last of those that the passthrough file goes with."""
+    return parse_cs_name(main.name).iteration is not None and not parse_cs_name(passthrough.name).main

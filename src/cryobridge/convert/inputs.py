@@ -14,6 +14,7 @@ from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats import folders, registry
 from cryobridge.formats.cryosparc.companions import particles_of_job
 from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.projects import folder_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,11 @@ def read_inputs(paths: Sequence[Path], options: ConvertOptions) -> Source:
 
 
 def _kind_of(path: Path) -> str:
-    return folders.identify_folder(path) or "folder" if path.is_dir() else registry.identify_file(path)
+    if not path.is_dir():
+        return registry.identify_file(path)
+    if folders.identify_folder(path) != folders.CRYOSPARC_JOB:
+        raise folder_refusal(path, "particles")
+    return folders.CRYOSPARC_JOB
 
 
 def _from_cs(paths: tuple[Path, ...], options: ConvertOptions) -> Source:

@@ -16,7 +16,7 @@ from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.jobdir import make_folder
 from cryobridge.particles import Labels
-from cryobridge.paths import suggest
+from cryobridge.paths import what_finds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -89,12 +89,12 @@ def plan_links(names: Sequence[str], search: ImageSearch, folder: Path, *, strip
     found = [search.resolve(name) for name in names]
     missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if missing:
-        remedy = suggest(missing[:50], search.metadata)
+        found_with = what_finds(missing, search)
         raise MissingDataError(
             f"{len(missing):,} of {len(names):,} stacks are not found, the first: {missing[0]}",
             path=search.metadata,
             count=len(missing),
-            hint=f"Try {remedy.as_options()}" if remedy else "Say where they are with --datadir and --strip-prefix.",
+            hint=f"Give {found_with}." if found_with else "Say where they are with --datadir and --strip-prefix.",
         )
     links = [
         Link(folder / _mirrored(name, strip_uid=strip_uid), Path(os.path.normpath(path.absolute())))

@@ -29,10 +29,10 @@ from cryobridge.convert.told import Told
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles
-from cryobridge.formats.particles_pickle import PickleContent, pickle_content
+from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.particles_write import StarContent, star_content
-from cryobridge.paths import ImageSearch, as_path, names_lead_elsewhere
+from cryobridge.paths import ImageSearch, as_path, names_lead_elsewhere, not_found
 
 if TYPE_CHECKING:
     import os
@@ -93,6 +93,12 @@ class ConvertPlan:
         if isinstance(self.content, CsContent):
             return [self.output, self.output.with_suffix(".csg")]
         return [self.output, *([micrographs_path(self.output)] if self.micrographs else [])]
+
+    def outdated(self) -> list[Path]:
+        """Return what an earlier run may have left and no longer goes with the outputs: a choice of rows."""
+        if not isinstance(self.content, PickleContent) or INDICES in self.content.names:
+            return []
+        return [self.output / INDICES]
 
     def report(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data."""
@@ -243,12 +249,18 @@ def _pickles_plan(
     if dark:
         told.warnings.append(f"{dark}: cryoDRGN needs --uninvert-data; RECOVAR finds the sign by itself")
     notes, warnings = tuple(told.notes), tuple(told.warnings)
-    return ConvertPlan(source, options, output, rows, particles, content, None, (), left_out, notes, warnings)
+    plan = ConvertPlan(source, options, output, rows, particles, content, None, (), left_out, notes, warnings)
+    there = [
+        f"{path} is of another choice of rows: --overwrite removes it" for path in plan.outdated() if path.exists()
+    ]
+    return replace(plan, notes=(*notes, *there))
 
 
 def _choose(source: Source, options: ConvertOptions, told: Told) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Return the rows to write, and how many are left out for which reason."""
     particles, left_out, absent = source.particles, dict(source.left_out), None
+    if not len(particles):
+        raise MissingDataError("there are no particles in it", path=particles.source, hint="Choose another file.")
     kept = np.ones(len(particles), bool)
 
     def keep(is_wanted: NDArray[np.bool_], reason: str) -> None:
@@ -273,7 +285,7 @@ def _choose(source: Source, options: ConvertOptions, told: Told) -> tuple[NDArra
         if particles.class_posterior is None:
             raise MissingDataError("no class posterior in it", path=particles.source, hint="Leave out --min-posterior.")
         keep(particles.class_posterior >= options.min_posterior, f"class posterior below {options.min_posterior:g}")
-    if len(particles) and not kept.any():
+    if not kept.any():
         reasons = [f"{count:,} {reason}" for reason, count in left_out.items()] + ([absent] if absent else [])
         raise MissingDataError(
             f"no particle is left to write ({'; '.join(reasons)})",
@@ -324,8 +336,8 @@ def _named(
                 tell_start_of_links(project, told)
         else:
             names = [_moved(name, source, output, options, to_star=to_star) for name in names]
-            found = search.resolve(images.path.values[0]) if names else None
-            told.warnings += _warnings(names, found, source, output, to_star=to_star)
+            told.warnings += _unread_suffix(names) if to_star else []
+            told.warnings += _where_images_are(images.path.values, names[0], source, output, search, to_star=to_star)
         particles = replace(particles, images=replace(images, path=renamed(images.path, names)))
     if particles.locations is not None:
         micrograph = without_unused(particles.locations.micrograph)
@@ -359,24 +371,32 @@ def _moved(name: str, source: Source, output: Path, options: ConvertOptions, *, 
     return name
 
 
-def _warnings(names: Sequence[str], found: Path | None, source: Source, output: Path, *, to_star: bool) -> list[str]:
-    """Say what the other program may not find under the names; the image of the first one is where ``found`` says."""
-    warnings = []
+def _unread_suffix(names: Sequence[str]) -> list[str]:
     n_mrc = sum(name.endswith(".mrc") for name in names)
-    if to_star and n_mrc:
-        stacks = "1 stack is" if n_mrc == 1 else f"{n_mrc:,} stacks are"
-        warnings.append(
-            f"{stacks} named .mrc, which RELION takes for single images; --link-stacks DIR gives them names that it "
-            "opens"
-        )
-    if not to_star and source.program == "relion" and names:
-        warnings.append(
+    if not n_mrc:
+        return []
+    stacks = "1 stack is" if n_mrc == 1 else f"{n_mrc:,} stacks are"
+    return [
+        f"{stacks} named .mrc, which RELION takes for single images; --link-stacks DIR gives them names that it opens"
+    ]
+
+
+def _where_images_are(
+    names: Sequence[str], written: str, source: Source, output: Path, search: ImageSearch, *, to_star: bool
+) -> list[str]:
+    """Say which stacks are not found, or else who does not find them under the new names, the first being `written`."""
+    of_cryosparc = not to_star and source.program == "relion"
+    lost = not_found(names, search)
+    if lost:
+        return [lost + ("; cryoSPARC looks for the same names in its project folder" if of_cryosparc else "")]
+    if of_cryosparc:
+        return [
             "names of images are those of the STAR file, which cryoSPARC looks for in its project folder; "
             "--link-stacks DIR, with DIR beside the output, brings them along"
-        )
-    elif names and (elsewhere := names_lead_elsewhere(names[0], found, output)):
-        warnings.append(elsewhere)
-    return warnings
+        ]
+    found = search.resolve(names[0])
+    elsewhere = "" if found is None else names_lead_elsewhere(written, found, output, search.metadata)
+    return [elsewhere] if elsewhere else []
 
 
 def _n_used(particles: ParticleSet) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc_header import read_header
-from cryobridge.formats.optics import first_rows, group_optics
+from cryobridge.formats.optics import first_rows, group_names, group_optics
 
 if TYPE_CHECKING:
     from cryobridge.particles import ParticleSet
@@ -30,7 +30,8 @@ def with_sizes_of_stacks(particles: ParticleSet, search: ImageSearch, notes: lis
     if not is_absent.any():
         return particles
     first = first_rows(index)
-    box, pixel_size_A = optics.box_px.copy(), optics.pixel_size_A.copy()
+    of_stacks: dict[tuple[str, str], list[tuple[str, str]]] = {}  # groups and stacks by what they say
+    box, pixel_size_A, names = optics.box_px.copy(), optics.pixel_size_A.copy(), group_names(optics)
     for group in np.intersect1d(np.flatnonzero(is_absent), index):
         path = search.resolve(particles.images.path[int(first[group])])
         try:
@@ -41,14 +42,18 @@ def with_sizes_of_stacks(particles: ParticleSet, search: ImageSearch, notes: lis
             continue
         if box[group] == 0:
             box[group] = header.nx
-            notes.append(
-                f"the box of optics group {optics.group_id[group]} is that of {header.path.name}: {header.nx} px"
-            )
+            of_stacks.setdefault(("box", f"{header.nx} px"), []).append((names[group], header.path.name))
         if np.isnan(pixel_size_A[group]) and header.pixel_size_A is not None:
             pixel_size_A[group] = header.pixel_size_A
-            notes.append(
-                f"the pixel size of optics group {optics.group_id[group]} is that of {header.path.name}: "
-                f"{header.pixel_size_A:g} Å"
-            )
+            value = f"{header.pixel_size_A:g} Å"
+            of_stacks.setdefault(("pixel size", value), []).append((names[group], header.path.name))
+    notes += [_told(*said, groups) for said, groups in of_stacks.items()]
     optics = replace(optics, box_px=box, pixel_size_A=pixel_size_A)
     return replace(particles, optics=optics, optics_index=index)
+
+
+def _told(what: str, value: str, groups: list[tuple[str, str]]) -> str:
+    who = f"optics group {groups[0][0]}" if len(groups) == 1 else f"{len(groups):,} optics groups"
+    stacks = sorted({stack for _, stack in groups})
+    others = f" and {len(stacks) - 1:,} more" if len(stacks) > 1 else ""
+    return f"the {what} of {who} is that of {stacks[0]}{others}: {value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,9 @@ from numpy.typing import NDArray
 
 from cryobridge.coords.locate import NAMES, CoordinateFields, locate_coordinates
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.cryosparc.companions import OpenParticles, open_particle_files
+from cryobridge.formats.cryosparc.companions import Beside, OpenParticles, files_beside, open_particle_files
 from cryobridge.formats.cryosparc.cs import open_cs
-from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.formats.cryosparc.join import join_on_uid
-from cryobridge.formats.cryosparc.names import parse_cs_name
 from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.table import ColumnReader
 from cryobridge.particles import Labels
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 SCORE = "pick_stats/ncc_score"
 # What reliosparc writes for picks without a score of their own.
 DEFAULT_FIGURE_OF_MERIT = 0.08
+_N_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_picks(
         A cryoSPARC file of picks or particles, a result group (`.csg`) or a job folder.
     passthrough
         The file that has ``location/*``; without one, and without coordinates in ``path``, the job folder tells it,
-        or it is looked for beside the file.
+        or it is looked for beside the file, by its name and as the one that has all of the uids.
     nudge, xy_fields
         See `locate_coordinates`.
 
@@ -116,11 +116,15 @@ def read_picks(
         raise MissingDataError(
             "there are no particles in it", path=path, hint="An empty selection, or an excluded output; choose another."
         )
-    if passthrough is None:
-        passthrough = _named_passthrough(opened, xy_fields) or _passthrough_of(main, xy_fields)
+    beside = Beside((), {})
+    if passthrough is None and not _has_coordinates(main, xy_fields):
+        passthrough = _named_passthrough(opened)
+        if passthrough is None:
+            beside = files_beside(main, NAMES)
+            passthrough = _only_one(main, beside)
     table, notes = (main, []) if passthrough is None else _joined(main, Path(passthrough))
     notes = [*opened.notes, *notes]
-    fields = locate_coordinates(table, nudge=nudge, xy_fields=xy_fields)
+    fields = _located(table, beside, nudge=nudge, xy_fields=xy_fields)
     columns = ColumnReader(table)
     micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
     x, y = columns.floats(fields.x), columns.floats(fields.y)
@@ -164,10 +168,8 @@ def _joined(main: Table, passthrough: Path) -> tuple[Table, list[str]]:
     return joined, [f"joined on uid with {passthrough.name}", *joined.notes]
 
 
-def _named_passthrough(opened: OpenParticles, xy_fields: tuple[str, str] | None) -> Path | None:
-    """Return the file with coordinates that the job names along with its particles, if they need one."""
-    if _has_coordinates(opened.table, xy_fields):
-        return None
+def _named_passthrough(opened: OpenParticles) -> Path | None:
+    """Return the file with coordinates that the job names along with its particles."""
     return next((path for path in opened.passthroughs or () if set(NAMES) <= set(open_cs(path).names)), None)
 
 
@@ -175,37 +177,38 @@ def _has_coordinates(main: Table, xy_fields: tuple[str, str] | None) -> bool:
     return xy_fields is not None or all(name in main for name in NAMES)
 
 
-def _passthrough_of(main: Table, xy_fields: tuple[str, str] | None) -> Path | None:
-    """Return the file beside this one that has its coordinates; None where they are in it, or nowhere.
+def _located(table: Table, beside: Beside, *, nudge: bool, xy_fields: tuple[str, str] | None) -> CoordinateFields:
+    """Locate the coordinates; where there are none, name the files that have those of a part of the particles."""
+    try:
+        return locate_coordinates(table, nudge=nudge, xy_fields=xy_fields)
+    except MissingDataError as error:
+        if not beside.n_shared:
+            raise
+        parts = ", ".join(f"{path.name} has {count:,}" for path, count in list(beside.n_shared.items())[:_N_NAMED])
+        most = max(beside.n_shared, key=lambda path: beside.n_shared[path])
+        raise MissingDataError(
+            f"no coordinates, and no file beside it has those of all {table.n_rows:,} particles: {parts}",
+            path=table.path,
+            hint=f"--passthrough {shlex.quote(str(most))} takes those that it has, and leaves the others out.",
+        ) from error
 
-    Of several files the one is taken that has most of the particles, is a passthrough file, and is of the same
-    result.
+
+def _only_one(main: Table, beside: Beside) -> Path | None:
+    """Return the file beside the picks that is to be joined, or None.
 
     Raises
     ------
     MissingDataError
-        If that leaves several; they are named.
+        If there are several; they are named.
     """
-    if "uid" not in main or _has_coordinates(main, xy_fields):
-        return None
-    own = np.asarray(main.read(["uid"])["uid"])
-    shared: dict[Path, int] = {}
-    for sibling in siblings_with(main.path, "location/"):
-        other = open_cs(sibling)
-        if "uid" in other and set(NAMES) <= set(other.names):
-            count = int(np.isin(own, np.asarray(other.read(["uid"])["uid"])).sum())
-            shared |= {sibling: count} if count else {}
-    found = [path for path, count in shared.items() if count == max(shared.values())]
-    found = [path for path in found if "passthrough" in path.name] or found
-    group = parse_cs_name(main.path.name).group
-    found = [path for path in found if parse_cs_name(path.name).group == group] or found
-    if len(found) > 1:
+    if len(beside.fit) > 1:
+        names = ", ".join(path.name for path in beside.fit[:_N_NAMED])
         raise MissingDataError(
-            f"no coordinates; {len(found)} files beside it have them: " + ", ".join(path.name for path in found[:4]),
+            f"no coordinates; {len(beside.fit)} files beside it have them: {names}",
             path=main.path,
             hint="Choose one with --passthrough.",
         )
-    return found[0] if found else None
+    return next(iter(beside.fit), None)
 
 
 def _without_unused(labels: Labels) -> Labels:

@@ -18,6 +18,7 @@ from cryobridge.coords.picks import Picks, read_picks
 from cryobridge.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
 from cryobridge.coords.sizes import MicrographFiles, MicrographSizes, compare_sizes
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.formats.projects import folder_refusal
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.star import open_star, to_labels
 from cryobridge.jobdir import files_in
@@ -238,9 +239,13 @@ def micrograph_names(path: Path) -> tuple[str, ...]:
 
     Raises
     ------
+    UsageError
+        If it is a folder.
     MissingDataError
         If it names none, or is a list of particles: their micrographs may be those of another program.
     """
+    if path.is_dir():
+        raise folder_refusal(path, "micrographs")
     star = open_star(path)
     block = star[star.main]
     if "rlnImageName" in block or "rlnCoordinateX" in block:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +51,8 @@ class DemoProject:
         Of micrographs and particle images.
     truth
         What was simulated.
+    kept
+        Files that were in the folder and that no demo project makes.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class DemoProject:
     pixel_size_A: float
     box_px: int
     truth: Truth = field(repr=False)
+    kept: tuple[Path, ...] = ()
 
 
 def simulate_project(
@@ -96,7 +99,8 @@ def simulate_project(
     seed
         Of everything that is drawn.
     overwrite
-        Replace a demo project that is in the folder, with everything in it. Any other folder is left alone.
+        Replace a demo project that is in the folder. Files in it that the demo did not make, and any other folder,
+        are left alone.
     report
         Told of each micrograph that is done.
 
@@ -131,7 +135,7 @@ def simulate_project(
     make_folder(project.folder)
     with locked(project.folder):
         check()  # another run may have ended since
-        prepare_folder(project.folder, description)
+        project = replace(project, kept=prepare_folder(project.folder, description))
         _write(project, snr, seed, report or Silent())
     return project
 

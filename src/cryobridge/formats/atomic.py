@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cryobridge.errors import CryobridgeError, FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 _HOST = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:6]
@@ -71,30 +71,45 @@ def atomic_path(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def together() -> Iterator[Callable[[Path], None]]:
     """Let files that belong together appear under their names together, when all of them are whole.
 
     The files are those that `atomic_path` is asked for within the block; if it raises, none of them appears, and
     older ones stay as they were.
 
+    Yields
+    ------
+    callable
+        Takes the path of an older file that does not go with the new ones: it is removed when these have appeared.
+
     Raises
     ------
     CryobridgeError
-        When the operating system refuses to rename them.
+        When the operating system refuses to rename or remove them.
     """
     files: list[tuple[Path, Path]] = []
+    outdated: list[Path] = []
     token = _waiting.set(files)
     try:
-        yield
+        yield outdated.append
         for temporary, final in files:
-            try:
+            with _explained(final):
                 temporary.replace(final)
-            except OSError as error:
-                raise write_error(final, error) from error
+        for path in outdated:
+            with _explained(path):
+                path.unlink(missing_ok=True)
     finally:
         _waiting.reset(token)
         for temporary, _ in files:
             _remove(temporary)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def temporary_path(final: Path) -> Path:

@@ -19,6 +19,13 @@ CRYOSPARC_JOB: Final = "cryosparc job"
 RELION_JOB: Final = "relion job"
 RECOVAR_RESULT: Final = "recovar result"
 OWN_OUTPUT: Final = "cryobridge output"
+# As people call them.
+FOLDER_WORDS: Final = {
+    CRYOSPARC_JOB: "cryoSPARC job",
+    RELION_JOB: "RELION job",
+    RECOVAR_RESULT: "RECOVAR result",
+    OWN_OUTPUT: "cryobridge output",
+}
 
 
 def identify_folder(path: str | os.PathLike[str]) -> str | None:

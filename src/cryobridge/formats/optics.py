@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import UsageError
+from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow
 from cryobridge.formats.table import Array
-from cryobridge.particles import Floats, Optics
+from cryobridge.particles import Floats, Optics, ParticleSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 # float32 pixel sizes are 1.3099979 for a nominal 1.31: groups are told apart by this many significant digits.
@@ -51,6 +51,14 @@ OPTICS_OPTIONS = {
     "box_px": "--box",
 }
 
+OPTICS_WORDS = {
+    "voltage_kV": "voltage",
+    "spherical_aberration_mm": "spherical aberration",
+    "amplitude_contrast": "amplitude contrast",
+    "pixel_size_A": "pixel size",
+    "box_px": "box",
+}
+
 
 def fill_optics(
     optics: Optics | None, index: NDArray[np.int32] | None, n_rows: int, known: KnownOptics, path: Path
@@ -79,7 +87,7 @@ def fill_optics(
         optics, index = group_optics(n_rows)
     for name, value in known.values.items():
         column = getattr(optics, name)
-        is_absent = column == 0 if name == "box_px" else np.isnan(column)
+        is_absent = _is_absent(optics, name)
         differs = ~is_absent & ~(np.abs(column - value) <= _SAME_AS_TYPED * np.abs(column))
         if differs.any():
             found = column[differs][0]
@@ -91,6 +99,42 @@ def fill_optics(
         filled: dict[str, Any] = {name: np.where(is_absent, value, column).astype(column.dtype)}
         optics = replace(optics, **filled)
     return optics, index
+
+
+def require_optics(particles: ParticleSet, needed: Mapping[str, str], who: str = "") -> None:
+    """Refuse particles of which the file does not say an optics value.
+
+    Parameters
+    ----------
+    particles
+        Whose optics groups are looked at; one that has no particle may lack values.
+    needed
+        Names of fields of `Optics`, and what each is called in the message.
+    who
+        Who needs them, such as ``", which RELION needs"``.
+
+    Raises
+    ------
+    MissingDataError
+        If a value is absent.
+    """
+    optics = None
+    if particles.optics is not None and particles.optics_index is not None:
+        optics = particles.optics.take(np.unique(particles.optics_index))
+    absent = [name for name in needed if optics is None or _is_absent(optics, name).any()]
+    if absent:
+        raise MissingDataError(
+            f"nothing says {', '.join(needed[name] for name in absent)}{who}",
+            path=particles.source,
+            hint=f"Give {', '.join(f'{OPTICS_OPTIONS[name]} X' for name in absent)}, or the file that has them.",
+        )
+
+
+def _is_absent(optics: Optics, name: str) -> NDArray[np.bool_]:
+    """Return for each group, (g,), whether the file does not say a value."""
+    values = getattr(optics, name)
+    absent: NDArray[np.bool_] = values < 1 if name == "box_px" else np.isnan(values)
+    return absent
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -210,8 +254,13 @@ def group_names(optics: Optics) -> list[str]:
 
 
 def exposure_groups(optics: Optics) -> NDArray[np.int64]:
-    """Return the number that cryoSPARC had for each group, where `group_names` kept it; else the group's own."""
+    """Return a number for each group, (g,), to be cryoSPARC's exposure group.
+
+    It is cryoSPARC's own where `group_names` kept it, else the group's, else its place from 1: groups that a file does
+    not number, as in RELION 3.0, stay apart.
+    """
     matches = [re.fullmatch(r"opticsGroup(\d{1,9})(?:_\d+)?", name) for name in optics.name]
-    if not all(matches):
-        return optics.group_id
-    return np.array([int(match[1]) for match in matches if match], np.int64)
+    if all(matches):
+        return np.array([int(match[1]) for match in matches if match], np.int64)
+    n = len(optics)
+    return optics.group_id if len(np.unique(optics.group_id)) == n else np.arange(1, n + 1)

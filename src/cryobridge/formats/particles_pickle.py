@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.mrc_header import MrcHeader, read_header
-from cryobridge.formats.optics import OPTICS_OPTIONS, KnownOptics, fill_optics, group_optics
+from cryobridge.formats.optics import OPTICS_WORDS, KnownOptics, fill_optics, group_optics, require_optics
 from cryobridge.formats.pickles import CTF_COLUMNS, read_ctf, read_poses, write_ctf, write_indices, write_poses
 from cryobridge.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
 from cryobridge.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
@@ -186,16 +186,17 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
     notes: list[str] = []
     warnings: list[str] = []
     rotations = shifts = table = None
-    needed = tuple(OPTICS_OPTIONS) if particles.ctf is not None else ("pixel_size_A", "box_px")
-    if particles.ctf is not None or (particles.poses is not None and particles.poses.shift_A is not None):
-        _require(particles, needed)
     if particles.ctf is not None:
+        require_optics(particles, OPTICS_WORDS)
         table = _ctf_table(particles, particles.ctf, notes)
     if particles.poses is not None:
         rotations = particles.poses.matrix
         if particles.poses.is_2d:
             warnings.append("the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones")
-        if particles.poses.shift_A is not None:
+        if particles.poses.shift_A is None:
+            notes.append("no shifts are known; taken as 0")
+        else:
+            require_optics(particles, {name: OPTICS_WORDS[name] for name in ("pixel_size_A", "box_px")})
             shifts = shift_A_to_box_fraction(
                 particles.poses.shift_A, particles.per_particle("pixel_size_A"), particles.per_particle("box_px")
             )
@@ -213,21 +214,6 @@ def write_pickles(folder: Path, content: PickleContent) -> None:
         write_ctf(folder / CTF_TABLE, content.ctf)
     if content.indices is not None:
         write_indices(folder / INDICES, content.indices)
-
-
-def _require(particles: ParticleSet, names: tuple[str, ...]) -> None:
-    optics = particles.optics
-    absent = [
-        name
-        for name in names
-        if optics is None or (np.isnan(getattr(optics, name)) | (name == "box_px") & (getattr(optics, name) == 0)).any()
-    ]
-    if absent:
-        raise MissingDataError(
-            f"nothing says {', '.join(name.rpartition('_')[0].replace('_', ' ') or name for name in absent)}",
-            path=particles.source,
-            hint=f"Give {', '.join(f'{OPTICS_OPTIONS[name]} X' for name in absent)}, or the file that has them.",
-        )
 
 
 def _ctf_table(particles: ParticleSet, ctf: CTF, notes: list[str]) -> Floats:

@@ -1,15 +1,21 @@
-"""Project folders of cryoSPARC and RELION: which jobs are in them, of what type, and how they ended."""
+"""Project folders of cryoSPARC and RELION: which jobs are in them, of what type, and how they ended.
+
+Also what to give instead of a folder that a command does not take.
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.errors import CryobridgeError, FormatError, UsageError
 from cryobridge.formats.cryosparc.job import is_cryosparc_description
+from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, OWN_OUTPUT, RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder, list_if_there, object_of, read_json, text_of
-from cryobridge.formats.relion.job import EXIT_MARKERS, JOB_KINDS
+from cryobridge.formats.own_output import read_own_output
+from cryobridge.formats.relion.job import EXIT_MARKERS, JOB_KINDS, MICROGRAPH_STARS, PARTICLE_STARS, read_relion_job
 from cryobridge.formats.relion.star import open_star
 from cryobridge.particles import Labels
 
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.listing import Listing
 
 Program: TypeAlias = Literal["cryoSPARC", "RELION"]
+Wanted: TypeAlias = Literal["cryoSPARC particles", "RELION particles", "particles", "micrographs"]
 
 # Those with the highest numbers are described: the jobs that people are at.
 MOST_JOBS: Final = 40
@@ -26,6 +33,19 @@ _CRYOSPARC_JOB = re.compile(r"J(?P<number>\d{1,9})")
 _RELION_JOB = re.compile(r"job(?P<number>\d{3,9})")
 _PIPELINE = "default_pipeline.star"
 _PROCESS = "rlnPipeLineProcess"
+# What to give where a folder has nothing of it, and the files that may be it.
+_INSTEAD: dict[Wanted, tuple[str, tuple[str, ...]]] = {
+    "cryoSPARC particles": (
+        "Give a .cs file, a .csg file, or the folder of one cryoSPARC job, such as J42.",
+        (".csg", ".cs"),
+    ),
+    "RELION particles": ("Give a STAR file of particles, such as run_data.star.", (".star",)),
+    "particles": (
+        "Give a .cs, .csg or .star file of particles, or the folder of one cryoSPARC job, such as J42.",
+        (".csg", ".cs", ".star"),
+    ),
+    "micrographs": ("Give the list of RELION's micrographs: CtfFind/jobXXX/micrographs_ctf.star.", (".star",)),
+}
 _STATUS_OF_LABEL = {"Succeeded": "success", "Failed": "failure", "Aborted": "aborted"}
 # rlnPipeLineProcessStatus, before RELION 4.
 _STATUS_OF_NUMBER = {"0": "running", "1": "scheduled", "2": "success", "3": "failure", "4": "aborted"}
@@ -102,6 +122,56 @@ def read_project(listing: Listing) -> Project | None:
     else:
         jobs = _relion_jobs(listing, names, problems)
     return Project(listing.path, program, names, tuple(jobs), tuple(problems))
+
+
+def folder_refusal(folder: Path, wanted: Wanted) -> UsageError:
+    """Return the error for a folder that a command does not take: what it is, and what to give instead.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    wanted
+        What the command takes: a job folder or a file of cryoSPARC's, a STAR file of particles, either, or a STAR
+        file of micrographs.
+    """
+    kind, listing = identify_folder(folder), list_folder(folder)
+    program, names = (None if kind else project_jobs(listing)) or ("", ())
+    jobs = [folder / name for name in reversed(names[-MOST_JOBS:])] or [folder]
+    words = f"{program} project" if program else FOLDER_WORDS[kind] if kind else "folder of unknown content"
+    otherwise, suffixes = _INSTEAD[wanted]
+    found = next((path for job in jobs if (path := _in_job(job, wanted)) is not None), None)
+    if found is None and not program and _has_loose_files(folder, kind):
+        found = next((folder / name for name in sorted(listing.files) if name.endswith(suffixes)), None)
+    if found is None:
+        hint = otherwise
+    else:
+        such_as = "" if kind else f"one of its {'jobs' if found.is_dir() else 'files'}, such as "
+        hint = f"Give {such_as}{shlex.quote(str(found))}."
+    return UsageError(f"this is a {words}", path=folder, hint=hint)
+
+
+def _has_loose_files(folder: Path, kind: str | None) -> bool:
+    """Whether any file of a folder may be the one that is meant: no job's folder, nor one of our stacks or picks."""
+    return kind is None or (kind == OWN_OUTPUT and read_own_output(folder).kind == "other")
+
+
+def _in_job(folder: Path, wanted: Wanted) -> Path | None:
+    """Return what a command takes of a job: the folder itself of cryoSPARC's, a STAR file of RELION's; else None."""
+    try:
+        kind = identify_folder(folder)
+        if kind == CRYOSPARC_JOB and wanted in {"cryoSPARC particles", "particles"}:
+            return folder
+        if kind != RELION_JOB or wanted == "cryoSPARC particles":
+            return None
+        job = read_relion_job(folder)
+    except CryobridgeError:
+        return None
+    if wanted != "micrographs" and job.last is not None and job.last.data is not None:
+        return job.last.data
+    outputs = {path.name: path for path in job.outputs}
+    names = MICROGRAPH_STARS if wanted == "micrographs" else PARTICLE_STARS
+    return next((outputs[name] for name in names if name in outputs), None)
 
 
 def _cryosparc_job(folder: Path, problems: list[str]) -> ListedJob:

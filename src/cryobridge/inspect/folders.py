@@ -147,7 +147,7 @@ def inspect_relion_job(path: Path, _options: InspectOptions) -> Inspection:
         ],
     }
     if last is not None and last.data is not None:
-        facts.append(("its particles", f"cryobridge inspect {last.data}"))
+        facts.append(("its particles", shlex.join(["cryobridge", "inspect", str(last.data)])))
     return Inspection(
         str(path),
         "relion job",

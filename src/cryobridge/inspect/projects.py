@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.folders import CRYOSPARC_JOB, OWN_OUTPUT, RECOVAR_RESULT, RELION_JOB, identify_folder
+from cryobridge.formats.folders import FOLDER_WORDS, identify_folder
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.projects import MOST_JOBS, ListedJob, Project, project_jobs, read_project
 from cryobridge.inspect.report import Inspection
@@ -26,12 +26,6 @@ RELION_PROJECT: Final = "relion project"
 FOLDER: Final = "folder"
 
 _PROJECTS = {"cryoSPARC": CRYOSPARC_PROJECT, "RELION": RELION_PROJECT}
-_IN_WORDS = {
-    CRYOSPARC_JOB: "cryoSPARC job",
-    RELION_JOB: "RELION job",
-    RECOVAR_RESULT: "RECOVAR result",
-    OWN_OUTPUT: "cryobridge output",
-}
 # What a file is called here, the most telling first: the next step is to look at the first of them.
 _SUFFIXES = (".csg", ".cs", ".star", ".mrcs", ".mrc", ".map", ".st", ".rec", ".ccp4", ".pkl", ".pt", ".npz", ".npy")
 _MOST_FOLDERS = 40
@@ -159,7 +153,7 @@ def _job_text(job: ListedJob) -> str:
 def _subfolder(path: Path) -> Subfolder | None:
     """Say what a subfolder is; None where nothing in it is known."""
     if kind := _kind_of(path):
-        return Subfolder(path, kind, _IN_WORDS[kind])
+        return Subfolder(path, kind, FOLDER_WORDS[kind])
     try:
         project = project_jobs(list_folder(path))
     except CryobridgeError:

@@ -87,7 +87,7 @@ def inspect_table(table: Table, path: Path, options: InspectOptions) -> Inspecti
     fields = _fields(table, options)
     details: dict[str, Any] = {}
     by_name = {summary.name: summary for summary in fields}
-    uses = without_unset_locations(uses_of_cs(path, table.names), table, by_name)
+    uses = without_unset_locations(uses_of_cs(path, table), table, by_name)
     files, problems, uses = _image_details(details, options, path, lambda: _cs_images(table), uses)
     _first_rows(details, table, fields, options)
     facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, by_name), *files)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.cryosparc.companions import companion_by_name
+from cryobridge.formats.cryosparc.companions import IMAGES_AND_CTF, files_beside, open_completed
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import siblings_with
+from cryobridge.formats.cryosparc.join import JoinedTable
 from cryobridge.inspect.report import USE_NAMES, Use
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ _CS_NEEDS = {
 }
 _STAR_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration")
 _STAR_POSES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+# By which options `cryobridge convert` is told what a STAR file lacks.
+_STAR_OPTIONS = {
+    "rlnVoltage": "--voltage KV",
+    "rlnSphericalAberration": "--cs MM",
+    "rlnAmplitudeContrast": "--amplitude-contrast X",
+}
 _STAR_NEEDS = {
     "stacks": ("rlnImageName", *_STAR_CTF),
     "poses": _STAR_POSES,
@@ -65,24 +73,19 @@ _STAR_NEEDS = {
         "rlnOriginXAngst+rlnOriginYAngst|rlnOriginX+rlnOriginY",
     ),
 }
-# What finds the passthrough file of a result by itself.
-_JOINING = {"coords": "coords", "stacks": "stacks cs"}
 # The uses for which pixels are read through the names in the metadata.
 _OF_IMAGES = ("stacks", "recovar")
 _SHAPE = "location/micrograph_shape"
 _FRACTIONS = ("location/center_x_frac", "location/center_y_frac")
 
 
-def uses_of_cs(path: Path, names: Iterable[str]) -> tuple[Use, ...]:
+def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
     """Judge cryoSPARC columns; what is missing is looked for in the files beside ``path``."""
-    have = tuple(names)
     uses = []
     for use in USE_NAMES:
-        needed = _missing(_CS_NEEDS[use], have)
-        missing, hint = _readable(needed), _where(path, needed)
-        companion = _companion(path) if needed and use in _JOINING else None
-        if companion is not None and not _missing(needed, companion.names):
-            hint = f"{hint}; `cryobridge {_JOINING[use]}` joins {companion.path.name} by itself"
+        needed = _missing(_CS_NEEDS[use], table.names)
+        joined = _joined_by_command(use, table, needed) if needed else ""
+        missing, hint = ((), joined) if joined else (_readable(needed), _where(path, needed))
         if use == "stacks-job":
             absent = _job_folder_lacks(path)
             missing, hint = (*missing, *absent), hint or ("Give the job's folder, not a file of it." if absent else "")
@@ -102,12 +105,17 @@ def without_unset_locations(uses: tuple[Use, ...], table: Table, fields: Mapping
     fields
         Its columns in numbers, as far as they were asked for.
     """
-    ranges = {name: _range_of(table, fields.get(name), name) for name in (_SHAPE, *_FRACTIONS) if name in table}
-    unset = [name for name in (_SHAPE,) if name in ranges and ranges[name][0] == 0]
-    unset += [name for name in _FRACTIONS if name in ranges and ranges[name] == (0, 0)]
+    unset = _unset(table, fields)
     missing = tuple(f"{name} other than 0" for name in unset)
     hint = "Give a file in which it is filled in, such as extracted_particles.cs or picked_particles.cs."
     return _lacking(uses, ("coords",), missing, hint) if unset and table.n_rows else uses
+
+
+def _unset(table: Table, fields: Mapping[str, FieldSummary]) -> list[str]:
+    """Return the columns of coordinates that nobody filled in."""
+    ranges = {name: _range_of(table, fields.get(name), name) for name in (_SHAPE, *_FRACTIONS) if name in table}
+    unset = [name for name in (_SHAPE,) if name in ranges and ranges[name][0] == 0]
+    return unset + [name for name in _FRACTIONS if name in ranges and ranges[name] == (0, 0)]
 
 
 def without_images(uses: tuple[Use, ...], found: ImageFiles) -> tuple[Use, ...]:
@@ -129,7 +137,7 @@ def without_images(uses: tuple[Use, ...], found: ImageFiles) -> tuple[Use, ...]:
 
 def of_several_files(uses: tuple[Use, ...], path: Path) -> tuple[Use, ...]:
     """Say how RECOVAR, which takes single files, is given a job or a result group."""
-    hint = f"`cryobridge stacks downsample {path}` makes files that RECOVAR takes."
+    hint = f"`cryobridge stacks downsample {shlex.quote(str(path))}` makes files that RECOVAR takes."
     return tuple(replace(use, hint=hint) if use.name == "recovar" and use.ready else use for use in uses)
 
 
@@ -172,7 +180,7 @@ def uses_of_star(path: Path, names: Iterable[str], *, is_micrographs: bool) -> t
             missing, hint = ("a cryoSPARC job folder",), "Use stacks (indexed) for a STAR file."
         else:
             missing = _readable(_missing(_STAR_NEEDS[use], have))
-            hint = _star_hint(path, missing)
+            hint = _star_hint(path, missing, have)
         uses.append(Use(use, not missing, missing, hint))
     return tuple(uses)
 
@@ -210,10 +218,33 @@ def _where(path: Path, missing: tuple[str, ...]) -> str:
     return "; ".join(sentences)
 
 
-def _companion(path: Path) -> Table | None:
-    """Return the file that belongs to this one by its name, if it has the same particles."""
-    companion = companion_by_name(path)
-    return open_cs(companion) if companion is not None and _shares_rows(path, companion) else None
+def _joined_by_command(use: str, table: Table, needed: tuple[str, ...]) -> str:
+    """Say which files the command joins by itself for what is missing; empty where it joins none, or refuses to."""
+    try:
+        joined = _joined_for_coords(table) if use == "coords" else _joined_for_stacks(table) if use == "stacks" else {}
+    except CryobridgeError:
+        return ""
+    if not joined or _missing(needed, tuple(name for path in joined for name in open_cs(path).names)):
+        return ""
+    groups = list(dict.fromkeys(f"{name.partition('/')[0]}/*" for name in needed))
+    files = ", ".join(path.name for path in joined)
+    n_rows = min(joined.values())
+    part = "" if n_rows == table.n_rows else f" and has {n_rows:,} of the {table.n_rows:,} particles"
+    return f"{' and '.join(groups)} come{'s' if len(groups) == 1 else ''} from {files}, which is joined{part}"
+
+
+def _joined_for_coords(table: Table) -> dict[Path, int]:
+    """Return the file with coordinates that is joined, and how many of the particles it has."""
+    beside = files_beside(table, _CS_NEEDS["coords"])
+    is_taken = len(beside.fit) == 1 and not _unset(open_cs(beside.fit[0]), {})
+    return {path: beside.n_shared[path] for path in beside.fit} if is_taken else {}
+
+
+def _joined_for_stacks(table: Table) -> dict[Path, int]:
+    """Return the files that are joined with a `.cs` file; a result group and a job are whole as they are."""
+    whole = table if isinstance(table, JoinedTable) else open_completed(table.path, *IMAGES_AND_CTF)[0]
+    others = whole.members[1:] if isinstance(whole, JoinedTable) and whole is not table else ()
+    return {other.path: whole.n_rows for other, _ in others}
 
 
 def _shares_rows(path: Path, sibling: Path) -> bool:
@@ -241,13 +272,16 @@ def _job_folder_lacks(path: Path) -> tuple[str, ...]:
     return tuple(absent)
 
 
-def _star_hint(path: Path, missing: tuple[str, ...]) -> str:
+def _star_hint(path: Path, missing: tuple[str, ...], have: tuple[str, ...]) -> str:
     if not missing:
         return ""
-    if any(name.startswith("rlnAngle") for name in missing):
-        return "Orientations come from Refine3D or Class3D: give its run_data.star."
+    if any(name.startswith(("rlnAngle", "rlnOrigin")) for name in missing):
+        return "Orientations and shifts come from Refine3D or Class3D: give its run_data.star."
     if any(name.startswith("rlnDefocus") for name in missing):
         return "CTF values come from CtfFind and Extract: give particles.star of an Extract job."
-    if missing[0].startswith(("rlnImagePixelSize", "rlnOriginX")):
-        return f"`cryobridge convert {path} -o NEW.star` writes them."
-    return "Add the columns, or give the job's particles.star."
+    if "rlnImageName" in missing:
+        return "Give a STAR file of particles, such as particles.star of an Extract job."
+    # What is left are optics. It asks for all of them; pixel size and box come from the images too.
+    told = [option for name, option in _STAR_OPTIONS.items() if name not in have]
+    command = shlex.join(["cryobridge", "convert", str(path), "-o", "NEW.star"])
+    return f"`{' '.join([command, *told])}` writes them."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.recovar import open_recovar
-from cryobridge.paths import ImageSearch, as_path, names_lead_elsewhere
+from cryobridge.paths import ImageSearch, as_path, names_lead_elsewhere, not_found
 from cryobridge.select.attach import class_columns, latent_columns
 from cryobridge.select.classes import FileClasses, classes_of
 from cryobridge.select.identity import identities_of, match_rows
@@ -213,7 +213,8 @@ class _Planner:
             parts = self._split(split_folder, choice.kept, attached or labels)
         folder = output.parent if output is not None else split_folder
         assert folder is not None  # one of the two is given
-        self.warnings += _names_elsewhere(self.particles, folder)
+        where = _where_images_are(self.particles, choice.kept, folder)
+        self.warnings += [where] if where else []
         left_out = {**self.particles.left_out, **choice.left_out}
         run_file = (self.recovar.particles_file,) if self.recovar is not None and self.recovar.particles_file else ()
         inputs = (*self.particles.inputs, *self.options.files, *run_file)
@@ -345,9 +346,11 @@ class _Planner:
         )
 
 
-def _names_elsewhere(particles: ParticleTable, folder: Path) -> list[str]:
-    """Say where images are found, if they are found beside the particle file and no longer beside the output."""
-    name = particles.first_stack()
-    found = ImageSearch(particles.path).resolve(name) if name else None
-    told = names_lead_elsewhere(name, found, folder / particles.path.name)
-    return [told] if told else []
+def _where_images_are(particles: ParticleTable, kept: Mask, folder: Path) -> str:
+    """Say which stacks are not found, or else how they are found if not from the output."""
+    names, search = particles.stacks(kept), ImageSearch(particles.path)
+    lost = not_found(names, search)
+    found = search.resolve(names[0]) if names else None
+    if lost or found is None:
+        return lost
+    return names_lead_elsewhere(names[0], found, folder / particles.path.name, particles.path)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
-from cryobridge.formats.cryosparc.companions import companion_by_name, particles_of_job
+from cryobridge.formats.arrow import numbers_to_arrow
+from cryobridge.formats.cryosparc.companions import companions_by_name, particles_of_job
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.csg import ResultGroup, open_group, read_csg, slot_types, write_csg
 from cryobridge.formats.cryosparc.join import JoinedTable, join_on_uid
@@ -92,8 +94,8 @@ class ParticleTable(ABC):
         """Return the images of the rows, or None."""
 
     @abstractmethod
-    def first_stack(self) -> str:
-        """Return the file of the first row's image as it is written, or an empty text."""
+    def stacks(self, kept: NDArray[np.bool_]) -> list[str]:
+        """Return the distinct files of the chosen rows' images as they are written; none where no row says."""
 
     @abstractmethod
     def outputs(self, path: Path) -> tuple[Path, ...]:
@@ -132,11 +134,17 @@ class StarParticles(ParticleTable):
         """Return the images of the rows, or None."""
         return parse_image_names(self._block) if "rlnImageName" in self._block else None
 
-    def first_stack(self) -> str:
-        """Return the file of the first row's image, or an empty text."""
-        if "rlnImageName" not in self._block or not self.n_rows:
-            return ""
-        return str(self._block.value("rlnImageName")).partition("@")[2]
+    def stacks(self, kept: NDArray[np.bool_]) -> list[str]:
+        """Return the distinct files of the chosen rows' images; none where no row says."""
+        if "rlnImageName" not in self._block:
+            return []
+        names = self._block.texts("rlnImageName").filter(_arrow_mask(kept))
+        found: dict[str, None] = {}
+        for chunk in names.chunks:  # some hundred times as fast as row by row
+            parts = pc.split_pattern(chunk, "@", max_splits=1)
+            last = numbers_to_arrow(parts.offsets.to_numpy()[1:].astype(np.int64) - 1)
+            found |= dict.fromkeys(parts.flatten().take(last).unique().to_pylist())
+        return list(found)
 
     def outputs(self, path: Path) -> tuple[Path, ...]:
         """Return the one file that is written."""
@@ -188,12 +196,12 @@ class CsParticles(ParticleTable):
         """Return the images of the rows, or None."""
         return images_of(ColumnReader(self.table))
 
-    def first_stack(self) -> str:
-        """Return the file of the first row's image, or an empty text."""
-        if "blob/path" not in self.table or not self.n_rows:
-            return ""
-        first = self.table.read(["blob/path"], slice(0, 1))["blob/path"]
-        return first[0] if isinstance(first, Labels) else ""
+    def stacks(self, kept: NDArray[np.bool_]) -> list[str]:
+        """Return the distinct files of the chosen rows' images; none where no row says."""
+        names = self.table.read(["blob/path"])["blob/path"] if "blob/path" in self.table else None
+        if not isinstance(names, Labels):
+            return []
+        return [names.values[code] for code in np.unique(names.codes[kept])]
 
     def outputs(self, path: Path) -> tuple[Path, ...]:
         """Return the `.cs` file, those of the other columns, and the result group."""
@@ -357,8 +365,7 @@ def _companions(path: Path) -> tuple[ResultGroup | None, list[Path]]:
         others = [member for member in group.members if member.resolve() != path.resolve()]
         if len(others) < len(group.members) and all(member.is_file() for member in others):
             return group, others
-    companion = None if parse_cs_name(path.name).is_passthrough else companion_by_name(path)
-    return None, [] if companion is None else [companion]
+    return None, [] if parse_cs_name(path.name).is_passthrough else list(companions_by_name(path))
 
 
 def _arrow_mask(kept: NDArray[np.bool_]) -> pa.Array:

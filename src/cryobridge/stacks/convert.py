@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
 from cryobridge.fourier.devices import pick_devices
-from cryobridge.jobdir import job_record, make_subfolder, refuse_busy, refuse_existing, remove_existing, require_space
+from cryobridge.jobdir import (
+    job_record,
+    make_subfolder,
+    refuse_busy,
+    refuse_existing,
+    refuse_folder_of_others,
+    remove_existing,
+    require_space,
+)
 from cryobridge.paths import as_path
 from cryobridge.progress import Reporter, Silent
 from cryobridge.stacks.drawing_process import DrawingProcess
@@ -77,6 +85,8 @@ def convert_stacks(
     ------
     OutputExistsError
         If stacks are there already, and neither overwriting nor resuming was asked for. Nothing has been touched then.
+    UsageError
+        If the folder is another program's job.
     CryobridgeError
         If an image can't be read or used; the stacks before it are whole.
     """
@@ -122,7 +132,7 @@ def check_output(folder: Path, device: str, *, overwrite: bool, resume: bool = F
     OutputExistsError
         If there are stacks in the folder already, unless they may be replaced or kept.
     UsageError
-        If a device is not there, or both overwriting and resuming are asked for.
+        If a device is not there, the folder is another program's job, or both overwriting and resuming are asked for.
     """
     if overwrite and resume:
         raise UsageError("--overwrite replaces what --resume would keep", hint="Choose one.")
@@ -142,6 +152,7 @@ def check_space(plan: StackPlan, folder: Path, *, resume: bool = False) -> None:
 
 
 def _refuse_existing(folder: Path, *, overwrite: bool, resume: bool) -> None:
+    refuse_folder_of_others(folder, overwrite=overwrite)
     if not resume:
         refuse_existing(existing_outputs(folder), overwrite=overwrite)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
-from cryobridge.paths import ImageSearch, name_some, suggest
+from cryobridge.paths import ImageSearch, name_some, what_finds
 from cryobridge.stacks.checks import Findings, Rows, refuse_equal_names, shown
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from cryobridge.particles import ImageRefs
     from cryobridge.stacks.options import OnMissing
-
-
-# Names that a remedy is looked for with; the rest of a project is laid out alike.
-_N_TRIED = 200
 
 
 @dataclass(frozen=True)
@@ -136,11 +132,9 @@ def _refuse_missing(missing: list[str], n_files: int, search: ImageSearch) -> No
 
 
 def _where_to_look(missing: list[str], n_files: int, search: ImageSearch) -> str:
-    tried = missing[:_N_TRIED]
-    remedy = suggest(tried, search.metadata, [search.datadir] if search.datadir else [])
-    if remedy:
-        enough = remedy.n_found == len(tried)
-        return f"Give {remedy.as_options()}{'' if enough else f', which finds {remedy.n_found:,} of them'}."
+    found_with = what_finds(missing, search)
+    if found_with:
+        return f"Give {found_with}."
     told = f"Looked {search.places(missing[0])}."
     prefix = search.strip_prefix
     if prefix and not any(name.removeprefix(">").startswith(prefix) for name in missing):

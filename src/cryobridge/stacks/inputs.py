@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cryobridge.errors import MissingDataError, UsageError
-from cryobridge.formats.cryosparc.companions import open_completed
+from cryobridge.formats.cryosparc.companions import IMAGES_AND_CTF, open_completed
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.cryosparc.particles import particles_from_cs, read_particles_cs
 from cryobridge.formats.listing import list_if_there
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from cryobridge.stacks.options import OnMissing
 
 AngleUnit = Literal["degree", "radian"]
+_Part = Literal["images", "ctf", "optics"]
+# Each part in words, and the columns that it is in: cryoSPARC's and RELION's.
+_PARTS: dict[_Part, tuple[str, str, str]] = {
+    "images": ("image references", "blob/*", "rlnImageName"),
+    "ctf": ("CTF values", "ctf/*", "rlnDefocusU"),
+    "optics": ("optics", "ctf/*", "rlnVoltage"),
+}
 _OTHER_JOB = "Name the job that restacked or downsampled the particles; `stacks cs` takes any other."
 
 
@@ -135,7 +142,7 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleSet:
     CryobridgeError
         As `cryobridge.formats.cryosparc.companions.open_completed`.
     """
-    table, notes = open_completed(path, "blob/path", "ctf/df1_A")
+    table, notes = open_completed(path, *IMAGES_AND_CTF)
     particles = particles_from_cs(table)
     return replace(particles, notes=(*notes, *particles.notes))
 
@@ -282,17 +289,27 @@ def _job_folder(project: Path, number: int) -> Path:
     raise UsageError(told, path=project, hint=f"Give the project's folder, and the number of the job: {hint}")
 
 
-def _require(particles: ParticleSet, *parts: Literal["images", "ctf", "optics"]) -> None:
+def _require(particles: ParticleSet, *parts: _Part) -> None:
     if particles.n_rows == 0:
         raise MissingDataError("there are no particles in it", path=particles.source, hint="Choose another file.")
-    names = {"images": "image references", "ctf": "CTF values", "optics": "optics"}
-    missing = [names[part] for part in parts if getattr(particles, part) is None]
+    missing = [part for part in parts if getattr(particles, part) is None]
     if missing:
         raise MissingDataError(
-            f"no {', no '.join(missing)}",
+            f"no {', no '.join(_PARTS[part][0] for part in missing)}",
             path=particles.source,
-            hint=f"`cryobridge inspect {particles.source}` says which file beside it has them.",
+            hint=file_with(particles.source, *missing),
         )
+
+
+def file_with(path: Path, *parts: _Part) -> str:
+    """Return the hint which kind of file has the parts that a file of the same program lacks."""
+    of_cryosparc = path.suffix == ".cs"
+    columns = dict.fromkeys(_PARTS[part][1 if of_cryosparc else 2] for part in parts)
+    kind = "a .cs file" if of_cryosparc else "a STAR file of particles"
+    such_as = (
+        "the one that a job computed (J4_003_particles.cs), or the job folder" if of_cryosparc else "run_data.star"
+    )
+    return f"Give {kind} with {', '.join(columns)}, such as {such_as}."
 
 
 def _refuse_other_number(particles: ParticleSet, n_images: int, where: str, *, skippable: bool = False) -> None:

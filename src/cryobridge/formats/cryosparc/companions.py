@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.formats.cryosparc.join import join_on_uid
 from cryobridge.formats.cryosparc.names import group_by_name, parse_cs_name
 from cryobridge.formats.listing import list_if_there
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from cryobridge.formats.cryosparc.outputs import JobOutput
+    from cryobridge.formats.projects import Wanted
     from cryobridge.formats.table import Table
 
+# Columns that tell whether the groups are there which images are read by.
+IMAGES_AND_CTF = ("blob/path", "ctf/df1_A")
 _N_NAMED = 8
 
 
@@ -84,7 +90,7 @@ def open_particle_files(path: str | os.PathLike[str]) -> OpenParticles:
     """
     path = Path(path)
     if path.is_dir():
-        job = particles_of_job(path)
+        job = particles_of_job(path, "cryoSPARC particles")
         table = open_cs(job.main)
         return OpenParticles(table, table.n_rows, job.passthroughs, job.notes)
     from cryobridge.formats.registry import CS, CSG, identify_file
@@ -106,8 +112,15 @@ def open_particle_files(path: str | os.PathLike[str]) -> OpenParticles:
     return OpenParticles(table, table.n_rows)
 
 
-def particles_of_job(folder: Path) -> JobParticles:
+def particles_of_job(folder: Path, wanted: Wanted = "particles") -> JobParticles:
     """Find the one result of particles that a job folder holds; what the job threw out does not count.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    wanted
+        What the command takes, for the hint about a folder of another kind.
 
     Raises
     ------
@@ -119,13 +132,10 @@ def particles_of_job(folder: Path) -> JobParticles:
     from cryobridge.formats.cryosparc.job import read_job
     from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 
-    kind = identify_folder(folder)
-    if kind != CRYOSPARC_JOB:
-        raise UsageError(
-            "a folder of unknown content, not a cryoSPARC job" if kind is None else f"this folder is a {kind}",
-            path=folder,
-            hint="Of folders, those of one cryoSPARC job are taken, such as J42; else give a file of particles.",
-        )
+    if identify_folder(folder) != CRYOSPARC_JOB:
+        from cryobridge.formats.projects import folder_refusal
+
+        raise folder_refusal(folder, wanted)
     job = read_job(folder)
     output = _one_of(folder, [item for item in job.outputs if item.kind == "particle" and not item.is_excluded])
     assert output.main is not None  # asked for there
@@ -151,34 +161,114 @@ def _one_of(folder: Path, outputs: Sequence[JobOutput]) -> JobOutput:
     return found[0]
 
 
-def companion_by_name(path: Path) -> Path | None:
-    """Return the passthrough file of a main file, or the main file of a passthrough, as the names tell; else None."""
+def companions_by_name(path: Path) -> tuple[Path, ...]:
+    """Return the passthrough files of a main file, or the main file of a passthrough first, as the names tell."""
     own = parse_cs_name(path.name)
-    names = {name for name in list_if_there(path.parent).files if name.endswith(".cs")} | {path.name}
+    beside = [parse_cs_name(name) for name in list_if_there(path.parent).files if name.endswith(".cs")]
+    if own.main:
+        found = [item.name for item in beside if own.main in {item.name, item.main} and item.name != path.name]
+        return tuple(path.parent / name for name in sorted(found, key=lambda name: (name != own.main, name)))
+    of_it = sorted(item.name for item in beside if item.main == path.name)
+    if of_it:
+        return tuple(path.parent / name for name in of_it)
     # Copies of several jobs' files may lie in one folder.
-    names = {name for name in names if not own.job or parse_cs_name(name).job == own.job}
+    names = {item.name for item in beside if not item.main and (not own.job or item.job == own.job)} | {path.name}
     for group in group_by_name(names):
+        passthroughs = [item.name for item in group.passthroughs]
         if own.is_passthrough:
-            if group.passthrough is not None and group.passthrough.name == path.name and group.main is not None:
-                return path.parent / group.main.name
-        elif group.name == own.group and group.passthrough is not None:
-            return path.parent / group.passthrough.name
-    return None
+            if path.name in passthroughs and group.main is not None:
+                return (path.parent / group.main.name,)
+        elif group.name == own.group:
+            return tuple(path.parent / name for name in passthroughs)
+    return ()
 
 
-def companion_of(path: Path) -> tuple[Path | None, tuple[str, ...]]:
-    """Return the companion by name if it shares uids; and why one that is there does not count, in sentences."""
-    partner = companion_by_name(path)
-    if partner is None:
-        return None, ()
-    try:
-        own, others = (np.asarray(open_cs(item).read(["uid"])["uid"]) for item in (path, partner))
-    except (FormatError, MissingDataError) as error:
-        return None, (f"not joined: {error}",)
-    # A file without rows shares those it would have.
-    if len(own) and not np.isin(others, own).any():
-        return None, (f"{partner.name} beside it has none of its uids and is not joined",)
-    return partner, ()
+def companions_of(path: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return the companions by name that share uids; and why one that is there does not count, in sentences."""
+    found, notes = [], []
+    for partner in companions_by_name(path):
+        try:
+            own, others = (uids_of(open_cs(item)) for item in (path, partner))
+        except (FormatError, MissingDataError) as error:
+            notes.append(f"not joined: {error}")
+            continue
+        # A file without rows shares those it would have.
+        if len(own) and not np.isin(others, own).any():
+            notes.append(f"{partner.name} beside it has none of its uids and is not joined")
+        else:
+            found.append(partner)
+    return tuple(found), tuple(notes)
+
+
+def companion_names(path: Path) -> tuple[str, ...]:
+    """Return the names by which the passthrough file of a main file is looked for, or the other way round."""
+    own = parse_cs_name(path.name)
+    if own.main:
+        return (own.main,)
+    start = path.name[: path.name.index(f"{own.job}_") + len(own.job) + 1] if own.job else ""
+    if own.is_passthrough:
+        return (f"{start}[NUMBER_]{own.group}.cs",)
+    return f"{start}passthrough_{own.group}.cs", f"{path.stem}_passthrough.cs"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Files beside a `.cs` file that have columns which it lacks, for the same particles.
+
+    Parameters
+    ----------
+    fit
+        The one to be joined; several where nothing tells which of them is meant.
+    n_shared
+        How many of the particles each one has, of `fit` and of those that are not taken because they lack some.
+    """
+
+    fit: tuple[Path, ...]
+    n_shared: dict[Path, int]
+
+
+def files_beside(main: Table, columns: Collection[str]) -> Beside:
+    """Look for what particles lack in the files beside them.
+
+    One that has all of their uids is taken, a passthrough file and one of the same result before others. One that
+    lacks some is taken if its name says that it belongs to them.
+
+    Parameters
+    ----------
+    main
+        The particles; files are looked for beside ``main.path``.
+    columns
+        The columns that a file must have, all in one column group.
+    """
+    if "uid" not in main:
+        return Beside((), {})
+    own = uids_of(main)
+    n_shared: dict[Path, int] = {}
+    for path in siblings_with(main.path, next(iter(columns)).partition("/")[0] + "/"):
+        other = open_cs(path)
+        if {"uid", *columns} <= set(other.names) and (count := int(np.isin(own, uids_of(other)).sum())):
+            n_shared[path] = count
+    named = [path for path in companions_by_name(main.path) if path in n_shared]
+    group = parse_cs_name(main.path.name).group
+    fit = [path for path, count in n_shared.items() if count == len(own)] or named
+    for preferred in (
+        named,
+        [path for path in fit if parse_cs_name(path.name).is_passthrough],
+        [path for path in fit if parse_cs_name(path.name).group == group],
+    ):
+        fit = [path for path in fit if path in preferred] or fit
+    return Beside(tuple(fit), n_shared)
+
+
+def uids_of(table: Table) -> NDArray[np.uint64]:
+    """Return the uid of each row, (n,).
+
+    Raises
+    ------
+    MissingDataError
+        If the table has none.
+    """
+    return np.asarray(table.read(["uid"])["uid"])
 
 
 def open_completed(path: str | os.PathLike[str], *prefixes: str) -> tuple[Table, tuple[str, ...]]:
@@ -213,8 +303,8 @@ def open_completed(path: str | os.PathLike[str], *prefixes: str) -> tuple[Table,
         return table, notes
     partners = opened.passthroughs
     if partners is None:
-        partner, more = companion_of(path)
-        partners, notes = () if partner is None else (partner,), (*notes, *more)
+        partners, more = companions_of(path)
+        notes = (*notes, *more)
     others = [other for other in map(open_cs, partners) if any(_has(other, prefix) for prefix in lacking)]
     if not others:
         return table, notes
@@ -232,7 +322,7 @@ def _refuse_lost_rows(n_rows: int, joined: Table, where: str, path: Path) -> Non
             path=path,
             field="uid",
             count=absent,
-            hint=f"`cryobridge select {path} -o subset.cs` leaves these rows out.",
+            hint=f"`cryobridge select {shlex.quote(str(path))} -o subset.cs` leaves these rows out.",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Iteration: TypeAlias = int | Literal["final"] | None
 
 _PREFIX = re.compile(r"(?:cryosparc_)?(?:P\d+_)?(?P<job>J\d+)_")
+# What `cryobridge select` writes beside NAME.cs: NAME_passthrough.cs, NAME_passthrough_2.cs …
+_OF_ONE_FILE = re.compile(r"(?P<main>.+)_passthrough(?:_\d+)?", re.DOTALL)
 _CLASS = re.compile(r"class_(?P<number>\d+)_")
 _ITERATION = re.compile(r"(?P<iteration>\d{3,9}|final)_")
 _CLASS_SUFFIX = re.compile(r"_class_0*(?P<number>\d+)$")
@@ -41,6 +43,8 @@ class CsName:
         Number of the iteration, ``"final"``, or None where there is none.
     is_passthrough
         Whether it carries columns that the job did not compute.
+    main
+        The one file that it belongs to, where it is named after that: NAME.cs of ``NAME_passthrough.cs``; else empty.
     """
 
     name: str
@@ -48,6 +52,7 @@ class CsName:
     group: str
     iteration: Iteration
     is_passthrough: bool
+    main: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class NamedGroup:
 
     name: str
     main: CsName | None
-    passthrough: CsName | None
+    passthroughs: tuple[CsName, ...]
     iterations: tuple[Iteration, ...]
 
 
@@ -64,9 +69,18 @@ def parse_cs_name(name: str) -> CsName:
     """Take a `.cs` file name apart; any name is accepted.
 
     ``J42_class_00_00863_particles.cs`` is iteration 863 of ``particles_class_0``,
-    ``J42_passthrough_particles_class_0.cs`` its passthrough.
+    ``J42_passthrough_particles_class_0.cs`` its passthrough. ``subset_passthrough.cs`` is that of ``subset.cs`` alone.
     """
-    rest = name.removesuffix(".cs")
+    stem = name.removesuffix(".cs")
+    named_after = _OF_ONE_FILE.fullmatch(stem)
+    if named_after is None:
+        return _parse(name, stem)
+    main = _parse(f"{named_after['main']}.cs", named_after["main"])
+    return replace(main, name=name, job=_parse(name, stem).job, is_passthrough=True, main=main.name)
+
+
+def _parse(name: str, stem: str) -> CsName:
+    rest = stem
     prefix = _PREFIX.match(rest)
     rest = rest[prefix.end() :] if prefix else rest
     is_passthrough = rest.startswith("passthrough_")
@@ -88,13 +102,17 @@ def group_by_name(names: Iterable[str]) -> tuple[NamedGroup, ...]:
     """Sort `.cs` files into results, taking the last iteration of each.
 
     ``_final`` comes after every number. A main file without a passthrough of its own takes that of all classes,
-    then the one of the plain result of its kind; excluded particles take only their own.
+    then the one of the plain result of its kind; excluded particles take only their own. Files that are named after
+    one main file go with that alone.
     """
     parsed = [parse_cs_name(name) for name in names]
     mains: dict[str, list[CsName]] = {}
     passed: dict[str, CsName] = {}
+    of_one: dict[str, list[CsName]] = {}
     for item in sorted(parsed, key=lambda item: (iteration_order(item.iteration), item.name)):
-        if item.is_passthrough:
+        if item.main:
+            of_one.setdefault(item.main, []).append(item)
+        elif item.is_passthrough:
             passed[item.group] = item
         else:
             mains.setdefault(item.group, []).append(item)
@@ -105,12 +123,15 @@ def group_by_name(names: Iterable[str]) -> tuple[NamedGroup, ...]:
             choices += [f"{kind_of(group)}s_all_classes", f"{kind_of(group)}s"]
         own = next((choice for choice in choices if choice in passed), None)
         used.add(own)
-        groups.append(
-            NamedGroup(
-                group, items[-1], passed[own] if own is not None else None, tuple(item.iteration for item in items)
-            )
-        )
-    groups += [NamedGroup(group, None, item, ()) for group, item in sorted(passed.items()) if group not in used]
+        taken = of_one.get(items[-1].name) or ([] if own is None else [passed[own]])
+        groups.append(NamedGroup(group, items[-1], tuple(taken), tuple(item.iteration for item in items)))
+    groups += [NamedGroup(group, None, (item,), ()) for group, item in sorted(passed.items()) if group not in used]
+    names_of_mains = {item.name for items in mains.values() for item in items}
+    groups += [
+        NamedGroup(f"{items[0].group}_passthrough", None, tuple(items), ())
+        for main, items in sorted(of_one.items())
+        if main not in names_of_mains
+    ]
     return tuple(groups)
 
 

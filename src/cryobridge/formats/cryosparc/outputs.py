@@ -159,20 +159,19 @@ def named_outputs(listing: Listing, problems: list[str]) -> tuple[JobOutput, ...
     """Read the results off the file names of a folder; what is odd is added to ``problems``."""
     outputs = []
     for group in group_by_name(name for name in listing.files if name.endswith(".cs")):
-        first = group.main or group.passthrough
+        first = group.main or group.passthroughs[0]
         num_items = None
-        if first is not None:
-            try:
-                num_items = open_cs(listing.path / first.name).n_rows
-            except FormatError as error:
-                problems.append(f"{group.name}: {error}.")
+        try:
+            num_items = open_cs(listing.path / first.name).n_rows
+        except FormatError as error:
+            problems.append(f"{group.name}: {error}.")
         outputs.append(
             JobOutput(
                 group.name,
                 kind_of(group.name),
                 "",
                 listing.path / group.main.name if group.main else None,
-                (listing.path / group.passthrough.name,) if group.passthrough else (),
+                tuple(listing.path / item.name for item in group.passthroughs),
                 num_items,
                 group.main.iteration if group.main else None,
                 is_excluded(group.name),

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, RELION_COLUMNS, to_cryosparc
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
-from cryobridge.formats.optics import exposure_groups
+from cryobridge.formats.optics import OPTICS_WORDS, exposure_groups, require_optics
 from cryobridge.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
 from cryobridge.particles import Labels
 
@@ -32,6 +32,8 @@ _ASSUMED = {
     *(_SIGN, "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
     *(f"{group}/{name}" for group in (ALIGNED_2D, ALIGNED_3D) for name in (*_FIT, "alpha", "alpha_min", "class_ess")),
 }
+_N_HALF_SETS = 2
+_N_SHOWN = 3
 Contrast = Literal["bright", "dark"]
 # What `blob/sign` says of the particles in the images.
 SIGNS: dict[Contrast, float] = {"bright": 1.0, "dark": -1.0}
@@ -93,7 +95,9 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     Raises
     ------
     MissingDataError
-        If there are no images, or their pixel size is not known.
+        If there are no images, or an optics value is not known that cryoSPARC needs.
+    FormatError
+        If there are more than two half sets.
     UsageError
         If the contrast is given for particles that have it.
     """
@@ -103,12 +107,11 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
             path=particles.source,
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
-    if particles.optics is None or np.isnan(particles.optics.pixel_size_A).any() or (particles.optics.box_px < 1).any():
-        raise MissingDataError(
-            "nothing says the pixel size and the box, which cryoSPARC needs",
-            path=particles.source,
-            hint="Give --pixel-size X and --box N, or the file that has them.",
-        )
+    # A .cs file of particles without a CTF is as cryoSPARC extracts them.
+    needed = ("pixel_size_A", "box_px") if is_cryosparcs(particles) else OPTICS_WORDS
+    require_optics(particles, {name: OPTICS_WORDS[name] for name in needed}, ", which cryoSPARC needs")
+    assert particles.optics is not None  # just asked for
+    _require_two_half_sets(particles)
     has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
     if has_sign and contrast is not None:
         raise UsageError(
@@ -128,6 +131,8 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     columns |= _ctf(particles, particles.optics, particles.ctf, aberrations=aberrations)
     if particles.poses is not None:
         columns |= _alignment(particles, particles.poses)
+        if particles.poses.shift_A is None:
+            notes.append("no shifts are known; taken as 0")
     if particles.locations is not None and particles.locations.shape_px is not None:
         columns |= _location(particles, particles.locations)
     if particles.pick_score is not None:
@@ -142,6 +147,21 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     elif particles.poses is not None:
         notes.append("cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0")
     return CsContent(columns, tuple(not_held), tuple(notes), tuple(warnings))
+
+
+def _require_two_half_sets(particles: ParticleSet) -> None:
+    if particles.poses is None or particles.half_set is None or is_cryosparcs(particles):
+        return
+    others = particles.half_set[particles.half_set > _N_HALF_SETS]
+    if len(others):
+        found = ", ".join(map(str, np.unique(others)[:_N_SHOWN]))
+        raise FormatError(
+            f"{len(others):,} particles are of half set {found}; cryoSPARC has two, 1 and 2",
+            path=particles.source,
+            field="rlnRandomSubset",
+            count=len(others),
+            hint="Leave them out with `cryobridge select --where 'rlnRandomSubset <= 2'`, or number them 1 and 2.",
+        )
 
 
 def dark_particles(particles: ParticleSet) -> str:
@@ -192,8 +212,10 @@ def _not_held(particles: ParticleSet, *, aberrations: bool) -> list[str]:
     names = [*extra.names, *(name for name in extra.optics if name not in converted)]
     if not extra.optics and not aberrations and particles.optics is not None and particles.optics.aberrations:
         names += ["rlnBeamTiltX", "rlnBeamTiltY"]
-    if particles.poses is not None and particles.poses.is_2d and particles.half_set is not None:
+    if particles.half_set is not None and (particles.poses is None or particles.poses.is_2d):
         names.append("rlnRandomSubset")
+    if particles.class_number is not None and particles.poses is None:
+        names.append("rlnClassNumber")
     if particles.locations is not None and particles.locations.shape_px is None:
         names += ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"]
     return names
@@ -262,10 +284,15 @@ def _blob(particles: ParticleSet, images: ImageRefs, sign: float) -> dict[str, V
     }
 
 
+def _exposure_group(particles: ParticleSet, optics: Optics) -> NDArray[np.uint32]:
+    """Return the exposure group of each particle, (n,)."""
+    number = optics.group_id if is_cryosparcs(particles) else exposure_groups(optics)
+    return number[particles.optics_index].astype(np.uint32)
+
+
 def _ctf(particles: ParticleSet, optics: Optics, ctf: CTF | None, *, aberrations: bool) -> dict[str, Values]:
     n = len(particles)
-    exposure_group = exposure_groups(optics)[particles.optics_index].astype(np.uint32)
-    columns: dict[str, Values] = {"ctf/exp_group_id": exposure_group}
+    columns: dict[str, Values] = {"ctf/exp_group_id": _exposure_group(particles, optics)}
     lens = {"accel_kv": optics.voltage_kV, "cs_mm": optics.spherical_aberration_mm}
     lens["amp_contrast"] = optics.amplitude_contrast
     columns |= {f"ctf/{name}": _per_row(particles, v) for name, v in lens.items() if not np.isnan(v).all()}
@@ -324,7 +351,7 @@ def _location(particles: ParticleSet, locations: Locations) -> dict[str, Values]
     }
     optics = particles.optics
     if optics is not None:
-        columns["location/exp_group_id"] = exposure_groups(optics)[particles.optics_index].astype(np.uint32)
+        columns["location/exp_group_id"] = _exposure_group(particles, optics)
         if optics.micrograph_pixel_size_A is not None and not np.isnan(optics.micrograph_pixel_size_A).any():
             columns["location/micrograph_psize_A"] = _per_row(particles, optics.micrograph_pixel_size_A)
     return columns

@@ -85,6 +85,12 @@ _KIND_OF_FILE = {
     "mask.mrc": "MaskCreate",
     "movies.star": "Import",
 }
+# The results that list particles and micrographs, those of later steps first.
+PARTICLE_STARS = (
+    *("shiny.star", "particles_ctf_refine.star", "particles_subtracted.star", "join_particles.star"),
+    "particles.star",
+)
+MICROGRAPH_STARS = ("micrographs_ctf.star", "corrected_micrographs.star", "micrographs.star")
 _OUTPUTS = (*_KIND_OF_FILE, "particles.star", "micrographs.star", "coords_suffix_autopick.star", "optics.star")
 _JOB_TYPE = re.compile(rb"^_rlnJobType(?P<label>Label)?\s+(?P<value>\S+)", re.MULTILINE)
 _JOB_STAR_HEAD_BYTES = 64 << 10

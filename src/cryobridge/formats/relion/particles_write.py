@@ -15,7 +15,7 @@ from cryobridge.errors import MissingDataError
 from cryobridge.formats.aberrations import MAGNIFICATION, RELION_COLUMNS, is_singular, to_relion
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
 from cryobridge.formats.helical import direction_rad, tube_codes
-from cryobridge.formats.optics import OPTICS_OPTIONS, group_names
+from cryobridge.formats.optics import group_names, require_optics
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.geometry import matrix_to_euler, shift_A_to_px
 from cryobridge.particles import Labels, Optics
@@ -90,8 +90,8 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
     warnings: list[str] = []
+    require_optics(particles, _REQUIRED, ", which RELION needs")
     optics, group = _used_optics(particles)
-    _require_optics(optics, particles.source)
     own = _aberration_columns(particles, optics, aberrations=aberrations, warnings=warnings)
     held = ("rlnBeamTiltX", "rlnBeamTiltY") if version == "3.0" else tuple(own)
     columns = {**_image_columns(particles), **_pose_columns(particles, optics, group, version)}
@@ -112,6 +112,8 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     name = "" if version == "3.0" else "particles"
     blocks.append(StarBlock(Path(), name, table, comments=_COMMENTS[version]))
     not_held = (*_not_held(particles, aberrations=aberrations), *(name for name in own if name not in held))
+    if version == "3.0":
+        not_held = (*_groups_not_held(particles, optics), *not_held)
     if np.any(optics.box_px % 2):
         warnings.append("a box of an odd number of pixels, which RELION refuses")
     return StarContent(tuple(blocks), not_held, tuple(warnings))
@@ -131,30 +133,36 @@ def _not_held(particles: ParticleSet, *, aberrations: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _groups_not_held(particles: ParticleSet, optics: Optics) -> list[str]:
+    """Name what RELION 3.0, which has no optics groups, has no place for."""
+    program = None if particles.extra is None else particles.extra.program
+    has_groups, has_box = bool(optics.group_id.any()), bool(optics.box_px.any())
+    if program == "cryosparc":
+        return [
+            *(["ctf/exp_group_id"] if has_groups else []),
+            *(["blob/shape"] if has_box else []),
+            *(["location/micrograph_psize_A"] if optics.micrograph_pixel_size_A is not None else []),
+        ]
+    if program is None:
+        return ["box"]
+    if not has_groups:  # files of 3.0 itself
+        return []
+    has_names = any(name != str(number) for name, number in zip(optics.name, optics.group_id, strict=True))
+    return [
+        *("rlnOpticsGroup", *(["rlnOpticsGroupName"] if has_names else [])),
+        *(["rlnImageSize"] if has_box else []),
+        *_micrograph_pixels(optics),
+    ]
+
+
 def _used_optics(particles: ParticleSet) -> tuple[Optics, NDArray[np.int64]]:
     """Return the optics groups that have particles, and each particle's place among them."""
-    if particles.optics is None or particles.optics_index is None:
-        nothing, no_box = np.full(1, np.nan), np.zeros(1, np.int64)
-        return Optics(no_box + 1, ("1",), nothing, nothing, nothing, nothing, no_box), np.zeros(len(particles), int)
+    assert particles.optics is not None and particles.optics_index is not None  # checked before
     if len(particles) == 0:
         return particles.optics, np.zeros(0, np.int64)
     is_used = np.bincount(particles.optics_index, minlength=len(particles.optics)) > 0
     place = np.cumsum(is_used) - 1
     return particles.optics.take(np.flatnonzero(is_used)), place[particles.optics_index]
-
-
-def _require_optics(optics: Optics, source: Path) -> None:
-    absent = [
-        name
-        for name in _REQUIRED
-        if (np.isnan(values) if (values := getattr(optics, name)).dtype.kind == "f" else values == 0).any()
-    ]
-    if absent:
-        raise MissingDataError(
-            f"nothing says {', '.join(_REQUIRED[name] for name in absent)}, which RELION needs",
-            path=source,
-            hint=f"Give {', '.join(f'{OPTICS_OPTIONS[name]} X' for name in absent)}, or the file that has them.",
-        )
 
 
 def _aberration_columns(

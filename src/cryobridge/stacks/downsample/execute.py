@@ -11,7 +11,15 @@ from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.mrc_write import partial_path
 from cryobridge.formats.particles_pickle import write_pickles
 from cryobridge.formats.relion.star_write import write_star
-from cryobridge.jobdir import files_in, job_record, refuse_busy, refuse_existing, remove_existing, require_space
+from cryobridge.jobdir import (
+    files_in,
+    job_record,
+    refuse_busy,
+    refuse_existing,
+    refuse_folder_of_others,
+    remove_existing,
+    require_space,
+)
 from cryobridge.paths import as_path
 from cryobridge.progress import Reporter, Silent
 from cryobridge.stacks.downsample.images import StackMaker
@@ -66,7 +74,7 @@ def downsample(
     Raises
     ------
     UsageError
-        If the device is not there.
+        If the device is not there, or the folder is another program's job.
     OutputExistsError
         If outputs are there already, and neither overwriting nor resuming was asked for.
     CryobridgeError
@@ -118,8 +126,8 @@ def check_folder(plan: DownsamplePlan, folder: Path, *, overwrite: bool, resume:
     Raises
     ------
     UsageError
-        If a file that is read would be written, both overwriting and resuming are asked for, or images of another
-        size are there, to which poses.pkl and ctf.pkl belong.
+        If a file that is read would be written, both overwriting and resuming are asked for, the folder is another
+        program's job, or images of another size are there, to which poses.pkl and ctf.pkl belong.
     OutputExistsError
         If there are outputs in the folder already, unless they may be replaced or gone on with.
     CryobridgeError
@@ -127,6 +135,7 @@ def check_folder(plan: DownsamplePlan, folder: Path, *, overwrite: bool, resume:
     """
     if overwrite and resume:
         raise UsageError("--overwrite replaces what --resume would keep", hint="Choose one.")
+    refuse_folder_of_others(folder, overwrite=overwrite)
     source = plan.source
     read = [source.particles.source, *(header.path for header in source.headers.values())]
     read += [path for path in (plan.options.indices, plan.options.poses, plan.options.ctf) if path is not None]

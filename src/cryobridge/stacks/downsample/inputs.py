@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
-from cryobridge.formats import registry
+from cryobridge.formats import folders, registry
 from cryobridge.formats.mrc_header import decide_kind, read_header
 from cryobridge.formats.optics import KnownOptics, fill_optics
+from cryobridge.formats.projects import folder_refusal
 from cryobridge.particles import ImageRefs, Labels, ParticleSet
 from cryobridge.stacks.checks import Findings, Rows, one_pixel_size
 from cryobridge.stacks.image_files import FoundImages, find_images, whole_sections
+from cryobridge.stacks.inputs import file_with
 
 if TYPE_CHECKING:
     from cryobridge.formats.mrc_header import MrcHeader
@@ -102,9 +104,7 @@ def read_downsample_input(
         raise MissingDataError("there are no particles in it", path=path, hint="Choose another file.")
     if everything.images is None:
         raise MissingDataError(
-            "nothing says where the images are",
-            path=path,
-            hint=f"`cryobridge inspect {path}` says which file beside it has rlnImageName or blob/path.",
+            "nothing says where the images are", path=path, hint=file_with(everything.source, "images")
         )
     rows = np.arange(everything.n_rows) if options.indices is None else _indices(options.indices, everything)
     chosen = everything.images
@@ -131,6 +131,8 @@ def read_downsample_input(
 
 def _reader(path: Path, search: ImageSearch, options: DownsampleOptions) -> tuple[_Read, StarFile | None, list[str]]:
     """Return what reads the particles, given what the user says of the optics, and notes about the file."""
+    if path.is_dir() and folders.identify_folder(path) != folders.CRYOSPARC_JOB:
+        raise folder_refusal(path, "particles")
     kind = registry.CS if path.is_dir() else registry.identify_file(path)
     if kind != registry.MRC and (options.poses or options.ctf):
         raise UsageError("--poses and --ctf are for a bare stack", path=path, hint="Leave them out.")
@@ -141,10 +143,10 @@ def _reader(path: Path, search: ImageSearch, options: DownsampleOptions) -> tupl
         star = open_star(path)
         return lambda known: particles_from_star(star, known=known), star, []
     if kind in {registry.CS, registry.CSG}:
-        from cryobridge.formats.cryosparc.companions import open_completed
+        from cryobridge.formats.cryosparc.companions import IMAGES_AND_CTF, open_completed
         from cryobridge.formats.cryosparc.particles import particles_from_cs
 
-        table, notes = open_completed(path, "blob/path", "ctf/df1_A", "alignments")
+        table, notes = open_completed(path, *IMAGES_AND_CTF, "alignments")
         return lambda known: particles_from_cs(table, known=known), None, list(notes)
     if kind == registry.MRC:
         if search.folder or search.datadir or search.strip_prefix:

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from cryobridge.cli.app import app
+from cryobridge.errors import OutputExistsError, UsageError
+
+COMMANDS = {"stacks": ("stacks", "cs", "--no-plots"), "downsample": ("stacks", "downsample", "-D", "8")}
+# What tells each program's folder, and files that the record of a job would replace.
+OF_OTHERS = {
+    "cryoSPARC job": {"job.json": '{"output_results": []}'},
+    "RELION job": {"RELION_JOB_EXIT_SUCCESS": "", "run.log": "of RELION"},
+    "RECOVAR result": {"job.json": '{"recovar_version": "1.0"}', "command.txt": "recovar", "README.txt": "of RECOVAR"},
+}
+
+
+@pytest.fixture(params=COMMANDS)
+def make(request, particles_cs):
+    def make(folder, *options):
+        app([*COMMANDS[request.param], str(particles_cs), "-o", str(folder), *options], standalone_mode=False)
+
+    return make
+
+
+def fill(folder, texts):
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("options", [(), ("--overwrite",), ("--resume",), ("--dry-run",)], ids=" ".join)
+@pytest.mark.parametrize("program", OF_OTHERS)
+def test_the_job_of_another_program_is_never_written_into(program, options, make, tmp_path):
+    folder = tmp_path / "job"
+    fill(folder, OF_OTHERS[program])
+    with pytest.raises(UsageError, match=f"a {program}, where nothing is written") as error:
+        make(folder, *options)
+    assert error.value.path == str(folder)
+    assert contents(folder) == OF_OTHERS[program]
+    make(folder / "below")
+
+
+@pytest.mark.parametrize("name", ["job.json", "command.txt", "run.log", "README.txt"])
+def test_a_file_that_the_record_would_replace_is_an_output_that_is_there(name, make, tmp_path):
+    folder = tmp_path / "out"
+    fill(folder, {name: "mine"})
+    for options in ((), ("--resume",), ("--dry-run",)):
+        with pytest.raises(OutputExistsError, match="there already") as error:
+            make(folder, *options)
+        assert error.value.path == str(folder / name)
+        assert contents(folder) == {name: "mine"}
+    make(folder, "--overwrite")
+    assert json.loads((folder / "job.json").read_text())["program"] == "cryobridge"
+    assert (folder / name).read_text() != "mine"
+
+
+def test_a_record_of_ours_is_replaced_by_that_of_the_next_job(make, tmp_path):
+    folder = tmp_path / "out"
+    make(folder)
+    for options in (("--resume",), ("--overwrite",)):
+        (folder / "run.log").unlink()
+        make(folder, *options)
+        assert "completed" in (folder / "run.log").read_text()
+    # As after a run of which only the record is left.
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix not in {".json", ".txt", ".log"} or path.name.startswith("."):
+            path.unlink()
+    make(folder)
+
+
+def test_stacks_without_a_record_as_cryolike_makes_them_are_replaced_when_asked(particles_cs, tmp_path):
+    folder = tmp_path / "out"
+    words = ["stacks", "cs", "--no-plots", str(particles_cs), "-o", str(folder)]
+    app(words, standalone_mode=False)
+    for name in ("job.json", "command.txt", "run.log", "README.txt"):
+        (folder / name).unlink()
+    with pytest.raises(OutputExistsError):
+        app(words, standalone_mode=False)
+    app([*words, "--overwrite"], standalone_mode=False)
+    assert json.loads((folder / "job.json").read_text())["status"] == "completed"
