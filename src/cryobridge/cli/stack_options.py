@@ -197,11 +197,11 @@ def with_conversion(command: Callable[..., None]) -> Callable[..., None]:
         )
         for field in fields(Conversion)
     ]
-    own_hints = get_type_hints(command, include_extras=True)
-    # Options that a command class adds by itself have no annotation that Typer could read.
+    # Options that a command class adds by itself have no annotation that Typer could read. Of functions, get_type_hints
+    # makes what defaults to None optional once more in Python 3.10, behind which Typer does not see.
     own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=own_hints[name])
-        for name, parameter in inspect.signature(command).parameters.items()
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
         if name not in {"conversion", PairedCommand.PARAMETER}
     ]
     required = [parameter for parameter in [*own, *shared] if parameter.default is inspect.Parameter.empty]
