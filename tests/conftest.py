@@ -10,8 +10,14 @@ from helpers import noise_images, particle_columns, save_cs, save_mrc
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A shell that runs the tests in its background has them ignore Ctrl-C, and programs that are started inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+
+@pytest.fixture(autouse=True)
+def _interrupts_are_heard():
+    """Programs that a test starts inherit what is ignored: a shell has those in its background ignore Ctrl-C.
+
+    So does our own `main` at its end, which some tests call.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

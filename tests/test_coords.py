@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import sys
 
 import numpy as np
@@ -84,8 +83,6 @@ def command(capsys, monkeypatch):
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["cryobridge", *map(str, words)])
-        # At its end it ignores interrupts, which programs that later tests start would inherit.
-        monkeypatch.setattr(signal, "signal", lambda *_: None)
         # The test runner's terminal is no affair of ours.
         monkeypatch.delenv("COLUMNS", raising=False)
         capsys.readouterr()

@@ -245,7 +245,7 @@ def test_files_of_one_name_are_refused_with_folder_mrc(tmp_path):
 def test_files_without_images_or_ctf_say_so(demo_project, tmp_path):
     with pytest.raises(MissingDataError, match="no image references, no CTF values") as caught:
         plan(demo_project.passthrough_cs)
-    assert "cryobridge inspect" in caught.value.hint
+    assert "a .cs file with blob/*, ctf/*" in caught.value.hint
     empty = {name: np.asarray(values)[:0] for name, values in particle_columns(["a"], [0]).items()}
     with pytest.raises(MissingDataError, match="no particles"):
         plan(save_cs(tmp_path / "none.cs", empty))
