@@ -556,6 +556,13 @@ def test_a_label_without_a_center_is_refused(save):
         read_kmeans(save({"labels": np.zeros(3, int)}))
 
 
+@pytest.mark.parametrize("end", [np.inf, np.nan, 1.7e308])
+def test_a_density_needs_bounds_that_span_a_grid(end, save):
+    bounds = np.array([[0, 1], [-end, end]])
+    with pytest.raises(FormatError, match="no finite numbers"):
+        read_density(save({"density": np.zeros((4, 4)), "latent_space_bounds": bounds}))
+
+
 def test_a_density_needs_bounds_of_its_dimension(save):
     with pytest.raises(FormatError, match="2 dimensions"):
         read_density(save({"density": np.zeros((4, 4)), "latent_space_bounds": np.zeros((3, 2))}))

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import partial
 
 import mrcfile
@@ -228,6 +229,15 @@ def test_a_particle_of_the_run_without_a_label_is_refused(documented):
         read_clusters(path, documented.rows)
     assert caught.value.rows == (12,)
     assert read_clusters(path).labels[12] == -1
+
+
+def test_centers_that_are_no_numbers_are_read_without_a_warning(documented):
+    centers = np.full(CENTERS.shape, 0x7F800001, np.uint32).view(np.float32)  # NaN that signals
+    path = documented.analysis / "data" / "kmeans_result.pkl"
+    write_pickle(path, {"centers": centers, "labels": np.zeros(26, np.int64)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(read_clusters(path).centers).all()
 
 
 def test_fractional_labels_are_refused(documented):

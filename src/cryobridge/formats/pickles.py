@@ -337,6 +337,10 @@ def read_density(path: str | os.PathLike[str]) -> LatentDensity:
         raise FormatError(
             f"a density of {density.ndim} dimensions has bounds of shape {bounds.shape}", path=path, hint=_WHOLE_RESULT
         )
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_range = np.isfinite(bounds[:, 1] - bounds[:, 0])
+    if not is_range.all():
+        raise FormatError("the bounds of the density are no finite numbers", path=path, hint=_WHOLE_RESULT)
     alpha = value.get("alpha")
     return LatentDensity(density, bounds, None if alpha is None else float(_numbers(path, alpha, "alpha", 0)))
 

@@ -75,7 +75,9 @@ def read_clusters(path: str | os.PathLike[str], rows: NDArray[np.int64] | None =
             count=wrong.size,
             hint=_HINT,
         )
-    return KmeansResult(centers.astype(np.float64), labels)
+    # NumPy warns of NaN that signals.
+    with np.errstate(invalid="ignore"):
+        return KmeansResult(centers.astype(np.float64), labels)
 
 
 def _numbers(value: Any) -> NDArray[Any] | None:
