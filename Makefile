@@ -62,4 +62,4 @@ $(PROGRAMS)/.ready: $(addprefix interop/,requirements.txt cryodrgn.txt constrain
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .interop demo dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .interop dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
