@@ -462,27 +462,47 @@ METADATA = {
 }
 
 
-@pytest.mark.parametrize(("case", "name"), [(case, name) for case, names in METADATA.items() for name in names])
+OF_METADATA = pytest.mark.parametrize(
+    ("case", "name"), [(case, name) for case, names in METADATA.items() for name in names]
+)
+
+
+@OF_METADATA
 def test_metadata_that_go_between_two_looks_at_them_are_told_or_have_been_read(case, name, inputs, disturbed):
-    command = disturbed(case)
-    victim = inputs / name
+    command, victim = disturbed(case), inputs / name
+    for opening in range(1, looks_at(command, victim) + 1):
+        require_told_or_read(command, victim, opening, ("lose", "shrink")[opening % 2])
+
+
+@pytest.mark.slow
+@OF_METADATA
+def test_metadata_may_be_lost_or_shrink_between_any_two_looks_at_them(case, name, inputs, disturbed):
+    command, victim = disturbed(case), inputs / name
+    for opening in range(1, looks_at(command, victim) + 1):
+        for fault in ("lose", "shrink"):
+            require_told_or_read(command, victim, opening, fault)
+
+
+def looks_at(command, victim):
     command.begin(over=False)
     looks = command.run(victim=victim, opening=0)["changes"].count(f"read {victim}")
     assert looks
-    for opening in range(1, looks + 1):
-        for fault in ("lose", "shrink"):
-            command.begin(over=False)
-            with put_back(victim):
-                done = command.run(victim=victim, opening=opening, fault=fault)
-            if case == "converge" and f"{victim.name} is left out" in done["stderr"]:
-                assert done["code"] == 0
-            elif done["code"] == 0:
-                assert contents(command.out) == command.expected
-            else:
-                require_plain_error(done)
-                assert victim.name in done["stderr"]
-                command.require_whole_files()
-                require_no_temporaries(command.out)
+    return looks
+
+
+def require_told_or_read(command, victim, opening, fault):
+    command.begin(over=False)
+    with put_back(victim):
+        done = command.run(victim=victim, opening=opening, fault=fault)
+    if command.case == "converge" and f"{victim.name} is left out" in done["stderr"]:
+        assert done["code"] == 0
+    elif done["code"] == 0:
+        assert contents(command.out) == command.expected
+    else:
+        require_plain_error(done)
+        assert victim.name in done["stderr"]
+        command.require_whole_files()
+        require_no_temporaries(command.out)
 
 
 # Two runs at once
