@@ -861,6 +861,14 @@ def test_no_pickle_of_a_result_is_run(result, tmp_path):
     assert "run code" in words(job.analyses[0])
 
 
+@pytest.mark.parametrize("seconds", ["NaN", "-Infinity", "true", '"long"'])
+def test_a_duration_that_is_no_number_is_not_known(seconds, tmp_path):
+    content = '{"recovar_version": "1.0.5", "command": "pipeline", "timing": {"duration_seconds": %s}}'
+    (tmp_path / "job.json").write_text(content % seconds)
+    assert read_recovar_job(tmp_path).facts.duration_s is None
+    assert run("inspect", tmp_path).returncode == 0
+
+
 def test_a_job_of_another_command_lists_its_maps(tmp_path):
     (tmp_path / "job.json").write_text(json.dumps({"recovar_version": "1.0.5", "command": "compute_state"}))
     write_volume(tmp_path / "state000.mrc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,8 +126,10 @@ def int_of(value: object) -> int | None:
 
 
 def float_of(value: object) -> float | None:
-    """Return a number, whole ones of up to 64 bits too, as a float, and anything else as None."""
-    return value if isinstance(value, float) else None if (whole := int_of(value)) is None else float(whole)
+    """Return a finite number, whole ones of up to 64 bits too, as a float, and anything else as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if (whole := int_of(value)) is None else float(whole)
 
 
 def object_of(content: Mapping[str, Any], key: str) -> dict[str, Any]:
