@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -269,7 +270,7 @@ def test_an_image_file_that_shrinks_while_it_is_read_is_told(particles_cs, tmp_p
 def test_resume_makes_what_is_missing_and_keeps_the_rest(particles_cs, tmp_path):
     planned = plan(particles_cs, plots=True)
     convert_stacks(planned, tmp_path / "whole")
-    convert_stacks(planned, tmp_path / "out")
+    shutil.copytree(tmp_path / "whole", tmp_path / "out")
     lost = [
         "fft/particles_fourier_stack_000000.pt",
         "phys/particles_phys_stack_000001.pt",
