@@ -15,7 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.formats.mrc_write import MrcStackWriter, partial_path
+from cryobridge.jobdir import locked
 from cryobridge.paths import ImageSearch
+from cryobridge.stacks.downsample import execute
 from cryobridge.stacks.downsample.execute import downsample
 from cryobridge.stacks.downsample.inputs import read_downsample_input
 from cryobridge.stacks.downsample.options import DownsampleOptions
@@ -584,3 +586,21 @@ def test_image_folders_are_for_metadata_not_for_stacks(star, expected, tmp_path)
         np.testing.assert_allclose(found, wanted, atol=3e-6)
     with pytest.raises(UsageError, match="for metadata"):
         planned(tmp_path / "b.mrcs", search=ImageSearch(tmp_path / "b.mrcs", datadir=tmp_path))
+
+
+def test_images_that_another_run_has_begun_meanwhile_are_not_taken_for_left_ones(star, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    partial = partial_path(out / "particles.8.mrcs")
+    with locked(out):
+        looks = iter([lambda _: partial.touch(), execute.refuse_busy])
+
+        def look(folder):
+            next(looks)(folder)
+
+        monkeypatch.setattr(execute, "refuse_busy", look)
+        with pytest.raises(CryobridgeError, match="another run of cryobridge is at work"):
+            made(star, out)
+    monkeypatch.undo()
+    with pytest.raises(OutputExistsError, match="an interrupted run left this"):
+        made(star, out)

@@ -84,7 +84,12 @@ def downsample(
     check_device(device)
     check = partial(check_folder, plan, folder, overwrite=overwrite, resume=resume)
     refuse_busy(folder)
-    check()
+    try:
+        check()
+    except OutputExistsError:
+        # A run that began since has not left its unfinished images there, it is at work on them.
+        refuse_busy(folder)
+        raise
     state = DownsampleState(_state_path(plan, folder), plan.fingerprint(), resume=resume)
     report = plan_report(plan, folder)
     reporter.start("images", len(plan.source.particles))
