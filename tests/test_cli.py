@@ -61,7 +61,7 @@ def test_verbose_tells_time_and_memory_wherever_it_stands(particles_cs):
 
 def test_quiet_leaves_results_and_errors(particles_cs, tmp_path):
     assert "uid" in run("-q", "inspect", particles_cs).stdout
-    made = run("stacks", "cs", "-q", particles_cs, "-o", tmp_path / "out")
+    made = run("stacks", "cs", "-q", particles_cs, "--no-plots", "-o", tmp_path / "out")
     assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
     assert "absent.cs" in run("inspect", "-q", tmp_path / "absent.cs").stderr
 

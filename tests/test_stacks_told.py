@@ -109,7 +109,7 @@ def test_where_the_parameter_file_stands_another_box_and_pixel_size_are_told(sta
     star = save_relion(tmp_path / "p.star", IMAGES, rlnImageSize=[32], rlnImagePixelSize=[0.75])
     write_image_descriptor(tmp_path / "p.npz", DESCRIPTOR)
     words = ("stacks", "paired", "--pair", star, stack, "-p", tmp_path / "p.npz", "-o", tmp_path / "out", "--json")
-    done = run(*words)
+    done = run(*words, "--dry-run")
     assert done.returncode == 0, done.stderr
     box, pixel_size = json.loads(done.stdout)["warnings"]
     assert "the STAR file of a.mrcs says 32 px, but the images have 16 px" in box
@@ -120,7 +120,7 @@ def test_where_the_parameter_file_stands_another_box_and_pixel_size_are_told(sta
 @pytest.mark.parametrize("words", [("star",), ("downsample", "-D", 8)], ids=lambda words: words[0])
 def test_values_in_another_unit_are_told(words, stack, tmp_path):
     star = save_relion(tmp_path / "p.star", IMAGES, defocus=1.2)
-    done = run("stacks", words[0], star, *words[1:], "-o", tmp_path / "out")
+    done = run("stacks", words[0], star, *words[1:], "-o", tmp_path / "out", "--dry-run")
     assert done.returncode == 0
     assert "! defocus: 1.2 looks like µm; Å expected (× 10,000)" in done.stderr
 
@@ -296,9 +296,8 @@ def test_warnings_are_never_hidden(words, stack, tmp_path):
     warning = "! defocus: 1.2 looks like µm; Å expected (× 10,000)\n"
     for number, job in enumerate((("stacks", "star"), ("stacks", "downsample", "-D", 8), ("convert",))):
         name, options = job[: 1 + (job[0] == "stacks")], job[2:]
-        done = run(
-            *name, star, *options, "-o", tmp_path / (f"{number}.cs" if job[0] == "convert" else str(number)), *words
-        )
+        out = tmp_path / (f"{number}.cs" if job[0] == "convert" else str(number))
+        done = run(*name, star, *options, "-o", out, "--dry-run", *words)
         assert done.returncode == 0, done.stderr
         assert warning in done.stderr
         if "--json" in words:
