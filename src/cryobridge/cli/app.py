@@ -23,12 +23,15 @@ EXIT_INTERRUPTED = 130
 EXIT_BAD_DATA = 1
 
 
+_ORDER = ("inspect", "coords", "stacks", "convert", "select", "converge", "demo")
+
+
 class RootGroup(BridgeGroup):
     """The whole command: its commands in the order of the work; Typer would list groups last."""
 
-    def list_commands(self, _ctx: typer.Context) -> list[str]:  # type: ignore[override]
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Return the names of the commands as help and completion show them."""
-        return ["inspect", "coords", "stacks", "convert", "select", "converge", "demo"]
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
 
 
 app = typer.Typer(

@@ -18,7 +18,7 @@ from cryobridge.coords.picks import Picks, read_picks
 from cryobridge.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
 from cryobridge.coords.sizes import MicrographFiles, MicrographSizes, compare_sizes
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
-from cryobridge.formats.projects import folder_refusal
+from cryobridge.formats.projects import INSTEAD, folder_refusal
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.star import open_star, to_labels
 from cryobridge.jobdir import files_in
@@ -26,7 +26,7 @@ from cryobridge.particles import Floats
 from cryobridge.paths import as_given, as_path
 
 PIPELINE = "default_pipeline.star"
-_STAR_HINT = "Give the list of RELION's micrographs: CtfFind/jobXXX/micrographs_ctf.star."
+_STAR_HINT = INSTEAD["micrographs"][0]
 _CS_HINT = "Give a file in which it is filled in: a passthrough file, extracted_particles.cs or picked_particles.cs."
 
 

@@ -34,7 +34,7 @@ _RELION_JOB = re.compile(r"job(?P<number>\d{3,9})")
 _PIPELINE = "default_pipeline.star"
 _PROCESS = "rlnPipeLineProcess"
 # What to give where a folder has nothing of it, and the files that may be it.
-_INSTEAD: dict[Wanted, tuple[str, tuple[str, ...]]] = {
+INSTEAD: dict[Wanted, tuple[str, tuple[str, ...]]] = {
     "cryoSPARC particles": (
         "Give a .cs file, a .csg file, or the folder of one cryoSPARC job, such as J42.",
         (".csg", ".cs"),
@@ -139,7 +139,7 @@ def folder_refusal(folder: Path, wanted: Wanted) -> UsageError:
     program, names = (None if kind else project_jobs(listing)) or ("", ())
     jobs = [folder / name for name in reversed(names[-MOST_JOBS:])] or [folder]
     words = f"{program} project" if program else FOLDER_WORDS[kind] if kind else "folder of unknown content"
-    otherwise, suffixes = _INSTEAD[wanted]
+    otherwise, suffixes = INSTEAD[wanted]
     found = next((path for job in jobs if (path := _in_job(job, wanted)) is not None), None)
     if found is None and not program and _has_loose_files(folder, kind):
         found = next((folder / name for name in sorted(listing.files) if name.endswith(suffixes)), None)
