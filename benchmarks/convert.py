@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from cryobridge.formats.cryosparc.cs import write_cs
-from cryobridge.particles import Labels
+from cryobridge.model.particles import Labels
 
 PER_MICROGRAPH = 200
 STARFILE = """

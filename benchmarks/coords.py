@@ -20,7 +20,7 @@ import numpy as np
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
-from cryobridge.particles import Labels
+from cryobridge.model.particles import Labels
 
 
 def make_inputs(folder: Path, n_particles: int, n_micrographs: int, *, shuffled: bool) -> tuple[Path, Path]:

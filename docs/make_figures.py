@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from cryobridge.convention import Convention
 from cryobridge.demo.physics import demo_molecule, project
 from cryobridge.fourier.grid import PolarGrid
-from cryobridge.geometry import euler_to_matrix
+from cryobridge.model.convention import Convention
+from cryobridge.model.geometry import euler_to_matrix
 
 FIGURES = Path(__file__).resolve().parent / "figures"
 BOX_PX, PIXEL_SIZE_A = 96, 1.5

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,21 @@ def particles_cs(tmp_path):
     save_mrc(tmp_path / "J1" / "extract" / "b.mrc", noise_images(4, 16, seed=2), 1.5)
     names = [f"J1/extract/{name}.mrc" for name in "babba"]
     return save_cs(tmp_path / "J1" / "J1_particles.cs", particle_columns(names, [3, 0, 1, 0, 2]))
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """The command line within this process: exit code, stdout, stderr."""
+    from cryobridge.cli.app import main
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["cryobridge", *map(str, words)])
+        # The test runner's terminal is no affair of ours.
+        monkeypatch.delenv("COLUMNS", raising=False)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return call

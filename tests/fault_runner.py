@@ -203,24 +203,24 @@ def _serve():
 
     import cryobridge.cli.app
     import cryobridge.cli.converge_view
-    import cryobridge.converge.follow
-    import cryobridge.converge.pictures
-    import cryobridge.converge.volatile
-    import cryobridge.convert.convert
-    import cryobridge.coords.convert
-    import cryobridge.coords.preview
     import cryobridge.demo
-    import cryobridge.select.plan
-    import cryobridge.select.write
-    import cryobridge.stacks.convert
-    import cryobridge.stacks.downsample.execute
+    import cryobridge.jobs.converge.follow
+    import cryobridge.jobs.converge.pictures
+    import cryobridge.jobs.converge.volatile
+    import cryobridge.jobs.convert.convert
+    import cryobridge.jobs.coords.convert
+    import cryobridge.jobs.coords.preview
+    import cryobridge.jobs.selection.plan
+    import cryobridge.jobs.selection.write
+    import cryobridge.jobs.stacks.convert
+    import cryobridge.jobs.stacks.downsample.execute
 
     torch.set_num_threads(1)
     # As small as a project can be; the commands that are shown on it have runs of their own.
     cryobridge.demo.simulate_project = functools.partial(
         cryobridge.demo.simulate_project, n_micrographs=1, particles_per_micrograph=2
     )
-    mock.patch.object(cryobridge.cli.demo, "_tour", lambda _: []).start()
+    mock.patch.object(cryobridge.cli.demo_command, "_tour", lambda _: []).start()
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)  # noqa: T201
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -10,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryobridge.coords.plan import CoordsOptions
 from cryobridge.errors import UsageError
-from cryobridge.inspect import InspectOptions
-from cryobridge.paths import ImageSearch
-from cryobridge.stacks.downsample.options import DownsampleOptions
+from cryobridge.formats.image_search import ImageSearch
+from cryobridge.jobs.coords.plan import CoordsOptions
+from cryobridge.jobs.inspection import InspectOptions
+from cryobridge.jobs.stacks.downsample.options import DownsampleOptions
 from helpers import environment
 from recovar_runs import padded, write_densities, write_map, write_pickle
 
@@ -58,7 +59,7 @@ def run_script(text, folder):
     return subprocess.run(
         [sys.executable, path.name],
         cwd=folder,
-        env=environment(PYTHONPATH=str(Path(__file__).parent)),
+        env=environment(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])),
         capture_output=True,
         text=True,
         timeout=120,
@@ -140,5 +141,5 @@ def test_options_take_paths_as_text(options, names, tmp_path):
         *(str(value) if isinstance(value, Path) else value for value in first), **dict.fromkeys(names, str(tmp_path))
     )
     assert as_texts == as_paths
-    with pytest.raises(UsageError, match=f"{names[0]} is to be a path, not int"):
+    with pytest.raises(UsageError, match=f"{names[0]}: a path is needed, not int"):
         options(*first, **{names[0]: 3})

@@ -21,7 +21,7 @@ from rich.cells import cell_len
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.atomic import atomic_path, leftovers, temporary_path, together
-from cryobridge.jobdir import locked
+from cryobridge.jobs.output_folder import locked
 from helpers import (
     noise_images,
     open_terminal,

@@ -355,7 +355,7 @@ def test_numbers_that_are_none_are_told_and_never_printed_as_json(tmp_path):
 
 def test_the_largest_numbers_fall_into_bins():
     from cryobridge.formats.table import Column
-    from cryobridge.inspect.stats import summarise_values
+    from cryobridge.jobs.inspection.stats import summarise_values
 
     largest = np.finfo(np.float64).max
     values = np.array([-largest, -largest, 0.0, largest])
@@ -596,7 +596,7 @@ def test_numbers_beyond_64_bits_are_no_counts(tmp_path):
 
 
 def test_a_job_that_names_impossible_files_is_described(tmp_path):
-    from cryobridge.inspect import inspect_path
+    from cryobridge.jobs.inspection import inspect_path
 
     slot = {"name": "blob", "dtype": "particle.blob", "metafiles": ["a\0b.cs"], "versions": [0], "num_items": [3]}
     long = {**slot, "metafiles": ["x" * 5000 + ".cs"]}
@@ -651,14 +651,14 @@ def test_text_that_is_no_text_is_refused(tmp_path):
 
 
 def test_huge_whole_numbers_in_pickles_are_described(tmp_path):
-    from cryobridge.inspect import inspect_path
+    from cryobridge.jobs.inspection import inspect_path
 
     report = inspect_path(save(tmp_path / "a.pkl", pickle.dumps({"a": 1 << 50_000, "b": [1 << 50_000]})))
     assert report.fields[0].example == "a number of 50,001 bits"
 
 
 def test_times_without_a_unit_are_told_by_their_type(tmp_path):
-    from cryobridge.inspect import inspect_path
+    from cryobridge.jobs.inspection import inspect_path
 
     save(tmp_path / "a.npy", _npy_header((2,), "'<M8'") + struct.pack("<2q", 5, 6))
     assert inspect_path(tmp_path / "a.npy").fields[0].shape == (2,)

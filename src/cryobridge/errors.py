@@ -6,11 +6,57 @@ and exits with ``exit_code``; nothing else is ever shown unless ``--debug`` is g
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from os import PathLike
+
+# A control character that no text of ours or of a file has when it is shown.
+_MARK = "\x1f"
+_REFERENCE = re.compile(f"{_MARK}([^{_MARK}=]+)(?:=([^{_MARK}]*))?{_MARK}")
+
+
+def option(name: str, value: object = None) -> str:
+    """Return a reference to an option, to be put into a message or a hint.
+
+    The core knows options by the names of their dataclass fields. The command line shows the reference as the flag that
+    is typed, Python shows it as the keyword (see `shown`).
+
+    Parameters
+    ----------
+    name
+        The field of the options dataclass.
+    value
+        What the option is given, if that is to be shown too.
+
+    Examples
+    --------
+    >>> str(CryobridgeError("the box is not known", hint=f"Give {option('box_px', 128)}."))
+    'the box is not known'
+    >>> CryobridgeError("the box is not known", hint=f"Give {option('box_px', 128)}.").hint
+    'Give box_px=128.'
+    """
+    return f"{_MARK}{name}{_MARK}" if value is None else f"{_MARK}{name}={value}{_MARK}"
+
+
+def shown(text: str, show: Callable[[str, str | None], str] | None = None) -> str:
+    """Return a text with its references to options as they are shown.
+
+    Parameters
+    ----------
+    text
+        With references that `option` made.
+    show
+        From the name of an option, and what it is given or None, to what stands in the text; as a keyword of Python if
+        not given.
+    """
+    return _REFERENCE.sub(lambda found: (show or _keyword)(found[1], found[2]), text)
+
+
+def _keyword(name: str, value: str | None) -> str:
+    return f"{name}={value or ''}"
 
 
 class CryobridgeError(Exception):
@@ -19,7 +65,7 @@ class CryobridgeError(Exception):
     Parameters
     ----------
     message
-        What is wrong, in one sentence, with what was found.
+        What is wrong, in one sentence, with what was found; it may hold references to options.
     path
         The file or folder that it is wrong in.
     field
@@ -28,8 +74,10 @@ class CryobridgeError(Exception):
         The first rows (0-based) that are wrong, where rows are.
     count
         How many of them there are in all.
+    option
+        The option or argument that is wrong, by the name of its keyword.
     hint
-        What to do next.
+        What to do next; it may hold references to options.
     """
 
     exit_code: ClassVar[int] = 1
@@ -42,33 +90,54 @@ class CryobridgeError(Exception):
         field: str | None = None,
         rows: tuple[int, ...] = (),
         count: int | None = None,
+        option: str | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self._message = message
+        self._hint = hint
         self.path = None if path is None else str(path)
         self.field = field
         self.rows = rows
         self.count = count
-        self.hint = hint
+        self.option = option
 
-    def __str__(self) -> str:
-        place = [self.path] if self.path else []
+    @property
+    def message(self) -> str:
+        """What is wrong, with options as keywords of Python."""
+        return shown(self._message)
+
+    @property
+    def hint(self) -> str | None:
+        """What to do next, with options as keywords of Python."""
+        return None if self._hint is None else shown(self._hint)
+
+    def text(self, show: Callable[[str, str | None], str] | None = None) -> str:
+        """Return place and message, with options as `shown` shows them."""
+        place = [shown(option(self.option), show).removesuffix("=")] if self.option else []
+        place += [self.path] if self.path else []
         if self.field:
             place.append(self.field)
         if self.rows:
             more = " …" if self.count is not None and self.count > len(self.rows) else ""
             place.append("row " + ", ".join(str(row) for row in self.rows) + more)
-        return ": ".join([*place, self.message])
+        return ": ".join([*place, shown(self._message, show)])
+
+    def hint_text(self, show: Callable[[str, str | None], str] | None = None) -> str:
+        """Return what to do next, with options as `shown` shows them; empty where there is nothing to say."""
+        return "" if self._hint is None else shown(self._hint, show)
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 class CombinedError(CryobridgeError):
-    """Things that are wrong beside each other, found in one go so that they can be mended in one go."""
+    """Several errors that were found in one go, so that they can be mended in one go."""
 
     def __init__(self, errors: Sequence[CryobridgeError]) -> None:
         listed = "; ".join(f"({number}) {error}" for number, error in enumerate(errors, 1))
         hints = "; ".join(f"({number}) {error.hint}" for number, error in enumerate(errors, 1) if error.hint)
-        super().__init__(f"{len(errors)} things are wrong: {listed}", hint=hints)
+        super().__init__(f"{len(errors)} errors: {listed}", hint=hints)
         self.errors = tuple(errors)
 
 

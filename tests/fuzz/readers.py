@@ -378,20 +378,20 @@ def _read_own_output(path):
 
 
 def _read_lists(path):
-    from cryobridge.select.values import read_labels, read_rows
+    from cryobridge.jobs.selection.values import read_labels, read_rows
 
     refused_or(read_rows, path, 3, path)
     read_labels(path, 3, path)
 
 
 def _read_sources(path):
-    from cryobridge.select.sources import read_sources
+    from cryobridge.jobs.selection.sources import read_sources
 
     read_sources(path)
 
 
 def _read_where(path):
-    from cryobridge.select.where_text import parse_where
+    from cryobridge.jobs.selection.where_text import parse_where
 
     parse_where(path.read_bytes().decode("utf-8", "surrogateescape"))
 
@@ -416,7 +416,7 @@ def _read_particles_pickles(path):
 
 def _inspect(path):
     from cryobridge.errors import UsageError
-    from cryobridge.inspect import InspectOptions, inspect_path
+    from cryobridge.jobs.inspection import InspectOptions, inspect_path
 
     try:
         report = inspect_path(path, InspectOptions(n_rows=2))

@@ -12,7 +12,15 @@ from typing import Annotated
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
-from cryobridge.cli import converge, convert, coords, demo, inspect, select, stacks
+from cryobridge.cli import (
+    converge_command,
+    convert_command,
+    coords_command,
+    demo_command,
+    inspect_command,
+    select_command,
+    stacks_command,
+)
 from cryobridge.cli.common import BridgeCommand, BridgeGroup
 from cryobridge.cli.completion import install_completion, prepare_completion, show_completion
 from cryobridge.cli.failure import explained
@@ -43,13 +51,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("inspect", cls=BridgeCommand)(inspect.inspect)
-app.command("coords", cls=BridgeCommand)(coords.coords)
-app.command("convert", cls=BridgeCommand)(convert.convert)
-app.command("converge", cls=BridgeCommand)(converge.converge)
-app.command("select", cls=BridgeCommand)(select.select)
-app.add_typer(stacks.app, name="stacks")
-app.command("demo", cls=BridgeCommand)(demo.demo)
+app.command("inspect", cls=BridgeCommand)(inspect_command.inspect)
+app.command("coords", cls=BridgeCommand)(coords_command.coords)
+app.command("convert", cls=BridgeCommand)(convert_command.convert)
+app.command("converge", cls=BridgeCommand)(converge_command.converge)
+app.command("select", cls=BridgeCommand)(select_command.select)
+app.add_typer(stacks_command.app, name="stacks")
+app.command("demo", cls=BridgeCommand)(demo_command.demo)
 
 
 @app.callback()

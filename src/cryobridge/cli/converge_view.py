@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cryobridge.cli.terminal import plain, warning
-from cryobridge.converge.tables import iteration_row
+from cryobridge.jobs.converge.tables import iteration_row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cryobridge.converge.history import Counts, History, Iteration, Verdict
+    from cryobridge.jobs.converge.history import Counts, History, Iteration, Verdict
 
 _WIDE = 120
 _WIDEST_BAR = 40

@@ -15,15 +15,15 @@ from rich.text import Text
 
 from cryobridge.cli.converge_view import course_view, iteration_line, warnings_view
 from cryobridge.cli.terminal import note, plain, show
-from cryobridge.converge.watch import watch
+from cryobridge.jobs.converge.watch import watch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cryobridge.converge.follow import Follower
-    from cryobridge.converge.history import History
-    from cryobridge.converge.outputs import OutputFiles
-    from cryobridge.converge.verdict import Rule
+    from cryobridge.jobs.converge.follow import Follower
+    from cryobridge.jobs.converge.history import History
+    from cryobridge.jobs.converge.outputs import OutputFiles
+    from cryobridge.jobs.converge.verdict import Rule
 
 _MOST_WARNINGS = 3
 # Titles, heads, what is left out, the verdict in two lines, status, and blank lines between them.

@@ -11,9 +11,9 @@ from rich.text import Text
 from cryobridge.cli.terminal import plain
 
 if TYPE_CHECKING:
-    from cryobridge.convention import Convention
-    from cryobridge.coords.locate import CoordinateFields
-    from cryobridge.coords.orientation import OrientationCheck
+    from cryobridge.jobs.coords.locate import CoordinateFields
+    from cryobridge.jobs.coords.orientation import OrientationCheck
+    from cryobridge.model.convention import Convention
 
 
 def nudge_panel(fields: CoordinateFields) -> Panel:

@@ -12,7 +12,7 @@ from cryobridge.cli.terminal import plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cryobridge.inspect.report import FieldSummary
+    from cryobridge.jobs.inspection.report import FieldSummary
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _NUMBERS = ("min", "median", "max")

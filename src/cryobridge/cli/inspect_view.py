@@ -9,14 +9,14 @@ from rich.text import Text
 
 from cryobridge.cli.field_table import field_lines, type_text
 from cryobridge.cli.terminal import output_width, plain, show, warning
-from cryobridge.inspect.report import USE_TITLES
+from cryobridge.jobs.inspection.report import USE_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import RenderableType
 
-    from cryobridge.inspect.report import FieldSummary, Inspection, Use
+    from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
 
 
 def show_inspection(inspection: Inspection, *, is_first: bool = True) -> None:

@@ -18,7 +18,7 @@ from cryobridge.cli.common import BridgeCommand, DryRunOption, JsonOption, Overw
 from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
-    from cryobridge.stacks.options import StackOptions
+    from cryobridge.jobs.stacks.options import StackOptions
 
 _GRID = "Grid"
 _IMAGES = "Images"
@@ -159,7 +159,7 @@ class Conversion:
             If options contradict each other.
         """
         from cryobridge.formats.descriptor import read_image_descriptor
-        from cryobridge.stacks.options import StackOptions
+        from cryobridge.jobs.stacks.options import StackOptions
 
         return StackOptions(
             descriptor=read_image_descriptor(self.params) if self.params else None,

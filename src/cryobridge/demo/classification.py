@@ -9,7 +9,7 @@ import numpy as np
 from cryobridge.demo.truth import BOX_PX, PIXEL_SIZE_A
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
-from cryobridge.jobdir import make_folder
+from cryobridge.jobs.output_folder import make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
 from cryobridge.formats.mrc_write import write_mrc_stack
-from cryobridge.jobdir import make_folder
-from cryobridge.particles import Labels
+from cryobridge.jobs.output_folder import make_folder
+from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryobridge.demo.images import Recording
     from cryobridge.demo.truth import Truth
     from cryobridge.formats.table import Values
-    from cryobridge.particles import Floats
+    from cryobridge.model.particles import Floats
 
 _VERSION = "v4.4.1"
 _LAST_ITERATION = 3

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from cryobridge.errors import CryobridgeError, OutputExistsError
 from cryobridge.formats.atomic import atomic_path, leftovers, read_error
-from cryobridge.jobdir import RECORD, refuse_folder_of_others, require_space
+from cryobridge.jobs.output_folder import RECORD, refuse_folder_of_others, require_space
 
 MARKER = "cryobridge_demo.json"
 _KIND = "cryobridge demo project"

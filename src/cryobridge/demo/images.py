@@ -9,13 +9,13 @@ import numpy as np
 
 from cryobridge.demo.physics import raw_images
 from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A
-from cryobridge.particles import CTF
+from cryobridge.model.particles import CTF
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cryobridge.demo.truth import Truth
-    from cryobridge.particles import Floats
+    from cryobridge.model.particles import Floats
 
 # Particles are recorded on twice the box: the CTF spreads them by some 50 Å, which must not wrap around.
 _PATCH_PX = 2 * BOX_PX

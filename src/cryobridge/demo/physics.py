@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryobridge.particles import CTF, Floats
+from cryobridge.model.particles import CTF, Floats
 
 # x, y, z and standard deviation in Å, and weight of each blob: some 100 Å across, without symmetry, and of one hand,
 # so that no two views of it are alike and a mirrored one is none of them.
@@ -72,7 +72,7 @@ def demo_molecule() -> Molecule:
 def project(molecule: Molecule, matrix: Floats, centre_px: Floats, size_px: int, pixel_size_A: float) -> Floats:
     """Project the molecule along the z axis of each view.
 
-    A blob at r in the reference lies at ``A r`` in the view (see `cryobridge.geometry`), and its projection is a
+    A blob at r in the reference lies at ``A r`` in the view (see `cryobridge.model.geometry`), and its projection is a
     two-dimensional Gaussian at the x and y of that. A Gaussian is a product over rows and columns, which makes the
     sum over blobs a matrix product.
 

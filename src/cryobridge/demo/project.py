@@ -15,7 +15,7 @@ from cryobridge.demo.folder import check_folder, prepare_folder
 from cryobridge.demo.images import record, signal_scale
 from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A, Truth, draw_truth
 from cryobridge.errors import UsageError
-from cryobridge.jobdir import locked, make_folder, refuse_busy
+from cryobridge.jobs.output_folder import locked, make_folder, refuse_busy
 from cryobridge.progress import Reporter, Silent
 
 _BYTES_A_PIXEL = 4

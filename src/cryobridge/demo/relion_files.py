@@ -14,8 +14,8 @@ from cryobridge.demo.truth import PIXEL_SIZE_A
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
-from cryobridge.geometry import mirror_defocus_angle_y
-from cryobridge.jobdir import make_folder
+from cryobridge.jobs.output_folder import make_folder
+from cryobridge.model.geometry import mirror_defocus_angle_y
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,13 +10,13 @@ from scipy.spatial.transform import Rotation
 
 from cryobridge.demo.physics import Microscope, Molecule, demo_molecule
 from cryobridge.errors import UsageError
-from cryobridge.geometry import fractions_to_px, px_to_fractions, rotvec_to_matrix, shift_px_to_A
-from cryobridge.particles import CTF
+from cryobridge.model.geometry import fractions_to_px, px_to_fractions, rotvec_to_matrix, shift_px_to_A
+from cryobridge.model.particles import CTF
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cryobridge.particles import Floats
+    from cryobridge.model.particles import Floats
 
 PIXEL_SIZE_A = 1.5
 BOX_PX = 96

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import FormatError
-from cryobridge.particles import Aberrations, Floats
+from cryobridge.model.particles import Aberrations, Floats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.particles import Floats
+from cryobridge.model.particles import Floats
 
 
 def number_tubes(micrograph: NDArray[np.integer[Any]], filament: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

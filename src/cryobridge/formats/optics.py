@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow
 from cryobridge.formats.table import Array
-from cryobridge.particles import Floats, Optics, ParticleSet
+from cryobridge.model.particles import Floats, Optics, ParticleSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

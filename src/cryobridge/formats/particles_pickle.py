@@ -14,11 +14,11 @@ from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.mrc_header import MrcHeader, read_header
 from cryobridge.formats.optics import OPTICS_WORDS, KnownOptics, fill_optics, group_optics, require_optics
 from cryobridge.formats.pickles import CTF_COLUMNS, read_ctf, read_poses, write_ctf, write_indices, write_poses
-from cryobridge.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
-from cryobridge.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
+from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
+from cryobridge.model.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
 
 if TYPE_CHECKING:
-    from cryobridge.particles import Floats
+    from cryobridge.model.particles import Floats
 
 POSES, CTF_TABLE, INDICES = "poses.pkl", "ctf.pkl", "ind.pkl"
 _NOTHING_KNOWN = KnownOptics()

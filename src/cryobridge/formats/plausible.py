@@ -11,7 +11,7 @@ from cryobridge.formats.fields import judge, lookup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cryobridge.particles import Floats, ParticleSet
+    from cryobridge.model.particles import Floats, ParticleSet
 
 # What people call it, and a column whose unit is the model's.
 _CTF = (

@@ -17,7 +17,7 @@ from cryobridge.formats.listing import list_folder, list_if_there, object_of, re
 from cryobridge.formats.own_output import read_own_output
 from cryobridge.formats.relion.job import EXIT_MARKERS, JOB_KINDS, MICROGRAPH_STARS, PARTICLE_STARS, read_relion_job
 from cryobridge.formats.relion.star import open_star
-from cryobridge.particles import Labels
+from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from pathlib import Path

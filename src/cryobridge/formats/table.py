@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
-from cryobridge.particles import Floats, Labels
+from cryobridge.model.particles import Floats, Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
-from cryobridge.geometry import euler_to_matrix, rotvec_to_matrix, shift_px_to_A
-from cryobridge.particles import Poses
+from cryobridge.model.geometry import euler_to_matrix, rotvec_to_matrix, shift_px_to_A
+from cryobridge.model.particles import Poses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from cryobridge.formats.table import Array, ColumnReader
-    from cryobridge.particles import Floats
+    from cryobridge.model.particles import Floats
 
 ALIGNED_3D, MULTI, ALIGNED_2D = "alignments3D", "alignments3D_multi", "alignments2D"
 _CLASS_GROUP = re.compile(r"(.*class_(\d+))/pose$")

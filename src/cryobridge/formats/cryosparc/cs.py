@@ -19,7 +19,7 @@ from cryobridge.formats.atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.cryosparc.csdat import CSDAT_MAGIC, MAX_EMPTY_ROWS, CsStreamFile, open_stream, write_stream
 from cryobridge.formats.npy_header import parse_header
 from cryobridge.formats.table import Array, Column, DType, Table, Values, is_number_or_text, numpy_dtype_label
-from cryobridge.particles import Labels
+from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

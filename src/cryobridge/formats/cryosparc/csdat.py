@@ -20,7 +20,7 @@ from cryobridge.errors import FormatError
 from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow
 from cryobridge.formats.atomic import read_error
 from cryobridge.formats.table import Array, Column, DType, Table, Values, is_number_or_text, numpy_dtype_label
-from cryobridge.particles import Labels
+from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

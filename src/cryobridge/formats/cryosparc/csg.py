@@ -16,8 +16,8 @@ from cryobridge.errors import FormatError, MissingDataError, UnsafeFileError
 from cryobridge.formats.atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.join import JoinedTable, join_columns
+from cryobridge.formats.image_search import as_given
 from cryobridge.formats.listing import int_of, is_there, object_of, text_of
-from cryobridge.paths import as_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

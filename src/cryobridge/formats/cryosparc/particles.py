@@ -15,14 +15,14 @@ from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.helical import from_first_segment, number_tubes, tube_codes
 from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics
 from cryobridge.formats.table import ColumnReader, Table
-from cryobridge.geometry import fractions_to_px
-from cryobridge.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet
+from cryobridge.model.geometry import fractions_to_px
+from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cryobridge.formats.table import Values
-    from cryobridge.particles import Optics
+    from cryobridge.model.particles import Optics
 
 AMPLITUDE_CONTRAST_NAMES = ("ctf/amp_contrast", "ctf/amp_constrast", "ctf/ac")
 _NOTHING_KNOWN = KnownOptics()

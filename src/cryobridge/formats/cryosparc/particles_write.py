@@ -15,14 +15,14 @@ from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
 from cryobridge.formats.optics import OPTICS_WORDS, exposure_groups, require_optics
-from cryobridge.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
-from cryobridge.particles import Labels
+from cryobridge.model.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
+from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.formats.table import Values
-    from cryobridge.particles import CTF, Floats, Helix, ImageRefs, Locations, Optics, ParticleSet, Poses
+    from cryobridge.model.particles import CTF, Floats, Helix, ImageRefs, Locations, Optics, ParticleSet, Poses
 
 # What cryoSPARC keeps of a fit; nobody else does.
 _FIT = ("error", "error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess")

@@ -9,8 +9,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError
+from cryobridge.formats.image_search import as_given, folders_above
 from cryobridge.formats.listing import is_there, list_if_there, read_json, text_of
-from cryobridge.paths import as_given, folders_above
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cryobridge.errors import FormatError
+from cryobridge.formats.image_search import as_given
 from cryobridge.formats.listing import Listing, is_there, list_folder
 from cryobridge.formats.relion.names import RelionIteration, chain_of, oddities_of, sort_iterations
-from cryobridge.paths import as_given
 
 if TYPE_CHECKING:
     import os

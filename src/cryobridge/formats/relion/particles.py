@@ -20,14 +20,24 @@ from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, grou
 from cryobridge.formats.relion.fields import LABELS
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star, to_labels
 from cryobridge.formats.table import ColumnReader
-from cryobridge.geometry import euler_to_matrix, shift_px_to_A
-from cryobridge.particles import CTF, ExtraColumns, Helix, ImageRefs, Labels, Locations, Optics, ParticleSet, Poses
+from cryobridge.model.geometry import euler_to_matrix, shift_px_to_A
+from cryobridge.model.particles import (
+    CTF,
+    ExtraColumns,
+    Helix,
+    ImageRefs,
+    Labels,
+    Locations,
+    Optics,
+    ParticleSet,
+    Poses,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cryobridge.formats.table import Values
-    from cryobridge.particles import Aberrations, Floats
+    from cryobridge.model.particles import Aberrations, Floats
 
 _NOTHING_KNOWN = KnownOptics()
 _EULER_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")

@@ -17,14 +17,14 @@ from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
 from cryobridge.formats.helical import direction_rad, tube_codes
 from cryobridge.formats.optics import group_names, require_optics
 from cryobridge.formats.relion.star import StarBlock
-from cryobridge.geometry import matrix_to_euler, shift_A_to_px
-from cryobridge.particles import Labels, Optics
+from cryobridge.model.geometry import matrix_to_euler, shift_A_to_px
+from cryobridge.model.particles import Labels, Optics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cryobridge.formats.table import Array
-    from cryobridge.particles import CTF, Floats, Helix, ImageRefs, ParticleSet
+    from cryobridge.model.particles import CTF, Floats, Helix, ImageRefs, ParticleSet
 
 Version = Literal["3.0", "3.1", "5"]
 _COMMENTS: dict[str, tuple[str, ...]] = {"3.0": (), "3.1": ("version 30001",), "5": ("version 50001",)}

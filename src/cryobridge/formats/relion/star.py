@@ -22,7 +22,7 @@ from cryobridge.formats.fields import lookup
 from cryobridge.formats.relion.star_rows import parse_rows
 from cryobridge.formats.relion.star_text import BlockText, StarText
 from cryobridge.formats.table import Column, Table, Values
-from cryobridge.particles import Labels
+from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,0 +1,299 @@
+"""Finding the image files that metadata name."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryobridge.errors import UsageError
+from cryobridge.options import as_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+# How far above the metadata file a project folder is looked for.
+_MAX_LEVELS_UP = 4
+# What a terminal of 80 columns shows of names in two lines.
+_MOST_NAME_CHARS = 60
+_MOST_NAMES_CHARS = 120
+_N_PLACES_SHOWN = 3
+# Stacks that are looked for, and names that a remedy is looked for with; the rest of a project is laid out alike.
+_N_TRIED = 200
+# Folders beside a job's may be many, and each is tried with each part of a name.
+_MOST_FOLDERS_BESIDE = 100
+_N_NAMES_BESIDE = 20
+
+
+@dataclass(frozen=True)
+class ImageSearch:
+    """Where image files are looked for.
+
+    Without options a name is tried as it stands: beside the metadata file when it starts with cryoSPARC's ``>``,
+    else from the working directory, then from the folders above the metadata file, nearest first (a cryoSPARC
+    name starts at the project folder, which is above the job's; a RELION name likewise).
+
+    Parameters
+    ----------
+    metadata
+        The file that holds the names.
+    folder
+        Look for the bare file name in this folder only (CryoLike's ``folder_mrc``).
+    datadir
+        Look for the name, after `strip_prefix`, below this folder only.
+    strip_prefix
+        Leading part to take off each name that starts with it.
+
+    Raises
+    ------
+    UsageError
+        If a folder is given that does not exist, or one of them is neither a text nor a path.
+    """
+
+    metadata: Path
+    folder: Path | None = None
+    datadir: Path | None = None
+    strip_prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", as_path(self.metadata, "metadata"))
+        for name in ("folder", "datadir"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else as_path(value, name))
+        for option, given in (("--folder-mrc", self.folder), ("--datadir", self.datadir)):
+            if given is not None and not given.is_dir():
+                what = "is no folder" if os.path.lexists(given) else "does not exist"
+                raise UsageError(f"{option} {given} {what}", hint="Give the folder that the image files are in.")
+
+    def candidates(self, name: str) -> Iterator[Path]:
+        """Yield the places where a name may lie, in the order in which they are tried."""
+        beside_metadata = name.startswith(">")
+        relative = self._stripped(name.removeprefix(">"))
+        if self.folder is not None:
+            yield self.folder / relative.name
+        elif self.datadir is not None:
+            yield self.datadir / (relative.relative_to("/") if relative.is_absolute() else relative)
+        elif relative.is_absolute():
+            yield relative
+        elif beside_metadata:
+            yield self.metadata.parent / relative
+        else:
+            yield relative
+            yield from (folder / relative for folder in folders_above(self.metadata))
+
+    def resolve(self, name: str) -> Path | None:
+        """Return the first candidate that is a file, or None."""
+        return next((path for path in self.candidates(name) if _is_file(path)), None)
+
+    def places(self, name: str) -> str:
+        """Say where a name was looked for, such as ``below cryosparc/J4 and cryosparc``."""
+        if self.folder is not None:
+            return f"by bare name in {self.folder}"
+        if self.datadir is not None:
+            return f"below {self.datadir}"
+        if Path(name).is_absolute():
+            return "under the whole name"
+        if name.startswith(">"):
+            return f"below {self.metadata.parent}"
+        above = folders_above(self.metadata)
+        folders = [path for path in above if path != Path.cwd()]
+        named = [
+            "the working directory",
+            *(str(as_given(path, self.metadata)) for path in folders[: _N_PLACES_SHOWN - 1]),
+        ]
+        return f"below {', '.join(named)}" + (" and the folders above" if len(folders) >= _N_PLACES_SHOWN else "")
+
+    def _stripped(self, name: str) -> Path:
+        path = Path(name)
+        if self.strip_prefix and path.is_relative_to(self.strip_prefix):
+            return path.relative_to(self.strip_prefix)
+        return path
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first names, each short enough for a terminal, and how many there are besides.
+
+    The two ends of a name are kept: image files of a project differ in the number at the start.
+    """
+    shown: list[str] = []
+    for name in names:
+        short = name if len(name) <= _MOST_NAME_CHARS else f"{name[:38]}…{name[-21:]}"
+        if shown and len(", ".join([*shown, short])) > _MOST_NAMES_CHARS:
+            break
+        shown.append(short)
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+
+
+def folders_above(path: Path) -> list[Path]:
+    """Return the folder of a file and those above it, nearest first."""
+    folder = Path(os.path.normpath(path.absolute())).parent
+    return [folder, *folder.parents][: _MAX_LEVELS_UP + 1]
+
+
+def as_given(found: Path, given: Path) -> Path:
+    """Name a file or folder that was found from another as that one was given.
+
+    Parameters
+    ----------
+    found
+        Its path from the root.
+    given
+        The path that it was found from, such as that of a file in the same project.
+
+    Returns
+    -------
+    pathlib.Path
+        From the working directory where `given` is relative, else as it is.
+    """
+    if given.is_absolute():
+        return found
+    here = Path.cwd()
+    # What lies below is not normalised: where a folder is a link, ``..`` does not lead back to where it lies.
+    return found.relative_to(here) if found.is_relative_to(here) else Path(os.path.relpath(found, here))
+
+
+def not_found(names: Sequence[str], search: ImageSearch) -> str:
+    """Say which of the image files that a metadata file names are not found, and what finds them.
+
+    Parameters
+    ----------
+    names
+        Their distinct names; the first 200 are looked for.
+    search
+        Where they are looked for.
+
+    Returns
+    -------
+    str
+        A sentence without full stop; empty where all are found.
+    """
+    tried = names[:_N_TRIED]
+    missing = [name for name in tried if search.resolve(name) is None]
+    if not missing:
+        return ""
+    all_names = f"{len(names):,}" if len(tried) == len(names) else f"the first {len(tried):,} of {len(names):,}"
+    told = f"{len(missing):,} of {all_names} stacks {'is' if len(missing) == 1 else 'are'} not found"
+    found_with = what_finds(missing, search)
+    if found_with:
+        return f"{told}: commands that read images need {found_with}"
+    return f"{told} {search.places(missing[0])}: commands that read images need --datadir"
+
+
+def names_lead_elsewhere(name: str, found: Path, output: Path, metadata: Path) -> str:
+    """Say how the images are found whose names no longer lead to them from a new metadata file.
+
+    Parameters
+    ----------
+    name
+        The name of one of them, as it stands in the new file.
+    found
+        That image.
+    output
+        The new metadata file; it need not be there.
+    metadata
+        The file that the image was found from.
+
+    Returns
+    -------
+    str
+        A sentence without full stop; empty where the name leads to an image.
+    """
+    if ImageSearch(output).resolve(name) is not None:
+        return ""
+    relative = name.removeprefix(">")
+    base = Path(str(found).removesuffix(relative)) if str(found).endswith(relative) else None
+    remedy = f"the first is {found}"
+    if base is not None:
+        remedy = f"they are found with {Remedy(as_given(base.absolute(), metadata), None, 1).as_options()}"
+    start = " and start with >, the file's own folder" if name.startswith(">") else ""
+    return f"image names are kept as they stand{start}; from {output.parent} {remedy}"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Options that would make missing names resolve."""
+
+    datadir: Path
+    strip_prefix: str | None
+    n_found: int
+
+    def as_options(self) -> str:
+        """Return the options as they are typed."""
+        strip = ["--strip-prefix", self.strip_prefix] if self.strip_prefix else []
+        return shlex.join(["--datadir", str(self.datadir), *strip])
+
+
+def what_finds(missing: Sequence[str], search: ImageSearch) -> str:
+    """Return the options that make missing names resolve, as they are typed and with what they don't find.
+
+    Returns
+    -------
+    str
+        Such as ``--datadir cryosparc, which finds 3 of them``; empty where nothing resolves.
+    """
+    tried = missing[:_N_TRIED]
+    remedy = suggest(tried, search.metadata, [search.datadir] if search.datadir else [])
+    if remedy is None:
+        return ""
+    return remedy.as_options() + ("" if remedy.n_found == len(tried) else f", which finds {remedy.n_found:,} of them")
+
+
+def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] = ()) -> Remedy | None:
+    """Find the ``--datadir`` and ``--strip-prefix`` that make the most of these names resolve.
+
+    Tried are the folders above the metadata file, the working directory and `extra_folders`, each with every
+    leading part of a name taken off; where nothing resolves, the folders in these and beside the metadata file's, in
+    which images lie when a job's folder was renamed.
+
+    Returns
+    -------
+    Remedy or None
+        None where nothing resolves.
+    """
+    wanted, extra = list(names), list(extra_folders)
+    above, here = folders_above(metadata), Path.cwd() if metadata.is_absolute() else Path()
+    found = _resolving(wanted, [*extra, here, *above])
+    if not found:
+        parents = [*extra, here, *above[:2]]
+        found = _resolving(wanted[:_N_NAMES_BESIDE], [folder for parent in parents for folder in _folders_in(parent)])
+        found = _resolving(wanted, [folder for (folder, _), _ in found.most_common(1)])
+    if not found:
+        return None
+    (datadir, strip_prefix), n_found = found.most_common(1)[0]
+    return Remedy(as_given(datadir, metadata) if datadir.is_absolute() else datadir, strip_prefix or None, n_found)
+
+
+def _resolving(names: Iterable[str], folders: Iterable[Path]) -> Counter[tuple[Path, str]]:
+    """Count the names that each pair of a folder and a leading part that is taken off makes resolve."""
+    bases = list(dict.fromkeys(folders))
+    found: Counter[tuple[Path, str]] = Counter()
+    for name in names:
+        parts = Path(name.removeprefix(">")).parts
+        for cut in range(len(parts)):
+            rest = Path(*parts[cut:])
+            prefix = str(Path(*parts[:cut])) if cut else ""
+            for base in bases if not rest.is_absolute() else ():
+                if _is_file(base / rest):
+                    found[base, prefix] += 1
+    return found
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            inner = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+    return [folder / name for name in inner[:_MOST_FOLDERS_BESIDE]]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file system takes names none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,1 @@
+"""The jobs: each plans, checks, runs and reports."""

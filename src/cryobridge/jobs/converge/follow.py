@@ -1,0 +1,263 @@
+"""Following a job folder: which iterations are new, whole, or written again.
+
+Nothing here waits: `Follower.look` takes one look. Only what is new since the last one is read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
+from cryobridge.formats.atomic import read_error
+from cryobridge.formats.listing import list_folder
+from cryobridge.jobs.converge.assignments import Assignments, ends_with_blank_line, read_assignments, require_line_end
+from cryobridge.jobs.converge.course import Course
+from cryobridge.jobs.converge.figures import read_figures
+from cryobridge.jobs.converge.files import IterationFiles, JobFiles, find_iterations, kind_of
+from cryobridge.options import as_path
+
+if TYPE_CHECKING:
+    from cryobridge.jobs.converge.history import History, ProgramFigures
+    from cryobridge.jobs.converge.verdict import Rule
+
+Signature: TypeAlias = tuple[int, int]
+_READERS = 2
+_CLEARLY_OLDER_NS = 60 * 10**9
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What came out of one iteration's files."""
+
+    files: IterationFiles
+    signature: Signature
+    assignments: Assignments
+    figures: ProgramFigures
+    notes: list[str]
+
+
+class Follower:
+    """A job folder as it was at the last look.
+
+    Parameters
+    ----------
+    folder
+        The job folder.
+    last
+        The last iteration to take, or None for all.
+    settle_s
+        For how many seconds a file's size must have been still, if nothing else tells that it is whole.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], last: int | None = None, settle_s: float = 0) -> None:
+        folder = as_path(folder, "folder")
+        self.course = Course(folder)
+        self.files = JobFiles(folder, "", ())
+        self.errors: dict[Path, CryobridgeError] = {}
+        self._names: frozenset[str] = frozenset()
+        self._last = last
+        self._settle_s = settle_s
+        self._signatures: dict[int, tuple[Path, Signature]] = {}  # of the iterations in the course
+        self._passed: dict[Path, Signature] = {}  # files that are not to be read again unless they change
+        self._seen: dict[Path, tuple[Signature, float]] = {}
+        self._notes: dict[Path, list[str]] = {}
+
+    def look(self, *, is_final: bool) -> Iterator[int]:
+        """Look at the folder and read what is new; yield the number of each iteration that was read.
+
+        Parameters
+        ----------
+        is_final
+            Whether to take all files as they are, without waiting for the last one to be still.
+
+        Raises
+        ------
+        FormatError
+            If the folder can't be listed.
+        """
+        listing = list_folder(self.course.folder)
+        if listing.files != self._names:
+            self._names = listing.files
+            self.files = find_iterations(listing)
+        self.course.program = self.files.program or self.course.program
+        if self.files.program == "RELION" and not self.course.kind:
+            self.course.kind = kind_of(self.course.folder)
+        wanted = [item for item in self.files.iterations if self._last is None or item.number <= self._last]
+        first = next((place for place, item in enumerate(wanted) if self._is_news(item)), None)
+        if first is None:
+            return
+        news = [item for item in wanted[first:] if not self._is_passed(item)]
+        if news and not (is_final or self.files.ended or self._is_whole(news[-1])):
+            news.pop()
+        for files, result in _read_ahead(news):
+            if self._take(files, result):
+                yield files.number
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all iterations that are there were read, or found to be unreadable."""
+        wanted = [item for item in self.files.iterations if self._last is None or item.number <= self._last]
+        return not any(self._is_news(item) for item in wanted)
+
+    def history(self, rule: Rule) -> History:
+        """Return what is known so far.
+
+        Parameters
+        ----------
+        rule
+            When the job counts as converged.
+        """
+        notes = [*self.files.notes, *(note for notes in self._notes.values() for note in notes), *self._older_ones()]
+        return self.course.history(rule, tuple(notes))
+
+    def _older_ones(self) -> list[str]:
+        """Say where iterations are older than an earlier one: a job that was continued in place leaves such behind."""
+        by_number = sorted(self._signatures.items())
+        falls = [
+            (before, after)
+            for (before, (_, (_, written))), (after, (_, (_, then))) in pairwise(by_number)
+            if then < written - _CLEARLY_OLDER_NS
+        ]
+        if len(falls) != 1:  # with more of them the times are those of a copy
+            return []
+        before, after = falls[0]
+        return [
+            f"Iteration {after} is older than iteration {before}. If the job was continued from an earlier iteration, "
+            f"those from {after} on are of the run before; --iterations {before} leaves them out."
+        ]
+
+    def _is_news(self, files: IterationFiles) -> bool:
+        known = self._signatures.get(files.number)
+        signature = _signature(files.data)
+        if signature is None or self._passed.get(files.data) == signature:
+            return False
+        return known != (files.data, signature)
+
+    def _is_passed(self, files: IterationFiles) -> bool:
+        signature = _signature(files.data)
+        return signature is None or self._passed.get(files.data) == signature
+
+    def _is_whole(self, files: IterationFiles) -> bool:
+        """Whether a file can be taken to be written to its end: RELION closes its tables with a blank line."""
+        signature = _signature(files.data)
+        if signature is None:
+            return False
+        seen, since = self._seen.get(files.data, (None, 0.0))
+        if seen != signature:
+            since = time.monotonic()
+            self._seen[files.data] = signature, since
+        try:
+            if files.optimiser is not None and files.data.suffix == ".star" and ends_with_blank_line(files.data):
+                return True
+        except FormatError:  # it is gone again
+            return False
+        is_still = time.monotonic() - since >= self._settle_s
+        return is_still or time.time() - signature[1] / 1e9 >= self._settle_s
+
+    def _take(self, files: IterationFiles, result: _Read | CryobridgeError) -> bool:
+        """Add an iteration to the course, or say why not."""
+        signature = result.signature if isinstance(result, _Read) else _signature(files.data)
+        if signature is not None and self._passed.get(files.data) == signature:  # it turned out to be of the run before
+            return False
+        self._notes.pop(files.data, None)
+        self.errors.pop(files.data, None)
+        if isinstance(result, _Read):
+            if _signature(files.data) not in {result.signature, None}:
+                self._notes[files.data] = [f"{files.data.name} is left out: it was written to while it was read."]
+                return False  # the next look takes it
+            try:
+                self._check(result)
+            except CryobridgeError as error:
+                self._pass_over(files, result.signature, error)
+                return False
+            if self._is_the_same_again(result):
+                return False
+            self._forget_from(files.number)
+            self.course.add(files.number, files.data, result.assignments, result.figures)
+            self._signatures[files.number] = files.data, result.signature
+            self._notes[files.data] = result.notes
+            return True
+        self._pass_over(files, _signature(files.data) or (0, 0), result)
+        return False
+
+    def _check(self, read: _Read) -> None:
+        """Raise for an iteration that is only half there."""
+        if read.files.number == 0 and not read.assignments.classes.any():
+            raise MissingDataError("no particle has a class yet")
+        path, before = read.files.data, self.course.last_iteration
+        n_before = before.particles if before else 0
+        if path.suffix != ".cs" and len(read.assignments) < n_before and not ends_with_blank_line(path):
+            raise FormatError(
+                f"{len(read.assignments):,} particles where there were {n_before:,}, and no blank line at the end",
+                path=path,
+            )
+
+    def _pass_over(self, files: IterationFiles, signature: Signature, error: CryobridgeError) -> None:
+        self._passed[files.data] = signature
+        self.errors[files.data] = error
+        self._notes[files.data] = [f"{files.data.name} is left out: {error.message}."]
+
+    def _is_the_same_again(self, read: _Read) -> bool:
+        """Whether a file that changed holds what it held before: it was copied or touched."""
+        number = read.files.number
+        if self._signatures.get(number, (None,))[0] != read.files.data or not self.course.holds(
+            number, read.assignments
+        ):
+            return False
+        self._signatures[number] = read.files.data, read.signature
+        return True
+
+    def _forget_from(self, number: int) -> None:
+        """Take back what comes after an iteration that is written again: it is of the run before."""
+        again = number in self._signatures
+        for later in [known for known in self._signatures if known >= number]:
+            path, signature = self._signatures.pop(later)
+            if again and later > number:
+                self._passed[path] = signature
+                self._notes[path] = [
+                    f"{path.name} is left out: it was there before iteration {number} was written again."
+                ]
+        self.course.take_back(number)
+
+
+def _signature(path: Path) -> Signature | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _read(files: IterationFiles) -> _Read:
+    signature = _signature(files.data)
+    if signature is None:
+        raise read_error(files.data, FileNotFoundError(2, "No such file or directory"))
+    require_line_end(files.data)
+    assignments = read_assignments(files.data)
+    figures, notes = read_figures(files)
+    return _Read(files, signature, assignments, figures, notes)
+
+
+def _read_ahead(news: Sequence[IterationFiles]) -> Iterator[tuple[IterationFiles, _Read | CryobridgeError]]:
+    """Read iterations, two at a time, and yield them in their order."""
+    waiting: deque[tuple[IterationFiles, Future[_Read]]] = deque()
+    coming = iter(news)
+    with ThreadPoolExecutor(_READERS) as pool:
+        while True:
+            while len(waiting) < _READERS and (files := next(coming, None)) is not None:
+                waiting.append((files, pool.submit(_read, files)))
+            if not waiting:
+                return
+            files, future = waiting.popleft()
+            try:
+                yield files, future.result()
+            except CryobridgeError as error:
+                yield files, error

@@ -1,0 +1,229 @@
+"""The pictures of a classification's course: after each iteration, the summary, the flows between classes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryobridge.errors import MissingDataError
+from cryobridge.formats.atomic import atomic_path
+from cryobridge.jobs.converge.history import History, Iteration
+from cryobridge.jobs.converge.pictures_course import (
+    draw_changed,
+    draw_effective,
+    draw_resolution,
+    draw_sentence,
+    numbers_of,
+)
+from cryobridge.jobs.converge.pictures_flow import (
+    draw_bands,
+    draw_matrix,
+    draw_moves,
+    last_iterations,
+)
+from cryobridge.jobs.converge.pictures_populations import (
+    MOST_COLOURS,
+    class_colours,
+    draw_population_bars,
+    draw_population_lines,
+    draw_population_map,
+    percent,
+    population_table,
+)
+from cryobridge.jobs.converge.tables import FLOW_STEPS, summed_transitions
+from cryobridge.plots.page import Panel, Sheet, lay_out, path_title, style
+
+_MOST_WARNINGS = 4
+# One picture an iteration is many; the quickest packing makes a file little larger.
+_PACKED = {"compress_level": 1}
+_ITERATION_CELL_IN = (5.8, 3.7)
+_SUMMARY_CELL_IN = (5.6, 3.2)
+# Texts of about 18 characters stand at the right of a panel.
+_MARGIN_IN = (0.75, 0.5, 1.3, 0.3)
+_BARS_MARGIN_IN = (0.75, 0.5, 1.55, 0.3)
+_BANDS_CELL_IN, _MATRIX_CELL_IN = (5.9, 4.7), (5.4, 4.9)
+_BANDS_MARGIN_IN, _MATRIX_MARGIN_IN = (0.6, 0.55, 1.35, 0.3), (0.7, 0.55, 0.85, 0.3)
+
+_BANDS_NOTE = (
+    "A band has the colour of the class that its particles leave; pale bands stay. Gray cells: particles that stay."
+)
+_MATRIX_NOTE = "Particles that stay, on the diagonal, are not drawn."
+
+
+def draw_iteration(history: History, number: int, path: Path) -> None:
+    """Draw the class populations so far, up to the iteration of this number; an older picture is replaced.
+
+    Raises
+    ------
+    MissingDataError
+        If the history has no such iteration.
+    CryobridgeError
+        If the picture can't be written.
+    """
+    _write(iteration_sheet(history, number), path)
+
+
+def draw_summary(history: History, path: Path) -> None:
+    """Draw populations, changed fraction, effective number of classes and resolution over the iterations.
+
+    Raises
+    ------
+    MissingDataError
+        If the history has no iteration.
+    CryobridgeError
+        If the picture can't be written.
+    """
+    _write(summary_sheet(history), path)
+
+
+def draw_flow(history: History, path: Path) -> None:
+    """Draw which classes the particles went to over the last five steps.
+
+    Raises
+    ------
+    MissingDataError
+        If the history has no iteration.
+    CryobridgeError
+        If the picture can't be written.
+    """
+    _write(flow_sheet(history), path)
+
+
+def png(sheet: Sheet) -> bytes:
+    """Return a page as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    with style():
+        lay_out(sheet).savefig(buffer, format="png", pil_kwargs=_PACKED)
+    return buffer.getvalue()
+
+
+def _write(sheet: Sheet, path: Path) -> None:
+    with style(), atomic_path(path) as temporary:
+        lay_out(sheet).savefig(temporary, format="png", pil_kwargs=_PACKED)
+
+
+def iteration_sheet(history: History, number: int) -> Sheet:
+    """Plan the picture of the populations up to one iteration; see `draw_iteration`."""
+    _require_classes(history)
+    numbers = numbers_of(history.iterations)
+    if number not in numbers:
+        raise MissingDataError(
+            f"there is no iteration {number}",
+            path=history.folder,
+            hint=f"The iterations are {numbers[0]} to {numbers[-1]}, {len(numbers)} of them.",
+        )
+    shown = history.iterations[: numbers.index(number) + 1]
+    now, before = shown[-1], shown[-2] if len(shown) > 1 else None
+    colours = class_colours(now.populations)
+    lines = Panel("Particles in each class", draw_population_lines(shown, colours))
+    if history.n_classes <= MOST_COLOURS:
+        change = ", change in percentage points" if before is not None else ""
+        detail = Panel(f"Iteration {number}: particles, share{change}", draw_population_bars(now, before, colours))
+        notes = ["Black marks: the iteration before."] if before is not None else []
+        margin = _BARS_MARGIN_IN
+    else:
+        detail = Panel("Each class in each iteration", draw_population_map(shown))
+        notes = [_many_classes_note(colours, history.n_classes)]
+        notes += ["Pale gray in the map: no particles."] if (population_table(shown) == 0).any() else []
+        margin = _MARGIN_IN
+    heading = f"{_job(history)}, {iteration_sentence(now, history.n_classes)}"
+    return Sheet(heading, (lines, detail), (" ".join(notes),), _ITERATION_CELL_IN, margin)
+
+
+def summary_sheet(history: History) -> Sheet:
+    """Plan the summary; see `draw_summary`."""
+    _require_classes(history)
+    colours = class_colours(history.iterations[-1].populations)
+    panels = (
+        Panel("Particles in each class", draw_population_lines(history.iterations, colours)),
+        Panel("Particles that changed class since the iteration before", draw_changed(history)),
+        Panel("Classes with particles, and effective number of classes", draw_effective(history)),
+        Panel("Resolution (finer is higher)", draw_resolution(history, colours)),
+    )
+    notes = [history.verdict.rule, "The effective number of classes is exp(entropy of the populations)."]
+    if len(colours) < history.n_classes:
+        notes.append(_many_classes_note(colours, history.n_classes))
+    heading = f"{_job(history)}: {verdict_sentence(history)}"
+    return Sheet(heading, panels, (" ".join(notes), *warning_notes(history)), _SUMMARY_CELL_IN, _MARGIN_IN)
+
+
+def flow_sheet(history: History) -> Sheet:
+    """Plan the picture of the flows; see `draw_flow`."""
+    _require_classes(history)
+    shown = last_iterations(history.iterations)
+    numbers = numbers_of(shown)
+    colours = class_colours(shown[-1].populations)
+    is_banded = history.n_classes <= MOST_COLOURS
+    span = f"Iterations {numbers[0]} to {numbers[-1]}" if len(shown) > 1 else f"Iteration {numbers[0]}"
+    panels = [Panel(span, draw_bands(shown, colours))] if is_banded else []
+    n_steps, total = summed_transitions(shown[1:], FLOW_STEPS)
+    last = shown[-1].transitions
+    if total is None or last is None or len(shown) < 2:
+        panels.append(Panel("", draw_sentence("Moves are known from the second iteration on.")))
+    else:
+        panels.append(Panel(_step_title(shown[-2], shown[-1]), draw_matrix(last, colours)))
+        if n_steps > 1:
+            panels.append(Panel(f"{span}, {n_steps} steps added up", draw_matrix(total, colours)))
+        if not is_banded:
+            panels.append(Panel(f"{span}: largest moves", draw_moves(total)))
+    heading = f"{_job(history)}: where the particles of each class go"
+    cell_in, margin_in = (_BANDS_CELL_IN, _BANDS_MARGIN_IN) if is_banded else (_MATRIX_CELL_IN, _MATRIX_MARGIN_IN)
+    return Sheet(
+        heading, tuple(panels), _flow_notes(shown, _BANDS_NOTE if is_banded else _MATRIX_NOTE), cell_in, margin_in
+    )
+
+
+def _step_title(before: Iteration, now: Iteration) -> str:
+    return f"Iteration {before.number} to {now.number}: {percent(now.changed or 0, now.compared)} changed class"
+
+
+def _flow_notes(shown: Sequence[Iteration], first: str) -> tuple[str, ...]:
+    notes = [first]
+    arrived, departed = sum(step.arrived for step in shown[1:]), sum(step.departed for step in shown[1:])
+    if arrived or departed:
+        notes.append(f"{arrived:,} particles came and {departed:,} went in these steps; they are in no class's moves.")
+    return (" ".join(notes),)
+
+
+def _many_classes_note(colours: dict[int, str], n_classes: int) -> str:
+    return (
+        f"Coloured: the largest classes of the last iteration drawn, {len(colours)} of {n_classes}; gray: the others."
+    )
+
+
+def _require_classes(history: History) -> None:
+    if history.n_classes == 0:
+        raise MissingDataError(
+            "there is no iteration with classes to draw",
+            path=history.folder,
+            hint="Wait until the job has written its first one.",
+        )
+
+
+def _job(history: History) -> str:
+    return " ".join(part for part in (history.program, history.kind, path_title(history.folder)) if part)
+
+
+def iteration_sentence(iteration: Iteration, n_classes: int) -> str:
+    """Say what an iteration holds."""
+    parts = [f"iteration {iteration.number}", f"{iteration.particles:,} particles"]
+    if iteration.changed is not None and iteration.compared:
+        parts.append(f"{percent(iteration.changed, iteration.compared)} changed class")
+    return ", ".join([*parts, f"{iteration.occupied} of {n_classes} classes occupied"])
+
+
+def verdict_sentence(history: History) -> str:
+    """Say whether the job has converged, with the reason."""
+    verdict = history.verdict
+    answer = {True: "converged", False: "not converged", None: "too early to tell"}[verdict.converged]
+    left = verdict.iterations_left
+    more = f" About {left} more iteration{'s' if left != 1 else ''}." if left and not verdict.converged else ""
+    return f"{answer}. {verdict.reason}{more}"
+
+
+def warning_notes(history: History) -> list[str]:
+    """Return the first warnings, and how many more there are."""
+    notes = [f"⚠ {warning}" for warning in history.warnings[:_MOST_WARNINGS]]
+    more = len(history.warnings) - len(notes)
+    return [*notes, f"… and {more} more warnings."] if more > 0 else notes

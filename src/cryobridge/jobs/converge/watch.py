@@ -1,0 +1,92 @@
+"""Looking at a job folder again and again until its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cryobridge.errors import FormatError
+from cryobridge.jobs.converge.follow import Follower
+
+_LONGEST_PAUSE_S = 1.0
+_SHORTEST_PAUSE_S = 0.05
+_HOW_ENDED = {"success": "ended well", "failure": "failed", "aborted": "was aborted"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at the folder found.
+
+    Parameters
+    ----------
+    new
+        Iterations that were read.
+    end
+        Why this was the last look, in a sentence; empty if it was not.
+    """
+
+    new: tuple[int, ...]
+    end: str = ""
+
+
+def watch(follower: Follower, limit: int | None, settle_s: float, timeout_s: float | None) -> Iterator[Look]:
+    """Look at a job until it ends, its last iteration is there, or the time is up.
+
+    Parameters
+    ----------
+    follower
+        The job.
+    limit
+        The last iteration to wait for; None for what RELION's optimiser says.
+    settle_s
+        As the follower has it; it is looked at least twice in that time.
+    timeout_s
+        For how long to look at most; None for ever.
+
+    Yields
+    ------
+    Look
+        One a look, about one a second.
+
+    Raises
+    ------
+    FormatError
+        If the folder can't be listed at the first look.
+    """
+    pause_s = min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, settle_s / 2))
+    started = time.monotonic()
+    first = True
+    while True:
+        new = _look(follower, is_first=first)
+        first = False
+        end = _end(follower, limit)
+        left_s = None if timeout_s is None else timeout_s - (time.monotonic() - started)
+        if not end and left_s is not None and left_s <= 0:
+            end = f"The time is up ({timeout_s:g} s)."
+        yield Look(new, end)
+        if end:
+            return
+        time.sleep(pause_s if left_s is None else min(pause_s, left_s))
+
+
+def _look(follower: Follower, *, is_first: bool) -> tuple[int, ...]:
+    new: list[int] = []
+    try:
+        new.extend(follower.look(is_final=False))
+    except FormatError:
+        # A folder that was there may be gone for a moment, when a job is started again.
+        if is_first:
+            raise
+    return tuple(new)
+
+
+def _end(follower: Follower, limit: int | None) -> str:
+    last = follower.course.last_iteration
+    if limit is not None and last is not None and last.number >= limit:
+        return f"Iteration {limit} is there."
+    if follower.files.ended and follower.is_done:
+        return f"The job {_HOW_ENDED[follower.files.ended]} (RELION_JOB_EXIT_{follower.files.ended.upper()})."
+    if limit is None and last is not None and last.figures.last_iteration == last.number:
+        return f"Iteration {last.number} is the job's last one."
+    return ""

@@ -1,0 +1,157 @@
+"""Carrying a conversion out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cryobridge.errors import FormatError, UsageError
+from cryobridge.formats.atomic import together
+from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_content
+from cryobridge.formats.particles_pickle import PickleContent, write_pickles
+from cryobridge.formats.relion.star_write import write_star
+from cryobridge.jobs.convert.micrographs import micrographs_path
+from cryobridge.jobs.convert.names import is_made, make_links
+from cryobridge.jobs.convert.plan import plan_convert
+from cryobridge.jobs.output_folder import make_folder, refuse_existing, require_space
+from cryobridge.progress import Silent
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from cryobridge.formats.relion.star import StarBlock
+    from cryobridge.jobs.convert.names import Link
+    from cryobridge.jobs.convert.options import ConvertOptions
+    from cryobridge.jobs.convert.plan import ConvertPlan
+    from cryobridge.progress import Reporter
+
+
+def convert(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    options: ConvertOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Carry particles from one program's files to another's.
+
+    Parameters
+    ----------
+    inputs
+        One file or folder, or several that belong together: a `.cs` file (its passthrough file is found), a `.csg`
+        file, a cryoSPARC job folder, a STAR file, or a stack with its pickles.
+    output
+        A `.star` or `.cs` file, or the folder for pickles.
+    options
+        What is asked for; if not given, a STAR or `.cs` file as the name of the output says.
+    overwrite
+        Replace outputs that are there.
+
+    Returns
+    -------
+    dict
+        What was done, as `cryobridge convert --json` tells it: ``report["warnings"]`` says what may make the output
+        wrong or unusable.
+
+    Raises
+    ------
+    UsageError
+        If options contradict one another or the files, or would do nothing.
+    OutputExistsError
+        If an output is there and may not be replaced.
+    CryobridgeError
+        If an input can't be read, or lacks what the output needs.
+
+    Examples
+    --------
+    >>> from cryobridge.jobs.convert.convert import convert
+    >>> from cryobridge.jobs.convert.options import ConvertOptions
+    >>> report = convert("J4/J4_003_particles.cs", "particles.star")
+    >>> report = convert(["particles.mrcs", "poses.pkl", "ctf.pkl"], "particles.cs")
+    >>> report = convert("run_data.star", "pickles", ConvertOptions("pickles", class_numbers=(1, 4)))
+    """
+    plan = plan_convert(inputs, output, options)
+    write_plan(plan, overwrite=overwrite)
+    return plan.report()
+
+
+def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
+    """Refuse outputs that are there, unless they may be replaced; an input is never replaced or removed.
+
+    Raises
+    ------
+    OutputExistsError
+        If an output exists.
+    UsageError
+        If an output is one of the inputs.
+    CryobridgeError
+        If the disk has not enough space for copies.
+    """
+    inputs = {path.resolve() for path in plan.source.files}
+    files = [*plan.outputs(), *plan.outdated()]
+    same = next((path for path in files if path.resolve() in inputs), None)
+    if same is not None:
+        raise UsageError("the output is one of the inputs", path=same, hint="Give it another name with -o.")
+    new_links = _new_links(plan)
+    refuse_existing([*files, *(link.path for link in new_links)], overwrite=overwrite)
+    if plan.options.copy and new_links:
+        _require_space(new_links)
+
+
+def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter | None = None) -> None:
+    """Write the output of a plan: links first, so that a STAR file never names a stack that is not there.
+
+    Parameters
+    ----------
+    plan
+        As `cryobridge.jobs.convert.plan.plan_convert` returns it.
+    overwrite
+        Replace outputs that are there.
+    reporter
+        Who is told of the progress.
+
+    Raises
+    ------
+    CryobridgeError
+        If an output exists and may not be replaced, or can't be written.
+    """
+    reporter = reporter or Silent()
+    check_outputs(plan, overwrite=overwrite)
+    new_links = _new_links(plan)
+    if new_links:
+        reporter.start("copying stacks" if plan.options.copy else "linking stacks", len(new_links))
+        make_links(new_links, copy=plan.options.copy, reporter=reporter)
+    folder = plan.output if isinstance(plan.content, PickleContent) else plan.output.parent
+    make_folder(folder)
+    reporter.start("writing", None)
+    with together() as remove:
+        if isinstance(plan.content, PickleContent):
+            write_pickles(plan.output, plan.content)
+        elif isinstance(plan.content, CsContent):
+            title = f"Particles of {plan.source.files[0].name}"
+            write_cs_content(plan.output, plan.content, len(plan.rows), title)
+        else:
+            _write_star(plan.output, plan.content.blocks)
+            if plan.micrographs is not None:
+                _write_star(micrographs_path(plan.output), plan.micrographs)
+        # Another run may have written them since.
+        refuse_existing([*plan.outputs(), *plan.outdated()], overwrite=overwrite)
+        for path in plan.outdated():
+            remove(path)
+
+
+def _new_links(plan: ConvertPlan) -> list[Link]:
+    return [link for link in plan.links if not is_made(link, copy=plan.options.copy)]
+
+
+def _require_space(links: Sequence[Link]) -> None:
+    n_bytes = sum(link.target.stat().st_size for link in links if link.target.is_file())
+    require_space(links[0].path.parent, n_bytes, "Make room, or leave --copy out: links need no space.")
+
+
+def _write_star(path: Path, blocks: Iterable[StarBlock]) -> None:
+    try:
+        write_star(path, blocks)
+    except ValueError as error:  # a text that STAR has no word for
+        raise FormatError(str(error), path=path, hint="Rename that file in the input.") from error

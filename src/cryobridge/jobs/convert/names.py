@@ -1,0 +1,197 @@
+"""Names of stacks and micrographs as the other program shall see them, and links to the stacks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.image_search import what_finds
+from cryobridge.jobs.output_folder import make_folder
+from cryobridge.model.particles import Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cryobridge.formats.image_search import ImageSearch
+    from cryobridge.jobs.convert.told import Told
+    from cryobridge.progress import Reporter
+
+PIPELINE = "default_pipeline.star"
+_UID_PREFIX = re.compile(r"^[0-9]{21}_")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link or a copy to be made.
+
+    Parameters
+    ----------
+    path
+        The link.
+    target
+        The stack.
+    """
+
+    path: Path
+    target: Path
+
+
+def without_unused(labels: Labels) -> Labels:
+    """Drop the texts that no row has."""
+    is_used = np.bincount(labels.codes, minlength=len(labels.values)) > 0
+    if is_used.all():
+        return labels
+    new_code = np.cumsum(is_used, dtype=np.int32) - 1
+    return Labels(new_code[labels.codes], tuple(labels.values[code] for code in np.flatnonzero(is_used)))
+
+
+def renamed(labels: Labels, names: Sequence[str]) -> Labels:
+    """Return labels with other texts, one for each of ``labels.values``; texts that become equal are one."""
+    place: dict[str, int] = {}
+    codes = np.array([place.setdefault(name, len(place)) for name in names], np.int32)
+    return Labels(codes[labels.codes], tuple(place))
+
+
+def relion_project(output: Path) -> Path | None:
+    """Return the nearest folder above an output that is a RELION project, or None."""
+    own = Path(os.path.normpath(output.absolute()))
+    # os.path.isfile, since Path.is_file raises on a name that is too long for the file system.
+    return next((above for above in own.parents if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
+
+
+def tell_start_of_links(project: Path | None, told: Told) -> None:
+    """Say where the names of links start."""
+    if project is None:
+        told.warnings.append("no RELION project above the output: names of images start at the working directory")
+    else:
+        told.notes.append(f"names of images start at the RELION project {as_seen_from(project, None)}")
+
+
+def plan_links(names: Sequence[str], search: ImageSearch, folder: Path, *, strip_uid: bool) -> list[Link]:
+    """Return a link for each stack, mirrored below a folder under a name that ends in ``.mrcs``.
+
+    Raises
+    ------
+    MissingDataError
+        If a stack is not found.
+    CryobridgeError
+        If two stacks would have one link.
+    """
+    found = [search.resolve(name) for name in names]
+    missing = [name for name, path in zip(names, found, strict=True) if path is None]
+    if missing:
+        found_with = what_finds(missing, search)
+        raise MissingDataError(
+            f"{len(missing):,} of {len(names):,} stacks are not found, the first: {missing[0]}",
+            path=search.metadata,
+            count=len(missing),
+            hint=f"Give {found_with}." if found_with else "Say where they are with --datadir and --strip-prefix.",
+        )
+    links = [
+        Link(folder / _mirrored(name, strip_uid=strip_uid), Path(os.path.normpath(path.absolute())))
+        for name, path in zip(names, found, strict=True)
+        if path is not None
+    ]
+    _refuse_shared([str(link.path) for link in links], names)
+    return links
+
+
+def _mirrored(name: str, *, strip_uid: bool) -> Path:
+    """Return a name as a place below a folder: no root and no way up in it."""
+    parts = [part for part in PurePosixPath(name.removeprefix(">")).parts if part not in {"/", ".."}]
+    last = _UID_PREFIX.sub("", parts[-1]) if strip_uid else parts[-1]
+    return Path(*parts[:-1], str(Path(last).with_suffix(".mrcs")))
+
+
+def _refuse_shared(new: Sequence[str], old: Sequence[str]) -> None:
+    shared = next((name for name, count in Counter(new).items() if count > 1), None)
+    if shared is not None:
+        both = [before for before, after in zip(old, new, strict=True) if after == shared]
+        raise CryobridgeError(
+            f"{both[0]} and {both[1]} would both become {shared}",
+            hint="Leave out --strip-uid, or rename one of them.",
+        )
+
+
+def as_seen_from(path: Path, project: Path | None) -> str:
+    """Return a path as it is written: from the project (or the working directory) where it lies below that."""
+    absolute = Path(os.path.normpath(path.absolute()))
+    base = Path(os.path.normpath((Path() if project is None else project).absolute()))
+    return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
+
+
+def micrograph_names(names: Sequence[str], *, strip_uid: bool, folder: str | None) -> list[str]:
+    """Return micrographs' names for the other program.
+
+    Raises
+    ------
+    CryobridgeError
+        If two become one.
+    """
+    new = []
+    for name in names:
+        path = PurePosixPath(name)
+        own = _UID_PREFIX.sub("", path.name) if strip_uid else path.name
+        if folder is not None:
+            new.append(str(PurePosixPath(folder) / own))
+        else:
+            new.append(str(path.with_name(own)) if own != path.name else name)
+    _refuse_shared(new, names)
+    return new
+
+
+def relative_to_file(name: str, folder: Path, output: Path) -> str:
+    """Return a ``>`` name of a `.cs` file, which is relative to its folder, as the output has to say it."""
+    if not name.startswith(">"):
+        return name
+    there = Path(os.path.normpath(folder.absolute() / name[1:]))
+    return ">" + os.path.relpath(there, os.path.normpath(output.absolute().parent))
+
+
+def make_links(links: Iterable[Link], *, copy: bool, reporter: Reporter) -> None:
+    """Make the links, or the copies; a link that is there under the same name is replaced, a file by a copy only.
+
+    Raises
+    ------
+    CryobridgeError
+        If a file stands where a link shall go, or the operating system refuses.
+    """
+    for link in links:
+        make_folder(link.path.parent)
+        if not copy and link.path.exists() and not link.path.is_symlink():
+            raise CryobridgeError(
+                "a file is there, which no link replaces",
+                path=link.path,
+                hint="Give another folder to --link-stacks, or remove the file.",
+            )
+        try:
+            with atomic_path(link.path) as temporary:
+                if copy:
+                    shutil.copyfile(link.target, temporary)
+                else:
+                    temporary.symlink_to(link.target)
+        except OSError as error:
+            raise CryobridgeError(
+                f"can't be copied to {link.path} ({error.strerror or error})",
+                path=link.target,
+                hint="Check that you may read it, and that the disk has space left.",
+            ) from error
+        reporter.advance()
+
+
+def is_made(link: Link, *, copy: bool) -> bool:
+    """Whether the link is there already and leads to its stack, or is the stack itself."""
+    try:
+        is_same = link.path.samefile(link.target)
+    except OSError:
+        return False
+    return is_same and not (copy and link.path.is_symlink())

@@ -1,0 +1,264 @@
+"""Where in the row the coordinates are: by name, else by place and content ("nudge").
+
+cryoSPARC versions order the location fields differently, and tables that went through other programs may have lost
+the names. A guess is never made in silence: what was looked at, and why a column was taken, is part of the result.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.model.particles import Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cryobridge.formats.table import Array, Column, Table
+
+NAMES = (
+    "location/micrograph_path",
+    "location/micrograph_shape",
+    "location/center_x_frac",
+    "location/center_y_frac",
+)
+# A micrograph is larger than this along both axes; a box of particles may be too, but no fractions follow it.
+_SMALLEST_MICROGRAPH_PX = 100
+# How many columns after the shape are looked at: pixel size, minimum distance and the two fractions, with room.
+_REACH = 8
+# Rows that the guess looks at; spread over the file.
+_SAMPLED_ROWS = 100_000
+# Fractions spread over the micrograph and hardly repeat; a pixel size or a distance has a few values.
+_LEAST_SPREAD = 0.2
+_LEAST_DISTINCT = 0.02
+# Picks of a small file may lie close together: a column with this share of the distinct values of those that are
+# taken is no pixel size either.
+_RIVAL_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A column that was looked at.
+
+    Parameters
+    ----------
+    name, position
+        Its name, and its place in the row from 0.
+    minimum, maximum, distinct
+        Of the rows that were looked at.
+    verdict
+        What it was taken for, or why it was not taken.
+    is_taken
+        Whether it is one of the two fractions.
+    """
+
+    name: str
+    position: int
+    minimum: float
+    maximum: float
+    distinct: int
+    verdict: str
+    is_taken: bool
+
+
+@dataclass(frozen=True)
+class CoordinateFields:
+    """The columns that hold the coordinates, and how they were found.
+
+    Parameters
+    ----------
+    path, shape, x, y
+        Names of the columns.
+    found_by
+        ``name``, ``content`` (the nudge) or ``place`` (the two floats right after the shape).
+    candidates
+        What was looked at, where names did not tell.
+    """
+
+    path: str
+    shape: str
+    x: str
+    y: str
+    found_by: str
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, str, str, str]:
+        """The four columns: path, shape, x, y."""
+        return (self.path, self.shape, self.x, self.y)
+
+
+def locate_coordinates(
+    table: Table, *, nudge: bool = True, xy_fields: tuple[str, str] | None = None
+) -> CoordinateFields:
+    """Find the columns that hold micrograph, its shape, and the fractions.
+
+    Parameters
+    ----------
+    table
+        A cryoSPARC table.
+    nudge
+        Where names don't tell, look at the content. False takes the two floats right after the shape.
+    xy_fields
+        The names of the two fractions, where the user tells them.
+
+    Raises
+    ------
+    MissingDataError
+        If the table has no coordinates, by name or by content.
+    CryobridgeError
+        If the content fits none or more than one reading; the candidates are listed.
+    """
+    if xy_fields is not None:
+        return _as_told(table, xy_fields)
+    if all(name in table for name in NAMES):
+        return CoordinateFields(*NAMES, found_by="name")
+    places = [place for place in _shapes(table) if _floats_after(table, place)]
+    if not nudge:
+        readings = [reading for place in places if (reading := _usual_place(table, place)) is not None]
+    else:
+        judged = {place: _judged(table, place) for place in places}
+        readings = [reading for place in places if (reading := _inferred(table, place, judged[place])) is not None]
+        if not readings and places:
+            raise _ambiguous(table, "no two columns that stand together", itertools.chain(*judged.values()))
+    if len(readings) > 1:
+        options = "; ".join(f"{r.x} and {r.y} after {r.shape}" for r in readings)
+        raise CryobridgeError(
+            f"the coordinates may be in several places: {options}",
+            path=table.path,
+            hint="Name the two columns with --xy-fields X,Y.",
+        )
+    if not readings:
+        raise MissingDataError(
+            f"no coordinates: {', '.join(name for name in NAMES if name not in table)} are missing",
+            path=table.path,
+            hint="Give a file that has location/*: a passthrough file, extracted_particles.cs or picked_particles.cs.",
+        )
+    return readings[0]
+
+
+def _as_told(table: Table, xy_fields: tuple[str, str]) -> CoordinateFields:
+    absent = [name for name in xy_fields if name not in table]
+    if absent:
+        raise MissingDataError(
+            f"no column {absent[0]}", path=table.path, hint=f"Its columns are {', '.join(table.names[:12])} …"
+        )
+    if NAMES[0] in table and NAMES[1] in table:
+        return CoordinateFields(*NAMES[:2], *xy_fields, found_by="name")
+    # The nearest before them: a particle file may have the shape of its images too.
+    before = [place for place in _shapes(table) if place < table.names.index(xy_fields[0])]
+    if not before:
+        raise MissingDataError(
+            f"no path and shape of a micrograph stand before {xy_fields[0]}",
+            path=table.path,
+            hint=f"{NAMES[0]} and {NAMES[1]} are needed too.",
+        )
+    path, shape = table.columns[before[-1] - 1].name, table.columns[before[-1]].name
+    return CoordinateFields(path, shape, *xy_fields, found_by="name")
+
+
+def _shapes(table: Table) -> list[int]:
+    """Return the places of pairs of integers above 100 that follow a column of paths."""
+    columns = table.columns
+    return [
+        place
+        for place in range(1, len(columns))
+        if columns[place].shape == (2,)
+        and columns[place].dtype[0] in "iu"
+        and not columns[place].name.endswith("blob/shape")
+        and columns[place - 1].is_text
+        and _looks_like_paths(table, columns[place - 1])
+        and bool((_sample(table, columns[place]) > _SMALLEST_MICROGRAPH_PX).all())
+    ]
+
+
+def _looks_like_paths(table: Table, column: Column) -> bool:
+    labels = table.read([column.name], slice(0, 1))[column.name]
+    return isinstance(labels, Labels) and len(labels) > 0 and "." in labels[0].rsplit("/", 1)[-1]
+
+
+def _floats_after(table: Table, place: int) -> list[tuple[int, Column]]:
+    """Return the floats that follow a shape, with their places; what follows another text is of something else."""
+    following = itertools.takewhile(
+        lambda item: not item[1].is_text, enumerate(table.columns[place + 1 : place + 1 + _REACH], place + 1)
+    )
+    return [(position, column) for position, column in following if column.shape == () and column.dtype[0] == "f"]
+
+
+def _usual_place(table: Table, place: int) -> CoordinateFields | None:
+    following = _floats_after(table, place)
+    if len(following) < 2:
+        return None
+    (_, x), (_, y) = following[:2]
+    return CoordinateFields(table.columns[place - 1].name, table.columns[place].name, x.name, y.name, found_by="place")
+
+
+def _judged(table: Table, place: int) -> tuple[Candidate, ...]:
+    return tuple(_judge(table, position, column) for position, column in _floats_after(table, place))
+
+
+def _inferred(table: Table, place: int, candidates: tuple[Candidate, ...]) -> CoordinateFields | None:
+    """Read the columns after a shape by their content; None where no two look like fractions.
+
+    Raises
+    ------
+    CryobridgeError
+        If others than two neighbours look like fractions too.
+    """
+    taken = [candidate for candidate in candidates if candidate.is_taken]
+    if len(taken) < 2:
+        return None
+    path, shape = table.columns[place - 1].name, table.columns[place].name
+    if len(taken) > 2:
+        raise _ambiguous(table, f"not two but {len(taken)} columns", candidates)
+    x, y = taken
+    # One that varies little and stands before or between them may be the true x or y, and the last of the two a score.
+    rivals = [
+        candidate
+        for candidate in candidates
+        if candidate.position < y.position
+        and not candidate.is_taken
+        and 0 <= candidate.minimum <= candidate.maximum <= 1
+        and candidate.distinct > max(1.0, _RIVAL_SHARE * max(x.distinct, y.distinct))
+    ]
+    if rivals or y.position != x.position + 1:
+        raise _ambiguous(table, "more than two columns, or two that do not stand together,", candidates)
+    return CoordinateFields(path, shape, x.name, y.name, "content", candidates)
+
+
+def _ambiguous(table: Table, found: str, candidates: Iterable[Candidate]) -> CryobridgeError:
+    listed = "; ".join(
+        f"{c.name} ({c.minimum:.4g} to {c.maximum:.4g}, {c.distinct:,} values: {c.verdict})" for c in candidates
+    )
+    return CryobridgeError(
+        f"the content does not tell where the coordinates are: {found} may be the fractions: {listed}",
+        path=table.path,
+        hint="Name the two columns with --xy-fields X,Y; --no-nudge takes the two right after the shape.",
+    )
+
+
+def _judge(table: Table, position: int, column: Column) -> Candidate:
+    values = _sample(table, column)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return Candidate(column.name, position, np.nan, np.nan, 0, "holds no number", False)
+    minimum, maximum, distinct = float(np.min(values)), float(np.max(values)), len(np.unique(values))
+    # A few picks may lie outside; they are an error of their own, not a reason to look elsewhere.
+    low, high = np.quantile(values, [0.02, 0.98])
+    if not (low >= 0 and high <= 1):
+        verdict, is_taken = "not within 0 and 1", False
+    elif high - low < _LEAST_SPREAD or distinct < max(2, _LEAST_DISTINCT * min(len(values), 1000)):
+        verdict, is_taken = "hardly varies, like a pixel size or a distance", False
+    else:
+        verdict, is_taken = "varies within 0 and 1", True
+    return Candidate(column.name, position, minimum, maximum, distinct, verdict, is_taken)
+
+
+def _sample(table: Table, column: Column) -> Array:
+    """Return values from evenly spaced rows."""
+    step = max(1, table.n_rows // _SAMPLED_ROWS)
+    return np.asarray(table.read([column.name], slice(0, table.n_rows, step))[column.name])

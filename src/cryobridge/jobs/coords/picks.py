@@ -1,0 +1,224 @@
+"""Reading picks from cryoSPARC files: micrograph, place, score, and what 2D alignment and filaments tell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import MissingDataError
+from cryobridge.formats.cryosparc.companions import Beside, OpenParticles, files_beside, open_particle_files
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.join import join_on_uid
+from cryobridge.formats.cryosparc.particles import images_of
+from cryobridge.formats.table import ColumnReader
+from cryobridge.jobs.coords.locate import NAMES, CoordinateFields, locate_coordinates
+from cryobridge.model.particles import Labels
+
+if TYPE_CHECKING:
+    from cryobridge.formats.table import Array, Table
+    from cryobridge.model.particles import Floats, ImageRefs
+
+SCORE = "pick_stats/ncc_score"
+# What reliosparc writes for picks without a score of their own.
+DEFAULT_FIGURE_OF_MERIT = 0.08
+_N_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Picks of a cryoSPARC file; arrays have one row a pick.
+
+    Parameters
+    ----------
+    source
+        The file.
+    fields
+        The columns that the coordinates were read from, and how they were found.
+    micrograph
+        Path of the micrograph as cryoSPARC has it.
+    shape_px
+        (n, 2) ny, nx.
+    fraction_xy
+        (n, 2) x, y as fractions of nx and ny.
+    score
+        (n,) the picker's correlation, or None.
+    class_number
+        (n,) class of the 2D alignment, from 1, or None.
+    psi_rad
+        (n,) in-plane angle of the 2D alignment, or None.
+    filament_uid, position_A
+        (n,) the filament that a segment is of, and where along it; or None.
+    images
+        The extracted images, or None.
+    image_pixel_size_A, micrograph_pixel_size_A
+        (n,) or None.
+    n_unjoined
+        Rows of the file that the passthrough file lacks; they are not among the picks.
+    notes
+        What was joined or assumed, in sentences.
+    """
+
+    source: Path
+    fields: CoordinateFields
+    micrograph: Labels
+    shape_px: Array
+    fraction_xy: Floats
+    score: Floats | None
+    class_number: NDArray[np.int64] | None
+    psi_rad: Floats | None
+    filament_uid: NDArray[np.uint64] | None
+    position_A: Floats | None
+    images: ImageRefs | None
+    image_pixel_size_A: Floats | None
+    micrograph_pixel_size_A: Floats | None
+    n_unjoined: int
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.fraction_xy)
+
+
+def read_picks(
+    path: str | os.PathLike[str],
+    passthrough: str | os.PathLike[str] | None = None,
+    *,
+    nudge: bool = True,
+    xy_fields: tuple[str, str] | None = None,
+) -> Picks:
+    """Read picks, joined with a passthrough file where the coordinates are in that.
+
+    Parameters
+    ----------
+    path
+        A cryoSPARC file of picks or particles, a result group (`.csg`) or a job folder.
+    passthrough
+        The file that has ``location/*``; without one, and without coordinates in ``path``, the job folder tells it,
+        or it is looked for beside the file, by its name and as the one that has all of the uids.
+    nudge, xy_fields
+        See `locate_coordinates`.
+
+    Raises
+    ------
+    MissingDataError
+        If there are no particles, or no coordinates; files beside it that have them are named.
+    CryobridgeError
+        If it is ambiguous where the coordinates are.
+    """
+    opened = open_particle_files(Path(path))
+    main = opened.table
+    if opened.n_rows == 0:
+        raise MissingDataError(
+            "there are no particles in it", path=path, hint="An empty selection, or an excluded output; choose another."
+        )
+    beside = Beside((), {})
+    if passthrough is None and not _has_coordinates(main, xy_fields):
+        passthrough = _named_passthrough(opened)
+        if passthrough is None:
+            beside = files_beside(main, NAMES)
+            passthrough = _only_one(main, beside)
+    table, notes = (main, []) if passthrough is None else _joined(main, Path(passthrough))
+    notes = [*opened.notes, *notes]
+    fields = _located(table, beside, nudge=nudge, xy_fields=xy_fields)
+    columns = ColumnReader(table)
+    micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
+    x, y = columns.floats(fields.x), columns.floats(fields.y)
+    if micrograph is None or shape is None or shape.shape[1:] != (2,) or x is None or y is None:
+        raise MissingDataError("the location columns are of the wrong type", path=path, field=", ".join(fields.names))
+    if fields.found_by == "place":
+        notes.append(f"the fractions are taken from {fields.x} and {fields.y}, the two columns right after the shape")
+    if SCORE not in columns:
+        notes.append(
+            f"no {SCORE}: the figure of merit is {DEFAULT_FIGURE_OF_MERIT} for all (--passthrough may have it)"
+        )
+    has_2d = "alignments2D/pose" in columns
+    return Picks(
+        source=main.path,
+        fields=fields,
+        micrograph=_without_unused(micrograph),
+        shape_px=shape,
+        fraction_xy=np.column_stack([x, y]),
+        score=columns.floats(SCORE),
+        class_number=_plus_one(columns.integers("alignments2D/class")) if has_2d else None,
+        psi_rad=columns.floats("alignments2D/pose") if has_2d else None,
+        filament_uid=columns.get("filament/filament_uid"),
+        position_A=columns.floats("filament/position_A", "filament/arc_length_A"),
+        images=images_of(columns),
+        image_pixel_size_A=columns.floats("blob/psize_A"),
+        micrograph_pixel_size_A=columns.floats("location/micrograph_psize_A", "micrograph_blob/psize_A"),
+        n_unjoined=opened.n_rows - table.n_rows,
+        notes=tuple(notes),
+    )
+
+
+def _joined(main: Table, passthrough: Path) -> tuple[Table, list[str]]:
+    joined = join_on_uid(main, open_cs(passthrough))
+    if joined.n_rows == 0:
+        raise MissingDataError(
+            f"none of its uids is in {passthrough.name}",
+            path=main.path,
+            field="uid",
+            hint="Give the passthrough file of the same job.",
+        )
+    return joined, [f"joined on uid with {passthrough.name}", *joined.notes]
+
+
+def _named_passthrough(opened: OpenParticles) -> Path | None:
+    """Return the file with coordinates that the job names along with its particles."""
+    return next((path for path in opened.passthroughs or () if set(NAMES) <= set(open_cs(path).names)), None)
+
+
+def _has_coordinates(main: Table, xy_fields: tuple[str, str] | None) -> bool:
+    return xy_fields is not None or all(name in main for name in NAMES)
+
+
+def _located(table: Table, beside: Beside, *, nudge: bool, xy_fields: tuple[str, str] | None) -> CoordinateFields:
+    """Locate the coordinates; where there are none, name the files that have those of a part of the particles."""
+    try:
+        return locate_coordinates(table, nudge=nudge, xy_fields=xy_fields)
+    except MissingDataError as error:
+        if not beside.n_shared:
+            raise
+        parts = ", ".join(f"{path.name} has {count:,}" for path, count in list(beside.n_shared.items())[:_N_NAMED])
+        most = max(beside.n_shared, key=lambda path: beside.n_shared[path])
+        raise MissingDataError(
+            f"no coordinates, and no file beside it has those of all {table.n_rows:,} particles: {parts}",
+            path=table.path,
+            hint=f"--passthrough {shlex.quote(str(most))} takes those that it has, and leaves the others out.",
+        ) from error
+
+
+def _only_one(main: Table, beside: Beside) -> Path | None:
+    """Return the file beside the picks that is to be joined, or None.
+
+    Raises
+    ------
+    MissingDataError
+        If there are several; they are named.
+    """
+    if len(beside.fit) > 1:
+        names = ", ".join(path.name for path in beside.fit[:_N_NAMED])
+        raise MissingDataError(
+            f"no coordinates; {len(beside.fit)} files beside it have them: {names}",
+            path=main.path,
+            hint="Choose one with --passthrough.",
+        )
+    return next(iter(beside.fit), None)
+
+
+def _without_unused(labels: Labels) -> Labels:
+    """Drop the texts that no row has: after a join the micrographs of rows that are left out are among them."""
+    is_used = np.bincount(labels.codes, minlength=len(labels.values)) > 0
+    if is_used.all():
+        return labels
+    new_code = np.cumsum(is_used, dtype=np.int32) - 1
+    return Labels(new_code[labels.codes], tuple(labels.values[code] for code in np.flatnonzero(is_used)))
+
+
+def _plus_one(numbers: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    return None if numbers is None else numbers + 1

@@ -1,0 +1,338 @@
+"""Planning: which picks go where, and everything that can be checked before the first byte is written."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.formats.image_search import as_given
+from cryobridge.formats.projects import INSTEAD, folder_refusal
+from cryobridge.formats.registry import CS, CSG, STAR, identify_file
+from cryobridge.formats.relion.star import open_star, to_labels
+from cryobridge.jobs.coords.columns import round_px
+from cryobridge.jobs.coords.matching import match_micrographs, unmatched_error
+from cryobridge.jobs.coords.picks import Picks, read_picks
+from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
+from cryobridge.jobs.coords.sizes import MicrographFiles, MicrographSizes, compare_sizes
+from cryobridge.jobs.output_folder import files_in
+from cryobridge.model.convention import Convention
+from cryobridge.model.particles import Floats
+from cryobridge.options import as_path
+
+PIPELINE = "default_pipeline.star"
+_STAR_HINT = INSTEAD["micrographs"][0]
+_CS_HINT = "Give a file in which it is filled in: a passthrough file, extracted_particles.cs or picked_particles.cs."
+
+
+@dataclass(frozen=True)
+class CoordsOptions:
+    """What is asked for.
+
+    Parameters
+    ----------
+    convention
+        The placement of cryoSPARC's fractions on RELION's micrographs.
+    passthrough
+        The file with ``location/*`` where the picks have none.
+    nudge, xy_fields
+        See `cryobridge.jobs.coords.locate.locate_coordinates`.
+    subpixel
+        Keep fractions of a pixel.
+    picks_only
+        Leave out class, angles and helical columns.
+    drop_outside
+        Leave picks outside their micrograph out, instead of stopping.
+    on_unmatched
+        Whether micrographs that the STAR file lacks are an error, or left out.
+    relion_project
+        RELION's project folder; without one the nearest that has default_pipeline.star, from the output upwards.
+
+    Raises
+    ------
+    UsageError
+        If what is to be a file or folder is neither a text nor a path.
+    """
+
+    convention: Convention = field(default_factory=Convention)
+    passthrough: Path | None = None
+    nudge: bool = True
+    xy_fields: tuple[str, str] | None = None
+    subpixel: bool = False
+    picks_only: bool = False
+    drop_outside: bool = False
+    on_unmatched: Literal["error", "skip"] = "error"
+    relion_project: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("passthrough", "relion_project"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else as_path(value, name))
+
+
+@dataclass(frozen=True)
+class CoordsPlan:
+    """Everything needed to write the picks.
+
+    Parameters
+    ----------
+    picks
+        All picks of the file.
+    options
+        What was asked for.
+    folder
+        The output folder.
+    project
+        RELION's project folder, or None.
+    micrographs
+        RELION's name of each of ``picks.micrograph.values``, or None where it is left out.
+    coordinate_px
+        (n, 2) pixels of RELION's micrograph.
+    files
+        Where RELION's micrographs are looked for.
+    sizes
+        Their sizes beside cryoSPARC's. With an error in it nothing is written.
+    kept
+        (n,) whether a pick is written.
+    left_out
+        Picks that are not, by reason.
+    unmatched
+        Micrographs that the STAR file lacks.
+    """
+
+    picks: Picks
+    options: CoordsOptions
+    folder: Path
+    project: Path | None
+    micrographs: tuple[str | None, ...]
+    coordinate_px: Floats
+    files: MicrographFiles
+    sizes: MicrographSizes
+    kept: NDArray[np.bool_]
+    left_out: dict[str, int]
+    unmatched: tuple[str, ...]
+
+    @property
+    def raw_data(self) -> Path:
+        """The folder of pick files."""
+        return self.folder / RAW_DATA
+
+    @property
+    def autopick_star(self) -> Path:
+        """The list of pick files."""
+        return self.folder / AUTOPICK_STAR
+
+    def existing(self) -> list[Path]:
+        """Return the outputs that are there already."""
+        files = files_in(self.raw_data, PICK_FILES)
+        return [path for path in (self.autopick_star, *files) if os.path.lexists(path)]
+
+    def report(self) -> dict[str, Any]:
+        """Return the plan as JSON-ready data."""
+        written = np.unique(self.picks.micrograph.codes[self.kept])
+        named = self.options.relion_project or self.folder
+        return {
+            "particles_in": len(self.picks) + self.picks.n_unjoined,
+            "particles_out": int(self.kept.sum()),
+            "left_out": self.left_out,
+            "micrographs": len(written),
+            "micrographs_unmatched": list(self.unmatched),
+            "convention": self.options.convention.formula,
+            "convention_words": self.options.convention.words,
+            "nudged": self.picks.fields.found_by == "content",
+            "coordinate_fields": list(self.picks.fields.names),
+            "relion_project": str(as_given(self.project, named)) if self.project else None,
+            "notes": [*self.picks.notes, *([self.sizes.note] if self.sizes.note else [])],
+            "outputs": [str(self.autopick_star), str(self.raw_data)],
+        }
+
+
+def plan_coords(
+    picks_cs: str | os.PathLike[str],
+    micrographs_star: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    options: CoordsOptions | None = None,
+) -> CoordsPlan:
+    """Read picks and micrographs, match them, and compute the coordinates.
+
+    What the sizes of RELION's micrographs forbid is no error yet: `check_plan` may find that x and y are exchanged.
+
+    Parameters
+    ----------
+    picks_cs
+        A `.cs` or `.csg` file of picks or particles, or a cryoSPARC job folder.
+    micrographs_star
+        The STAR file with RELION's names of the micrographs, such as ``CtfFind/job003/micrographs_ctf.star``.
+    folder
+        The output folder.
+    options
+        What is asked for; the usual placement if not given.
+
+    Returns
+    -------
+    CoordsPlan
+        What `cryobridge.jobs.coords.convert.write_coords` writes.
+
+    Raises
+    ------
+    UsageError
+        If the files are given in the wrong order.
+    MissingDataError
+        If a file lacks columns, rows or values, or a micrograph is not in the STAR file.
+    CryobridgeError
+        If picks lie outside their micrograph, names are ambiguous, or two micrographs would share a pick file.
+    """
+    folder, options = as_path(folder, "folder"), options or CoordsOptions()
+    _refuse_exchanged(Path(picks_cs), Path(micrographs_star))
+    picks = read_picks(picks_cs, options.passthrough, nudge=options.nudge, xy_fields=options.xy_fields)
+    relion_names = micrograph_names(Path(micrographs_star))
+    match = match_micrographs(picks.micrograph.values, relion_names)
+    if match.unmatched and (options.on_unmatched == "error" or not match.relion_name):
+        raise unmatched_error(match, relion_names)
+    micrographs = tuple(match.relion_name.get(name) for name in picks.micrograph.values)
+    _refuse_shared_files([name for name in micrographs if name is not None])
+
+    is_known = np.array([name is not None for name in micrographs], dtype=bool)
+    is_matched: NDArray[np.bool_] = is_known.take(picks.micrograph.codes)
+    is_inside = _inside(picks, drop_outside=options.drop_outside)
+    left_out = {
+        "uid not in the passthrough file": picks.n_unjoined,
+        "micrograph not in the STAR file": int((~is_matched).sum()),
+        "outside the micrograph": int((is_matched & ~is_inside).sum()),
+    }
+    kept: NDArray[np.bool_] = np.logical_and(is_matched, is_inside)
+    if not kept.any():
+        raise MissingDataError("no pick is left to write", path=picks.source, hint="Check the files and the options.")
+    _refuse_unset(picks, kept)
+    project = _project(folder, options.relion_project)
+    files = MicrographFiles(Path(micrographs_star), project)
+    codes, swap_xy = picks.micrograph.codes, options.convention.swap_xy
+    sizes = compare_sizes(micrographs, codes, picks.shape_px, kept, files, swap_xy=swap_xy)
+    coordinate_px = options.convention.to_px(picks.fraction_xy, sizes.shape_px)
+    return CoordsPlan(
+        picks,
+        options,
+        folder,
+        project,
+        micrographs,
+        round_px(coordinate_px, subpixel=options.subpixel),
+        files,
+        sizes,
+        kept,
+        {reason: count for reason, count in left_out.items() if count},
+        match.unmatched,
+    )
+
+
+def absolute(path: Path) -> Path:
+    """Return a path from the root, without ``..``; links stay as they are, since RELION projects are full of them."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def micrograph_names(path: Path) -> tuple[str, ...]:
+    """Return the distinct micrographs of a STAR file.
+
+    Raises
+    ------
+    UsageError
+        If it is a folder.
+    MissingDataError
+        If it names none, or is a list of particles: their micrographs may be those of another program.
+    """
+    if path.is_dir():
+        raise folder_refusal(path, "micrographs")
+    star = open_star(path)
+    block = star[star.main]
+    if "rlnImageName" in block or "rlnCoordinateX" in block:
+        raise MissingDataError(f"data_{star.main} lists particles, not micrographs", path=path, hint=_STAR_HINT)
+    if "rlnMicrographName" not in block:
+        raise MissingDataError(f"data_{star.main} has no rlnMicrographName", path=path, hint=_STAR_HINT)
+    return to_labels(block.texts("rlnMicrographName")).values
+
+
+def _refuse_exchanged(picks_cs: Path, micrographs_star: Path) -> None:
+    first, second = _format_of(picks_cs), _format_of(micrographs_star)
+    if second not in {CS, CSG}:
+        return
+    if first == STAR:
+        command = shlex.join(["cryobridge", "coords", str(micrographs_star), str(picks_cs)])
+        raise UsageError("a STAR file; cryoSPARC's picks come first", path=picks_cs, hint=f"{command} …")
+    raise UsageError(f"a .{second} file; the second file is a STAR file", path=micrographs_star, hint=_STAR_HINT)
+
+
+def _format_of(path: Path) -> str | None:
+    """Return the format of a file; None where whoever reads it has more to say."""
+    try:
+        return identify_file(path)
+    except CryobridgeError:
+        return None
+
+
+def _refuse_unset(picks: Picks, kept: NDArray[np.bool_]) -> None:
+    """Refuse sizes and fractions that nobody filled in, which would put all picks into a corner or on an edge."""
+    unset = np.flatnonzero(kept & ~(picks.shape_px >= 1).all(axis=1))
+    if len(unset):
+        ny, nx = picks.shape_px[unset[0]].tolist()
+        raise MissingDataError(
+            f"the micrographs of {len(unset)} of {len(picks)} picks have no size, the first {ny} × {nx} px",
+            path=picks.source,
+            field=picks.fields.shape,
+            rows=tuple(int(row) for row in unset[:3]),
+            count=len(unset),
+            hint=_CS_HINT,
+        )
+    for axis, name in enumerate((picks.fields.x, picks.fields.y)):
+        if not picks.fraction_xy[kept, axis].any():
+            raise MissingDataError(
+                f"0 for all of {int(kept.sum())} picks",
+                path=picks.source,
+                field=name,
+                rows=tuple(int(row) for row in np.flatnonzero(kept)[:3]),
+                count=int(kept.sum()),
+                hint=_CS_HINT,
+            )
+
+
+def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:
+    x_y = picks.fraction_xy
+    inside: NDArray[np.bool_] = np.all(np.logical_and(x_y >= 0, x_y <= 1), axis=1)
+    outside = np.flatnonzero(~inside)
+    if len(outside) and not drop_outside:
+        x, y = picks.fraction_xy[outside[0]]
+        raise CryobridgeError(
+            f"{len(outside)} of {len(picks)} picks are outside their micrograph, the first at x {x:.6g}, y {y:.6g} "
+            "(fractions)",
+            path=picks.source,
+            field=f"{picks.fields.x}, {picks.fields.y}",
+            rows=tuple(int(row) for row in outside[:3]),
+            count=len(outside),
+            hint="Check where the picks come from, or leave them out with --drop-outside.",
+        )
+    return inside
+
+
+def _refuse_shared_files(names: list[str]) -> None:
+    by_file: dict[str, str] = {}
+    for name in names:
+        other = by_file.setdefault(pick_file_name(name), name)
+        if other != name:
+            raise CryobridgeError(
+                f"micrographs {other} and {name} would share {pick_file_name(name)}",
+                hint="RELION tells pick files apart by the micrograph's file name; rename one of them.",
+            )
+
+
+def _project(folder: Path, given: Path | None) -> Path | None:
+    if given is None:
+        own = absolute(folder)
+        # os.path.isfile, since Path.is_file raises on a name that is too long for the file system.
+        return next((above for above in (own, *own.parents) if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
+    if not given.is_dir():
+        raise MissingDataError("no such folder", path=given, hint="Give the folder that has default_pipeline.star.")
+    return absolute(given)

@@ -1,0 +1,186 @@
+"""The sizes of RELION's micrographs beside those of cryoSPARC's.
+
+cryoSPARC's fractions hold for any binning of a micrograph; RELION's coordinates count pixels of its own micrographs.
+Where both programs have a micrograph in different sizes, RELION's is the one that counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.mrc_header import read_header
+from cryobridge.formats.table import Array
+
+# Headers that are read to see whether sizes differ; only where one does, all are.
+_N_HEADERS = 32
+# Binned sizes are rounded, often to even numbers: so many pixels of the smaller micrograph tell no other shape.
+_ROUNDING_PX = 2
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class MicrographFiles:
+    """Where RELION's micrographs are looked for.
+
+    Parameters
+    ----------
+    star
+        The STAR file that names them.
+    project
+        RELION's project folder, or None.
+    """
+
+    star: Path
+    project: Path | None
+
+    def find(self, name: str) -> Path | None:
+        """Return the file of a micrograph, or None where it is not on this disk."""
+        in_project = self.project / name if self.project else None
+        # os.path.isfile, since Path.is_file raises on a name that is too long for the file system.
+        if in_project and os.path.isfile(in_project):  # noqa: PTH113
+            return in_project
+        return ImageSearch(self.star).resolve(name)
+
+
+@dataclass(frozen=True)
+class MicrographSizes:
+    """The sizes whose pixels the coordinates count.
+
+    Parameters
+    ----------
+    shape_px
+        (n, 2) ny, nx of each pick's micrograph as RELION has it, before x and y are exchanged.
+    note
+        What was found, in a sentence; empty where sizes agree.
+    is_warning
+        Whether the note tells of something that may be wrong.
+    error
+        Why no coordinates can be right, or None.
+    """
+
+    shape_px: Array
+    note: str = ""
+    is_warning: bool = False
+    error: CryobridgeError | None = None
+
+
+def is_binning_of(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two sizes (ny, nx) have the same shape, so that one may be a binning of the other."""
+    (ny, nx), (other_ny, other_nx) = one, other
+    # ny / nx = other_ny / other_nx; the products over the larger nx differ by pixels of the smaller micrograph.
+    return abs(ny * other_nx - nx * other_ny) <= _ROUNDING_PX * max(nx, other_nx)
+
+
+def compare_sizes(
+    names: Sequence[str | None],
+    codes: NDArray[np.int32],
+    shape_px: Array,
+    kept: NDArray[np.bool_],
+    files: MicrographFiles,
+    *,
+    swap_xy: bool,
+) -> MicrographSizes:
+    """Compare RELION's micrographs with cryoSPARC's, as far as they are on this disk.
+
+    Some headers, spread over the micrographs, are read; where one tells another size, all are.
+
+    Parameters
+    ----------
+    names
+        RELION's names of the micrographs, or None for those that are left out.
+    codes
+        (n,) the micrograph of each pick, as its place in ``names``.
+    shape_px
+        (n, 2) ny, nx of cryoSPARC's micrographs.
+    kept
+        (n,) whether a pick is written; at least one is.
+    files
+        Where RELION's are.
+    swap_xy
+        Whether RELION's have x and y exchanged.
+    """
+    used, first_row = np.unique(codes[kept], return_index=True)
+    sizes = shape_px[kept][first_row].tolist()
+    cryosparc = {code: (ny, nx) for code, (ny, nx) in zip(used.tolist(), sizes, strict=True)}
+    # By name, so that the samples spread over sessions.
+    order = sorted((name, code) for code, name in enumerate(names) if name is not None and code in cryosparc)
+    sampled, trouble = _sample(order, files, swap_xy=swap_xy)
+    if not sampled:
+        ny, nx = cryosparc[order[0][1]]
+        note = f"the size of RELION's micrographs was not compared with cryoSPARC's ({ny} × {nx} px): {trouble}"
+        return MicrographSizes(shape_px, note, is_warning=files.project is not None)
+    if all(shape == cryosparc[code] for code, shape in sampled.items()):
+        return MicrographSizes(shape_px)
+    try:
+        relion = {code: _relion_shape(name, cryosparc[code], files, swap_xy=swap_xy) for name, code in order}
+    except CryobridgeError as error:
+        return MicrographSizes(shape_px, error=error)
+    by_pick = np.array([relion.get(code, (0, 0)) for code in range(len(names))])[codes]
+    return MicrographSizes(np.where(by_pick > 0, by_pick, shape_px), _difference(relion, cryosparc), is_warning=True)
+
+
+def _sample(order: list[tuple[str, int]], files: MicrographFiles, *, swap_xy: bool) -> tuple[dict[int, Shape], str]:
+    """Read the sizes of some micrographs; what can't be read is left out, and the first of these is told."""
+    shapes: dict[int, Shape] = {}
+    troubles = []
+    places = np.linspace(0, len(order) - 1, min(len(order), _N_HEADERS)).round().astype(int)
+    for name, code in (order[place] for place in places):
+        path = files.find(name)
+        if path is None:
+            troubles.append(f"{name} is not there")
+            continue
+        try:
+            shapes[code] = _read_shape(path, swap_xy=swap_xy)
+        except CryobridgeError:
+            troubles.append(f"{name} can't be read")
+    return shapes, troubles[0] if troubles else ""
+
+
+def _read_shape(path: Path, *, swap_xy: bool) -> Shape:
+    """Return ny, nx of RELION's micrograph before x and y were exchanged."""
+    header = read_header(path)
+    return (header.nx, header.ny) if swap_xy else (header.ny, header.nx)
+
+
+def _relion_shape(name: str, cryosparc: Shape, files: MicrographFiles, *, swap_xy: bool) -> Shape:
+    path = files.find(name)
+    if path is None:
+        raise MissingDataError(
+            f"the micrograph {name} is not there, and others are of another size than cryoSPARC's",
+            path=files.star,
+            hint="Coordinates count its pixels: put it in its place in the RELION project.",
+        )
+    shape = _read_shape(path, swap_xy=swap_xy)
+    if not is_binning_of(shape, cryosparc):
+        raise _other_shape(path, shape, cryosparc, swap_xy=swap_xy)
+    return shape
+
+
+def _other_shape(path: Path, shape: Shape, cryosparc: Shape, *, swap_xy: bool) -> CryobridgeError:
+    ny, nx = shape[::-1] if swap_xy else shape
+    message = f"{ny} × {nx} px, cryoSPARC's micrograph has {cryosparc[0]} × {cryosparc[1]}"
+    if not is_binning_of(shape[::-1], cryosparc):
+        hint = "No binning makes one of the other: give the micrographs that RELION made of the same, whole movies."
+    elif swap_xy:
+        message, hint = f"{message}: x and y are not exchanged", "Leave --swap-xy out; --check-orientation finds flips."
+    else:
+        message, hint = f"{message}: x and y are exchanged", "Give --swap-xy; --check-orientation finds the flips too."
+    return CryobridgeError(message, path=path, field="location/micrograph_shape", hint=hint)
+
+
+def _difference(relion: dict[int, Shape], cryosparc: dict[int, Shape]) -> str:
+    other = [code for code, shape in relion.items() if shape != cryosparc[code]]
+    (ny, nx), (from_ny, from_nx) = relion[other[0]], cryosparc[other[0]]
+    return (
+        f"{len(other):,} of {len(relion):,} RELION micrographs are of another size than cryoSPARC's "
+        f"({ny} × {nx} px for {from_ny} × {from_nx}): the coordinates count RELION's pixels"
+    )

@@ -1,0 +1,199 @@
+"""Inspecting folders: cryoSPARC and RELION jobs, cryobridge's own outputs."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.cryosparc.companions import particles_of_job
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
+from cryobridge.formats.cryosparc.join import join_on_uid
+from cryobridge.formats.cryosparc.outputs import JobOutput
+from cryobridge.formats.listing import is_there, list_folder
+from cryobridge.formats.own_output import read_own_output
+from cryobridge.formats.relion.job import read_relion_job
+from cryobridge.jobs.inspection.options import InspectOptions
+from cryobridge.jobs.inspection.projects import files_text, known_files
+from cryobridge.jobs.inspection.report import Inspection, Use
+from cryobridge.jobs.inspection.tables import Facts, inspect_table
+from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
+from cryobridge.jobs.inspection.wording import counted
+
+_N_SHOWN = 6
+
+
+def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
+    """Describe a job folder, and the particles that it put out, joined with their passthrough."""
+    job = read_job(path)
+    facts: Facts = [
+        ("job", " ".join(part for part in (job.uid, job.job_type, f"“{job.title}”" if job.title else "") if part)),
+        ("status", job.status or "unknown"),
+        ("known by", {"file names": "the names of its files"}.get(job.layout, f"job.json ({job.layout})")),
+    ]
+    facts += [(f"output {output.name}", _output_text(output)) for output in job.outputs]
+    facts += [(batch.kind, counted(len(batch.files), "batch", "batches")) for batch in job.batches]
+    details = {
+        "outputs": [
+            {
+                "name": output.name,
+                "kind": output.kind,
+                "main": str(output.main) if output.main else None,
+                "passthroughs": [str(passthrough) for passthrough in output.passthroughs],
+                "num_items": output.num_items,
+                "excluded": output.is_excluded,
+            }
+            for output in job.outputs
+        ],
+    }
+    inspection = Inspection(
+        str(path), "cryosparc job", "cryoSPARC job", facts=tuple(facts), problems=job.problems, details=details
+    )
+    files = particles_of(job)
+    if not files:
+        return inspection
+    table = join_on_uid(*map(open_cs, files))
+    particles = inspect_table(table, files[0], options)
+    return replace(
+        inspection,
+        rows=table.n_rows,
+        facts=(*facts, *particles.facts),
+        fields=particles.fields,
+        uses=_uses_of_job(job, particles.uses),
+        problems=(*job.problems, *table.notes, *particles.problems),
+        details={**details, **particles.details},
+    )
+
+
+def _output_text(output: JobOutput) -> str:
+    files = [file.name for file in _files_of(output)]
+    items = f", {counted(output.num_items, 'item')}" if output.num_items is not None else ""
+    return ", ".join(files) + items + (" (excluded ones)" if output.is_excluded else "")
+
+
+def _files_of(output: JobOutput) -> list[Path]:
+    """Return its files, the one with what the job computed first; some jobs leave a passthrough alone."""
+    return [file for file in (output.main, *output.passthroughs) if file is not None]
+
+
+def particles_of(job: CryosparcJob) -> tuple[Path, ...]:
+    """Return the files of the particles that the job is about, to be joined; none where it has none.
+
+    They are those that the commands take when they are given the folder. Where these ask for one of several results,
+    or for a file that is not there, it is the first result that is not what the job threw out.
+    """
+    try:
+        taken = particles_of_job(job.path)
+    except CryobridgeError:
+        files = []
+    else:
+        files = [(taken.main, *taken.passthroughs)]
+    files += [
+        tuple(_files_of(output)) for output in job.outputs if output.kind == "particle" and not output.is_excluded
+    ]
+    return next((paths for paths in files if paths and all(map(is_there, paths))), ())
+
+
+def _uses_of_job(job: CryosparcJob, of_table: tuple[Use, ...]) -> tuple[Use, ...]:
+    """Judge a job: its joined columns, whether commands take its folder, and its batches of images."""
+    missing = [] if _has_passthrough(job) else ["J<n>_passthrough_particles.cs"]
+    missing += [] if job.batches else ["restack/ or downsample/ with batch_000000_*.mrc"]
+    of_batches = Use("stacks-job", not missing, tuple(missing), "Run Restack Particles." if missing else "")
+    uses = tuple(of_batches if use.name == "stacks-job" else use for use in of_table)
+    try:
+        particles_of_job(job.path)
+    except CryobridgeError as error:
+        return without_one_result(uses, error)
+    return of_several_files(uses, job.path)
+
+
+def _has_passthrough(job: CryosparcJob) -> bool:
+    return any(output.passthroughs for output in job.outputs if output.kind == "particle" and not output.is_excluded)
+
+
+def inspect_relion_job(path: Path, _options: InspectOptions) -> Inspection:
+    """Describe a RELION job: its kind, state and iterations."""
+    job = read_relion_job(path)
+    numbers = [iteration.number for iteration in job.iterations if iteration.number is not None]
+    continued = sorted({i.continued_from for i in job.iterations if i.continued_from is not None})
+    facts: Facts = [
+        ("job", f"{job.kind or 'of unknown kind'}" + (f" (told by {job.told_by})" if job.told_by else "")),
+        ("status", job.status),
+        ("project", str(job.project) if job.project else "no default_pipeline.star above it"),
+    ]
+    if numbers:
+        facts.append(("iterations", f"{numbers[0]} to {numbers[-1]} ({len(numbers)} sets of files)"))
+    if continued:
+        facts.append(("continued from", ", ".join(map(str, continued))))
+    last = job.final or (job.iterations[-1] if job.iterations else None)
+    if last is not None:
+        facts.append(("last", ", ".join(_names(last.data, last.model, last.half1_model, *last.volumes[:2])) or "-"))
+    facts += [("output", output.name) for output in job.outputs[:_N_SHOWN]]
+    details: dict[str, Any] = {
+        "job": {"kind": job.kind, "status": job.status, "project": str(job.project) if job.project else None},
+        "iterations": [
+            {
+                "iteration": iteration.number,
+                "continued_from": iteration.continued_from,
+                "data": str(iteration.data) if iteration.data else None,
+                "model": str(iteration.model or iteration.half1_model or "") or None,
+                "optimiser": str(iteration.optimiser) if iteration.optimiser else None,
+                "volumes": [str(volume) for volume in iteration.volumes],
+            }
+            for iteration in job.iterations
+        ],
+    }
+    if last is not None and last.data is not None:
+        facts.append(("its particles", shlex.join(["cryobridge", "inspect", str(last.data)])))
+    return Inspection(
+        str(path),
+        "relion job",
+        f"RELION job {job.kind}".strip(),
+        facts=tuple(facts),
+        problems=job.problems,
+        details=details,
+    )
+
+
+def inspect_own_output(path: Path, _options: InspectOptions) -> Inspection:
+    """Describe an output of cryobridge, or of CryoLike in the same layout."""
+    output = read_own_output(path)
+    facts: Facts = []
+    if output.title:
+        facts.append(("made", output.title))
+    if output.command:
+        facts.append(("command", output.command))
+    if output.status:
+        facts.append(("status", f"{output.status} (cryobridge {output.version})"))
+    facts += [(series.content, counted(len(series.files), "file")) for series in output.series]
+    if output.plots:
+        facts.append(("plots", str(output.plots)))
+    if output.pick_files:
+        facts.append(("pick files", f"{len(output.pick_files):,}"))
+    files = known_files(list_folder(path)) if output.kind == "other" else ()
+    if files:
+        facts += [("files", files_text(files)), ("next", shlex.join(["cryobridge", "inspect", str(path / files[0])]))]
+    details = {
+        "output": {
+            "kind": output.kind,
+            "version": output.version,
+            "status": output.status,
+            "series": {series.content: [str(file) for file in series.files] for series in output.series},
+            "pick_files": len(output.pick_files),
+        }
+    }
+    return Inspection(
+        str(path),
+        "cryobridge output",
+        "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
+        facts=tuple(facts),
+        problems=output.problems,
+        details=details,
+    )
+
+
+def _names(*paths: Path | None) -> list[str]:
+    return [path.name for path in paths if path is not None]

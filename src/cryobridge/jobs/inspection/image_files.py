@@ -1,0 +1,123 @@
+"""Whether the image files that metadata name exist, and are long enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryobridge.errors import FormatError
+from cryobridge.formats.image_search import ImageSearch, Remedy, suggest
+from cryobridge.formats.mrc_header import read_header
+from cryobridge.progress import Silent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.model.particles import ImageRefs
+    from cryobridge.progress import Reporter
+
+# Names that are tried when a remedy is looked for; the rest of a project is laid out alike.
+_N_TRIED = 200
+_N_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The state of the image files of a particle set.
+
+    Parameters
+    ----------
+    n_files, n_found
+        Distinct files named, and how many of them are there.
+    missing
+        Names that resolve to no file.
+    too_short
+        Name, sections in the file, and highest index asked for (counted from 1).
+    unreadable
+        Name and what is wrong.
+    remedy
+        Options that would make missing names resolve, if some were found.
+    """
+
+    n_files: int
+    n_found: int
+    missing: tuple[str, ...]
+    too_short: tuple[tuple[str, int, int], ...]
+    unreadable: tuple[tuple[str, str], ...]
+    remedy: Remedy | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every image is there."""
+        return not (self.missing or self.too_short or self.unreadable)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON-ready data."""
+        return {
+            "files": self.n_files,
+            "found": self.n_found,
+            "missing": list(self.missing),
+            "too_short": [
+                {"name": name, "sections": sections, "highest_index": highest}
+                for name, sections, highest in self.too_short
+            ],
+            "unreadable": [{"name": name, "problem": problem} for name, problem in self.unreadable],
+            "remedy": self.remedy.as_options() if self.remedy else None,
+        }
+
+    def summary(self) -> str:
+        """Return how many are there, and whether they suffice."""
+        return f"{self.n_found:,} of {self.n_files:,} found" + (", each long enough" if self.is_complete else "")
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, in sentences."""
+        found = []
+        if self.missing:
+            found.append(f"{len(self.missing)} of {self.n_files} image files are missing: {_some(self.missing)}")
+        if self.missing and self.remedy:
+            found.append(f"{self.remedy.n_found} of them resolve with {self.remedy.as_options()}")
+        found += [
+            f"{name} has {sections} sections, image {highest} is referred to"
+            for name, sections, highest in self.too_short[:_N_SHOWN]
+        ]
+        found += [f"{name}: {problem}" for name, problem in self.unreadable[:_N_SHOWN]]
+        return tuple(found)
+
+
+def check_image_files(images: ImageRefs, search: ImageSearch, reporter: Reporter | None = None) -> ImageFiles:
+    """Look for every distinct image file and compare its length with the highest index referred to."""
+    n_files = len(images.path.values)
+    highest = np.full(n_files, -1, np.int64)
+    np.maximum.at(highest, images.path.codes, images.index)
+    missing: list[str] = []
+    too_short: list[tuple[str, int, int]] = []
+    unreadable: list[tuple[str, str]] = []
+    reporter = reporter or Silent()
+    reporter.start("image files", n_files)
+    for name, top in zip(images.path.values, highest.tolist(), strict=True):
+        reporter.advance()
+        path = search.resolve(name)
+        if path is None:
+            missing.append(name)
+            continue
+        try:
+            sections = _n_sections(path)
+        except FormatError as error:
+            unreadable.append((name, error.message))
+            continue
+        if top >= sections:
+            too_short.append((name, sections, top + 1))
+    extra = [search.datadir] if search.datadir else []
+    remedy = suggest(missing[:_N_TRIED], search.metadata, extra) if missing else None
+    return ImageFiles(n_files, n_files - len(missing), tuple(missing), tuple(too_short), tuple(unreadable), remedy)
+
+
+def _n_sections(path: Path) -> int:
+    header = read_header(path)
+    return header.n_sections if header.whole_sections is None else min(header.n_sections, header.whole_sections)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:_N_SHOWN]) + (" …" if len(names) > _N_SHOWN else "")

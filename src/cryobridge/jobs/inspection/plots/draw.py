@@ -1,0 +1,102 @@
+"""Pictures of what files hold: distributions of columns, sheets of images, slices of volumes, latent coordinates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats import folders as folder_kinds
+from cryobridge.formats import registry
+from cryobridge.formats.atomic import atomic_path
+from cryobridge.jobs.inspection.dispatch import kind_of
+from cryobridge.jobs.inspection.options import InspectOptions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+from cryobridge.jobs.inspection.plots.arrays import arrays_sheet, pickle_sheet
+from cryobridge.jobs.inspection.plots.folders import own_sheet, relion_sheet
+from cryobridge.jobs.inspection.plots.images import mrc_sheet
+from cryobridge.jobs.inspection.plots.recovar import recovar_sheet
+from cryobridge.jobs.inspection.plots.tables import TABLES, table_sheet
+from cryobridge.plots.page import Sheet, lay_out, style
+
+_SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def plot_path(
+    path: str | os.PathLike[str], target: str | os.PathLike[str], options: InspectOptions | None = None
+) -> None:
+    """Draw what a file or folder holds and write the picture; one that is there is replaced.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    target
+        The picture; its suffix, ``.png``, ``.pdf`` or ``.svg``, decides the format.
+    options
+        Of these, ``field_patterns`` choose the columns of a table.
+
+    Raises
+    ------
+    UsageError
+        If the suffix is another, or there is no picture of such a folder.
+    MissingDataError
+        If there is nothing to draw, or the patterns match nothing.
+    FormatError
+        If the file can't be read.
+    """
+    target = Path(target)
+    suffix = target.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise UsageError(
+            f"a picture can't be written as {suffix}" if suffix else "the name of the picture has no suffix",
+            path=target,
+            hint=f"End it with one of {', '.join(_SUFFIXES)}.",
+        )
+    figure = build_figure(path, options)
+    with style(), atomic_path(target) as temporary:
+        figure.savefig(temporary, format=suffix[1:])
+
+
+def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = None) -> Figure:
+    """Draw what a file or folder holds and return the figure; see `plot_path`."""
+    path, options = Path(path), options or InspectOptions()
+    kind = kind_of(path)
+    if kind in TABLES:
+        sheet = table_sheet(path, TABLES[kind](path), options)
+    elif options.field_patterns:
+        raise UsageError(
+            f"--fields is for particle tables, this is {kind}",
+            path=path,
+            hint="Leave it out, or name a .cs, .csg or .star file.",
+        )
+    elif kind in _SHEETS:
+        sheet = _SHEETS[kind](path)
+    else:
+        raise UsageError(
+            "there is no picture of a folder that is no job", path=path, hint="Name a job, or a file in it."
+        )
+    if not sheet.panels:
+        raise MissingDataError(
+            "there is nothing to draw: it holds no numbers that vary",
+            path=path,
+            hint="`cryobridge inspect` without --plot tells what is in it.",
+        )
+    with style():
+        return lay_out(sheet)
+
+
+_SHEETS: dict[str, Callable[[Path], Sheet]] = {
+    registry.MRC: mrc_sheet,
+    registry.PICKLE: pickle_sheet,
+    registry.NPY: arrays_sheet,
+    registry.NPZ: arrays_sheet,
+    registry.PT: arrays_sheet,
+    folder_kinds.RECOVAR_RESULT: recovar_sheet,
+    folder_kinds.OWN_OUTPUT: own_sheet,
+    folder_kinds.RELION_JOB: relion_sheet,
+}

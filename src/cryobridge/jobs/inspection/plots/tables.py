@@ -1,0 +1,190 @@
+"""Histograms of the columns of tables, from evenly spaced rows where there are many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import UsageError
+from cryobridge.formats import folders as folder_kinds
+from cryobridge.formats import registry
+from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
+from cryobridge.formats.cryosparc.csg import open_group
+from cryobridge.formats.cryosparc.job import read_job
+from cryobridge.formats.cryosparc.join import join_on_uid
+from cryobridge.formats.relion.star import open_star
+from cryobridge.formats.table import Array, Column, Table
+from cryobridge.jobs.inspection.folders import particles_of
+from cryobridge.jobs.inspection.options import InspectOptions
+from cryobridge.jobs.inspection.stats import is_identifier, passes, summarise_values
+from cryobridge.jobs.inspection.tables import chosen_columns
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+from cryobridge.plots.page import (
+    LARGEST,
+    MAX_PANELS,
+    TICK_PT,
+    TICK_STEPS,
+    Draw,
+    Findings,
+    Floats,
+    Panel,
+    Sheet,
+    path_title,
+)
+
+# What is drawn of a long table or a large array: so many rows in so many evenly spaced runs, and no more bytes.
+_MAX_ROWS = 200_000
+_N_RUNS = 1000
+_SAMPLE_BYTES = 64 << 20
+_FEWEST_BINS, _MOST_BINS = 10, 50
+# Components of a vector that still have a colour each.
+MAX_COMPONENTS = 10
+
+
+def _job_table(path: Path) -> Table:
+    """Return the particles that a cryoSPARC job put out, joined with their passthrough."""
+    files = particles_of(read_job(path))
+    if not files:
+        raise UsageError("this job has no particles to draw", path=path, hint="Name one of its .cs or .mrc files.")
+    return join_on_uid(*map(open_cs, files))
+
+
+def _star_table(path: Path) -> Table:
+    star = open_star(path)
+    return star[star.main]
+
+
+TABLES: dict[str, Callable[[Path], Table]] = {
+    registry.CS: open_cs,
+    registry.CSG: open_group,
+    registry.STAR: _star_table,
+    folder_kinds.CRYOSPARC_JOB: _job_table,
+}
+
+
+def table_sheet(path: Path, table: Table, options: InspectOptions) -> Sheet:
+    """Draw the distributions of a table's columns."""
+    found = Findings()
+    columns = []
+    for column in chosen_columns(table, options):
+        if column.is_text or is_identifier(column):
+            found.leave_out("text" if column.is_text else "identifiers", [column.name])
+        else:
+            columns.append(column)
+    sample, n_drawn = _sample_table(table, columns)
+    if n_drawn < table.n_rows:
+        found.sentences.append(f"Drawn and judged from {n_drawn:,} of {table.n_rows:,} rows, in evenly spaced runs.")
+    panels: list[Panel] = []
+    for column in columns:
+        values = sample.pop(column.name)
+        if len(panels) == MAX_PANELS:
+            found.leave_out(f"beyond {MAX_PANELS} panels", [column.name])
+        elif panel := distribution(column, values, found):
+            panels.append(panel)
+    return Sheet(f"{path_title(path)}: {table.n_rows:,} rows", tuple(panels), found.notes())
+
+
+def _sample_table(table: Table, columns: list[Column]) -> tuple[dict[str, Array], int]:
+    """Read evenly spaced rows of columns of numbers; return them, and how many rows they are."""
+    names = [column.name for column in columns]
+    row_bytes = sum(int(column.dtype[1:]) * math.prod(column.shape) for column in columns)
+    runs = even_runs(table.n_rows, row_bytes)
+    n_drawn = sum(run.stop - run.start for run in runs)
+    sample: dict[str, Array] = {}
+    if isinstance(table, CsNpyFile):
+        parts = [table.read(names, run) for run in runs]
+        for name in names:
+            sample[name] = np.concatenate([np.asarray(part.pop(name)) for part in parts])
+        return sample, n_drawn
+    # Other tables unpack or look up a whole column for each read: once is enough.
+    for batch in passes(table.n_rows, columns):
+        whole = table.read([column.name for column in batch])
+        for column in batch:
+            values = np.asarray(whole.pop(column.name))
+            sample[column.name] = np.concatenate([values[run] for run in runs])
+    return sample, n_drawn
+
+
+def even_runs(n_rows: int, row_bytes: int) -> list[slice]:
+    """Choose runs of rows that are spread evenly: all rows, or as many as the limits allow."""
+    n_wanted = min(_MAX_ROWS, max(1, _SAMPLE_BYTES // max(1, row_bytes)))
+    if n_rows <= n_wanted:
+        return [slice(0, n_rows)]
+    n_runs = min(_N_RUNS, n_wanted)
+    starts = np.linspace(0, n_rows, n_runs, endpoint=False).astype(np.int64).tolist()
+    return [slice(start, start + n_wanted // n_runs) for start in starts]
+
+
+def distribution(column: Column, values: Array, found: Findings) -> Panel | None:
+    """Draw how the values of a column, (n, …), are distributed; None where there is nothing to see."""
+    if values.size == 0 or bool((values == values[:1]).all()):
+        found.leave_out("constant" if values.size else "empty", [column.name])
+        return None
+    summary = summarise_values(column, values.copy())
+    found.sentences += [f"⚠ {column.name}: {problem}." for problem in summary.problems]
+    if summary.minimum is None:
+        found.leave_out("no finite number", [column.name])
+        return None
+    if max(-summary.minimum, summary.maximum or 0) >= LARGEST:
+        found.sentences.append(f"{column.name}: numbers beyond {LARGEST:g} are not drawn.")
+    rows = values.reshape(len(values), -1)
+    if rows.shape[1] > MAX_COMPONENTS:
+        rows = rows.reshape(-1, 1)
+    return Panel(column.name, _draw_histograms(rows, summary.unit), is_marked=bool(summary.problems))
+
+
+def _draw_histograms(rows: Array, unit: str) -> Draw:
+    """Count values, (n, components), in bins that the components share; complex ones by their magnitude."""
+    is_whole = rows.dtype.kind in "iub"
+    components = (np.abs(rows) if rows.dtype.kind == "c" else rows).astype(np.float64).T
+    # Rice's rule, with finer bins: the defocus of a data set has a peak for each micrograph.
+    n_bins = min(_MOST_BINS, max(_FEWEST_BINS, math.ceil(5 * len(rows) ** (1 / 3))))
+    edges = _bin_edges(components[np.abs(components) < LARGEST], n_bins, is_whole=is_whole)
+    counts = [np.histogram(component, edges)[0] for component in components]
+    magnitude = "magnitude" if rows.dtype.kind == "c" else ""
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import EngFormatter, MaxNLocator
+
+        for number, count in enumerate(counts):
+            axes.stairs(count, edges, fill=len(counts) == 1, color=f"C{number}", label=str(number), linewidth=1.2)
+        if len(counts) > 1:
+            axes.legend(
+                loc="upper right",
+                fontsize=TICK_PT - 0.5,
+                ncols=math.ceil(len(counts) / 4),
+                handlelength=0.8,
+                columnspacing=0.8,
+                borderpad=0.2,
+                labelspacing=0.2,
+            )
+        axes.set_ylim(0, 1.05 * max(1, *(count.max() for count in counts)))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=TICK_STEPS, integer=is_whole))
+        axes.ticklabel_format(axis="x", scilimits=(-3, 5))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=TICK_STEPS, integer=True))
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlabel(unit or magnitude)
+
+    return draw
+
+
+def _bin_edges(finite: Floats, n_bins: int, *, is_whole: bool) -> NDArray[np.floating[Any]]:
+    """Return edges of equal bins; those for whole numbers lie between them and hold equally many."""
+    if finite.size == 0:
+        return np.array([0.0, 1.0])
+    low, high = float(finite.min()), float(finite.max())
+    if is_whole and max(abs(low), abs(high)) < 2**52:  # beyond, float64 has no halves to put edges on
+        width = math.ceil((high - low + 1) / _MOST_BINS)
+        return low - 0.5 + width * np.arange(math.ceil((high - low + 1) / width) + 1)
+    # Numbers that differ in their last digits alone leave no room for bins between them.
+    largest = max(abs(low), abs(high), 1e-100)
+    if high - low < 1e-12 * largest:
+        low, high = low - 0.01 * largest, high + 0.01 * largest
+    return np.linspace(low, high, n_bins + 1)

@@ -1,0 +1,332 @@
+"""Inspecting tables: `.cs`, `.csg` and STAR."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryobridge.errors import MissingDataError
+from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
+from cryobridge.formats.cryosparc.csg import Slot, open_group, read_csg
+from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
+from cryobridge.formats.table import ColumnReader
+from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
+from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
+from cryobridge.jobs.inspection.stats import summarise
+from cryobridge.jobs.inspection.uses import (
+    of_several_files,
+    uses_of_cs,
+    uses_of_star,
+    without_images,
+    without_unset_locations,
+)
+from cryobridge.jobs.inspection.wording import counted
+from cryobridge.model.particles import ImageRefs, Labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cryobridge.formats.table import Column, Table, Values
+    from cryobridge.jobs.inspection.options import InspectOptions
+
+Facts = list[tuple[str, str]]
+
+
+def inspect_cs(path: Path, options: InspectOptions) -> Inspection:
+    """Describe a `.cs` file."""
+    table = open_cs(path)
+    found = inspect_table(table, path, options)
+    container = "NumPy array" if isinstance(table, CsNpyFile) else "CSDAT stream"
+    return replace(
+        found, facts=(("container", container), *found.facts), details={"container": table.container, **found.details}
+    )
+
+
+def inspect_csg(path: Path, options: InspectOptions) -> Inspection:
+    """Describe a result group and the columns of its members, joined on uid."""
+    group = read_csg(path)
+    facts: Facts = [
+        ("title", group.title or group.name),
+        ("version", group.version),
+        *((f"slot {slot.name}", _slot_text(slot)) for slot in group.slots),
+    ]
+    details = {
+        "members": [str(member) for member in group.members],
+        "slots": {slot.name: str(slot.metafile) for slot in group.slots},
+    }
+    title = f"cryoSPARC result group of {group.kind}s"
+    try:
+        table = open_group(path)
+    except MissingDataError as error:
+        return Inspection(
+            str(path), "csg", title, facts=tuple(facts), problems=(*group.problems, str(error)), details=details
+        )
+    found = inspect_table(table, path, options)
+    return replace(
+        found,
+        kind="csg",
+        title=title,
+        facts=(*facts, *found.facts),
+        uses=of_several_files(found.uses, path),
+        problems=(*group.problems, *table.notes, *found.problems),
+        details={**details, **found.details},
+    )
+
+
+def _slot_text(slot: Slot) -> str:
+    return slot.written + ("" if slot.num_items is None else f", {counted(slot.num_items, 'item')}")
+
+
+def inspect_table(table: Table, path: Path, options: InspectOptions) -> Inspection:
+    """Describe cryoSPARC columns, whichever files they come from; ``path`` is where names are relative to."""
+    fields = _fields(table, options)
+    details: dict[str, Any] = {}
+    by_name = {summary.name: summary for summary in fields}
+    uses = without_unset_locations(uses_of_cs(path, table), table, by_name)
+    files, problems, uses = _image_details(details, options, path, lambda: _cs_images(table), uses)
+    _first_rows(details, table, fields, options)
+    facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, by_name), *files)
+    return Inspection(
+        str(path),
+        "cs",
+        f"cryoSPARC {_cs_content(table.names)}",
+        table.n_rows,
+        facts,
+        fields,
+        uses,
+        (*_no_rows(table), *problems),
+        details,
+    )
+
+
+def inspect_star(path: Path, options: InspectOptions) -> Inspection:
+    """Describe a STAR file: its main block's columns, its optics and the names of its blocks."""
+    star = open_star(path)
+    main = star.main
+    block = star[main]
+    fields = _fields(block, options)
+    facts: Facts = [("layout", _star_layout(star))]
+    if len(star.names) > 1:
+        facts.append(("blocks", ", ".join(f"data_{name}" for name in star.names)))
+    facts += _star_facts(star, {summary.name: summary for summary in fields})
+    details: dict[str, Any] = {
+        "blocks": {name: {"rows": star[name].n_rows, "is_loop": star.is_loop(name)} for name in star.names},
+        "main_block": main,
+        "optics": _optics_rows(star),
+    }
+    files, problems, uses = _image_details(
+        details, options, path, lambda: _star_images(block), _star_uses(path, star, block)
+    )
+    facts += files
+    _first_rows(details, block, fields, options)
+    return Inspection(
+        str(path),
+        "star",
+        f"RELION STAR, {_star_content(main, block.names)}",
+        block.n_rows,
+        tuple(facts),
+        fields,
+        uses,
+        (*star.notes, *_no_rows(block), *problems),
+        details,
+    )
+
+
+def _star_uses(path: Path, star: StarFile, block: StarBlock) -> tuple[Use, ...]:
+    """Judge the main block and the optics; files that list neither particles nor micrographs serve nothing."""
+    is_listed = "rlnImageName" in block or "rlnMicrographName" in block
+    if star.main == "coordinate_files" or not is_listed:
+        return ()
+    is_micrographs = star.main == "micrographs" or "rlnImageName" not in block
+    names = (*block.names, *(star.labels("optics") if "optics" in star else ()))
+    return uses_of_star(path, names, is_micrographs=is_micrographs and "rlnCoordinateX" not in block)
+
+
+def _fields(table: Table, options: InspectOptions) -> tuple[FieldSummary, ...]:
+    columns = chosen_columns(table, options)
+    return summarise(table, columns, statistics=options.statistics, reporter=options.reporter)
+
+
+def chosen_columns(table: Table, options: InspectOptions) -> tuple[Column, ...]:
+    """Return the columns that the options ask for."""
+    if not options.field_patterns:
+        return table.columns
+    chosen = tuple(
+        column for column in table.columns if any(fnmatch(column.name, pattern) for pattern in options.field_patterns)
+    )
+    if not chosen:
+        raise MissingDataError(
+            f"no field matches {', '.join(options.field_patterns)}",
+            path=table.path,
+            hint=f"It has {', '.join(column.name for column in table.columns[:6])} …",
+        )
+    return chosen
+
+
+def _no_rows(table: Table) -> tuple[str, ...]:
+    return ("the table has no rows: an empty selection, or an excluded output",) if table.n_rows == 0 else ()
+
+
+def _image_details(
+    details: dict[str, Any],
+    options: InspectOptions,
+    path: Path,
+    images: Callable[[], ImageRefs | None],
+    uses: tuple[Use, ...],
+) -> tuple[Facts, tuple[str, ...], tuple[Use, ...]]:
+    """Check the image files when that was asked for; return what was found, what is wrong, and what they serve."""
+    if not options.check_paths:
+        return [], (), uses
+    refs = images()
+    if refs is None:
+        return [], ("no image references (blob/path and blob/idx, or rlnImageName): no image files to check",), uses
+    found: ImageFiles = check_image_files(
+        refs, ImageSearch(path, datadir=options.datadir, strip_prefix=options.strip_prefix), options.reporter
+    )
+    details["image_files"] = found.to_json()
+    return [("image files", found.summary())], found.problems(), without_images(uses, found)
+
+
+def _cs_images(table: Table) -> ImageRefs | None:
+    """Return the image references alone: a particle set would read and turn every pose."""
+    columns = ColumnReader(table)
+    path, index = columns.labels("blob/path"), columns.integers("blob/idx")
+    return None if path is None or index is None else ImageRefs(path, index)
+
+
+def _star_images(block: StarBlock) -> ImageRefs | None:
+    # Imported late: what it imports takes longer than inspecting most files.
+    from cryobridge.formats.relion.particles import parse_image_names
+
+    return parse_image_names(block) if "rlnImageName" in block else None
+
+
+def _first_rows(
+    details: dict[str, Any], table: Table, fields: tuple[FieldSummary, ...], options: InspectOptions
+) -> None:
+    if options.n_rows:
+        details["first_rows"] = rows_of(table, [summary.name for summary in fields], options.n_rows)
+
+
+def rows_of(table: Table, names: list[str], n_rows: int) -> list[dict[str, Any]]:
+    """Return the first rows, one dict a row."""
+    values = table.read(names, slice(0, n_rows))
+    columns = {name: _listed(column) for name, column in values.items()}
+    return [{name: columns[name][row] for name in names} for row in range(min(n_rows, table.n_rows))]
+
+
+def _listed(column: Values) -> list[Any]:
+    array = column.to_numpy() if isinstance(column, Labels) else column
+    if array.dtype == np.float32:
+        # 2.95 in single precision is 2.9500000476837158 in double; its text is what was meant.
+        array = array.astype(str).astype(np.float64)
+    return list(array.tolist())
+
+
+def _cs_content(names: tuple[str, ...]) -> str:
+    prefixes = {name.split("/")[0] for name in names}
+    kinds = (
+        ("movie_blob", "exposures"),
+        ("micrograph_blob", "exposures"),
+        ("map", "volumes"),
+        ("blob", "particles"),
+        ("location", "picks or passthrough of particles"),
+    )
+    return next((kind for prefix, kind in kinds if prefix in prefixes), "table")
+
+
+def _cs_layout(names: tuple[str, ...]) -> str:
+    if any(name.startswith("alignments3D_multi/") for name in names):
+        return "cryoSPARC 4.5 or later"
+    if "ctf/df1_A" not in names:
+        return "cryoSPARC, version not to be told without ctf/*"
+    return "cryoSPARC 3 or later" if "ctf/tilt_A" in names else "cryoSPARC 2"
+
+
+def _cs_facts(table: Table, fields: dict[str, FieldSummary]) -> Facts:
+    names = {column.name for column in table.columns}
+    facts: Facts = []
+    if table.n_rows and "blob/shape" in names:
+        facts.append(("box", _range(fields.get("blob/shape"), table, "blob/shape", "px")))
+    if table.n_rows and "blob/psize_A" in names:
+        facts.append(("pixel size", _range(fields.get("blob/psize_A"), table, "blob/psize_A", "Å")))
+    for name, title in (
+        ("location/micrograph_path", "micrographs"),
+        ("blob/path", "stacks"),
+        ("ctf/exp_group_id", "optics groups"),
+    ):
+        summary = fields.get(name)
+        if summary is not None and summary.distinct is not None:
+            facts.append((title, f"{summary.distinct:,}"))
+    poses = [column.name.removesuffix("/pose") for column in table.columns if column.name.endswith("/pose")]
+    if poses:
+        facts.append(("alignments", ", ".join(poses)))
+    return facts
+
+
+def _range(summary: FieldSummary | None, table: Table, name: str, unit: str) -> str:
+    """Return one value or a range; the first row stands in when there are no statistics, and it is said."""
+    if summary is None or summary.minimum is None or summary.maximum is None:
+        first = np.ravel(np.asarray(table.read([name], slice(0, 1))[name]))[0]
+        return f"{first:.6g} {unit} (first row)"
+    if summary.minimum == summary.maximum:
+        return f"{summary.minimum:.6g} {unit}"
+    return f"{summary.minimum:.6g} to {summary.maximum:.6g} {unit}"
+
+
+def _star_layout(star: StarFile) -> str:
+    versions = [comment for comment in star.comments if comment.startswith("version")]
+    if any("5000" in version for version in versions):
+        return "RELION 5"
+    if "optics" in star:
+        return "RELION 3.1 or later"
+    if any("version" in comment for comment in star.comments):
+        return "RELION 3.1 or later"
+    return "RELION 3.0 or earlier (no optics block)" if "rlnImageName" in star.labels(star.main) else "RELION"
+
+
+def _star_content(main: str, names: tuple[str, ...]) -> str:
+    if main in {"particles", "images"} or "rlnImageName" in names:
+        return "particles"
+    if "rlnCoordinateX" in names and "rlnMicrographName" not in names:
+        return "picks of one micrograph"
+    return main.replace("_", " ") or "one unnamed table"
+
+
+def _star_facts(star: StarFile, fields: dict[str, FieldSummary]) -> Facts:
+    facts: Facts = []
+    micrographs = fields.get("rlnMicrographName")
+    if micrographs is not None and micrographs.distinct is not None:
+        facts.append(("micrographs", f"{micrographs.distinct:,}"))
+    block = star[star.main]
+    names = fields.get("rlnImageName")
+    images = _star_images(block) if names is not None and names.distinct is not None else None
+    if images is not None:
+        facts.append(("stacks", f"{len(images.path.values):,}"))
+    for row in _optics_rows(star):
+        values = [f"{title}{row[label]:g}{unit}" for label, title, unit in _OPTICS_FACTS if label in row]
+        name = f"{row['rlnOpticsGroupName']}: " if "rlnOpticsGroupName" in row else ""
+        facts.append((f"optics group {row.get('rlnOpticsGroup', '?')}", name + ", ".join(values)))
+    return facts
+
+
+_OPTICS_FACTS = (
+    ("rlnVoltage", "", " kV"),
+    ("rlnSphericalAberration", "Cs ", " mm"),
+    ("rlnAmplitudeContrast", "amplitude contrast ", ""),
+    ("rlnImagePixelSize", "pixel ", " Å"),
+    ("rlnMicrographPixelSize", "micrograph pixel ", " Å"),
+    ("rlnImageSize", "box ", " px"),
+)
+
+
+def _optics_rows(star: StarFile) -> list[dict[str, Any]]:
+    if "optics" not in star:
+        return []
+    optics = star["optics"]
+    return rows_of(optics, list(optics.names), optics.n_rows)

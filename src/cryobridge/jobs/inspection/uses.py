@@ -1,0 +1,287 @@
+"""What particle metadata can be used for, what is missing for it, and where that lies."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.cryosparc.companions import IMAGES_AND_CTF, files_beside, open_completed
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.job import siblings_with
+from cryobridge.formats.cryosparc.join import JoinedTable
+from cryobridge.jobs.inspection.report import USE_NAMES, Use
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from cryobridge.formats.table import Table
+    from cryobridge.jobs.inspection.image_files import ImageFiles
+    from cryobridge.jobs.inspection.report import FieldSummary
+
+_N_COMPARED = 1000
+
+# "a|b" means that one of them is enough, "a+b" that both are needed; a pattern ends in "*".
+_CS_CTF = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm")
+_CS_POSES = ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*|alignments2D/pose",)
+_CS_IMAGES = ("blob/path", "blob/idx")
+_CS_NEEDS = {
+    "coords": (
+        "location/micrograph_path",
+        "location/micrograph_shape",
+        "location/center_x_frac",
+        "location/center_y_frac",
+    ),
+    "stacks": (*_CS_IMAGES, *_CS_CTF),
+    "stacks-job": _CS_CTF,
+    "poses": _CS_POSES,
+    "ctf": _CS_CTF,
+    "recovar": (
+        *_CS_IMAGES,
+        "blob/shape",
+        "blob/psize_A",
+        *_CS_CTF,
+        "ctf/amp_contrast",
+        "alignments3D/pose",
+        "alignments3D/shift",
+    ),
+}
+_STAR_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration")
+_STAR_POSES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+# By which options `cryobridge convert` is told what a STAR file lacks.
+_STAR_OPTIONS = {
+    "rlnVoltage": "--voltage KV",
+    "rlnSphericalAberration": "--cs MM",
+    "rlnAmplitudeContrast": "--amplitude-contrast X",
+}
+_STAR_NEEDS = {
+    "stacks": ("rlnImageName", *_STAR_CTF),
+    "poses": _STAR_POSES,
+    "ctf": _STAR_CTF,
+    # What RECOVAR 1.0.5 reads, in the layouts of RELION 3.1 and of 3.0. It takes the box from the images where
+    # rlnImageSize is not there, and it does not know rlnPixelSize.
+    "recovar": (
+        "rlnImageName",
+        "rlnImagePixelSize|rlnDetectorPixelSize+rlnMagnification",
+        *_STAR_CTF,
+        "rlnAmplitudeContrast",
+        *_STAR_POSES,
+        "rlnOriginXAngst+rlnOriginYAngst|rlnOriginX+rlnOriginY",
+    ),
+}
+# The uses for which pixels are read through the names in the metadata.
+_OF_IMAGES = ("stacks", "recovar")
+_SHAPE = "location/micrograph_shape"
+_FRACTIONS = ("location/center_x_frac", "location/center_y_frac")
+
+
+def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
+    """Judge cryoSPARC columns; what is missing is looked for in the files beside ``path``."""
+    uses = []
+    for use in USE_NAMES:
+        needed = _missing(_CS_NEEDS[use], table.names)
+        joined = _joined_by_command(use, table, needed) if needed else ""
+        missing, hint = ((), joined) if joined else (_readable(needed), _where(path, needed))
+        if use == "stacks-job":
+            absent = _job_folder_lacks(path)
+            missing, hint = (*missing, *absent), hint or ("Give the job's folder, not a file of it." if absent else "")
+        uses.append(Use(use, not missing, missing, hint))
+    return tuple(uses)
+
+
+def without_unset_locations(uses: tuple[Use, ...], table: Table, fields: Mapping[str, FieldSummary]) -> tuple[Use, ...]:
+    """Take back that coordinates are there where the sizes of the micrographs, or all x or all y, are zero.
+
+    Parameters
+    ----------
+    uses
+        As the columns' names alone tell.
+    table
+        Where the values are; without statistics the first rows stand for all.
+    fields
+        Its columns in numbers, as far as they were asked for.
+    """
+    unset = _unset(table, fields)
+    missing = tuple(f"{name} other than 0" for name in unset)
+    hint = "Give a file in which it is filled in, such as extracted_particles.cs or picked_particles.cs."
+    return _lacking(uses, ("coords",), missing, hint) if unset and table.n_rows else uses
+
+
+def _unset(table: Table, fields: Mapping[str, FieldSummary]) -> list[str]:
+    """Return the columns of coordinates that nobody filled in."""
+    ranges = {name: _range_of(table, fields.get(name), name) for name in (_SHAPE, *_FRACTIONS) if name in table}
+    unset = [name for name in (_SHAPE,) if name in ranges and ranges[name][0] == 0]
+    return unset + [name for name in _FRACTIONS if name in ranges and ranges[name] == (0, 0)]
+
+
+def without_images(uses: tuple[Use, ...], found: ImageFiles) -> tuple[Use, ...]:
+    """Take back what needs images that are not there, or not whole."""
+    if found.is_complete:
+        return uses
+    n_absent = len(found.missing) + len(found.too_short) + len(found.unreadable)
+    missing = (f"{n_absent:,} of {found.n_files:,} image files",)
+    if found.remedy is not None:
+        hint = f"Give {found.remedy.as_options()}."
+    elif found.missing:
+        hint = (
+            "Say where they are with --datadir, and with --strip-prefix which leading part of their names is no more."
+        )
+    else:
+        hint = "Copy them again."
+    return _lacking(uses, _OF_IMAGES, missing, hint)
+
+
+def of_several_files(uses: tuple[Use, ...], path: Path) -> tuple[Use, ...]:
+    """Say how RECOVAR, which takes single files, is given a job or a result group."""
+    hint = f"`cryobridge stacks downsample {shlex.quote(str(path))}` makes files that RECOVAR takes."
+    return tuple(replace(use, hint=hint) if use.name == "recovar" and use.ready else use for use in uses)
+
+
+def without_one_result(uses: tuple[Use, ...], error: CryobridgeError) -> tuple[Use, ...]:
+    """Take back what the commands refuse a job folder for: it has no particles, or several results with them."""
+    return _lacking(uses, ("coords", *_OF_IMAGES), (f"one result with particles ({error.message})",), error.hint or "")
+
+
+def _lacking(uses: tuple[Use, ...], names: tuple[str, ...], missing: tuple[str, ...], hint: str) -> tuple[Use, ...]:
+    """Return uses of which some lack more."""
+    return tuple(
+        Use(use.name, False, (*use.missing, *missing), f"{use.hint}; {hint}" if use.hint else hint)
+        if use.name in names
+        else use
+        for use in uses
+    )
+
+
+def _range_of(table: Table, summary: FieldSummary | None, name: str) -> tuple[float, float]:
+    if summary is not None and summary.minimum is not None and summary.maximum is not None:
+        return summary.minimum, summary.maximum
+    values = np.asarray(table.read([name], slice(0, _N_COMPARED))[name])
+    return (float(values.min()), float(values.max())) if values.size else (1.0, 1.0)
+
+
+def uses_of_star(path: Path, names: Iterable[str], *, is_micrographs: bool) -> tuple[Use, ...]:
+    """Judge RELION columns, those of the optics block included."""
+    have = tuple(names)
+    uses = []
+    missing: tuple[str, ...]
+    for use in USE_NAMES:
+        if use == "coords":
+            hint = (
+                "This is the micrographs side; give it after a .cs file of picks."
+                if is_micrographs
+                else "coords reads cryoSPARC picks (.cs) and a micrographs_ctf.star."
+            )
+            missing = () if is_micrographs else ("rlnMicrographName of micrographs, not particles",)
+        elif use == "stacks-job":
+            missing, hint = ("a cryoSPARC job folder",), "Use stacks (indexed) for a STAR file."
+        else:
+            missing = _readable(_missing(_STAR_NEEDS[use], have))
+            hint = _star_hint(path, missing, have)
+        uses.append(Use(use, not missing, missing, hint))
+    return tuple(uses)
+
+
+def _missing(needs: Iterable[str], have: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        need
+        for need in needs
+        if not any(all(_is_there(name, have) for name in choice.split("+")) for choice in need.split("|"))
+    )
+
+
+def _readable(needs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return needs as people read them: the first of several that would do."""
+    first = [need.split("|")[0].replace("+", " and ") for need in needs]
+    return tuple(f"{name} (or its like)" if "|" in need else name for name, need in zip(first, needs, strict=True))
+
+
+def _is_there(name: str, have: tuple[str, ...]) -> bool:
+    if name.endswith("*"):
+        return any(other.startswith(name[:-1]) for other in have)
+    return name in have
+
+
+def _where(path: Path, missing: tuple[str, ...]) -> str:
+    """Say which files beside this one have the missing columns."""
+    sentences = []
+    for prefix in dict.fromkeys(name.split("|")[0].split("/")[0] + "/" for name in missing):
+        files = [sibling.name for sibling in siblings_with(path, prefix) if _shares_rows(path, sibling)]
+        if files:
+            more = f" and {len(files) - 2} more" if len(files) > 2 else ""
+            sentences.append(f"{prefix}* is in {', '.join(files[:2])}{more}")
+        else:
+            sentences.append(f"no file beside it has {prefix}*")
+    return "; ".join(sentences)
+
+
+def _joined_by_command(use: str, table: Table, needed: tuple[str, ...]) -> str:
+    """Say which files the command joins by itself for what is missing; empty where it joins none, or refuses to."""
+    try:
+        joined = _joined_for_coords(table) if use == "coords" else _joined_for_stacks(table) if use == "stacks" else {}
+    except CryobridgeError:
+        return ""
+    if not joined or _missing(needed, tuple(name for path in joined for name in open_cs(path).names)):
+        return ""
+    groups = list(dict.fromkeys(f"{name.partition('/')[0]}/*" for name in needed))
+    files = ", ".join(path.name for path in joined)
+    n_rows = min(joined.values())
+    part = "" if n_rows == table.n_rows else f" and has {n_rows:,} of the {table.n_rows:,} particles"
+    return f"{' and '.join(groups)} come{'s' if len(groups) == 1 else ''} from {files}, which is joined{part}"
+
+
+def _joined_for_coords(table: Table) -> dict[Path, int]:
+    """Return the file with coordinates that is joined, and how many of the particles it has."""
+    beside = files_beside(table, _CS_NEEDS["coords"])
+    is_taken = len(beside.fit) == 1 and not _unset(open_cs(beside.fit[0]), {})
+    return {path: beside.n_shared[path] for path in beside.fit} if is_taken else {}
+
+
+def _joined_for_stacks(table: Table) -> dict[Path, int]:
+    """Return the files that are joined with a `.cs` file; a result group and a job are whole as they are."""
+    whole = table if isinstance(table, JoinedTable) else open_completed(table.path, *IMAGES_AND_CTF)[0]
+    others = whole.members[1:] if isinstance(whole, JoinedTable) and whole is not table else ()
+    return {other.path: whole.n_rows for other, _ in others}
+
+
+def _shares_rows(path: Path, sibling: Path) -> bool:
+    """Whether two files hold the same particles: some of the first uids of one are in the other."""
+    if sibling == path:
+        return False
+    try:
+        own = open_cs(path) if path.suffix == ".cs" else None
+        if own is None or "uid" not in own:
+            return True
+        first = np.asarray(own.read(["uid"], slice(0, _N_COMPARED))["uid"])
+        return bool(np.isin(first, np.asarray(open_cs(sibling).read(["uid"])["uid"])).any())
+    except CryobridgeError:
+        return False
+
+
+def _job_folder_lacks(path: Path) -> tuple[str, ...]:
+    """Return what a job folder needs, beside this file, for stacks that are read without an index."""
+    absent = []
+    if not path.name.endswith("_passthrough_particles.cs"):
+        absent.append("the name J<n>_passthrough_particles.cs")
+    kinds = ("restack/batch_000000_restacked.mrc", "downsample/batch_000000_downsample.mrc")
+    if not any((path.parent / kind).is_file() for kind in kinds):
+        absent.append("restack/ or downsample/ with batch_000000_*.mrc")
+    return tuple(absent)
+
+
+def _star_hint(path: Path, missing: tuple[str, ...], have: tuple[str, ...]) -> str:
+    if not missing:
+        return ""
+    if any(name.startswith(("rlnAngle", "rlnOrigin")) for name in missing):
+        return "Orientations and shifts come from Refine3D or Class3D: give its run_data.star."
+    if any(name.startswith("rlnDefocus") for name in missing):
+        return "CTF values come from CtfFind and Extract: give particles.star of an Extract job."
+    if "rlnImageName" in missing:
+        return "Give a STAR file of particles, such as particles.star of an Extract job."
+    # What is left are optics. It asks for all of them; pixel size and box come from the images too.
+    told = [option for name, option in _STAR_OPTIONS.items() if name not in have]
+    command = shlex.join(["cryobridge", "convert", str(path), "-o", "NEW.star"])
+    return f"`{' '.join([command, *told])}` writes them."

@@ -1,0 +1,156 @@
+"""The image files that rows refer to: found, opened and long enough, or told what is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.formats.image_search import ImageSearch, name_some, what_finds
+from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
+from cryobridge.jobs.stacks.checks import Findings, Rows, refuse_equal_names, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.jobs.stacks.options import OnMissing
+    from cryobridge.model.particles import ImageRefs
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """Which rows have an image, and the files that they are in.
+
+    Parameters
+    ----------
+    headers
+        The header of each image file, by its number in ``images.path.values``; files that are missing are absent.
+    rows
+        The rows that have an image.
+    left_out
+        How many rows have none, by the reason.
+    notes
+        What is missing, in sentences.
+    findings
+        What is wrong.
+    """
+
+    headers: dict[int, MrcHeader]
+    rows: Rows
+    left_out: dict[str, int]
+    notes: tuple[str, ...] = ()
+    findings: Findings = field(default_factory=Findings)
+
+
+def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -> FoundImages:
+    """Find the image of each row.
+
+    Parameters
+    ----------
+    images
+        A file name and a slice for each row.
+    search
+        Where the files are looked for.
+    on_missing
+        ``"skip"`` leaves out rows without an image; else they are findings.
+    """
+    findings = Findings()
+    names = {code: images.path.values[code] for code in np.unique(images.path.codes).tolist()}
+    if search.folder is not None:
+        with findings.collect():
+            refuse_equal_names(names.values(), search.metadata)
+    found = {code: path for code, name in names.items() if (path := search.resolve(name)) is not None}
+    missing = [name for code, name in names.items() if code not in found]
+    with findings.collect():
+        if missing and (on_missing == "error" or not found):
+            _refuse_missing(missing, len(names), search)
+    headers = read_headers(found, findings)
+    has_file = np.isin(images.path.codes, list(found))
+    available = np.zeros(len(images.path.values), np.int64)
+    for code, header in headers.items():
+        available[code] = whole_sections(header)
+    beyond = has_file & ((images.index < 0) | (images.index >= available[images.path.codes]))
+    beyond &= np.isin(images.path.codes, list(headers))
+    with findings.collect():
+        if beyond.any() and on_missing == "error":
+            _refuse_beyond(np.flatnonzero(beyond), images, headers)
+    reasons = {"image file missing": int((~has_file).sum()), "beyond the end of its file": int(beyond.sum())}
+    return FoundImages(
+        headers,
+        np.flatnonzero(has_file & ~beyond),
+        {reason: count for reason, count in reasons.items() if count},
+        (f"{_missing_of(len(missing), len(names))}: {name_some(missing)}",) if missing else (),
+        findings,
+    )
+
+
+def read_headers(files: dict[int, Path], findings: Findings) -> dict[int, MrcHeader]:
+    """Read the headers of image files; those that can't be read are one finding."""
+    headers: dict[int, MrcHeader] = {}
+    problems: list[str] = []
+    for code, path in files.items():
+        try:
+            header = read_header(path)
+        except FormatError as error:
+            problems.append(str(error))
+            continue
+        if header.dtype is None:
+            problems.append(f"{path}: mode {header.mode} ({UNREAD_MODES[header.mode]}) is not read")
+        else:
+            headers[code] = header
+    if problems:
+        findings.errors.append(
+            FormatError(
+                shown(problems),
+                count=len(problems),
+                hint="Copy those files again, or convert them to mode 2 (float32).",
+            )
+        )
+    return headers
+
+
+def whole_sections(header: MrcHeader) -> int:
+    """Return how many images of a file can be read."""
+    return header.nz if header.whole_sections is None else min(header.nz, header.whole_sections)
+
+
+def _missing_of(n_missing: int, n_files: int) -> str:
+    if n_files == 1:
+        return "the image file is missing"
+    return f"{n_missing:,} of {n_files:,} image files {'is' if n_missing == 1 else 'are'} missing"
+
+
+def _refuse_missing(missing: list[str], n_files: int, search: ImageSearch) -> None:
+    raise MissingDataError(
+        f"{_missing_of(len(missing), n_files)}: {name_some(missing)}",
+        path=search.metadata,
+        count=len(missing),
+        hint=_where_to_look(missing, n_files, search),
+    )
+
+
+def _where_to_look(missing: list[str], n_files: int, search: ImageSearch) -> str:
+    found_with = what_finds(missing, search)
+    if found_with:
+        return f"Give {found_with}."
+    told = f"Looked {search.places(missing[0])}."
+    prefix = search.strip_prefix
+    if prefix and not any(name.removeprefix(">").startswith(prefix) for name in missing):
+        told += f" None of the names starts with --strip-prefix {prefix}."
+    skip = ", or leave their particles out with --on-missing skip" if len(missing) < n_files else ""
+    return f"{told} Say where they are with --datadir or --folder-mrc{skip}."
+
+
+def _refuse_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader]) -> None:
+    row = int(rows[0])
+    header = headers[int(images.path.codes[row])]
+    raise MissingDataError(
+        f"image {images.index[row] + 1} is asked for, the file has {whole_sections(header)} whole ones",
+        path=header.path,
+        rows=tuple(int(row) for row in rows[:3]),
+        count=len(rows),
+        hint="The stack is truncated or is another one: copy it again or correct the metadata, "
+        "or leave these particles out with --on-missing skip.",
+    )

@@ -1,0 +1,406 @@
+"""The ways in: particles, and where the image of each one lies.
+
+What is wrong with files and rows is collected, not raised, so that the plan can tell it together with the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats.cryosparc.companions import IMAGES_AND_CTF, open_completed
+from cryobridge.formats.cryosparc.job import ImageBatches, read_job
+from cryobridge.formats.cryosparc.particles import particles_from_cs, read_particles_cs
+from cryobridge.formats.listing import list_if_there
+from cryobridge.formats.relion.particles import read_particles_star
+from cryobridge.jobs.stacks.checks import Findings, Rows, shown
+from cryobridge.jobs.stacks.image_files import find_images, read_headers, whole_sections
+from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cryobridge.formats.image_search import ImageSearch
+    from cryobridge.formats.mrc_header import MrcHeader
+    from cryobridge.jobs.stacks.options import OnMissing
+    from cryobridge.model.particles import Floats
+
+AngleUnit = Literal["degree", "radian"]
+_Part = Literal["images", "ctf", "optics"]
+# Each part in words, and the columns that it is in: cryoSPARC's and RELION's.
+_PARTS: dict[_Part, tuple[str, str, str]] = {
+    "images": ("image references", "blob/*", "rlnImageName"),
+    "ctf": ("CTF values", "ctf/*", "rlnDefocusU"),
+    "optics": ("optics", "ctf/*", "rlnVoltage"),
+}
+_OTHER_JOB = "Name the job that restacked or downsampled the particles; `stacks cs` takes any other."
+
+
+@dataclass(frozen=True)
+class StackInput:
+    """Particles with the files of their images.
+
+    Parameters
+    ----------
+    particles
+        With CTF and optics. Rows without an image are there too.
+    images
+        Where the image of each row is.
+    headers
+        The header of each image file, by its number in ``images.path.values``; files that are missing are absent.
+    rows
+        The rows that have an image.
+    metadata_rows
+        (n,) the row of the metadata file that each row of the set was read from.
+    left_out
+        How many rows have no image, by the reason.
+    separate_files
+        Whether this way in never mixes image files.
+    notes
+        What was assumed, in sentences.
+    findings
+        What is wrong.
+    """
+
+    particles: ParticleSet
+    images: ImageRefs
+    headers: dict[int, MrcHeader]
+    rows: Rows
+    metadata_rows: Rows
+    left_out: dict[str, int] = field(default_factory=dict)
+    separate_files: bool = False
+    notes: tuple[str, ...] = ()
+    findings: Findings = field(default_factory=Findings)
+
+    @property
+    def ctf(self) -> CTF:
+        """The contrast transfer of each row, which every way in requires."""
+        assert self.particles.ctf is not None
+        return self.particles.ctf
+
+    @property
+    def optics(self) -> Optics:
+        """The optics groups, which every way in requires."""
+        assert self.particles.optics is not None
+        return self.particles.optics
+
+    def optics_of(self, rows: Rows) -> Rows:
+        """Return the row of `optics` for each of these rows."""
+        assert self.particles.optics_index is not None
+        return self.particles.optics_index[rows].astype(np.int64)
+
+
+def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissing = "error") -> StackInput:
+    """Return the input of metadata that name a stack and a slice for each particle: a `.cs` or a RELION STAR file.
+
+    Parameters
+    ----------
+    particles
+        As `read_particles` or `read_particles_star` returns them.
+    search
+        Where the image files are looked for.
+    on_missing
+        ``"skip"`` leaves out particles whose image is missing.
+
+    Raises
+    ------
+    MissingDataError
+        If there are no particles, or they have no image references, CTF or optics.
+    """
+    _require(particles, "images", "ctf", "optics")
+    assert particles.images is not None
+    found = find_images(particles.images, search, on_missing)
+    return StackInput(
+        particles,
+        particles.images,
+        found.headers,
+        found.rows,
+        np.arange(particles.n_rows),
+        found.left_out,
+        notes=(*particles.notes, *_defaults(particles), *found.notes),
+        findings=found.findings,
+    )
+
+
+def read_particles(path: str | os.PathLike[str]) -> ParticleSet:
+    """Read cryoSPARC's particles for `indexed_input`; what a `.cs` file lacks comes from its passthrough file.
+
+    Parameters
+    ----------
+    path
+        A `.cs` file, a result group (`.csg`) or a job folder; ``source`` of what is returned is the `.cs` file.
+
+    Raises
+    ------
+    CryobridgeError
+        As `cryobridge.formats.cryosparc.companions.open_completed`.
+    """
+    table, notes = open_completed(path, *IMAGES_AND_CTF)
+    particles = particles_from_cs(table)
+    return replace(particles, notes=(*notes, *particles.notes))
+
+
+def star_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissing = "error") -> StackInput:
+    """Return the input of a RELION STAR file, with CryoLike's defaults for the B-factor and the scale of its CTF.
+
+    Parameters, what is returned and what is raised are those of `indexed_input`.
+    """
+    _require(particles, "images", "ctf", "optics")
+    assert particles.ctf is not None
+    entered = indexed_input(particles, search, on_missing)
+    return replace(entered, particles=replace(particles, ctf=_with_defaults(particles.ctf)))
+
+
+def paired_input(
+    pairs: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
+    defocus_angle_unit: AngleUnit = "degree",
+    phase_shift_unit: AngleUnit = "degree",
+) -> StackInput:
+    """Return the input of STAR files that each describe the images of one stack, in its order.
+
+    Parameters
+    ----------
+    pairs
+        The STAR file and the stack of each pair.
+    defocus_angle_unit, phase_shift_unit
+        Units of the two columns; RELION's are degrees.
+
+    Raises
+    ------
+    UsageError
+        If there is no pair, or a stack is in two of them.
+    CryobridgeError
+        If a STAR file can't be read, or has no CTF or no optics.
+    """
+    if not pairs:
+        raise UsageError("no pair of a STAR file and a stack", hint="Give --pair FILE.star FILE.mrc, once or more.")
+    stacks = [Path(stack) for _, stack in pairs]
+    if len(set(stacks)) < len(stacks):
+        twice = next(stack for stack in stacks if stacks.count(stack) > 1)
+        raise UsageError(f"{twice} is in two pairs", hint="Give each stack once.")
+    findings = Findings()
+    sets = []
+    for star, _ in pairs:
+        particles = read_particles_star(star)
+        _require(particles, "ctf", "optics")
+        sets.append(particles)
+    headers = read_headers(dict(enumerate(stacks)), findings)
+    for code, header in headers.items():
+        with findings.collect():
+            _refuse_other_number(sets[code], whole_sections(header), stacks[code].name)
+    lengths = [particles.n_rows for particles in sets]
+    index = np.concatenate([np.arange(n) for n in lengths])
+    images = ImageRefs(
+        Labels(np.repeat(np.arange(len(sets)), lengths).astype(np.int32), tuple(map(str, stacks))), index
+    )
+    joined = _joined(sets, images)
+    assert joined.ctf is not None
+    ctf = _in_radians(joined.ctf, defocus_angle_unit, phase_shift_unit)
+    joined = replace(joined, ctf=ctf)
+    notes = tuple(dict.fromkeys(note for particles in sets for note in (*particles.notes, *_defaults(particles))))
+    if any(particles.poses is not None for particles in sets):
+        notes += ("angles and shifts of paired STAR files are not carried along, as in CryoLike",)
+    return StackInput(
+        joined, images, headers, np.arange(len(index)), index, separate_files=True, notes=notes, findings=findings
+    )
+
+
+def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_missing: OnMissing = "error") -> StackInput:
+    """Return the input of a Restack or Downsample Particles job: batches of images in the order of its metadata.
+
+    Restacked images are preferred to downsampled ones; batches count from 0 until the first that is missing.
+
+    Parameters
+    ----------
+    folder_cryosparc
+        The project's folder, which holds the job folders.
+    job_number
+        The job: 12 for J12.
+    on_missing
+        ``"skip"`` leaves out the rows after the images of the last batch.
+
+    Raises
+    ------
+    UsageError
+        If there is no such job folder.
+    MissingDataError
+        If the job has no passthrough file or no batch 0.
+    """
+    folder = _job_folder(Path(folder_cryosparc), job_number)
+    metadata = folder / f"{folder.name}_passthrough_particles.cs"
+    if not metadata.is_file():
+        raise MissingDataError(f"no {metadata.name} in this job", path=folder, hint=_OTHER_JOB)
+    by_kind = {batches.kind: batches for batches in read_job(folder).batches if batches.n_from_zero}
+    chosen = by_kind.get("restack") or by_kind.get("downsample")
+    if chosen is None:
+        raise MissingDataError(
+            "no batch_000000_restacked.mrc in restack/ and no batch_000000_downsample.mrc in downsample/",
+            path=folder,
+            hint=_OTHER_JOB,
+        )
+    particles = read_particles_cs(metadata)
+    _require(particles, "ctf", "optics")
+    findings = Findings()
+    files = chosen.files[: chosen.n_from_zero]
+    headers = read_headers(dict(enumerate(files)), findings)
+    sections = [whole_sections(headers[code]) if code in headers else 0 for code in range(len(files))]
+    n_images = sum(sections)
+    notes = [*particles.notes, *_defaults(particles)]
+    if len(chosen.files) > len(files):
+        notes.append(_stopped_at_gap(chosen))
+    left_out = {}
+    with findings.collect():
+        if on_missing == "skip" and n_images < particles.n_rows:
+            left_out["no image in the batches"] = particles.n_rows - n_images
+        elif not findings.errors:
+            _refuse_other_number(particles, n_images, f"the {len(files)} batches in {chosen.kind}/", skippable=True)
+    index = np.concatenate([np.arange(n) for n in sections])
+    # Rows after the last image get a reference that nothing reads.
+    padding = max(0, particles.n_rows - n_images)
+    codes = np.pad(np.repeat(np.arange(len(files)), sections), (0, padding)).astype(np.int32)
+    images = ImageRefs(Labels(codes, tuple(map(str, files))), np.pad(index, (0, padding)))
+    rows = np.arange(min(n_images, particles.n_rows))
+    return StackInput(
+        particles, images, headers, rows, np.arange(particles.n_rows), left_out, notes=tuple(notes), findings=findings
+    )
+
+
+def _job_folder(project: Path, number: int) -> Path:
+    """Return the folder of a job in that of its project."""
+    folder = project / f"J{number}"
+    if folder.is_dir():
+        return folder
+    inner = list_if_there(project).folders
+    jobs = sorted((name for name in inner if re.fullmatch(r"J\d+", name)), key=lambda name: int(name[1:]))
+    if re.fullmatch(r"J\d+", project.name):
+        told, hint = "this is a job's folder", f"`cryobridge stacks job {project.parent} {project.name[1:]}`."
+    elif not project.is_dir():
+        told, hint = "there is no such folder", "FOLDER/J12 is read."
+    else:
+        has = f"it has {shown(jobs)}" if jobs else "it has no job"
+        told, hint = f"there is no J{number} in it", f"FOLDER/J12 is read; {has}."
+    raise UsageError(told, path=project, hint=f"Give the project's folder, and the number of the job: {hint}")
+
+
+def _require(particles: ParticleSet, *parts: _Part) -> None:
+    if particles.n_rows == 0:
+        raise MissingDataError("there are no particles in it", path=particles.source, hint="Choose another file.")
+    missing = [part for part in parts if getattr(particles, part) is None]
+    if missing:
+        raise MissingDataError(
+            f"no {', no '.join(_PARTS[part][0] for part in missing)}",
+            path=particles.source,
+            hint=file_with(particles.source, *missing),
+        )
+
+
+def file_with(path: Path, *parts: _Part) -> str:
+    """Return the hint which kind of file has the parts that a file of the same program lacks."""
+    of_cryosparc = path.suffix == ".cs"
+    columns = dict.fromkeys(_PARTS[part][1 if of_cryosparc else 2] for part in parts)
+    kind = "a .cs file" if of_cryosparc else "a STAR file of particles"
+    such_as = (
+        "the one that a job computed (J4_003_particles.cs), or the job folder" if of_cryosparc else "run_data.star"
+    )
+    return f"Give {kind} with {', '.join(columns)}, such as {such_as}."
+
+
+def _refuse_other_number(particles: ParticleSet, n_images: int, where: str, *, skippable: bool = False) -> None:
+    if particles.n_rows == n_images:
+        return
+    skip = " --on-missing skip leaves out the rows after the last image." if skippable else ""
+    raise MissingDataError(
+        f"{particles.n_rows:,} rows, but {n_images:,} images in {where}",
+        path=particles.source,
+        hint="Rows and images must be those of one job, in one order." + (skip if n_images < particles.n_rows else ""),
+    )
+
+
+def _stopped_at_gap(batches: ImageBatches) -> str:
+    later = len(batches.files) - batches.n_from_zero
+    return (
+        f"batch {batches.n_from_zero:06d} is missing in {batches.kind}/: the {batches.n_from_zero} before it are "
+        f"taken, the {later} after it are not"
+    )
+
+
+def _joined(sets: Sequence[ParticleSet], images: ImageRefs) -> ParticleSet:
+    """Join the rows of several sets; only what a stack says of its lens is kept."""
+    optics = [particles.optics for particles in sets if particles.optics is not None]
+    ctfs = [_with_defaults(particles.ctf) for particles in sets if particles.ctf is not None]
+    starts = np.cumsum([0, *(len(groups) for groups in optics)])
+    indices = [
+        particles.optics_index + start
+        for particles, start in zip(sets, starts, strict=False)
+        if particles.optics_index is not None
+    ]
+
+    def joined(parts: Iterable[Floats]) -> Floats:
+        return np.concatenate(list(parts))
+
+    return ParticleSet(
+        n_rows=len(images.index),
+        source=sets[0].source,
+        images=images,
+        optics=Optics(
+            group_id=np.arange(1, starts[-1] + 1),
+            name=tuple(name for groups in optics for name in groups.name),
+            voltage_kV=joined(groups.voltage_kV for groups in optics),
+            spherical_aberration_mm=joined(groups.spherical_aberration_mm for groups in optics),
+            amplitude_contrast=joined(groups.amplitude_contrast for groups in optics),
+            pixel_size_A=joined(groups.pixel_size_A for groups in optics),
+            box_px=np.concatenate([groups.box_px for groups in optics]),
+        ),
+        optics_index=np.concatenate(indices).astype(np.int32),
+        ctf=CTF(
+            joined(ctf.defocus_u_A for ctf in ctfs),
+            joined(ctf.defocus_v_A for ctf in ctfs),
+            joined(ctf.defocus_angle_rad for ctf in ctfs),
+            joined(
+                np.zeros(len(ctf.defocus_u_A)) if ctf.phase_shift_rad is None else ctf.phase_shift_rad for ctf in ctfs
+            )
+            if any(ctf.phase_shift_rad is not None for ctf in ctfs)
+            else None,
+            joined(ctf.bfactor_A2 for ctf in ctfs if ctf.bfactor_A2 is not None),
+            joined(ctf.scale for ctf in ctfs if ctf.scale is not None),
+        ),
+    )
+
+
+def _with_defaults(ctf: CTF) -> CTF:
+    """Fill in the B-factor and the scale that CryoLike takes for a STAR file without them."""
+    n = len(ctf.defocus_u_A)
+    return replace(
+        ctf,
+        bfactor_A2=np.zeros(n) if ctf.bfactor_A2 is None else ctf.bfactor_A2,
+        scale=np.ones(n) if ctf.scale is None else ctf.scale,
+    )
+
+
+def _in_radians(ctf: CTF, defocus_angle_unit: AngleUnit, phase_shift_unit: AngleUnit) -> CTF:
+    """Undo the conversion from degrees where the file held radians."""
+    degrees = 180 / math.pi
+    if defocus_angle_unit == "radian":
+        ctf = replace(ctf, defocus_angle_rad=ctf.defocus_angle_rad * degrees)
+    if phase_shift_unit == "radian" and ctf.phase_shift_rad is not None:
+        ctf = replace(ctf, phase_shift_rad=ctf.phase_shift_rad * degrees)
+    return ctf
+
+
+def _defaults(particles: ParticleSet) -> tuple[str, ...]:
+    """Say which defaults stand in for what the metadata do not have."""
+    assert particles.ctf is not None and particles.optics is not None
+    defaults = {
+        "no phase shift in the metadata: 0": particles.ctf.phase_shift_rad is None,
+        "no amplitude contrast in the metadata: 0.1": bool(np.isnan(particles.optics.amplitude_contrast).any()),
+        "no CTF B-factor in the metadata: 0": particles.ctf.bfactor_A2 is None,
+        "no CTF scale factor in the metadata: 1": particles.ctf.scale is None,
+    }
+    return tuple(note for note, holds in defaults.items() if holds)

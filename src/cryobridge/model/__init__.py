@@ -1,0 +1,1 @@
+"""The model that every file becomes, and every convention."""

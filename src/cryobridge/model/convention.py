@@ -1,0 +1,83 @@
+"""How cryoSPARC's fractions become pixels of RELION's micrograph: one of eight placements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.model.geometry import fractions_to_px, px_to_fractions
+from cryobridge.model.particles import Floats
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A placement: flips of the cryoSPARC frame, then an exchange of x and y.
+
+    Parameters
+    ----------
+    mirror_x, mirror_y
+        Count from the other edge: ``nx - nx * fx``, ``ny - ny * fy``.
+    swap_xy
+        Exchange x and y after that.
+    """
+
+    mirror_x: bool = False
+    mirror_y: bool = True
+    swap_xy: bool = False
+
+    def to_px(self, fraction_xy: Floats, shape_px: NDArray[Any]) -> Floats:
+        """Return coordinates (n, 2) in pixels of RELION's micrograph, for fractions (n, 2) and shapes (n, 2)."""
+        return fractions_to_px(fraction_xy, shape_px, flip_x=self.mirror_x, flip_y=self.mirror_y, swap_xy=self.swap_xy)
+
+    def to_fractions(self, coordinate_px: Floats, shape_px: NDArray[Any]) -> Floats:
+        """Return cryoSPARC's fractions (n, 2) of RELION's pixels (n, 2); shapes (n, 2) or (2,) are cryoSPARC's."""
+        return px_to_fractions(
+            coordinate_px, shape_px, flip_x=self.mirror_x, flip_y=self.mirror_y, swap_xy=self.swap_xy
+        )
+
+    def direction_rad(self, angle_rad: Floats) -> Floats:
+        """Return where a direction of cryoSPARC's frame (angle from x towards y) points in RELION's, (n,)."""
+        x = np.cos(angle_rad) * (-1 if self.mirror_x else 1)
+        y = np.sin(angle_rad) * (-1 if self.mirror_y else 1)
+        turned: Floats = np.arctan2(x, y) if self.swap_xy else np.arctan2(y, x)
+        return turned
+
+    def image(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Return images (n, ny, nx) of cryoSPARC's frame as they look in RELION's."""
+        if self.mirror_x:
+            images = images[:, :, ::-1]
+        if self.mirror_y:
+            images = images[:, ::-1, :]
+        return images.transpose(0, 2, 1) if self.swap_xy else images
+
+    @property
+    def formula(self) -> str:
+        """The placement as formulas."""
+        x = "nx − nx·fx" if self.mirror_x else "nx·fx"
+        y = "ny − ny·fy" if self.mirror_y else "ny·fy"
+        return f"x = {y}, y = {x}" if self.swap_xy else f"x = {x}, y = {y}"
+
+    @property
+    def words(self) -> str:
+        """The placement in words."""
+        mirrored = [name for name, is_mirrored in (("columns", self.mirror_x), ("rows", self.mirror_y)) if is_mirrored]
+        told = f"{' and '.join(mirrored)} counted from the other edge" if mirrored else "no axis reversed"
+        return told + (", then x and y exchanged" if self.swap_xy else "")
+
+    @property
+    def options(self) -> str:
+        """The options of `cryobridge coords` and `cryobridge convert` that choose it."""
+        chosen = [
+            *(["--flip-x"] if self.mirror_x else []),
+            # The default reverses rows; the option leaves them.
+            *([] if self.mirror_y else ["--flip-y"]),
+            *(["--swap-xy"] if self.swap_xy else []),
+        ]
+        return " ".join(chosen) or "(no option)"
+
+
+ALL_CONVENTIONS = tuple(Convention(x, y, swap) for swap, x, y in product((False, True), repeat=3))

@@ -1,0 +1,467 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+
+import cryobridge.cli.demo_command
+from cryobridge.cli.app import app
+from cryobridge.cli.terminal import settings
+from cryobridge.demo import simulate_project
+from cryobridge.demo.truth import draw_truth
+from cryobridge.errors import OutputExistsError
+from helpers import COMMAND, environment, noise_images, particle_columns, run, save_cs, save_mrc, save_star, start
+
+EVERY_COMMAND = [(), ("inspect",), ("coords",), ("stacks",), ("stacks", "cs"), ("demo",)]
+
+# Also in the folders that the commands of the tour write to.
+NOT_OF_THE_DEMO = ("relion/picks/Raw_data/notes.txt", "stacks/fft/notes.txt", "thick2.cs")
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory):
+    # Over an older, smaller project with files of the user's: what is refused, and what --overwrite replaces.
+    folder = tmp_path_factory.mktemp("demo") / "project"
+    simulate_project(folder, n_micrographs=1, particles_per_micrograph=1)
+    for name in NOT_OF_THE_DEMO:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    refused = run("demo", folder)
+    return folder, refused, run("demo", folder, "--overwrite")
+
+
+@pytest.mark.parametrize("words", EVERY_COMMAND, ids=" ".join)
+def test_help_and_version_work_on_every_command(words):
+    shown = run(*words, "-h")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert {"-q", "-v", "--debug", "--version"} <= set(shown.stdout.split())
+    version = run(*words, "--version")
+    assert (version.returncode, version.stderr) == (0, "")
+    assert version.stdout.startswith("cryobridge ")
+
+
+def test_verbose_tells_time_and_memory_wherever_it_stands(particles_cs):
+    for words in (("-v", "inspect", particles_cs), ("inspect", particles_cs, "-v")):
+        done = run(*words)
+        assert done.returncode == 0
+        assert " s, at most " in done.stderr
+        assert "MB" in done.stderr
+        assert " s, at most " not in done.stdout
+
+
+def test_quiet_leaves_results_and_errors(particles_cs, tmp_path):
+    assert "uid" in run("-q", "inspect", particles_cs).stdout
+    made = run("stacks", "cs", "-q", particles_cs, "--no-plots", "-o", tmp_path / "out")
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    assert "absent.cs" in run("inspect", "-q", tmp_path / "absent.cs").stderr
+
+
+def test_only_debug_shows_a_traceback(tmp_path):
+    absent = tmp_path / "absent.cs"
+    assert "Traceback" not in run("inspect", absent).stderr
+    for words in (("--debug", "inspect"), ("inspect", "--debug"), ("inspect", "--debug", absent)):
+        assert "Traceback" in run(*words, absent).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("inpsect",), "inpsect"),
+        (("inspect",), "PATH"),
+        (("inspect", "x.cs", "--rows", "-1"), "--rows"),
+        (("inspect", "x.cs", "--check", "dinner"), "coords, stacks, stacks-job, poses, ctf, recovar"),
+        (("inspect", "x.cs", "--datadir", "."), "--paths"),
+        (("inspect", "x.cs", "--frobnicate"), "--frobnicate"),
+        (("coords", "a.cs"), "MICROGRAPHS_CTF.star"),
+        (("stacks", "cs", "a.cs"), "--output"),
+        (("stacks", "cs", "a.cs", "-o", "out", "-p", "p.npz", "--n-inplanes", "8"), "--n-inplanes"),
+        (("stacks", "cs", "a.cs", "-o", "out", "--folder-mrc", ".", "--datadir", "."), "--datadir"),
+        (("demo", "--seed", "-1"), "--seed"),
+        (("demo", "--seed", "x"), "'x' is not a valid integer.\n"),
+        (("stacks", "grid", "--n-pixels", "8", "--pixel-size", "x", "-o", "a.npz"), "'x' is not a valid number.\n"),
+        (("inspect", ""), "empty"),
+        (("stacks", "cs", "a.cs", "-o", ""), "empty"),
+        (("convert", "a.star", "-o"), "cryobridge convert -h"),
+        (("stacks", "downsmaple"), "downsample"),
+        (("select", "a.star", "--whree", "x"), "--where"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_request_that_cannot_be_meant_ends_with_2_and_what_is_right(words, told, tmp_path):
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert told in done.stderr
+    assert "→" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_words_the_help_is_shown_and_it_counts_as_usage():
+    done = run()
+    assert done.returncode == 2
+    assert "inspect" in done.stdout
+
+
+def _short_row(path):
+    return path.write_text("data_particles\n\nloop_\n_rlnDefocusU #1\n_rlnDefocusV #2\n1.0 2.0\n3.0\n\n")
+
+
+def _truncated(path):
+    save_cs(path, particle_columns(["a.mrc"] * 50, np.arange(50)))
+    os.truncate(path, path.stat().st_size - 1000)
+
+
+BAD_FILES = {
+    "truncated.cs": (_truncated, "50 rows"),
+    "cut_in_header.cs": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\xf6\x04{'descr': "), "header"),
+    "text.cs": (lambda path: path.write_text("uid,path\n1,a.mrc\n"), "uid"),
+    "star.cs": (lambda path: save_star(path, "particles", {"rlnDefocusU": [1.0]}), "star"),
+    "short_row.star": (_short_row, "line 7"),
+    "word.star": (lambda path: save_star(path, "particles", {"rlnDefocusU": [1.0, "much"]}), "rlnDefocusU"),
+    "empty.cs": (lambda path: path.touch(), "empty"),
+    "folder": (lambda path: path.mkdir(), "nothing known"),
+    "link.cs": (lambda path: path.symlink_to("nowhere.cs"), "a link to nowhere.cs, which is not there"),
+    "notes.txt": (lambda path: path.write_text("Dear diary,\n"), "text that starts with “Dear diary,”"),
+    "picture.png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n and so on"), "the bytes 89 50 4e 47"),
+    "circle.cs": (lambda path: path.symlink_to(path), "can't be read"),
+    "pipe.cs": (os.mkfifo, "not a regular file"),
+    "half.mrc": (lambda path: path.write_bytes(bytes(500)), "500 bytes"),
+    "archive.npz": (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "archive"),
+    "noise.pkl": (lambda path: path.write_bytes(b"\x80\x04 no pickle"), "pickle"),
+    f"{'n' * 300}.cs": (lambda path: None, "can't be read"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES, ids=lambda name: name[:20])
+def test_a_bad_file_gives_one_message_with_file_and_remedy(name, messages_of_bad_files):
+    message, _, remedy = messages_of_bad_files[name].partition("→")
+    _, told = BAD_FILES[name]
+    assert f"{name}: " in message
+    assert told in message
+    assert "mistake in cryobridge" not in remedy
+    assert len(remedy.strip()) > 10
+
+
+def test_good_files_are_shown_beside_bad_ones(particles_cs, tmp_path):
+    absent, text = tmp_path / "absent.star", tmp_path / "text.cs"
+    text.write_text("no table")
+    done = run("inspect", absent, particles_cs, text, particles_cs)
+    assert done.returncode == 1
+    assert done.stdout.count("J1_particles.cs\n") == 2
+    assert done.stderr.count("Error: ") == 2
+    assert "absent.star" in done.stderr
+    assert "absent.star" not in done.stdout
+
+    as_json = run("inspect", "--json", absent, particles_cs, text)
+    assert as_json.returncode == 1
+    assert [item["path"] for item in json.loads(as_json.stdout)] == [str(particles_cs)]
+    assert as_json.stderr.count("Error: ") == 2
+
+
+def test_json_is_json_even_when_nothing_can_be_read(tmp_path):
+    done = run("inspect", "--json", tmp_path / "absent.cs")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == []
+
+
+def test_a_check_answers_with_the_exit_code(particles_cs):
+    assert run("inspect", "--check", "stacks", "--check", "ctf", particles_cs).returncode == 0
+    for words in (("--check", "poses"), ("--check", "stacks", "--check", "poses"), ("--check", "poses", "--json")):
+        done = run("inspect", *words, particles_cs)
+        assert done.returncode == 3
+        assert "not ready for poses: alignments3D/pose" in done.stderr
+    absent = particles_cs.with_name("absent.cs")
+    assert run("inspect", "--check", "poses", particles_cs, absent).returncode == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(particles_cs):
+    for words in (("inspect", particles_cs), ("inspect", "--json", particles_cs)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [COMMAND, *words], stdout=writer, stderr=subprocess.PIPE, env=environment(), check=False, timeout=60
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, b"")
+    shell = f"{COMMAND} inspect {particles_cs} {particles_cs} | head -1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, env=environment(), check=True)
+    assert done.stdout == f"{particles_cs}\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_results_that_cannot_be_written_are_an_error(words, particles_cs):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, "inspect", *words, str(particles_cs)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert done.stderr.count("Error: ") == 1
+
+
+def test_a_narrow_encoding_of_the_output_is_no_error(particles_cs):
+    done = run("inspect", particles_cs, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1.5 \\xc5" in done.stdout
+    assert json.loads(run("inspect", "--json", particles_cs, PYTHONIOENCODING="ascii").stdout)
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output_streams_are_no_error(redirection, particles_cs):
+    assert subprocess.run(f"{COMMAND} inspect {particles_cs} {redirection}", shell=True, check=False).returncode == 0
+
+
+def test_no_control_character_of_a_file_reaches_the_output(tmp_path):
+    evil = "\x1b[31mred\x07\n\x9b2Jx"
+    columns = particle_columns([f"J1/{evil}.mrc"] * 2, [0, 1]) | {f"odd/{evil}": np.zeros(2), f"{evil}/s": ["a", evil]}
+    path = save_cs(tmp_path / f"name{evil}\udcff.cs", columns)
+    shown = run("inspect", "--rows", 2, "--paths", path)
+    broken = run("inspect", f"{path}x")
+    usage = run("coords", "a", "b", path)
+    as_json = run("inspect", "--json", "--rows", 2, path)
+    assert [shown.returncode, broken.returncode, usage.returncode, as_json.returncode] == [0, 1, 2, 0]
+    for text in (shown.stdout, shown.stderr, broken.stderr, usage.stderr, as_json.stdout):
+        assert all(char.isprintable() or char == "\n" for char in text)
+    assert "\\x1b[31mred\\x07\\n\\x9b2Jx\\udcff.cs" in shown.stdout.splitlines()[0]
+    assert f"odd/{evil}" in {field["name"] for field in json.loads(as_json.stdout)[0]["fields"]}
+
+
+def test_markup_in_a_name_is_shown_as_it_is(tmp_path):
+    path = save_cs(tmp_path / "[red]a[/red].cs", particle_columns(["[bold]x[/bold].mrc"], [0]) | {"[i]/j": [1]})
+    shown = run("inspect", path).stdout
+    assert "[red]a[/red].cs" in shown
+    assert "[bold]x[/bold].mrc" in shown
+    assert "[i]" in shown
+
+
+def test_piped_output_is_not_cut_and_has_no_blanks_at_line_ends(tmp_path):
+    long = "J1/" + "long/" * 60 + "x.mrc"
+    path = save_cs(tmp_path / ("d" * 200) / "p.cs", particle_columns([long] * 2, [0, 1]) | {"f/" + "g" * 150: [0, 1]})
+    # COLUMNS is for terminals; some shells and test runners export it.
+    lines = run("inspect", path, COLUMNS="40").stdout.splitlines()
+    assert str(path) in lines
+    assert any(line.endswith(f" {long}") for line in lines)
+    assert any("g" * 150 in line for line in lines)
+    assert all(line == line.rstrip() for line in lines)
+    told = run("inspect", path.with_name("absent.cs"), COLUMNS="40").stderr.splitlines()
+    assert told[0] == f"Error: {path.with_name('absent.cs')}: can't be read (No such file or directory)"
+
+
+def test_an_interrupt_ends_with_130(tmp_path):
+    with start("demo", tmp_path / "demo") as child:
+        wait_until((tmp_path / "demo" / "cryosparc").exists, child)
+        child.send_signal(signal.SIGINT)
+        _, told = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert told == "interrupted\n"
+
+
+def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(tmp_path):
+    save_mrc(tmp_path / "a.mrc", np.tile(noise_images(1, 16), (2000, 1, 1)), 1.5)
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 2000, np.arange(2000)))
+    with start("stacks", "cs", path, "-o", tmp_path / "out", "-b", 1) as child:
+        wait_until(lambda: list(tmp_path.glob("out/fft/particles*.pt")), child)
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["status"] != "completed"
+    assert 0 < len(list(tmp_path.glob("out/fft/particles*.pt"))) < 2000
+    assert not list(tmp_path.glob("out/**/.*"))
+
+
+def test_demo_takes_a_simulated_project_through_all_commands(demo_run):
+    folder, _, done = demo_run
+    assert done.returncode == 0, done.stderr
+    for command in ("inspect", "coords", "convert", "select", "stacks cs", "stacks downsample", "converge"):
+        assert f"$ cryobridge {command} " in done.stdout
+    assert "6 of 6 found, each long enough" in done.stdout
+    assert "Orientation: sure" in done.stdout
+    assert "Converged. In the last 3 iterations" in done.stdout
+    made = ("relion/picks/autopick.star", "relion/particles.star", "relion/thick.star", "thick.csg")
+    pictures = ("stacks/plots/power_spectrum_stack_000000.png", "relion/Class2D/job004/converge_summary.png")
+    stacks = ("stacks/fft/particles_fourier_stack_000000.pt", "downsampled/particles.48.mrcs")
+    for name in (*made, *pictures, *stacks):
+        assert (folder / name).is_file(), name
+    # 200 of the 300 simulated particles are that thick, in both programs' files.
+    thick = draw_truth(6, 50, 0).particles.ctf.defocus_u_A > 12000
+    assert len(starfile.read(folder / "relion" / "thick.star")["particles"]) == thick.sum()
+    assert len(np.load(folder / "thick.cs")) == thick.sum()
+
+
+def test_the_commands_that_demo_shows_work_when_typed(demo_run, tmp_path):
+    _, _, done = demo_run
+    commands = [shlex.split(line)[2:] for line in done.stdout.splitlines() if line.startswith("$ cryobridge ")]
+    assert len(commands) == 8
+    for place, words in enumerate(commands):
+        if "-o" in words:
+            output = words.index("-o") + 1
+            words[output] = str(tmp_path / str(place)) + Path(words[output]).suffix
+        if "--link-stacks" in words:
+            words[words.index("--link-stacks") + 1] = str(tmp_path / "links")
+        typed = run(*words)
+        assert typed.returncode == 0, typed.stderr
+
+
+def test_picks_of_demo_lie_on_the_simulated_particles(demo_run):
+    folder, _, _ = demo_run
+    truth = draw_truth(6, 50, 0)
+    picks = starfile.read(folder / "relion" / "picks" / "autopick.star")
+    assert len(picks) == 6
+    for name, pick_file in zip(picks["rlnMicrographName"], picks["rlnMicrographCoordinates"], strict=True):
+        assert (folder / "relion" / name).is_file()
+        micrograph = [place for place, stem in enumerate(truth.micrographs.name) if stem in name]
+        x, y = truth.particles.pick_px[truth.particles.micrograph == micrograph[0]].T
+        found = starfile.read(folder / "relion" / pick_file)[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy()
+        # RELION's micrographs are those of cryoSPARC upside down; they have 768 rows.
+        np.testing.assert_array_equal(found, np.column_stack([x, 768 - y]))
+
+
+def test_a_stack_file_with_spaces_in_its_name_is_inspected(tmp_path):
+    path = save_mrc(tmp_path / "my stack.mrcs", np.zeros((2, 8, 8)))
+    done = run("inspect", path)
+    assert done.returncode == 0
+    assert "2 images" in done.stdout
+
+
+def wait_until(condition, child):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "n" * 300], ids=lambda name: name[:20])
+def test_an_output_folder_that_cannot_be_made_is_one_message(name, demo_project, tmp_path):
+    (tmp_path / "file").touch()
+    done = run("coords", "-q", demo_project.passthrough_cs, demo_project.micrographs_star, "-o", tmp_path / name)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2].startswith("Error: ")
+    assert done.stderr.count("Error: ") == 1
+    assert "-o" in done.stderr
+    assert "mistake in cryobridge" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def messages_of_bad_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    for name, (make, _) in BAD_FILES.items():
+        make(folder / name)
+    done = run("inspect", *(folder / name for name in BAD_FILES))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    messages = done.stderr.split("Error: ")[1:]
+    assert len(messages) == len(BAD_FILES)
+    return dict(zip(BAD_FILES, messages, strict=True))
+
+
+def test_one_bad_file_ends_with_1(tmp_path):
+    path = tmp_path / "text.cs"
+    path.write_text("no table")
+    done = run("inspect", path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("Error: ") == 1
+
+
+def test_demo_replaces_a_project_only_when_asked_and_nothing_else_ever(demo_run, tmp_path):
+    folder, refused, done = demo_run
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert str(folder) in refused.stderr
+    assert "Give --overwrite " in refused.stderr
+    assert done.returncode == 0
+    assert {(folder / name).read_text() for name in NOT_OF_THE_DEMO} == {"mine"}
+    assert f"kept 3 files that the demo did not make: {', '.join(NOT_OF_THE_DEMO)}\n" in done.stderr
+
+    (tmp_path / "thesis.tex").write_text("the only copy")
+    refused = run("demo", tmp_path, "--overwrite")
+    assert refused.returncode == 1
+    assert (tmp_path / "thesis.tex").read_text() == "the only copy"
+
+
+def test_all_that_the_tour_of_a_demo_has_made_is_replaced(demo_run, tmp_path):
+    shutil.copytree(demo_run[0], tmp_path / "toured", copy_function=os.link, symlinks=True)
+    again = simulate_project(tmp_path / "toured", n_micrographs=1, particles_per_micrograph=1, overwrite=True)
+    assert {str(path.relative_to(again.folder)) for path in again.kept} == set(NOT_OF_THE_DEMO)
+    alone = simulate_project(tmp_path / "alone", n_micrographs=1, particles_per_micrograph=1)
+    there, made = ({path.relative_to(demo.folder) for path in demo.folder.rglob("*")} for demo in (again, alone))
+    mine = {Path(name) for name in NOT_OF_THE_DEMO}
+    assert there == made | mine | {parent for path in mine for parent in path.parents} - {Path()}
+
+
+def test_a_quiet_demo_says_nothing_but_errors(tmp_path, monkeypatch, capfd):
+    def tour(project):
+        particles = project.particles_cs
+        convert = [["convert", particles, "-o", project.folder / f"{name}.star"] for name in names]
+        return [["inspect", "--no-stats", particles], *convert]
+
+    names = ["a"]
+    small = partial(simulate_project, n_micrographs=1, particles_per_micrograph=1)
+    monkeypatch.setattr("cryobridge.demo.simulate_project", small)
+    monkeypatch.setattr(cryobridge.cli.demo_command, "_tour", tour)
+    monkeypatch.setattr(settings, "quiet", False)
+    app(["demo", str(tmp_path / "told")], standalone_mode=False)
+    told = capfd.readouterr()
+    assert "Where to look" in told.out
+    assert "! " in told.err
+    app(["demo", "-q", str(tmp_path / "quiet")], standalone_mode=False)
+    assert capfd.readouterr() == ("", "")
+    names.append("a")
+    with pytest.raises(OutputExistsError):
+        app(["demo", "-q", str(tmp_path / "failing")], standalone_mode=False)
+
+
+@pytest.mark.parametrize("words", [("--rows", "1"), ("--paths",), ("--fields", "blob/*")], ids=" ".join)
+def test_what_only_tables_have_is_shown_of_the_tables_among_several_paths(words, particles_cs):
+    image = particles_cs.parent / "extract" / "a.mrc"
+    done = run("inspect", "--json", *words, image, particles_cs, image.parent.parent)
+    assert done.returncode == 2
+    assert [entry["path"] for entry in json.loads(done.stdout)] == [str(particles_cs), str(particles_cs.parent)]
+    assert done.stderr.startswith(f"Error: {image}: --fields, --rows and --paths are for particle tables")
+    assert done.stderr.count("Error: ") == 1
+
+
+def test_a_debug_traceback_shows_no_control_character_of_a_name(tmp_path):
+    evil = "\x1b[31mred\x07\n\x9b2J\u202ex"
+    absent, text = tmp_path / f"absent{evil}.cs", tmp_path / f"text{evil}.cs"
+    text.write_text("no table")
+    for words in (("inspect", absent, text), ("convert", text, "-o", tmp_path / f"{evil}.star")):
+        told = run("--debug", *words).stderr
+        assert "Traceback" in told
+        assert "\\x1b[31mred\\x07\\n\\x9b2J\\u202ex" in told
+        assert all(char.isprintable() or char == "\n" for char in told)
+
+
+def test_debug_changes_neither_what_is_shown_nor_the_exit_code(particles_cs, tmp_path):
+    words = ("inspect", "--rows", 1, particles_cs.parent / "extract" / "a.mrc", tmp_path / "absent.cs", particles_cs)
+    usual, debugged = run(*words), run(*words, "--debug")
+    assert (debugged.returncode, debugged.stdout) == (usual.returncode, usual.stdout)
+    assert usual.stderr.splitlines()[-2:] == debugged.stderr.splitlines()[-2:]
+    assert [line for line in debugged.stderr.splitlines() if line.startswith("Error: ")] == [
+        line for line in usual.stderr.splitlines() if line.startswith("Error: ")
+    ]
+
+
+def test_a_link_that_leads_nowhere_does_not_hide_the_job_around_it(particles_cs):
+    circle = particles_cs.parent / "circle"
+    circle.symlink_to(circle)
+    done = run("inspect", "--no-stats", particles_cs.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cryoSPARC job" in done.stdout

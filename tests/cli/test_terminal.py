@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from cryobridge.cli.app import app
+from cryobridge.cli.field_table import field_lines
+from cryobridge.jobs.inspection.report import FieldSummary
+from helpers import (
+    left_on_screen,
+    noise_images,
+    open_terminal,
+    particle_columns,
+    run_in_terminal,
+    save_cs,
+    save_mrc,
+    save_star,
+    without_escapes,
+)
+
+COLOUR = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7])[0-9;]*m")
+
+
+@pytest.fixture
+def many_files(tmp_path, particles_cs):
+    long = {"rln" + "VeryLongLabel" * 4: [0.5, 1.5], "rlnDefocusU": [1e4, 2e4], "rlnMicrographName": ["m" * 120] * 2}
+    evil = particle_columns(["日本語" * 30] * 3, range(3)) | {"many/" + "words_" * 12: np.full((3, 3, 4, 5), 0.1, "f4")}
+    return [
+        particles_cs,
+        save_star(tmp_path / "long.star", "particles", long),
+        save_star(tmp_path / "one.star", "particles", {name: values[:1] for name, values in long.items()}),
+        save_cs(tmp_path / "evil.cs", evil),
+        save_mrc(tmp_path / "stack.mrcs", noise_images(2, 12)),
+    ]
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_no_line_is_longer_than_the_terminal(columns, many_files, tmp_path):
+    absent = tmp_path / ("absent_" * 20)
+    for words in (("--rows", 1, "--fields", "*", *many_files[:-1]), ("--no-stats", *many_files, absent)):
+        _, shown = run_in_terminal("inspect", *words, columns=columns)
+        lines = left_on_screen(shown).split("\n")
+        assert len(lines) > 50
+        assert max(map(cell_len, lines)) <= columns
+
+
+def commands(group=None, words=()):
+    # Every command, and the words that call it.
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        yield (*words, name), command
+
+
+@pytest.mark.parametrize("words", [(), *(words for words, _ in commands())], ids=" ".join)
+def test_every_help_fits_80_columns_uncut(words):
+    code, shown = run_in_terminal(*words, "-h", TERM="dumb")
+    lines = without_escapes(shown).replace("\r", "").split("\n")
+    assert code == 0
+    assert max(map(cell_len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+
+
+def test_one_option_has_the_same_words_in_every_command():
+    told = {}
+    for _, command in commands():
+        for parameter in command.params:
+            told.setdefault(parameter.opts[0], set()).add((parameter.help, parameter.metavar))
+    same = {"--json", "--overwrite", "--dry-run", "--resume", "--datadir", "--strip-prefix", "--folder-mrc"}
+    same |= {"--flip-x", "--flip-y", "--swap-xy", "--on-missing"}
+    assert {name: words for name, words in told.items() if name in same and len(words) > 1} == {}
+    assert same <= told.keys()
+
+
+def test_a_terminal_has_colours_unless_no_color_asks_otherwise(particles_cs, tmp_path):
+    absent = tmp_path / "absent.cs"
+    _, coloured = run_in_terminal("inspect", particles_cs, absent)
+    assert COLOUR.search(coloured)
+    for changes in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        code, shown = run_in_terminal("inspect", particles_cs, absent, **changes)
+        assert code == 1
+        assert not COLOUR.search(shown)
+        assert left_on_screen(shown) == left_on_screen(coloured)
+    assert "\x1b" not in run_in_terminal("inspect", particles_cs, TERM="dumb")[1]
+
+
+def test_an_implausible_column_is_marked_by_more_than_its_colour(tmp_path):
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 2, [0, 1]) | {"ctf/cs_mm": [27.0, 28.0]})
+    _, shown = run_in_terminal("inspect", path, NO_COLOR="1")
+    row = next(line for line in left_on_screen(shown).splitlines() if "cs_mm" in line)
+    assert "!" in row
+    assert re.search(r"^! ctf/cs_mm: 27 to 28 ", left_on_screen(shown), re.M)
+
+
+def test_progress_is_shown_while_work_runs_and_is_gone_after_it(tmp_path):
+    code, shown = run_in_terminal("demo", tmp_path / "demo")
+    assert code == 0
+    assert "simulating micrographs" in shown
+    # Each line that held a bar was cleared before anything else went there.
+    after = shown[shown.rindex("simulating micrographs") :]
+    assert "\x1b[2K" in after
+    assert "Where to look" in after
+
+
+def test_control_c_ends_with_130_and_leaves_no_traceback(tmp_path):
+    child = open_terminal("demo", tmp_path / "demo")
+    child.expect("simulating micrographs")
+    child.sendintr()
+    rest = child.read()
+    child.close()
+    assert child.exitstatus == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+NAMES = st.text(st.characters(categories=["L", "N"], include_characters="_/"), min_size=1, max_size=60)
+NUMBERS = st.floats(-1e30, 1e30)
+SUMMARIES = st.builds(
+    lambda name, unit, numbers, distinct, nan, example, has_bars: FieldSummary(
+        name,
+        "f4",
+        (2,),
+        unit,
+        "",
+        *([None] * 3 if numbers is None else sorted(numbers)),
+        distinct,
+        nan,
+        tuple(range(16)) if has_bars and numbers else (),
+        example,
+    ),
+    NAMES,
+    st.sampled_from(["", "Å", "fraction"]),
+    st.none() | st.tuples(NUMBERS, NUMBERS, NUMBERS),
+    st.none() | st.integers(0, 10**8),
+    st.integers(0, 1000),
+    st.text(st.characters(categories=["L", "N", "P"]), max_size=300),
+    st.booleans(),
+)
+
+
+def shown_name(summary):
+    group, _, name = summary.name.partition("/")
+    return name if group and name else summary.name
+
+
+@given(st.lists(SUMMARIES, min_size=1, max_size=8), st.integers(100, 200))
+def test_the_table_of_columns_keeps_every_name_and_number_at_any_width(summaries, width):
+    lines = [line.plain for line in field_lines(tuple(summaries), width)]
+    text = "\n".join(lines)
+    for summary in summaries:
+        assert shown_name(summary) in text
+        if summary.nan:
+            assert f"{summary.nan:,}" in text
+        if summary.distinct is not None and not summary.is_constant:
+            assert f"{summary.distinct:,}" in text
+    names = {shown_name(summary) for summary in summaries}
+    assert all(cell_len(line) <= width for line in lines if line.strip() not in names)

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from coords_files import as_seen_by_relion, tree
+from cryobridge.demo import simulate_project
+from cryobridge.demo.images import record, signal_scale
+from cryobridge.formats.cryosparc.cs import open_cs, write_cs
+from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc_write import write_mrc_stack
+from cryobridge.fourier.crop import crop_images
+from cryobridge.jobs.coords.micrographs import check_plan
+from cryobridge.jobs.coords.plan import CoordsOptions, plan_coords
+from cryobridge.model.convention import ALL_CONVENTIONS, Convention
+from helpers import save_star
+
+SNR, N_MICROGRAPHS, N_PARTICLES = 0.05, 5, 100
+DEFAULT = Convention()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """100 particles on 5 micrographs of 768 x 1024 pixels at an SNR of 0.05."""
+    return simulate_project(
+        tmp_path_factory.mktemp("snr"), n_micrographs=5, particles_per_micrograph=20, snr=SNR, seed=11
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(project):
+    return [np.array(open_mrc(path).images[0]) for path in project.cryosparc_micrographs]
+
+
+def save_relion(folder, project, recorded, convention=DEFAULT, n=N_MICROGRAPHS):
+    """A RELION project whose micrographs are cryoSPARC's as this placement has them."""
+    names = [f"MotionCorr/job002/Movies/{name}_fractions.mrc" for name in project.truth.micrographs.name[:n]]
+    for name, image in zip(names, recorded, strict=False):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        seen = np.ascontiguousarray(as_seen_by_relion(image, convention), np.float32)
+        write_mrc_stack(folder / name, seen[None], project.pixel_size_A)
+    (folder / "default_pipeline.star").touch()
+    return save_star(
+        folder / "CtfFind" / "job003" / "micrographs_ctf.star", "micrographs", {"rlnMicrographName": names}
+    )
+
+
+def particles(project):
+    """Columns of all particles: place, micrograph, extracted image."""
+    picked, images = open_cs(project.passthrough_cs), open_cs(project.particles_cs)
+    place, image = picked.read(picked.names), images.read(images.names)
+    order = np.argsort(image["uid"])[np.searchsorted(np.sort(image["uid"]), place["uid"])]
+    for name in ("blob/path", "blob/idx", "blob/shape", "blob/psize_A"):
+        place[name] = image[name].take(order) if name == "blob/path" else image[name][order]
+    return place
+
+
+@pytest.fixture(scope="module")
+def without_images(project):
+    path = project.cryosparc / "J8" / "picked_particles.cs"
+    path.parent.mkdir()
+    write_cs(path, {name: values for name, values in particles(project).items() if not name.startswith("blob/")})
+    return path
+
+
+def save_particles(project, name, make_images, pixel_size_A):
+    """Picks whose images are made anew, `make_images(micrograph) -> (n, box, box)`."""
+    columns = particles(project)
+    for micrograph, stack in enumerate(columns["blob/path"].values):
+        images = make_images(micrograph)
+        path = project.cryosparc / stack.replace("J3/extract", f"{name}/extract")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mrc_stack(path, np.asarray(images, np.float32), pixel_size_A)
+    labels = columns["blob/path"]
+    columns["blob/path"] = type(labels)(
+        labels.codes, tuple(stack.replace("J3/extract", f"{name}/extract") for stack in labels.values)
+    )
+    columns["blob/shape"] = np.full((len(labels), 2), images.shape[-1], "u4")
+    columns["blob/psize_A"] = np.full(len(labels), pixel_size_A, "f4")
+    path = project.cryosparc / name / "extracted_particles.cs"
+    write_cs(path, columns)
+    return path
+
+
+def micrograph_of_stack(project, micrograph):
+    """The truth's number of the micrograph that the stack with this number belongs to."""
+    stack = particles(project)["blob/path"].values[micrograph]
+    return next(number for number, name in enumerate(project.truth.micrographs.name) if name in stack)
+
+
+@pytest.fixture(scope="module")
+def independent(project):
+    """Images with noise of their own: only the signal agrees with the micrographs."""
+    scale = signal_scale(project.truth, SNR)
+    rng = np.random.default_rng(5)
+
+    def images(micrograph):
+        number = micrograph_of_stack(project, micrograph)
+        signal = record(project.truth, number, scale, 11).signal
+        return signal + rng.standard_normal(signal.shape)
+
+    return save_particles(project, "J20", images, project.pixel_size_A)
+
+
+@pytest.fixture(scope="module")
+def cropped(project):
+    """Images on half as many pixels of twice the size."""
+    paths = particles(project)["blob/path"].values
+
+    def images(micrograph):
+        whole = torch.from_numpy(np.array(open_mrc(project.cryosparc / paths[micrograph]).images[:]))
+        return crop_images(whole, (48, 48), project.pixel_size_A)[0].numpy()
+
+    return save_particles(project, "J21", images, 2 * project.pixel_size_A)
+
+
+def check(picks, star, n=N_MICROGRAPHS, **options):
+    return check_plan(plan_coords(picks, star, star.parent / "out", CoordsOptions(**options)), n)
+
+
+@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=lambda convention: convention.options)
+def test_the_right_one_of_eight_is_found(convention, project, recorded, independent, cropped, without_images, tmp_path):
+    star = save_relion(tmp_path, project, recorded, convention)
+    for picks, method in (
+        (project.particles_cs, "images"),
+        (independent, "images"),
+        (cropped, "images"),
+        (without_images, "contrast"),
+    ):
+        found = check(picks, star)
+        assert found.method == method
+        assert found.is_sure, (picks, found.sigma)
+        assert found.best == convention
+        assert len(found.scores) == 8
+        assert [score.score for score in found.scores] == sorted((s.score for s in found.scores), reverse=True)
+        # Exchanged axes put some picks beyond the edge; no more than there are can be compared.
+        assert all(0 < score.n_particles <= N_PARTICLES for score in found.scores)
+
+
+def test_images_agree_with_the_right_placement_as_signal_and_noise_say(project, recorded, independent, tmp_path):
+    star = save_relion(tmp_path, project, recorded)
+    # The very same pixels correlate fully; with two noises the correlation is that of the signal, SNR / (1 + SNR).
+    assert check(project.particles_cs, star).scores[0].score == pytest.approx(1, abs=0.02)
+    assert check(independent, star).scores[0].score == pytest.approx(SNR / (1 + SNR), rel=0.35)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pure_noise_cannot_tell(seed, project, without_images, tmp_path):
+    rng = np.random.default_rng(seed)
+    star = save_relion(tmp_path, project, [rng.standard_normal((768, 1024)) for _ in range(N_MICROGRAPHS)])
+    for picks in (project.particles_cs, without_images):
+        found = check(picks, star)
+        assert not found.is_sure
+        assert found.sigma < 4
+
+
+def test_a_single_micrograph_is_enough(project, recorded, independent, tmp_path):
+    convention = Convention(mirror_x=True, mirror_y=False)
+    star = save_relion(tmp_path, project, recorded, convention)
+    for picks in (project.particles_cs, independent):
+        found = check(picks, star, 1)
+        assert found.is_sure
+        assert found.best == convention
+        assert max(score.n_particles for score in found.scores) <= 20
+
+
+def test_too_few_picks_cannot_tell(project, recorded, tmp_path):
+    columns = particles(project)
+    few = {name: v.take(slice(0, 4)) if name.endswith("path") else v[:4] for name, v in columns.items()}
+    write_cs(tmp_path / "few.cs", few)
+    star = save_relion(tmp_path / "relion", project, recorded)
+    assert not check(tmp_path / "few.cs", star).is_sure
+
+
+def test_micrographs_of_another_size_or_absent_are_an_error(project, recorded, tmp_path, command):
+    smaller = save_relion(tmp_path / "small", project, [image[:512, :512] for image in recorded])
+    code, _, err = command("coords", project.particles_cs, smaller, "-o", tmp_path / "out", "--check-orientation")
+    assert code == 1
+    assert "512 × 512" in err
+    assert "768 × 1024" in err
+    (tmp_path / "absent").mkdir()
+    absent = save_relion(tmp_path / "absent", project, [])
+    for words in (("--check-orientation",), ("--strict-orientation",), ("--preview", 1)):
+        code, out, err = command("coords", project.particles_cs, absent, "-o", tmp_path / "out", *words)
+        assert (code, out) == (1, "")
+        assert "_fractions.mrc is not there" in err
+        assert "--relion-project" in err
+        assert not (tmp_path / "out").exists()
+
+
+def test_agreement_is_reported_and_disagreement_is_a_warning(project, tmp_path, command):
+    ask = ("coords", project.particles_cs, project.micrographs_star, "-o", tmp_path / "out", "--check-orientation")
+    code, out, err = command(*ask)
+    assert code == 0
+    assert "fits, chosen" in out
+    assert out.count("σ ahead") == 1
+    assert "use" not in err
+    code, out, err = command(*ask, "--flip-y", "--overwrite")
+    assert code == 0
+    assert "the micrographs fit x = nx·fx, y = ny − ny·fy: leave the flips out" in err
+    assert (tmp_path / "out" / "autopick.star").is_file()
+
+
+def test_a_strict_check_that_disagrees_exits_with_3_and_writes_nothing(project, tmp_path, command):
+    ask = ("coords", project.particles_cs, project.micrographs_star, "-o", tmp_path / "out", "--strict-orientation")
+    for words in ((), ("--preview", 1)):
+        code, out, err = command(*ask, "--flip-x", *words)
+        assert code == 3
+        assert "Not written" in out
+        assert "autopick.star" not in out
+        assert "Raw_data" not in out
+        assert "the micrographs fit" in err
+        assert not (tmp_path / "out").exists()
+    assert command(*ask)[0] == 0
+    before = tree(tmp_path / "out")
+    assert command(*ask, "--swap-xy", "--overwrite")[0] == 3
+    assert tree(tmp_path / "out") == before
+    assert json.loads(command(*ask, "--swap-xy", "--overwrite", "--json")[1])["outputs"] == []
+
+
+def test_a_strict_check_that_cannot_tell_does_not_stand_in_the_way(project, tmp_path, command):
+    rng = np.random.default_rng(0)
+    star = save_relion(tmp_path / "relion", project, [rng.standard_normal((768, 1024)) for _ in range(5)])
+    code, out, err = command("coords", project.particles_cs, star, "-o", tmp_path / "out", "--strict-orientation")
+    assert code == 0
+    assert "can't tell" in out
+    assert "can't tell" in err
+
+
+def test_the_scores_are_in_the_json(project, tmp_path, command):
+    words = ("-o", tmp_path / "out", "--check-orientation", "--check-micrographs", 2, "--flip-y", "--json", "--dry-run")
+    code, out, _ = command("coords", project.particles_cs, project.micrographs_star, *words)
+    verdict = json.loads(out)["orientation"]
+    assert code == 0
+    assert verdict["method"] == "images"
+    assert verdict["best"] == "x = nx·fx, y = ny − ny·fy"
+    assert verdict["sure"] is True
+    assert verdict["agrees"] is False
+    assert len({score["convention"] for score in verdict["scores"]}) == 8
+    assert max(score["particles"] for score in verdict["scores"]) <= 40

@@ -1,0 +1,573 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
+from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
+from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.pt_write import tensor_writer
+from cryobridge.fourier.devices import pick_devices
+from cryobridge.fourier.polar import PolarTransform
+from cryobridge.jobs import stacks
+from cryobridge.jobs.stacks import transform as transform_module
+from cryobridge.jobs.stacks.convert import convert_stacks
+from cryobridge.jobs.stacks.execute import DeviceExecutor
+from cryobridge.jobs.stacks.inputs import indexed_input
+from cryobridge.jobs.stacks.options import StackOptions
+from cryobridge.jobs.stacks.plan import plan_stacks
+from cryobridge.jobs.stacks.reading import ImageReader
+from cryobridge.jobs.stacks.transform import ChunkTransform
+from helpers import noise_images, particle_columns, run, save_cs, save_mrc, start
+
+CPU = torch.device("cpu")
+
+
+def plan(path, **options):
+    options = StackOptions(**({"plots": False, "batch_size": 2} | options))
+    source = indexed_input(read_particles_cs(path), ImageSearch(path), options.on_missing)
+    return plan_stacks(source, options)
+
+
+def stack_bytes(folder):
+    # What a reader of stacks sees; job.json and run.log tell the time.
+    files = [path for name in ("fft", "phys", "plots") for path in (folder / name).glob("*")]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def same_stacks(folder, other):
+    # Sums depend in their last bits on the number of threads, which another device or lane may have.
+    names = {path.name for path in (folder / "fft").iterdir()}
+    assert names == {path.name for path in (other / "fft").iterdir()}
+    for name in names:
+        if name.endswith(".npz"):
+            assert (folder / "fft" / name).read_bytes() == (other / "fft" / name).read_bytes()
+        else:
+            one, two = (torch.load(place / "fft" / name) for place in (folder, other))
+            assert torch.linalg.vector_norm(one - two) <= 1e-5 * torch.linalg.vector_norm(one)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(transform_module, "_CPU_CHUNK_BYTES", 1)
+
+
+# The file format
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
+@pytest.mark.parametrize("counts", [(3, 1, 5), (0,), ()])
+def test_a_tensor_written_in_pieces_is_what_torch_loads(dtype, counts, tmp_path):
+    pieces = [torch.randn(count, 3, 4, dtype=dtype) for count in counts]
+    with tensor_writer(tmp_path / "t.pt", (3, 4), dtype) as writer:
+        for piece in pieces:
+            writer.write(piece)
+    expected = torch.cat([torch.empty(0, 3, 4, dtype=dtype), *pieces])
+    for options in ({"weights_only": True}, {"weights_only": True, "mmap": True}, {"weights_only": False}):
+        found = torch.load(tmp_path / "t.pt", **options)
+        assert found.dtype == dtype
+        assert torch.equal(found, expected)
+        assert found.is_contiguous()
+    torch.save(expected, tmp_path / "torch.pt")
+    assert abs((tmp_path / "t.pt").stat().st_size - (tmp_path / "torch.pt").stat().st_size) < 1200
+
+
+def test_a_tensor_whose_writing_fails_leaves_no_file(tmp_path):
+    def fail():
+        with tensor_writer(tmp_path / "t.pt", (2,), torch.float32) as writer:
+            writer.write(torch.zeros(3, 2))
+            writer.write(torch.zeros(3, 3))
+
+    with pytest.raises(ValueError, match="3, 3"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+# The work
+
+
+def test_the_size_of_a_chunk_changes_nothing(particles_cs, tmp_path, monkeypatch):
+    convert_stacks(plan(particles_cs, batch_size=3), tmp_path / "whole")
+    monkeypatch.setattr(transform_module, "_CPU_CHUNK_BYTES", 1)
+    assert ChunkTransform(plan(particles_cs), CPU).chunk_size == 1
+    convert_stacks(plan(particles_cs, batch_size=3), tmp_path / "pieces")
+    same_stacks(tmp_path / "whole", tmp_path / "pieces")
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_stack_with_a_bad_image_in_its_middle_leaves_nothing_behind(particles_cs, tmp_path):
+    images = noise_images(4, 16, seed=2)
+    images[1] = np.nan
+    save_mrc(tmp_path / "J1" / "extract" / "b.mrc", images, 1.5)
+    # Row 2 is the bad one: the first of the second stack's three.
+    with pytest.raises(CryobridgeError, match="row 2"):
+        convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
+    assert stack_bytes(tmp_path / "out") == {}
+    assert [path.name for path in (tmp_path / "out" / "fft").iterdir()] == []
+
+
+@pytest.mark.parametrize("thread", ["read", "write"])
+def test_an_interrupt_while_a_thread_starts_leaves_nothing_behind(thread, particles_cs, tmp_path, monkeypatch):
+    starts = threading.Thread.start
+
+    def start_and_interrupt(self):
+        starts(self)
+        if self.name.startswith(thread):
+            time.sleep(0.2)  # The thread gets to its first work, if it has any.
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
+    assert list((tmp_path / "out" / "fft").iterdir()) == []
+
+
+def test_two_devices_share_the_stacks(particles_cs, tmp_path):
+    planned = plan(particles_cs, batch_size=1)
+    convert_stacks(planned, tmp_path / "one")
+    executor = DeviceExecutor(planned, [CPU, CPU])
+    report = convert_stacks(planned, tmp_path / "two", executor=executor)
+    assert report["images_out"] == 5
+    same_stacks(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_failure_on_one_device_ends_the_others(particles_cs, tmp_path):
+    images = noise_images(3, 16, seed=1)
+    images[0] = 1.0
+    save_mrc(tmp_path / "J1" / "extract" / "a.mrc", images, 1.5)
+    planned = plan(particles_cs, batch_size=1)
+    with pytest.raises(CryobridgeError, match="constant"):
+        convert_stacks(planned, tmp_path / "out", executor=DeviceExecutor(planned, [CPU, CPU]))
+
+
+def test_another_executor_takes_the_same_tasks(particles_cs, tmp_path):
+    # As one that sends them to other machines would: each task on its own, in any order.
+    planned = plan(particles_cs)
+
+    class Backwards:
+        def run(self, folder, tasks, *, advance, done):
+            for task in reversed(tasks):
+                DeviceExecutor(planned, [CPU]).run(folder, [task], advance=advance, done=done)
+
+    convert_stacks(planned, tmp_path / "a")
+    convert_stacks(planned, tmp_path / "b", executor=Backwards())
+    assert stack_bytes(tmp_path / "a") == stack_bytes(tmp_path / "b")
+
+
+def test_names_of_several_devices_are_taken_apart():
+    assert pick_devices("cpu") == (CPU,)
+    with pytest.raises(UsageError, match="twice"):
+        pick_devices("cpu, cpu")
+    with pytest.raises(UsageError, match="'gpu'"):
+        pick_devices("cpu,gpu")
+
+
+def test_out_of_memory_on_a_gpu_halves_what_it_is_given(particles_cs, tmp_path, monkeypatch):
+    convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "enough")
+    given = []
+    forward = PolarTransform.forward
+
+    def forward_of_two_at_most(self, images, out=None):
+        given.append(len(images))
+        if len(images) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images, out)
+
+    monkeypatch.setattr(PolarTransform, "forward", forward_of_two_at_most)
+    convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "scarce")
+    assert given == [5, 2, 2, 1]
+    name = "fft/particles_fourier_stack_000000.pt"
+    enough, scarce = (torch.load(tmp_path / folder / name) for folder in ("enough", "scarce"))
+    assert torch.allclose(enough, scarce, atol=1e-6 * float(abs(enough).max()))
+
+
+def test_out_of_memory_with_one_image_is_an_error(particles_cs, tmp_path, monkeypatch):
+    def forward(self, images, out=None):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PolarTransform, "forward", forward)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        convert_stacks(plan(particles_cs), tmp_path / "out")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("device", ["cuda", ",".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+def test_a_gpu_makes_the_same_stacks(device, tmp_path):
+    save_mrc(tmp_path / "a.mrc", noise_images(40, 32), 1.5)
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 40, range(40)))
+    planned = plan(path, batch_size=6)
+    convert_stacks(planned, tmp_path / "cpu", device="cpu")
+    convert_stacks(planned, tmp_path / "gpu", device=device)
+    same_stacks(tmp_path / "cpu", tmp_path / "gpu")
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_files_are_opened_once_and_read_in_their_own_order(particles_cs, tmp_path, monkeypatch):
+    planned = plan(particles_cs, batch_size=5)
+    opened = Counter()
+    path_open = Path.open
+
+    def counting_open(self, *arguments, **options):
+        opened[self.name] += self.suffix == ".mrc"
+        return path_open(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", counting_open)
+    convert_stacks(planned, tmp_path / "out")
+    assert {name: count for name, count in opened.items() if name.endswith(".mrc")} == {"a.mrc": 1, "b.mrc": 1}
+
+
+def test_shuffled_rows_get_their_own_images(tmp_path):
+    rng = np.random.default_rng(0)
+    images = {name: noise_images(20, 8, seed=seed).astype("f4") for seed, name in enumerate("abc")}
+    for name, pixels in images.items():
+        save_mrc(tmp_path / f"{name}.mrc", pixels, 1.5)
+    names, index = rng.choice(list("abc"), 50), rng.integers(0, 20, 50)
+    path = save_cs(tmp_path / "p.cs", particle_columns([f"{name}.mrc" for name in names], index, box_px=8))
+    with ImageReader(plan(path).source) as reader:
+        rows = rng.permutation(50)
+        expected = np.stack([images[names[row]][index[row]] for row in rows])
+        assert np.array_equal(reader.read(rows), expected)
+
+
+def test_compressed_stacks_are_read(tmp_path):
+    save_mrc(tmp_path / "a.mrc", noise_images(3, 16), 1.5)
+    subprocess.run(["gzip", "--keep", str(tmp_path / "a.mrc")], check=True)
+    plain = save_cs(tmp_path / "plain.cs", particle_columns(["a.mrc"] * 3, [2, 0, 1]))
+    packed = save_cs(tmp_path / "packed.cs", particle_columns(["a.mrc.gz"] * 3, [2, 0, 1]))
+    for path in (plain, packed):
+        convert_stacks(plan(path), tmp_path / path.stem)
+    tensors = [torch.load(tmp_path / name / "fft/particles_fourier_stack_000000.pt") for name in ("plain", "packed")]
+    assert torch.equal(*tensors)
+
+
+def test_an_image_file_that_shrinks_while_it_is_read_is_told(particles_cs, tmp_path):
+    planned = plan(particles_cs)
+    stack = tmp_path / "J1" / "extract" / "a.mrc"
+    stack.write_bytes(stack.read_bytes()[:1500])
+    with pytest.raises(CryobridgeError, match=r"a\.mrc: the file has become shorter"):
+        convert_stacks(planned, tmp_path / "out")
+
+
+# Resuming
+
+
+def test_resume_makes_what_is_missing_and_keeps_the_rest(particles_cs, tmp_path):
+    planned = plan(particles_cs, plots=True)
+    convert_stacks(planned, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "out")
+    lost = [
+        "fft/particles_fourier_stack_000000.pt",
+        "phys/particles_phys_stack_000001.pt",
+        "plots/power_spectrum_stack_000002.png",
+    ]
+    for keep in range(3):
+        (tmp_path / "out" / lost[keep]).unlink()
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*_stack_*")}
+        report = convert_stacks(planned, tmp_path / "out", resume=True)
+        assert report["stacks_kept"] == 2
+        assert report["images_out"] == 5
+        changed = {path.stem[-6:] for path, age in before.items() if path.stat().st_mtime_ns != age}
+        assert changed == {f"{keep:06d}"}
+        assert stack_bytes(tmp_path / "out") == stack_bytes(tmp_path / "whole")
+
+
+def test_resume_into_an_empty_folder_makes_everything(particles_cs, tmp_path):
+    report = convert_stacks(plan(particles_cs), tmp_path / "out", resume=True)
+    assert (report["images_out"], "stacks_kept" in report) == (5, False)
+
+
+@pytest.mark.parametrize("change", ["grid", "metadata", "images", "batch"])
+def test_resume_remakes_stacks_of_other_inputs_or_parameters(change, particles_cs, tmp_path):
+    convert_stacks(plan(particles_cs, batch_size=1), tmp_path / "out")
+    options = {"batch_size": 1}
+    if change == "grid":
+        options["n_inplanes"] = 10
+    elif change == "batch":
+        options["batch_size"] = 2
+    elif change == "images":
+        for name, count in (("a", 3), ("b", 4)):
+            save_mrc(tmp_path / "J1" / "extract" / f"{name}.mrc", noise_images(count, 16, seed=9), 1.5)
+    else:
+        columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
+        save_cs(particles_cs, columns | {"ctf/df1_A": np.full(5, 12345, "f4")})
+    report = convert_stacks(plan(particles_cs, **options), tmp_path / "out", resume=True)
+    assert "stacks_kept" not in report
+    convert_stacks(plan(particles_cs, **options), tmp_path / "fresh")
+    assert stack_bytes(tmp_path / "out") == stack_bytes(tmp_path / "fresh")
+
+
+def test_resume_counts_images_that_were_left_out_before(particles_cs, tmp_path):
+    images = noise_images(4, 16, seed=2)
+    images[1] = 3.0
+    save_mrc(tmp_path / "J1" / "extract" / "b.mrc", images, 1.5)
+    planned = plan(particles_cs, on_missing="skip")
+    first = convert_stacks(planned, tmp_path / "out")
+    again = convert_stacks(planned, tmp_path / "out", resume=True)
+    assert first["images_out"] == again["images_out"] == 4
+    assert first["left_out"] == again["left_out"] == {"constant, or holds NaN or infinity": 1}
+
+
+def test_resume_and_overwrite_contradict_each_other(particles_cs, tmp_path):
+    done = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", "--resume", "--overwrite")
+    assert done.returncode == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
+    save_mrc(tmp_path / "a.mrc", noise_images(64, 64), 1.5)
+    rows = np.random.default_rng(0).integers(0, 64, 1500)
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * len(rows), rows, box_px=64))
+    words = ("stacks", "cs", path, "-b", 50, "--no-plots", "-o")
+    whole = run(*words, tmp_path / "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    process = start(*words, tmp_path / "out")
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out" / "fft").glob("*.pt"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # Files under their final names are whole even now; those whose names begin with a dot are not.
+    expected = stack_bytes(tmp_path / "whole")
+    there = {name: digest for name, digest in stack_bytes(tmp_path / "out").items() if "/." not in name}
+    assert 8 <= len(there) < len(expected)
+    assert there.items() <= expected.items()
+    resumed = run(*words, tmp_path / "out", "--resume", "--json", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["stacks_kept"] >= 3
+    assert stack_bytes(tmp_path / "out") == expected
+
+
+def test_a_second_run_into_one_folder_is_refused(particles_cs, tmp_path):
+    planned = plan(particles_cs)
+
+    class Slow:
+        def run(self, folder, tasks, *, advance, done):
+            for words in ((), ("--overwrite",), ("--resume",)):
+                second = run("stacks", "cs", particles_cs, "-o", folder, "--no-plots", *words)
+                assert second.returncode == 1
+                assert "another run of cryobridge" in second.stderr
+            DeviceExecutor(planned, [CPU]).run(folder, tasks, advance=advance, done=done)
+
+    convert_stacks(planned, tmp_path / "out", executor=Slow())
+    convert_stacks(planned, tmp_path / "alone")
+    assert stack_bytes(tmp_path / "out") == stack_bytes(tmp_path / "alone")
+
+
+def test_an_interrupt_leaves_whole_files_only(tmp_path):
+    save_mrc(tmp_path / "a.mrc", noise_images(64, 64), 1.5)
+    rows = np.random.default_rng(0).integers(0, 64, 4000)
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * len(rows), rows, box_px=64))
+    process = start("stacks", "cs", path, "-b", 50, "-o", tmp_path / "out")
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out" / "fft").glob("*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    left = [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
+    assert left == []
+    for stack in (tmp_path / "out" / "fft").glob("*.pt"):
+        assert torch.load(stack, mmap=True).shape == (50, 65, 128)
+
+
+# Plots
+
+
+def test_each_stack_gets_its_pictures(particles_cs, tmp_path):
+    convert_stacks(plan(particles_cs, plots=True), tmp_path / "out")
+    names = ("particles_phys_stack", "particles_fourier_stack", "power_spectrum_stack")
+    assert {path.name for path in (tmp_path / "out" / "plots").iterdir()} == {
+        f"{name}_{number:06d}.png" for name in names for number in range(3)
+    }
+    for path in (tmp_path / "out" / "plots").iterdir():
+        with Image.open(path) as picture:
+            picture.verify()
+
+
+def test_pictures_that_cannot_be_drawn_are_told_and_the_stacks_are_whole(particles_cs, tmp_path, monkeypatch):
+    # A process that ends at once, as when memory runs out.
+    monkeypatch.setattr("cryobridge.jobs.stacks.drawing_process.sys.executable", "/bin/false")
+    with pytest.raises(CryobridgeError, match="pictures could not be drawn") as caught:
+        convert_stacks(plan(particles_cs, plots=True), tmp_path / "out")
+    assert "--resume" in caught.value.hint
+    assert len(list((tmp_path / "out" / "fft").glob("*.pt"))) >= 1
+
+
+# CryoLike's names
+
+
+def test_a_script_written_for_cryolike_runs_after_a_change_of_import(reference_data, tmp_path, monkeypatch):
+    folder = reference_data / "cryolike_reference" / "paired_star"
+    monkeypatch.chdir(folder)
+    converter = stacks.ParticleStackConverter("params.npz", folder_output=str(tmp_path), flag_plots=False)
+    converter.prepare_star_files(["A.mrc", "B.mrc", "C.mrc"], ["A.star", "B.star", "C.star"])
+    converter.convert_stacks(batch_size=5)
+    for path in (folder / "expected").glob("particles_fourier_stack_*.npy"):
+        found, expected = torch.load(tmp_path / "fft" / f"{path.stem}.pt").numpy(), np.load(path)
+        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_the_four_functions_give_what_the_commands_give(reference_data, tmp_path, monkeypatch):
+    reference = reference_data / "cryolike_reference"
+    calls = {
+        "paired_star": lambda out: stacks.convert_particle_stacks_from_paired_star_and_mrc_files(
+            params_input="params.npz",
+            particle_file_list=["A.mrc"],
+            star_file_list=["A.star"],
+            folder_output=out,
+            batch_size=5,
+            pixel_size=1.5,
+            defocus_angle_is_degree=True,
+            phase_shift_is_degree=True,
+            skip_exist=False,
+            flag_plots=False,
+        ),
+        "indexed_star": lambda out: stacks.convert_particle_stacks_from_indexed_star_file(
+            params_input="params.npz", star_file="particles.star", folder_mrc=".", folder_output=out, flag_plots=False
+        ),
+        "indexed_cs": lambda out: stacks.convert_particle_stacks_from_indexed_cryosparc_file(
+            params_input="params.npz", file_cs="MyFile.cs", folder_output=out, batch_size=3, flag_plots=False
+        ),
+        "job_directory": lambda out: stacks.convert_particle_stacks_from_cryosparc_job_directory(
+            params_input="params.npz",
+            folder_cryosparc="cryosparc",
+            job_number=4,
+            folder_output=out,
+            batch_size=5,
+            n_stacks_max=1,
+            pixel_size=-1.0,
+            flag_plots=False,
+        ),
+        "downsample_max": lambda out: stacks.convert_particle_stacks_from_indexed_cryosparc_file(
+            params_input="params.npz",
+            file_cs="a.cs",
+            folder_output=out,
+            downsample_factor=2,
+            downsample_type="max",
+            flag_plots=False,
+        ),
+    }
+    for name, call in calls.items():
+        monkeypatch.chdir(reference / name)
+        call(str(tmp_path / name))
+        path = reference / name / "expected" / "particles_fourier_stack_000000.npy"
+        found, expected = torch.load(tmp_path / name / "fft" / f"{path.stem}.pt").numpy(), np.load(path)
+        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected), name
+    assert len(list((tmp_path / "job_directory" / "fft").glob("*.pt"))) == 1
+
+
+def test_the_four_functions_share_all_options_of_the_converter():
+    def parameters(function):
+        return {name: item.default for name, item in signature(function).parameters.items()}
+
+    own = {"params_input", "particle_file_list", "star_file_list", "defocus_angle_is_degree", "phase_shift_is_degree"}
+    own |= {"star_file", "folder_mrc", "file_cs", "folder_cryosparc", "job_number", "batch_size"}
+    converter = parameters(stacks.ParticleStackConverter)
+    for name in stacks.__all__:
+        if name.startswith("convert_particle_stacks"):
+            shared = {key: value for key, value in parameters(getattr(stacks, name)).items() if key not in own}
+            expected = {key: converter[key] for key in shared}
+            assert shared == expected
+            assert converter.keys() - shared.keys() == {
+                *("image_descriptor", "device", "order", "on_missing", "split_optics", "reporter")
+            }
+
+
+def test_a_converter_takes_one_kind_of_input_and_needs_one(particles_cs, tmp_path):
+    converter = stacks.ParticleStackConverter(None, tmp_path / "out", flag_plots=False)
+    with pytest.raises(UsageError, match="no input"):
+        converter.convert_stacks()
+    converter.prepare_indexed_file(particles_cs, "cryosparc")
+    with pytest.raises(UsageError, match="already"):
+        converter.prepare_indexed_file(particles_cs, "cryosparc")
+    with pytest.raises(UsageError, match="another kind"):
+        converter.prepare_star_files(["a.mrc"], ["a.star"])
+    report = converter.convert_stacks(batch_size=2, never_combine_input_files=True)
+    assert report["images_per_stack"] == [2, 2, 1]
+    with pytest.raises(OutputExistsError):
+        converter.convert_stacks(batch_size=2)
+    with pytest.raises(UsageError, match="2 image files, but 1 STAR files"):
+        stacks.ParticleStackConverter(None).prepare_star_files(["a", "b"], ["c"])
+    with pytest.raises(UsageError, match="file type"):
+        stacks.ParticleStackConverter(None).prepare_indexed_file(particles_cs, "relion")
+
+
+def test_skip_exist_and_overwrite_do_what_they_say(particles_cs, tmp_path):
+    def convert(**options):
+        return stacks.convert_particle_stacks_from_indexed_cryosparc_file(
+            None, particles_cs, folder_output=tmp_path / "out", batch_size=2, flag_plots=False, **options
+        )
+
+    convert()
+    assert convert(skip_exist=True)["stacks_kept"] == 3
+    assert "stacks_kept" not in convert(overwrite=True)
+    with pytest.raises(OutputExistsError):
+        convert()
+
+
+def test_a_manual_pixel_size_may_be_ignored_where_the_metadata_say_it(particles_cs, tmp_path):
+    def converter():
+        return stacks.ParticleStackConverter(None, tmp_path / "out", pixel_size=[1.7, 1.7], flag_plots=False)
+
+    strict = converter()
+    strict.prepare_indexed_file(particles_cs, "cryosparc")
+    with pytest.raises(CryobridgeError, match="contradicts"):
+        strict.convert_stacks()
+    lenient = converter()
+    lenient.prepare_indexed_file(particles_cs, "cryosparc", ignore_manual_pixel_size=True)
+    assert lenient.convert_stacks()["pixel_size_A"] == pytest.approx(1.5)
+    with pytest.raises(UsageError, match="one pixel size"):
+        stacks.ParticleStackConverter(None, pixel_size=(1.5, 1.7))
+
+
+def test_descriptors_load_and_save(tmp_path):
+    descriptor = stacks.ImageDescriptor.for_box(16, 1.5, n_inplanes=10)
+    stacks.write_image_descriptor(tmp_path / "p.npz", descriptor)
+    assert stacks.read_image_descriptor(tmp_path / "p.npz") == descriptor
+    with pytest.raises(AttributeError):
+        _ = stacks.nothing_of_this_name
+
+
+@pytest.mark.skipif(
+    os.environ.get("CRYOBRIDGE_TEST_CRYOLIKE") is None, reason="CRYOBRIDGE_TEST_CRYOLIKE names no checkout"
+)
+def test_cryolike_reads_what_is_written(particles_cs, tmp_path):
+    write_image_descriptor(tmp_path / "p.npz", ImageDescriptor.for_box(16, 1.5))
+    convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
+    # What its load_img_stack does.
+    script = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from cryolike.metadata import load_combined_params
+from cryolike.microscopy import CTF
+from cryolike.stacks import Images
+from cryolike.grids import FourierImages
+images, lens = load_combined_params(sys.argv[2])
+polar = torch.load(sys.argv[2][:-3] + "pt", weights_only=True)
+stack = Images(fourier_data=FourierImages(polar, images.polar_grid), phys_data=images.cartesian_grid)
+CTF(lens, images.polar_grid, images.cartesian_grid.box_size[0], anisotropy=True)
+print(stack.n_images, lens.defocusU.tolist())
+"""
+    checkout = Path(os.environ["CRYOBRIDGE_TEST_CRYOLIKE"])
+    python = os.environ.get("CRYOBRIDGE_TEST_CRYOLIKE_PYTHON", "python3")
+    lens = tmp_path / "out" / "fft" / "particles_fourier_stack_000000.npz"
+    done = subprocess.run([python, "-c", script, checkout / "src", lens], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("5 [10000.0, 10250.0")
