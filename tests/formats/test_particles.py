@@ -115,7 +115,7 @@ def test_the_rest_of_a_refined_file(refined, reference_data):
     assert set(refined.class_number.tolist()) == {1}
     assert refined.ctf.bfactor_A2 is None  # files of version 2 have none
     assert refined.locations is None
-    assert refined.notes == ()
+    assert refined.messages == ()
     assert len(refined.optics) == 1
 
 
@@ -141,7 +141,7 @@ def test_a_relion_3_1_file_by_its_numbers(reference_data):
     assert particles.locations.micrograph[2].startswith("Micrographs/18aug10a_MC2")
     assert particles.locations.shape_px is None
     assert particles.half_set.tolist() == particles.class_number.tolist() == [1] * 5
-    assert particles.notes == ()
+    assert particles.messages == ()
 
 
 def test_both_programs_agree_on_the_same_particles(reference_data):
@@ -188,7 +188,7 @@ def test_shifts_are_pixels_of_their_alignment(save_cs):
     np.testing.assert_array_equal(particles.poses.shift_A, SHIFTS * 3.0)
     np.testing.assert_allclose(particles.poses.matrix, matrices(POSES), atol=1e-12)
     assert particles.half_set is particles.class_number is None
-    assert particles.notes == ()
+    assert particles.messages == ()
 
 
 def test_each_particle_has_its_own_pixel_size(save_cs):
@@ -201,10 +201,10 @@ def test_without_its_own_pixel_size_a_shift_takes_the_images_and_says_so(save_cs
     columns = {"alignments3D__pose": POSES, "alignments3D__shift": SHIFTS}
     particles = read_particles_cs(save_cs(**blob(4, psize=1.5), **columns))
     np.testing.assert_array_equal(particles.poses.shift_A, SHIFTS * 1.5)
-    assert "pixels of the image" in particles.notes[0]
+    assert "pixels of the image" in str(particles.messages[0])
     particles = read_particles_cs(save_cs(**columns))
     assert particles.poses.shift_A is None
-    assert "left out" in particles.notes[-1]
+    assert "left out" in str(particles.messages[-1])
     assert read_particles_cs(save_cs(alignments3D__pose=POSES)).poses.shift_A is None
 
 
@@ -265,7 +265,7 @@ def check_best(particles):
     poses, shifts, _ = several_classes()
     np.testing.assert_allclose(particles.poses.matrix, matrices(poses[ROWS, BEST]), atol=1e-7)
     np.testing.assert_array_equal(particles.poses.shift_A, shifts[ROWS, BEST] * 2)
-    assert any("most probable class" in note for note in particles.notes)
+    assert any("most probable class" in str(note) for note in particles.messages)
 
 
 @pytest.mark.parametrize("psize", [np.full(4, 2, "f4"), np.full((4, 3), 2, "f4")], ids=["one", "per class"])
@@ -313,7 +313,7 @@ def test_without_posteriors_the_first_class_is_taken_and_said(save_cs):
     ):
         particles = read_particles_cs(save_cs(**columns))
         np.testing.assert_allclose(particles.poses.matrix, matrices(POSES), atol=1e-7)
-        assert "no class_posterior" in particles.notes[0]
+        assert "no class_posterior" in str(particles.messages[0])
 
 
 def test_coordinates_are_pixels_of_a_micrograph_that_is_not_square(save_cs):
@@ -360,7 +360,7 @@ def test_old_spellings_of_the_amplitude_contrast_are_taken_and_noted(save_cs, na
     path = save_cs(**ctf(2, ctf__amp_contrast=None, **{name: np.full(2, 0.25, "f4")}))
     particles = read_particles_cs(path)
     assert particles.optics.amplitude_contrast.tolist() == [0.25]
-    assert name.replace("__", "/") in particles.notes[0]
+    assert name.replace("__", "/") in str(particles.messages[0])
 
 
 def test_every_set_of_optics_values_is_a_group(save_cs):
@@ -460,7 +460,7 @@ def test_classes_that_do_not_match_are_refused(save_cs, field, shape):
 def test_uids_that_are_not_64_bit_integers_identify_nothing(save_cs):
     particles = read_particles_cs(save_cs(uid=np.array([1.5e19, 2])))
     assert particles.uid is None
-    assert "float64" in particles.notes[0]
+    assert "float64" in str(particles.messages[0])
     signed = read_particles_cs(save_cs(uid=np.array([-1, 2], "i8")))
     assert signed.uid.tolist() == [2**64 - 1, 2]
 
@@ -503,7 +503,7 @@ def test_rows_that_do_not_say_their_optics_group(save_star):
     one = loop("optics", "OpticsGroup Voltage ImagePixelSize", "7 300 1.5")
     particles = read_particles_star(save_star(one, loop("particles", "ClassNumber", "1", "2")))
     assert particles.optics.group_id[particles.optics_index].tolist() == [7, 7]
-    assert "no rlnOpticsGroup" in particles.notes[0]
+    assert "no rlnOpticsGroup" in str(particles.messages[0])
     with pytest.raises(MissingDataError, match="no rlnOpticsGroup"):
         read_particles_star(save_star(loop("optics", "Voltage", "300"), loop("particles", "OpticsGroup", "1")))
 
@@ -516,7 +516,7 @@ def test_relion_3_0_shifts_are_pixels(save_star):
     assert particles.poses.shift_A.tolist() == [[2, -3], [0.5, 0.5]]
     np.testing.assert_allclose(particles.poses.matrix[0], [[0, 1, 0], [-1, 0, 0], [0, 0, 1]], atol=1e-15)
     np.testing.assert_allclose(particles.poses.matrix[1], [[0, 0, -1], [0, 1, 0], [1, 0, 0]], atol=1e-15)
-    assert particles.notes == ()
+    assert particles.messages == ()
     particles = read_particles_star(save_star(loop("images", "OriginX OriginY AnglePsi PixelSize", "2 -3 0 1.5")))
     assert particles.poses.shift_A.tolist() == [[3, -4.5]]
 
@@ -531,7 +531,7 @@ def test_pixel_shifts_beside_optics_are_taken_and_noted(save_star):
     labels = "OpticsGroup AngleRot AngleTilt AnglePsi OriginX OriginY"
     particles = read_particles_star(save_star(OPTICS, loop("particles", labels, "12 0 0 0 2 -3", "3 0 0 0 2 -3")))
     assert particles.poses.shift_A.tolist() == [[6, -9], [3, -4.5]]
-    assert any("RELION ignores" in note for note in particles.notes)
+    assert any("RELION ignores" in str(note) for note in particles.messages)
 
 
 @pytest.mark.parametrize("optics", ["", loop("optics", "OpticsGroup Voltage", "1 300")])
@@ -539,7 +539,7 @@ def test_pixel_shifts_beside_optics_are_taken_and_noted(save_star):
 def test_pixel_shifts_without_a_pixel_size_are_left_out_and_noted(save_star, optics, labels):
     particles = read_particles_star(save_star(optics, loop("particles", labels, "1 0 2 -3")))
     assert particles.poses.shift_A is None
-    assert any("left out" in note for note in particles.notes)
+    assert any("left out" in str(note) for note in particles.messages)
 
 
 @pytest.mark.parametrize("magnification", ["0", "-1", "nan"])
@@ -554,7 +554,7 @@ def test_angles_that_are_not_there_are_zero_and_noted(save_star):
     particles = read_particles_star(save_star(loop("", "AnglePsi", "30")))
     half = math.sqrt(3) / 2
     np.testing.assert_allclose(particles.poses.matrix, [[[half, 0.5, 0], [-0.5, half, 0], [0, 0, 1]]], atol=1e-15)
-    assert particles.notes == ("no rlnAngleRot, rlnAngleTilt; taken as 0",)
+    assert [str(note) for note in particles.messages] == ["no rlnAngleRot, rlnAngleTilt; taken as 0"]
 
 
 def test_relion_3_0_optics_stand_in_each_row(save_star):
@@ -649,8 +649,8 @@ def test_a_star_file_without_rows(save_star):
 
 def test_what_is_odd_about_the_file_reaches_the_notes(save_star):
     particles = read_particles_star(save_star(loop("particles", "ClassNumber#1", "1"), "stray"))
-    assert any("no space" in note for note in particles.notes)
-    assert any("ignored" in note for note in particles.notes)
+    assert any("no space" in str(note) for note in particles.messages)
+    assert any("ignored" in str(note) for note in particles.messages)
 
 
 # --- the model ------------------------------------------------------------------------------------------------------
@@ -686,7 +686,7 @@ def test_chosen_particles_keep_all_that_is_known_of_them(save_cs):
     assert chosen.helix.uid.tolist() == [9, 9, 9]
     assert chosen.extra.read()["made/up"].tolist() == [6, 8, 8]
     assert chosen.per_particle("box_px").tolist() == [64] * 3
-    assert (chosen.ctf, chosen.locations, chosen.notes) == (None, None, particles.notes)
+    assert (chosen.ctf, chosen.locations, chosen.messages) == (None, None, particles.messages)
 
 
 def test_particles_are_chosen_by_a_mask_too(save_cs):

@@ -8,8 +8,14 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from cryobridge.formats.plausible import implausible_units
+from cryobridge.formats import plausible
 from cryobridge.model.particles import CTF, Optics, ParticleSet, Poses
+
+
+def implausible_units(particles: ParticleSet) -> tuple[str, ...]:
+    messages = plausible.implausible_units(particles)
+    assert {(message.code, message.severity) for message in messages} <= {("implausible-unit", "warning")}
+    return tuple(map(str, messages))
 
 
 def _particles(
@@ -75,6 +81,6 @@ def test_euler_angles_in_radians_are_told_by_their_spread() -> None:
     )
     # As they should be; too few to tell; none refined yet; turned in the plane only.
     flat = angles * (0, 0, 1)
-    for plausible in (angles, np.radians(angles)[:50], angles * 0, flat):
-        assert implausible_units(_orientations(plausible)) == ()
+    for usual in (angles, np.radians(angles)[:50], angles * 0, flat):
+        assert implausible_units(_orientations(usual)) == ()
     assert len(implausible_units(_orientations(np.radians(flat)))) == 1

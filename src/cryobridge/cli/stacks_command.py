@@ -74,7 +74,7 @@ def stacks_grid(
     with together():
         write_image_descriptor(output, descriptor)
         refuse_existing([output], overwrite=overwrite)
-    warnings = [told] if (told := tiny_box(pixel_size, n_pixels)) else []
+    warnings = [str(told)] if (told := tiny_box(pixel_size, n_pixels)) else []
     tell({"notes": [], "warnings": warnings})
     grid = PolarGrid(descriptor.radius_max, descriptor.dist_radii, descriptor.n_inplanes)
     finest_A = 2 * pixel_size / resolution_factor

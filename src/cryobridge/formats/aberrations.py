@@ -12,6 +12,7 @@ import numpy as np
 
 from cryobridge.errors import FormatError
 from cryobridge.model.particles import Aberrations, Floats
+from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,8 +122,8 @@ def to_relion(aberrations: Aberrations, voltage_kV: Floats) -> dict[str, Floats 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def from_relion(
     columns: Mapping[str, Any], n_groups: int, voltage_kV: Floats, path: Path
-) -> tuple[Aberrations | None, list[str]]:
-    """Turn RELION's columns of each optics group into aberrations, None where all are zero; and what was odd.
+) -> tuple[Aberrations | None, list[Message]]:
+    """Turn RELION's columns of each optics group into aberrations, None where all are zero; and messages.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ def from_relion(
     FormatError
         If a list of coefficients can't be read.
     """
-    notes: list[str] = []
+    messages: list[Message] = []
     tilt_mrad = np.column_stack([np.asarray(columns.get(name, np.zeros(n_groups)), np.float64) for name in BEAM_TILT])
     odd, even = (
         _coefficients(columns.get(name), n_groups, width, name, path)
@@ -154,17 +155,19 @@ def from_relion(
     tetrafoil_A = np.nan_to_num(signed)
     rest = (odd[:, (0, 1, 3, 4)], even[:, (0, 2, 6)], even[:, (1, 3)] - 3 * even[:, (5, 7)])
     if any(np.abs(part).max(initial=0.0) > 1e-6 * max(1.0, np.abs(even).max(initial=0.0)) for part in rest):
-        notes.append("rlnOddZernike and rlnEvenZernike have terms that cryoSPARC has no column for")
+        text = "rlnOddZernike and rlnEvenZernike have terms that cryoSPARC has no column for"
+        messages.append(note("zernike-terms-dropped", text, where=path))
     matrix = np.tile(np.eye(2), (n_groups, 1, 1))
     if all(name in columns for name in MAGNIFICATION):
         found = np.stack([np.asarray(columns[name], np.float64) for name in MAGNIFICATION], axis=1)
         matrix = found.reshape(n_groups, 2, 2)
         singular = is_singular(matrix)
         if singular.any():
-            notes.append(f"rlnMagMat is singular in {int(singular.sum())} optics groups; the identity is taken")
+            text = f"rlnMagMat is singular in {int(singular.sum())} optics groups; the identity is taken"
+            messages.append(note("magnification-singular", text, where=path))
             matrix = np.where(singular[:, np.newaxis, np.newaxis], np.eye(2), matrix)
     found_any = any(part.any() for part in (tilt_mrad, trefoil_A, tetrafoil_A, matrix - np.eye(2)))
-    return (Aberrations(tilt_mrad, trefoil_A, tetrafoil_A, matrix) if found_any else None), notes
+    return (Aberrations(tilt_mrad, trefoil_A, tetrafoil_A, matrix) if found_any else None), messages
 
 
 def is_singular(matrix: Floats) -> Any:

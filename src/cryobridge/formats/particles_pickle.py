@@ -16,6 +16,7 @@ from cryobridge.formats.optics import OPTICS_WORDS, KnownOptics, fill_optics, gr
 from cryobridge.formats.pickles import CTF_COLUMNS, read_ctf, read_poses, write_ctf, write_indices, write_poses
 from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
 from cryobridge.model.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from cryobridge.model.particles import Floats
@@ -55,7 +56,7 @@ def particles_from_pickles(
     stack, poses, ctf = Path(stack), None if poses is None else Path(poses), None if ctf is None else Path(ctf)
     header = read_header(stack)
     n = header.n_sections
-    notes: list[str] = []
+    messages: list[Message] = []
     table = None if ctf is None else read_ctf(ctf).values
     optics, index = None, None
     values: dict[str, Floats] = {}
@@ -65,10 +66,11 @@ def particles_from_pickles(
         own_box = np.full(n, header.nx)
         pixel_size_A = values["pixel_size_A"] * values["box_px"] / own_box
         if (values["box_px"] != own_box).any():
-            notes.append(
+            text = (
                 f"ctf.pkl is of images of {values['box_px'][0]:g} px, the stack has {header.nx} px: its pixel size is "
                 f"taken to be {pixel_size_A[0]:g} Å"
             )
+            messages.append(note("other-box", text, where=ctf))
         optics, index = group_optics(
             n,
             voltage_kV=values["voltage_kV"],
@@ -88,7 +90,7 @@ def particles_from_pickles(
         optics=optics,
         optics_index=index,
         ctf=_ctf(values) if values else None,
-        notes=tuple(notes),
+        messages=tuple(messages),
     )
     return particles if poses is None else _with_poses(particles, poses)
 
@@ -110,12 +112,15 @@ def _with_poses(particles: ParticleSet, path: Path) -> ParticleSet:
     found = read_poses(path)
     _require_rows(path, len(found.rotations), particles.source, len(particles))
     pixel_size_A = particles.per_particle("pixel_size_A")
-    shift_A, notes = None, list(particles.notes)
+    shift_A, messages = None, list(particles.messages)
     if found.shifts_box is not None and np.isnan(pixel_size_A).any():
-        notes.append("no pixel size; the shifts can't be told in Å and are left out")
+        text = "no pixel size, so the shifts are unknown in Å and left out"
+        messages.append(note("shifts-left-out", text, where=path))
     elif found.shifts_box is not None:
         shift_A = box_fraction_to_shift_A(found.shifts_box, pixel_size_A, particles.per_particle("box_px"))
-    return replace(particles, poses=Poses(orthonormalise(found.rotations), shift_A, path.name), notes=tuple(notes))
+    return replace(
+        particles, poses=Poses(orthonormalise(found.rotations), shift_A, path.name), messages=tuple(messages)
+    )
 
 
 def _require_rows(path: Path, n_rows: int, stack: Path, n_images: int) -> None:
@@ -139,21 +144,18 @@ class PickleContent:
         (n, 9) table of `CTF_COLUMNS`, or None.
     indices
         Rows that were chosen, or None for all.
-    not_held
+    dropped_columns
         Columns of the source that pickles have no place for.
-    notes
-        What was assumed, in sentences.
-    warnings
-        What makes them less than a reconstruction needs, in sentences.
+    messages
+        What was assumed, and what makes them less than a reconstruction needs.
     """
 
     rotations: Floats | None
     shifts_box: Floats | None
     ctf: Floats | None
     indices: NDArray[np.int64] | None
-    not_held: tuple[str, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
+    dropped_columns: tuple[str, ...]
+    messages: tuple[Message, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -183,18 +185,18 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
             path=particles.source,
             hint="Give the file that has them as another input.",
         )
-    notes: list[str] = []
-    warnings: list[str] = []
+    messages: list[Message] = []
     rotations = shifts = table = None
     if particles.ctf is not None:
         require_optics(particles, OPTICS_WORDS)
-        table = _ctf_table(particles, particles.ctf, notes)
+        table = _ctf_table(particles, particles.ctf, messages)
     if particles.poses is not None:
         rotations = particles.poses.matrix
         if particles.poses.is_2d:
-            warnings.append("the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones")
+            text = "the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones"
+            messages.append(warning("poses-are-2d", text))
         if particles.poses.shift_A is None:
-            notes.append("no shifts are known; taken as 0")
+            messages.append(note("shifts-taken-as-zero", "no shifts are known; taken as 0"))
         else:
             require_optics(particles, {name: OPTICS_WORDS[name] for name in ("pixel_size_A", "box_px")})
             shifts = shift_A_to_box_fraction(
@@ -202,8 +204,9 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
             )
     optics = particles.optics
     if optics is not None and len({*np.round(optics.pixel_size_A, 4).tolist()}) * len({*optics.box_px.tolist()}) > 1:
-        warnings.append("pixel sizes or boxes differ; cryoDRGN and RECOVAR take the first row's for all")
-    return PickleContent(rotations, shifts, table, chosen, _not_held(particles), tuple(notes), tuple(warnings))
+        text = "pixel sizes or boxes differ; cryoDRGN and RECOVAR take the first row's for all"
+        messages.append(warning("several-pixel-sizes", text))
+    return PickleContent(rotations, shifts, table, chosen, _not_held(particles), tuple(messages))
 
 
 def write_pickles(folder: Path, content: PickleContent) -> None:
@@ -216,11 +219,11 @@ def write_pickles(folder: Path, content: PickleContent) -> None:
         write_indices(folder / INDICES, content.indices)
 
 
-def _ctf_table(particles: ParticleSet, ctf: CTF, notes: list[str]) -> Floats:
+def _ctf_table(particles: ParticleSet, ctf: CTF, messages: list[Message]) -> Floats:
     phase_shift_rad = ctf.phase_shift_rad
     if phase_shift_rad is None:
         phase_shift_rad = np.zeros(len(particles))
-        notes.append("no phase shift in the file; taken as 0")
+        messages.append(note("phase-shift-taken-as-zero", "no phase shift in the file; taken as 0"))
     values = {
         "defocus_u_A": ctf.defocus_u_A,
         "defocus_v_A": ctf.defocus_v_A,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.formats.fields import judge, lookup
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +33,11 @@ _SMALL_BOX_A = 100
 # degrees. Views of many particles spread wider.
 _WIDEST_OF_RADIANS_DEG = 7.1
 _MANY_PARTICLES = 100
+_CODE = "implausible-unit"
 
 
-def implausible_units(particles: ParticleSet) -> tuple[str, ...]:
-    """Say which values look as if they were in another unit.
+def implausible_units(particles: ParticleSet) -> tuple[Message, ...]:
+    """Return a warning for each quantity that looks as if it were in another unit.
 
     Parameters
     ----------
@@ -44,16 +46,16 @@ def implausible_units(particles: ParticleSet) -> tuple[str, ...]:
 
     Returns
     -------
-    tuple of str
-        Sentences without full stops, such as ``defocus: 0.82 to 1.9 looks like µm; Å expected (× 10,000)``; none if
-        all is plausible. A quantity is told of if its median is implausible: a few odd particles are no wrong unit.
+    tuple of Message
+        Such as ``defocus: 0.82 to 1.9 looks like µm; Å expected (× 10,000)``; none if all is plausible. A quantity is
+        named if its median is implausible: a few odd particles are no wrong unit.
     """
     found = [sentence for name, values, column in _quantities(particles) if (sentence := _judge(name, values, column))]
-    # Both defoci have one name, and are told of once.
-    told = {sentence.partition(":")[0]: sentence for sentence in reversed(found)}
-    sentences = tuple(reversed(told.values()))
-    tiny = None if "pixel size" in told else _tiny_box(particles)
-    return (*sentences, *(more for more in (tiny, _tiny_turns(particles)) if more is not None))
+    # Both defoci have one name, and are named once.
+    by_name = {sentence.partition(":")[0]: sentence for sentence in reversed(found)}
+    messages = [warning(_CODE, sentence, where=particles.source) for sentence in reversed(by_name.values())]
+    tiny = None if "pixel size" in by_name else _tiny_box(particles)
+    return (*messages, *(more for more in (tiny, _tiny_turns(particles)) if more is not None))
 
 
 def _quantities(particles: ParticleSet) -> Iterator[tuple[str, Floats, str]]:
@@ -78,27 +80,28 @@ def _judge(name: str, values: Floats, column: str) -> str | None:
     return f"{name}: {sentence}"
 
 
-def tiny_box(pixel_size_A: float, box_px: int) -> str | None:
-    """Say that pixels are as small as those of a file in nm, which the size of the box gives away; None if not."""
+def tiny_box(pixel_size_A: float, box_px: int) -> Message | None:
+    """Warn of pixels as small as those of a file in nm, which the size of the box gives away; None if they are not."""
     edge_A = box_px * pixel_size_A
     if pixel_size_A >= _FINE_PIXEL_A or not 0 < edge_A < _SMALL_BOX_A:
         return None
-    return (
+    text = (
         f"pixel size: {pixel_size_A:g} makes a box of {box_px:,} px only {edge_A:.3g} Å wide, which looks like nm; "
         "Å expected (× 10)"
     )
+    return warning(_CODE, text)
 
 
-def _tiny_box(particles: ParticleSet) -> str | None:
+def _tiny_box(particles: ParticleSet) -> Message | None:
     if particles.optics is None or particles.optics_index is None:
         return None
     optics = particles.optics.take(np.unique(particles.optics_index))
     boxes = zip(optics.pixel_size_A.tolist(), optics.box_px.tolist(), strict=True)
-    return next((told for box in boxes if (told := tiny_box(*box)) is not None), None)
+    return next((found for box in boxes if (found := tiny_box(*box)) is not None), None)
 
 
-def _tiny_turns(particles: ParticleSet) -> str | None:
-    """Say that all orientations lie as near to none as Euler angles in radians do that are taken for degrees."""
+def _tiny_turns(particles: ParticleSet) -> Message | None:
+    """Warn of orientations that all lie as near to none as Euler angles in radians do that are taken for degrees."""
     if particles.poses is None or len(particles) < _MANY_PARTICLES:
         return None
     # The angle of a rotation: trace = 1 + 2 cos.
@@ -107,4 +110,5 @@ def _tiny_turns(particles: ParticleSet) -> str | None:
     turn_deg = turn_deg[np.isfinite(turn_deg)]
     if not len(turn_deg) or not 0 < np.median(turn_deg) <= turn_deg.max() < _WIDEST_OF_RADIANS_DEG:
         return None
-    return f"orientations: all within {turn_deg.max():.2g}° of none, which looks like Euler angles in rad; ° expected"
+    text = f"orientations: all within {turn_deg.max():.2g}° of none, which looks like Euler angles in rad; ° expected"
+    return warning(_CODE, text, where=particles.source)

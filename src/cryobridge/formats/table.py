@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.model.particles import Floats, Labels
+from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,17 +118,21 @@ class Table(ABC):
 
 
 class ColumnReader:
-    """Columns of a table by name, None where absent; adapters leave here what there is to say to the user."""
+    """Columns of a table by name, None where absent; readers leave messages here."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self.shapes = {column.name: column.shape for column in table.columns}
         self.names = tuple(self.shapes)
         self.n_rows = table.n_rows
-        self.notes: list[str] = []
+        self.messages: list[Message] = []
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
+
+    def note(self, code: str, text: str) -> None:
+        """Add a note on what was assumed, repaired or left out."""
+        self.messages.append(note(code, text, where=self._table.path))
 
     def get(self, *names: str, shapes: tuple[tuple[int, ...], ...] = ()) -> Array | None:
         """Return the first of the named columns that is there and holds numbers.

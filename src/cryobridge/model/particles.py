@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cryobridge.report import Message
+
 Floats: TypeAlias = NDArray[np.float64]
 
 _SHOWN_VALUES = 3
@@ -288,8 +290,8 @@ class ParticleSet:
         What is known of filaments.
     extra
         Columns of the file that have no place here.
-    notes
-        What was assumed, repaired or is odd, in sentences for the user.
+    messages
+        What was assumed, repaired or left out by the reader.
     """
 
     n_rows: int
@@ -307,7 +309,7 @@ class ParticleSet:
     pick_score: Floats | None = None
     helix: Helix | None = None
     extra: ExtraColumns | None = None
-    notes: tuple[str, ...] = field(default=())
+    messages: tuple[Message, ...] = ()
 
     def __len__(self) -> int:
         return self.n_rows
@@ -345,7 +347,7 @@ class ParticleSet:
         """
         numbers = self._row_numbers(np.asarray(rows))
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        kept: dict[str, Any] = {name: parts[name] for name in ("source", "optics", "notes")}
+        kept: dict[str, Any] = {name: parts[name] for name in ("source", "optics", "messages")}
         chosen: dict[str, Any] = {
             name: None if part is None else _take(part, numbers)
             for name, part in parts.items()
@@ -363,7 +365,7 @@ class ParticleSet:
         return rows.astype(np.int64, copy=False)
 
     def __repr__(self) -> str:
-        absent = {"n_rows", "source", "notes"}
+        absent = {"n_rows", "source", "messages"}
         parts = [item.name for item in fields(self) if item.name not in absent and getattr(self, item.name) is not None]
         return f"ParticleSet({self.n_rows:,} particles of {self.source.name!r}: {', '.join(parts)})"
 

@@ -83,9 +83,13 @@ class Alignment:
         """Return for each particle the place of its most probable class."""
         posterior = self._stack("class_posterior")
         if posterior is None:
-            self._columns.notes.append(f"{self.source}: no class_posterior; the first class is taken for all")
+            self._columns.note(
+                "no-class-posterior", f"{self.source}: no class_posterior; the first class is taken for all"
+            )
             return np.zeros(self._columns.n_rows, np.int64)
-        self._columns.notes.append(f"{self.source}: each particle's pose is that of its most probable class")
+        self._columns.note(
+            "most-probable-class", f"{self.source}: each particle's pose is that of its most probable class"
+        )
         best: Array = np.argmax(posterior, axis=1)
         return best
 
@@ -139,9 +143,13 @@ class Alignment:
         pixel_size: Array | None = self._get("psize_A")
         if pixel_size is None:
             pixel_size = image_pixel_size_A
-            self._columns.notes.append(f"{self.source}: no psize_A; shifts are taken as pixels of the image")
+            self._columns.note(
+                "shifts-in-image-pixels", f"{self.source}: no psize_A; shifts are taken as pixels of the image"
+            )
         if pixel_size is None or np.isnan(pixel_size).any():
-            self._columns.notes.append(f"{self.source}: no pixel size; shifts can't be told in Å and are left out")
+            self._columns.note(
+                "shifts-left-out", f"{self.source}: no pixel size, so shifts in Å are unknown and left out"
+            )
             return Poses(matrix, None, self.source, is_2d)
         return Poses(matrix, shift_px_to_A(shift_px, pixel_size), self.source, is_2d)
 

@@ -105,7 +105,7 @@ def particles_from_cs(
             class_number=alignment.class_number(),
             class_posterior=alignment.class_posterior(),
         )
-    return replace(particles, notes=tuple(columns.notes))
+    return replace(particles, messages=tuple(columns.messages))
 
 
 def _extra(table: Table, particles: ParticleSet, modelled: set[str]) -> ExtraColumns:
@@ -136,7 +136,9 @@ def _uid(columns: ColumnReader) -> NDArray[np.uint64] | None:
     uid = columns.get("uid", shapes=((),))
     if uid is None or uid.dtype.kind not in "iu" or uid.dtype.itemsize != 8:
         if uid is not None:
-            columns.notes.append(f"uid is of type {uid.dtype}, not an integer of 64 bits; it identifies no row")
+            columns.note(
+                "uid-not-64-bit", f"uid is of type {uid.dtype}, not an integer of 64 bits; it identifies no row"
+            )
         return None
     return uid.view(np.uint64)
 
@@ -152,7 +154,7 @@ def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray
         return None, None
     contrast_name = next((name for name in AMPLITUDE_CONTRAST_NAMES if name in columns), None)
     if contrast_name not in (None, AMPLITUDE_CONTRAST_NAMES[0]):
-        columns.notes.append(f"amplitude contrast is taken from {contrast_name}, an unusual spelling")
+        columns.note("old-spelling", f"amplitude contrast is taken from {contrast_name}, an unusual spelling")
     group = next((name for name in ("ctf/exp_group_id", "location/exp_group_id") if name in columns), None)
     shape = columns.get("blob/shape", shapes=((2,),))
     bent = {
@@ -201,7 +203,7 @@ def _locations(columns: ColumnReader) -> Locations | None:
         return None
     # cryoSPARC writes zeros where it does not know, as for imported particles without exposures.
     if len(shape) and not (shape.any() and x.any() and y.any()):
-        columns.notes.append("location columns hold zeros: where the particles lie is not known")
+        columns.note("locations-are-zero", "location columns hold zeros: where the particles lie is not known")
         return None
     fraction = np.column_stack([x, y])
     return Locations(micrograph, fractions_to_px(fraction, shape), shape.astype(np.int64))

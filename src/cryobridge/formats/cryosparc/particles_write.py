@@ -17,6 +17,7 @@ from cryobridge.formats.cryosparc.csg import write_csg
 from cryobridge.formats.optics import OPTICS_WORDS, exposure_groups, require_optics
 from cryobridge.model.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
 from cryobridge.model.particles import Labels
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,18 +50,15 @@ class CsContent:
     ----------
     columns
         To be written.
-    not_held
-        Columns of the source that cryoSPARC has no place for, or that can't be told in its terms.
-    notes
-        What was filled in, in sentences.
-    warnings
-        What was assumed and may be wrong, in sentences.
+    dropped_columns
+        Columns of the source that cryoSPARC has no place for, or no equivalent of.
+    messages
+        What was filled in, and what was assumed and may be wrong.
     """
 
     columns: dict[str, Values]
-    not_held: tuple[str, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    dropped_columns: tuple[str, ...]
+    messages: tuple[Message, ...]
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -119,34 +117,35 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
             path=particles.source,
             hint="Leave it out.",
         )
-    notes: list[str] = []
-    warnings: list[str] = []
+    messages: list[Message] = []
     if not has_sign and contrast is None:
-        warnings.append(
+        text = (
             "nothing says whether particles are bright or dark in the images; they are taken as bright (blob/sign 1), "
             "as RELION extracts them: give --contrast dark if they are not"
         )
+        messages.append(warning("contrast-assumed", text, option="contrast"))
     columns: dict[str, Values] = {"uid": particles.uid if particles.uid is not None else make_uids(particles.images)}
     columns |= _blob(particles, particles.images, SIGNS[contrast or "bright"])
     columns |= _ctf(particles, particles.optics, particles.ctf, aberrations=aberrations)
     if particles.poses is not None:
         columns |= _alignment(particles, particles.poses)
         if particles.poses.shift_A is None:
-            notes.append("no shifts are known; taken as 0")
+            messages.append(note("shifts-taken-as-zero", "no shifts are known; taken as 0"))
     if particles.locations is not None and particles.locations.shape_px is not None:
         columns |= _location(particles, particles.locations)
     if particles.pick_score is not None:
         columns["pick_stats/ncc_score"] = _single(particles.pick_score)
     if particles.helix is not None:
         columns |= _filament(particles, particles.helix)
-    not_held = _not_held(particles, aberrations=aberrations)
+    dropped = _not_held(particles, aberrations=aberrations)
     if is_cryosparcs(particles):
         carried, replaced = _carried(particles, columns)
         columns |= carried
-        not_held += replaced
+        dropped += replaced
     elif particles.poses is not None:
-        notes.append("cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0")
-    return CsContent(columns, tuple(not_held), tuple(notes), tuple(warnings))
+        text = "cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0"
+        messages.append(note("fit-columns-zero", text))
+    return CsContent(columns, tuple(dropped), tuple(messages))
 
 
 def _require_two_half_sets(particles: ParticleSet) -> None:

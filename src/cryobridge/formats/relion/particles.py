@@ -32,6 +32,7 @@ from cryobridge.model.particles import (
     ParticleSet,
     Poses,
 )
+from cryobridge.report import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -123,7 +124,7 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
         class_number=columns.integers("rlnClassNumber"),
         pick_score=columns.floats("rlnAutopickFigureOfMerit"),
         helix=_helix(columns),
-        notes=(*star.notes, *columns.notes),
+        messages=(*(note("star-syntax", text, where=star.path) for text in star.notes), *columns.messages),
     )
     return replace(particles, extra=_extra(star, block, particles))
 
@@ -218,13 +219,13 @@ def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDA
     name, box = table.labels("rlnOpticsGroupName"), table.integers("rlnImageSize")
     voltage_kV = floats("rlnVoltage")
     bent = _AsWritten(optics).read(name for name in RELION_COLUMNS if name in optics)
-    aberrations, notes = from_relion(
+    aberrations, messages = from_relion(
         {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in bent.items()},
         table.n_rows,
         voltage_kV,
         optics.path,
     )
-    columns.notes += notes
+    columns.messages += messages
     groups = Optics(
         group_id,
         tuple(str(number) for number in group_id) if name is None else tuple(name.to_numpy()),
@@ -246,7 +247,7 @@ def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDA
                 field="rlnOpticsGroup",
                 hint="Add the column rlnOpticsGroup.",
             )
-        columns.notes.append("no rlnOpticsGroup column; the one optics group is taken for all")
+        columns.note("one-optics-group", "no rlnOpticsGroup column; the one optics group is taken for all")
         return groups, np.zeros(columns.n_rows, np.int32)
     return groups, _rows_of(group_id, wanted, optics.path)
 
@@ -318,7 +319,7 @@ def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bo
         return None
     absent = [name for name, angle in zip(_EULER_ANGLES, angles, strict=True) if angle is None]
     if absent:
-        columns.notes.append(f"no {', '.join(absent)}; taken as 0")
+        columns.note("angles-taken-as-zero", f"no {', '.join(absent)}; taken as 0")
     matrix = euler_to_matrix(*(np.zeros(columns.n_rows) if angle is None else angle for angle in angles))
     # 2D classification leaves out rot and tilt, or writes zeros; one particle of a refinement may have zeros too.
     is_flat = columns.n_rows > 0 and not any(angle is not None and angle.any() for angle in angles[:2])
@@ -330,10 +331,14 @@ def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bo
     if shift_px is None:
         return Poses(matrix, None, "rlnAngle*", is_2d)
     if pixel_size_A is None or np.isnan(pixel_size_A).any():
-        columns.notes.append("no pixel size; the shifts (rlnOriginX/Y, in pixels) can't be told in Å and are left out")
+        columns.note(
+            "shifts-left-out", "no pixel size, so the shifts (rlnOriginX/Y, in pixels) are unknown in Å and left out"
+        )
         return Poses(matrix, None, "rlnAngle*", is_2d)
     if has_optics:
-        columns.notes.append("shifts are in pixels (rlnOriginX/Y), which RELION ignores in a file with optics")
+        columns.note(
+            "shifts-in-pixels", "shifts are in pixels (rlnOriginX/Y), which RELION ignores in a file with optics"
+        )
     return Poses(matrix, shift_px_to_A(shift_px, pixel_size_A), "rlnAngle*, rlnOrigin*", is_2d)
 
 

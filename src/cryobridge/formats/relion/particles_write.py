@@ -19,6 +19,7 @@ from cryobridge.formats.optics import group_names, require_optics
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.model.geometry import matrix_to_euler, shift_A_to_px
 from cryobridge.model.particles import Labels, Optics
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,15 +52,15 @@ class StarContent:
     ----------
     blocks
         To be written.
-    not_held
+    dropped_columns
         Columns of the source that RELION has no place for.
-    warnings
-        What may make RELION refuse the file or go wrong with it, in sentences.
+    messages
+        What may make RELION refuse the file or go wrong with it.
     """
 
     blocks: tuple[StarBlock, ...]
-    not_held: tuple[str, ...]
-    warnings: tuple[str, ...]
+    dropped_columns: tuple[str, ...]
+    messages: tuple[Message, ...]
 
 
 def star_content(particles: ParticleSet, *, version: Version = "3.1", aberrations: bool = False) -> StarContent:
@@ -89,10 +90,10 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
             path=particles.source,
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
-    warnings: list[str] = []
+    messages: list[Message] = []
     require_optics(particles, _REQUIRED, ", which RELION needs")
     optics, group = _used_optics(particles)
-    own = _aberration_columns(particles, optics, aberrations=aberrations, warnings=warnings)
+    own = _aberration_columns(particles, optics, aberrations=aberrations, messages=messages)
     held = ("rlnBeamTiltX", "rlnBeamTiltY") if version == "3.0" else tuple(own)
     columns = {**_image_columns(particles), **_pose_columns(particles, optics, group, version)}
     if particles.ctf is not None:
@@ -111,12 +112,12 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     table = pa.table({name: _to_arrow(values) for name, values in columns.items()})
     name = "" if version == "3.0" else "particles"
     blocks.append(StarBlock(Path(), name, table, comments=_COMMENTS[version]))
-    not_held = (*_not_held(particles, aberrations=aberrations), *(name for name in own if name not in held))
+    dropped = (*_not_held(particles, aberrations=aberrations), *(name for name in own if name not in held))
     if version == "3.0":
-        not_held = (*_groups_not_held(particles, optics), *not_held)
+        dropped = (*_groups_not_held(particles, optics), *dropped)
     if np.any(optics.box_px % 2):
-        warnings.append("a box of an odd number of pixels, which RELION refuses")
-    return StarContent(tuple(blocks), not_held, tuple(warnings))
+        messages.append(warning("odd-box", "a box of an odd number of pixels, which RELION refuses"))
+    return StarContent(tuple(blocks), dropped, tuple(messages))
 
 
 def _not_held(particles: ParticleSet, *, aberrations: bool) -> tuple[str, ...]:
@@ -166,14 +167,15 @@ def _used_optics(particles: ParticleSet) -> tuple[Optics, NDArray[np.int64]]:
 
 
 def _aberration_columns(
-    particles: ParticleSet, optics: Optics, *, aberrations: bool, warnings: list[str]
+    particles: ParticleSet, optics: Optics, *, aberrations: bool, messages: list[Message]
 ) -> dict[str, Any]:
     """Return RELION's optics columns for what bends the CTF, and whatever else a STAR file's optics had."""
     extra = particles.extra
     if extra is None or extra.program != "relion":
         if not aberrations or optics.aberrations is None:
             return {}
-        warnings.append("aberrations are written as the formulas give them; check the signs by refining them in RELION")
+        text = "aberrations are written as the formulas give them; check the signs by refining them in RELION"
+        messages.append(warning("aberration-signs", text))
         return to_relion(optics.aberrations, optics.voltage_kV)
     index = particles.optics_index
     chosen = slice(None) if index is None or not len(index) else np.flatnonzero(np.bincount(index) > 0)

@@ -156,7 +156,7 @@ def _cryosparc(
         files,
         n_rows,
         left_out,
-        notes=(*notes, *particles.notes),
+        notes=(*notes, *map(str, particles.messages)),
         why_no_locations="" if particles.locations is not None else why,
     )
 
@@ -197,7 +197,7 @@ def _from_star(path: Path, options: ConvertOptions) -> Source:
             )
     particles = particles_from_star(star, known=options.known)
     others = [name for name in star.names if name not in {star.main, "optics"}]
-    notes = list(particles.notes)
+    notes = [str(message) for message in particles.messages]
     if others:
         notes.append(f"left out: the blocks {', '.join(f'data_{name}' for name in others)}")
     return Source(particles, "relion", (path,), len(particles), {}, notes=tuple(notes))
@@ -227,4 +227,4 @@ def _from_pickles(stack: Path, pickles: Sequence[Path], options: ConvertOptions)
                 hint="Give the ind.pkl that was made for this stack.",
             )
     files = (stack, *parts.values())
-    return Source(particles, "pickles", files, len(particles), {}, chosen, particles.notes)
+    return Source(particles, "pickles", files, len(particles), {}, chosen, tuple(map(str, particles.messages)))

@@ -117,7 +117,7 @@ class ConvertPlan:
             "alignment": None if poses is None else poses.source,
             "optics_groups": 0 if optics is None else _n_used(self.particles),
             "coordinates": self.options.placement.formula if is_placed else None,
-            "not_held": list(self.content.not_held),
+            "not_held": list(self.content.dropped_columns),
             "links": len(self.links),
             "notes": list(self.notes),
             "warnings": list(self.warnings),
@@ -164,18 +164,16 @@ def plan_convert(
         return _pickles_plan(source, options, output, rows, left_out, search, told)
     particles = source.particles if len(rows) == len(source.particles) else source.particles.take(rows)
     particles = with_sizes_of_stacks(particles, search, told.notes)
-    told.warnings += implausible_units(particles)
+    told.add(implausible_units(particles))
     particles = placed(particles, source.program, options, search, told)
     particles, links = _named(particles, source, output, options, search, told)
     if options.target == "cs":
         particles = _counted_from_1(particles, told)
     content = _content(particles, source, options)
     micrographs = _micrographs(particles, source, options)
-    if isinstance(content, CsContent):
-        told.notes += content.notes
-    elif source.program == "cryosparc":
+    if source.program == "cryosparc" and options.target == "star":
         told.warnings += _lost_to_relion(particles, source)
-    told.warnings += content.warnings
+    told.add(content.messages)
     notes, warnings = tuple(told.notes), tuple(told.warnings)
     return ConvertPlan(source, options, output, rows, particles, content, micrographs, links, left_out, notes, warnings)
 
@@ -244,8 +242,8 @@ def _pickles_plan(
         )
     particles = with_sizes_of_stacks(source.particles, search, told.notes)
     content = pickle_content(particles, rows if len(rows) < source.n_rows else None)
-    told.notes += [*content.notes, f"rows are those of {source.files[0].name}: give both to cryoDRGN or RECOVAR"]
-    told.warnings += [*implausible_units(particles), *content.warnings]
+    told.add([*implausible_units(particles), *content.messages])
+    told.notes.append(f"rows are those of {source.files[0].name}: give both to cryoDRGN or RECOVAR")
     dark = dark_particles(particles)
     if dark:
         told.warnings.append(f"{dark}: cryoDRGN needs --uninvert-data; RECOVAR finds the sign by itself")

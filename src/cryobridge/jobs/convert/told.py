@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cryobridge.report import Message
 
 
 @dataclass
@@ -20,3 +26,8 @@ class Told:
 
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def add(self, messages: Iterable[Message]) -> None:
+        """Add messages by their severity."""
+        for message in messages:
+            (self.notes if message.severity == "note" else self.warnings).append(str(message))

@@ -49,7 +49,7 @@ def classes_of(particles: ParticleTable) -> FileClasses:
         numbers = Alignment(columns, name, groups).class_number()
         if numbers is not None and not any(groups[0] in other.split(", ") for other in found):
             # The particle set counts from 1 throughout.
-            found[name], notes[name] = numbers - 1, columns.notes
+            found[name], notes[name] = numbers - 1, [str(message) for message in columns.messages]
     if not found:
         raise _no_classes(particles, "…/class")
     several = [name for name, numbers in found.items() if len(np.unique(numbers)) > 1]

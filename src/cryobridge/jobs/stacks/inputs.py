@@ -23,6 +23,7 @@ from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.stacks.checks import Findings, Rows, shown
 from cryobridge.jobs.stacks.image_files import find_images, read_headers, whole_sections
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
+from cryobridge.report import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -124,7 +125,7 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
         found.rows,
         np.arange(particles.n_rows),
         found.left_out,
-        notes=(*particles.notes, *_defaults(particles), *found.notes),
+        notes=(*map(str, particles.messages), *_defaults(particles), *found.notes),
         findings=found.findings,
     )
 
@@ -144,7 +145,8 @@ def read_particles(path: str | os.PathLike[str]) -> ParticleSet:
     """
     table, notes = open_completed(path, *IMAGES_AND_CTF)
     particles = particles_from_cs(table)
-    return replace(particles, notes=(*notes, *particles.notes))
+    joined = (note("joined", text) for text in notes)
+    return replace(particles, messages=(*joined, *particles.messages))
 
 
 def star_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissing = "error") -> StackInput:
@@ -204,7 +206,8 @@ def paired_input(
     assert joined.ctf is not None
     ctf = _in_radians(joined.ctf, defocus_angle_unit, phase_shift_unit)
     joined = replace(joined, ctf=ctf)
-    notes = tuple(dict.fromkeys(note for particles in sets for note in (*particles.notes, *_defaults(particles))))
+    told = (text for particles in sets for text in (*map(str, particles.messages), *_defaults(particles)))
+    notes = tuple(dict.fromkeys(told))
     if any(particles.poses is not None for particles in sets):
         notes += ("angles and shifts of paired STAR files are not carried along, as in CryoLike",)
     return StackInput(
@@ -252,7 +255,7 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
     headers = read_headers(dict(enumerate(files)), findings)
     sections = [whole_sections(headers[code]) if code in headers else 0 for code in range(len(files))]
     n_images = sum(sections)
-    notes = [*particles.notes, *_defaults(particles)]
+    notes = [*map(str, particles.messages), *_defaults(particles)]
     if len(chosen.files) > len(files):
         notes.append(_stopped_at_gap(chosen))
     left_out = {}

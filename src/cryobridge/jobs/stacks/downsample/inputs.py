@@ -124,7 +124,7 @@ def read_downsample_input(
         everything.n_rows,
         ({f"not in {options.indices.name}": n_unchosen} if options.indices and n_unchosen else {}) | found.left_out,
         star,
-        (*everything.notes, *notes),
+        (*map(str, everything.messages), *notes),
         findings,
     )
 

@@ -112,8 +112,8 @@ def downsampled_metadata(
         blocks = downsampled_blocks(source.star, source.source_rows[kept], renewed, old_box_px / new_box_px)
     elif particles.images is not None and not _unknown_lens(particles):
         content = star_content(renewed)
-        blocks, not_held = content.blocks, content.not_held
-        warnings += content.warnings
+        blocks, not_held = content.blocks, content.dropped_columns
+        warnings += map(str, content.messages)
     else:
         blocks = _bare_blocks(renewed)
         if renewed.poses is not None:
@@ -151,8 +151,8 @@ def _pickles(particles: ParticleSet, notes: list[str], warnings: list[str]) -> P
         check_poses(particles.source, content.rotations, content.shifts_box)
     if content.ctf is not None:
         check_ctf(particles.source, content.ctf)
-    notes += content.notes
-    warnings += content.warnings
+    notes += [str(message) for message in content.messages if message.severity == "note"]
+    warnings += [str(message) for message in content.messages if message.severity == "warning"]
     return content
 
 

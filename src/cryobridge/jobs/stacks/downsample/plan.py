@@ -181,7 +181,7 @@ def plan_downsample(source: DownsampleInput, options: DownsampleOptions) -> Down
         stacks,
         metadata,
         (*source.notes, *notes, *metadata.notes),
-        (*implausible_units(source.particles), *warnings, *metadata.warnings, *_told_of_contrast(source)),
+        (*map(str, implausible_units(source.particles)), *warnings, *metadata.warnings, *_told_of_contrast(source)),
     )
 
 
