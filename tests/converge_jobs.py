@@ -84,8 +84,12 @@ def changed(before, after):
     return sum(before[particle] != after[particle] for particle in after if particle in before)
 
 
+def texts(history):
+    return " ".join(map(str, history.messages))
+
+
 def wander(n_particles, n_classes, n_iterations, seed=0, share=0.4):
-    """A job's course: dictionaries of classes, in which fewer and fewer particles change."""
+    """Classes of each iteration: dictionaries, in which fewer and fewer particles change."""
     rng = np.random.default_rng(seed)
     classes = {particle: int(rng.integers(1, n_classes + 1)) for particle in range(n_particles)}
     course = [classes]

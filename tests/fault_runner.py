@@ -205,7 +205,6 @@ def _serve():
     import cryobridge.cli.converge_view
     import cryobridge.demo
     import cryobridge.jobs.converge.follow
-    import cryobridge.jobs.converge.pictures
     import cryobridge.jobs.converge.volatile
     import cryobridge.jobs.convert.convert
     import cryobridge.jobs.coords.convert
@@ -214,6 +213,7 @@ def _serve():
     import cryobridge.jobs.selection.write
     import cryobridge.jobs.stacks.convert
     import cryobridge.jobs.stacks.downsample.execute
+    import cryobridge.plots.converge
 
     torch.set_num_threads(1)
     # As small as a project can be; the commands that are shown on it have runs of their own.

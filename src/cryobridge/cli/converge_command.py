@@ -13,9 +13,9 @@ from cryobridge.errors import UsageError
 
 if TYPE_CHECKING:
     from cryobridge.jobs.converge.follow import Follower
-    from cryobridge.jobs.converge.history import History
     from cryobridge.jobs.converge.outputs import OutputFiles
     from cryobridge.jobs.converge.verdict import Rule
+    from cryobridge.model.classification import History
 
 EXIT_NOT_CONVERGED = 3
 
@@ -99,7 +99,7 @@ def converge(
     if as_json:
         from cryobridge.jobs.converge.report import as_json as to_json
 
-        print_json(to_json(history, follower.course.jumps(volatile_last)))
+        print_json(to_json(history, follower.tracker.jumps(volatile_last)))
     else:
         _show(history, only_verdict=is_logged)
     if fail_if_not_converged and not history.verdict.converged:
@@ -122,13 +122,13 @@ def _read_all(follower: Follower, outputs: OutputFiles, rule: Rule) -> None:
     from cryobridge.jobs.converge.files import find_iterations, require_iterations
 
     with progress() as reporter:
-        reporter.start("reading", len(find_iterations(list_folder(follower.course.folder)).iterations))
+        reporter.start("reading", len(find_iterations(list_folder(follower.tracker.folder)).iterations))
         for _ in follower.look(is_final=True):
             reporter.advance()
-        if not follower.course.numbers:
+        if not follower.tracker.numbers:
             require_iterations(follower.files)
             raise next(iter(follower.errors.values()), _none_so_early(follower))
-        outputs.write(follower.history(rule), follower.course.numbers, reporter)
+        outputs.write(follower.history(rule), follower.tracker.numbers, reporter)
 
 
 def _none_so_early(follower: Follower) -> UsageError:
@@ -150,7 +150,7 @@ def _split(
 
     require_star(history)
     steps, least = window
-    source, jumps = is_volatile(follower.course, steps, least)
+    source, jumps = is_volatile(follower.tracker, steps, least)
     of_steps = min(steps, len(history.iterations) - 1)
     for path, chosen, what in (
         (paths[0], jumps, f"changed class in at least {least} of the last {of_steps} steps"),
@@ -168,17 +168,17 @@ def _split(
 
 
 def _tell(follower: Follower, history: History, limit: int | None, *, is_live: bool) -> None:
-    for sentence in history.warnings:
-        warn(sentence)
-    last = follower.course.last_iteration
+    for message in history.messages:
+        warn(f"{message}.")
+    last = follower.tracker.last_iteration
     if limit is not None and last is not None and last.number < limit and not is_live:
         note(f"iterations after {last.number} are not there yet; --watch waits for them")
 
 
 def _show(history: History, *, only_verdict: bool) -> None:
-    from cryobridge.cli.converge_view import course_view, verdict_view
+    from cryobridge.cli.converge_view import history_view, verdict_view
 
     if only_verdict or not history.iterations:
         show(verdict_view(history.verdict))
     else:
-        show(course_view(history, output_width()))
+        show(history_view(history, output_width()))

@@ -1,4 +1,4 @@
-"""How the course of a classification looks in a terminal."""
+"""How the iterations of a classification look in a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryobridge.jobs.converge.tables import iteration_row
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cryobridge.jobs.converge.history import Counts, History, Iteration, Verdict
+    from cryobridge.model.classification import Counts, History, Iteration, Verdict
 
 _WIDE = 120
 _WIDEST_BAR = 40
@@ -24,7 +24,7 @@ MOST_ITERATIONS, MOST_CLASSES = 30, 20
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def course_view(
+def history_view(
     history: History,
     width: int,
     most_iterations: int = MOST_ITERATIONS,
@@ -37,7 +37,7 @@ def course_view(
     Parameters
     ----------
     history
-        The course, with one iteration at least.
+        With one iteration at least.
     width
         Characters in a line.
     most_iterations, most_classes
@@ -136,7 +136,7 @@ def _classes(history: History, width: int, most: int) -> list[RenderableType]:
         table.add_column("most went to", no_wrap=True)
     if width >= _WIDE and last.transitions is not None:
         table.add_column("most came from", no_wrap=True)
-    if width >= _WIDE and len(last.figures.class_resolution_A):
+    if width >= _WIDE and len(last.metrics.class_resolution_A):
         table.add_column("Å", justify="right", no_wrap=True)
     largest = max(1, int(last.populations.max(initial=0)))
     for place in shown:
@@ -149,8 +149,8 @@ def _classes(history: History, width: int, most: int) -> list[RenderableType]:
             "—" if before is None else _change(count - int(before[place])),
             *_moves(last, int(place), width),
         ]
-        if width >= _WIDE and len(last.figures.class_resolution_A):
-            values = last.figures.class_resolution_A
+        if width >= _WIDE and len(last.metrics.class_resolution_A):
+            values = last.metrics.class_resolution_A
             known = place < len(values) and np.isfinite(values[place])
             cells.append(f"{values[place]:.2f}" if known else "—")
         table.add_row(*cells)
@@ -203,5 +203,5 @@ def _table(title: str) -> Table:
 
 
 def warnings_view(history: History, most: int) -> list[RenderableType]:
-    """Show the last warnings of a course."""
-    return [warning(sentence) for sentence in history.warnings[-most:]]
+    """Show the last warnings."""
+    return [warning(f"{message}.") for message in history.messages[-most:]]

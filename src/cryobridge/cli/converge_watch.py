@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from cryobridge.cli.converge_view import course_view, iteration_line, warnings_view
+from cryobridge.cli.converge_view import history_view, iteration_line, warnings_view
 from cryobridge.cli.terminal import note, plain, show
 from cryobridge.jobs.converge.watch import watch
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cryobridge.jobs.converge.follow import Follower
-    from cryobridge.jobs.converge.history import History
     from cryobridge.jobs.converge.outputs import OutputFiles
     from cryobridge.jobs.converge.verdict import Rule
+    from cryobridge.model.classification import History
 
 _MOST_WARNINGS = 3
 # Titles, heads, what is left out, the verdict in two lines, status, and blank lines between them.
@@ -51,7 +51,7 @@ class Watching:
 
 
 def watch_job(follower: Follower, outputs: OutputFiles, rule: Rule, watching: Watching) -> bool:
-    """Follow a job until its end; return whether it was told in lines, not in a live display."""
+    """Follow a job until its end; return whether it was shown in lines, not in a live display."""
     if sys.stdout.isatty() and not watching.as_json:
         _watch_live(follower, outputs, rule, watching)
         return False
@@ -89,7 +89,7 @@ def _watch_live(follower: Follower, outputs: OutputFiles, rule: Rule, watching: 
     except KeyboardInterrupt:
         # What was on the display is gone with it.
         if history.iterations:
-            show(course_view(history, console.width))
+            show(history_view(history, console.width))
         raise
     note(end)
 
@@ -104,10 +104,10 @@ def _display(history: History, console: Console, status: str) -> RenderableType:
     if not history.iterations:
         return plain(status, "dim")
     warnings = Group(*warnings_view(history, _MOST_WARNINGS))
-    n_warning_lines = len(console.render_lines(warnings)) if history.warnings else 0
+    n_warning_lines = len(console.render_lines(warnings)) if history.messages else 0
     free = max(4, console.height - _OTHER_LINES - n_warning_lines)
     n_classes = min(history.n_classes, free // 2)
-    view = course_view(history, console.width, free - n_classes, n_classes, with_rule=False)
+    view = history_view(history, console.width, free - n_classes, n_classes, with_rule=False)
     return Group(view, warnings, Text(), plain(status, "dim"))
 
 

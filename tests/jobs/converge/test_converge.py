@@ -19,17 +19,18 @@ from converge_jobs import (
     model_text,
     optimiser_text,
     save_kept_iterations,
+    texts,
     wander,
     write_iteration,
 )
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
 from cryobridge.formats.listing import list_folder
 from cryobridge.jobs.converge import follow
-from cryobridge.jobs.converge.figures import read_figures
 from cryobridge.jobs.converge.files import IterationFiles, find_iterations
 from cryobridge.jobs.converge.follow import Follower
-from cryobridge.jobs.converge.history import Iteration, ProgramFigures
+from cryobridge.jobs.converge.metrics import read_metrics
 from cryobridge.jobs.converge.verdict import Rule, judge
+from cryobridge.model.classification import Iteration, IterationMetrics
 from helpers import run, save_cs
 
 
@@ -97,7 +98,7 @@ def test_a_continued_run_takes_over_where_it_started_and_its_iterations_count(tm
         "run_ct4_it004_data.star",
         "run_ct4_it005_data.star",
     ]
-    assert any("continued run counts" in sentence for sentence in history.warnings)
+    assert "continued run counts" in texts(history)
 
 
 def test_runs_continued_twice_are_one_course(tmp_path):
@@ -114,10 +115,10 @@ def test_gaps_are_compared_across_and_told(tmp_path):
         write_iteration(tmp_path, number, classes)
     history = read(tmp_path)
     check(history, course, (0, 10, 20, 30))
-    assert any("One iteration in 10" in sentence for sentence in history.warnings)
+    assert "One iteration in 10" in texts(history)
     (tmp_path / "run_it020_data.star").rename(tmp_path / "run_it011_data.star")
     write_iteration(tmp_path, 12, course[0])
-    assert any("Missing iterations: 1-9, 13-29" in sentence for sentence in read(tmp_path).warnings)
+    assert "Missing iterations: 1-9, 13-29" in texts(read(tmp_path))
 
 
 def test_late_and_dead_classes_keep_their_numbers(tmp_path):
@@ -130,7 +131,7 @@ def test_late_and_dead_classes_keep_their_numbers(tmp_path):
     check(history, (first, then, last), (1, 2, 3))
     assert {len(iteration.populations) for iteration in history.iterations} == {7}
     assert {iteration.transitions.shape for iteration in history.iterations[1:]} == {(7, 7)}
-    assert any("No particle is left in class 1" in sentence for sentence in history.warnings)
+    assert "No particle is left in class 1" in texts(history)
 
 
 def test_a_class_that_was_always_empty_counts_where_the_model_has_it(tmp_path):
@@ -139,7 +140,7 @@ def test_a_class_that_was_always_empty_counts_where_the_model_has_it(tmp_path):
     (tmp_path / "run_it001_model.star").write_text(model_text(classes, shares=[0.4, 0.3, 0.3, 0.0, 0.0]))
     last = read(tmp_path).iterations[-1]
     assert last.populations.tolist() == [10, 10, 10, 0, 0]
-    assert (last.occupied, len(last.figures.class_distribution)) == (3, 5)
+    assert (last.occupied, len(last.metrics.class_distribution)) == (3, 5)
 
 
 def test_two_hundred_classes_are_counted(tmp_path):
@@ -158,7 +159,7 @@ def test_particles_that_come_and_go_are_reported_and_not_called_changed(tmp_path
     history = read(tmp_path)
     check(history, (first, then, again), (1, 2, 3))
     assert [(item.arrived, item.departed) for item in history.iterations] == [(0, 0), (10, 10), (10, 0)]
-    assert any("Particles came or went: 20 new and 10 gone" in sentence for sentence in history.warnings)
+    assert "Particles came or went: 20 new and 10 gone" in texts(history)
 
 
 def test_copies_of_a_symmetry_expansion_are_followed_one_by_one(tmp_path):
@@ -170,7 +171,9 @@ def test_copies_of_a_symmetry_expansion_are_followed_one_by_one(tmp_path):
     history = read(tmp_path)
     assert history.iterations[1].changed == sum(a != b for (_, a), (_, b) in zip(before, after, strict=True)) == 12
     assert history.iterations[1].compared == 60
-    assert any("40 rows have an image name that an earlier row has too" in sentence for sentence in history.warnings)
+    assert any(
+        "40 rows have an image name that an earlier row has too" in sentence for sentence in map(str, history.messages)
+    )
 
 
 def test_particles_without_a_class_are_told_and_stand_in_no_class(tmp_path):
@@ -182,7 +185,7 @@ def test_particles_without_a_class_are_told_and_stand_in_no_class(tmp_path):
     assert history.iterations[0].populations.tolist() == [10, 10]
     assert [item.unassigned for item in history.iterations] == [10, 0, 10]
     assert (history.iterations[1].compared, history.iterations[1].changed) == (20, 10)
-    assert any("10 particles have no class" in sentence for sentence in history.warnings)
+    assert "10 particles have no class" in texts(history)
 
 
 @pytest.mark.parametrize("how", ["in a line", "at a line end", "in the optics", "empty", "in its labels"])
@@ -200,7 +203,7 @@ def test_a_half_written_last_file_is_left_out_and_told(tmp_path, how):
     paths[-1].write_text(cut)
     history = read(tmp_path)
     check(history, course[:2], (1, 2))
-    assert any("run_it003_data.star is left out" in sentence for sentence in history.warnings)
+    assert "run_it003_data.star is left out" in texts(history)
 
 
 def test_a_cut_off_last_value_is_not_taken_for_a_class(tmp_path):
@@ -219,7 +222,7 @@ def test_an_iteration_that_can_not_be_read_in_the_middle_is_left_out(tmp_path):
     (tmp_path / "run_it002_data.star").write_text("not a STAR file\n")
     history = read(tmp_path)
     check(history, [course[0], *course[2:]], (1, 3, 4))
-    assert any("run_it002_data.star is left out" in sentence for sentence in history.warnings)
+    assert "run_it002_data.star is left out" in texts(history)
 
 
 def test_iteration_0_without_classes_is_left_out(tmp_path):
@@ -254,7 +257,7 @@ def test_class_numbers_that_none_can_have_are_refused_or_no_class(tmp_path, numb
 
 def test_figures_of_the_real_optimiser_are_read_right(reference_data):
     path = reference_data / "real" / "run_it025_optimiser_2D.star"
-    figures, notes = read_figures(IterationFiles(25, path, (), path))
+    figures, notes = read_metrics(IterationFiles(25, path, (), path))
     assert not notes
     assert figures.changed_fraction == 0.052430  # a fraction: 5.2 % of the particles
     assert figures.orientation_change_deg == 11.495214
@@ -271,7 +274,7 @@ def test_figures_of_the_model_are_read_and_start_values_are_none(tmp_path):
     (tmp_path / "run_it001_model.star").write_text(text)
     start = optimiser_text(1, 25, rlnChangesOptimalClasses=9999999, rlnChangesOptimalOrientations=999)
     (tmp_path / "run_it001_optimiser.star").write_text(start)
-    figures = read(tmp_path).iterations[0].figures
+    figures = read(tmp_path).iterations[0].metrics
     assert figures.changed_fraction is figures.orientation_change_deg is None
     assert figures.resolution_A == 9.5
     assert figures.log_likelihood == -1.25e6
@@ -292,8 +295,8 @@ def test_half_sets_of_an_auto_refinement_make_one_iteration(tmp_path):
         (folder / f"run_it{number:03d}_optimiser.star").write_text(optimiser_text(number, 999, **done))
     history = read(folder)
     assert history.kind == "Refine3D"
-    assert [item.figures.resolution_A for item in history.iterations] == [9.0] * 4
-    assert history.iterations[-1].figures.log_likelihood == -2.5e6
+    assert [item.metrics.resolution_A for item in history.iterations] == [9.0] * 4
+    assert history.iterations[-1].metrics.log_likelihood == -2.5e6
     assert history.verdict.converged is True
     assert "rlnHasConverged" in history.verdict.rule
     assert read(folder, last=2).verdict.converged is False
@@ -302,9 +305,9 @@ def test_half_sets_of_an_auto_refinement_make_one_iteration(tmp_path):
 def test_counts_that_disagree_with_the_distribution_are_told(tmp_path):
     classes = {particle: 1 + particle % 4 for particle in range(40)}
     write_iteration(tmp_path, 1, classes)
-    assert not read(tmp_path).warnings
+    assert not read(tmp_path).messages
     (tmp_path / "run_it001_model.star").write_text(model_text(classes, shares=[0.25, 0.13, 0.37, 0.25]))
-    (sentence,) = read(tmp_path).warnings
+    (sentence,) = map(str, read(tmp_path).messages)
     assert "classes 2-3" in sentence or "classes 2, 3" in sentence
     assert "12 %" in sentence
 
@@ -312,7 +315,7 @@ def test_counts_that_disagree_with_the_distribution_are_told(tmp_path):
 def test_gradient_refinement_is_told(tmp_path):
     write_iteration(tmp_path, 10, {1: 1, 2: 2})
     (tmp_path / "run_it010_optimiser.star").write_text(optimiser_text(10, 200, rlnDoGradientRefine=1))
-    assert any("VDAM" in sentence for sentence in read(tmp_path).warnings)
+    assert "VDAM" in texts(read(tmp_path))
 
 
 def test_iterations_left_behind_by_a_job_that_was_continued_in_place_are_told(tmp_path):
@@ -321,11 +324,11 @@ def test_iterations_left_behind_by_a_job_that_was_continued_in_place_are_told(tm
         path = write_iteration(tmp_path, number, classes)
         # Iterations 3 and 4 were written again, after 5 and 6.
         os.utime(path, (0, 1e9 + 600 * number + (7200 if number in {3, 4} else 0)))
-    assert any("Iteration 5 is older than iteration 4" in sentence for sentence in read(tmp_path).warnings)
-    assert not read(tmp_path, last=4).warnings
+    assert "Iteration 5 is older than iteration 4" in texts(read(tmp_path))
+    assert not read(tmp_path, last=4).messages
     for number, path in enumerate(sorted(tmp_path.glob("*_data.star"), reverse=True)):
         os.utime(path, (0, 1e9 + 600 * number))  # a copy, in an order of its own
-    assert not read(tmp_path).warnings
+    assert not read(tmp_path).messages
 
 
 def test_a_file_that_is_written_to_while_it_is_read_waits_for_the_next_look(tmp_path, monkeypatch):
@@ -341,7 +344,7 @@ def test_a_file_that_is_written_to_while_it_is_read_waits_for_the_next_look(tmp_
     monkeypatch.setattr(follow, "read_assignments", write_meanwhile)
     follower = Follower(tmp_path)
     assert list(follower.look(is_final=True)) == []
-    assert "it was written to while it was read" in follower.history(Rule()).warnings[0]
+    assert "it was written to while it was read" in str(follower.history(Rule()).messages[0])
     monkeypatch.undo()
     assert list(follower.look(is_final=True)) == [1]
     assert follower.history(Rule()).iterations[0].particles == 41
@@ -352,7 +355,7 @@ def test_collapsing_classes_are_told(tmp_path):
     collapsed = {particle: 1 if particle < 90 else 2 + particle % 9 for particle in range(100)}
     for number, classes in enumerate((even, collapsed), 1):
         write_iteration(tmp_path, number, classes, figures=False)
-    said = " ".join(read(tmp_path).warnings)
+    said = texts(read(tmp_path))
     assert "effective number fell from 10.0 in iteration 1 to 1." in said
     assert "Class 1 holds 9" in said
 
@@ -363,7 +366,9 @@ def test_iterations_that_cryosparc_kept_are_followed_by_uid(tmp_path):
     history = read(tmp_path / "J2")
     assert history.program == "cryoSPARC"
     check(history, course, range(21))
-    assert history.warnings == ("cryoSPARC counts classes from 0; its class 0 is class 1 here.",)
+    (message,) = history.messages
+    assert message.code == "classes-from-zero"
+    assert str(message) == "cryoSPARC counts classes from 0; its class 0 is class 1 here"
 
 
 def test_classes_of_a_3d_classification_of_cryosparc_are_the_most_probable_ones(tmp_path):
@@ -388,13 +393,13 @@ def test_pictures_of_iterations_are_not_taken_for_another_run(tmp_path):
     write_iteration(tmp_path, 1, {1: 1, 2: 2})
     for name in ("converge_run_it001_data.png", "converge_run_ct1_it002_data.png", "converge_002.png"):
         (tmp_path / name).write_bytes(b"x")
-    assert find_iterations(list_folder(tmp_path)).notes == ()
+    assert find_iterations(list_folder(tmp_path)).messages == ()
 
 
 def step(number, changed_of_1000, populations=(500, 300, 200), figures=None):
     moves = np.zeros((3, 3), np.int64)
     moves[0, 0], moves[0, 1] = 1000 - changed_of_1000, changed_of_1000
-    return Iteration(number, None, 1000, np.array(populations), moves, figures=figures or ProgramFigures())
+    return Iteration(number, None, 1000, np.array(populations), moves, metrics=figures or IterationMetrics())
 
 
 def test_the_verdict_needs_every_one_of_the_last_iterations_under_the_threshold():

@@ -19,19 +19,13 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 
 from cryobridge.errors import CryobridgeError, MissingDataError
-from cryobridge.jobs.converge.history import History, Iteration, ProgramFigures, Verdict
 from cryobridge.jobs.converge.html_page import html_page, write_html
-from cryobridge.jobs.converge.pictures import (
-    draw_flow,
-    draw_iteration,
-    draw_summary,
-    flow_sheet,
-    iteration_sheet,
-    png,
-    summary_sheet,
-)
-from cryobridge.jobs.converge.pictures_populations import percent, points, spread
-from cryobridge.plots.page import lay_out, style
+from cryobridge.jobs.converge.outputs import OutputFiles
+from cryobridge.model.classification import History, Iteration, IterationMetrics, Verdict
+from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
+from cryobridge.plots.converge_populations import percent, points, spread
+from cryobridge.plots.page import lay_out, png, style
+from cryobridge.report import warning
 
 RULE = "Converged when under 1 % change class in 3 iterations and no population moves by more than 2 %."
 
@@ -63,7 +57,7 @@ def build(rows, n_classes, *, numbers=None, figures=None, **changes):
                 len(classes),
                 np.bincount(classes, minlength=n_classes),
                 transitions,
-                figures=figures[place] if figures else ProgramFigures(),
+                metrics=figures[place] if figures else IterationMetrics(),
             )
         )
     verdict = Verdict(False, RULE, "In the last iteration 3.0 % of the particles changed class.", 4)
@@ -74,7 +68,7 @@ def build(rows, n_classes, *, numbers=None, figures=None, **changes):
 def relion_figures(n_classes, n_iterations):
     rng = np.random.default_rng(5)
     return [
-        ProgramFigures(
+        IterationMetrics(
             changed_fraction=0.5 / (step + 1),
             orientation_change_deg=3.0,
             offset_change_A=1.0,
@@ -140,15 +134,15 @@ EXTREMES = {
     "no particle, 40 classes": lambda: build(np.zeros((3, 0), np.int64), 40),
     "threshold 0": lambda: simulated(5, 4, threshold=0.0)[0],
     "threshold 1": lambda: simulated(5, 4, threshold=1.0)[0],
-    "no figures of a class": lambda: simulated(5, 2, figures=[ProgramFigures(resolution_A=8.0)] * 2)[0],
+    "no figures of a class": lambda: simulated(5, 2, figures=[IterationMetrics(resolution_A=8.0)] * 2)[0],
     "senseless figures": lambda: simulated(
         3,
         2,
         figures=[
-            ProgramFigures(
+            IterationMetrics(
                 np.nan, np.inf, None, 0.0, None, None, -np.inf, np.full(2, np.nan), np.array([np.inf, 999, -1, 5])
             ),
-            ProgramFigures(0.0, None, None, np.inf, None, None, None, np.zeros(9), np.zeros(0)),
+            IterationMetrics(0.0, None, None, np.inf, None, None, None, np.zeros(9), np.zeros(0)),
         ],
     )[0],
     "12 million particles": lambda: replace(
@@ -169,16 +163,18 @@ def test_every_picture_and_the_page_can_be_made_of_every_history(tmp_path, name)
     history = EXTREMES[name]()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_iteration(history, history.iterations[-1].number, tmp_path / "data.png")
-        draw_summary(history, tmp_path / "summary.png")
-        draw_flow(history, tmp_path / "flow.png")
+        pictures = [
+            png(iteration_sheet(history, history.iterations[-1].number)),
+            png(summary_sheet(history)),
+            png(flow_sheet(history)),
+        ]
         write_html(history, tmp_path / "page.html")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.png", "flow.png", "page.html", "summary.png"]
-    for path in tmp_path.glob("*.png"):
-        width, height = png_size(path.read_bytes())
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    for picture in pictures:
+        width, height = png_size(picture)
         assert 500 < width < 2400
         assert 300 < height < 1200
-        pixels = matplotlib.image.imread(path)
+        pixels = matplotlib.image.imread(io.BytesIO(picture))
         assert pixels.shape[:2] == (height, width)
         assert pixels[..., :3].std() > 0.01
 
@@ -202,9 +198,9 @@ def test_no_text_stands_outside_the_page_or_on_another_end_label(name):
 
 def test_a_history_without_iterations_has_no_picture_but_a_page(tmp_path):
     history = History(Path("job"), "RELION", "", (), 0.01, Verdict(None, RULE, "There is no iteration.", None))
-    for draw in (draw_summary, draw_flow, lambda history, path: draw_iteration(history, 1, path)):
+    for sheet in (summary_sheet, flow_sheet, lambda history: iteration_sheet(history, 1)):
         with pytest.raises(MissingDataError, match="no iteration") as caught:
-            draw(history, tmp_path / "x.png")
+            sheet(history)
         assert caught.value.hint
     write_html(history, tmp_path / "page.html")
     assert "Too early to tell" in (tmp_path / "page.html").read_text()
@@ -213,19 +209,23 @@ def test_a_history_without_iterations_has_no_picture_but_a_page(tmp_path):
 
 def test_an_older_picture_is_replaced_and_a_failure_leaves_it(tmp_path, monkeypatch):
     history, _ = simulated()
-    target = tmp_path / "summary.png"
+    outputs = OutputFiles(tmp_path)
+    target = tmp_path / "converge_summary.png"
     target.write_text("older")
     with monkeypatch.context() as patched:
         patched.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            draw_summary(history, target)
+            outputs.write(history, [])
     assert target.read_text() == "older"
-    draw_summary(history, target)
+    written = outputs.write(history, [])
     assert png_size(target.read_bytes())
-    assert [path.name for path in tmp_path.iterdir()] == ["summary.png"]
-    for write in (draw_summary, draw_flow, write_html):
-        with pytest.raises(CryobridgeError, match="can't be written"):
-            write(history, tmp_path / "absent" / "x")
+    assert sorted(written) == sorted(tmp_path.iterdir())
+    target.unlink()
+    target.mkdir()
+    with pytest.raises(CryobridgeError, match="can't be written"):
+        outputs.write(history, [])
+    with pytest.raises(CryobridgeError, match="can't be written"):
+        write_html(history, tmp_path / "absent" / "x")
 
 
 # After an iteration
@@ -297,10 +297,10 @@ def test_a_class_seldom_changes_its_colour_between_pictures():
     assert sum(len(set(colours[name])) == 1 for name in often) > 0.7 * len(often)
 
 
-def test_an_absent_iteration_is_refused(tmp_path):
+def test_an_absent_iteration_is_refused():
     history, _ = simulated(5, 3, numbers=[0, 10, 20])
     with pytest.raises(MissingDataError, match="no iteration 5") as caught:
-        draw_iteration(history, 5, tmp_path / "x.png")
+        iteration_sheet(history, 5)
     assert "0 to 20" in caught.value.hint
 
 
@@ -351,8 +351,8 @@ def test_occupied_and_effective_classes():
 def test_the_resolution_of_empty_classes_is_not_drawn_and_finer_is_higher():
     rows = np.array([[0, 0, 1, 1], [0, 0, 0, 0]])
     figures = [
-        ProgramFigures(resolution_A=20.0, class_resolution_A=np.array([20.0, 25.0, 999.0])),
-        ProgramFigures(resolution_A=9.0, class_resolution_A=np.array([9.0, 30.0, np.inf])),
+        IterationMetrics(resolution_A=20.0, class_resolution_A=np.array([20.0, 25.0, 999.0])),
+        IterationMetrics(resolution_A=9.0, class_resolution_A=np.array([9.0, 30.0, np.inf])),
     ]
     axes = panel(figure_of(summary_sheet(build(rows, 3, figures=figures))), "Resolution")
     assert line(axes, "all").get_ydata().tolist() == [20, 9]
@@ -367,7 +367,7 @@ def test_the_resolution_of_empty_classes_is_not_drawn_and_finer_is_higher():
 
 
 def test_the_summary_tells_verdict_rule_and_the_first_warnings():
-    history, _ = simulated(warnings=tuple(f"warning {number}" for number in range(9)))
+    history, _ = simulated(messages=tuple(warning("one", f"warning {number}") for number in range(9)))
     figure = figure_of(summary_sheet(history))
     heading, notes = (text.get_text().replace("\n", " ") for text in figure.texts)
     assert "not converged. In the last iteration 3.0 %" in heading
@@ -615,17 +615,18 @@ def test_hostile_texts_are_escaped(tmp_path):
         program=attack,
         iterations=steps,
         verdict=Verdict(True, attack, attack, 0),
-        warnings=(attack, "$\\frac{1$", "\x1b[31m"),
+        messages=tuple(warning("one", text) for text in (attack, "$\\frac{1$", "\x1b[31m")),
     )
     path = tmp_path / "page.html"
     write_html(hostile, path)
-    draw_summary(hostile, tmp_path / "summary.png")
+    png(summary_sheet(hostile))
     page = Page(path.read_text(encoding="utf-8"))
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "b"}
     assert all("onerror" not in attributes for _, attributes in page.tags)
     assert all(attributes["src"].startswith("data:image/png") for tag, attributes in page.tags if tag == "img")
-    assert page.text.count(attack) == 2  # the rule has words of ours before it
+    # The verdict is the text itself; a warning ends with a full stop, the rule has words of ours before it.
+    assert (page.text.count(attack), page.text.count(f"{attack}.")) == (1, 1)
     assert "<b>&x_data.star" in page.tables[0][1]
 
 
@@ -639,7 +640,7 @@ def test_hostile_texts_are_escaped(tmp_path):
     ],
 )
 def test_the_verdict_is_told(verdict, words):
-    history, _ = simulated(3, 2, verdict=verdict, warnings=("Class 3 collapsed.",))
+    history, _ = simulated(3, 2, verdict=verdict, messages=(warning("one", "Class 3 collapsed"),))
     page = Page(html_page(history))
     told = " ".join(" ".join(page.text).split())
     assert words in told

@@ -186,10 +186,12 @@ def test_a_still_file_that_is_cut_off_is_read_once_it_is_written_on(source, empt
     path.write_bytes(content[: len(content) // 2])
     follower = Follower(empty_job)
     assert look(follower) == [1]
-    assert any("run_it002_data.star is left out" in sentence for sentence in follower.history(Rule()).warnings)
+    assert any(
+        "run_it002_data.star is left out" in sentence for sentence in map(str, follower.history(Rule()).messages)
+    )
     path.write_bytes(content)
     assert look(follower) == [2]
-    assert follower.history(Rule()).warnings == ()
+    assert follower.history(Rule()).messages == ()
     assert changes(follower) == expected(course[:2])
 
 
@@ -204,7 +206,9 @@ def test_a_job_that_is_restarted_in_place_is_read_from_there(source, empty_job):
     # 4 and 5 are of the run before, and wait to be written again.
     assert look(follower) == [3]
     assert changes(follower) == expected([*course[:2], other[0]])
-    assert any("run_it004_data.star is left out" in sentence for sentence in follower.history(Rule()).warnings)
+    assert any(
+        "run_it004_data.star is left out" in sentence for sentence in map(str, follower.history(Rule()).messages)
+    )
     write_iteration(empty_job, 4, other[1])
     assert look(follower) == [4]
     assert changes(follower) == expected([*course[:2], *other])

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryobridge.errors import MissingDataError
+from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.names import parse_cs_name
 from cryobridge.formats.listing import Listing, list_folder, say_numbers
 from cryobridge.formats.relion.job import EXIT_MARKERS, looks_like_relion_job, read_relion_job
 from cryobridge.formats.relion.names import chain_of, sort_iterations
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.relion.names import RelionIteration
@@ -52,15 +53,15 @@ class JobFiles:
         Ascending, each number once.
     ended
         ``success``, ``failure`` or ``aborted``; empty while the job runs, and where nothing tells.
-    notes
-        What was passed over, in sentences.
+    messages
+        What was passed over.
     """
 
     folder: Path
     program: str
     iterations: tuple[IterationFiles, ...]
     ended: str = ""
-    notes: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
 
 
 def find_iterations(listing: Listing) -> JobFiles:
@@ -74,12 +75,12 @@ def find_iterations(listing: Listing) -> JobFiles:
     with_data = [item for item in found if item.data is not None]
     if with_data:
         chain = chain_of(with_data)
-        notes = [*problems, *_superseded(with_data, chain)]
-        return JobFiles(folder, "RELION", _relion(chain), ended, tuple(notes))
+        unclear = (warning("iteration-files", problem.removesuffix("."), where=folder) for problem in problems)
+        return JobFiles(folder, "RELION", _relion(chain), ended, (*unclear, *_superseded(with_data, chain)))
     kept = _kept_by_cryosparc(listing)
     if kept:
-        notes = ["cryoSPARC counts classes from 0; its class 0 is class 1 here."]
-        return JobFiles(folder, "cryoSPARC", kept, ended, tuple(notes))
+        numbering = warning("classes-from-zero", "cryoSPARC counts classes from 0; its class 0 is class 1 here")
+        return JobFiles(folder, "cryoSPARC", kept, ended, (numbering,))
     return JobFiles(folder, "", (), ended)
 
 
@@ -100,18 +101,20 @@ def require_iterations(job: JobFiles) -> None:
         raise MissingDataError(
             "no iterations: neither run_it…_data.star nor J…_000_particles.cs",
             path=job.folder,
-            hint="Give the folder of a Class2D, Class3D or Refine3D job; --watch waits for the first iteration.",
+            hint="Give the folder of a Class2D, Class3D or Refine3D job; "
+            f"{option('watch')} waits for the first iteration.",
         )
 
 
-def _superseded(all_of_them: list[RelionIteration], chain: tuple[RelionIteration, ...]) -> list[str]:
+def _superseded(all_of_them: list[RelionIteration], chain: tuple[RelionIteration, ...]) -> list[Message]:
     again = sorted({item.number for item in all_of_them if item not in chain and item.number is not None})
     if not again:
         return []
-    return [
+    text = (
         f"Iteration {say_numbers(again)} was written again, or left behind, when the run was continued; "
-        "the continued run counts."
-    ]
+        "the continued run counts"
+    )
+    return [warning("iterations-superseded", text)]
 
 
 def _relion(chain: tuple[RelionIteration, ...]) -> tuple[IterationFiles, ...]:

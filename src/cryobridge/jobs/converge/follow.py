@@ -15,18 +15,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, option
 from cryobridge.formats.atomic import read_error
 from cryobridge.formats.listing import list_folder
 from cryobridge.jobs.converge.assignments import Assignments, ends_with_blank_line, read_assignments, require_line_end
-from cryobridge.jobs.converge.course import Course
-from cryobridge.jobs.converge.figures import read_figures
 from cryobridge.jobs.converge.files import IterationFiles, JobFiles, find_iterations, kind_of
+from cryobridge.jobs.converge.metrics import read_metrics
+from cryobridge.jobs.converge.tracking import ClassTracker
 from cryobridge.options import as_path
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.converge.history import History, ProgramFigures
     from cryobridge.jobs.converge.verdict import Rule
+    from cryobridge.model.classification import History, IterationMetrics
 
 Signature: TypeAlias = tuple[int, int]
 _READERS = 2
@@ -40,8 +41,8 @@ class _Read:
     files: IterationFiles
     signature: Signature
     assignments: Assignments
-    figures: ProgramFigures
-    notes: list[str]
+    metrics: IterationMetrics
+    messages: list[Message]
 
 
 class Follower:
@@ -59,16 +60,16 @@ class Follower:
 
     def __init__(self, folder: str | os.PathLike[str], last: int | None = None, settle_s: float = 0) -> None:
         folder = as_path(folder, "folder")
-        self.course = Course(folder)
+        self.tracker = ClassTracker(folder)
         self.files = JobFiles(folder, "", ())
         self.errors: dict[Path, CryobridgeError] = {}
         self._names: frozenset[str] = frozenset()
         self._last = last
         self._settle_s = settle_s
-        self._signatures: dict[int, tuple[Path, Signature]] = {}  # of the iterations in the course
+        self._signatures: dict[int, tuple[Path, Signature]] = {}  # of the iterations read
         self._passed: dict[Path, Signature] = {}  # files that are not to be read again unless they change
         self._seen: dict[Path, tuple[Signature, float]] = {}
-        self._notes: dict[Path, list[str]] = {}
+        self._messages: dict[Path, list[Message]] = {}
 
     def look(self, *, is_final: bool) -> Iterator[int]:
         """Look at the folder and read what is new; yield the number of each iteration that was read.
@@ -83,13 +84,13 @@ class Follower:
         FormatError
             If the folder can't be listed.
         """
-        listing = list_folder(self.course.folder)
+        listing = list_folder(self.tracker.folder)
         if listing.files != self._names:
             self._names = listing.files
             self.files = find_iterations(listing)
-        self.course.program = self.files.program or self.course.program
-        if self.files.program == "RELION" and not self.course.kind:
-            self.course.kind = kind_of(self.course.folder)
+        self.tracker.program = self.files.program or self.tracker.program
+        if self.files.program == "RELION" and not self.tracker.kind:
+            self.tracker.kind = kind_of(self.tracker.folder)
         wanted = [item for item in self.files.iterations if self._last is None or item.number <= self._last]
         first = next((place for place, item in enumerate(wanted) if self._is_news(item)), None)
         if first is None:
@@ -115,11 +116,11 @@ class Follower:
         rule
             When the job counts as converged.
         """
-        notes = [*self.files.notes, *(note for notes in self._notes.values() for note in notes), *self._older_ones()]
-        return self.course.history(rule, tuple(notes))
+        of_files = (message for messages in self._messages.values() for message in messages)
+        return self.tracker.history(rule, (*self.files.messages, *of_files, *self._older_ones()))
 
-    def _older_ones(self) -> list[str]:
-        """Say where iterations are older than an earlier one: a job that was continued in place leaves such behind."""
+    def _older_ones(self) -> list[Message]:
+        """Warn where iterations are older than an earlier one: a job that was continued in place leaves such behind."""
         by_number = sorted(self._signatures.items())
         falls = [
             (before, after)
@@ -129,10 +130,11 @@ class Follower:
         if len(falls) != 1:  # with more of them the times are those of a copy
             return []
         before, after = falls[0]
-        return [
+        text = (
             f"Iteration {after} is older than iteration {before}. If the job was continued from an earlier iteration, "
-            f"those from {after} on are of the run before; --iterations {before} leaves them out."
-        ]
+            f"those from {after} on are of the run before; {option('iterations', before)} leaves them out"
+        )
+        return [warning("iterations-older", text, option="iterations")]
 
     def _is_news(self, files: IterationFiles) -> bool:
         known = self._signatures.get(files.number)
@@ -163,15 +165,15 @@ class Follower:
         return is_still or time.time() - signature[1] / 1e9 >= self._settle_s
 
     def _take(self, files: IterationFiles, result: _Read | CryobridgeError) -> bool:
-        """Add an iteration to the course, or say why not."""
+        """Add an iteration, or warn why it is not added."""
         signature = result.signature if isinstance(result, _Read) else _signature(files.data)
         if signature is not None and self._passed.get(files.data) == signature:  # it turned out to be of the run before
             return False
-        self._notes.pop(files.data, None)
+        self._messages.pop(files.data, None)
         self.errors.pop(files.data, None)
         if isinstance(result, _Read):
             if _signature(files.data) not in {result.signature, None}:
-                self._notes[files.data] = [f"{files.data.name} is left out: it was written to while it was read."]
+                self._leave_out(files.data, "it was written to while it was read")
                 return False  # the next look takes it
             try:
                 self._check(result)
@@ -181,9 +183,9 @@ class Follower:
             if self._is_the_same_again(result):
                 return False
             self._forget_from(files.number)
-            self.course.add(files.number, files.data, result.assignments, result.figures)
+            self.tracker.add(files.number, files.data, result.assignments, result.metrics)
             self._signatures[files.number] = files.data, result.signature
-            self._notes[files.data] = result.notes
+            self._messages[files.data] = result.messages
             return True
         self._pass_over(files, _signature(files.data) or (0, 0), result)
         return False
@@ -192,7 +194,7 @@ class Follower:
         """Raise for an iteration that is only half there."""
         if read.files.number == 0 and not read.assignments.classes.any():
             raise MissingDataError("no particle has a class yet")
-        path, before = read.files.data, self.course.last_iteration
+        path, before = read.files.data, self.tracker.last_iteration
         n_before = before.particles if before else 0
         if path.suffix != ".cs" and len(read.assignments) < n_before and not ends_with_blank_line(path):
             raise FormatError(
@@ -203,12 +205,16 @@ class Follower:
     def _pass_over(self, files: IterationFiles, signature: Signature, error: CryobridgeError) -> None:
         self._passed[files.data] = signature
         self.errors[files.data] = error
-        self._notes[files.data] = [f"{files.data.name} is left out: {error.message}."]
+        self._leave_out(files.data, error.message)
+
+    def _leave_out(self, path: Path, reason: str) -> None:
+        text = f"{path.name} is left out: {reason}"
+        self._messages[path] = [warning("iteration-left-out", text, where=path)]
 
     def _is_the_same_again(self, read: _Read) -> bool:
         """Whether a file that changed holds what it held before: it was copied or touched."""
         number = read.files.number
-        if self._signatures.get(number, (None,))[0] != read.files.data or not self.course.holds(
+        if self._signatures.get(number, (None,))[0] != read.files.data or not self.tracker.holds(
             number, read.assignments
         ):
             return False
@@ -222,10 +228,8 @@ class Follower:
             path, signature = self._signatures.pop(later)
             if again and later > number:
                 self._passed[path] = signature
-                self._notes[path] = [
-                    f"{path.name} is left out: it was there before iteration {number} was written again."
-                ]
-        self.course.take_back(number)
+                self._leave_out(path, f"it was there before iteration {number} was written again")
+        self.tracker.take_back(number)
 
 
 def _signature(path: Path) -> Signature | None:
@@ -242,8 +246,8 @@ def _read(files: IterationFiles) -> _Read:
         raise read_error(files.data, FileNotFoundError(2, "No such file or directory"))
     require_line_end(files.data)
     assignments = read_assignments(files.data)
-    figures, notes = read_figures(files)
-    return _Read(files, signature, assignments, figures, notes)
+    metrics, messages = read_metrics(files)
+    return _Read(files, signature, assignments, metrics, messages)
 
 
 def _read_ahead(news: Sequence[IterationFiles]) -> Iterator[tuple[IterationFiles, _Read | CryobridgeError]]:

@@ -1,4 +1,4 @@
-"""One page on a classification's course, with verdict, pictures and tables; it needs no other file."""
+"""One page on a classification, with verdict, pictures and tables; it needs no other file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.jobs.converge.history import History
 from cryobridge.jobs.converge.html_tables import Column, Table, class_table, iteration_table, move_table
-from cryobridge.jobs.converge.pictures import flow_sheet, iteration_sheet, png, summary_sheet
-from cryobridge.plots.page import Sheet, path_title
+from cryobridge.model.classification import History
+from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
+from cryobridge.plots.page import Sheet, path_title, png
+from cryobridge.report import Message
 
 # Colours by their use, for light and dark; pictures have white paper in both.
 _STYLE = """
@@ -52,7 +53,7 @@ def write_html(history: History, path: Path) -> None:
     Parameters
     ----------
     history
-        The course of the job; it may have no iteration yet.
+        The iterations of the job; there may be none yet.
     path
         The page. Pictures are inside it, and it refers to nothing outside.
 
@@ -74,7 +75,7 @@ def html_page(history: History) -> str:
         f"<h1>{html.escape(title)}: class convergence</h1>",
         f'<p class="soft">{html.escape(str(history.folder.absolute()))}</p>',
         _verdict(history),
-        _warnings(history.warnings),
+        _warnings(history.messages),
         *([*_pictures(history), *_tables(history)] if history.n_classes else ["<p>There is no iteration yet.</p>"]),
     ]
     head = [
@@ -101,17 +102,17 @@ def _verdict(history: History) -> str:
     )
 
 
-def _warnings(warnings: Sequence[str]) -> str:
-    if not warnings:
+def _warnings(messages: Sequence[Message]) -> str:
+    if not messages:
         return ""
-    items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
+    items = "".join(f"<li>{html.escape(str(message))}.</li>" for message in messages)
     return f"<h2>Warnings</h2>\n<ul>{items}</ul>"
 
 
 def _pictures(history: History) -> list[str]:
     last = history.iterations[-1].number
     return [
-        _picture("Course", summary_sheet(history)),
+        _picture("Summary", summary_sheet(history)),
         _picture(f"Populations up to iteration {last}", iteration_sheet(history, last)),
         _picture("Flows between classes", flow_sheet(history)),
     ]

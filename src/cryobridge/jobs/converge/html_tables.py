@@ -8,11 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryobridge.jobs.converge.history import Counts, History, Iteration
-from cryobridge.jobs.converge.pictures_course import changed_percent, class_resolutions_A
-from cryobridge.jobs.converge.pictures_flow import largest_moves, last_iterations
-from cryobridge.jobs.converge.pictures_populations import percent, points, population_table
-from cryobridge.jobs.converge.tables import FLOW_STEPS, summed_transitions
+from cryobridge.model.classification import (
+    Counts,
+    History,
+    Iteration,
+    changed_percent,
+    class_resolutions_A,
+    largest_moves,
+    last_iterations,
+    population_table,
+    summed_transitions,
+)
+from cryobridge.plots.converge_populations import percent, points
 
 _UNKNOWN = "–"
 _SPARK_WIDTH_PX, _SPARK_HEIGHT_PX = 110, 22
@@ -38,7 +45,7 @@ class Table:
 
 
 def iteration_table(history: History) -> Table:
-    """Tell what each iteration holds, and what the program says of it where it says anything."""
+    """Return what each iteration holds, and what the program says of it where it says anything."""
     iterations = history.iterations
     changed = [step.changed if step.compared else None for step in iterations]
     columns = [
@@ -79,16 +86,16 @@ def _extremes(iterations: Sequence[Iteration]) -> tuple[Column, Column]:
 
 
 def _program_columns(history: History) -> list[Column]:
-    """Return the program's own figures, those that it gives."""
-    figures = [step.figures for step in history.iterations]
+    """Return the program's own metrics, those that it gives."""
+    metrics = [step.metrics for step in history.iterations]
     columns = [
-        Column(f"{history.program}: changed (%)", tuple(_share(own.changed_fraction) for own in figures)),
-        _numbers("orientations changed (°)", (own.orientation_change_deg for own in figures)),
-        _numbers("offsets changed (Å)", (own.offset_change_A for own in figures)),
-        _numbers("resolution (Å)", (own.resolution_A for own in figures)),
-        _numbers("rotation accuracy (°)", (own.rotation_accuracy_deg for own in figures)),
-        _numbers("translation accuracy (Å)", (own.translation_accuracy_A for own in figures)),
-        _numbers("log-likelihood", (own.log_likelihood for own in figures), digits=8),
+        Column(f"{history.program}: changed (%)", tuple(_share(own.changed_fraction) for own in metrics)),
+        _numbers("orientations changed (°)", (own.orientation_change_deg for own in metrics)),
+        _numbers("offsets changed (Å)", (own.offset_change_A for own in metrics)),
+        _numbers("resolution (Å)", (own.resolution_A for own in metrics)),
+        _numbers("rotation accuracy (°)", (own.rotation_accuracy_deg for own in metrics)),
+        _numbers("translation accuracy (Å)", (own.translation_accuracy_A for own in metrics)),
+        _numbers("log-likelihood", (own.log_likelihood for own in metrics), digits=8),
     ]
     return [column for column in columns if set(column.cells) != {_UNKNOWN}]
 
@@ -103,14 +110,14 @@ def _share(part: float | None) -> str:
 
 
 def class_table(history: History) -> Table:
-    """Tell the course of each class, the largest one first."""
+    """Return the classes, the largest one first."""
     numbers = [step.number for step in history.iterations]
     table = population_table(history.iterations)
     shares = table / np.maximum(1, [[step.particles] for step in history.iterations])
     order = np.argsort(-table[-1], kind="stable").tolist()
     columns = [
         Column("class", tuple(str(index + 1) for index in order)),
-        Column("course", tuple(_sparkline(numbers, table[:, index]) for index in order), is_text=True),
+        Column("trend", tuple(_sparkline(numbers, table[:, index]) for index in order), is_text=True),
         Column("particles", tuple(f"{table[-1, index]:,}" for index in order)),
         Column("share", tuple(percent(shares[-1, index], 1) for index in order)),
     ]
@@ -118,7 +125,7 @@ def class_table(history: History) -> Table:
         changes = (shares[-1] - shares[-2]).tolist()
         columns.append(Column("change (percentage points)", tuple(points(changes[index], 2) for index in order)))
     columns += _program_class_columns(history, order)
-    _, transitions = summed_transitions(last_iterations(history.iterations)[1:], FLOW_STEPS)
+    _, transitions = summed_transitions(last_iterations(history.iterations)[1:])
     if transitions is not None:
         columns += _exchange_columns(transitions, order)
     presence = Column("presence", tuple(_presence(numbers, table[:, index]) for index in order), is_text=True)
@@ -129,7 +136,7 @@ def class_table(history: History) -> Table:
 
 def _program_class_columns(history: History, order: Sequence[int]) -> list[Column]:
     """Return what the program says of the classes in the last iteration."""
-    distribution = history.iterations[-1].figures.class_distribution.tolist()
+    distribution = history.iterations[-1].metrics.class_distribution.tolist()
     known = [distribution[index] if index < len(distribution) else None for index in order]
     columns = [
         Column(f"{history.program}: share", tuple(_share(value) for value in known)),
@@ -179,9 +186,9 @@ def _sparkline(numbers: Sequence[int], populations: Counts) -> str:
 
 
 def move_table(history: History) -> Table:
-    """Tell the largest moves from a class to another over the last steps; no columns where there is none."""
+    """Return the largest moves from a class to another over the last steps; no columns where there is none."""
     shown = last_iterations(history.iterations)
-    _, transitions = summed_transitions(shown[1:], FLOW_STEPS)
+    _, transitions = summed_transitions(shown[1:])
     moves = [] if transitions is None else largest_moves(transitions)
     if transitions is None or not moves:
         return Table("Largest moves", "", ())

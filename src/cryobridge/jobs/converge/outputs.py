@@ -6,8 +6,9 @@ as no file of RELION or cryoSPARC is, and other files are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,13 @@ from cryobridge.options import as_path
 from cryobridge.progress import Reporter, Silent
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.converge.history import History, Iteration
+    from cryobridge.model.classification import History, Iteration
+    from cryobridge.plots.page import Sheet
 
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """Where the results of a course go.
+    """Where the results go.
 
     Parameters
     ----------
@@ -57,11 +59,11 @@ class OutputFiles:
         Parameters
         ----------
         history
-            The course.
+            The iterations.
         numbers
             The iterations to draw.
         reporter
-            Who is told of each picture.
+            What shows the progress.
 
         Returns
         -------
@@ -81,7 +83,7 @@ class OutputFiles:
             ("converge.csv", iterations_csv(history)),
             ("converge_classes.csv", classes_csv(history)),
         ):
-            written.append(_write_text(self.folder / name, text))
+            written.append(_write(self.folder / name, text.encode("utf-8", "backslashreplace")))
         if history.n_classes and self.plots:
             written += self._draw(history, set(numbers), reporter)
         if self.html is not None:
@@ -97,22 +99,24 @@ class OutputFiles:
         return self.folder / f"converge_{name}.png"
 
     def _draw(self, history: History, numbers: set[int], reporter: Reporter) -> list[Path]:
-        from cryobridge.jobs.converge.pictures import draw_flow, draw_iteration, draw_summary
+        from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
+        from cryobridge.plots.page import png
 
         wanted = [iteration for iteration in history.iterations if iteration.number in numbers]
         reporter.start("drawing", len(wanted) + 2)
         summary, flow = self.folder / "converge_summary.png", self.folder / "converge_flow.png"
-        draw_summary(history, summary)
-        reporter.advance()
-        draw_flow(history, flow)
-        reporter.advance()
-        for iteration in wanted:
-            draw_iteration(history, iteration.number, self.picture_of(iteration))
+        pages: dict[Path, Callable[[], Sheet]] = {
+            summary: partial(summary_sheet, history),
+            flow: partial(flow_sheet, history),
+            **{self.picture_of(step): partial(iteration_sheet, history, step.number) for step in wanted},
+        }
+        for path, page in pages.items():
+            _write(path, png(page()))
             reporter.advance()
-        return [summary, flow, *(self.picture_of(iteration) for iteration in wanted)]
+        return list(pages)
 
 
-def _write_text(path: Path, text: str) -> Path:
+def _write(path: Path, content: bytes) -> Path:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_bytes(content)
     return path

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.jobs.converge.tables import FLOW_STEPS, class_rows, iteration_row, summed_transitions
+from cryobridge.jobs.converge.tables import class_rows, iteration_row
+from cryobridge.model.classification import summed_transitions
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.converge.history import Counts, History, Iteration
+    from cryobridge.model.classification import Counts, History, Iteration
 
-_FIGURES = (
+_RELION_METRICS = (
     *("relion_changed_percent", "orientation_change_deg", "offset_change_A", "resolution_A"),
     *("rotation_accuracy_deg", "translation_accuracy_A", "log_likelihood"),
 )
@@ -26,10 +27,10 @@ def as_json(history: History, jumps: tuple[int, Counts]) -> dict[str, Any]:
     history
         The course.
     jumps
-        How often particles changed class lately, of `Course.jumps`.
+        How often particles changed class lately, of `ClassTracker.jumps`.
     """
     verdict = history.verdict
-    steps, summed = summed_transitions(history.iterations, FLOW_STEPS)
+    steps, summed = summed_transitions(history.iterations)
     _, last = summed_transitions(history.iterations, 1)
     n_jumps, changes = jumps
     times = np.bincount(changes[changes >= 0], minlength=n_jumps + 1)
@@ -54,21 +55,21 @@ def as_json(history: History, jumps: tuple[int, Counts]) -> dict[str, Any]:
             "iterations_left": verdict.iterations_left,
             "threshold_percent": 100 * history.threshold,
         },
-        "warnings": list(history.warnings),
+        "warnings": [f"{message}." for message in history.messages],
     }
 
 
 def _iteration(iteration: Iteration) -> dict[str, Any]:
     row = iteration_row(iteration)
-    figures = {name.removeprefix("relion_"): row.pop(name) for name in _FIGURES}
+    metrics = {name.removeprefix("relion_"): row.pop(name) for name in _RELION_METRICS}
     by_class = enumerate(iteration.populations.tolist(), 1)
-    shares = iteration.figures.class_distribution.tolist()
+    shares = iteration.metrics.class_distribution.tolist()
     distribution = {str(number): share if math.isfinite(share) else None for number, share in enumerate(shares, 1)}
     return {
         **row,
         "source": str(iteration.source),
         "populations": {str(number): count for number, count in by_class},
-        "relion": {**figures, "class_distribution": distribution},
+        "relion": {**metrics, "class_distribution": distribution},
     }
 
 

@@ -1,4 +1,4 @@
-"""A course as text: converge.log as reliosparc wrote it, and tables for spreadsheets."""
+"""Iterations as text: converge.log as reliosparc wrote it, and tables for spreadsheets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cryobridge.jobs.converge.history import Counts, History, Iteration
-
-FLOW_STEPS = 5
+from cryobridge.model.classification import History, Iteration
 
 
 def log_text(history: History) -> str:
@@ -41,8 +39,8 @@ def iterations_csv(history: History) -> str:
 
 
 def iteration_row(iteration: Iteration) -> dict[str, Any]:
-    """Return the figures of an iteration by name; None where there is none."""
-    populations, figures = iteration.populations, iteration.figures
+    """Return the metrics of an iteration by name; None where there is none."""
+    populations, metrics = iteration.populations, iteration.metrics
     return {
         "iteration": iteration.number,
         "source": iteration.source.name,
@@ -59,13 +57,13 @@ def iteration_row(iteration: Iteration) -> dict[str, Any]:
         "largest": int(populations.max(initial=0)),
         "smallest_class": int(populations.argmin()) + 1 if len(populations) else None,
         "smallest": int(populations.min()) if len(populations) else None,
-        "relion_changed_percent": _percent(figures.changed_fraction),
-        "orientation_change_deg": figures.orientation_change_deg,
-        "offset_change_A": figures.offset_change_A,
-        "resolution_A": figures.resolution_A,
-        "rotation_accuracy_deg": figures.rotation_accuracy_deg,
-        "translation_accuracy_A": figures.translation_accuracy_A,
-        "log_likelihood": figures.log_likelihood,
+        "relion_changed_percent": _percent(metrics.changed_fraction),
+        "orientation_change_deg": metrics.orientation_change_deg,
+        "offset_change_A": metrics.offset_change_A,
+        "resolution_A": metrics.resolution_A,
+        "rotation_accuracy_deg": metrics.rotation_accuracy_deg,
+        "translation_accuracy_A": metrics.translation_accuracy_A,
+        "log_likelihood": metrics.log_likelihood,
     }
 
 
@@ -75,39 +73,27 @@ def classes_csv(history: History) -> str:
 
 
 def class_rows(iteration: Iteration) -> list[dict[str, Any]]:
-    """Return the figures of an iteration's classes by name; None where there is none."""
+    """Return the metrics of an iteration's classes by name; None where there is none."""
     populations, transitions = iteration.populations, iteration.transitions
     kept = came = went = None
     if transitions is not None:
         kept = np.diag(transitions)
         came, went = transitions.sum(axis=0) - kept, transitions.sum(axis=1) - kept
-    figures = iteration.figures
+    metrics = iteration.metrics
     return [
         {
             "iteration": iteration.number,
             "class": place + 1,
             "particles": int(populations[place]),
             "percent": _percent(populations[place] / max(1, iteration.particles)),
-            "class_distribution": _at(figures.class_distribution, place),
-            "resolution_A": _at(figures.class_resolution_A, place),
+            "class_distribution": _at(metrics.class_distribution, place),
+            "resolution_A": _at(metrics.class_resolution_A, place),
             "kept": None if kept is None else int(kept[place]),
             "came": None if came is None else int(came[place]),
             "went": None if went is None else int(went[place]),
         }
         for place in range(len(populations))
     ]
-
-
-def summed_transitions(iterations: Sequence[Iteration], steps: int) -> tuple[int, Counts | None]:
-    """Add up the transitions of the last steps.
-
-    Returns
-    -------
-    tuple
-        How many steps there were, and (n_classes, n_classes) from class row + 1 to class column + 1; None for none.
-    """
-    matrices = [iteration.transitions for iteration in iterations if iteration.transitions is not None][-steps:]
-    return len(matrices), np.sum(matrices, axis=0) if matrices else None
 
 
 def _percent(fraction: float | None) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryobridge.jobs.converge.history import Iteration, Verdict
+from cryobridge.model.classification import Iteration, Verdict
 
 MOST_MOVED = 0.02
 _FIT_POINTS = 6
@@ -76,7 +76,7 @@ def judge(iterations: Sequence[Iteration], rule: Rule) -> Verdict:
 
 def _judge_one_class(last: Iteration) -> Verdict:
     rule = "With one class no particle can change; RELION's own answer (rlnHasConverged) counts."
-    answer = last.figures.has_converged
+    answer = last.metrics.has_converged
     if answer is None:
         return Verdict(None, rule, "There is one class, and RELION does not say whether it has converged.", None)
     reason = f"RELION says that the refinement has {'' if answer else 'not yet '}converged."

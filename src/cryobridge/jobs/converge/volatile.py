@@ -17,8 +17,8 @@ from cryobridge.jobs.converge.assignments import particle_block, read_assignment
 from cryobridge.options import as_path
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.converge.course import Course
-    from cryobridge.jobs.converge.history import History
+    from cryobridge.jobs.converge.tracking import ClassTracker
+    from cryobridge.model.classification import History
 
 
 def require_star(history: History) -> None:
@@ -36,7 +36,7 @@ def require_star(history: History) -> None:
         )
 
 
-def is_volatile(course: Course, last: int, least: int) -> tuple[Path, NDArray[np.bool_]]:
+def is_volatile(tracker: ClassTracker, last: int, least: int) -> tuple[Path, NDArray[np.bool_]]:
     """Tell which particles of the last iteration still jump.
 
     Parameters
@@ -58,15 +58,15 @@ def is_volatile(course: Course, last: int, least: int) -> tuple[Path, NDArray[np
     FormatError
         If the file was written again since it was read.
     """
-    newest = course.last_iteration
+    newest = tracker.last_iteration
     if newest is None:
-        raise MissingDataError("there is no iteration", path=course.folder)
+        raise MissingDataError("there is no iteration", path=tracker.folder)
     source = newest.source
     assignments = read_assignments(source)
-    if not course.holds(newest.number, assignments):
+    if not tracker.holds(newest.number, assignments):
         raise FormatError("the file was written again meanwhile", path=source, hint="Run the command again.")
-    _, changes = course.jumps(last)
-    return source, changes[course.rows_of(assignments)] >= least
+    _, changes = tracker.jumps(last)
+    return source, changes[tracker.rows_of(assignments)] >= least
 
 
 def write_particles(source: str | os.PathLike[str], chosen: NDArray[np.bool_], path: str | os.PathLike[str]) -> int:

@@ -82,11 +82,11 @@ def _look(follower: Follower, *, is_first: bool) -> tuple[int, ...]:
 
 
 def _end(follower: Follower, limit: int | None) -> str:
-    last = follower.course.last_iteration
+    last = follower.tracker.last_iteration
     if limit is not None and last is not None and last.number >= limit:
         return f"Iteration {limit} is there."
     if follower.files.ended and follower.is_done:
         return f"The job {_HOW_ENDED[follower.files.ended]} (RELION_JOB_EXIT_{follower.files.ended.upper()})."
-    if limit is None and last is not None and last.figures.last_iteration == last.number:
+    if limit is None and last is not None and last.metrics.last_iteration == last.number:
         return f"Iteration {last.number} is the job's last one."
     return ""

@@ -1,19 +1,28 @@
-"""What is known of a classification's course: plain data that tables, pictures and the verdict are made from."""
+"""The iterations of a classification as plain data: what tables, plots and the verdict are made from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.report import Message
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
+# Over so many of the last steps moves between classes are added up.
+FLOW_STEPS = 5
+N_MOVES = 20
+# Beyond, RELION means that it has no estimate.
+WORST_RESOLUTION_A = 900.0
+
 
 @dataclass(frozen=True)
-class ProgramFigures:
+class IterationMetrics:
     """What RELION says of an iteration itself; None or an empty array where it does not say.
 
     Parameters
@@ -73,7 +82,7 @@ class Iteration:
         None in the first. Only particles that are in both iterations count.
     arrived, departed
         Particles that the iteration before did not have, and those of it that are here no more.
-    figures
+    metrics
         What the program says itself.
     unassigned
         Particles without a class: their class number is 0.
@@ -86,7 +95,7 @@ class Iteration:
     transitions: Counts | None
     arrived: int = 0
     departed: int = 0
-    figures: ProgramFigures = field(default_factory=ProgramFigures)
+    metrics: IterationMetrics = field(default_factory=IterationMetrics)
     unassigned: int = 0
 
     @property
@@ -143,7 +152,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class History:
-    """The course of one job.
+    """The iterations of one job, with the verdict.
 
     Parameters
     ----------
@@ -159,8 +168,8 @@ class History:
         The changed fraction that the verdict asks for.
     verdict
         The answer.
-    warnings
-        What the user should know: collapsed classes, gaps, files left out, counts that disagree.
+    messages
+        Collapsed classes, gaps, files left out, counts that disagree.
     """
 
     folder: Path
@@ -169,9 +178,78 @@ class History:
     iterations: tuple[Iteration, ...]
     threshold: float
     verdict: Verdict
-    warnings: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
 
     @property
     def n_classes(self) -> int:
         """Highest class number."""
         return len(self.iterations[-1].populations) if self.iterations else 0
+
+
+def numbers_of(iterations: Sequence[Iteration]) -> list[int]:
+    """Return the numbers of the iterations."""
+    return [iteration.number for iteration in iterations]
+
+
+def _or_nan(values: Sequence[float | None]) -> Floats:
+    """Return numbers with NaN for what is not known, so that lines have a gap there."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def changed_percent(iterations: Sequence[Iteration]) -> Floats:
+    """Return the percentage of particles that changed their class, by our count; NaN where there is none."""
+    return 100 * _or_nan([iteration.changed_fraction for iteration in iterations])
+
+
+def program_changed_percent(iterations: Sequence[Iteration]) -> Floats:
+    """Return the percentage that the program gives itself; NaN where it gives none."""
+    return 100 * _or_nan([iteration.metrics.changed_fraction for iteration in iterations])
+
+
+def resolutions_A(history: History) -> Floats:
+    """Return the resolution of the job in Å, (n_iterations,); NaN where it is not known."""
+    values = _or_nan([iteration.metrics.resolution_A for iteration in history.iterations])
+    values[~((values > 0) & (values < WORST_RESOLUTION_A))] = np.nan
+    return values
+
+
+def class_resolutions_A(history: History) -> Floats:
+    """Return each class's resolution in Å, (n_iterations, n_classes); NaN where unknown or the class is empty."""
+    table = np.full((len(history.iterations), history.n_classes), np.nan)
+    for row, iteration in zip(table, history.iterations, strict=True):
+        values = iteration.metrics.class_resolution_A[: len(row)]
+        row[: len(values)] = values
+        row[iteration.populations == 0] = np.nan
+    table[~((table > 0) & (table < WORST_RESOLUTION_A))] = np.nan
+    return table
+
+
+def population_table(iterations: Sequence[Iteration]) -> Counts:
+    """Return particles, (n_iterations, n_classes)."""
+    return np.stack([iteration.populations for iteration in iterations])
+
+
+def last_iterations(iterations: Sequence[Iteration]) -> Sequence[Iteration]:
+    """Return the iterations between which the last transitions are."""
+    return iterations[-(FLOW_STEPS + 1) :]
+
+
+def largest_moves(transitions: Counts, n_moves: int = N_MOVES) -> list[tuple[int, int, int]]:
+    """Return the largest numbers of particles that changed class: from class, to class (from 1), particles."""
+    moved = transitions.copy()
+    np.fill_diagonal(moved, 0)
+    order = np.argsort(-moved, axis=None, kind="stable")[:n_moves]
+    rows, columns = np.unravel_index(order[moved.ravel()[order] > 0], moved.shape)
+    return list(zip((rows + 1).tolist(), (columns + 1).tolist(), moved[rows, columns].tolist(), strict=True))
+
+
+def summed_transitions(iterations: Sequence[Iteration], steps: int = FLOW_STEPS) -> tuple[int, Counts | None]:
+    """Add up the transitions of the last steps.
+
+    Returns
+    -------
+    tuple
+        How many steps there were, and (n_classes, n_classes) from class row + 1 to class column + 1; None for none.
+    """
+    matrices = [iteration.transitions for iteration in iterations if iteration.transitions is not None][-steps:]
+    return len(matrices), np.sum(matrices, axis=0) if matrices else None

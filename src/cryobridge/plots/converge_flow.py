@@ -8,46 +8,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.jobs.converge.pictures_course import draw_sentence
-from cryobridge.jobs.converge.pictures_populations import (
+from cryobridge.model.classification import largest_moves, population_table
+from cryobridge.plots.converge_metrics import draw_sentence
+from cryobridge.plots.converge_populations import (
     LABEL_PT,
     EndLabel,
     add_colour_scale,
     count_tick,
     draw_counts,
     percent,
-    population_table,
     spread,
     write_end_labels,
 )
-from cryobridge.jobs.converge.tables import FLOW_STEPS
 from cryobridge.plots.page import TICK_PT, TICK_STEPS, Draw, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from cryobridge.jobs.converge.history import Counts, Iteration
+    from cryobridge.model.classification import Counts, Iteration
 
-_N_MOVES = 20
 # As a part of the distance from the first to the last.
 _NODE_WIDTH = 0.01
 _KEPT_ALPHA, _MOVED_ALPHA = 0.28, 0.85
 _BAND_POINTS = 24
 _MOST_TICKS = 12
-
-
-def last_iterations(iterations: Sequence[Iteration]) -> Sequence[Iteration]:
-    """Return the iterations between which the last transitions are."""
-    return iterations[-(FLOW_STEPS + 1) :]
-
-
-def largest_moves(transitions: Counts, n_moves: int = _N_MOVES) -> list[tuple[int, int, int]]:
-    """Return the largest numbers of particles that changed class: from class, to class (from 1), particles."""
-    moved = transitions.copy()
-    np.fill_diagonal(moved, 0)
-    order = np.argsort(-moved, axis=None, kind="stable")[:n_moves]
-    rows, columns = np.unravel_index(order[moved.ravel()[order] > 0], moved.shape)
-    return list(zip((rows + 1).tolist(), (columns + 1).tolist(), moved[rows, columns].tolist(), strict=True))
 
 
 def draw_bands(iterations: Sequence[Iteration], colours: Mapping[int, str]) -> Draw:

@@ -1,42 +1,36 @@
-"""The pictures of a classification's course: after each iteration, the summary, the flows between classes."""
+"""Pages on a classification: populations up to an iteration, the summary, the flows between classes."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.atomic import atomic_path
-from cryobridge.jobs.converge.history import History, Iteration
-from cryobridge.jobs.converge.pictures_course import (
+from cryobridge.model.classification import (
+    History,
+    Iteration,
+    last_iterations,
+    numbers_of,
+    population_table,
+    summed_transitions,
+)
+from cryobridge.plots.converge_flow import draw_bands, draw_matrix, draw_moves
+from cryobridge.plots.converge_metrics import (
     draw_changed,
     draw_effective,
     draw_resolution,
     draw_sentence,
-    numbers_of,
 )
-from cryobridge.jobs.converge.pictures_flow import (
-    draw_bands,
-    draw_matrix,
-    draw_moves,
-    last_iterations,
-)
-from cryobridge.jobs.converge.pictures_populations import (
+from cryobridge.plots.converge_populations import (
     MOST_COLOURS,
     class_colours,
     draw_population_bars,
     draw_population_lines,
     draw_population_map,
     percent,
-    population_table,
 )
-from cryobridge.jobs.converge.tables import FLOW_STEPS, summed_transitions
-from cryobridge.plots.page import Panel, Sheet, lay_out, path_title, style
+from cryobridge.plots.page import Panel, Sheet, path_title
 
 _MOST_WARNINGS = 4
-# One picture an iteration is many; the quickest packing makes a file little larger.
-_PACKED = {"compress_level": 1}
 _ITERATION_CELL_IN = (5.8, 3.7)
 _SUMMARY_CELL_IN = (5.6, 3.2)
 # Texts of about 18 characters stand at the right of a panel.
@@ -51,60 +45,14 @@ _BANDS_NOTE = (
 _MATRIX_NOTE = "Particles that stay, on the diagonal, are not drawn."
 
 
-def draw_iteration(history: History, number: int, path: Path) -> None:
-    """Draw the class populations so far, up to the iteration of this number; an older picture is replaced.
-
-    Raises
-    ------
-    MissingDataError
-        If the history has no such iteration.
-    CryobridgeError
-        If the picture can't be written.
-    """
-    _write(iteration_sheet(history, number), path)
-
-
-def draw_summary(history: History, path: Path) -> None:
-    """Draw populations, changed fraction, effective number of classes and resolution over the iterations.
-
-    Raises
-    ------
-    MissingDataError
-        If the history has no iteration.
-    CryobridgeError
-        If the picture can't be written.
-    """
-    _write(summary_sheet(history), path)
-
-
-def draw_flow(history: History, path: Path) -> None:
-    """Draw which classes the particles went to over the last five steps.
-
-    Raises
-    ------
-    MissingDataError
-        If the history has no iteration.
-    CryobridgeError
-        If the picture can't be written.
-    """
-    _write(flow_sheet(history), path)
-
-
-def png(sheet: Sheet) -> bytes:
-    """Return a page as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    with style():
-        lay_out(sheet).savefig(buffer, format="png", pil_kwargs=_PACKED)
-    return buffer.getvalue()
-
-
-def _write(sheet: Sheet, path: Path) -> None:
-    with style(), atomic_path(path) as temporary:
-        lay_out(sheet).savefig(temporary, format="png", pil_kwargs=_PACKED)
-
-
 def iteration_sheet(history: History, number: int) -> Sheet:
-    """Plan the picture of the populations up to one iteration; see `draw_iteration`."""
+    """Return the class populations so far, up to the iteration of this number.
+
+    Raises
+    ------
+    MissingDataError
+        If the history has no such iteration, or none with classes.
+    """
     _require_classes(history)
     numbers = numbers_of(history.iterations)
     if number not in numbers:
@@ -132,7 +80,13 @@ def iteration_sheet(history: History, number: int) -> Sheet:
 
 
 def summary_sheet(history: History) -> Sheet:
-    """Plan the summary; see `draw_summary`."""
+    """Return populations, changed fraction, effective number of classes and resolution over the iterations.
+
+    Raises
+    ------
+    MissingDataError
+        If the history has no iteration with classes.
+    """
     _require_classes(history)
     colours = class_colours(history.iterations[-1].populations)
     panels = (
@@ -149,7 +103,13 @@ def summary_sheet(history: History) -> Sheet:
 
 
 def flow_sheet(history: History) -> Sheet:
-    """Plan the picture of the flows; see `draw_flow`."""
+    """Return which classes the particles went to over the last five steps.
+
+    Raises
+    ------
+    MissingDataError
+        If the history has no iteration with classes.
+    """
     _require_classes(history)
     shown = last_iterations(history.iterations)
     numbers = numbers_of(shown)
@@ -157,7 +117,7 @@ def flow_sheet(history: History) -> Sheet:
     is_banded = history.n_classes <= MOST_COLOURS
     span = f"Iterations {numbers[0]} to {numbers[-1]}" if len(shown) > 1 else f"Iteration {numbers[0]}"
     panels = [Panel(span, draw_bands(shown, colours))] if is_banded else []
-    n_steps, total = summed_transitions(shown[1:], FLOW_STEPS)
+    n_steps, total = summed_transitions(shown[1:])
     last = shown[-1].transitions
     if total is None or last is None or len(shown) < 2:
         panels.append(Panel("", draw_sentence("Moves are known from the second iteration on.")))
@@ -224,6 +184,6 @@ def verdict_sentence(history: History) -> str:
 
 def warning_notes(history: History) -> list[str]:
     """Return the first warnings, and how many more there are."""
-    notes = [f"⚠ {warning}" for warning in history.warnings[:_MOST_WARNINGS]]
-    more = len(history.warnings) - len(notes)
+    notes = [f"⚠ {message}." for message in history.messages[:_MOST_WARNINGS]]
+    more = len(history.messages) - len(notes)
     return [*notes, f"… and {more} more warnings."] if more > 0 else notes

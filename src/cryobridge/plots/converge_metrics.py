@@ -1,14 +1,21 @@
-"""The course of a classification in pictures: changed fraction, effective number of classes, resolution."""
+"""Changed fraction, effective number of classes, resolution."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.jobs.converge.pictures_populations import (
+from cryobridge.model.classification import (
+    changed_percent,
+    class_resolutions_A,
+    numbers_of,
+    program_changed_percent,
+    resolutions_A,
+)
+from cryobridge.plots.converge_populations import (
     COLOURS,
     MOST_MARKERS,
     EndLabel,
@@ -22,40 +29,18 @@ from cryobridge.plots.page import TICK_STEPS, Draw, Floats
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from cryobridge.jobs.converge.history import History, Iteration
+    from cryobridge.model.classification import History
 
 # Where the program counts as we do its line lies behind ours, hence it is the wider one.
 _MAIN, _OTHER, _LIMIT = COLOURS[0], "#b0b0b0", COLOURS[1]
 _MAIN_WIDTH, _OTHER_WIDTH = 1.4, 4.5
-# Beyond, RELION means that it has no estimate.
-_WORST_A = 900.0
 _RESOLUTIONS_A = np.outer(10.0 ** np.arange(-1, 4), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)).ravel()
-
-
-def numbers_of(iterations: Sequence[Iteration]) -> list[int]:
-    """Return the numbers of the iterations."""
-    return [iteration.number for iteration in iterations]
-
-
-def or_nan(values: Sequence[float | None]) -> Floats:
-    """Return numbers with NaN for what is not known, so that lines have a gap there."""
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def changed_percent(iterations: Sequence[Iteration]) -> Floats:
-    """Return the percentage of particles that changed their class, by our count; NaN where there is none."""
-    return 100 * or_nan([iteration.changed_fraction for iteration in iterations])
-
-
-def own_changed_percent(iterations: Sequence[Iteration]) -> Floats:
-    """Return the percentage that the program gives itself; NaN where it gives none."""
-    return 100 * or_nan([iteration.figures.changed_fraction for iteration in iterations])
 
 
 def draw_changed(history: History) -> Draw:
     """Draw the changed fraction on a log axis; 0 has a place of its own below the axis's end."""
     numbers = numbers_of(history.iterations)
-    ours, theirs = changed_percent(history.iterations), own_changed_percent(history.iterations)
+    ours, theirs = changed_percent(history.iterations), program_changed_percent(history.iterations)
     limit = 100 * history.threshold
     values = np.concatenate([ours, theirs])
     if not np.isfinite(values).any():
@@ -148,22 +133,10 @@ def draw_effective(history: History) -> Draw:
     return draw
 
 
-def class_resolutions_A(history: History) -> Floats:
-    """Return each class's resolution in Å, (n_iterations, n_classes); NaN where unknown or the class is empty."""
-    table = np.full((len(history.iterations), history.n_classes), np.nan)
-    for row, iteration in zip(table, history.iterations, strict=True):
-        values = iteration.figures.class_resolution_A[: len(row)]
-        row[: len(values)] = values
-        row[iteration.populations == 0] = np.nan
-    table[~((table > 0) & (table < _WORST_A))] = np.nan
-    return table
-
-
 def draw_resolution(history: History, colours: Mapping[int, str]) -> Draw:
     """Draw the resolution of the job and of the classes; a finer one is higher up."""
     numbers = numbers_of(history.iterations)
-    whole = or_nan([iteration.figures.resolution_A for iteration in history.iterations])
-    whole[~((whole > 0) & (whole < _WORST_A))] = np.nan
+    whole = resolutions_A(history)
     classes = class_resolutions_A(history)
     known = np.concatenate([whole, classes.ravel()])
     known = known[np.isfinite(known)]

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.model.classification import population_table
 from cryobridge.plots.page import TICK_PT, TICK_STEPS, Draw, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from cryobridge.jobs.converge.history import Counts, Iteration
+    from cryobridge.model.classification import Counts, Iteration
 
 # Up to so many classes each has a colour, a line and a band of its own.
 MOST_COLOURS = 10
 _N_LARGEST = 8
-# Okabe and Ito's colours, then dark ones of Tol's: told apart with any colour vision, and legible on white.
+# Okabe and Ito's colours, then dark ones of Tol's: distinct with any colour vision, and legible on white.
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#666666", "#999933", "#332288"),
 )
@@ -58,11 +59,6 @@ def class_colours(populations: Counts) -> dict[int, str]:
             wanted = (COLOURS[(index + step) % len(COLOURS)] for step in range(len(COLOURS)))
             colours[index] = next(colour for colour in wanted if colour not in colours.values())
     return colours
-
-
-def population_table(iterations: Sequence[Iteration]) -> Counts:
-    """Return particles, (n_iterations, n_classes)."""
-    return np.stack([iteration.populations for iteration in iterations])
 
 
 def percent(part: float, whole: float) -> str:

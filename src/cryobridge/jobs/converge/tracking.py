@@ -1,4 +1,4 @@
-"""Comparing iteration after iteration: who moved from which class to which."""
+"""Comparing iteration after iteration: which particles moved from which class to which."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.jobs.converge.findings import find_warnings
-from cryobridge.jobs.converge.history import Counts, History, Iteration, ProgramFigures
-from cryobridge.jobs.converge.roster import Ids, Roster
+from cryobridge.jobs.converge.messages import iteration_warnings
+from cryobridge.jobs.converge.particle_index import Ids, ParticleIndex
 from cryobridge.jobs.converge.verdict import Rule, judge
+from cryobridge.model.classification import Counts, History, Iteration, IterationMetrics
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from cryobridge.jobs.converge.assignments import Assignments
@@ -22,16 +23,16 @@ Classes = NDArray[np.int16]
 _ABSENT, _UNASSIGNED = -1, 0
 
 
-class Course:
-    """The iterations of a job so far; one is added at a time, and those after a restart can be taken back."""
+class ClassTracker:
+    """Follows each particle from class to class; iterations are added one by one, and taken back after a restart."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.program = ""
         self.kind = ""
-        self._roster = Roster()
+        self._index = ParticleIndex()
         self._iterations: list[Iteration] = []
-        self._states: list[Classes] = []  # the class of each particle of the roster
+        self._states: list[Classes] = []  # the class of each particle of the index
         self._n_classes = 0
 
     @property
@@ -44,12 +45,12 @@ class Course:
         """The last iteration so far, or None."""
         return self._iterations[-1] if self._iterations else None
 
-    def add(self, number: int, source: Path, assignments: Assignments, figures: ProgramFigures) -> None:
+    def add(self, number: int, source: Path, assignments: Assignments, metrics: IterationMetrics) -> None:
         """Add the next iteration."""
-        ids = self._roster.follow(assignments.keys)
-        state: Classes = np.full(self._roster.n_particles, _ABSENT, np.int16)
+        ids = self._index.follow(assignments.keys)
+        state: Classes = np.full(self._index.n_particles, _ABSENT, np.int16)
         state[ids] = assignments.classes
-        self._n_classes = max(self._n_classes, int(state.max(initial=0)), len(figures.class_distribution))
+        self._n_classes = max(self._n_classes, int(state.max(initial=0)), len(metrics.class_distribution))
         populations = np.bincount(assignments.classes, minlength=self._n_classes + 1).astype(np.int64)
         transitions, arrived, departed = None, 0, 0
         if self._states:
@@ -66,7 +67,7 @@ class Course:
                 transitions,
                 arrived,
                 departed,
-                figures,
+                metrics,
                 unassigned=int(populations[0]),
             )
         )
@@ -77,30 +78,30 @@ class Course:
         kept = sum(before < number for before in self.numbers)
         del self._iterations[kept:], self._states[kept:]
         if not kept:
-            self._roster = Roster()
+            self._index = ParticleIndex()
         self._n_classes = max((len(iteration.populations) for iteration in self._iterations), default=0)
 
     def holds(self, number: int, assignments: Assignments) -> bool:
         """Whether an iteration was added with just these classes."""
         state = self._states[self.numbers.index(number)]
-        ids = self._roster.follow(assignments.keys)
+        ids = self._index.follow(assignments.keys)
         if len(ids) != np.count_nonzero(state != _ABSENT) or ids.max(initial=-1) >= len(state):
             return False
         return bool(np.array_equal(state[ids], assignments.classes))
 
-    def history(self, rule: Rule, notes: tuple[str, ...] = ()) -> History:
+    def history(self, rule: Rule, messages: tuple[Message, ...] = ()) -> History:
         """Return what is known so far, with the verdict."""
         iterations = tuple(_widen(iteration, self._n_classes) for iteration in self._iterations)
-        copies = self._roster.n_copies
+        copies = self._index.n_copies
         if copies:
-            notes = (
-                *notes,
+            text = (
                 f"{copies:,} rows have an image name that an earlier row has too, as after a symmetry "
-                "expansion; such copies are followed by their order in the file.",
+                "expansion; such copies are followed by their order in the file"
             )
+            messages = (*messages, warning("repeated-names", text))
         verdict = judge(iterations, rule)
-        warnings = (*notes, *find_warnings(iterations))
-        return History(self.folder, self.program, self.kind, iterations, rule.threshold, verdict, warnings)
+        messages = (*messages, *iteration_warnings(iterations))
+        return History(self.folder, self.program, self.kind, iterations, rule.threshold, verdict, messages)
 
     def jumps(self, last: int) -> tuple[int, Counts]:
         """Count how often each particle of the last iteration changed class in the last steps.
@@ -114,7 +115,7 @@ class Course:
         -------
         tuple
             How many steps there were, and (n,) how often each particle changed; -1 for one that is not in the last
-            iteration. `rows_of` tells which is whose.
+            iteration. `rows_of` says which is whose.
         """
         states = self._states[-last - 1 :]
         if not states:
@@ -128,7 +129,7 @@ class Course:
 
     def rows_of(self, assignments: Assignments) -> Ids:
         """Return (n,) which of the particles in `jumps` each row of the last iteration's file is."""
-        return self._roster.follow(assignments.keys)
+        return self._index.follow(assignments.keys)
 
 
 def _transitions(before: Classes, after: Classes, n_classes: int) -> Counts:

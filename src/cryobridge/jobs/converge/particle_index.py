@@ -1,4 +1,4 @@
-"""Following particles from file to file by what they are called, whatever row they stand in."""
+"""Following particles from file to file by their names, whatever row they stand in."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _UNKNOWN = -1
 _FILL = numbers_to_arrow(np.array([_UNKNOWN], np.int32))[0]
 
 
-class Roster:
+class ParticleIndex:
     """All particles seen so far; each has a number that it keeps.
 
-    Copies that are called the same (after a symmetry expansion) are told apart by their order in the file.
+    Copies that have the same name (after a symmetry expansion) are distinguished by their order in the file.
     """
 
     def __init__(self) -> None:

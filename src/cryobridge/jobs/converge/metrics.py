@@ -10,8 +10,9 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.relion.star import StarBlock, open_star
-from cryobridge.jobs.converge.history import Floats, ProgramFigures
+from cryobridge.model.classification import Floats, IterationMetrics
 from cryobridge.model.particles import Labels
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,20 +23,20 @@ if TYPE_CHECKING:
 _NO_CLASSES, _NO_ANGLE = 9_999_999, 999
 
 
-def read_figures(files: IterationFiles) -> tuple[ProgramFigures, list[str]]:
-    """Read what the model and the optimiser say; a file that can't be read is left out with a note.
+def read_metrics(files: IterationFiles) -> tuple[IterationMetrics, list[Message]]:
+    """Read what the model and the optimiser say; a file that can't be read is left out with a warning.
 
     Of two half sets, the distributions and resolutions of the classes are averaged, the accuracies and the
     resolution are the worse ones, and the log-likelihoods are added.
     """
-    notes: list[str] = []
-    models = [block for path in files.models if (block := _blocks(path, ("model_general", "model_classes"), notes))]
-    found = _blocks(files.optimiser, ("optimiser_general",), notes) if files.optimiser is not None else {}
+    messages: list[Message] = []
+    models = [block for path in files.models if (block := _blocks(path, ("model_general", "model_classes"), messages))]
+    found = _blocks(files.optimiser, ("optimiser_general",), messages) if files.optimiser is not None else {}
     optimiser = found.get("optimiser_general")
     general = [model["model_general"] for model in models if "model_general" in model]
     classes = [model["model_classes"] for model in models if "model_classes" in model]
     in_angstrom = optimiser is not None and "rlnOverallAccuracyTranslationsAngst" in optimiser
-    figures = ProgramFigures(
+    metrics = IterationMetrics(
         changed_fraction=_number(optimiser, "rlnChangesOptimalClasses", _NO_CLASSES),
         orientation_change_deg=_number(optimiser, "rlnChangesOptimalOrientations", _NO_ANGLE),
         # RELION 3.0 counted pixels, under the same name.
@@ -50,15 +51,15 @@ def read_figures(files: IterationFiles) -> tuple[ProgramFigures, list[str]]:
         has_converged=_flag(optimiser, "rlnHasConverged") if _flag(optimiser, "rlnDoAutoRefine") else None,
         is_gradient=bool(_flag(optimiser, "rlnDoGradientRefine") or _flag(optimiser, "rlnDoStochasticGradientDescent")),
     )
-    return figures, notes
+    return metrics, messages
 
 
-def _blocks(path: Path, names: tuple[str, ...], notes: list[str]) -> dict[str, StarBlock]:
+def _blocks(path: Path, names: tuple[str, ...], messages: list[Message]) -> dict[str, StarBlock]:
     try:
         star = open_star(path)
         return {name: star[name] for name in names if name in star}
     except CryobridgeError as error:
-        notes.append(f"{path.name} is passed over: {error.message}.")
+        messages.append(warning("metrics-unreadable", f"{path.name} is passed over: {error.message}", where=path))
         return {}
 
 

@@ -1,4 +1,4 @@
-"""What the user should know of a course besides the verdict."""
+"""Warnings on the iterations of a classification, besides the verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.formats.listing import say_numbers, say_ranges
-from cryobridge.jobs.converge.history import Iteration
+from cryobridge.model.classification import Iteration
+from cryobridge.report import Message, warning
 
 # RELION's distribution counts a particle in each class by its probability, the populations in its best class alone.
 _MOST_APART = 0.05
@@ -18,8 +19,8 @@ _COLLAPSED = 0.5
 _ALMOST_ALL = 0.8
 
 
-def find_warnings(iterations: Sequence[Iteration]) -> list[str]:
-    """Say in sentences where classes collapse, figures disagree, or iterations or particles are missing."""
+def iteration_warnings(iterations: Sequence[Iteration]) -> list[Message]:
+    """Warn where classes collapse, metrics disagree, or iterations or particles are missing."""
     if not iterations:
         return []
     return [
@@ -31,77 +32,87 @@ def find_warnings(iterations: Sequence[Iteration]) -> list[str]:
     ]
 
 
-def _collapse(iterations: Sequence[Iteration]) -> list[str]:
-    said = []
+def _collapse(iterations: Sequence[Iteration]) -> list[Message]:
+    found = []
     last = iterations[-1]
     ever = np.any([iteration.populations > 0 for iteration in iterations], axis=0)
     dead = np.flatnonzero(ever & (last.populations == 0)) + 1
     if len(dead):
-        said.append(f"No particle is left in {_classes(dead)}.")
+        found.append(warning("class-empty", f"No particle is left in {_classes(dead)}"))
     fullest = max(iterations, key=lambda iteration: iteration.effective_classes)
     if last.effective_classes < _COLLAPSED * fullest.effective_classes:
-        said.append(
-            f"The classes collapse: their effective number fell from {fullest.effective_classes:.1f} in iteration "
-            f"{fullest.number} to {last.effective_classes:.1f}."
+        found.append(
+            warning(
+                "classes-collapse",
+                f"The classes collapse: their effective number fell from {fullest.effective_classes:.1f} in iteration "
+                f"{fullest.number} to {last.effective_classes:.1f}",
+            )
         )
     share = last.populations.max(initial=0) / max(1, last.particles)
     if len(last.populations) > 2 and share > _ALMOST_ALL:
-        said.append(f"Class {int(last.populations.argmax()) + 1} holds {100 * share:.0f} % of the particles.")
-    return said
+        text = f"Class {int(last.populations.argmax()) + 1} holds {100 * share:.0f} % of the particles"
+        found.append(warning("class-dominates", text))
+    return found
 
 
-def _disagreement(last: Iteration) -> list[str]:
-    distribution = last.figures.class_distribution
+def _disagreement(last: Iteration) -> list[Message]:
+    distribution = last.metrics.class_distribution
     if len(distribution) != len(last.populations):
         return []
     apart = np.abs(last.populations / max(1, last.particles) - distribution)
     wrong = np.flatnonzero(apart > _MOST_APART) + 1
     if not len(wrong):
         return []
-    return [
+    text = (
         f"In {_classes(wrong)} the count and rlnClassDistribution differ by up to {100 * apart.max():.0f} % of all "
-        "particles: many particles belong to several classes by their probabilities."
-    ]
+        "particles: many particles belong to several classes by their probabilities"
+    )
+    return [warning("distribution-differs", text)]
 
 
-def _gaps(iterations: Sequence[Iteration]) -> list[str]:
+def _gaps(iterations: Sequence[Iteration]) -> list[Message]:
     numbers = [iteration.number for iteration in iterations]
     steps = Counter(after - before for before, after in pairwise(numbers))
     if not steps or set(steps) == {1}:
         return []
     usual = max(steps, key=lambda step: (steps[step], -step))
     if usual > 1:
-        return [
+        text = (
             f"One iteration in {usual} is there; each is compared with the one before it that is, so that a "
-            f"change is one over {usual} iterations."
-        ]
+            f"change is one over {usual} iterations"
+        )
+        return [warning("iterations-sparse", text)]
     missing = [range(before + 1, after) for before, after in pairwise(numbers) if after > before + 1]
-    return [f"Missing iterations: {say_ranges(missing)}; the next one is compared with the last before the gap."]
+    text = f"Missing iterations: {say_ranges(missing)}; the next one is compared with the last before the gap"
+    return [warning("iterations-missing", text)]
 
 
-def _particles(iterations: Sequence[Iteration]) -> list[str]:
-    said = []
+def _particles(iterations: Sequence[Iteration]) -> list[Message]:
+    found = []
     come = [iteration for iteration in iterations if iteration.arrived or iteration.departed]
     if come:
         where = say_numbers(iteration.number for iteration in come)
-        said.append(
+        text = (
             f"Particles came or went: {sum(item.arrived for item in come):,} new and "
             f"{sum(item.departed for item in come):,} gone, in iteration {where}. They count in the populations, "
-            "not as changed."
+            "not as changed"
         )
+        found.append(warning("particles-come-and-go", text))
     last = iterations[-1]
     if last.unassigned:
-        said.append(f"{last.unassigned:,} particles have no class (class number 0) in the last iteration.")
-    return said
+        text = f"{last.unassigned:,} particles have no class (class number 0) in the last iteration"
+        found.append(warning("particles-without-class", text))
+    return found
 
 
-def _gradient(last: Iteration) -> list[str]:
-    if not last.figures.is_gradient:
+def _gradient(last: Iteration) -> list[Message]:
+    if not last.metrics.is_gradient:
         return []
-    return [
+    text = (
         "RELION runs with gradients (VDAM): until near its end an iteration looks at a part of the particles only, so "
-        "that fewer change class than with all of them."
-    ]
+        "that fewer change class than with all of them"
+    )
+    return [warning("gradient-refinement", text)]
 
 
 def _classes(numbers: NDArray[np.intp]) -> str:
