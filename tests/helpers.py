@@ -128,3 +128,13 @@ def start(*words):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def texts(items):
+    """The texts of messages, or of what JSON has of them; of paths and texts, as they are."""
+    return [item["text"] if isinstance(item, dict) else str(item) for item in items]
+
+
+def codes(items):
+    """The codes of messages."""
+    return [item["code"] if isinstance(item, dict) else item.code for item in items]

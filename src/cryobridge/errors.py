@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # A control character that no text of ours or of a file has when it is shown.
 _MARK = "\x1f"
+_IS_NUMBER = re.compile(r"-?\d+(\.\d+)?|True|False|None")
 _REFERENCE = re.compile(f"{_MARK}([^{_MARK}=]+)(?:=([^{_MARK}]*))?{_MARK}")
 
 
@@ -56,7 +57,9 @@ def shown(text: str, show: Callable[[str, str | None], str] | None = None) -> st
 
 
 def _keyword(name: str, value: str | None) -> str:
-    return f"{name}={value or ''}"
+    if value is None:
+        return f"{name}="
+    return f"{name}={value if _IS_NUMBER.fullmatch(value) else repr(value)}"
 
 
 class CryobridgeError(Exception):

@@ -6,16 +6,20 @@ command line makes its flags of the same fields (`cryobridge.cli.build`).
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import types
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cryobridge.errors import UsageError
 
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = ("_A", "_px", "_kV", "_mm", "_s", "_percent")
 
 
@@ -231,3 +235,53 @@ def _bounded(value: Any, name: str, opt: Opt | None) -> Any:
     else:
         bounds = f"at least {low:g}" if low is not None else f"at most {high:g}" if high is not None else "a number"
     raise UsageError(f"{value:g} is out of range", option=name, hint=f"Give {bounds}.")
+
+
+def made(options: type[T], given: Mapping[str, Any]) -> T:
+    """Make an options dataclass of keywords.
+
+    Raises
+    ------
+    UsageError
+        If there is no such option, with the nearest one as a hint, or a value is wrong.
+    """
+    all_fields = fields(options)  # type: ignore[arg-type]
+    known = [item.name for item in all_fields]
+    unknown = next((name for name in given if name not in known), None)
+    if unknown is not None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(unknown, known, n=1)
+        hint = f"Did you mean {near[0]}=?" if near else f"Options are {', '.join(known)}."
+        raise UsageError("there is no such option", option=unknown, hint=hint)
+    missing = [item.name for item in all_fields if item.default is MISSING and item.name not in given]
+    if missing:
+        raise UsageError("it has to be given", option=missing[0], hint=f"Give {missing[0]}=.")
+    return options(**given)
+
+
+def takes(options: type) -> Callable[[F], F]:
+    """Show a function's ``**options`` as the fields of a dataclass in its signature, for help and completion.
+
+    Parameters
+    ----------
+    options
+        The dataclass that `made` makes of them.
+    """
+
+    def decorate(function: F) -> F:
+        own = inspect.signature(function)
+        plain = [item for item in own.parameters.values() if item.kind is not inspect.Parameter.VAR_KEYWORD]
+        known = declared(options)
+        shown_fields = [
+            inspect.Parameter(
+                item.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if item.default is MISSING else item.default,
+            )
+            for item in known
+        ]
+        function.__signature__ = own.replace(parameters=[*plain, *shown_fields])  # type: ignore[attr-defined]
+        return function
+
+    return decorate

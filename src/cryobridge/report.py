@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
 from cryobridge.errors import shown
 
 Severity = Literal["note", "warning"]
+Show = Callable[[str, str | None], str]
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,6 @@ class Message:
 
     def __str__(self) -> str:
         return shown(self.text)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-ready data."""
-        return {
-            "code": self.code,
-            "severity": self.severity,
-            "text": str(self),
-            "where": self.where,
-            "option": self.option,
-        }
 
 
 def note(code: str, text: str, *, where: Path | str | None = None, option: str | None = None) -> Message:
@@ -103,37 +94,61 @@ class Report:
         """What may make the result wrong or unusable."""
         return tuple(message for message in self.messages if message.severity == "warning")
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON-ready data."""
+    def require(self) -> None:
+        """Raise where the result is not what it should be, such as an output that was read back and differs.
+
+        Raises
+        ------
+        CryobridgeError
+            Only reports of jobs that can tell do so.
+        """
+
+    def to_json(self, show: Show | None = None) -> dict[str, Any]:
+        """Return the report as JSON-ready data.
+
+        Parameters
+        ----------
+        show
+            How references to options in texts are shown (`cryobridge.errors.shown`).
+        """
         data: dict[str, Any] = {}
         for item in fields(self):
             if item.name == "messages":
-                data |= {"notes": jsonable(self.notes), "warnings": jsonable(self.warnings)}
+                data |= {"notes": jsonable(self.notes, show), "warnings": jsonable(self.warnings, show)}
             else:
-                data[item.name] = jsonable(getattr(self, item.name))
+                data[item.name] = jsonable(getattr(self, item.name), show)
         return data
 
 
-def jsonable(value: Any) -> Any:
+def jsonable(value: Any, show: Show | None = None) -> Any:
     """Return a value of a report as JSON-ready data: dataclasses as objects, paths as texts, tuples as lists.
+
+    Numbers that JSON does not know, such as NaN, become null.
 
     Raises
     ------
     TypeError
         If it is of a type that no report holds.
     """
-    if hasattr(value, "to_json"):
-        return value.to_json()
-    if value is None or isinstance(value, str | int | float):
-        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, str):
+        return shown(value, show)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {shown(str(key), show): jsonable(item, show) for key, item in value.items()}
     if hasattr(value, "__dataclass_fields__"):
-        return {item.name: jsonable(getattr(value, item.name)) for item in fields(value)}
+        return {item.name: jsonable(getattr(value, item.name), show) for item in fields(value)}
     if hasattr(value, "tolist"):  # numpy's scalars and arrays
-        return jsonable(value.tolist())
+        return jsonable(value.tolist(), show)
     if isinstance(value, Iterable):
-        return [jsonable(item) for item in value]
+        return [jsonable(item, show) for item in value]
     raise TypeError(f"a report holds {type(value).__name__}, which JSON has no place for")
+
+
+def as_messages(items: Iterable[Message | str], severity: Severity = "note") -> list[Message]:
+    """Return messages of what may still be bare sentences."""
+    return [item if isinstance(item, Message) else Message("general", severity, item) for item in items]

@@ -105,8 +105,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothin
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
-FlipXOption = Annotated[bool, typer.Option("--flip-x", help="x = nx − nx·fx.")]
-FlipYOption = Annotated[bool, typer.Option("--flip-y", help="y = ny·fy; without it y = ny − ny·fy.")]
+FlipXOption = Annotated[bool, typer.Option("--flip-x", help="Count x from the other edge: x = nx − nx·fx.")]
+FlipYOption = Annotated[
+    bool, typer.Option("--flip-y", help="Count y from cryoSPARC's first row: y = ny·fy; without it y = ny − ny·fy.")
+]
 SwapXYOption = Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y after that.")]
 DatadirOption = Annotated[
     Path | None,

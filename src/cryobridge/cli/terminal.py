@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
-from cryobridge.errors import CombinedError, CryobridgeError
+from cryobridge.cli.build import flag
+from cryobridge.errors import CombinedError, CryobridgeError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cryobridge.progress import Reporter
+    from cryobridge.report import Report
 
 # Where there is no terminal nothing is cut or wrapped, whatever COLUMNS says: some shells and test runners export it.
 _PIPED_WIDTH = 10_000
@@ -134,8 +136,14 @@ def warn(message: str) -> None:
     _stderr().print(warning(message))
 
 
-def tell(report: dict[str, Any]) -> None:
+def tell(report: Report | dict[str, Any]) -> None:
     """Show the notes and the warnings of a report."""
+    if not isinstance(report, dict):
+        for message in report.notes:
+            note(shown(message.text, flag))
+        for message in report.warnings:
+            warn(shown(message.text, flag))
+        return
     for sentence in report["notes"]:
         note(sentence)
     for sentence in report["warnings"]:
@@ -195,11 +203,11 @@ def show_error(error: CryobridgeError) -> None:
             show_error(one)
         return
     console = _stderr()
-    console.print(marked("Error: ", "bold red", plain(str(error))))
+    console.print(marked("Error: ", "bold red", plain(error.text(flag))))
     if error.count is not None and error.count > 1 and str(error.count) not in error.message.replace(",", ""):
         console.print(plain(f"  {error.count:,} in all", "dim"))
     if error.hint:
-        console.print(marked("  → ", "cyan", plain(error.hint)))
+        console.print(marked("  → ", "cyan", plain(error.hint_text(flag))))
 
 
 def show_traceback(error: BaseException) -> None:

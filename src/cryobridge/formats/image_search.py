@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryobridge.errors import UsageError
+from cryobridge.errors import UsageError, option
 from cryobridge.options import as_path
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -63,10 +63,10 @@ class ImageSearch:
         for name in ("folder", "datadir"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else as_path(value, name))
-        for option, given in (("--folder-mrc", self.folder), ("--datadir", self.datadir)):
+        for name, given in (("folder_mrc", self.folder), ("datadir", self.datadir)):
             if given is not None and not given.is_dir():
                 what = "is no folder" if os.path.lexists(given) else "does not exist"
-                raise UsageError(f"{option} {given} {what}", hint="Give the folder that the image files are in.")
+                raise UsageError(f"{option(name, given)} {what}", hint="Give the folder that the image files are in.")
 
     def candidates(self, name: str) -> Iterator[Path]:
         """Yield the places where a name may lie, in the order in which they are tried."""
@@ -156,7 +156,7 @@ def as_given(found: Path, given: Path) -> Path:
     return found.relative_to(here) if found.is_relative_to(here) else Path(os.path.relpath(found, here))
 
 
-def not_found(names: Sequence[str], search: ImageSearch) -> str:
+def not_found(names: Sequence[str], search: ImageSearch, addition: str = "") -> Message | None:
     """Say which of the image files that a metadata file names are not found, and what finds them.
 
     Parameters
@@ -165,25 +165,27 @@ def not_found(names: Sequence[str], search: ImageSearch) -> str:
         Their distinct names; the first 200 are looked for.
     search
         Where they are looked for.
+    addition
+        What is to be said besides, such as ``"; cryoSPARC looks elsewhere"``.
 
     Returns
     -------
-    str
-        A sentence without full stop; empty where all are found.
+    Message or None
+        A warning; None where all are found.
     """
     tried = names[:_N_TRIED]
     missing = [name for name in tried if search.resolve(name) is None]
     if not missing:
-        return ""
+        return None
     all_names = f"{len(names):,}" if len(tried) == len(names) else f"the first {len(tried):,} of {len(names):,}"
-    told = f"{len(missing):,} of {all_names} stacks {'is' if len(missing) == 1 else 'are'} not found"
+    text = f"{len(missing):,} of {all_names} stacks {'is' if len(missing) == 1 else 'are'} not found"
     found_with = what_finds(missing, search)
-    if found_with:
-        return f"{told}: commands that read images need {found_with}"
-    return f"{told} {search.places(missing[0])}: commands that read images need --datadir"
+    if not found_with:
+        text, found_with = f"{text} {search.places(missing[0])}", option("datadir")
+    return warning("images-not-found", f"{text}: commands that read images need {found_with}{addition}")
 
 
-def names_lead_elsewhere(name: str, found: Path, output: Path, metadata: Path) -> str:
+def names_lead_elsewhere(name: str, found: Path, output: Path, metadata: Path) -> Message | None:
     """Say how the images are found whose names no longer lead to them from a new metadata file.
 
     Parameters
@@ -199,18 +201,19 @@ def names_lead_elsewhere(name: str, found: Path, output: Path, metadata: Path) -
 
     Returns
     -------
-    str
-        A sentence without full stop; empty where the name leads to an image.
+    Message or None
+        A warning; None where the name leads to an image.
     """
     if ImageSearch(output).resolve(name) is not None:
-        return ""
+        return None
     relative = name.removeprefix(">")
     base = Path(str(found).removesuffix(relative)) if str(found).endswith(relative) else None
     remedy = f"the first is {found}"
     if base is not None:
         remedy = f"they are found with {Remedy(as_given(base.absolute(), metadata), None, 1).as_options()}"
     start = " and start with >, the file's own folder" if name.startswith(">") else ""
-    return f"image names are kept as they stand{start}; from {output.parent} {remedy}"
+    text = f"image names are kept as they stand{start}; from {output.parent} {remedy}"
+    return warning("image-names-lead-elsewhere", text)
 
 
 @dataclass(frozen=True)
@@ -222,18 +225,18 @@ class Remedy:
     n_found: int
 
     def as_options(self) -> str:
-        """Return the options as they are typed."""
-        strip = ["--strip-prefix", self.strip_prefix] if self.strip_prefix else []
-        return shlex.join(["--datadir", str(self.datadir), *strip])
+        """Return the options as references (`cryobridge.errors.option`)."""
+        strip = f" {option('strip_prefix', self.strip_prefix)}" if self.strip_prefix else ""
+        return option("datadir", self.datadir) + strip
 
 
 def what_finds(missing: Sequence[str], search: ImageSearch) -> str:
-    """Return the options that make missing names resolve, as they are typed and with what they don't find.
+    """Return the options that make missing names resolve, and how many if not all.
 
     Returns
     -------
     str
-        Such as ``--datadir cryosparc, which finds 3 of them``; empty where nothing resolves.
+        Such as a reference to ``datadir`` and ``, which finds 3 of them``; empty where nothing resolves.
     """
     tried = missing[:_N_TRIED]
     remedy = suggest(tried, search.metadata, [search.datadir] if search.datadir else [])
@@ -243,7 +246,7 @@ def what_finds(missing: Sequence[str], search: ImageSearch) -> str:
 
 
 def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] = ()) -> Remedy | None:
-    """Find the ``--datadir`` and ``--strip-prefix`` that make the most of these names resolve.
+    """Find the ``datadir`` and ``strip_prefix`` that make the most of these names resolve.
 
     Tried are the folders above the metadata file, the working directory and `extra_folders`, each with every
     leading part of a name taken off; where nothing resolves, the folders in these and beside the metadata file's, in

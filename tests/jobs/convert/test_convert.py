@@ -15,8 +15,7 @@ from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.convert.convert import convert
-from cryobridge.jobs.convert.options import ConvertOptions
-from helpers import save_cs, save_mrc, save_star
+from helpers import save_cs, save_mrc, save_star, texts
 from relion_grammar import read_block
 
 # Tilt 0 and 180, nothing at all, half a turn about axes of all kinds, and lengths beyond it.
@@ -75,7 +74,7 @@ def simulated(n=40, seed=0, **changes):
 
 def run(source, output, target=None, **options):
     target = target or output.suffix[1:]
-    return convert([source], output, ConvertOptions(target, **options))
+    return convert([source], output, to=target, **options)
 
 
 def star_table(path, name="particles"):
@@ -116,8 +115,8 @@ def test_particles_for_relion(refined, tmp_path, version):
     source, columns = refined
     output = tmp_path / "out" / "particles.star"
     report = run(source, output, relion=version)
-    assert (report["particles_in"], report["particles_out"], report["left_out"]) == (40, 40, {})
-    assert report["alignment"] == "alignments3D"
+    assert (report.rows_in, report.rows_out, report.left_out) == (40, 40, {})
+    assert report.alignment == "alignments3D"
     table = star_table(output, "" if version == "3.0" else "particles")
     assert table["rlnImageName"].tolist() == [
         f"{index + 1:06d}@{path}" for index, path in zip(columns["blob/idx"], columns["blob/path"], strict=True)
@@ -178,14 +177,14 @@ def test_names_of_cryosparc_exports_lose_their_mark(tmp_path):
         "J1/a.mrc",
         "J1/b.mrcs",
     ]
-    assert any("1 stack is named .mrc" in told and "--link-stacks" in told for told in report["warnings"])
+    assert any("1 stack is named .mrc" in told and "--link-stacks" in told for told in texts(report.warnings))
 
 
 def test_micrographs_are_listed_beside_the_particles(refined, tmp_path):
     source, columns = refined
     report = run(source, tmp_path / "out" / "particles.star")
     micrographs = tmp_path / "out" / "particles_micrographs.star"
-    assert str(micrographs) in report["outputs"]
+    assert str(micrographs) in texts(report.outputs)
     table, optics = star_table(micrographs, "micrographs"), star_table(micrographs, "optics")
     assert sorted(table["rlnMicrographName"]) == sorted(set(columns["location/micrograph_path"].tolist()))
     assert set(table["rlnOpticsGroup"]) <= set(optics["rlnOpticsGroup"])
@@ -196,7 +195,7 @@ def test_without_the_pixel_size_of_micrographs_they_are_not_listed(tmp_path):
     columns = simulated(5)
     del columns["location/micrograph_psize_A"]
     report = run(save_cs(tmp_path / "a.cs", columns), tmp_path / "out" / "p.star")
-    assert report["outputs"] == [str(tmp_path / "out" / "p.star")]
+    assert texts(report.outputs) == [str(tmp_path / "out" / "p.star")]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["p.star"]
 
 
@@ -229,8 +228,8 @@ def test_optics_that_no_group_tells_apart_become_exposure_groups(tmp_path):
 
 def test_what_relion_has_no_place_for_is_named(refined, tmp_path):
     report = run(refined[0], tmp_path / "p.star")
-    assert {"uid", "blob/sign", "alignments3D/error", "class_posterior"} <= set(report["not_held"])
-    assert not {"blob/path", "ctf/df1_A", "alignments3D/pose"} & set(report["not_held"])
+    assert {"uid", "blob/sign", "alignments3D/error", "class_posterior"} <= set(report.dropped_columns)
+    assert not {"blob/path", "ctf/df1_A", "alignments3D/pose"} & set(report.dropped_columns)
 
 
 def test_2d_alignments_give_psi_and_origin_and_no_half_sets(tmp_path):
@@ -244,7 +243,7 @@ def test_2d_alignments_give_psi_and_origin_and_no_half_sets(tmp_path):
     }
     report = run(save_cs(tmp_path / "a.cs", columns), tmp_path / "p.star")
     table = star_table(tmp_path / "p.star")
-    assert report["alignment"] == "alignments2D"
+    assert report.alignment == "alignments2D"
     np.testing.assert_allclose(table["rlnAnglePsi"].astype(float), np.degrees([0.5, -1.0, 0.0]), atol=1e-5)
     assert not numbers(table, "rlnAngleRot", "rlnAngleTilt").any()
     assert numbers(table, "rlnOriginXAngst", "rlnOriginYAngst").tolist() == [[2, -4], [0, 6], [8, 10]]
@@ -356,8 +355,8 @@ def test_particles_for_cryosparc(tmp_path):
     np.testing.assert_allclose(4092 - table["location/center_y_frac"] * 4092, columns["rlnCoordinateY"], rtol=1e-5)
     assert table["location/micrograph_shape"].tolist() == [[4092, 5760]] * 5
     assert len(set(table["uid"].tolist())) == 5
-    assert "rlnMtfFileName" in report["not_held"]
-    assert any("--contrast dark" in told for told in report["warnings"])
+    assert "rlnMtfFileName" in report.dropped_columns
+    assert any("--contrast dark" in told for told in texts(report.warnings))
 
 
 def test_the_group_beside_it_names_every_slot(tmp_path):
@@ -385,8 +384,8 @@ def test_uids_are_the_same_in_every_run_and_differ_for_repeated_images(tmp_path)
 def test_coordinates_need_the_size_of_micrographs(tmp_path):
     particles_star(tmp_path / "p.star")
     report = run(tmp_path / "p.star", tmp_path / "q.cs")
-    assert "rlnCoordinateX" in report["not_held"]
-    assert any("--micrograph-shape" in told for told in report["warnings"])
+    assert "rlnCoordinateX" in report.dropped_columns
+    assert any("--micrograph-shape" in told for told in texts(report.warnings))
     assert "location/center_x_frac" not in load(tmp_path / "q.cs").dtype.names
 
 
@@ -418,16 +417,16 @@ def test_pickles_of_a_cs_file(refined, tmp_path):
     np.testing.assert_allclose(table, np.column_stack(expected), rtol=1e-6)
     assert table.dtype == rotations.dtype == np.float32
     assert not (tmp_path / "out" / "ind.pkl").exists()
-    assert any("first row" in told for told in report["warnings"])
+    assert any("first row" in told for told in texts(report.warnings))
 
 
 def test_chosen_rows_become_indices_into_whole_pickles(refined, tmp_path):
     source, columns = refined
-    report = run(source, tmp_path / "out", "pickles", class_numbers=(1,))
+    report = run(source, tmp_path / "out", "pickles", classes=(1,))
     rows = np.flatnonzero(columns["alignments3D/class"] == 1)
     assert pickle.loads((tmp_path / "out" / "ind.pkl").read_bytes()).tolist() == rows.tolist()
     assert len(pickle.loads((tmp_path / "out" / "ctf.pkl").read_bytes())) == 40
-    assert report["particles_out"] == len(rows) == 40 - sum(report["left_out"].values())
+    assert report.rows_out == len(rows) == 40 - sum(report.left_out.values())
 
 
 @pytest.fixture
@@ -446,7 +445,7 @@ def stack_and_pickles(tmp_path):
 
 def test_pickles_to_relion(stack_and_pickles, tmp_path):
     paths, rotations, fraction, ctf = stack_and_pickles
-    convert(paths, tmp_path / "out.star", ConvertOptions("star"))
+    convert(paths, tmp_path / "out.star", to="star")
     table, optics = star_table(tmp_path / "out.star"), star_table(tmp_path / "out.star", "optics")
     assert np.abs(euler_matrices(table) - rotations).max() < 1e-6
     np.testing.assert_allclose(numbers(table, "rlnOriginXAngst", "rlnOriginYAngst"), fraction * 64.0, atol=1e-5)
@@ -454,7 +453,7 @@ def test_pickles_to_relion(stack_and_pickles, tmp_path):
     assert table["rlnDefocusU"].astype(float).tolist() == ctf[:, 2].tolist()
     assert set(table["rlnDefocusAngle"]) == {"30"}
     assert (optics["rlnVoltage"][0], optics["rlnImageSize"][0], optics["rlnImagePixelSize"][0]) == ("300", "32", "2")
-    convert(paths, tmp_path / "deep" / "out.cs", ConvertOptions("cs"))
+    convert(paths, tmp_path / "deep" / "out.cs", to="cs")
     table = load(tmp_path / "deep" / "out.cs")
     assert np.abs(matrices(table["alignments3D/pose"]) - rotations).max() < 1e-6
     assert set(table["blob/path"].tolist()) == {b">../p.mrcs"}
@@ -464,20 +463,20 @@ def test_a_downsampled_stack_has_larger_pixels_than_its_ctf_table_says(stack_and
     paths, _, fraction, ctf = stack_and_pickles
     ctf[:, 0], ctf[:, 1] = 128, 0.5
     paths[2].write_bytes(pickle.dumps(ctf))
-    report = convert(paths, tmp_path / "out.star", ConvertOptions("star"))
+    report = convert(paths, tmp_path / "out.star", to="star")
     assert star_table(tmp_path / "out.star", "optics")["rlnImagePixelSize"].tolist() == ["2"]
     np.testing.assert_allclose(
         numbers(star_table(tmp_path / "out.star"), "rlnOriginXAngst", "rlnOriginYAngst"), fraction * 64.0, atol=1e-5
     )
-    assert any("128 px" in note for note in report["notes"])
+    assert any("128 px" in note for note in texts(report.notes))
 
 
 def test_indices_given_with_a_stack_choose_its_images(stack_and_pickles, tmp_path):
     paths, *_ = stack_and_pickles
     (tmp_path / "ind.pkl").write_bytes(pickle.dumps(np.array([5, 1])))
-    report = convert([*paths, tmp_path / "ind.pkl"], tmp_path / "out.star", ConvertOptions("star"))
+    report = convert([*paths, tmp_path / "ind.pkl"], tmp_path / "out.star", to="star")
     assert [name[:6] for name in star_table(tmp_path / "out.star")["rlnImageName"]] == ["000002", "000006"]
-    assert report["left_out"] == {"not in ind.pkl": 4}
+    assert report.left_out == {"not in ind.pkl": 4}
 
 
 # --- what one program has and the other has not ---------------------------------------------------------------------
@@ -489,7 +488,7 @@ def test_unknown_columns_survive_from_star_to_star_to_the_letter(tmp_path):
     columns = particles_star(tmp_path / "p.star", **extra)
     report = run(tmp_path / "p.star", tmp_path / "q.star")
     table, optics = star_table(tmp_path / "q.star"), star_table(tmp_path / "q.star", "optics")
-    assert report["not_held"] == []
+    assert report.dropped_columns == []
     for name in (*extra, "rlnImageName", "rlnMicrographName"):
         assert table[name].tolist() == [str(value) for value in columns[name]]
     for name in ("rlnDefocusU", "rlnOriginXAngst", "rlnCoordinateY", "rlnAngleTilt", "rlnDefocusAngle"):
@@ -497,12 +496,12 @@ def test_unknown_columns_survive_from_star_to_star_to_the_letter(tmp_path):
     assert optics["rlnMtfFileName"].tolist() == ["mtf_k3.star", "mtf k2.star"]
     assert optics["rlnOpticsGroupName"].tolist() == ["first", "second"]
     report = run(tmp_path / "p.star", tmp_path / "q.cs")
-    assert {"myScore", "rlnGroupName", "rlnNrOfSignificantSamples"} <= set(report["not_held"])
+    assert {"myScore", "rlnGroupName", "rlnNrOfSignificantSamples"} <= set(report.dropped_columns)
 
 
 def test_other_cryosparc_columns_survive_from_cs_to_cs(refined, tmp_path):
     source, columns = refined
-    run(source, tmp_path / "out" / "q.cs", class_numbers=(0,))
+    run(source, tmp_path / "out" / "q.cs", classes=(0,))
     table, rows = load(tmp_path / "out" / "q.cs"), columns["alignments3D/class"] == 0
     assert table["uid"].tolist() == columns["uid"][rows].tolist()
     for name in ("alignments3D/error", "blob/sign", "alignments3D/class_posterior"):

@@ -17,7 +17,17 @@ from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
 from cryobridge.jobs.selection.write import write_selection
-from helpers import noise_images, particle_columns, run, run_in_terminal, save_cs, save_mrc, save_star, without_escapes
+from helpers import (
+    noise_images,
+    particle_columns,
+    run,
+    run_in_terminal,
+    save_cs,
+    save_mrc,
+    save_star,
+    texts,
+    without_escapes,
+)
 from relion_grammar import read_block
 
 N = 6
@@ -87,20 +97,20 @@ def job(tmp_path):
 
 def test_dark_particles_are_told_of_where_they_go(tmp_path):
     dark = save_cs(tmp_path / "negative.cs", refined(**{"blob/sign": np.full(N, -1, "f4")}))
-    (told,) = [told for told in convert(dark, tmp_path / "a.star")["warnings"] if "dark" in told]
+    (told,) = [told for told in texts(convert(dark, tmp_path / "a.star").warnings) if "dark" in told]
     assert told.startswith(
         "particles are dark in the images (blob/sign -1; look at some), and RELION takes bright ones"
     )
     assert "relion_image_handler --i STACK.mrcs --multiply_constant -1" in told
-    (told,) = convert(dark, tmp_path / "p", ConvertOptions("pickles"))["warnings"]
+    (told,) = texts(convert(dark, tmp_path / "p", to="pickles").warnings)
     assert "cryoDRGN needs --uninvert-data" in told
-    assert not any("dark" in told for told in convert(dark, tmp_path / "b.cs")["warnings"])
+    assert not any("dark" in told for told in texts(convert(dark, tmp_path / "b.cs").warnings))
     assert set(np.load(tmp_path / "b.cs")["blob/sign"]) == {-1}
     some = save_cs(tmp_path / "some.cs", refined(**{"blob/sign": np.array([1, 1, -1, 1, -1, 1], "f4")}))
-    told = convert(some, tmp_path / "c.star", ConvertOptions("star", class_numbers=(1,)))["warnings"]
+    told = convert(some, tmp_path / "c.star", to="star", classes=(1,)).warnings
     assert any(told.startswith("1 of 2 particles are dark") for told in told)
     bright = save_cs(tmp_path / "bright.cs", refined())
-    assert not any("dark" in told for told in convert(bright, tmp_path / "d.star")["warnings"])
+    assert not any("dark" in told for told in texts(convert(bright, tmp_path / "d.star").warnings))
 
 
 def test_the_sign_survives_the_way_to_relion_and_back(tmp_path):
@@ -109,24 +119,22 @@ def test_the_sign_survives_the_way_to_relion_and_back(tmp_path):
     result = run("convert", tmp_path / "a.star", "-o", tmp_path / "back.cs", "--contrast", "dark", "--json")
     assert result.returncode == 0, result.stderr
     assert set(np.load(tmp_path / "back.cs")["blob/sign"]) == {-1}
-    assert not any("--contrast" in told for told in json.loads(result.stdout)["warnings"])
+    assert not any("--contrast" in told for told in texts(json.loads(result.stdout)["warnings"]))
     for contrast, sign in (("bright", 1), (None, 1)):
-        report = convert(
-            tmp_path / "a.star", tmp_path / "c.cs", ConvertOptions("cs", contrast=contrast), overwrite=True
-        )
+        report = convert(tmp_path / "a.star", tmp_path / "c.cs", to="cs", contrast=contrast, overwrite=True)
         assert set(np.load(tmp_path / "c.cs")["blob/sign"]) == {sign}
         # A guess is told of, an answer is not.
-        assert any("--contrast dark" in told for told in report["warnings"]) == (contrast is None)
+        assert any("--contrast dark" in told for told in texts(report.warnings)) == (contrast is None)
 
 
 def test_the_contrast_is_asked_for_only_where_no_file_says(tmp_path):
     with pytest.raises(UsageError, match="files that don't say"):
-        convert(save_cs(tmp_path / "a.cs", refined()), tmp_path / "b.cs", ConvertOptions("cs", contrast="dark"))
+        convert(save_cs(tmp_path / "a.cs", refined()), tmp_path / "b.cs", to="cs", contrast="dark")
     with pytest.raises(UsageError, match="--contrast would do nothing"):
-        convert(tmp_path / "a.cs", tmp_path / "b.star", ConvertOptions("star", contrast="dark"))
+        convert(tmp_path / "a.cs", tmp_path / "b.star", to="star", contrast="dark")
     without = {name: values for name, values in refined().items() if name != "blob/sign"}
     report = convert(save_cs(tmp_path / "c.cs", without), tmp_path / "d.cs")
-    assert any("--contrast dark" in told for told in report["warnings"])
+    assert any("--contrast dark" in told for told in texts(report.warnings))
 
 
 # --- files that go together -----------------------------------------------------------------------------------------
@@ -143,26 +151,26 @@ def test_of_two_iterations_neither_is_taken_in_silence(job, tmp_path):
 
 def test_a_passthrough_file_that_is_not_needed_does_no_harm(job, tmp_path):
     whole = save_cs(tmp_path / "whole.cs", {**refined(), **located()})
-    assert convert([whole, job / "J5_passthrough_particles.cs"], tmp_path / "a.star")["warnings"] == []
+    assert convert([whole, job / "J5_passthrough_particles.cs"], tmp_path / "a.star").warnings == ()
 
 
 def test_values_that_two_files_disagree_in_are_told(job, tmp_path):
     # Another result that brings a column of its own, but other poses too.
     other = {**refined(**{"alignments3D/pose": np.full((N, 3), 0.5, "f4")}), "ctf/scale": np.ones(N, "f4")}
     report = convert([job / "J5_003_particles.cs", save_cs(tmp_path / "other.cs", other)], tmp_path / "a.star")
-    (told,) = [told for told in report["warnings"] if "other values" in told]
+    (told,) = [told for told in texts(report.warnings) if "other values" in told]
     first = "J5_003_particles.cs"
     assert told == f"other.cs has other values than {first} in alignments3D/pose: those of {first} are taken"
     # The passthrough file that belongs to the main file is joined all the same.
     assert "rlnMicrographName" in labels(tmp_path / "a.star")
-    assert str(job / "J5_passthrough_particles.cs") in report["inputs"]
+    assert str(job / "J5_passthrough_particles.cs") in texts(report.inputs)
 
 
 def test_a_passthrough_file_alone_says_which_particles_were_taken(job, tmp_path):
     report = convert(job / "J5_passthrough_particles.cs", tmp_path / "a.star")
     told = "J5_passthrough_particles.cs is a passthrough file: the particles are those of J5_003_particles.cs"
-    assert any(note.startswith(told) for note in report["notes"])
-    assert report["inputs"][0].endswith("J5_003_particles.cs")
+    assert any(note.startswith(told) for note in texts(report.notes))
+    assert texts(report.inputs)[0].endswith("J5_003_particles.cs")
 
 
 @pytest.mark.parametrize(
@@ -178,12 +186,12 @@ def test_a_passthrough_file_alone_says_which_particles_were_taken(job, tmp_path)
 )
 def test_without_a_passthrough_file_what_is_missing_is_told_and_what_was_looked_for(tmp_path, name, expected):
     path = save_cs(tmp_path / "alone" / name, refined())
-    (told,) = convert(path, tmp_path / "a.star")["warnings"]
+    (told,) = texts(convert(path, tmp_path / "a.star").warnings)
     assert "no micrographs and coordinates" in told
     assert re.search(rf"neither (\S+ nor )?{re.escape(expected)}( nor \S+)? lies beside {re.escape(name)}; ", told)
     # The file of that name is the one that is found.
     save_cs(path.with_name(expected), located())
-    assert convert(path, tmp_path / "b.star")["warnings"] == []
+    assert convert(path, tmp_path / "b.star").warnings == ()
 
 
 def test_a_subset_is_converted_with_what_select_wrote_beside_it(job, tmp_path):
@@ -191,7 +199,7 @@ def test_a_subset_is_converted_with_what_select_wrote_beside_it(job, tmp_path):
     (tmp_path / "q" / "a.csg").unlink()
     for name in ("a.cs", "a_passthrough.cs"):
         report = convert(tmp_path / "q" / name, tmp_path / f"{name}.star")
-        assert report["inputs"] == [str(tmp_path / "q" / "a.cs"), str(tmp_path / "q" / "a_passthrough.cs")]
+        assert texts(report.inputs) == [str(tmp_path / "q" / "a.cs"), str(tmp_path / "q" / "a_passthrough.cs")]
         assert "rlnCoordinateX" in labels(tmp_path / f"{name}.star")
     # Without the group select finds it too.
     plan = plan_select(tmp_path / "q" / "a.cs", tmp_path / "r" / "b.cs", SelectOptions(where="uid > 0"))
@@ -200,7 +208,7 @@ def test_a_subset_is_converted_with_what_select_wrote_beside_it(job, tmp_path):
 
 def test_a_file_beside_it_that_does_not_fit_is_the_reason(job, tmp_path):
     save_cs(job / "J5_passthrough_particles.cs", located(uid=np.arange(N, dtype="u8")))
-    (told,) = convert(job / "J5_003_particles.cs", tmp_path / "a.star")["warnings"]
+    (told,) = texts(convert(job / "J5_003_particles.cs", tmp_path / "a.star").warnings)
     assert "J5_passthrough_particles.cs beside it has none of its uids" in told
 
 
@@ -219,7 +227,7 @@ def test_a_file_beside_it_that_does_not_fit_is_the_reason(job, tmp_path):
 def test_locations_of_zero_are_no_places(tmp_path, zero):
     path = save_cs(tmp_path / "a.cs", {**refined(), **located(**zero)})
     report = convert(path, tmp_path / "a.star")
-    assert any("no micrographs and coordinates" in told and "zero" in told for told in report["warnings"])
+    assert any("no micrographs and coordinates" in told and "zero" in told for told in texts(report.warnings))
     assert not {"rlnCoordinateX", "rlnMicrographName"} & set(labels(tmp_path / "a.star"))
     assert "nan" not in (tmp_path / "a.star").read_text()
     # cryoSPARC's own columns stay as they are in a .cs file.
@@ -237,7 +245,7 @@ def test_some_micrographs_without_a_size_are_refused(tmp_path):
     for output in ("a.star", "b.cs"):
         with pytest.raises(MissingDataError, match="row 2, 3: the micrograph's size is 0"):
             convert(path, tmp_path / output)
-    assert convert(path, tmp_path / "p", ConvertOptions("pickles"))["particles_out"] == N
+    assert convert(path, tmp_path / "p", to="pickles").rows_out == N
 
 
 # --- units, names, classes ------------------------------------------------------------------------------------------
@@ -246,13 +254,13 @@ def test_some_micrographs_without_a_size_are_refused(tmp_path):
 def test_values_in_another_unit_are_told(tmp_path):
     micrometres = {"rlnDefocusU": [1.2] * N, "rlnDefocusV": [1.1] * N}
     star = save_star(tmp_path / "um.star", "", star_columns(**micrometres))
-    for output, options in (("a.cs", None), ("a.star", None), ("p", ConvertOptions("pickles"))):
+    for output, options in (("a.cs", None), ("a.star", None), ("p", ConvertOptions(to="pickles"))):
         report = convert(star, tmp_path / output, options)
-        assert any("defocus: 1.2 looks like µm" in told for told in report["warnings"])
+        assert any("defocus: 1.2 looks like µm" in told for told in texts(report.warnings))
     nanometres = save_star(tmp_path / "nm.star", "", star_columns(rlnImagePixelSize=[0.15] * N))
-    assert any("looks like nm" in told for told in convert(nanometres, tmp_path / "b.cs")["warnings"])
+    assert any("looks like nm" in told for told in texts(convert(nanometres, tmp_path / "b.cs").warnings))
     right = save_star(tmp_path / "A.star", "", star_columns())
-    assert not any("looks like" in told for told in convert(right, tmp_path / "c.cs")["warnings"])
+    assert not any("looks like" in told for told in texts(convert(right, tmp_path / "c.cs").warnings))
 
 
 def test_names_that_lead_nowhere_from_the_output_are_told(tmp_path):
@@ -268,7 +276,7 @@ def test_names_that_lead_nowhere_from_the_output_are_told(tmp_path):
 def test_stacks_that_are_nowhere_are_told_of_once_with_what_finds_them(job, stack, tmp_path, words):
     def warnings():
         command = [words[0], "J5/J5_003_particles.cs", *words[1:], "--overwrite", "--json"]
-        return json.loads(run(*command, cwd=tmp_path).stdout)["warnings"]
+        return texts(json.loads(run(*command, cwd=tmp_path).stdout)["warnings"])
 
     assert warnings() == []
     (tmp_path / "J1").rename(tmp_path / "J1 old")
@@ -286,34 +294,34 @@ def test_an_absolute_input_has_an_absolute_remedy(tmp_path):
     (tmp_path / "far").mkdir()
     for given, remedy in ((star, tmp_path / "relion"), ("../relion/p.star", "../relion")):
         report = json.loads(run("convert", given, "-o", "p.star", "--overwrite", "--json", cwd=tmp_path / "far").stdout)
-        assert report["warnings"][-1].endswith(f"--datadir {remedy}")
+        assert texts(report.warnings)[-1].endswith(f"--datadir {remedy}")
 
 
 def test_a_choice_of_rows_that_no_longer_goes_is_removed_with_the_old_pickles(job, tmp_path):
     whole, folder = job / "J5_003_particles.cs", tmp_path / "p"
-    convert(whole, folder, ConvertOptions("pickles", class_numbers=(1,)))
+    convert(whole, folder, to="pickles", classes=(1,))
     chosen = folder / "ind.pkl"
     assert chosen.is_file()
     for path in (folder / "poses.pkl", folder / "ctf.pkl"):
         path.unlink()
     with pytest.raises(OutputExistsError, match=r"ind\.pkl"):
-        convert(whole, folder, ConvertOptions("pickles"))
+        convert(whole, folder, to="pickles")
     with pytest.raises(OutputExistsError, match=r"ind\.pkl"):
-        check_outputs(plan_convert(whole, folder, ConvertOptions("pickles")), overwrite=False)
-    report = convert(whole, folder, ConvertOptions("pickles"), overwrite=True)
-    assert f"{chosen} is of another choice of rows: --overwrite removes it" in report["notes"]
+        check_outputs(plan_convert(whole, folder, ConvertOptions(to="pickles")), overwrite=False)
+    report = convert(whole, folder, to="pickles", overwrite=True)
+    assert f"{chosen} is of another choice of rows: --overwrite removes it" in texts(report.notes)
     assert sorted(path.name for path in folder.iterdir()) == ["ctf.pkl", "poses.pkl"]
-    assert not any("ind.pkl" in told for told in convert(whole, tmp_path / "q", ConvertOptions("pickles"))["notes"])
+    assert not any("ind.pkl" in told for told in texts(convert(whole, tmp_path / "q", to="pickles").notes))
 
 
 def test_an_input_is_not_removed_as_an_old_choice_of_rows(tmp_path, job):
     source, mine = tmp_path / "p", tmp_path / "mine"
-    convert(job / "J5_003_particles.cs", source, ConvertOptions("pickles"))
+    convert(job / "J5_003_particles.cs", source, to="pickles")
     mine.mkdir()
     write_indices(mine / "ind.pkl", np.arange(N))
     given = [tmp_path / "J1" / "extract" / "a.mrcs", source / "poses.pkl", source / "ctf.pkl", mine / "ind.pkl"]
     with pytest.raises(UsageError, match="one of the inputs"):
-        convert(given, mine, ConvertOptions("pickles"), overwrite=True)
+        convert(given, mine, to="pickles", overwrite=True)
     assert (mine / "ind.pkl").is_file()
 
 
@@ -326,7 +334,7 @@ def test_half_sets_that_cryosparc_does_not_have_are_refused(tmp_path):
     write_selection(plan_select(star, tmp_path / "b.star", SelectOptions(where=condition)))
     convert(tmp_path / "b.star", tmp_path / "b.cs")
     assert np.load(tmp_path / "b.cs")["alignments3D/split"].tolist() == [0, 1, 0]
-    assert convert(star, tmp_path / "c.star")["particles_out"] == N
+    assert convert(star, tmp_path / "c.star").rows_out == N
 
 
 def test_what_belongs_to_poses_is_named_where_there_are_none(tmp_path):
@@ -340,16 +348,16 @@ def test_what_belongs_to_poses_is_named_where_there_are_none(tmp_path):
 def test_the_microscope_must_be_known_in_every_direction(tmp_path, output):
     lens = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
     star = save_star(tmp_path / "in.star", "", {k: v for k, v in star_columns().items() if k not in lens})
-    target = ConvertOptions("pickles") if output == "p" else ConvertOptions(output[2:])
+    target = ConvertOptions(to="pickles") if output == "p" else ConvertOptions(to=output[2:])
     with pytest.raises(MissingDataError, match="nothing says") as caught:
         convert(star, tmp_path / output, target)
     assert caught.value.hint.startswith("Give --voltage X, --cs X, --amplitude-contrast X,")
-    assert convert(star, tmp_path / output, replace(target, known=KnownOptics(300, 2.7, 0.1)))["particles_out"] == N
+    assert convert(star, tmp_path / output, replace(target, known=KnownOptics(300, 2.7, 0.1))).rows_out == N
 
 
 def test_particles_that_have_no_ctf_yet_go_from_cs_to_cs(tmp_path):
     plain = {name: values for name, values in refined().items() if not name.startswith("ctf/")}
-    assert convert(save_cs(tmp_path / "a.cs", plain), tmp_path / "b.cs")["particles_out"] == N
+    assert convert(save_cs(tmp_path / "a.cs", plain), tmp_path / "b.cs").rows_out == N
 
 
 def test_shifts_that_are_not_known_are_told(tmp_path):
@@ -358,18 +366,18 @@ def test_shifts_that_are_not_known_are_told(tmp_path):
     for columns, is_told in ((star_columns(**poses), True), (star_columns(**poses, **shifts), False)):
         star = save_star(tmp_path / "a.star", "", columns)
         for output, target in (("a.cs", "cs"), ("p", "pickles")):
-            report = convert(star, tmp_path / output, ConvertOptions(target), overwrite=True)
-            assert ("no shifts are known; taken as 0" in report["notes"]) == is_told
+            report = convert(star, tmp_path / output, to=target, overwrite=True)
+            assert ("no shifts are known; taken as 0" in texts(report.notes)) == is_told
 
 
 def test_sizes_that_are_read_off_stacks_are_told_once(tmp_path):
     without = {name: values for name, values in star_columns().items() if name != "rlnImageSize"}
     save_mrc(tmp_path / "Extract" / "a.mrcs", noise_images(N, 16), 1.5)
     star = save_star(tmp_path / "a.star", "", {**without, "rlnVoltage": [300, 200] * 3})
-    (told,) = [told for told in convert(star, tmp_path / "b.star")["notes"] if "the box of" in told]
+    (told,) = [told for told in texts(convert(star, tmp_path / "b.star").notes) if "the box of" in told]
     assert told == "the box of 2 optics groups is that of a.mrcs: 16 px"
     star = save_star(tmp_path / "c.star", "", without)
-    (told,) = [told for told in convert(star, tmp_path / "d.star")["notes"] if "the box of" in told]
+    (told,) = [told for told in texts(convert(star, tmp_path / "d.star").notes) if "the box of" in told]
     assert told == "the box of optics group opticsGroup0 is that of a.mrcs: 16 px"
 
 
@@ -418,7 +426,7 @@ def test_pickles_go_into_a_folder(job, tmp_path):
     assert (result.returncode, "Give a folder: -o poses," in result.stderr) == (2, True)
     assert not (tmp_path / "poses.pkl").exists()
     with pytest.raises(UsageError, match="no name of a folder"):
-        convert(job / "J5_003_particles.cs", tmp_path / "poses.pkl", ConvertOptions("pickles"))
+        convert(job / "J5_003_particles.cs", tmp_path / "poses.pkl", to="pickles")
 
 
 @pytest.mark.parametrize(
@@ -426,7 +434,7 @@ def test_pickles_go_into_a_folder(job, tmp_path):
     [("3.0", None), ("3.1", "30001"), ("4", "30001"), ("4.0", "30001"), ("5", "50001"), ("5.0", "50001")],
 )
 def test_every_release_of_relion_is_known(job, tmp_path, spelling, comment):
-    convert(job, tmp_path / "a.star", ConvertOptions("star", relion=spelling))
+    convert(job, tmp_path / "a.star", to="star", relion=spelling)
     text = (tmp_path / "a.star").read_text()
     assert ("data_optics" in text) == (comment is not None)
     assert comment is None or f"# version {comment}" in text
@@ -444,7 +452,7 @@ def test_paths_may_be_texts_one_or_several(job, tmp_path):
     for given in (main, [main], (main, passed), str(job)):
         assert convert(given, str(tmp_path / "b.star"), overwrite=True)["particles_out"] == expected
     assert plan_convert(main, output).options.target == "cs"
-    options = ConvertOptions("star", link_stacks=str(tmp_path / "links"), datadir=str(tmp_path))
+    options = ConvertOptions(to="star", link_stacks=str(tmp_path / "links"), datadir=str(tmp_path))
     assert convert(main, str(tmp_path / "c.star"), options)["links"] == 1
     plan = plan_select(main, str(tmp_path / "s.cs"), SelectOptions(like=passed, passthroughs=passed))
     assert plan.n_kept == N
@@ -457,9 +465,9 @@ def test_paths_may_be_texts_one_or_several(job, tmp_path):
         (lambda: convert([], "a.star"), "no input"),
         (lambda: convert("a.cs", None), "output: a path is needed"),
         (lambda: convert("a.cs", "a.txt"), "does not tell what to write"),
-        (lambda: ConvertOptions("pickle"), "'pickle' is none of 'star', 'cs', 'pickles'"),
-        (lambda: ConvertOptions("star", relion="3"), "'3' is none of '3.0', '3.1', '4'"),
-        (lambda: ConvertOptions("star", datadir=1), "datadir: a path is needed"),
+        (lambda: ConvertOptions(to="pickle"), "'pickle' is none of 'star', 'cs', 'pickles'"),
+        (lambda: ConvertOptions(to="star", relion="3"), "'3' is none of '3.0', '3.1', '4'"),
+        (lambda: ConvertOptions(to="star", datadir=1), "datadir: a path is needed"),
         (lambda: plan_select(b"a.star", 1, SelectOptions(classes=(1,))), "particles: a path is needed|output: a path"),
         (lambda: SelectOptions(kmeans=["a.pkl"]), "kmeans: a path is needed, not list"),
     ],

@@ -15,7 +15,17 @@ from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.convert.verify import require_equal, verify
 from cryobridge.model.convention import Convention
-from helpers import noise_images, particle_columns, run, run_in_terminal, save_cs, save_mrc, save_star, without_escapes
+from helpers import (
+    noise_images,
+    particle_columns,
+    run,
+    run_in_terminal,
+    save_cs,
+    save_mrc,
+    save_star,
+    texts,
+    without_escapes,
+)
 from relion_grammar import read_block
 
 N = 6
@@ -48,7 +58,7 @@ def location(rows=slice(None)):
 
 
 def to(output, *inputs, target=None, **options):
-    return convert(list(inputs), output, ConvertOptions(target or output.suffix[1:], **options))
+    return convert(list(inputs), output, to=target or output.suffix[1:], **options)
 
 
 def table(path, name="particles"):
@@ -83,7 +93,7 @@ def test_the_passthrough_beside_a_file_is_joined_on_uid(source, tmp_path):
     report = to(tmp_path / "p.star", source)
     # x of row k is 60 + 60 k px, whatever the order of the other file.
     np.testing.assert_allclose([float(x) for x in table(tmp_path / "p.star")["rlnCoordinateX"]], np.arange(60, 361, 60))
-    assert "joined on uid with J5_passthrough_particles.cs" in report["notes"]
+    assert "joined on uid with J5_passthrough_particles.cs" in texts(report.notes)
     to(tmp_path / "q" / "p.star", tmp_path / "J5" / "J5_passthrough_particles.cs")
     assert (tmp_path / "q" / "p.star").read_text() == (tmp_path / "p.star").read_text()
 
@@ -91,8 +101,8 @@ def test_the_passthrough_beside_a_file_is_joined_on_uid(source, tmp_path):
 def test_a_given_passthrough_is_joined_and_rows_without_partner_are_counted(source, tmp_path):
     other = save_cs(tmp_path / "elsewhere.cs", location([5, 4, 2, 0]))
     report = to(tmp_path / "p.star", source, other)
-    assert (report["particles_in"], report["particles_out"]) == (6, 4)
-    assert report["left_out"] == {"uid not in the joined files": 2}
+    assert (report.rows_in, report.rows_out) == (6, 4)
+    assert report.left_out == {"uid not in the joined files": 2}
     assert [name[:6] for name in table(tmp_path / "p.star")["rlnImageName"]] == ["000001", "000003", "000005", "000006"]
     with pytest.raises(MissingDataError, match="a row for each"):
         to(tmp_path / "pickles", source, other, target="pickles")
@@ -104,15 +114,15 @@ def test_a_given_passthrough_is_joined_and_rows_without_partner_are_counted(sour
 def test_pickles_take_all_rows_of_a_file_that_needs_no_other(source, tmp_path):
     save_cs(tmp_path / "J5" / "J5_passthrough_particles.cs", location([0, 1]))
     assert to(tmp_path / "p.star", source)["particles_out"] == 2
-    assert to(tmp_path / "pickles", source, target="pickles")["particles_out"] == N
+    assert to(tmp_path / "pickles", source, target="pickles").rows_out == N
 
 
 def test_a_file_beside_it_that_does_not_fit_is_told_of_and_left_alone(source, tmp_path):
     beside = tmp_path / "J5" / "J5_passthrough_particles.cs"
     save_cs(beside, {**location(), "uid": np.arange(N, dtype="u8")})
-    assert any("none of its uids" in note for note in to(tmp_path / "p.star", source)["notes"])
+    assert any("none of its uids" in note for note in texts(to(tmp_path / "p.star", source).notes))
     beside.write_bytes(b"no table")
-    assert any("not joined" in note for note in to(tmp_path / "q.star", source)["notes"])
+    assert any("not joined" in note for note in texts(to(tmp_path / "q.star", source).notes))
     other_job = save_cs(tmp_path / "J5" / "J9_passthrough_particles.cs", location())
     beside.unlink()
     assert to(tmp_path / "r.star", source)["inputs"] == [str(source)]
@@ -161,12 +171,12 @@ def test_inputs_that_make_no_set_are_refused(source, tmp_path):
 
 
 def test_classes_and_posteriors_choose_rows_and_all_are_accounted_for(source, tmp_path):
-    report = to(tmp_path / "p.star", source, class_numbers=(0, 2), min_posterior=0.6)
+    report = to(tmp_path / "p.star", source, classes=(0, 2), min_posterior=0.6)
     assert [name[:6] for name in table(tmp_path / "p.star")["rlnImageName"]] == ["000001", "000005", "000006"]
-    assert report["left_out"] == {"not of class 0, 2": 2, "class posterior below 0.6": 1}
-    assert report["particles_in"] == report["particles_out"] + sum(report["left_out"].values())
+    assert report.left_out == {"not of class 0, 2": 2, "class posterior below 0.6": 1}
+    assert report.rows_in == report.rows_out + sum(report.left_out.values())
     with pytest.raises(MissingDataError, match="no particle is left"):
-        to(tmp_path / "q.star", source, class_numbers=(9,))
+        to(tmp_path / "q.star", source, classes=(9,))
 
 
 def test_choosing_by_what_a_file_lacks_is_refused(tmp_path):
@@ -187,11 +197,11 @@ def test_pose_from_chooses_the_alignment_and_says_which_there_are(tmp_path):
         }
     path = save_cs(tmp_path / "a.cs", columns)
     report = to(tmp_path / "p.star", path, pose_from="alignments_class_1")
-    assert report["alignment"] == "alignments_class_1"
+    assert report.alignment == "alignments_class_1"
     assert table(tmp_path / "p.star")["rlnOriginXAngst"] == ["4"] * N
     assert table(tmp_path / "p.star")["rlnClassNumber"] == ["2"] * N
-    assert "alignments3D/pose" in report["not_held"]
-    best = to(tmp_path / "q.star", path, pose_from="alignments_class_0, alignments_class_1", class_numbers=(0,))
+    assert "alignments3D/pose" in report.dropped_columns
+    best = to(tmp_path / "q.star", path, pose_from="alignments_class_0, alignments_class_1", classes=(0,))
     assert best["particles_out"] == 3
     assert table(tmp_path / "q.star")["rlnOriginXAngst"] == ["2"] * 3
     with pytest.raises(UsageError) as caught:
@@ -202,7 +212,7 @@ def test_pose_from_chooses_the_alignment_and_says_which_there_are(tmp_path):
     found = np.load(tmp_path / "b.cs")
     assert (found["alignments3D/pose"] == 1.5).all()
     assert not found["alignments3D/error"].any()  # that of another pose
-    assert {"alignments3D/error", "alignments_class_1/error"} <= set(report["not_held"])
+    assert {"alignments3D/error", "alignments_class_1/error"} <= set(report.dropped_columns)
     assert found["alignments_class_0/pose"].tolist() == columns["alignments_class_0/pose"].tolist()
 
 
@@ -235,8 +245,8 @@ def test_links_have_names_that_relion_opens(with_stack, tmp_path):
     link = tmp_path / "relion" / name
     assert link.is_symlink()
     assert link.resolve() == tmp_path / "project" / "J1" / "extract" / "000000000000000000007_a.mrc"
-    assert report["links"] == 1
-    assert not any("--link-stacks" in note for note in report["notes"])
+    assert report.links == 1
+    assert not any("--link-stacks" in note for note in texts(report.notes))
     # A second file may use the links that are there.
     to(tmp_path / "relion" / "Import" / "q" / "p.star", with_stack, link_stacks=links)
 
@@ -293,7 +303,7 @@ def test_links_never_replace_a_stack(with_stack, tmp_path):
     columns = {**refined(), **location(), "blob/path": np.array(["J1/extract/000000000000000000007_a.mrcs"] * N)}
     save_cs(with_stack, columns)
     content = renamed.read_bytes()
-    plan = plan_convert([with_stack], tmp_path / "p.star", ConvertOptions("star", link_stacks=tmp_path / "project"))
+    plan = plan_convert([with_stack], tmp_path / "p.star", ConvertOptions(to="star", link_stacks=tmp_path / "project"))
     write_plan(plan, overwrite=True)
     assert not renamed.is_symlink()
     assert renamed.read_bytes() == content
@@ -301,7 +311,7 @@ def test_links_never_replace_a_stack(with_stack, tmp_path):
     other = tmp_path / "links" / "J1" / "extract" / "000000000000000000007_a.mrcs"
     other.parent.mkdir(parents=True)
     other.write_text("mine")
-    plan = plan_convert([with_stack], tmp_path / "q.star", ConvertOptions("star", link_stacks=tmp_path / "links"))
+    plan = plan_convert([with_stack], tmp_path / "q.star", ConvertOptions(to="star", link_stacks=tmp_path / "links"))
     with pytest.raises(CryobridgeError, match="no link replaces"):
         write_plan(plan, overwrite=True)
     assert other.read_text() == "mine"
@@ -386,7 +396,7 @@ def test_box_and_pixel_size_are_looked_up_in_the_stacks(tmp_path):
     report = to(tmp_path / "p.star", path)
     optics = table(tmp_path / "p.star", "optics")
     assert (optics["rlnImageSize"], optics["rlnImagePixelSize"]) == (["48"], ["1.25"])
-    assert any("48 px" in note for note in report["notes"])
+    assert any("48 px" in note for note in texts(report.notes))
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------
@@ -422,7 +432,7 @@ def test_verify_prints_the_largest_difference_of_each_quantity(located, tmp_path
 )
 def test_verify_finds_one_wrong_value(located, tmp_path, column, value, quantity):
     output = tmp_path / "p.star"
-    plan = plan_convert([located], output, ConvertOptions("star"))
+    plan = plan_convert([located], output, ConvertOptions(to="star"))
     write_plan(plan)
     require_equal(verify(plan), output)
     lines = output.read_text().splitlines()
@@ -440,7 +450,7 @@ def test_verify_finds_one_wrong_value(located, tmp_path, column, value, quantity
 
 
 def test_verify_finds_lost_rows_and_wrong_indices(source, tmp_path):
-    plan = plan_convert([source], tmp_path / "out", ConvertOptions("pickles", class_numbers=(1,)))
+    plan = plan_convert([source], tmp_path / "out", ConvertOptions(to="pickles", classes=(1,)))
     write_plan(plan)
     assert all(item.is_good for item in verify(plan))
     (tmp_path / "out" / "ind.pkl").write_bytes(pickle.dumps(np.array([0, 2])))
@@ -489,7 +499,9 @@ def test_particles_without_half_set_or_class_are_told_of(tmp_path):
     columns |= {"rlnSphericalAberration": [2.7] * 3, "rlnAmplitudeContrast": [0.1] * 3, "rlnAngleTilt": [5, 6, 7]}
     columns |= {"rlnRandomSubset": [0, 1, 2], "rlnClassNumber": [0, 0, 0]}
     star = save_star(tmp_path / "a.star", "", columns)
-    plan = plan_convert([star], tmp_path / "p.cs", ConvertOptions("cs", known=KnownOptics(None, None, None, 1.5, 64)))
+    plan = plan_convert(
+        [star], tmp_path / "p.cs", ConvertOptions(to="cs", pixel_size_A=1.5, box_px=64)
+    )
     write_plan(plan)
     assert np.load(tmp_path / "p.cs")["alignments3D/split"].tolist() == [0, 0, 1]
     assert "1 particles without a half set are put into the first one" in plan.warnings
@@ -517,7 +529,7 @@ def test_values_and_names_that_can_not_be_written_are_told_with_the_file(tmp_pat
 
 
 def test_an_input_is_never_replaced(source):
-    plan = plan_convert([source], source, ConvertOptions("cs"))
+    plan = plan_convert([source], source, ConvertOptions(to="cs"))
     with pytest.raises(UsageError, match="one of the inputs"):
         check_outputs(plan, overwrite=True)
 
@@ -532,8 +544,8 @@ def test_a_dry_run_writes_nothing(located, tmp_path):
 def test_json_is_alone_on_stdout(located, tmp_path):
     result = run("convert", located, "-o", tmp_path / "p.star", "--json", "--relion", "5", "--class", 1, "--class", 2)
     report = json.loads(result.stdout)
-    assert (report["particles_in"], report["particles_out"]) == (6, 4)
-    assert report["left_out"] == {"not of class 1, 2": 2}
+    assert (report.rows_in, report.rows_out) == (6, 4)
+    assert report.left_out == {"not of class 1, 2": 2}
     assert "# version 50001" in (tmp_path / "p.star").read_text()
     assert "2 particles are left out: not of class 1, 2" in result.stderr
 

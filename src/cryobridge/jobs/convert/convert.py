@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.errors import FormatError, UsageError
+from cryobridge.errors import FormatError, UsageError, option
 from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_content
 from cryobridge.formats.particles_pickle import PickleContent, write_pickles
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.convert.micrographs import micrographs_path
 from cryobridge.jobs.convert.names import is_made, make_links
+from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
+from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.output_folder import make_folder, refuse_existing, require_space
+from cryobridge.options import made, takes
 from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
@@ -22,37 +25,43 @@ if TYPE_CHECKING:
 
     from cryobridge.formats.relion.star import StarBlock
     from cryobridge.jobs.convert.names import Link
-    from cryobridge.jobs.convert.options import ConvertOptions
     from cryobridge.jobs.convert.plan import ConvertPlan
+    from cryobridge.jobs.convert.report import ConvertReport
     from cryobridge.progress import Reporter
 
 
+@takes(ConvertOptions)
 def convert(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
-    options: ConvertOptions | None = None,
     *,
     overwrite: bool = False,
-) -> dict[str, Any]:
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> ConvertReport:
     """Carry particles from one program's files to another's.
 
     Parameters
     ----------
     inputs
         One file or folder, or several that belong together: a `.cs` file (its passthrough file is found), a `.csg`
-        file, a cryoSPARC job folder, a STAR file, or a stack with its pickles.
+        file, a job folder of cryoSPARC or RELION, a STAR file, or a stack with its pickles.
     output
         A `.star` or `.cs` file, or the folder for pickles.
-    options
-        What is asked for; if not given, a STAR or `.cs` file as the name of the output says.
     overwrite
         Replace outputs that are there.
+    dry_run
+        Check everything and write nothing.
+    reporter
+        Who hears of the progress.
+    **options
+        The fields of `ConvertOptions`.
 
     Returns
     -------
-    dict
-        What was done, as `cryobridge convert --json` tells it: ``report["warnings"]`` says what may make the output
-        wrong or unusable.
+    ConvertReport
+        What was done; its ``warnings`` say what may make the output wrong or unusable.
 
     Raises
     ------
@@ -65,15 +74,13 @@ def convert(
 
     Examples
     --------
-    >>> from cryobridge.jobs.convert.convert import convert
-    >>> from cryobridge.jobs.convert.options import ConvertOptions
-    >>> report = convert("J4/J4_003_particles.cs", "particles.star")
-    >>> report = convert(["particles.mrcs", "poses.pkl", "ctf.pkl"], "particles.cs")
-    >>> report = convert("run_data.star", "pickles", ConvertOptions("pickles", class_numbers=(1, 4)))
+    >>> import cryobridge as cb
+    >>> report = cb.convert("J4/J4_003_particles.cs", "particles.star")
+    >>> report = cb.convert(["particles.mrcs", "poses.pkl", "ctf.pkl"], "particles.cs")
+    >>> report = cb.convert("run_data.star", "pickles", to="pickles", classes=(1, 4))
     """
-    plan = plan_convert(inputs, output, options)
-    write_plan(plan, overwrite=overwrite)
-    return plan.report()
+    plan = plan_convert(inputs, output, made(ConvertOptions, options))
+    return carried_out(plan, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
 
 
 def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
@@ -92,7 +99,7 @@ def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
     files = [*plan.outputs(), *plan.outdated()]
     same = next((path for path in files if path.resolve() in inputs), None)
     if same is not None:
-        raise UsageError("the output is one of the inputs", path=same, hint="Give it another name with -o.")
+        raise UsageError("the output is one of the inputs", path=same, hint=f"Give {option('output')} another name.")
     new_links = _new_links(plan)
     refuse_existing([*files, *(link.path for link in new_links)], overwrite=overwrite)
     if plan.options.copy and new_links:
@@ -109,7 +116,7 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
     overwrite
         Replace outputs that are there.
     reporter
-        Who is told of the progress.
+        Who hears of the progress.
 
     Raises
     ------
@@ -147,7 +154,7 @@ def _new_links(plan: ConvertPlan) -> list[Link]:
 
 def _require_space(links: Sequence[Link]) -> None:
     n_bytes = sum(link.target.stat().st_size for link in links if link.target.is_file())
-    require_space(links[0].path.parent, n_bytes, "Make room, or leave --copy out: links need no space.")
+    require_space(links[0].path.parent, n_bytes, f"Make room, or leave {option('copy')} out: links need no space.")
 
 
 def _write_star(path: Path, blocks: Iterable[StarBlock]) -> None:

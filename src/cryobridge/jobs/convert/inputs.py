@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cryobridge.formats.cryosparc.join import JoinedTable
     from cryobridge.formats.table import Table
-    from cryobridge.jobs.convert.options import ConvertOptions, Program
+    from cryobridge.jobs.convert.options import ConvertOptions, Program, Target
     from cryobridge.model.particles import ParticleSet
 
 _KINDS = (
@@ -67,7 +67,7 @@ class Source:
     why_no_locations: str = ""
 
 
-def read_inputs(paths: Sequence[Path], options: ConvertOptions) -> Source:
+def read_inputs(paths: Sequence[Path], target: Target, options: ConvertOptions) -> Source:
     """Read the inputs.
 
     Raises
@@ -82,7 +82,7 @@ def read_inputs(paths: Sequence[Path], options: ConvertOptions) -> Source:
     kinds = [_kind_of(path) for path in paths]
     first = kinds[0]
     if set(kinds) == {registry.CS}:
-        return _from_cs(tuple(paths), options)
+        return _from_cs(tuple(paths), target, options)
     if len(paths) == 1 and first == registry.CSG:
         return _from_group(paths[0], options)
     if len(paths) == 1 and first == folders.CRYOSPARC_JOB:
@@ -104,9 +104,9 @@ def _kind_of(path: Path) -> str:
     return folders.CRYOSPARC_JOB
 
 
-def _from_cs(paths: tuple[Path, ...], options: ConvertOptions) -> Source:
+def _from_cs(paths: tuple[Path, ...], target: Target, options: ConvertOptions) -> Source:
     # A join may lose rows, which pickles must have all of.
-    if len(paths) == 1 and options.target == "pickles" and is_enough_for_pickles(paths[0]):
+    if len(paths) == 1 and target == "pickles" and is_enough_for_pickles(paths[0]):
         return _from_tables([open_cs(paths[0])], options)
     refuse_redundant([open_cs(path) for path in paths])
     files = files_to_join(paths)
@@ -144,7 +144,7 @@ def _cryosparc(
             field="uid",
             hint="Give the passthrough file of the same job.",
         )
-    particles = particles_from_cs(table, pose_from=options.pose_from, known=options.known)
+    particles = particles_from_cs(table, pose_from=options.pose_from, known=options.known_optics)
     absent = n_rows - table.n_rows
     left_out = {"uid not in the joined files": absent} if absent else {}
     why = "its location columns are zero or not whole"
@@ -195,7 +195,7 @@ def _from_star(path: Path, options: ConvertOptions) -> Source:
                 field="rlnImageDimensionality",
                 hint="Only images of single particles are converted.",
             )
-    particles = particles_from_star(star, known=options.known)
+    particles = particles_from_star(star, known=options.known_optics)
     others = [name for name in star.names if name not in {star.main, "optics"}]
     notes = [str(message) for message in particles.messages]
     if others:
@@ -216,7 +216,7 @@ def _from_pickles(stack: Path, pickles: Sequence[Path], options: ConvertOptions)
         parts[kind] = path
     if not {"poses", "ctf"} & parts.keys():
         raise UsageError("a stack alone says nothing of its particles", path=stack, hint=_KINDS)
-    particles = particles_from_pickles(stack, parts.get("poses"), parts.get("ctf"), known=options.known)
+    particles = particles_from_pickles(stack, parts.get("poses"), parts.get("ctf"), known=options.known_optics)
     chosen = None
     if "indices" in parts:
         chosen = read_indices(parts["indices"])

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.image_search import what_finds
 from cryobridge.jobs.output_folder import make_folder
 from cryobridge.model.particles import Labels
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cryobridge.formats.image_search import ImageSearch
-    from cryobridge.jobs.convert.told import Told
     from cryobridge.progress import Reporter
 
 PIPELINE = "default_pipeline.star"
@@ -68,12 +68,13 @@ def relion_project(output: Path) -> Path | None:
     return next((above for above in own.parents if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
 
 
-def tell_start_of_links(project: Path | None, told: Told) -> None:
-    """Say where the names of links start."""
+def start_of_links(project: Path | None) -> Message:
+    """Return a message on what the names of linked images start at."""
     if project is None:
-        told.warnings.append("no RELION project above the output: names of images start at the working directory")
-    else:
-        told.notes.append(f"names of images start at the RELION project {as_seen_from(project, None)}")
+        return warning(
+            "no-relion-project", "no RELION project above the output: names of images start at the working directory"
+        )
+    return note("relion-project", f"names of images start at the RELION project {as_seen_from(project, None)}")
 
 
 def plan_links(names: Sequence[str], search: ImageSearch, folder: Path, *, strip_uid: bool) -> list[Link]:
@@ -94,7 +95,7 @@ def plan_links(names: Sequence[str], search: ImageSearch, folder: Path, *, strip
             f"{len(missing):,} of {len(names):,} stacks are not found, the first: {missing[0]}",
             path=search.metadata,
             count=len(missing),
-            hint=f"Give {found_with}." if found_with else "Say where they are with --datadir and --strip-prefix.",
+            hint=f"Give {found_with}." if found_with else f"Give {option('datadir')} and {option('strip_prefix')}.",
         )
     links = [
         Link(folder / _mirrored(name, strip_uid=strip_uid), Path(os.path.normpath(path.absolute())))
@@ -118,7 +119,7 @@ def _refuse_shared(new: Sequence[str], old: Sequence[str]) -> None:
         both = [before for before, after in zip(old, new, strict=True) if after == shared]
         raise CryobridgeError(
             f"{both[0]} and {both[1]} would both become {shared}",
-            hint="Leave out --strip-uid, or rename one of them.",
+            hint=f"Leave out {option('strip_uid')}, or rename one of them.",
         )
 
 
@@ -171,7 +172,7 @@ def make_links(links: Iterable[Link], *, copy: bool, reporter: Reporter) -> None
             raise CryobridgeError(
                 "a file is there, which no link replaces",
                 path=link.path,
-                hint="Give another folder to --link-stacks, or remove the file.",
+                hint=f"Give another folder to {option('link_stacks')}, or remove the file.",
             )
         try:
             with atomic_path(link.path) as temporary:

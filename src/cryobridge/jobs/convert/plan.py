@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.particles_write import StarContent, star_content
+from cryobridge.jobs.convert.coordinates import in_frame_of_target
 from cryobridge.jobs.convert.inputs import Source, read_inputs
 from cryobridge.jobs.convert.micrographs import micrographs_content, micrographs_path
 from cryobridge.jobs.convert.names import (
@@ -26,14 +27,14 @@ from cryobridge.jobs.convert.names import (
     relative_to_file,
     relion_project,
     renamed,
-    tell_start_of_links,
+    start_of_links,
     without_unused,
 )
-from cryobridge.jobs.convert.options import ConvertOptions, target_of
-from cryobridge.jobs.convert.placement import placed
+from cryobridge.jobs.convert.options import ConvertOptions, Target, target_of
+from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
-from cryobridge.jobs.convert.told import Told
 from cryobridge.options import as_path
+from cryobridge.report import as_messages, note, warning
 
 if TYPE_CHECKING:
     import os
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from cryobridge.formats.relion.star import StarBlock
     from cryobridge.model.particles import ParticleSet
+    from cryobridge.progress import Reporter
+    from cryobridge.report import Message
 
 Content: TypeAlias = StarContent | CsContent | PickleContent
 
@@ -53,6 +56,8 @@ class ConvertPlan:
     ----------
     source
         The inputs.
+    target
+        What is written.
     options
         What was asked for.
     output
@@ -69,13 +74,12 @@ class ConvertPlan:
         Links to the stacks.
     left_out
         Rows that are not written, by reason.
-    notes
-        What was joined, made or taken, in sentences.
-    warnings
-        What may make the output wrong or unusable, in sentences.
+    messages
+        Notes and warnings.
     """
 
     source: Source
+    target: Target
     options: ConvertOptions
     output: Path
     rows: NDArray[np.int64]
@@ -84,8 +88,7 @@ class ConvertPlan:
     micrographs: tuple[StarBlock, ...] | None
     links: tuple[Link, ...]
     left_out: dict[str, int]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    messages: tuple[Message, ...]
 
     def outputs(self) -> list[Path]:
         """Return the files that are written, without the links."""
@@ -101,27 +104,47 @@ class ConvertPlan:
             return []
         return [self.output / INDICES]
 
-    def report(self) -> dict[str, Any]:
-        """Return the plan as JSON-ready data."""
-        poses = self.particles.poses
-        optics = self.particles.optics
-        locations = self.particles.locations
-        is_moved = {self.source.program, self.options.target} in ({"cryosparc", "star"}, {"relion", "cs"})
-        is_placed = is_moved and locations is not None and locations.shape_px is not None
-        return {
-            "inputs": [str(path) for path in self.source.files],
-            "outputs": [str(path) for path in self.outputs()],
-            "particles_in": self.source.n_rows,
-            "particles_out": len(self.rows),
-            "left_out": self.left_out,
-            "alignment": None if poses is None else poses.source,
-            "optics_groups": 0 if optics is None else _n_used(self.particles),
-            "coordinates": self.options.placement.formula if is_placed else None,
-            "not_held": list(self.content.dropped_columns),
-            "links": len(self.links),
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
-        }
+    @property
+    def moves_coordinates(self) -> bool:
+        """Whether coordinates go from one program's micrographs to the other's."""
+        return {self.source.program, self.target} in ({"cryosparc", "star"}, {"relion", "cs"})
+
+    def report(self) -> ConvertReport:
+        """Return what will be written."""
+        poses, locations = self.particles.poses, self.particles.locations
+        has_frame = self.moves_coordinates and locations is not None and locations.shape_px is not None
+        return ConvertReport(
+            rows_in=self.source.n_rows,
+            rows_out=len(self.rows),
+            left_out=self.left_out,
+            messages=self.messages,
+            outputs=tuple(self.outputs()),
+            inputs=self.source.files,
+            alignment=None if poses is None else poses.source,
+            optics_groups=0 if self.particles.optics is None else _n_used(self.particles),
+            coordinates=self.options.convention.formula if has_frame else None,
+            dropped_columns=tuple(self.content.dropped_columns),
+            links=len(self.links),
+        )
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """Refuse outputs that can't be written (see `cryobridge.jobs.convert.convert.check_outputs`)."""
+        from cryobridge.jobs.convert.convert import check_outputs
+
+        check_outputs(self, overwrite=overwrite)
+
+    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> ConvertReport:
+        """Write the output (see `cryobridge.jobs.convert.convert.write_plan`); read it back if that is asked for."""
+        from cryobridge.jobs.convert.convert import write_plan
+
+        write_plan(self, overwrite=overwrite, reporter=reporter)
+        if not self.options.verify:
+            return self.report()
+        from cryobridge.jobs.convert.verify import verify
+
+        if reporter is not None:
+            reporter.start("reading back", None)
+        return replace(self.report(), verified=tuple(verify(self)))
 
 
 def plan_convert(
@@ -143,7 +166,7 @@ def plan_convert(
     Returns
     -------
     ConvertPlan
-        What `cryobridge.jobs.convert.convert.write_plan` writes.
+        Whose ``run`` writes the output.
 
     Raises
     ------
@@ -153,29 +176,35 @@ def plan_convert(
         If an input can't be read, or lacks what the output needs.
     """
     paths, output = _as_paths(inputs), as_path(output, "output")
-    options = ConvertOptions(target_of(output)) if options is None else options
-    target_of(output, options.target)
-    source = read_inputs(paths, options)
-    options.refuse_idle(source.program)
-    told = Told(list(source.notes), list(source.warnings))
-    rows, left_out = _choose(source, options, told)
-    search = ImageSearch(source.files[0], datadir=options.datadir, strip_prefix=options.strip_prefix)
-    if options.target == "pickles":
-        return _pickles_plan(source, options, output, rows, left_out, search, told)
+    options = ConvertOptions() if options is None else options
+    target = target_of(output, options.to)
+    source = read_inputs(paths, target, options)
+    options.refuse_idle(source.program, target)
+    messages = [*as_messages(source.notes), *as_messages(source.warnings, "warning")]
+    rows, left_out, found = _choose(source, options)
+    messages += found
+    search = options.image_search(source.files[0])
+    if target == "pickles":
+        return _pickles_plan(source, options, output, rows, left_out, search, messages)
     particles = source.particles if len(rows) == len(source.particles) else source.particles.take(rows)
-    particles = with_sizes_of_stacks(particles, search, told.notes)
-    told.add(implausible_units(particles))
-    particles = placed(particles, source.program, options, search, told)
-    particles, links = _named(particles, source, output, options, search, told)
-    if options.target == "cs":
-        particles = _counted_from_1(particles, told)
-    content = _content(particles, source, options)
-    micrographs = _micrographs(particles, source, options)
-    if source.program == "cryosparc" and options.target == "star":
-        told.warnings += _lost_to_relion(particles, source)
-    told.add(content.messages)
-    notes, warnings = tuple(told.notes), tuple(told.warnings)
-    return ConvertPlan(source, options, output, rows, particles, content, micrographs, links, left_out, notes, warnings)
+    particles, found = with_sizes_of_stacks(particles, search)
+    messages += [*found, *implausible_units(particles)]
+    particles, found = in_frame_of_target(particles, source.program, target, options, search)
+    messages += found
+    particles, links, found = _Names(source, target, options, output, search).given_to(particles)
+    messages += found
+    if target == "cs":
+        particles, found = _counted_from_1(particles)
+        messages += found
+    content = _content(particles, source, target, options)
+    micrographs = _micrographs(particles, source, target, options)
+    if source.program == "cryosparc" and target == "star":
+        messages += _lost_to_relion(particles, source)
+    messages += content.messages
+    messages += _rows_left_out(left_out)
+    return ConvertPlan(
+        source, target, options, output, rows, particles, content, micrographs, links, left_out, tuple(messages)
+    )
 
 
 def _as_paths(inputs: Any) -> list[Path]:
@@ -183,28 +212,42 @@ def _as_paths(inputs: Any) -> list[Path]:
     return [as_path(path, "inputs") for path in several]
 
 
-def _lost_to_relion(particles: ParticleSet, source: Source) -> list[str]:
-    """Say what RELION needs and does not get of a cryoSPARC file."""
-    told = []
+def _rows_left_out(left_out: dict[str, int]) -> list[Message]:
+    return [
+        warning("rows-left-out", f"{count:,} particles are left out: {reason}") for reason, count in left_out.items()
+    ]
+
+
+def _lost_to_relion(particles: ParticleSet, source: Source) -> list[Message]:
+    """Return warnings of what RELION needs and does not get of a cryoSPARC file."""
+    messages = []
     if source.why_no_locations:
-        told.append(
-            "no micrographs and coordinates are written, which RELION extracts and polishes by: "
-            f"{source.why_no_locations}; give the file that has them as another INPUT"
+        messages.append(
+            warning(
+                "no-coordinates",
+                "no micrographs and coordinates are written, which RELION extracts and polishes by: "
+                f"{source.why_no_locations}; give the file that has them as another input",
+            )
         )
     dark = dark_particles(particles)
     if dark:
-        told.append(
-            f"{dark}, and RELION takes bright ones: extract them again there, or invert copies (--link-stacks DIR "
-            "--copy, then `relion_image_handler --i STACK.mrcs --multiply_constant -1` for each); cryoDRGN needs "
-            "--uninvert-data"
+        messages.append(
+            warning(
+                "dark-particles",
+                f"{dark}, and RELION takes bright ones: extract them again there, or invert copies "
+                f"({option('link_stacks', 'DIR')} {option('copy')}, then `relion_image_handler --i STACK.mrcs "
+                "--multiply_constant -1` for each); cryoDRGN needs --uninvert-data",
+            )
         )
-    return told
+    return messages
 
 
-def _content(particles: ParticleSet, source: Source, options: ConvertOptions) -> StarContent | CsContent:
-    """Return the columns of a STAR or `.cs` file; what is wrong with a value is told of the input."""
+def _content(
+    particles: ParticleSet, source: Source, target: Target, options: ConvertOptions
+) -> StarContent | CsContent:
+    """Return the columns of a STAR or `.cs` file; an error about a value names the input."""
     try:
-        if options.target == "cs":
+        if target == "cs":
             return cs_content(particles, aberrations=options.aberrations, contrast=options.contrast)
         return star_content(particles, version=options.layout, aberrations=options.aberrations)
     except CryobridgeError as error:
@@ -216,8 +259,10 @@ def _content(particles: ParticleSet, source: Source, options: ConvertOptions) ->
         ) from error
 
 
-def _micrographs(particles: ParticleSet, source: Source, options: ConvertOptions) -> tuple[StarBlock, ...] | None:
-    if source.program != "cryosparc" or options.target != "star" or options.layout == "3.0":
+def _micrographs(
+    particles: ParticleSet, source: Source, target: Target, options: ConvertOptions
+) -> tuple[StarBlock, ...] | None:
+    if source.program != "cryosparc" or target != "star" or options.layout == "3.0":
         return None
     return micrographs_content(particles, options.layout)
 
@@ -229,7 +274,7 @@ def _pickles_plan(
     rows: NDArray[np.int64],
     left_out: dict[str, int],
     search: ImageSearch,
-    told: Told,
+    messages: list[Message],
 ) -> ConvertPlan:
     """Plan pickles, which have a row for each row of the particle file, chosen or not."""
     if source.left_out:
@@ -240,24 +285,31 @@ def _pickles_plan(
             count=absent,
             hint="Convert to .star first, which leaves these rows out, and make the pickles of that.",
         )
-    particles = with_sizes_of_stacks(source.particles, search, told.notes)
+    particles, sizes = with_sizes_of_stacks(source.particles, search)
     content = pickle_content(particles, rows if len(rows) < source.n_rows else None)
-    told.add([*implausible_units(particles), *content.messages])
-    told.notes.append(f"rows are those of {source.files[0].name}: give both to cryoDRGN or RECOVAR")
+    messages = [
+        *messages,
+        *sizes,
+        note("rows-of-pickles", f"rows are those of {source.files[0].name}: give both to cryoDRGN or RECOVAR"),
+        *implausible_units(particles),
+        *content.messages,
+    ]
     dark = dark_particles(particles)
     if dark:
-        told.warnings.append(f"{dark}: cryoDRGN needs --uninvert-data; RECOVAR finds the sign by itself")
-    notes, warnings = tuple(told.notes), tuple(told.warnings)
-    plan = ConvertPlan(source, options, output, rows, particles, content, None, (), left_out, notes, warnings)
-    there = [
-        f"{path} is of another choice of rows: --overwrite removes it" for path in plan.outdated() if path.exists()
+        text = f"{dark}: cryoDRGN needs --uninvert-data; RECOVAR finds the sign by itself"
+        messages.append(warning("dark-particles", text))
+    plan = ConvertPlan(source, "pickles", options, output, rows, particles, content, None, (), left_out, ())
+    messages += [
+        note("outdated-rows", f"{path} is of another choice of rows: {option('overwrite')} removes it")
+        for path in plan.outdated()
+        if path.exists()
     ]
-    return replace(plan, notes=(*notes, *there))
+    return replace(plan, messages=(*messages, *_rows_left_out(left_out)))
 
 
-def _choose(source: Source, options: ConvertOptions, told: Told) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Return the rows to write, and how many are left out for which reason."""
-    particles, left_out, absent = source.particles, dict(source.left_out), None
+def _choose(source: Source, options: ConvertOptions) -> tuple[NDArray[np.int64], dict[str, int], list[Message]]:
+    """Return the rows to write, how many are left out for which reason, and warnings."""
+    particles, left_out, warnings = source.particles, dict(source.left_out), []
     if not len(particles):
         raise MissingDataError("there are no particles in it", path=particles.source, hint="Choose another file.")
     kept = np.ones(len(particles), bool)
@@ -272,26 +324,30 @@ def _choose(source: Source, options: ConvertOptions, told: Told) -> tuple[NDArra
         is_chosen = np.zeros(len(particles), bool)
         is_chosen[source.chosen] = True
         keep(is_chosen, "not in ind.pkl")
-    if options.class_numbers:
+    if options.classes:
         if particles.class_number is None:
-            raise MissingDataError("no classes in it", path=particles.source, hint="Leave out --class.")
-        wanted = ", ".join(map(str, options.class_numbers))
+            raise MissingDataError(
+                "no classes in it", path=particles.source, option="classes", hint="Leave this option out."
+            )
+        wanted = ", ".join(map(str, options.classes))
         numbers = particles.class_number - 1 + _first_class(particles)
-        absent = absent_classes(numbers, options.class_numbers)
-        told.warnings += [absent] if absent else []
-        keep(np.isin(numbers, options.class_numbers), f"not of class {wanted}")
+        absent = absent_classes(numbers, options.classes)
+        warnings += [warning("absent-classes", absent)] if absent else []
+        keep(np.isin(numbers, options.classes), f"not of class {wanted}")
     if options.min_posterior is not None:
         if particles.class_posterior is None:
-            raise MissingDataError("no class posterior in it", path=particles.source, hint="Leave out --min-posterior.")
+            raise MissingDataError(
+                "no class posterior in it", path=particles.source, option="min_posterior", hint="Leave this option out."
+            )
         keep(particles.class_posterior >= options.min_posterior, f"class posterior below {options.min_posterior:g}")
     if not kept.any():
-        reasons = [f"{count:,} {reason}" for reason, count in left_out.items()] + ([absent] if absent else [])
+        reasons = [f"{count:,} {reason}" for reason, count in left_out.items()] + [str(item) for item in warnings]
         raise MissingDataError(
             f"no particle is left to write ({'; '.join(reasons)})",
             path=particles.source,
             hint="Ask for less.",
         )
-    return np.flatnonzero(kept), left_out
+    return np.flatnonzero(kept), left_out, warnings
 
 
 def _first_class(particles: ParticleSet) -> int:
@@ -299,103 +355,111 @@ def _first_class(particles: ParticleSet) -> int:
     return 0 if particles.extra is not None and particles.extra.program == "cryosparc" else 1
 
 
-def _counted_from_1(particles: ParticleSet, told: Told) -> ParticleSet:
+def _counted_from_1(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]:
     """Put particles without half set or class into the first one: cryoSPARC has no word for none."""
     numbers: dict[str, Any] = {"half_set": particles.half_set, "class_number": particles.class_number}
+    warnings = []
     for name, words in (("half_set", "half set"), ("class_number", "class")):
         values = numbers[name]
         n_without = 0 if values is None else int((values < 1).sum())
         if n_without == len(particles) > 0:
             numbers[name] = None
         elif n_without:
-            told.warnings.append(f"{n_without:,} particles without a {words} are put into the first one")
+            text = f"{n_without:,} particles without a {words} are put into the first one"
+            warnings.append(warning("put-into-first", text))
             numbers[name] = np.maximum(values, 1)
-    return replace(particles, **numbers)
+    return replace(particles, **numbers), warnings
 
 
-def _named(
-    particles: ParticleSet,
-    source: Source,
-    output: Path,
-    options: ConvertOptions,
-    search: ImageSearch,
-    told: Told,
-) -> tuple[ParticleSet, tuple[Link, ...]]:
-    """Give stacks and micrographs the names that they have in the output."""
-    links: tuple[Link, ...] = ()
-    to_star = options.target == "star"
-    if particles.images is not None:
-        images = replace(particles.images, path=without_unused(particles.images.path))
-        names: list[str] = list(images.path.values)
-        if options.link_stacks is not None:
-            links = tuple(plan_links(names, search, options.link_stacks, strip_uid=options.strip_uid))
-            project = relion_project(output) if to_star else None
-            names = [_link_name(link.path, project, output, to_star=to_star) for link in links]
-            if to_star and names:
-                tell_start_of_links(project, told)
-        else:
-            names = [_moved(name, source, output, options, to_star=to_star) for name in names]
-            told.warnings += _unread_suffix(names) if to_star else []
-            told.warnings += _where_images_are(images.path.values, names[0], source, output, search, to_star=to_star)
-        particles = replace(particles, images=replace(images, path=renamed(images.path, names)))
-    if particles.locations is not None:
-        micrograph = without_unused(particles.locations.micrograph)
-        names = [_moved(name, source, output, options, to_star=to_star) for name in micrograph.values]
-        names = micrograph_names(names, strip_uid=options.strip_uid, folder=options.micrograph_path)
-        particles = replace(particles, locations=replace(particles.locations, micrograph=renamed(micrograph, names)))
-    elif options.micrograph_path is not None:
-        raise UsageError("--micrograph-path: nothing is known of micrographs", hint="Leave it out.")
-    return particles, links
+@dataclass(frozen=True)
+class _Names:
+    """The names that stacks and micrographs get in the output."""
+
+    source: Source
+    target: Target
+    options: ConvertOptions
+    output: Path
+    search: ImageSearch
+
+    def given_to(self, particles: ParticleSet) -> tuple[ParticleSet, tuple[Link, ...], list[Message]]:
+        """Return the particles with their new names, links to be made, and messages."""
+        links: tuple[Link, ...] = ()
+        messages: list[Message] = []
+        if particles.images is not None:
+            images = replace(particles.images, path=without_unused(particles.images.path))
+            old = list(images.path.values)
+            if self.options.link_stacks is not None:
+                links, names, messages = self._linked(old, self.options.link_stacks)
+            else:
+                names = [self._moved(name) for name in old]
+                messages = self._doubtful(old, names)
+            particles = replace(particles, images=replace(images, path=renamed(images.path, names)))
+        if particles.locations is not None:
+            micrograph = without_unused(particles.locations.micrograph)
+            moved = [self._moved(name) for name in micrograph.values]
+            folder = self.options.micrograph_path
+            names = micrograph_names(moved, strip_uid=self.options.strip_uid, folder=folder)
+            locations = replace(particles.locations, micrograph=renamed(micrograph, names))
+            particles = replace(particles, locations=locations)
+        elif self.options.micrograph_path is not None:
+            raise UsageError("nothing is known of micrographs", option="micrograph_path", hint="Leave it out.")
+        return particles, links, messages
+
+    def _linked(self, names: list[str], folder: Path) -> tuple[tuple[Link, ...], list[str], list[Message]]:
+        links = tuple(plan_links(names, self.search, folder, strip_uid=self.options.strip_uid))
+        if self.target != "star":
+            return links, [self._as_cryosparc_reads(link.path) for link in links], []
+        project = relion_project(self.output)
+        messages = [start_of_links(project)] if links else []
+        return links, [as_seen_from(link.path, project) for link in links], messages
+
+    def _as_cryosparc_reads(self, link: Path) -> str:
+        folder = self.output.absolute().parent
+        inside = link.absolute().is_relative_to(folder)
+        return f">{link.absolute().relative_to(folder)}" if inside else str(link.absolute())
+
+    def _moved(self, name: str) -> str:
+        """Return a name as the other program shall read it."""
+        if self.target == "star":
+            name = name.removeprefix(">")
+        elif self.source.program == "cryosparc":
+            name = relative_to_file(name, self.source.particles.source.parent, self.output)
+        elif self.source.program == "pickles":  # the stack itself was given, from the working directory
+            name = relative_to_file(f">{name}", Path(), self.output)
+        prefix = self.options.strip_prefix
+        if prefix and Path(name).is_relative_to(prefix):
+            name = str(Path(name).relative_to(prefix))
+        return name
+
+    def _doubtful(self, old: list[str], new: list[str]) -> list[Message]:
+        """Return warnings of stacks that are not found, or that the other program would not find or open."""
+        messages = _unread_suffix(new) if self.target == "star" else []
+        of_cryosparc = self.target == "cs" and self.source.program == "relion"
+        addition = "; cryoSPARC looks for the same names in its project folder" if of_cryosparc else ""
+        lost = not_found(old, self.search, addition)
+        if lost:
+            return [*messages, lost]
+        if of_cryosparc:
+            text = (
+                "names of images are those of the STAR file, which cryoSPARC looks for in its project folder; "
+                f"{option('link_stacks', 'DIR')}, with DIR beside the output, brings them along"
+            )
+            return [*messages, warning("image-names-of-relion", text, option="link_stacks")]
+        found = self.search.resolve(old[0])
+        elsewhere = names_lead_elsewhere(new[0], found, self.output, self.search.metadata) if found else None
+        return [*messages, elsewhere] if elsewhere else messages
 
 
-def _link_name(path: Path, project: Path | None, output: Path, *, to_star: bool) -> str:
-    if to_star:
-        return as_seen_from(path, project)
-    folder = output.absolute().parent
-    inside = path.absolute().is_relative_to(folder)
-    return f">{path.absolute().relative_to(folder)}" if inside else str(path.absolute())
-
-
-def _moved(name: str, source: Source, output: Path, options: ConvertOptions, *, to_star: bool) -> str:
-    """Return a name as the other program shall read it."""
-    if to_star:
-        name = name.removeprefix(">")
-    elif source.program == "cryosparc":
-        name = relative_to_file(name, source.particles.source.parent, output)
-    elif source.program == "pickles":  # the stack itself was given, from the working directory
-        name = relative_to_file(f">{name}", Path(), output)
-    prefix = options.strip_prefix
-    if prefix and Path(name).is_relative_to(prefix):
-        name = str(Path(name).relative_to(prefix))
-    return name
-
-
-def _unread_suffix(names: Sequence[str]) -> list[str]:
+def _unread_suffix(names: Sequence[str]) -> list[Message]:
     n_mrc = sum(name.endswith(".mrc") for name in names)
     if not n_mrc:
         return []
     stacks = "1 stack is" if n_mrc == 1 else f"{n_mrc:,} stacks are"
-    return [
-        f"{stacks} named .mrc, which RELION takes for single images; --link-stacks DIR gives them names that it opens"
-    ]
-
-
-def _where_images_are(
-    names: Sequence[str], written: str, source: Source, output: Path, search: ImageSearch, *, to_star: bool
-) -> list[str]:
-    """Say which stacks are not found, or else who does not find them under the new names, the first being `written`."""
-    of_cryosparc = not to_star and source.program == "relion"
-    lost = not_found(names, search)
-    if lost:
-        return [lost + ("; cryoSPARC looks for the same names in its project folder" if of_cryosparc else "")]
-    if of_cryosparc:
-        return [
-            "names of images are those of the STAR file, which cryoSPARC looks for in its project folder; "
-            "--link-stacks DIR, with DIR beside the output, brings them along"
-        ]
-    found = search.resolve(names[0])
-    elsewhere = "" if found is None else names_lead_elsewhere(written, found, output, search.metadata)
-    return [elsewhere] if elsewhere else []
+    text = (
+        f"{stacks} named .mrc, which RELION takes for single images; {option('link_stacks', 'DIR')} gives them names "
+        "that it opens"
+    )
+    return [warning("stacks-named-mrc", text, option="link_stacks")]
 
 
 def _n_used(particles: ParticleSet) -> int:

@@ -18,6 +18,7 @@ from cryobridge.model.geometry import box_fraction_to_shift_A
 from cryobridge.model.particles import CTF, ParticleSet, Poses
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cryobridge.jobs.convert.plan import ConvertPlan
@@ -83,7 +84,7 @@ def verify(plan: ConvertPlan) -> list[Difference]:
         if plan.content.indices is not None:
             differences.append(_rows("chosen rows", plan.content.indices, read_indices(plan.output / INDICES)))
         return differences
-    is_cs = plan.options.target == "cs"
+    is_cs = plan.target == "cs"
     found = read_particles_cs(plan.output) if is_cs else read_particles_star(plan.output)
     differences = compare(expected, found)
     if is_cs and plan.particles.uid is not None:
@@ -99,7 +100,7 @@ def verify(plan: ConvertPlan) -> list[Difference]:
     return differences
 
 
-def require_equal(differences: list[Difference], output: Path) -> None:
+def require_equal(differences: Sequence[Difference], output: Path) -> None:
     """Raise where rounding does not explain a difference.
 
     Parameters
@@ -155,7 +156,7 @@ def _expected(plan: ConvertPlan) -> ParticleSet:
     rows = np.arange(len(source)) if is_all else plan.rows
     particles = source if len(rows) == len(source) else source.take(rows)
     planned, optics = plan.particles, plan.particles.optics
-    if optics is not None and plan.options.target == "star" and plan.options.relion == "3.0":
+    if optics is not None and plan.target == "star" and plan.options.relion == "3.0":
         # That layout has no place for the box.
         optics = replace(optics, box_px=np.zeros_like(optics.box_px))
     particles = replace(particles, optics=optics, optics_index=planned.optics_index)
@@ -164,14 +165,14 @@ def _expected(plan: ConvertPlan) -> ParticleSet:
 
 def source_coordinates(plan: ConvertPlan, found: Locations) -> Floats:
     """Return coordinates (n, 2) of the output as pixels of the input's micrographs."""
-    placement, program, target = plan.options.placement, plan.source.program, plan.options.target
+    convention, program, target = plan.options.convention, plan.source.program, plan.target
     assert plan.particles.locations is not None  # asked before
     if program == "cryosparc" and target == "star":
         shape = plan.particles.locations.shape_px
         assert shape is not None  # cryoSPARC's locations have one
-        return placement.to_fractions(found.coordinate_px, shape) * shape[:, ::-1]
+        return convention.to_fractions(found.coordinate_px, shape) * shape[:, ::-1]
     if program == "relion" and target == "cs" and found.shape_px is not None:
-        return placement.to_px(found.coordinate_px / found.shape_px[:, ::-1], found.shape_px)
+        return convention.to_px(found.coordinate_px / found.shape_px[:, ::-1], found.shape_px)
     return found.coordinate_px
 
 

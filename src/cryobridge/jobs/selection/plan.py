@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.recovar import RecovarRun
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import Floats
+    from cryobridge.report import Message
 
 Mask = NDArray[np.bool_]
 _MAX_FILES = 1000
@@ -215,7 +216,7 @@ class _Planner:
         folder = output.parent if output is not None else split_folder
         assert folder is not None  # one of the two is given
         where = _where_images_are(self.particles, choice.kept, folder)
-        self.warnings += [where] if where else []
+        self.warnings += [str(where)] if where else []
         left_out = {**self.particles.left_out, **choice.left_out}
         run_file = (self.recovar.particles_file,) if self.recovar is not None and self.recovar.particles_file else ()
         inputs = (*self.particles.inputs, *self.options.files, *run_file)
@@ -347,7 +348,7 @@ class _Planner:
         )
 
 
-def _where_images_are(particles: ParticleTable, kept: Mask, folder: Path) -> str:
+def _where_images_are(particles: ParticleTable, kept: Mask, folder: Path) -> Message | None:
     """Say which stacks are not found, or else how they are found if not from the output."""
     names, search = particles.stacks(kept), ImageSearch(particles.path)
     lost = not_found(names, search)

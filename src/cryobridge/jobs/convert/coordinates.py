@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.mrc_header import read_header
+from cryobridge.report import warning
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.formats.image_search import ImageSearch
-    from cryobridge.jobs.convert.options import ConvertOptions, Program
-    from cryobridge.jobs.convert.told import Told
+    from cryobridge.jobs.convert.options import ConvertOptions, Program, Target
     from cryobridge.model.particles import Locations, ParticleSet
+    from cryobridge.report import Message
 
 
-def placed(
-    particles: ParticleSet, program: Program, options: ConvertOptions, search: ImageSearch, told: Told
-) -> ParticleSet:
+def in_frame_of_target(
+    particles: ParticleSet, program: Program, target: Target, options: ConvertOptions, search: ImageSearch
+) -> tuple[ParticleSet, list[Message]]:
     """Move coordinates from cryoSPARC's frame to RELION's, or back; other directions leave them as they are.
 
     Parameters
@@ -31,12 +32,17 @@ def placed(
         As they were read.
     program
         Whose files they are.
+    target
+        What is written.
     options
-        The placement and the shape of the micrographs.
+        The axis convention and the shape of the micrographs.
     search
         Where micrographs are looked for.
-    told
-        What is to be told is added.
+
+    Returns
+    -------
+    tuple
+        The particles, and warnings.
 
     Raises
     ------
@@ -45,14 +51,23 @@ def placed(
     """
     locations = particles.locations
     if locations is None:
-        return particles
+        return particles, []
     if program == "cryosparc":
         _require_sizes(locations, particles.source)
-    if program == "cryosparc" and options.target == "star":
-        return replace(particles, locations=to_relion(locations, options))
-    if program == "relion" and options.target == "cs":
-        return replace(particles, locations=_to_cryosparc(locations, options, search, told))
-    return particles
+    if program == "cryosparc" and target == "star":
+        return replace(particles, locations=to_relion(locations, options)), []
+    if program != "relion" or target != "cs":
+        return particles, []
+    moved = _to_cryosparc(locations, options, search)
+    if moved is not None:
+        return replace(particles, locations=moved), []
+    missing = warning(
+        "micrograph-shape-missing",
+        "no coordinates are written: the size of the micrographs is missing, of which they are fractions; "
+        f"give {option('micrograph_shape_px', 'NY,NX')}, or {option('datadir')} where the micrographs are",
+        option="micrograph_shape_px",
+    )
+    return replace(particles, locations=replace(locations, shape_px=None)), [missing]
 
 
 def _require_sizes(locations: Locations, source: Path) -> None:
@@ -65,7 +80,8 @@ def _require_sizes(locations: Locations, source: Path) -> None:
             field="location/micrograph_shape",
             rows=tuple(int(row) for row in without[:3]),
             count=len(without),
-            hint="Leave these particles out with `cryobridge select --where 'location/micrograph_shape[0] > 0'`.",
+            hint="Leave these particles out with `cryobridge select` and "
+            f"{option('where', chr(39) + 'location/micrograph_shape[0] > 0' + chr(39))}.",
         )
 
 
@@ -74,22 +90,18 @@ def to_relion(locations: Locations, options: ConvertOptions) -> Locations:
     assert locations.shape_px is not None  # cryoSPARC's always have one
     shape = locations.shape_px
     fraction = locations.coordinate_px / shape[:, ::-1]
-    placement = options.placement
-    return replace(locations, coordinate_px=placement.to_px(fraction, shape), image_frame_px=locations.coordinate_px)
+    moved = options.convention.to_px(fraction, shape)
+    return replace(locations, coordinate_px=moved, image_frame_px=locations.coordinate_px)
 
 
-def _to_cryosparc(locations: Locations, options: ConvertOptions, search: ImageSearch, told: Told) -> Locations:
-    """Return coordinates of RELION's micrographs as pixels of cryoSPARC's, if their size can be found out."""
+def _to_cryosparc(locations: Locations, options: ConvertOptions, search: ImageSearch) -> Locations | None:
+    """Return coordinates of RELION's micrographs as pixels of cryoSPARC's; None where their size can't be found out."""
     relion_shape = _shapes(locations, options, search)
     if relion_shape is None:
-        told.warnings.append(
-            "no coordinates are written: the size of the micrographs is not known, of which they are to be fractions; "
-            "give --micrograph-shape NY,NX, or --datadir where the micrographs are"
-        )
-        return replace(locations, shape_px=None)
-    placement = options.placement
-    shape = relion_shape[:, ::-1] if placement.swap_xy else relion_shape
-    fraction = placement.to_fractions(locations.coordinate_px, shape)
+        return None
+    convention = options.convention
+    shape = relion_shape[:, ::-1] if convention.swap_xy else relion_shape
+    fraction = convention.to_fractions(locations.coordinate_px, shape)
     return replace(locations, coordinate_px=fraction * shape[:, ::-1], shape_px=np.ascontiguousarray(shape))
 
 

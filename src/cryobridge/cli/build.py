@@ -1,0 +1,138 @@
+"""Commands made of options dataclasses: each declared field becomes a flag of the command line."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, is_dataclass
+from functools import partial, wraps
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from cryobridge.cli.number_lists import parse_numbers
+from cryobridge.errors import UsageError
+from cryobridge.options import Declared, declared
+
+# From the name of an option to its flag; all commands call it the same.
+_FLAGS: dict[str, str] = {"output": "-o"}
+
+
+def flag(name: str, value: str | None = None) -> str:
+    """Return how an option is typed, with what it is given if that is to be shown."""
+    typed = _FLAGS.get(name, name.upper())
+    return typed if value is None else f"{typed} {shlex.quote(value)}"
+
+
+def takes_options(command: Callable[..., Any]) -> Callable[..., None]:
+    """Give a command the flags of the options dataclasses among its parameters.
+
+    Parameters
+    ----------
+    command
+        A function whose parameters are arguments of Typer's own, and options dataclasses, whose fields become flags.
+
+    Returns
+    -------
+    callable
+        With a signature that Typer can read; it calls the command with the dataclasses made and checked.
+    """
+    # Of functions, get_type_hints makes what defaults to None optional once more in Python 3.10, behind which Typer
+    # does not see; a signature keeps the hints as they are.
+    own = inspect.signature(command, eval_str=True).parameters
+    groups = {name: item.annotation for name, item in own.items() if _is_options(item.annotation)}
+    places = {item.name: group for group, kind in groups.items() for item in declared(kind)}
+    parsers = {item.name: _parser(item) for kind in groups.values() for item in declared(kind)}
+
+    @wraps(command)
+    def wrapper(**given: Any) -> None:
+        values: dict[str, dict[str, Any]] = {group: {} for group in groups}
+        for name, group in places.items():
+            values[group][name] = parsers[name](given.pop(name))
+        command(**given, **{group: groups[group](**fields) for group, fields in values.items()})
+
+    plain = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, item in own.items() if name not in groups]
+    flags = [_parameter(item) for kind in groups.values() for item in declared(kind)]
+    parameters = sorted([*plain, *flags], key=lambda item: item.default is not inspect.Parameter.empty)
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
+    return wrapper
+
+
+def _is_options(annotation: Any) -> bool:
+    return isinstance(annotation, type) and is_dataclass(annotation)
+
+
+def _parameter(item: Declared) -> inspect.Parameter:
+    """Return a field as a parameter that Typer makes a flag of."""
+    kind, default = _typed_as(item), inspect.Parameter.empty if item.default is MISSING else item.default
+    if get_origin(item.kind) is tuple and not default:
+        default = None if item.is_optional or default == () else default
+    opt = item.opt
+    long = next((name for name in item.flags if name.startswith("--")), item.flags[0])
+    _FLAGS[item.name] = long.partition("/")[0]
+    # A default is shown where it says something, which None, a switch and what the text explains do not.
+    says_something = item.kind is not bool and default not in (None, inspect.Parameter.empty)
+    option = typer.Option(
+        *item.flags,
+        help=opt.help,
+        rich_help_panel=opt.panel,
+        hidden=opt.is_hidden,
+        metavar=_metavar(item),
+        show_default=opt.default if opt.default is not None else says_something,
+        autocompletion=partial(_complete, opt.complete) if opt.complete else None,
+    )
+    return inspect.Parameter(
+        item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def _typed_as(item: Declared) -> Any:
+    """Return the type that Typer reads the words of the command line as."""
+    if get_origin(item.kind) is not tuple:
+        return item.kind | None if item.is_optional else item.kind
+    first, *others = get_args(item.kind)
+    if Ellipsis not in others:
+        return str | None
+    return list[str if first is int else first] | None  # type: ignore[misc]
+
+
+def _metavar(item: Declared) -> str | None:
+    if item.opt.metavar or item.kind is bool:
+        return item.opt.metavar or None
+    return "|".join(map(str, item.choices)) if item.choices else None
+
+
+def _complete(values: Sequence[str], incomplete: str) -> list[str]:
+    return [value for value in values if value.startswith(incomplete)]
+
+
+def _parser(item: Declared) -> Callable[[Any], Any]:
+    """Return what makes the value of a field of what was typed."""
+    if get_origin(item.kind) is not tuple:
+        return lambda typed: typed
+    kinds = get_args(item.kind)
+    absent = None if item.is_optional else ()
+    if kinds[-1] is not Ellipsis:
+        return lambda typed: absent if typed is None else _pair(typed, kinds, item)
+    if kinds[0] is int:
+        return lambda typed: parse_numbers(typed, _FLAGS[item.name]) if typed else absent
+    return lambda typed: tuple(typed) if typed else absent
+
+
+def _pair(text: str, kinds: tuple[type, ...], item: Declared) -> tuple[Any, ...]:
+    """Return what was typed with a comma between, such as ``4092,5760``."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) == len(kinds) and all(parts):
+        if kinds[0] is str and len(set(parts)) == len(parts):
+            return tuple(parts)
+        if kinds[0] is int and all(part.isdecimal() and len(part) < 10 for part in parts):
+            return tuple(map(int, parts))
+    what = "whole numbers" if kinds[0] is int else "names"
+    count = {2: "two"}.get(len(kinds), str(len(kinds)))
+    raise UsageError(
+        f"{text}: {count} {what} are needed, with a comma between them",
+        option=item.name,
+        hint=f"Give {_FLAGS[item.name]} {item.opt.metavar}.",
+    )

@@ -1,0 +1,99 @@
+"""How every command runs: plan, check, work, and what is shown at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from cryobridge.cli.build import flag
+from cryobridge.cli.terminal import print_json, progress, show_report, tell, working
+from cryobridge.jobs.job import executed
+from cryobridge.jobs.shared_options import Options
+from cryobridge.options import Opt
+from cryobridge.report import Report
+
+if TYPE_CHECKING:
+    from cryobridge.jobs.job import Plan
+
+_RUN = "Run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonOptions(Options):
+    """How the answer is shown."""
+
+    as_json: Annotated[bool, Opt("Print JSON, and nothing else, on stdout.", flags=("--json",), panel=_RUN)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(JsonOptions):
+    """What may be replaced, whether anything is written, and how the answer is shown."""
+
+    overwrite: Annotated[bool, Opt("Replace outputs that are there.", panel=_RUN)] = False
+    dry_run: Annotated[bool, Opt("Check everything, print the plan, write nothing.", panel=_RUN)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(RunOptions):
+    """The same for work that can go on where it stopped."""
+
+    resume: Annotated[bool, Opt("Go on where an interrupted run stopped.", panel=_RUN)] = False
+
+
+R = TypeVar("R", bound=Report)
+Facts = list[tuple[str, str]]
+
+
+def run_job(plan: Callable[[], Plan[R]], options: RunOptions, titles: tuple[str, str], view: Callable[[R], Facts]) -> R:
+    """Plan a job, check it, do the work unless it is a dry run, and show the report.
+
+    Parameters
+    ----------
+    plan
+        Reads the inputs and returns the plan.
+    options
+        What may be replaced, and how the answer is shown.
+    titles
+        Of the closing table: for a run, and for a dry run.
+    view
+        From the report to the rows of the closing table.
+
+    Returns
+    -------
+    Report
+        What was shown.
+    """
+    with working("reading"):
+        made = plan()
+    with progress() as reporter:
+        report = executed(made, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
+    show_answer(report, options, titles, view)
+    report.require()
+    return report
+
+
+def show_answer(report: R, options: JsonOptions, titles: tuple[str, str], view: Callable[[R], Facts]) -> None:
+    """Show the messages of a report, then the report as JSON or as a table."""
+    tell(report)
+    if options.as_json:
+        print_json(report.to_json(flag))
+    else:
+        show_report(titles[report.dry_run], view(report))
+
+
+def left_out(report: Report) -> Facts:
+    """Return a row for each reason for which rows are left out."""
+    return [(f"left out: {reason}", f"{count:,}") for reason, count in report.left_out.items()]
+
+
+def outputs(report: Report) -> Facts:
+    """Return a row for each file that is written, or would be."""
+    return [("written" if not report.dry_run else "output", str(path)) for path in report.outputs]
+
+
+def some(names: Any, most: int = 8) -> str:
+    """Return the first names of a list, and how many there are besides."""
+    listed = list(map(str, names))
+    more = f" and {len(listed) - most:,} more (--json names them)" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

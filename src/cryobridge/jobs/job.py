@@ -1,0 +1,46 @@
+"""What every job is: a plan that has read and checked everything, and the work that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from cryobridge.progress import Reporter, Silent
+from cryobridge.report import Report
+
+R = TypeVar("R", bound=Report)
+R_co = TypeVar("R_co", bound=Report, covariant=True)
+
+
+class Plan(Protocol[R_co]):
+    """What a job has read and checked, and can carry out."""
+
+    def report(self) -> R_co:
+        """Return what the work will make."""
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse what can't be written, before the first byte is."""
+
+    def run(self, *, overwrite: bool, reporter: Reporter) -> R_co:
+        """Do the work and return what it made."""
+
+
+def executed(plan: Plan[R], *, overwrite: bool, dry_run: bool, reporter: Reporter) -> R:
+    """Carry a plan out, or only check it, and return its report."""
+    if not dry_run:
+        return plan.run(overwrite=overwrite, reporter=reporter)
+    plan.check(overwrite=overwrite)
+    return replace(plan.report(), dry_run=True)
+
+
+def carried_out(plan: Plan[R], *, overwrite: bool, dry_run: bool, reporter: Reporter | None) -> R:
+    """Carry a plan out for Python: as `executed`, and what the report itself finds wrong is raised.
+
+    Raises
+    ------
+    CryobridgeError
+        See `cryobridge.report.Report.require`.
+    """
+    report = executed(plan, overwrite=overwrite, dry_run=dry_run, reporter=reporter or Silent())
+    report.require()
+    return report

@@ -1,0 +1,127 @@
+"""Options that several jobs share, each group a dataclass that theirs inherit from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cryobridge.errors import UsageError, option
+from cryobridge.options import Opt, check
+
+if TYPE_CHECKING:
+    from cryobridge.formats.image_search import ImageSearch
+    from cryobridge.formats.optics import KnownOptics
+    from cryobridge.model.convention import Convention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What all options dataclasses have in common: their values are held to their declaration.
+
+    Raises
+    ------
+    UsageError
+        If a value is of another type, none of the choices, or out of bounds.
+    """
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlipOptions(Options):
+    """The axis convention of coordinates: how cryoSPARC's fractions become pixels of RELION's micrographs."""
+
+    flip_x: Annotated[bool, Opt("Count x from the other edge: x = nx − nx·fx.", panel="Coordinates")] = False
+    flip_y: Annotated[
+        bool, Opt("Count y from cryoSPARC's first row: y = ny·fy; without it y = ny − ny·fy.", panel="Coordinates")
+    ] = False
+    swap_xy: Annotated[bool, Opt("Exchange x and y after that.", panel="Coordinates")] = False
+
+    @property
+    def convention(self) -> Convention:
+        """The axis convention that is taken."""
+        from cryobridge.model.convention import Convention
+
+        return Convention(self.flip_x, not self.flip_y, self.swap_xy)
+
+    @property
+    def has_flips(self) -> bool:
+        """Whether one is asked for."""
+        return self.flip_x or self.flip_y or self.swap_xy
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSearchOptions(Options):
+    """Where image files are looked for (see `cryobridge.formats.image_search.ImageSearch`)."""
+
+    datadir: Annotated[
+        Path | None, Opt("Look for image files below this folder.", metavar="DIR", panel="Image files")
+    ] = None
+    strip_prefix: Annotated[
+        str | None,
+        Opt("Leading part to take off the names of image files.", metavar="PREFIX", panel="Image files"),
+    ] = None
+
+    def image_search(self, metadata: Path) -> ImageSearch:
+        """Return where the image files of a metadata file are looked for."""
+        from cryobridge.formats.image_search import ImageSearch
+
+        return ImageSearch(metadata, datadir=self.datadir, strip_prefix=self.strip_prefix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BareNameOptions(ImageSearchOptions):
+    """Where image files are looked for, also by their bare names in one folder."""
+
+    folder_mrc: Annotated[
+        Path | None,
+        Opt("Look for image files by bare name in this folder.", metavar="DIR", panel="Image files"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folder_mrc is not None and (self.datadir is not None or self.strip_prefix is not None):
+            raise UsageError(
+                f"{option('folder_mrc')} uses bare file names, {option('datadir')} and {option('strip_prefix')} whole "
+                "ones",
+                hint="Choose one.",
+            )
+
+    def image_search(self, metadata: Path) -> ImageSearch:
+        """Return where the image files of a metadata file are looked for."""
+        from cryobridge.formats.image_search import ImageSearch
+
+        return ImageSearch(metadata, self.folder_mrc, self.datadir, self.strip_prefix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpticsDefaults(Options):
+    """Optics values for files that don't say."""
+
+    box_px: Annotated[int | None, Opt("Box in pixels, if no file says.", metavar="N", panel="Optics", low=1)] = None
+    pixel_size_A: Annotated[
+        float | None, Opt("Pixel size, if no file says.", metavar="Å", panel="Optics", low=1e-3)
+    ] = None
+    voltage_kV: Annotated[float | None, Opt("Voltage, if no file says.", metavar="KV", panel="Optics", low=1)] = None
+    spherical_aberration_mm: Annotated[
+        float | None,
+        Opt("Spherical aberration, if no file says.", flags=("--cs",), metavar="MM", panel="Optics", low=0),
+    ] = None
+    amplitude_contrast: Annotated[
+        float | None, Opt("Amplitude contrast, if no file says.", metavar="X", panel="Optics", low=0, high=1)
+    ] = None
+
+    @property
+    def known_optics(self) -> KnownOptics:
+        """The values that are given."""
+        from cryobridge.formats.optics import KnownOptics
+
+        return KnownOptics(
+            voltage_kV=self.voltage_kV,
+            spherical_aberration_mm=self.spherical_aberration_mm,
+            amplitude_contrast=self.amplitude_contrast,
+            pixel_size_A=self.pixel_size_A,
+            box_px=self.box_px,
+        )
