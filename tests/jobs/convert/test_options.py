@@ -499,9 +499,7 @@ def test_particles_without_half_set_or_class_are_told_of(tmp_path):
     columns |= {"rlnSphericalAberration": [2.7] * 3, "rlnAmplitudeContrast": [0.1] * 3, "rlnAngleTilt": [5, 6, 7]}
     columns |= {"rlnRandomSubset": [0, 1, 2], "rlnClassNumber": [0, 0, 0]}
     star = save_star(tmp_path / "a.star", "", columns)
-    plan = plan_convert(
-        [star], tmp_path / "p.cs", ConvertOptions(to="cs", pixel_size_A=1.5, box_px=64)
-    )
+    plan = plan_convert([star], tmp_path / "p.cs", ConvertOptions(to="cs", pixel_size_A=1.5, box_px=64))
     write_plan(plan)
     assert np.load(tmp_path / "p.cs")["alignments3D/split"].tolist() == [0, 0, 1]
     assert "1 particles without a half set are put into the first one" in plan.warnings
