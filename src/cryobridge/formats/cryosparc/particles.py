@@ -60,7 +60,7 @@ def particles_from_cs(
 ) -> ParticleSet:
     """Turn cryoSPARC columns into a particle set; what the table lacks is None.
 
-    Angles become matrices, shifts ångström by the pixel size of their own alignment (format facts B1 and B2),
+    Angles become matrices, shifts ångström by the pixel size of their own alignment (docs/conventions.md),
     coordinates pixels of the micrograph as stored, without a flip. Classes and half sets count from 1.
 
     Parameters

@@ -60,7 +60,7 @@ def round_px(coordinate_px: Floats, *, subpixel: bool) -> Floats:
 
 
 def _psi_deg(psi_rad: Floats, convention: Convention) -> Floats:
-    """Return psi as seen in RELION's micrograph: it is minus the direction of the reference's x axis (facts B3)."""
+    """Return psi in RELION's micrograph: minus the direction of the reference's x axis (docs/conventions.md)."""
     return np.degrees(-convention.direction_rad(-psi_rad))
 
 
