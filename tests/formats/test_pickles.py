@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from cryobridge.errors import CryobridgeError, FormatError, UnsafeFileError
 from cryobridge.formats.pickle_data import load_pickle, peek_pickle, scan_pickle
-from cryobridge.formats.pickle_machine import Opaque
+from cryobridge.formats.pickle_objects import Opaque
 from cryobridge.formats.pickles import (
     CTF_COLUMNS,
     KmeansResult,
@@ -103,6 +103,8 @@ ADMITTED = [
     2**200,
     -1.5,
     {"a": True, "b": None, (1, "c"): False},
+    {np.dtype("<f4"): 1, "b": np.zeros(2), ("c", np.dtype(">i2")): 2},
+    [np.dtype("<f4"), {"a": (np.dtype("<f4"), np.arange(2))}],
     [1, (2, [3, ()])],
     (np.zeros((2, 3, 3)), np.zeros((2, 2))),
     [np.zeros(3)] * 3,
@@ -297,6 +299,13 @@ MALFORMED = {
     "deep tuple in a set": b"\x80\x04\x8f()" + b"\x85" * 100_000 + b"\x90.",
     "deep tuple as a byte order": array_pickle((1,)).replace(b"X\x01\x00\x00\x00<", b")" + b"\x85" * 100_000),
     "unhashable key": b"\x80\x02}]Ns.",
+    "set as a key": b"\x80\x04}(K\x01\x91Ns.",
+    "set in a key": b"\x80\x04}(K\x01\x91\x85Ns.",
+    "tuples of tuples as a key": b"\x80\x04})" + b"2\x86" * 60 + b"Ns.",
+    "tuples of tuples in a set": b"\x80\x02c__builtin__\nset\n]()" + b"2\x86" * 60 + b"e\x85R.",
+    "state twice": array_pickle((1,))[:-1] + b"(K\x01K\x00\x85NNNtb.",
+    "state of a function": b"\x80\x02cnumpy\ndtype\n}X\x0c\x00\x00\x00__defaults__)s}\x86b.",
+    "state of a number of numpy": pickle.dumps(np.float64(1), 4)[:-1] + b"(K\x01K\x02e.",
     "key without value": b"\x80\x02}(Nu.",
     "append to a number": b"\x80\x02K\x01K\x02a.",
     "call of a number": b"\x80\x02K\x01)R.",

@@ -18,7 +18,8 @@ from cryobridge.formats.atomic import atomic_path
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 from cryobridge.formats.pickle_data import SHOWN, load_pickle
-from cryobridge.formats.pickle_machine import Array, is_array
+from cryobridge.formats.pickle_objects import is_array
+from cryobridge.formats.table import Array
 
 PickleKind = Literal[
     "poses", "ctf", "indices", "halfsets", "kmeans", "density", "umap", "trajectory_endpoints", "unknown"
