@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ TICK_STEPS = (1, 2, 2.5, 5, 10)
 # With numbers of five digits and a label at the left.
 LABELLED_MARGIN_IN = (0.75, 0.55, 0.12, 0.28)
 Draw = Callable[["Axes"], None]
+# Only plots/ imports matplotlib, also for its types.
+Picture: TypeAlias = "Figure"
 Floats = NDArray[np.float64]
 
 
@@ -66,8 +68,8 @@ class Sheet:
     margin_in: tuple[float, float, float, float] = (0.5, 0.55, 0.12, 0.28)
 
 
-class Findings:
-    """Gathers what the panels do not show: names by reason, and sentences."""
+class PageNotes:
+    """Gathers what a page says below its panels: sentences, and the names that are not drawn, by reason."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
@@ -125,9 +127,15 @@ def lay_out(sheet: Sheet) -> Figure:
 
 def png(sheet: Sheet) -> bytes:
     """Return a page as the content of a PNG file."""
+    with style():
+        return written_as(lay_out(sheet), "png", pil_kwargs=_PACKED)
+
+
+def written_as(picture: Picture, kind: str, **how: Any) -> bytes:
+    """Return a figure as the content of a file: ``png``, ``pdf`` or ``svg``."""
     buffer = io.BytesIO()
     with style():
-        lay_out(sheet).savefig(buffer, format="png", pil_kwargs=_PACKED)
+        picture.savefig(buffer, format=kind, **how)
     return buffer.getvalue()
 
 

@@ -15,10 +15,10 @@ from cryobridge.fourier.crop import crop_images
 from cryobridge.jobs.coords.micrographs import busiest_micrographs, micrograph_file
 from cryobridge.jobs.coords.plan import CoordsPlan
 from cryobridge.jobs.output_folder import make_subfolder
+from cryobridge.plots.coords import picks_png
 
 # The longer side of a picture's image; Fourier cropping to it is the low pass.
 _LONGER_SIDE_PX = 800
-_INCHES = 8.0
 
 
 def write_previews(plan: CoordsPlan, n_micrographs: int) -> list[Path]:
@@ -76,25 +76,8 @@ def small_image(micrograph: Array, longer_side_px: int = _LONGER_SIDE_PX) -> Arr
 
 
 def _draw(plan: CoordsPlan, source: Path, coordinate_px: Array, target: Path) -> None:
-    from matplotlib.figure import Figure
-
     micrograph = open_mrc(source).images[0]
-    ny, nx = micrograph.shape
-    image = small_image(micrograph)
-    low, high = np.quantile(image, [0.01, 0.99])
-    figure = Figure(figsize=(_INCHES, _INCHES * ny / nx + 0.7), layout="constrained")
-    axes = figure.add_subplot()
-    # Pixel centres lie at whole numbers; the first stored row is drawn at the top.
-    axes.imshow(image, cmap="gray", vmin=low, vmax=high, extent=(-0.5, nx - 0.5, ny - 0.5, -0.5))
-    axes.scatter(
-        coordinate_px[:, 0], coordinate_px[:, 1], s=60, facecolors="none", edgecolors="tab:cyan", linewidths=0.9
-    )
-    axes.set_title(
-        f"{source.name}\n{len(coordinate_px)} picks, {plan.options.convention.formula}",
-        fontsize=9,
-        parse_math=False,
-    )
-    axes.set_xlabel("x (px)")
-    axes.set_ylabel("y (px)")
+    title = f"{source.name}\n{len(coordinate_px)} picks, {plan.options.convention.formula}"
+    picture = picks_png(small_image(micrograph), micrograph.shape, coordinate_px, title)
     with atomic_path(target) as temporary:
-        figure.savefig(temporary, dpi=100)
+        temporary.write_bytes(picture)

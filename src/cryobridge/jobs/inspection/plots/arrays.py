@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,19 +16,17 @@ from cryobridge.formats.pickle_data import load_pickle, peek_pickle
 from cryobridge.formats.pickles import classify_pickle, read_density
 from cryobridge.formats.table import Array, Column, numpy_dtype_label
 from cryobridge.jobs.inspection.files import pickle_arrays, read_array
-from cryobridge.jobs.inspection.stats import is_identifier
-from cryobridge.model.geometry import matrix_to_euler
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 from cryobridge.jobs.inspection.plots.images import LEAST_IMAGE_PX
 from cryobridge.jobs.inspection.plots.tables import MAX_COMPONENTS, distribution, even_runs
+from cryobridge.jobs.inspection.stats import is_identifier
+from cryobridge.model.geometry import matrix_to_euler
 from cryobridge.plots.images import contact_sheet
+from cryobridge.plots.inspection import draw_grid, draw_points
 from cryobridge.plots.page import (
     LABELLED_MARGIN_IN,
     LARGEST,
     MAX_PANELS,
-    Findings,
+    PageNotes,
     Panel,
     Sheet,
     image_count,
@@ -49,7 +47,7 @@ def arrays_sheet(path: Path) -> Sheet:
         array = read_array(path, kind, infos[0].name)
         if array is not None and array.dtype.kind in "fiu" and len(array):
             return array_images_sheet(path, array)
-    found = Findings()
+    found = PageNotes()
 
     def arrays() -> Iterator[tuple[str, Any]]:
         for info in infos:
@@ -62,7 +60,7 @@ def arrays_sheet(path: Path) -> Sheet:
     return _arrays_page(path, _array_panels(arrays(), len(infos), found), found)
 
 
-def _arrays_page(path: Path, panels: tuple[Panel, ...], found: Findings) -> Sheet:
+def _arrays_page(path: Path, panels: tuple[Panel, ...], found: PageNotes) -> Sheet:
     return Sheet(path_title(path), panels, found.notes(), margin_in=LABELLED_MARGIN_IN)
 
 
@@ -74,7 +72,7 @@ def array_images_sheet(path: Path, array: Array) -> Sheet:
     )
 
 
-def _array_panels(arrays: Iterable[tuple[str, Any]], n_arrays: int, found: Findings) -> tuple[Panel, ...]:
+def _array_panels(arrays: Iterable[tuple[str, Any]], n_arrays: int, found: PageNotes) -> tuple[Panel, ...]:
     """Draw the distribution of each array; before it, the points of what may be coordinates."""
     panels: list[Panel] = []
     for name, value in arrays:
@@ -101,7 +99,7 @@ def _are_coordinates(array: Array, *, is_alone: bool) -> bool:
     return is_long and (n_components == 2 or (is_alone and n_components > 2))
 
 
-def _sampled(name: str, array: Array, found: Findings) -> Array:
+def _sampled(name: str, array: Array, found: PageNotes) -> Array:
     """Return what is drawn of an array, and say so where it is not all."""
     sample = _sample_array(array)
     if sample.size < array.size:
@@ -121,19 +119,12 @@ def points_panel(title: str, coordinates: Array) -> Panel:
     """Draw the first two of the coordinates, (n, 2 or more), as points."""
     points = _sample_array(coordinates[:, :2]).astype(np.float64)
     points = points[(np.abs(points) < LARGEST).all(axis=1)]
-    size = 4 if len(points) < 5000 else 1.5
-
-    def draw(axes: Axes) -> None:
-        axes.plot(*points.T, ".", markersize=size, markeredgewidth=0, alpha=0.5, rasterized=True)
-        axes.locator_params(nbins=5)
-        axes.ticklabel_format(scilimits=(-3, 5))
-
-    return Panel(title, labelled(draw, "dimension 0", "dimension 1"))
+    return Panel(title, labelled(draw_points(points), "dimension 0", "dimension 1"))
 
 
 def pickle_sheet(path: Path) -> Sheet:
     """Draw the arrays of a pickle."""
-    found = Findings()
+    found = PageNotes()
     try:
         value = load_pickle(path)
         content = classify_pickle(value)
@@ -148,7 +139,7 @@ def pickle_sheet(path: Path) -> Sheet:
     return _arrays_page(path, _array_panels(arrays.items(), len(arrays), found), found)
 
 
-def _with_angles(poses: dict[str, Any], found: Findings) -> dict[str, Any]:
+def _with_angles(poses: dict[str, Any], found: PageNotes) -> dict[str, Any]:
     """Replace the matrices, which come first, by RELION's angles; leave them where they are no rotations."""
     name, matrices = next(iter(poses.items()))
     try:
@@ -170,11 +161,11 @@ def _density_sheet(path: Path) -> Sheet:
     grid = grid.sum(axis=tuple(range(2, grid.ndim)))
     ends = [(float(low), float(high)) for low, high in bounds]
 
-    def draw(axes: Axes) -> None:
-        if grid.ndim == 1:
-            axes.plot(np.linspace(*ends[0], len(grid)), grid)
-        else:
-            axes.imshow(grid.T, origin="lower", aspect="auto", extent=(*ends[0], *ends[1]))
-
     labels = ("dimension 0", "density" if grid.ndim == 1 else "dimension 1")
-    return Sheet(heading, (Panel("density", labelled(draw, *labels)),), tuple(notes), (3.0, 2.3), LABELLED_MARGIN_IN)
+    return Sheet(
+        heading,
+        (Panel("density", labelled(draw_grid(grid, ends), *labels)),),
+        tuple(notes),
+        (3.0, 2.3),
+        LABELLED_MARGIN_IN,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats import folders as folder_kinds
@@ -13,15 +12,12 @@ from cryobridge.formats import registry
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.jobs.inspection.dispatch import kind_of
 from cryobridge.jobs.inspection.options import InspectOptions
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 from cryobridge.jobs.inspection.plots.arrays import arrays_sheet, pickle_sheet
 from cryobridge.jobs.inspection.plots.folders import own_sheet, relion_sheet
 from cryobridge.jobs.inspection.plots.images import mrc_sheet
 from cryobridge.jobs.inspection.plots.recovar import recovar_sheet
 from cryobridge.jobs.inspection.plots.tables import TABLES, table_sheet
-from cryobridge.plots.page import Sheet, lay_out, style
+from cryobridge.plots.page import Picture, Sheet, lay_out, style, written_as
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -57,12 +53,12 @@ def plot_path(
             path=target,
             hint=f"End it with one of {', '.join(_SUFFIXES)}.",
         )
-    figure = build_figure(path, options)
-    with style(), atomic_path(target) as temporary:
-        figure.savefig(temporary, format=suffix[1:])
+    content = written_as(build_figure(path, options), suffix[1:])
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
 
 
-def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = None) -> Figure:
+def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = None) -> Picture:
     """Draw what a file or folder holds and return the figure; see `plot_path`."""
     path, options = Path(path), options or InspectOptions()
     kind = kind_of(path)

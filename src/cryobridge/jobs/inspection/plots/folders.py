@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cryobridge.errors import UsageError
 from cryobridge.formats.arrays import read_pt
 from cryobridge.jobs.inspection.folders import inspect_own_output, inspect_relion_job
 from cryobridge.jobs.inspection.options import InspectOptions
-
-if TYPE_CHECKING:
-    pass
 from cryobridge.jobs.inspection.plots.arrays import array_images_sheet, arrays_sheet
 from cryobridge.plots.page import Sheet
 

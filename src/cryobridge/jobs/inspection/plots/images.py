@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryobridge.formats.mrc import MrcFile, open_mrc
 from cryobridge.formats.mrc_header import decide_kind
-
-if TYPE_CHECKING:
-    pass
 from cryobridge.plots.images import contact_sheet, contrast, draw_gray
 from cryobridge.plots.page import Panel, Sheet, image_count, labelled, path_title
 

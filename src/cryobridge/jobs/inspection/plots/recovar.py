@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,30 +14,20 @@ from cryobridge.formats.recovar.run import RecovarRun
 from cryobridge.jobs.inspection.recovar_maps import FSC_THRESHOLDS, describe_half_maps
 from cryobridge.plots.page import (
     LABELLED_MARGIN_IN,
-    LARGEST,
     MAX_PANELS,
-    TICK_PT,
-    Draw,
     Floats,
     Panel,
     Sheet,
-    labelled,
     path_title,
 )
+from cryobridge.plots.recovar import Clusters, draw_density, draw_eigenvalues, draw_fsc, draw_latent, draw_populations
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-
     from cryobridge.formats.recovar.analysis import Analysis
     from cryobridge.formats.recovar.density import Density, DensityFile
 
 _MAX_POINTS = 20_000
-_MANY_POINTS = 5000
 _N_PLANE_DIMENSIONS = 3
-_N_QUALITATIVE = 10
-_N_BINS = 40
-_GRAY = "0.4"
 
 
 class _Page:
@@ -81,7 +70,7 @@ def _add_pipeline(page: _Page, job: RecovarJob) -> None:
         page.panels.append(_fsc_panel(half_maps))
     run = RecovarRun(job)
     if run.eigenvalues is not None and len(run.eigenvalues):
-        page.panels.append(Panel("eigenvalues", _draw_eigenvalues(run.eigenvalues)))
+        page.panels.append(Panel("eigenvalues", draw_eigenvalues(run.eigenvalues)))
     drawn = [analysis for analysis in job.analyses if _add_planes(page, run, analysis, n_dimensions=2)]
     if not drawn and run.zdims:
         # The lowest of two dimensions or more, else the only one.
@@ -100,7 +89,7 @@ def _add_analysis(page: _Page, analysis: Analysis, job: RecovarJob) -> None:
         _add_planes(page, run, analysis, n_dimensions=_N_PLANE_DIMENSIONS)
         _add_umap(page, run, analysis)
     if analysis.populations:
-        page.panels.append(Panel("particles of each cluster", _draw_populations(analysis.populations)))
+        page.panels.append(Panel("particles of each cluster", draw_populations(analysis.populations)))
 
 
 def _add_densities(page: _Page, density: Density) -> None:
@@ -114,37 +103,7 @@ def _fsc_panel(half_maps: dict[str, Any]) -> Panel:
     curves = {"no mask": half_maps["fsc"]}
     if half_maps["masked"] is not None:
         curves[Path(half_maps["mask"]).name] = half_maps["masked"]["fsc"]
-
-    def draw(axes: Axes) -> None:
-        for label, curve in curves.items():
-            axes.plot(np.arange(len(curve)) / half_maps["box_A"], curve, label=label)
-        for threshold in FSC_THRESHOLDS.values():
-            axes.axhline(threshold, color=_GRAY, linestyle="--", linewidth=0.8)
-            axes.text(0, threshold + 0.02, f"{threshold}", fontsize=TICK_PT, color=_GRAY)
-        axes.set_ylim(min(-0.05, *(min(curve) for curve in curves.values())), 1.05)
-        axes.locator_params(axis="x", nbins=6)
-        axes.legend(fontsize=TICK_PT, framealpha=0.9)
-
-    return Panel("FSC of the half maps", labelled(draw, "spatial frequency (1/Å)", ""))
-
-
-def _draw_eigenvalues(values: Floats) -> Draw:
-    def draw(axes: Axes) -> None:
-        axes.plot(np.arange(1, len(values) + 1), values, ".-", linewidth=0.8)
-        if bool((values > 0).all()):
-            axes.set_yscale("log")
-        axes.tick_params(which="minor", labelsize=TICK_PT)
-        axes.locator_params(axis="x", integer=True)
-
-    return labelled(draw, "component", "")
-
-
-def _draw_populations(populations: tuple[int, ...]) -> Draw:
-    def draw(axes: Axes) -> None:
-        axes.bar(np.arange(len(populations)), populations, color=_colours(len(populations)))
-        axes.locator_params(axis="x", integer=True)
-
-    return labelled(draw, "cluster", "")
+    return Panel("FSC of the half maps", draw_fsc(curves, half_maps["box_A"], FSC_THRESHOLDS.values()))
 
 
 def _add_plain_latent(page: _Page, run: RecovarRun, zdim: int) -> None:
@@ -154,7 +113,7 @@ def _add_plain_latent(page: _Page, run: RecovarRun, zdim: int) -> None:
         page.note(f"⚠ {error}.")
         return
     shown = points[_sample(page, len(points))][:, :2]
-    page.panels.append(Panel(f"latent coordinates of zdim {zdim}", _draw_latent(shown, None, _dimensions((0, 1)))))
+    page.panels.append(Panel(f"latent coordinates of zdim {zdim}", draw_latent(shown, None, _dimensions((0, 1)))))
 
 
 def _add_planes(page: _Page, run: RecovarRun, analysis: Analysis, *, n_dimensions: int) -> bool:
@@ -174,8 +133,8 @@ def _add_planes(page: _Page, run: RecovarRun, analysis: Analysis, *, n_dimension
     for plane in planes:
         axes = list(plane)
         lines = [path[:, axes] for path in paths if path.shape[1] > max(axes)]
-        clusters = _Clusters(result.labels[chosen], result.centers[:, axes], lines)
-        page.panels.append(Panel(title, _draw_latent(points[chosen][:, axes], clusters, _dimensions(plane))))
+        clusters = Clusters(result.labels[chosen], result.centers[:, axes], lines)
+        page.panels.append(Panel(title, draw_latent(points[chosen][:, axes], clusters, _dimensions(plane))))
     return True
 
 
@@ -209,8 +168,8 @@ def _add_umap(page: _Page, run: RecovarRun, analysis: Analysis) -> None:
     # The embedding has no centers of its own.
     members = [points[result.labels == cluster, :2] for cluster in range(len(result.centers))]
     middles = [np.median(part, axis=0) if len(part) else np.full(2, np.nan) for part in members]
-    clusters = _Clusters(result.labels[chosen], np.array(middles), [])
-    page.panels.append(Panel("UMAP by cluster", _draw_latent(points[chosen][:, :2], clusters, ["UMAP 0", "UMAP 1"])))
+    clusters = Clusters(result.labels[chosen], np.array(middles), [])
+    page.panels.append(Panel("UMAP by cluster", draw_latent(points[chosen][:, :2], clusters, ["UMAP 0", "UMAP 1"])))
 
 
 def _sample(page: _Page, n_points: int) -> slice:
@@ -219,72 +178,6 @@ def _sample(page: _Page, n_points: int) -> slice:
     if step > 1:
         page.note(f"Drawn are {-(-n_points // step):,} of {n_points:,} particles, evenly spaced.")
     return slice(None, None, step)
-
-
-@dataclass(frozen=True)
-class _Clusters:
-    """What a plane is coloured by: labels (n,), centers (K, 1 or 2) and paths, each (m, 1 or 2)."""
-
-    labels: NDArray[np.int64]
-    centers: Floats
-    paths: list[Floats]
-
-    def split(self, points: Floats) -> list[Floats]:
-        """Return the points, (n, 1 or 2), of each cluster; those that are no numbers are left out."""
-        good = _are_numbers(points)
-        return [points[good & (self.labels == cluster)] for cluster in range(len(self.centers))]
-
-
-def _are_numbers(points: Floats) -> NDArray[np.bool_]:
-    return np.asarray((np.abs(points) < LARGEST).all(axis=1))
-
-
-def _draw_latent(points: Floats, clusters: _Clusters | None, names: list[str]) -> Draw:
-    """Draw points, (n, 2), coloured by cluster; of one dimension, (n, 1), a histogram."""
-    parts = [points[_are_numbers(points)]] if clusters is None else clusters.split(points)
-    if points.shape[1] == 1:
-        return labelled(_draw_histogram([part[:, 0] for part in parts]), names[0], "particles")
-    return labelled(_draw_plane(parts, clusters), *names)
-
-
-def _draw_plane(parts: list[Floats], clusters: _Clusters | None) -> Draw:
-    size = 4.0 if sum(map(len, parts)) < _MANY_POINTS else 1.5
-    style: dict[str, Any] = {"markersize": size, "markeredgewidth": 0, "alpha": 0.6, "rasterized": True}
-
-    def draw(axes: Axes) -> None:
-        for part, colour in zip(parts, _colours(len(parts)), strict=True):
-            axes.plot(*part.T, ".", color=colour, **style)
-        for path in clusters.paths if clusters is not None else ():
-            axes.plot(*path.T, ".-", color="black", linewidth=0.9, markersize=4)
-        for cluster, place in enumerate(clusters.centers if clusters is not None else ()):
-            if bool(np.isfinite(place).all()):
-                _write_number(axes, cluster, place)
-        axes.locator_params(nbins=5)
-        axes.ticklabel_format(scilimits=(-3, 5))
-
-    return draw
-
-
-def _write_number(axes: Axes, cluster: int, place: Floats) -> None:
-    box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6}
-    x, y = place.tolist()
-    axes.text(x, y, str(cluster), fontsize=TICK_PT, ha="center", va="center", bbox=box, zorder=5)
-
-
-def _draw_histogram(parts: list[Floats]) -> Draw:
-    def draw(axes: Axes) -> None:
-        axes.hist(parts, bins=_N_BINS, stacked=True, color=_colours(len(parts)))
-
-    return draw
-
-
-def _colours(n_clusters: int) -> list[Any]:
-    """Return colours that differ: those of a qualitative map as far as it goes."""
-    from matplotlib import colormaps
-
-    if n_clusters <= _N_QUALITATIVE:
-        return list(colormaps["tab10"].colors[:n_clusters])  # type: ignore[attr-defined]
-    return list(colormaps["turbo"](np.linspace(0.03, 0.97, n_clusters)))
 
 
 def _add_density(page: _Page, file: DensityFile, name: str) -> None:
@@ -301,30 +194,7 @@ def _add_density(page: _Page, file: DensityFile, name: str) -> None:
             f"Densities are summed over dimension{'s 2 to' if n_summed > 1 else ''} {values.ndim + n_summed - 1}."
         )
     alpha = "" if grid.alpha is None else f", alpha {grid.alpha:.4g}"
-    panel = Panel(f"{name}{alpha}", _draw_density(values, grid.axes))
+    panel = Panel(f"{name}{alpha}", draw_density(values, grid.axes))
     page.panels.append(panel)
     if values.ndim > 1:
         page.note("Each density has its own scale; bright is dense.")
-
-
-def _draw_density(values: Floats, points: tuple[Floats, ...]) -> Draw:
-    """Draw a density on a grid of one or two dimensions; ``points`` are those of each of its axes."""
-
-    def draw_line(axes: Axes) -> None:
-        axes.plot(points[0], values)
-
-    def draw_plane(axes: Axes) -> None:
-        extent = (*_outer_ends(points[0]), *_outer_ends(points[1]))
-        axes.imshow(values.T, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
-        axes.locator_params(nbins=5)
-        axes.ticklabel_format(scilimits=(-3, 5))
-
-    if values.ndim == 1:
-        return labelled(draw_line, "dimension 0", "density")
-    return labelled(draw_plane, "dimension 0", "dimension 1")
-
-
-def _outer_ends(axis: Floats) -> tuple[float, float]:
-    """Return where the outermost cells of a grid end, whose points are their middles."""
-    half = float(axis[-1] - axis[0]) / max(len(axis) - 1, 1) / 2 or 0.5
-    return float(axis[0]) - half, float(axis[-1]) + half

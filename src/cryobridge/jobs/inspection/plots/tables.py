@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
 from cryobridge.formats import folders as folder_kinds
@@ -23,17 +21,11 @@ from cryobridge.jobs.inspection.folders import particles_of
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.stats import is_identifier, passes, summarise_values
 from cryobridge.jobs.inspection.tables import chosen_columns
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from cryobridge.plots.inspection import draw_histograms
 from cryobridge.plots.page import (
     LARGEST,
     MAX_PANELS,
-    TICK_PT,
-    TICK_STEPS,
-    Draw,
-    Findings,
-    Floats,
+    PageNotes,
     Panel,
     Sheet,
     path_title,
@@ -43,7 +35,6 @@ from cryobridge.plots.page import (
 _MAX_ROWS = 200_000
 _N_RUNS = 1000
 _SAMPLE_BYTES = 64 << 20
-_FEWEST_BINS, _MOST_BINS = 10, 50
 # Components of a vector that still have a colour each.
 MAX_COMPONENTS = 10
 
@@ -71,7 +62,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
 
 def table_sheet(path: Path, table: Table, options: InspectOptions) -> Sheet:
     """Draw the distributions of a table's columns."""
-    found = Findings()
+    found = PageNotes()
     columns = []
     for column in chosen_columns(table, options):
         if column.is_text or is_identifier(column):
@@ -122,7 +113,7 @@ def even_runs(n_rows: int, row_bytes: int) -> list[slice]:
     return [slice(start, start + n_wanted // n_runs) for start in starts]
 
 
-def distribution(column: Column, values: Array, found: Findings) -> Panel | None:
+def distribution(column: Column, values: Array, found: PageNotes) -> Panel | None:
     """Draw how the values of a column, (n, …), are distributed; None where there is nothing to see."""
     if values.size == 0 or bool((values == values[:1]).all()):
         found.leave_out("constant" if values.size else "empty", [column.name])
@@ -137,54 +128,4 @@ def distribution(column: Column, values: Array, found: Findings) -> Panel | None
     rows = values.reshape(len(values), -1)
     if rows.shape[1] > MAX_COMPONENTS:
         rows = rows.reshape(-1, 1)
-    return Panel(column.name, _draw_histograms(rows, summary.unit), is_marked=bool(summary.problems))
-
-
-def _draw_histograms(rows: Array, unit: str) -> Draw:
-    """Count values, (n, components), in bins that the components share; complex ones by their magnitude."""
-    is_whole = rows.dtype.kind in "iub"
-    components = (np.abs(rows) if rows.dtype.kind == "c" else rows).astype(np.float64).T
-    # Rice's rule, with finer bins: the defocus of a data set has a peak for each micrograph.
-    n_bins = min(_MOST_BINS, max(_FEWEST_BINS, math.ceil(5 * len(rows) ** (1 / 3))))
-    edges = _bin_edges(components[np.abs(components) < LARGEST], n_bins, is_whole=is_whole)
-    counts = [np.histogram(component, edges)[0] for component in components]
-    magnitude = "magnitude" if rows.dtype.kind == "c" else ""
-
-    def draw(axes: Axes) -> None:
-        from matplotlib.ticker import EngFormatter, MaxNLocator
-
-        for number, count in enumerate(counts):
-            axes.stairs(count, edges, fill=len(counts) == 1, color=f"C{number}", label=str(number), linewidth=1.2)
-        if len(counts) > 1:
-            axes.legend(
-                loc="upper right",
-                fontsize=TICK_PT - 0.5,
-                ncols=math.ceil(len(counts) / 4),
-                handlelength=0.8,
-                columnspacing=0.8,
-                borderpad=0.2,
-                labelspacing=0.2,
-            )
-        axes.set_ylim(0, 1.05 * max(1, *(count.max() for count in counts)))
-        axes.xaxis.set_major_locator(MaxNLocator(4, steps=TICK_STEPS, integer=is_whole))
-        axes.ticklabel_format(axis="x", scilimits=(-3, 5))
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=TICK_STEPS, integer=True))
-        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_xlabel(unit or magnitude)
-
-    return draw
-
-
-def _bin_edges(finite: Floats, n_bins: int, *, is_whole: bool) -> NDArray[np.floating[Any]]:
-    """Return edges of equal bins; those for whole numbers lie between them and hold equally many."""
-    if finite.size == 0:
-        return np.array([0.0, 1.0])
-    low, high = float(finite.min()), float(finite.max())
-    if is_whole and max(abs(low), abs(high)) < 2**52:  # beyond, float64 has no halves to put edges on
-        width = math.ceil((high - low + 1) / _MOST_BINS)
-        return low - 0.5 + width * np.arange(math.ceil((high - low + 1) / width) + 1)
-    # Numbers that differ in their last digits alone leave no room for bins between them.
-    largest = max(abs(low), abs(high), 1e-100)
-    if high - low < 1e-12 * largest:
-        low, high = low - 0.01 * largest, high + 0.01 * largest
-    return np.linspace(low, high, n_bins + 1)
+    return Panel(column.name, draw_histograms(rows, summary.unit), is_marked=bool(summary.problems))
