@@ -16,7 +16,7 @@ from cryobridge.errors import UsageError
 from cryobridge.options import Declared, declared
 
 # From the name of an option to its flag; all commands call it the same.
-_FLAGS: dict[str, str] = {"output": "-o"}
+_FLAGS: dict[str, str] = {"output": "-o", "where": "--where"}
 
 
 def flag(name: str, value: str | None = None) -> str:

@@ -197,14 +197,14 @@ def test_no_rows_is_no_error():
         ("   ", 1, "no condition"),
         ("rlnClassNumber", 15, "the end where a comparison"),
         ("rlnClassNumber >", 17, "the end where a column, a number"),
-        ("rlnClassNumber > 1 rlnDefocusU", 20, "follows a whole condition"),
+        ("rlnClassNumber > 1 rlnDefocusU", 20, "where a comparison (==, <, in …), and, or"),
         ("rlnClassNumber 1", 16, "where a comparison"),
         ("(rlnClassNumber > 1", 20, "the ) of character 1"),
-        ("rlnClassNumber > 1)", 19, "follows a whole condition"),
-        ("rlnClassNumber in 1", 19, "( is expected"),
+        ("rlnClassNumber > 1)", 19, "where the end is expected"),
+        ("rlnClassNumber in 1", 19, "where (, as in in (1, 4), is expected"),
         ("rlnClassNumber in ()", 20, "a number or a text"),
         ("rlnClassNumber in (1 2)", 22, ", or ) is expected"),
-        ("rlnClassNumber not 1", 20, "where in is expected"),
+        ("rlnClassNumber not 1", 16, "where a comparison"),
         ("1 in (1, 2)", 1, "no column"),
         ("rlnClassNumber + 1 > 2", 16, "no arithmetic"),
         ("rlnClassNumber * 2 > 2", 16, "no arithmetic"),
@@ -223,11 +223,17 @@ def test_no_rows_is_no_error():
         ("alignments3D/shift > 1", 1, "2 values a row"),
         ("alignments3D/shift[2] > 1", 1, "there is no alignments3D/shift[2]"),
         ("alignments3D/shift[0,0] > 1", 1, "2 values a row"),
-        ("alignments3D/shift[x] > 1", 20, "the number of an element"),
-        ("alignments3D/shift[-1] > 1", 20, "the number of an element"),
-        ("alignments3D/shift[0 > 1", 22, "] is expected"),
+        ("alignments3D/shift[x] > 1", 19, "the number of an element"),
+        ("alignments3D/shift[-1] > 1", 19, "the number of an element"),
+        ("alignments3D/shift[0 > 1", 19, "the number of an element"),
         ("rlnClassNumber[0] > 1", 1, "one value a row"),
-        ("alignments3D/shift[" + "9" * 5000 + "] > 1", 20, "the number of an element"),
+        ("alignments3D/shift[" + "9" * 5000 + "] > 1", 19, "the number of an element"),
+        ("rlnClassNumber > not 1", 18, "where a column, a number"),
+        ("rlnClassNumber > 1, 2", 19, "where a comparison"),
+        ("rlnClassNumber in (1, rlnDefocusU)", 23, "where a number or a text"),
+        ("1 < rlnClassNumber in (1, 2)", 1, "chained"),
+        ("(rlnClassNumber > 1) == 1", 2, "a condition is compared"),
+        ("rlnClassNumber > 1 and rlnDefocusU", 35, "the end where a comparison"),
         ("__import__('os').system('true')", 17, "'.' means nothing"),
         ("not " * 150 + "rlnClassNumber > 1", 401, "nested more than 100"),
         ("(" * 150 + "rlnClassNumber > 1" + ")" * 150, 101, "nested more than 100"),
@@ -236,7 +242,8 @@ def test_no_rows_is_no_error():
 def test_a_mistake_is_told_with_its_position(text, position, told):
     with pytest.raises(UsageError) as caught:
         holds(text)
-    assert f"character {position}:" in caught.value.message
+    assert caught.value.message.startswith(f"character {position}: ")
+    assert caught.value.option == "where"
     assert told in caught.value.message
     assert caught.value.hint
     assert len(str(caught.value)) < 300
@@ -276,4 +283,4 @@ def test_any_text_is_a_condition_or_a_usage_error(text):
     try:
         rows_where(text, table_of([ROW]))
     except UsageError as error:
-        assert error.message.startswith("--where, character ")
+        assert error.message.startswith("character ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import functools
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,18 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.jobs.selection.where_text import (
-    AllOf,
-    ColumnRef,
-    Comparison,
-    Condition,
-    Constant,
-    Membership,
-    Not,
-    Operand,
-    parse_where,
-    where_error,
-)
+from cryobridge.jobs.selection.where_text import ColumnRef, Constant, Operand, parse_where, where_error
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
@@ -30,14 +21,17 @@ if TYPE_CHECKING:
     from cryobridge.errors import UsageError
     from cryobridge.formats.table import Array, Column, Table
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
 }
+_MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
+_OF_MEMBERS: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.In: ast.Eq, ast.NotIn: ast.NotEq}
+_UNORDERED = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
 _N_SUGGESTIONS = 3
 
 
@@ -55,24 +49,17 @@ def rows_where(text: str, table: Table) -> NDArray[np.bool_]:
     """
     condition = parse_where(text)
     columns = {column.name: column for column in table.columns}
-    kinds = {ref: _check_reference(ref, columns) for ref in _references(condition)}
-    _check_kinds(condition, kinds)
-    names = {_known_name(ref.name, columns) for ref in kinds}
+    refs = [operand for operand in condition.operands.values() if isinstance(operand, ColumnRef)]
+    is_text = {ref: _check_reference(ref, columns) for ref in refs}
+    pairs = _Pairs(condition.operands)
+    comparisons = [node for node in ast.walk(condition.tree) if isinstance(node, ast.Compare)]
+    for node in sorted(comparisons, key=lambda node: node.col_offset):
+        for left, sign, right in pairs.of(node):
+            _check_kinds(left, sign, right, is_text)
+    names = {_known_name(ref.name, columns) for ref in refs}
     read = table.read([name for name in table.names if name in names])
-    values = {ref: _element(read[_known_name(ref.name, columns)], ref) for ref in kinds}
-    return _evaluate(condition, values)
-
-
-def _references(condition: Condition) -> Iterator[ColumnRef]:
-    if isinstance(condition, Comparison):
-        yield from (side for side in (condition.left, condition.right) if isinstance(side, ColumnRef))
-    elif isinstance(condition, Membership):
-        yield condition.column
-    elif isinstance(condition, Not):
-        yield from _references(condition.part)
-    else:
-        for part in condition.parts:
-            yield from _references(part)
+    values = {ref: _element(read[_known_name(ref.name, columns)], ref) for ref in refs}
+    return _evaluate(condition.tree, pairs, values)
 
 
 def _known_name(name: str, columns: dict[str, Column]) -> str:
@@ -111,24 +98,27 @@ def _unknown(ref: ColumnRef, columns: dict[str, Column]) -> UsageError:
     return where_error(ref.position, f"there is no column {ref.name}", hint)
 
 
-def _check_kinds(condition: Condition, is_text: dict[ColumnRef, bool]) -> None:
+class _Pairs:
+    """What each comparison compares, two operands at a time; a list is compared with each of its members."""
+
+    def __init__(self, operands: dict[str, Operand]) -> None:
+        self._operands = operands
+
+    def of(self, node: ast.Compare) -> Iterator[tuple[Operand, ast.cmpop, Operand]]:
+        """Return the pairs of a chain such as ``1 < a < 2``, or of ``a in (1, 2)``."""
+        left = node.left
+        for sign, right in zip(node.ops, node.comparators, strict=True):
+            for member in right.elts if isinstance(right, ast.Tuple) else [right]:
+                yield self._operand(left), sign, self._operand(member)
+            left = right
+
+    def _operand(self, node: ast.expr) -> Operand:
+        assert isinstance(node, ast.Name)  # checked by the parser
+        return self._operands[node.id]
+
+
+def _check_kinds(left: Operand, sign: ast.cmpop, right: Operand, is_text: dict[ColumnRef, bool]) -> None:
     """Refuse comparisons of text with numbers, and of the order of texts."""
-    if isinstance(condition, Comparison):
-        _check_pair(condition.left, condition.right, is_text)
-        side = condition.left if isinstance(condition.left, ColumnRef) else condition.right
-        if condition.operator not in {"==", "!="} and isinstance(side, ColumnRef) and is_text[side]:
-            raise where_error(side.position, f"{side} is text, which has no order", "Use ==, != or in ('…', '…').")
-    elif isinstance(condition, Membership):
-        for constant in condition.constants:
-            _check_pair(condition.column, constant, is_text)
-    elif isinstance(condition, Not):
-        _check_kinds(condition.part, is_text)
-    else:
-        for part in condition.parts:
-            _check_kinds(part, is_text)
-
-
-def _check_pair(left: Operand, right: Operand, is_text: dict[ColumnRef, bool]) -> None:
     kinds = [isinstance(side.value, str) if isinstance(side, Constant) else is_text[side] for side in (left, right)]
     if kinds[0] != kinds[1]:
         text, number = (left, right) if kinds[0] else (right, left)
@@ -137,6 +127,9 @@ def _check_pair(left: Operand, right: Operand, is_text: dict[ColumnRef, bool]) -
             f"{text} is text and {number} a number",
             "Texts stand in quotes, numbers and columns don't.",
         )
+    if kinds[0] and not isinstance(sign, _UNORDERED):
+        side = left if isinstance(left, ColumnRef) else right
+        raise where_error(side.position, f"{side} is text, which has no order", "Use ==, != or in ('…', '…').")
 
 
 def _element(values: Array | Labels, ref: ColumnRef) -> Array | Labels:
@@ -144,54 +137,46 @@ def _element(values: Array | Labels, ref: ColumnRef) -> Array | Labels:
     return values if isinstance(values, Labels) else values[place]
 
 
-def _evaluate(condition: Condition, values: dict[ColumnRef, Array | Labels]) -> NDArray[np.bool_]:
-    if isinstance(condition, Comparison):
-        return _compare(condition, values)
-    if isinstance(condition, Membership):
-        column = values[condition.column]
-        if isinstance(column, Labels):
-            wanted = {constant.value for constant in condition.constants}
-            return _of_texts(column, lambda text: text in wanted)
-        found = np.zeros(len(column), dtype=bool)
-        for constant in condition.constants:
-            found |= _with_number(column, "==", constant)
-        return found
-    if isinstance(condition, Not):
-        return ~_evaluate(condition.part, values)
-    combine = np.logical_and if isinstance(condition, AllOf) else np.logical_or
-    result = _evaluate(condition.parts[0], values)
-    for part in condition.parts[1:]:
-        result = combine(result, _evaluate(part, values))
-    return result
+def _evaluate(node: ast.expr, pairs: _Pairs, values: dict[ColumnRef, Array | Labels]) -> NDArray[np.bool_]:
+    if isinstance(node, ast.UnaryOp):
+        return ~_evaluate(node.operand, pairs, values)
+    if isinstance(node, ast.BoolOp):
+        combine = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
+        parts = (_evaluate(part, pairs, values) for part in node.values)
+        return functools.reduce(lambda one, other: combine(one, other, out=one), parts)
+    assert isinstance(node, ast.Compare)  # checked by the parser
+    compared = (_compare(left, type(sign), right, values) for left, sign, right in pairs.of(node))
+    if isinstance(node.ops[0], ast.In):
+        return functools.reduce(np.logical_or, compared)
+    return functools.reduce(np.logical_and, compared)
 
 
-_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
-
-
-def _compare(comparison: Comparison, values: dict[ColumnRef, Array | Labels]) -> NDArray[np.bool_]:
-    left, sign, right = comparison.left, comparison.operator, comparison.right
+def _compare(
+    left: Operand, sign: type[ast.cmpop], right: Operand, values: dict[ColumnRef, Array | Labels]
+) -> NDArray[np.bool_]:
     if isinstance(left, Constant):
-        left, sign, right = right, _MIRRORED[sign], left
+        left, sign, right = right, _MIRRORED.get(sign, sign), left
     assert isinstance(left, ColumnRef)  # two constants are refused by the parser
+    compare = _COMPARE[_OF_MEMBERS.get(sign, sign)]
     column = values[left]
     if isinstance(right, Constant):
         if isinstance(column, Labels):
-            return _of_texts(column, lambda text: bool(_COMPARE[sign](text, right.value)))
-        return _with_number(column, sign, right)
+            return _of_texts(column, lambda text: bool(compare(text, right.value)))
+        return _with_number(column, compare, right)
     other = values[right]
     if isinstance(column, Labels) and isinstance(other, Labels):
-        return np.asarray(_COMPARE[sign](column.to_numpy(), other.to_numpy()), dtype=bool)
-    return np.asarray(_COMPARE[sign](column, other), dtype=bool)
+        return np.asarray(compare(column.to_numpy(), other.to_numpy()), dtype=bool)
+    return np.asarray(compare(column, other), dtype=bool)
 
 
-def _with_number(column: Array, sign: str, constant: Constant) -> NDArray[np.bool_]:
+def _with_number(column: Array, compare: Callable[[Any, Any], Any], constant: Constant) -> NDArray[np.bool_]:
     value = constant.value
     if column.dtype.kind == "f" and column.dtype.itemsize < 8:
         with np.errstate(over="ignore"):
             narrow = column.dtype.type(value)
         # Beyond the column's range the comparison is made in double precision.
-        return np.asarray(_COMPARE[sign](column, narrow if np.isfinite(narrow) else np.float64(value)), dtype=bool)
-    return np.asarray(_COMPARE[sign](column, value), dtype=bool)
+        return np.asarray(compare(column, narrow if np.isfinite(narrow) else np.float64(value)), dtype=bool)
+    return np.asarray(compare(column, value), dtype=bool)
 
 
 def _of_texts(labels: Labels, holds: Callable[[str], bool]) -> NDArray[np.bool_]:

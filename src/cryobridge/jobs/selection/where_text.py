@@ -1,46 +1,52 @@
-"""The small language of ``--where``: text -> a tree of comparisons. Nothing in it is ever run as a program.
+"""The small language of ``where``: Python's comparisons, over columns that are named as files spell them.
 
 ::
 
-    condition   = term, { "or", term } ;
-    term        = factor, { "and", factor } ;
-    factor      = "not", factor | "(", condition, ")" | comparison ;
-    comparison  = operand, operator, operand, { operator, operand }
-                | operand, [ "not" ], "in", "(", constant, { ",", constant }, ")" ;
-    operand     = column, [ "[", number, { ",", number }, "]" ] | constant ;
-    operator    = "==" | "=" | "!=" | "<>" | "<" | "<=" | ">" | ">=" ;
-    constant    = number | text in single or double quotes ;
+    rlnDefocusU > 12000 and rlnClassNumber in (1, 4)
+    not (8000 < ctf/df1_A < 20000) or ctf/type == 'spline'
+    alignments3D/shift[0] <= 2.5 and `odd name` <> 1
 
-``not`` binds closer than ``and``, and ``and`` closer than ``or``. Words are the same in capital letters.
+The words are found here, since a column may be called ``ctf/df1_A``. Each column, number and text becomes a name such
+as ``t3``, and Python's own parser makes a tree of that; nothing is ever compiled or run. ``=`` and ``<>`` mean ``==``
+and ``!=``, and the words of the language may be in capital letters.
 """
 
 from __future__ import annotations
 
+import ast
+import itertools
 import re
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import NamedTuple, TypeAlias, Union
 
-from cryobridge.errors import UsageError
+from cryobridge.errors import UsageError, option
 
-OPERATORS = ("==", "!=", "<=", ">=", "<", ">")
-_SYNONYMS = {"=": "==", "<>": "!="}
 _MAX_DEPTH = 100
 # A uid has 20; a longer number is beyond every whole column and compared as a float.
 _MAX_DIGITS = 21
 _SHOWN_LETTERS = 40
 _LIKE_A_NUMBER = re.compile(r"[+-]?\.?\d")
-_EXAMPLE = "For instance: --where 'rlnDefocusU > 12000 and rlnClassNumber in (1, 4)'."
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w@/.]))
+      | (?P<word>(?:and|or|not\s+in|not|in)(?![\w/.]))
       | (?P<name>[^\W\d]\w*(?:[/.]\w+)*)
       | `(?P<quoted_name>[^`]+)`
       | '(?P<single>[^']*)'
       | "(?P<double>[^"]*)"
-      | (?P<mark>==|!=|<>|<=|>=|[=<>()\[\],])
+      | (?P<index>\[\s*\d+(?:\s*,\s*\d+)*\s*\])
+      | (?P<sign>==|!=|<>|<=|>=|[=<>])
+      | (?P<mark>[(),]|\[|\])
     )""",
-    re.VERBOSE,
+    re.VERBOSE | re.IGNORECASE,
 )
+_KINDS = {"quoted_name": "column", "name": "column", "single": "text", "double": "text"}
+_SYNONYMS = {"=": "==", "<>": "!="}
+_VALUES = frozenset({"column", "number", "text"})
+_IN = frozenset({"in", "not in"})
+_VALUE = "a column, a number or a text in quotes"
+_SPLIT_HINT = "Combine comparisons with and, or: rlnDefocusU > 12000 and rlnClassNumber in (1, 4)."
+_COLUMNS_HINT = "Columns are written without quotes: rlnDefocusU > 12000."
 
 
 @dataclass(frozen=True)
@@ -70,55 +76,26 @@ Operand: TypeAlias = Union[ColumnRef, Constant]  # noqa: UP007 - evaluated at ru
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two operands and what lies between them: one of `OPERATORS`."""
+class Condition:
+    """A condition, in Python's own tree.
 
-    left: Operand
-    operator: str
-    right: Operand
+    Parameters
+    ----------
+    tree
+        ``BoolOp``, ``Not`` and ``Compare`` over names; on the right of ``In`` is a tuple of names, or one name.
+    operands
+        What each name stands for, in the order of the text.
+    """
 
-
-@dataclass(frozen=True)
-class Membership:
-    """Whether a column has one of several values."""
-
-    column: ColumnRef
-    constants: tuple[Constant, ...]
-
-
-@dataclass(frozen=True)
-class Not:
-    """The opposite."""
-
-    part: Condition
-
-
-@dataclass(frozen=True)
-class AllOf:
-    """Every part is true."""
-
-    parts: tuple[Condition, ...]
-
-
-@dataclass(frozen=True)
-class AnyOf:
-    """Some part is true."""
-
-    parts: tuple[Condition, ...]
-
-
-Condition: TypeAlias = Union[Comparison, Membership, Not, AllOf, AnyOf]  # noqa: UP007
+    tree: ast.expr
+    operands: dict[str, Operand]
 
 
 @dataclass(frozen=True)
 class _Token:
-    kind: str  # number, name, text, mark, end; words of the language are names
+    kind: str  # column, number, text, index, sign, end; words and marks are their own kinds
     text: str
     position: int
-
-    @property
-    def word(self) -> str:
-        return self.text.lower() if self.kind == "name" else ""
 
     def __str__(self) -> str:
         return "the end" if self.kind == "end" else _shown(self.text)
@@ -131,28 +108,56 @@ def parse_where(text: str) -> Condition:
     ------
     UsageError
         If it is not of the language; the message has the position.
+
+    Examples
+    --------
+    >>> [str(operand) for operand in parse_where("8000 < ctf/df1_A < 20000").operands.values()]
+    ['8000', 'ctf/df1_A', '20000']
     """
-    return _Parser(text).whole()
+    tokens = _tokens(text)
+    if len(tokens) == 1:
+        raise where_error(1, "there is no condition")
+    _check_order(tokens)
+    operands: dict[str, Operand] = {}
+    source = ""
+    for number, (token, following) in enumerate(itertools.pairwise(tokens)):
+        if token.kind in _VALUES:
+            operands[f"t{number}"] = _operand(token, following)
+            source += f" t{number}"
+        elif token.kind != "index":
+            source += f" {_SYNONYMS.get(token.text, token.text) if token.kind == 'sign' else token.kind}"
+    tree = ast.parse(source.strip(), mode="eval").body
+    _check(tree, operands, tokens)
+    return Condition(tree, operands)
 
 
-def where_error(position: int, message: str, hint: str = _EXAMPLE) -> UsageError:
+def where_error(position: int, message: str, hint: str = "") -> UsageError:
     """Return the error about the character at ``position`` (from 1)."""
-    return UsageError(f"--where, character {position}: {message}", hint=hint)
+    example = option("where", "'rlnDefocusU > 12000 and rlnClassNumber in (1, 4)'")
+    return UsageError(f"character {position}: {message}", option="where", hint=hint or f"For instance: {example}.")
+
+
+class _Opened(NamedTuple):
+    """A parenthesis that is not closed yet, with the number of ``not`` before it."""
+
+    position: int
+    n_nots: int
+    is_list: bool
 
 
 def _tokens(text: str) -> list[_Token]:
-    tokens, place = [], 0
-    while place < len(text.rstrip()):
+    tokens, place, end = [], 0, len(text.rstrip())
+    while place < end:
         match = _TOKEN.match(text, place)
         if match is None:
-            start = place + len(text[place:]) - len(text[place:].lstrip())
-            raise _no_token(text, start)
-        kind = match.lastgroup or ""
-        start = match.start(kind) - (kind in {"quoted_name", "single", "double"})
-        shown = {"quoted_name": "column", "single": "text", "double": "text"}.get(kind, kind)
-        tokens.append(_Token(shown, match[kind], start + 1))
+            raise _no_token(text, place + len(text[place:]) - len(text[place:].lstrip()))
+        group = match.lastgroup or ""
+        content = match[group]
+        kind = " ".join(content.lower().split()) if group in {"word", "mark"} else _KINDS.get(group, group)
+        start = match.start(group) - (group in {"quoted_name", "single", "double"})
+        tokens.append(_Token(kind, content, start + 1))
         place = match.end()
-    return [*tokens, _Token("end", "", len(text.rstrip()) + 1)]
+    return [*tokens, _Token("end", "", end + 1)]
 
 
 def _shown(text: str) -> str:
@@ -164,149 +169,107 @@ def _no_token(text: str, start: int) -> UsageError:
     if word[0] in "'\"`":
         return where_error(start + 1, f"the quote {word[0]} is not closed", "Texts stand between two equal quotes.")
     if _LIKE_A_NUMBER.match(word):
-        return where_error(
-            start + 1,
-            f"{_shown(word)} is not a number",
-            "Texts stand in quotes, as in rlnImageName == '000001@stack.mrcs'.",
-        )
+        hint = "Texts stand in quotes, as in rlnImageName == '000001@stack.mrcs'."
+        return where_error(start + 1, f"{_shown(word)} is not a number", hint)
     return where_error(start + 1, f"{word[0]!r} means nothing here; there is no arithmetic")
 
 
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self._tokens = _tokens(text)
-        self._place = 0
-        self._depth = 0
+def _check_order(tokens: list[_Token]) -> None:
+    """Check each token against what is open and the one before it: Python's parser then has nothing to object to."""
+    opened: list[_Opened] = []
+    n_nots = 0
+    before = _Token("start", "", 0)
+    for token in tokens:
+        is_in_list = bool(opened) and opened[-1].is_list
+        expected = _expected(before.kind, token.kind, is_in_list=is_in_list)
+        if token.kind == ")" and not opened and not expected:
+            expected = "the end"
+        if token.kind == "end" and opened and not expected:
+            expected = f"the ) of character {opened[-1].position}"
+        if expected:
+            raise where_error(token.position, f"{token} where {expected} is expected")
+        if token.kind == "(":
+            opened.append(_Opened(token.position, n_nots, before.kind in _IN))
+        elif token.kind == ")":
+            opened.pop()
+        n_nots = n_nots + 1 if token.kind == "not" else 0
+        if sum(1 + group.n_nots for group in opened) + n_nots > _MAX_DEPTH:
+            raise where_error(token.position, f"nested more than {_MAX_DEPTH} deep")
+        before = token
 
-    def whole(self) -> Condition:
-        if self._next.kind == "end":
-            raise where_error(1, "there is no condition")
-        condition = self._condition()
-        if self._next.kind != "end":
-            raise where_error(self._next.position, f"{self._next} follows a whole condition; and, or expected")
-        return condition
 
-    @property
-    def _next(self) -> _Token:
-        return self._tokens[self._place]
+def _expected(before: str, kind: str, *, is_in_list: bool) -> str:
+    """Return what should stand in the place of a token of a kind; empty where it may stand there."""
+    if before in _IN:
+        return "" if kind == "(" else "(, as in in (1, 4),"
+    if is_in_list:
+        if before in {"number", "text"}:
+            return "" if kind in {",", ")"} else ", or )"
+        return "" if kind in {"number", "text"} else "a number or a text in quotes"
+    if before == "column" and kind == "[":
+        return "the number of an element in [ ], such as [0],"
+    if before in _VALUES or before in {"index", ")"}:
+        may_follow = kind in {"sign", "and", "or", ")", "end"} | _IN or (kind == "index" and before == "column")
+        return "" if may_follow else "a comparison (==, <, in …), and, or"
+    if before == "sign":
+        return "" if kind in _VALUES else _VALUE
+    return "" if kind in _VALUES or kind in {"(", "not"} else _VALUE
 
-    def _take(self) -> _Token:
-        token = self._next
-        self._place += token.kind != "end"
-        return token
 
-    def _takes(self, *choices: str) -> bool:
-        """Take the next token if it is one of these words or marks."""
-        token = self._next
-        found = token.word in choices or (token.kind == "mark" and token.text in choices)
-        self._place += found
-        return found
+def _operand(token: _Token, following: _Token) -> Operand:
+    if token.kind == "column":
+        index = (
+            [digits.strip() for digits in following.text.strip("[]").split(",")] if following.kind == "index" else []
+        )
+        if any(len(digits) > _MAX_DIGITS for digits in index):
+            raise where_error(following.position, f"{following} where the number of an element, from 0, is expected")
+        return ColumnRef(token.text, tuple(map(int, index)), token.position)
+    if token.kind == "text":
+        return Constant(token.text, token.position)
+    is_whole = token.text.lstrip("+-").isdigit() and len(token.text) <= _MAX_DIGITS
+    return Constant(int(token.text) if is_whole else float(token.text), token.position)
 
-    def _condition(self) -> Condition:
-        parts = [self._term()]
-        while self._takes("or"):
-            parts.append(self._term())
-        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
-    def _term(self) -> Condition:
-        parts = [self._factor()]
-        while self._takes("and"):
-            parts.append(self._factor())
-        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+def _check(node: ast.expr, operands: dict[str, Operand], tokens: list[_Token]) -> None:
+    """Refuse what is no condition, or has no meaning in one: a column alone, a comparison of comparisons."""
+    if isinstance(node, ast.BoolOp):
+        for part in node.values:
+            _check(part, operands, tokens)
+    elif isinstance(node, ast.UnaryOp):
+        _check(node.operand, operands, tokens)
+    elif isinstance(node, ast.Compare):
+        _check_comparison(node, operands)
+    else:
+        assert isinstance(node, ast.Name)  # the order of the tokens admits nothing else
+        operand, number = operands[node.id], int(node.id[1:])
+        following = tokens[number + 1] if tokens[number + 1].kind != "index" else tokens[number + 2]
+        raise where_error(
+            following.position, f"{following} where a comparison with {operand} (==, <, in …) is expected"
+        )
 
-    def _factor(self) -> Condition:
-        start = self._next
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise where_error(start.position, f"nested more than {_MAX_DEPTH} deep")
-        try:
-            if self._takes("not"):
-                return Not(self._factor())
-            if self._takes("("):
-                inner = self._condition()
-                if not self._takes(")"):
-                    raise where_error(
-                        self._next.position, f"{self._next} where the ) of character {start.position} belongs"
-                    )
-                return inner
-            return self._comparison()
-        finally:
-            self._depth -= 1
 
-    def _comparison(self) -> Condition:
-        first = self._operand()
-        if self._next.word in {"in", "not"}:
-            return self._membership(first)
-        parts: list[Condition] = []
-        left = first
-        while (operator := _operator(self._next)) is not None:
-            self._take()
-            right = self._operand()
-            parts.append(_compared(left, operator, right))
-            left = right
-        if not parts:
+def _first(node: ast.expr, operands: dict[str, Operand]) -> Operand:
+    return min(
+        (operands[part.id] for part in ast.walk(node) if isinstance(part, ast.Name)), key=lambda one: one.position
+    )
+
+
+def _check_comparison(node: ast.Compare, operands: dict[str, Operand]) -> None:
+    sides = [node.left, *node.comparators]
+    for side in sides:
+        if not isinstance(side, ast.Name | ast.Tuple):
+            position = _first(side, operands).position
             raise where_error(
-                self._next.position, f"{self._next} where a comparison with {first} (==, <, in …) is expected"
+                position, "a condition is compared, where a column or a constant is expected", _SPLIT_HINT
             )
-        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
-
-    def _membership(self, operand: Operand) -> Condition:
-        negated = self._takes("not")
-        if not self._takes("in"):
-            raise where_error(self._next.position, f"{self._next} where in is expected")
-        if isinstance(operand, Constant):
-            raise where_error(operand.position, f"{operand} is no column", _COLUMNS_HINT)
-        if not self._takes("("):
-            raise where_error(self._next.position, f"{self._next} where ( is expected, as in in (1, 4)")
-        constants = [self._constant()]
-        while self._takes(","):
-            constants.append(self._constant())
-        if not self._takes(")"):
-            raise where_error(self._next.position, f"{self._next} where , or ) is expected")
-        condition = Membership(operand, tuple(constants))
-        return Not(condition) if negated else condition
-
-    def _operand(self) -> Operand:
-        if self._next.kind == "column" or (self._next.kind == "name" and self._next.word not in _WORDS):
-            token = self._take()
-            return ColumnRef(token.text, self._index(), token.position)
-        return self._constant()
-
-    def _index(self) -> tuple[int, ...]:
-        if not self._takes("["):
-            return ()
-        index = []
-        while True:
-            token = self._take()
-            if token.kind != "number" or not token.text.isdigit() or len(token.text) > _MAX_DIGITS:
-                raise where_error(token.position, f"{token} where the number of an element, from 0, is expected")
-            index.append(int(token.text))
-            if self._takes("]"):
-                return tuple(index)
-            if not self._takes(","):
-                raise where_error(self._next.position, f"{self._next} where ] is expected")
-
-    def _constant(self) -> Constant:
-        token = self._take()
-        if token.kind == "text":
-            return Constant(token.text, token.position)
-        if token.kind == "number":
-            is_whole = token.text.lstrip("+-").isdigit() and len(token.text) <= _MAX_DIGITS
-            return Constant(int(token.text) if is_whole else float(token.text), token.position)
-        what = "a column, a number or a text in quotes is expected"
-        raise where_error(token.position, f"{token} where {what}")
-
-
-_WORDS = {"and", "or", "not", "in"}
-_COLUMNS_HINT = "Columns are written without quotes: rlnDefocusU > 12000."
-
-
-def _operator(token: _Token) -> str | None:
-    text = _SYNONYMS.get(token.text, token.text)
-    return text if token.kind == "mark" and text in OPERATORS else None
-
-
-def _compared(left: Operand, operator: str, right: Operand) -> Comparison:
-    if isinstance(left, Constant) and isinstance(right, Constant):
-        raise where_error(left.position, f"{left} and {right} are compared, neither of them a column", _COLUMNS_HINT)
-    return Comparison(left, operator, right)
+    for left, sign, right in zip(sides, node.ops, node.comparators, strict=False):
+        one = operands[left.id] if isinstance(left, ast.Name) else None
+        if isinstance(sign, ast.In | ast.NotIn):
+            if len(node.ops) > 1:
+                raise where_error(_first(node, operands).position, "in is chained with another comparison", _SPLIT_HINT)
+            if isinstance(one, Constant):
+                raise where_error(one.position, f"{one} is no column", _COLUMNS_HINT)
+        elif isinstance(one, Constant) and isinstance(right, ast.Name) and isinstance(operands[right.id], Constant):
+            other = operands[right.id]
+            text = f"{one} and {other} are compared, neither of them a column"
+            raise where_error(one.position, text, _COLUMNS_HINT)
