@@ -132,7 +132,7 @@ def convert(checks: Checks, programs: Programs, simulated: Simulated) -> None:
         (MIXED_STAR_30, "pickles_mixed_30", (*_TO_PICKLES, "--box", box, "--pixel-size", pixel_size)),
     ):
         told = programs.cryobridge_json("convert", source, "-o", output, *options)
-        checks.equal(f"{source.rsplit('/', 1)[-1]} -> {output}", told["particles_out"], PARTICLES)
+        checks.equal(f"{source.rsplit('/', 1)[-1]} -> {output}", told["rows_out"], PARTICLES)
 
 
 def unpickle(path: Path) -> Any:

@@ -11,7 +11,7 @@ import math
 import os
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -254,10 +254,14 @@ def made(options: type[T], given: Mapping[str, Any]) -> T:
         near = get_close_matches(unknown, known, n=1)
         hint = f"Did you mean {near[0]}=?" if near else f"Options are {', '.join(known)}."
         raise UsageError("there is no such option", option=unknown, hint=hint)
-    missing = [item.name for item in all_fields if item.default is MISSING and item.name not in given]
+    missing = [item.name for item in all_fields if _is_needed(item) and item.name not in given]
     if missing:
         raise UsageError("it has to be given", option=missing[0], hint=f"Give {missing[0]}=.")
     return options(**given)
+
+
+def _is_needed(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
 
 
 def takes(options: type) -> Callable[[F], F]:

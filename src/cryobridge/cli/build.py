@@ -17,12 +17,14 @@ from cryobridge.options import Declared, declared
 
 # From the name of an option to its flag; all commands call it the same.
 _FLAGS: dict[str, str] = {"output": "-o", "where": "--where"}
+# The same for switches that are on unless they are turned off.
+_OFF: dict[str, str] = {}
 
 
 def flag(name: str, value: str | None = None) -> str:
     """Return how an option is typed, with what it is given if that is to be shown."""
-    typed = _FLAGS.get(name, name.upper())
-    return typed if value is None else f"{typed} {shlex.quote(value)}"
+    typed = _OFF[name] if value == "False" and name in _OFF else _FLAGS.get(name, name.upper())
+    return typed if value in {None, "True", "False"} else f"{typed} {shlex.quote(value)}"
 
 
 def takes_options(command: Callable[..., Any]) -> Callable[..., None]:
@@ -71,7 +73,9 @@ def _parameter(item: Declared) -> inspect.Parameter:
         default = None if item.is_optional or default == () else default
     opt = item.opt
     long = next((name for name in item.flags if name.startswith("--")), item.flags[0])
-    _FLAGS[item.name] = long.partition("/")[0]
+    _FLAGS[item.name], _, off = long.partition("/")
+    if off:
+        _OFF[item.name] = off
     # A default is shown where it says something, which None, a switch and what the text explains do not.
     says_something = item.kind is not bool and default not in (None, inspect.Parameter.empty)
     option = typer.Option(

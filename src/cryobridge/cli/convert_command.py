@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +39,8 @@ def convert(
         raise _no_output(inputs)
     from cryobridge.jobs.convert.plan import plan_convert
 
-    run_job(lambda: plan_convert(inputs, output, options), run, ("Converted", "Would write"), _view)
+    titles = ("Converted", "Would write")
+    run_job(lambda: plan_convert(inputs, output, options), run, titles, partial(_view, is_copy=options.copy))
 
 
 def _no_output(inputs: list[Path]) -> UsageError:
@@ -48,22 +51,21 @@ def _no_output(inputs: list[Path]) -> UsageError:
     return UsageError("nothing says where to write to", hint=hint)
 
 
-def _view(report: ConvertReport) -> Facts:
+def _view(report: ConvertReport, *, is_copy: bool) -> Facts:
     return [
         ("particles", f"{report.rows_out:,} of {report.rows_in:,}"),
         *([("poses from", report.alignment)] if report.alignment else []),
         ("optics groups", f"{report.optics_groups:,}"),
         *([("coordinates", report.coordinates)] if report.coordinates else []),
         *([("no place for", some(report.dropped_columns))] if report.dropped_columns else []),
-        *([("links or copies", f"{report.links:,}")] if report.links else []),
+        *([("copies" if is_copy else "links", f"{report.links:,}")] if report.links else []),
         *outputs(report),
         *((f"Δ {item.quantity}", _difference(item)) for item in report.verified or ()),
     ]
 
 
 def _difference(item: Difference) -> str:
-    if item.largest == float("inf"):
+    if not math.isfinite(item.largest):
         return "absent in the output"
-    return f"{item.largest:.2g} {item.unit}" + (
-        "" if item.is_good else f" — more than {item.tolerance:.2g} {item.unit}"
-    )
+    more = "" if item.is_good else f" — more than {item.tolerance:.2g} {item.unit}"
+    return f"{item.largest:.2g} {item.unit}{more}"

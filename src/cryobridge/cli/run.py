@@ -66,16 +66,19 @@ def run_job(plan: Callable[[], Plan[R]], options: RunOptions, titles: tuple[str,
     """
     with working("reading"):
         made = plan()
+    # What is known before the work is said before it, which may take hours.
+    known = made.report().messages
+    tell(known)
     with progress() as reporter:
         report = executed(made, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
+    tell(message for message in report.messages if message not in known)
     show_answer(report, options, titles, view)
     report.require()
     return report
 
 
 def show_answer(report: R, options: JsonOptions, titles: tuple[str, str], view: Callable[[R], Facts]) -> None:
-    """Show the messages of a report, then the report as JSON or as a table."""
-    tell(report)
+    """Show a report as JSON or as a table."""
     if options.as_json:
         print_json(report.to_json(flag))
     else:

@@ -18,12 +18,12 @@ from cryobridge.cli.build import flag
 from cryobridge.errors import CombinedError, CryobridgeError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.console import RenderableType
 
     from cryobridge.progress import Reporter
-    from cryobridge.report import Report
+    from cryobridge.report import Message
 
 # Where there is no terminal nothing is cut or wrapped, whatever COLUMNS says: some shells and test runners export it.
 _PIPED_WIDTH = 10_000
@@ -136,13 +136,11 @@ def warn(message: str) -> None:
     _stderr().print(warning(message))
 
 
-def tell(report: Report | dict[str, Any]) -> None:
-    """Show the notes and the warnings of a report."""
+def tell(report: Iterable[Message] | dict[str, Any]) -> None:
+    """Show messages, notes first."""
     if not isinstance(report, dict):
-        for message in report.notes:
-            note(shown(message.text, flag))
-        for message in report.warnings:
-            warn(shown(message.text, flag))
+        for message in sorted(report, key=lambda item: item.severity == "warning"):
+            (warn if message.severity == "warning" else note)(shown(message.text, flag))
         return
     for sentence in report["notes"]:
         note(sentence)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge import __version__
-from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError
+from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, option
 from cryobridge.formats.atomic import atomic_path, write_error
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
         raise OutputExistsError(
             "the output is there already" + (f" ({len(there)} files)" if len(there) > 1 else ""),
             path=there[0],
-            hint="Give --overwrite (in Python overwrite=True) to replace it, or another place to write to.",
+            hint=f"Give {option('overwrite', True)} to replace it, or another place to write to.",
         )
 
 

@@ -12,10 +12,9 @@ from scipy.spatial.transform import Rotation
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.particles import read_particles_cs
-from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.convert.convert import convert
-from helpers import save_cs, save_mrc, save_star, texts
+from helpers import codes, save_cs, save_mrc, save_star, texts
 from relion_grammar import read_block
 
 # Tilt 0 and 180, nothing at all, half a turn about axes of all kinds, and lengths beyond it.
@@ -177,7 +176,7 @@ def test_names_of_cryosparc_exports_lose_their_mark(tmp_path):
         "J1/a.mrc",
         "J1/b.mrcs",
     ]
-    assert any("1 stack is named .mrc" in told and "--link-stacks" in told for told in texts(report.warnings))
+    assert any("1 stack is named .mrc" in told and "link_stacks='DIR'" in told for told in texts(report.warnings))
 
 
 def test_micrographs_are_listed_beside_the_particles(refined, tmp_path):
@@ -201,13 +200,12 @@ def test_without_the_pixel_size_of_micrographs_they_are_not_listed(tmp_path):
 
 def test_relion_3_0_has_no_place_for_groups_and_boxes(refined, tmp_path):
     groups = {"ctf/exp_group_id", "blob/shape", "location/micrograph_psize_A"}
-    assert not groups & set(run(refined[0], tmp_path / "a.star")["not_held"])
-    assert groups <= set(run(refined[0], tmp_path / "b.star", relion="3.0")["not_held"])
-    of_star = ["rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageSize", "rlnMicrographPixelSize"]
-    assert run(tmp_path / "a.star", tmp_path / "c.star", relion="3.0")["not_held"] == of_star
+    assert not groups & set(run(refined[0], tmp_path / "a.star").dropped_columns)
+    assert groups <= set(run(refined[0], tmp_path / "b.star", relion="3.0").dropped_columns)
+    of_star = ("rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageSize", "rlnMicrographPixelSize")
+    assert run(tmp_path / "a.star", tmp_path / "c.star", relion="3.0").dropped_columns == of_star
     # What the file does not have is not missed.
-    sizes = KnownOptics(box_px=64)
-    assert run(tmp_path / "b.star", tmp_path / "d.star", relion="3.0", known=sizes)["not_held"] == []
+    assert run(tmp_path / "b.star", tmp_path / "d.star", relion="3.0", box_px=64).dropped_columns == ()
 
 
 def test_optics_that_no_group_tells_apart_become_exposure_groups(tmp_path):
@@ -216,7 +214,7 @@ def test_optics_that_no_group_tells_apart_become_exposure_groups(tmp_path):
     columns |= {"ctf/amp_contrast": np.full(6, 0.1, "f4"), "blob/shape": np.full((6, 2), 64, "u4")}
     source = save_cs(tmp_path / "a.cs", columns)
     run(source, tmp_path / "a.star", relion="3.0")
-    run(tmp_path / "a.star", tmp_path / "b.cs", known=KnownOptics(box_px=64))
+    run(tmp_path / "a.star", tmp_path / "b.cs", box_px=64)
     assert load(tmp_path / "b.cs")["ctf/exp_group_id"].tolist() == [2, 1, 2, 1, 1, 2]
     # cryoSPARC's own group is kept, through the optics groups of 3.1 too.
     run(source, tmp_path / "c.cs")
@@ -385,7 +383,7 @@ def test_coordinates_need_the_size_of_micrographs(tmp_path):
     particles_star(tmp_path / "p.star")
     report = run(tmp_path / "p.star", tmp_path / "q.cs")
     assert "rlnCoordinateX" in report.dropped_columns
-    assert any("--micrograph-shape" in told for told in texts(report.warnings))
+    assert codes(report.warnings) == ["micrograph-shape-missing", "images-not-found", "contrast-assumed"]
     assert "location/center_x_frac" not in load(tmp_path / "q.cs").dtype.names
 
 
@@ -488,7 +486,7 @@ def test_unknown_columns_survive_from_star_to_star_to_the_letter(tmp_path):
     columns = particles_star(tmp_path / "p.star", **extra)
     report = run(tmp_path / "p.star", tmp_path / "q.star")
     table, optics = star_table(tmp_path / "q.star"), star_table(tmp_path / "q.star", "optics")
-    assert report.dropped_columns == []
+    assert report.dropped_columns == ()
     for name in (*extra, "rlnImageName", "rlnMicrographName"):
         assert table[name].tolist() == [str(value) for value in columns[name]]
     for name in ("rlnDefocusU", "rlnOriginXAngst", "rlnCoordinateY", "rlnAngleTilt", "rlnDefocusAngle"):
@@ -517,9 +515,9 @@ def test_one_row_in_every_direction(tmp_path):
     assert len(star_table(tmp_path / "a.star")["rlnImageName"]) == 1
     for start in (source, tmp_path / "a.star"):
         folder = tmp_path / f"from{start.suffix}"
-        assert run(start, folder / "b.star")["particles_out"] == 1
+        assert run(start, folder / "b.star").rows_out == 1
         assert len(star_table(folder / "b.star")["rlnAngleRot"]) == 1
-        assert run(start, folder / "b.cs")["particles_out"] == 1
+        assert run(start, folder / "b.cs").rows_out == 1
         assert len(load(folder / "b.cs")) == 1
         run(start, folder / "pickles", "pickles")
         assert pickle.loads((folder / "pickles" / "poses.pkl").read_bytes())[0].shape == (1, 3, 3)
@@ -618,16 +616,14 @@ def test_cryosparc_to_relion_and_back_gives_the_model_again(tmp_path, data, n, s
     columns["alignments3D/shift"] = np.array(data.draw(st.lists(shift, min_size=n, max_size=n)), "f4")
     if np.abs(columns["alignments3D/pose"][:, :2]).max() < 1e-3:
         columns["alignments3D/pose"][0, 0] = 1  # all in the plane would be a 2D alignment
-    flips = data.draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
-    from cryobridge.model.convention import Convention
-
+    flips = {name: data.draw(st.booleans()) for name in ("flip_x", "flip_y", "swap_xy")}
     source, star, back = tmp_path / "a.cs", tmp_path / "b.star", tmp_path / "c.cs"
     for path in (star, back, tmp_path / "b_micrographs.star", back.with_suffix(".csg")):
         path.unlink(missing_ok=True)
     save_cs(source, columns)
-    shape = tuple(SHAPE_PX[::-1]) if flips[2] else tuple(SHAPE_PX)
-    run(source, star, convention=Convention(*flips))
-    run(star, back, convention=Convention(*flips), micrograph_shape_px=shape)
+    shape = tuple(SHAPE_PX[::-1]) if flips["swap_xy"] else tuple(SHAPE_PX)
+    run(source, star, **flips)
+    run(star, back, **flips, micrograph_shape_px=shape)
     same_set(read_particles_cs(source), read_particles_cs(back))
     assert load(back)["ctf/exp_group_id"].tolist() == columns["ctf/exp_group_id"].tolist()
 

@@ -2,14 +2,12 @@
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cryobridge.errors import FormatError, MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
-from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.pickles import write_indices
 from cryobridge.jobs.convert.convert import check_outputs, convert
 from cryobridge.jobs.convert.options import ConvertOptions
@@ -107,8 +105,8 @@ def test_dark_particles_are_told_of_where_they_go(tmp_path):
     assert not any("dark" in told for told in texts(convert(dark, tmp_path / "b.cs").warnings))
     assert set(np.load(tmp_path / "b.cs")["blob/sign"]) == {-1}
     some = save_cs(tmp_path / "some.cs", refined(**{"blob/sign": np.array([1, 1, -1, 1, -1, 1], "f4")}))
-    told = convert(some, tmp_path / "c.star", to="star", classes=(1,)).warnings
-    assert any(told.startswith("1 of 2 particles are dark") for told in told)
+    told = texts(convert(some, tmp_path / "c.star", to="star", classes=(1,)).warnings)
+    assert any(text.startswith("1 of 2 particles are dark") for text in told)
     bright = save_cs(tmp_path / "bright.cs", refined())
     assert not any("dark" in told for told in texts(convert(bright, tmp_path / "d.star").warnings))
 
@@ -130,7 +128,7 @@ def test_the_sign_survives_the_way_to_relion_and_back(tmp_path):
 def test_the_contrast_is_asked_for_only_where_no_file_says(tmp_path):
     with pytest.raises(UsageError, match="files that don't say"):
         convert(save_cs(tmp_path / "a.cs", refined()), tmp_path / "b.cs", to="cs", contrast="dark")
-    with pytest.raises(UsageError, match="--contrast would do nothing"):
+    with pytest.raises(UsageError, match="contrast= would do nothing"):
         convert(tmp_path / "a.cs", tmp_path / "b.star", to="star", contrast="dark")
     without = {name: values for name, values in refined().items() if name != "blob/sign"}
     report = convert(save_cs(tmp_path / "c.cs", without), tmp_path / "d.cs")
@@ -254,8 +252,8 @@ def test_some_micrographs_without_a_size_are_refused(tmp_path):
 def test_values_in_another_unit_are_told(tmp_path):
     micrometres = {"rlnDefocusU": [1.2] * N, "rlnDefocusV": [1.1] * N}
     star = save_star(tmp_path / "um.star", "", star_columns(**micrometres))
-    for output, options in (("a.cs", None), ("a.star", None), ("p", ConvertOptions(to="pickles"))):
-        report = convert(star, tmp_path / output, options)
+    for output, options in (("a.cs", {}), ("a.star", {}), ("p", {"to": "pickles"})):
+        report = convert(star, tmp_path / output, **options)
         assert any("defocus: 1.2 looks like µm" in told for told in texts(report.warnings))
     nanometres = save_star(tmp_path / "nm.star", "", star_columns(rlnImagePixelSize=[0.15] * N))
     assert any("looks like nm" in told for told in texts(convert(nanometres, tmp_path / "b.cs").warnings))
@@ -267,9 +265,10 @@ def test_names_that_lead_nowhere_from_the_output_are_told(tmp_path):
     star = save_star(tmp_path / "relion" / "p.star", "", star_columns())
     save_mrc(tmp_path / "relion" / "Extract" / "a.mrcs", noise_images(N, 16), 1.5)
     near = convert(star, tmp_path / "relion" / "Import" / "near.star")
-    assert not any("--datadir" in told for told in near["warnings"])
+    assert near.warnings == ()
     far = convert(star, tmp_path / "far" / "p.star")
-    assert any(told.endswith(f"they are found with --datadir {tmp_path / 'relion'}") for told in far["warnings"])
+    remedy = f"they are found with datadir='{tmp_path / 'relion'}'"
+    assert any(told.endswith(remedy) for told in texts(far.warnings))
 
 
 @pytest.mark.parametrize("words", [["convert", "-o", "a.star"], ["select", "--random", "3", "-o", "s.cs"]])
@@ -294,7 +293,7 @@ def test_an_absolute_input_has_an_absolute_remedy(tmp_path):
     (tmp_path / "far").mkdir()
     for given, remedy in ((star, tmp_path / "relion"), ("../relion/p.star", "../relion")):
         report = json.loads(run("convert", given, "-o", "p.star", "--overwrite", "--json", cwd=tmp_path / "far").stdout)
-        assert texts(report.warnings)[-1].endswith(f"--datadir {remedy}")
+        assert texts(report["warnings"])[-1].endswith(f"--datadir {remedy}")
 
 
 def test_a_choice_of_rows_that_no_longer_goes_is_removed_with_the_old_pickles(job, tmp_path):
@@ -309,7 +308,7 @@ def test_a_choice_of_rows_that_no_longer_goes_is_removed_with_the_old_pickles(jo
     with pytest.raises(OutputExistsError, match=r"ind\.pkl"):
         check_outputs(plan_convert(whole, folder, ConvertOptions(to="pickles")), overwrite=False)
     report = convert(whole, folder, to="pickles", overwrite=True)
-    assert f"{chosen} is of another choice of rows: --overwrite removes it" in texts(report.notes)
+    assert f"{chosen} is of another choice of rows: overwrite=True removes it" in texts(report.notes)
     assert sorted(path.name for path in folder.iterdir()) == ["ctf.pkl", "poses.pkl"]
     assert not any("ind.pkl" in told for told in texts(convert(whole, tmp_path / "q", to="pickles").notes))
 
@@ -348,11 +347,12 @@ def test_what_belongs_to_poses_is_named_where_there_are_none(tmp_path):
 def test_the_microscope_must_be_known_in_every_direction(tmp_path, output):
     lens = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
     star = save_star(tmp_path / "in.star", "", {k: v for k, v in star_columns().items() if k not in lens})
-    target = ConvertOptions(to="pickles") if output == "p" else ConvertOptions(to=output[2:])
+    target = "pickles" if output == "p" else output[2:]
     with pytest.raises(MissingDataError, match="nothing says") as caught:
-        convert(star, tmp_path / output, target)
+        convert(star, tmp_path / output, to=target)
     assert caught.value.hint.startswith("Give --voltage X, --cs X, --amplitude-contrast X,")
-    assert convert(star, tmp_path / output, replace(target, known=KnownOptics(300, 2.7, 0.1))).rows_out == N
+    lens = {"voltage_kV": 300, "spherical_aberration_mm": 2.7, "amplitude_contrast": 0.1}
+    assert convert(star, tmp_path / output, to=target, **lens).rows_out == N
 
 
 def test_particles_that_have_no_ctf_yet_go_from_cs_to_cs(tmp_path):
@@ -385,7 +385,7 @@ def test_classes_are_written_as_in_select_and_absent_ones_are_told(tmp_path):
     path = save_cs(tmp_path / "a.cs", refined())
     for words in (["--class", "0,3"], ["--class", "0", "--class", "3"]):
         result = run("convert", path, "-o", tmp_path / "a.star", *words, "--overwrite", "--json")
-        assert json.loads(result.stdout)["particles_out"] == 4
+        assert json.loads(result.stdout)["rows_out"] == 4
         result = run("select", path, "-o", tmp_path / "s.cs", *words, "--overwrite", "--json")
         assert json.loads(result.stdout)["particles_out"] == 4
     result = run("convert", path, "-o", tmp_path / "b.star", "--class", "1-3")
@@ -448,12 +448,12 @@ def test_every_release_of_relion_is_known(job, tmp_path, spelling, comment):
 
 def test_paths_may_be_texts_one_or_several(job, tmp_path):
     main, passed, output = (str(job / f"J5_{name}particles.cs") for name in ("003_", "passthrough_", "x_"))
-    expected = convert(job, tmp_path / "a.star")["particles_out"]
+    expected = convert(job, tmp_path / "a.star").rows_out
     for given in (main, [main], (main, passed), str(job)):
-        assert convert(given, str(tmp_path / "b.star"), overwrite=True)["particles_out"] == expected
-    assert plan_convert(main, output).options.target == "cs"
-    options = ConvertOptions(to="star", link_stacks=str(tmp_path / "links"), datadir=str(tmp_path))
-    assert convert(main, str(tmp_path / "c.star"), options)["links"] == 1
+        assert convert(given, str(tmp_path / "b.star"), overwrite=True).rows_out == expected
+    assert plan_convert(main, output).target == "cs"
+    report = convert(main, str(tmp_path / "c.star"), link_stacks=str(tmp_path / "links"), datadir=str(tmp_path))
+    assert report.links == 1
     plan = plan_select(main, str(tmp_path / "s.cs"), SelectOptions(like=passed, passthroughs=passed))
     assert plan.n_kept == N
 
@@ -465,8 +465,8 @@ def test_paths_may_be_texts_one_or_several(job, tmp_path):
         (lambda: convert([], "a.star"), "no input"),
         (lambda: convert("a.cs", None), "output: a path is needed"),
         (lambda: convert("a.cs", "a.txt"), "does not tell what to write"),
-        (lambda: ConvertOptions(to="pickle"), "'pickle' is none of 'star', 'cs', 'pickles'"),
-        (lambda: ConvertOptions(to="star", relion="3"), "'3' is none of '3.0', '3.1', '4'"),
+        (lambda: ConvertOptions(to="pickle"), "to: 'pickle' is none of star, cs, pickles"),
+        (lambda: ConvertOptions(to="star", relion="3"), "relion: '3' is none of 3.0, 3.1, 4"),
         (lambda: ConvertOptions(to="star", datadir=1), "datadir: a path is needed"),
         (lambda: plan_select(b"a.star", 1, SelectOptions(classes=(1,))), "particles: a path is needed|output: a path"),
         (lambda: SelectOptions(kmeans=["a.pkl"]), "kmeans: a path is needed, not list"),

@@ -81,7 +81,7 @@ def _require_sizes(locations: Locations, source: Path) -> None:
             rows=tuple(int(row) for row in without[:3]),
             count=len(without),
             hint="Leave these particles out with `cryobridge select` and "
-            f"{option('where', chr(39) + 'location/micrograph_shape[0] > 0' + chr(39))}.",
+            f"{option('where', 'location/micrograph_shape[0] > 0')}.",
         )
 
 

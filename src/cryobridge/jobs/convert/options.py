@@ -50,6 +50,11 @@ def target_of(output: Path, asked: Target | None = None) -> Target:
     return target
 
 
+def moves_coordinates(program: Program, target: Target) -> bool:
+    """Whether coordinates go from cryoSPARC's micrographs to RELION's, or back."""
+    return (program, target) in {("cryosparc", "star"), ("relion", "cs")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
     """What is asked of a conversion; None for what is not.
@@ -125,29 +130,24 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
         UsageError
             If there is one.
         """
-        to_star, to_pickles = target == "star", target == "pickles"
-        moves_coordinates = {program, target} in ({"cryosparc", "star"}, {"relion", "cs"})
-        between = "for coordinates that go from cryoSPARC to RELION or back"
-        idle = {
-            "relion": (self.relion is not None and not to_star, "for STAR output"),
-            "flip_x": (self.flip_x and not moves_coordinates, between),
-            "flip_y": (self.flip_y and not moves_coordinates, between),
-            "swap_xy": (self.swap_xy and not moves_coordinates, between),
-            "pose_from": (self.pose_from is not None and program != "cryosparc", "for cryoSPARC files"),
-            "contrast": (self.contrast is not None and target != "cs", "for .cs output"),
-            "aberrations": (
-                self.aberrations and (to_pickles or not moves_coordinates),
-                "for going from cryoSPARC to RELION or back",
-            ),
-            "link_stacks": (self.link_stacks is not None and to_pickles, "for STAR and .cs output"),
-            "copy": (self.copy and self.link_stacks is None, f"for {option('link_stacks')}"),
-            "strip_uid": (self.strip_uid and to_pickles, "for STAR and .cs output"),
-            "micrograph_path": (self.micrograph_path is not None and to_pickles, "for STAR and .cs output"),
-            "micrograph_shape_px": (
-                self.micrograph_shape_px is not None and (program, target) != ("relion", "cs"),
+        to_file, of_both = target != "pickles", "for STAR and .cs output"
+        moves = moves_coordinates(program, target)
+        for names, is_used, purpose in (
+            (("relion",), target == "star", "for STAR output"),
+            (("flip_x", "flip_y", "swap_xy"), moves, "for coordinates that go from cryoSPARC to RELION or back"),
+            (("pose_from",), program == "cryosparc", "for cryoSPARC files"),
+            (("contrast",), target == "cs", "for .cs output"),
+            (("aberrations",), moves, "for going from cryoSPARC to RELION or back"),
+            (("link_stacks", "strip_uid", "micrograph_path"), to_file, of_both),
+            (("copy",), self.link_stacks is not None, f"for {option('link_stacks')}"),
+            (
+                ("micrograph_shape_px",),
+                (program, target) == ("relion", "cs"),
                 "for RELION's coordinates that go to cryoSPARC",
             ),
-        }
-        for name, (is_idle, purpose) in idle.items():
-            if is_idle:
-                raise UsageError(f"{option(name)} would do nothing here: it is {purpose}", hint="Leave it out.")
+        ):
+            idle = [name for name in names if getattr(self, name) not in (None, False)]
+            if idle and not is_used:
+                subject, verb = " and ".join(map(option, idle)), "it is" if len(idle) == 1 else "they are"
+                text = f"{subject} would do nothing here: {verb} {purpose}"
+                raise UsageError(text, hint=f"Leave {'it' if len(idle) == 1 else 'them'} out.")

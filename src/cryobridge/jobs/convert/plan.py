@@ -30,7 +30,7 @@ from cryobridge.jobs.convert.names import (
     start_of_links,
     without_unused,
 )
-from cryobridge.jobs.convert.options import ConvertOptions, Target, target_of
+from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
 from cryobridge.options import as_path
@@ -104,15 +104,11 @@ class ConvertPlan:
             return []
         return [self.output / INDICES]
 
-    @property
-    def moves_coordinates(self) -> bool:
-        """Whether coordinates go from one program's micrographs to the other's."""
-        return {self.source.program, self.target} in ({"cryosparc", "star"}, {"relion", "cs"})
-
     def report(self) -> ConvertReport:
         """Return what will be written."""
         poses, locations = self.particles.poses, self.particles.locations
-        has_frame = self.moves_coordinates and locations is not None and locations.shape_px is not None
+        moves = moves_coordinates(self.source.program, self.target)
+        has_frame = moves and locations is not None and locations.shape_px is not None
         return ConvertReport(
             rows_in=self.source.n_rows,
             rows_out=len(self.rows),
@@ -235,7 +231,7 @@ def _lost_to_relion(particles: ParticleSet, source: Source) -> list[Message]:
             warning(
                 "dark-particles",
                 f"{dark}, and RELION takes bright ones: extract them again there, or invert copies "
-                f"({option('link_stacks', 'DIR')} {option('copy')}, then `relion_image_handler --i STACK.mrcs "
+                f"({option('link_stacks', 'DIR')} {option('copy', True)}, then `relion_image_handler --i STACK.mrcs "
                 "--multiply_constant -1` for each); cryoDRGN needs --uninvert-data",
             )
         )
@@ -300,7 +296,7 @@ def _pickles_plan(
         messages.append(warning("dark-particles", text))
     plan = ConvertPlan(source, "pickles", options, output, rows, particles, content, None, (), left_out, ())
     messages += [
-        note("outdated-rows", f"{path} is of another choice of rows: {option('overwrite')} removes it")
+        note("outdated-rows", f"{path} is of another choice of rows: {option('overwrite', True)} removes it")
         for path in plan.outdated()
         if path.exists()
     ]
