@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 import time
 from typing import Annotated
 
 import typer
-from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 from cryobridge.cli import (
     converge_command,
@@ -29,6 +29,7 @@ from cryobridge.errors import UsageError
 
 EXIT_INTERRUPTED = 130
 EXIT_BAD_DATA = 1
+_KINDS = {"int": "integer", "integer": "integer", "float": "number"}
 
 
 _ORDER = ("inspect", "coords", "stacks", "convert", "select", "converge", "demo")
@@ -45,7 +46,6 @@ class RootGroup(BridgeGroup):
 app = typer.Typer(
     cls=RootGroup,
     help="Carry cryo-EM particles between cryoSPARC, RELION, CryoLike and RECOVAR/cryoDRGN.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -106,12 +106,10 @@ def main() -> None:
 def _run() -> int:
     try:
         result = app(standalone_mode=False)
-    except NoArgsIsHelpError as error:
-        return error.exit_code
-    except ClickException as error:
+    except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "cryobridge"
-        show_error(UsageError(error.format_message(), hint=f"`{command} -h` shows how it is used."))
+        show_error(UsageError(_reworded(error.format_message()), hint=f"`{command} -h` shows how it is used."))
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt) as error:
         # An answer that never came (end of input) is no interruption.
@@ -129,6 +127,11 @@ def _run() -> int:
         show_error(told)
         return told.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _reworded(message: str) -> str:
+    """Say of what is no number just that, not that it is a "valid integer range" or "float"."""
+    return re.sub(r"valid (int|integer|float)( range)?\b", lambda found: f"valid {_KINDS[found[1]]}", message)
 
 
 def _follows_interrupt(error: BaseException | None) -> bool:

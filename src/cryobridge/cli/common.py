@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from typer._click.exceptions import UsageError as ClickUsageError
-from typer._click.types import FloatParamType, FloatRange, IntRange
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from cryobridge import __version__
-from cryobridge.cli.terminal import settings, show
+from cryobridge.cli.terminal import print_text, settings, show
 from cryobridge.errors import UsageError
-
-if TYPE_CHECKING:
-    from typer._click.core import Parameter
-    from typer._click.formatting import HelpFormatter
-
-# For errors: what is not a number is not a "valid integer range" either.
-IntRange.name, FloatRange.name, FloatParamType.name = "integer", "number", "number"
 
 
 def _set(name: str) -> Any:
-    def callback(_context: typer.Context, _parameter: Parameter, value: bool) -> None:
+    def callback(_context: typer.Context, _parameter: typer.CallbackParam, value: bool) -> None:
         # An option that is not given does not undo one that stands before the subcommand.
         if value:
             setattr(settings, name, True)
@@ -31,30 +24,37 @@ def _set(name: str) -> Any:
     return callback
 
 
-def _print_version(_context: typer.Context, _parameter: Parameter, value: bool) -> None:
+def _print_version(_context: typer.Context, _parameter: typer.CallbackParam, value: bool) -> None:
     if value:
         show(f"cryobridge {__version__}")
         raise typer.Exit
 
 
-def _flag(names: list[str], callback: Any, help_text: str, *, is_eager: bool = False) -> TyperOption:
-    return TyperOption(
-        param_decls=names,
-        is_flag=True,
-        default=False,
-        expose_value=False,
-        callback=callback,
-        help=help_text,
-        is_eager=is_eager,
-    )
+def _flag(name: str, short: str, help_text: str) -> Any:
+    names = [short, f"--{name}"] if short else [f"--{name}"]
+    return typer.Option(*names, callback=_set(name), expose_value=False, show_default=False, help=help_text)
 
 
-COMMON_OPTIONS = (
-    _flag(["-q", "--quiet"], _set("quiet"), "Show answers, warnings and errors only."),
-    _flag(["-v", "--verbose"], _set("verbose"), "Show time and memory as well."),
-    _flag(["--debug"], _set("debug"), "Show the Python traceback of an error."),
-    _flag(["--version"], _print_version, "Show the version and exit.", is_eager=True),
-)
+def _flags(
+    quiet: Annotated[bool, _flag("quiet", "-q", "Show answers, warnings and errors only.")] = False,
+    verbose: Annotated[bool, _flag("verbose", "-v", "Show time and memory as well.")] = False,
+    debug: Annotated[bool, _flag("debug", "", "Show the Python traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, expose_value=False, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@cache
+def common_options() -> list[Any]:
+    """Return the options that every command takes, as Typer makes them of a function."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_flags)
+    return get_command(app).params
 
 
 def _leave_out_yellow() -> None:
@@ -74,31 +74,40 @@ class BridgeCommand(TyperCommand):
             raise UsageError("one of the words of the command is empty", hint="A variable in it may not be set.")
         try:
             return super().parse_args(ctx, args)
-        except ClickUsageError as error:
-            error.ctx = error.ctx or ctx
+        except typer.TyperException as error:
+            # One that does not know its command would be said of the whole program.
+            if getattr(error, "ctx", ctx) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
             raise
 
-    def format_help(self, ctx: typer.Context, formatter: HelpFormatter) -> None:  # type: ignore[override]
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Write the help."""
         _leave_out_yellow()
         super().format_help(ctx, formatter)
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         """Return the command's parameters and the common options."""
-        return [*super().get_params(ctx), *COMMON_OPTIONS]
+        return [*super().get_params(ctx), *common_options()]
 
 
 class BridgeGroup(TyperGroup):
     """A group that takes the common options before its subcommand too."""
 
-    def format_help(self, ctx: typer.Context, formatter: HelpFormatter) -> None:  # type: ignore[override]
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Read the words of the command line; without any, show the help."""
+        if not args and not ctx.resilient_parsing:
+            print_text(ctx.get_help())
+            raise typer.Exit(UsageError.exit_code)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Write the help."""
         _leave_out_yellow()
         super().format_help(ctx, formatter)
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         """Return the group's parameters and the common options."""
-        return [*super().get_params(ctx), *COMMON_OPTIONS]
+        return [*super().get_params(ctx), *common_options()]
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]

@@ -1,7 +1,8 @@
 """Tab completion in shells: `--install-completion` and `--show-completion`.
 
-Typer answers the shells. Its script for zsh leaves the first Tab of a terminal unanswered, and its installation knows
-no ``ZDOTDIR`` and changes how zsh's menus look, so both are our own here.
+Typer answers the shells, and its scripts make them ask. Two things are our own: its script for zsh leaves the first Tab
+of a terminal unanswered, and its installation knows no ``ZDOTDIR``, changes how zsh's menus look, and writes the user's
+startup file anew.
 """
 
 from __future__ import annotations
@@ -11,48 +12,49 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import shellingham
 import typer
-from typer._click.shell_completion import add_completion_class, get_completion_class
-from typer._completion_classes import ZshComplete, completion_init
-from typer._completion_shared import _get_shell_name
+from typer import completion
 
 from cryobridge.cli.terminal import plain, print_text, show
 from cryobridge.errors import CryobridgeError, UsageError
 
 _PROGRAM = "cryobridge"
 _SHELLS = ("bash", "zsh", "fish")
-
-
-class _ZshComplete(ZshComplete):
-    """zsh loads the script at the first Tab; its last line makes it answer that one too."""
-
-    source_template = (
-        f"{ZshComplete.source_template.rstrip()}\n\n[[ $funcstack[1] == _%(prog_name)s ]] && %(complete_func)s\n"
-    )
+_ASKED = f"_{_PROGRAM.upper()}_COMPLETE"
+# zsh loads the script at the first Tab; this line makes it answer that one too.
+_FIRST_TAB = f"\n\n[[ $funcstack[1] == _{_PROGRAM} ]] && _{_PROGRAM}_completion"
 
 
 def prepare_completion() -> None:
-    """Make the command answer shells that ask it what could stand in a line."""
-    completion_init()
-    add_completion_class(_ZshComplete, "zsh")
+    """Make the command answer a shell that asks it what could stand in a line, or for its script."""
+    asked = os.environ.get(_ASKED, "")
+    if not asked:
+        return
+    what, _, shell = asked.partition("_")
+    if what == "source":
+        print_text(completion_script(shell))
+        raise SystemExit(0)
+    # It makes Typer's two options, which are not used here, and registers the shells that it knows.
+    completion.get_completion_inspect_parameters()
 
 
-def completion_script(context: typer.Context, shell: str) -> str:
+def completion_script(shell: str) -> str:
     """Return what makes a shell ask the command, as ``bash``, ``zsh`` or ``fish`` reads it."""
-    known = get_completion_class(shell)
-    if shell not in _SHELLS or known is None:
+    if shell not in _SHELLS:
         raise UsageError(
             f"there is no completion for {shell or 'this shell, which does not tell its name'}",
             hint=f"There is one for {', '.join(_SHELLS)}: call cryobridge from that shell.",
         )
-    script = known(context.find_root().command, {}, _PROGRAM, f"_{_PROGRAM.upper()}_COMPLETE").source()
-    return script.strip("\n") + "\n"
+    make = completion.get_completion_script  # type: ignore[attr-defined]  # imported there without an "as"
+    script = str(make(prog_name=_PROGRAM, complete_var=_ASKED, shell=shell))
+    return script.strip("\n") + (_FIRST_TAB if shell == "zsh" else "") + "\n"
 
 
 def show_completion(context: typer.Context, _parameter: typer.CallbackParam, value: bool) -> None:
     """Print the script for the shell that the command was called from."""
     if value and not context.resilient_parsing:
-        print_text(completion_script(context, _shell()))
+        print_text(completion_script(_shell()))
         raise typer.Exit
 
 
@@ -61,7 +63,7 @@ def install_completion(context: typer.Context, _parameter: typer.CallbackParam, 
     if not value or context.resilient_parsing:
         return
     shell = _shell()
-    script = completion_script(context, shell)
+    script = completion_script(shell)
     place = _place(shell)
     try:
         place.script.parent.mkdir(parents=True, exist_ok=True)
@@ -122,4 +124,7 @@ def _place(shell: str) -> _Place:
 
 def _shell() -> str:
     """Return the name of the shell that the command was called from, or else of the one that the user logs in to."""
-    return _get_shell_name() or Path(os.environ.get("SHELL", "")).name
+    try:
+        return str(shellingham.detect_shell()[0])
+    except shellingham.ShellDetectionFailure:
+        return Path(os.environ.get("SHELL", "")).name

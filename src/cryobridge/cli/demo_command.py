@@ -14,8 +14,6 @@ from cryobridge.cli.common import JsonOption, OverwriteOption
 from cryobridge.cli.terminal import note, print_json, progress, settings, show, show_command, show_report
 
 if TYPE_CHECKING:
-    from typer._click.core import Command
-
     from cryobridge.demo import DemoProject
 
 _N_FILES_NAMED = 3
@@ -78,7 +76,7 @@ def _tour(project: DemoProject) -> list[list[str | Path]]:
     ]
 
 
-def _result(app: Command, words: list[str]) -> Any:
+def _result(app: Any, words: list[str]) -> Any:
     """Run a command and return what it prints as JSON."""
     with redirect_stdout(io.StringIO()) as printed:
         app.main([*words, "--json"], standalone_mode=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from enum import Enum
@@ -11,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperOption
-from typer.models import TyperPath
 
 from cryobridge.cli.common import BridgeCommand, DryRunOption, JsonOption, OverwriteOption, ResumeOption
 from cryobridge.errors import UsageError
@@ -197,12 +196,12 @@ def with_conversion(command: Callable[..., None]) -> Callable[..., None]:
         )
         for field in fields(Conversion)
     ]
-    # Options that a command class adds by itself have no annotation that Typer could read. Of functions, get_type_hints
-    # makes what defaults to None optional once more in Python 3.10, behind which Typer does not see.
+    """A command with ``--pair A.star A.mrc``, any number of times; the words are joined, as Typer takes one."""
+    # not see.
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
-        if name not in {"conversion", PairedCommand.PARAMETER}
+        if name != "conversion"
     ]
     required = [parameter for parameter in [*own, *shared] if parameter.default is inspect.Parameter.empty]
     optional = [parameter for parameter in [*own, *shared] if parameter.default is not inspect.Parameter.empty]
@@ -212,22 +211,41 @@ def with_conversion(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class PairedCommand(BridgeCommand):
-    """A command with ``--pair A.star A.mrc``, any number of times: Typer knows no such option by itself."""
+    """A command with ``--pair A.star A.mrc``, any number of times: the words are joined, since Typer takes one."""
 
-    PARAMETER = "pairs"
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Read the words of the command line."""
+        words = iter(args)
+        joined: list[str] = []
+        for word in words:
+            joined.append(word)
+            if word == "--pair":
+                pair = list(itertools.islice(words, 2))
+                joined.append(_BETWEEN.join(pair))
+                if len(pair) < 2 and not ctx.resilient_parsing:
+                    raise UsageError("--pair needs two files", hint="Give --pair FILE.star FILE.mrc.")
+        return super().parse_args(ctx, joined)
 
-    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
-        """Return the pairs and the command's other parameters."""
-        path = TyperPath(path_type=Path)
-        pair = TyperOption(
-            param_decls=[self.PARAMETER, "--pair"],
-            type=(path, path),
-            multiple=True,
-            required=True,
-            metavar="FILE.star FILE.mrc",
-            help="A STAR file and the stack whose images its rows describe, in order; once or more.",
-        )
-        return [pair, *super().get_params(ctx)]
+
+def pairs_of(texts: list[str]) -> list[tuple[Path, Path]]:
+    """Return the pairs that `PairedCommand` joined."""
+    pairs = [text.partition(_BETWEEN) for text in texts]
+    if not all(stack for _, _, stack in pairs):
+        raise UsageError("--pair needs two files", hint="Give --pair FILE.star FILE.mrc.")
+    return [(Path(star), Path(stack)) for star, _, stack in pairs]
+
+
+# No word of a command line holds it.
+_BETWEEN = "\0"
+PairsOption = Annotated[
+    list[str],
+    typer.Option(
+        "--pair",
+        metavar="FILE.star FILE.mrc",
+        help="A STAR file and the stack whose images its rows describe, in order; once or more.",
+        show_default=False,
+    ),
+]
 
 
 def refuse_contradicting_folders(folder_mrc: Path | None, datadir: Path | None, strip_prefix: str | None) -> None:

@@ -21,9 +21,11 @@ from cryobridge.cli.stack_options import (
     Conversion,
     NInplanes,
     PairedCommand,
+    PairsOption,
     Precision,
     PrecisionOption,
     ResolutionFactor,
+    pairs_of,
     refuse_contradicting_folders,
     with_conversion,
 )
@@ -106,7 +108,7 @@ def stacks_grid(
 @app.command("paired", cls=PairedCommand)
 @with_conversion
 def stacks_paired(
-    pairs: list[tuple[Path, Path]],
+    pairs: PairsOption,
     conversion: Conversion,
     defocus_angle_unit: Annotated[
         AngleUnit, typer.Option("--defocus-angle-unit", metavar="degree|radian", help="Of the STAR column.")
@@ -118,7 +120,8 @@ def stacks_paired(
     """Make Fourier stacks of image files, each with a STAR file of its own; files are never mixed."""
     from cryobridge.jobs.stacks.inputs import paired_input
 
-    _convert(lambda: paired_input(pairs, defocus_angle_unit.value, phase_shift_unit.value), conversion)
+    files = pairs_of(pairs)
+    _convert(lambda: paired_input(files, defocus_angle_unit.value, phase_shift_unit.value), conversion)
 
 
 @app.command("star", cls=BridgeCommand)
