@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
-from cryobridge.formats.cryosparc.csg import open_group, project_folder, read_csg, write_csg
+from cryobridge.formats.cryosparc.csg import project_folder, read_csg, write_csg
 from cryobridge.formats.cryosparc.join import join_on_uid
+from cryobridge.formats.open import open_particles
 from cryobridge.formats.table import Column, Table
 from cryobridge.model.particles import Labels
 
@@ -259,7 +260,7 @@ def test_a_group_tells_its_kind_version_and_members(exported):
 
 
 def test_each_slot_comes_from_the_file_that_the_group_names_for_it(exported):
-    joined = open_group(exported)
+    joined = open_particles(exported).columns
     assert joined.path.name == "J42_005_particles.cs"
     assert joined.names == ("uid", "alignments3D/value", "blob/value", "location/value")
     read = joined.read(joined.names)
@@ -289,7 +290,7 @@ def test_a_job_that_was_copied_out_of_its_project_still_finds_its_files(exported
     exported.write_text(GROUP.replace("'>J42_", "'J42/J42_"))
     group = read_csg(exported)
     assert group.problems == ()
-    assert open_group(exported).n_rows == 3
+    assert len(open_particles(exported)) == 3
 
 
 def test_missing_members_and_wrong_lengths_are_told_as_data(exported):
@@ -300,13 +301,13 @@ def test_missing_members_and_wrong_lengths_are_told_as_data(exported):
     assert "Slot location should have 4 rows; J42_passthrough_particles.cs has 3" in problems
     assert "differ in num_items" in problems
     with pytest.raises(MissingDataError, match=r"J42_005_particles\.cs") as caught:
-        open_group(exported)
+        open_particles(exported)
     assert caught.value.hint
 
 
 def test_problems_of_a_group_are_notes_of_its_table(exported):
     exported.write_text(GROUP.replace("num_items: 3\n    type: particle.blob", "num_items: 8\n    type: particle.blob"))
-    assert any("should have 8 rows" in note for note in open_group(exported).notes)
+    assert any("should have 8 rows" in note for note in open_particles(exported).warnings)
 
 
 def test_a_slot_whose_columns_are_not_there_is_told(exported):
@@ -364,7 +365,7 @@ def test_a_repeated_text_may_be_an_alias(exported):
     text = GROUP.replace("'>J42_passthrough", "&p '>J42_passthrough", 1)
     head, _, tail = text.partition("location:")
     exported.write_text(head + "location:" + tail.replace("'>J42_passthrough_particles.cs'", "*p"))
-    assert open_group(exported).n_rows == 3
+    assert len(open_particles(exported)) == 3
 
 
 def test_a_huge_file_is_refused_without_reading_it(tmp_path):
@@ -455,7 +456,7 @@ def test_a_written_group_reads_back_and_has_the_form_that_cryosparc_imports(tmp_
     assert raw["version"].startswith("v")
     group = read_csg(tmp_path / "particles.csg")
     assert group.problems == ()
-    assert open_group(tmp_path / "particles.csg").read(["uid"])["uid"].tolist() == [BIG, 2]
+    assert open_particles(tmp_path / "particles.csg").columns.read(["uid"])["uid"].tolist() == [BIG, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["particles.cs", "particles.csg"]
 
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats.cryosparc.companions import companions_by_name
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.job import read_job, siblings_with
+from cryobridge.formats.cryosparc.members import related_by_name
 from cryobridge.formats.cryosparc.names import group_by_name, is_excluded, parse_cs_name
 from cryobridge.formats.folders import identify_folder
 from cryobridge.formats.listing import gaps, say_ranges
@@ -236,11 +236,11 @@ def test_the_passthrough_of_a_subset_is_no_result_of_its_own():
         ("b_passthrough.cs", []),
     ],
 )
-def test_companions_are_found_by_name_both_ways(tmp_path, name, expected):
+def test_related_files_are_found_by_name_both_ways(tmp_path, name, expected):
     J4 = ("J4", "J4_passthrough", "J4_002_particles", "J4_002_particles_passthrough", "J4_003_particles")
     others = ("J4_passthrough_particles", "a", "a_passthrough", "a_passthrough_2", "aa", "b_passthrough")
     touch(tmp_path, *(f"{stem}.cs" for stem in (*J4, *others)))
-    assert [path.name for path in companions_by_name(tmp_path / name)] == expected
+    assert [path.name for path in related_by_name(tmp_path / name)] == expected
 
 
 def test_what_a_job_threw_out_is_not_given_the_passthrough_of_what_it_kept():

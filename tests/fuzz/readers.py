@@ -240,10 +240,11 @@ def _read_cs(path):
 
 
 def _read_csg(path):
-    from cryobridge.formats.cryosparc.csg import open_group, read_csg
+    from cryobridge.formats.cryosparc.csg import read_csg
+    from cryobridge.formats.open import open_particles
 
     read_csg(path)
-    table = open_group(path)
+    table = open_particles(path).columns
     table.read(table.names)
 
 

@@ -160,6 +160,8 @@ def _two_names(text: str | None) -> tuple[str, str] | None:
 def _tell(plan: CoordsPlan) -> None:
     for sentence in plan.picks.notes:
         note(sentence)
+    for sentence in plan.picks.warnings:
+        warn(sentence)
     for reason, count in plan.left_out.items():
         warn(f"{count:,} picks are left out: {reason}")
     if plan.project is None:

@@ -136,21 +136,24 @@ def stacks_star(
     """Make Fourier stacks of the particles of a RELION STAR file."""
     refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
     from cryobridge.formats.image_search import ImageSearch
-    from cryobridge.formats.relion.particles import read_particles_star
-    from cryobridge.jobs.stacks.inputs import star_input
+    from cryobridge.jobs.stacks.inputs import files_input, open_for_stacks
 
     _refuse_cryosparc(particles)
-    search = ImageSearch(particles, folder_mrc, datadir, strip_prefix)
-    _convert(lambda: star_input(read_particles_star(particles), search, conversion.on_missing.value), conversion)
+
+    def read() -> StackInput:
+        files = open_for_stacks(particles, "relion")
+        search = ImageSearch(files.metadata, folder_mrc, datadir, strip_prefix)
+        return files_input(files, search, conversion.on_missing.value)
+
+    _convert(read, conversion)
 
 
 def _refuse_cryosparc(particles: Path) -> None:
-    """Name the command for cryoSPARC's files and jobs, and what to give instead of any other folder."""
+    """Name the command for cryoSPARC's files and jobs."""
     import shlex
 
     from cryobridge.errors import UsageError
     from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, identify_folder
-    from cryobridge.formats.projects import folder_refusal
     from cryobridge.formats.registry import CS, CSG, identify_file
 
     is_folder = particles.is_dir()
@@ -159,8 +162,6 @@ def _refuse_cryosparc(particles: Path) -> None:
         words = FOLDER_WORDS[CRYOSPARC_JOB] if is_folder else f".{kind} file"
         command = shlex.join(["cryobridge", "stacks", "cs", str(particles)])
         raise UsageError(f"this is a {words}", path=particles, hint=f"`{command}` takes it.")
-    if is_folder:
-        raise folder_refusal(particles, "RELION particles")
 
 
 @app.command("cs", cls=BridgeCommand)
@@ -177,12 +178,12 @@ def stacks_cs(
     """Make Fourier stacks of the particles of a cryoSPARC file, result group or job."""
     refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
     from cryobridge.formats.image_search import ImageSearch
-    from cryobridge.jobs.stacks.inputs import indexed_input, read_particles
+    from cryobridge.jobs.stacks.inputs import files_input, open_for_stacks
 
     def read() -> StackInput:
-        found = read_particles(particles)
-        search = ImageSearch(found.source, folder_mrc, datadir, strip_prefix)
-        return indexed_input(found, search, conversion.on_missing.value)
+        files = open_for_stacks(particles, "cryosparc")
+        search = ImageSearch(files.columns.path, folder_mrc, datadir, strip_prefix)
+        return files_input(files, search, conversion.on_missing.value)
 
     _convert(read, conversion)
 

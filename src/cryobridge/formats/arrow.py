@@ -51,3 +51,9 @@ def numbers_to_arrow(values: NDArray[Any]) -> pa.Array:
     """Return whole numbers or floats (n,) as an Arrow array of the same type."""
     native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     return pa.Array.from_buffers(pa.from_numpy_dtype(native.dtype), len(native), [None, pa.py_buffer(native)])
+
+
+def mask_to_arrow(kept: NDArray[np.bool_]) -> pa.Array:
+    """Return a mask (n,) as an Arrow array."""
+    bits = np.packbits(kept, bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(kept), [None, pa.py_buffer(bits)])

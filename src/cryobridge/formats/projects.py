@@ -15,7 +15,7 @@ from cryobridge.formats.cryosparc.job import is_cryosparc_description
 from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, OWN_OUTPUT, RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder, list_if_there, object_of, read_json, text_of
 from cryobridge.formats.own_output import read_own_output
-from cryobridge.formats.relion.job import EXIT_MARKERS, JOB_KINDS, MICROGRAPH_STARS, PARTICLE_STARS, read_relion_job
+from cryobridge.formats.relion.job import EXIT_MARKERS, JOB_KINDS, MICROGRAPH_STARS, particles_in, read_relion_job
 from cryobridge.formats.relion.star import open_star
 from cryobridge.model.particles import Labels
 
@@ -167,11 +167,10 @@ def _in_job(folder: Path, wanted: Wanted) -> Path | None:
         job = read_relion_job(folder)
     except CryobridgeError:
         return None
-    if wanted != "micrographs" and job.last is not None and job.last.data is not None:
-        return job.last.data
+    if wanted != "micrographs":
+        return particles_in(job)
     outputs = {path.name: path for path in job.outputs}
-    names = MICROGRAPH_STARS if wanted == "micrographs" else PARTICLE_STARS
-    return next((outputs[name] for name in names if name in outputs), None)
+    return next((outputs[name] for name in MICROGRAPH_STARS if name in outputs), None)
 
 
 def _cryosparc_job(folder: Path, problems: list[str]) -> ListedJob:

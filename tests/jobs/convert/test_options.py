@@ -120,7 +120,7 @@ def test_a_file_beside_it_that_does_not_fit_is_told_of_and_left_alone(source, tm
     save_cs(beside, {**location(), "uid": np.arange(N, dtype="u8")})
     assert any("none of its uids" in note for note in texts(to(tmp_path / "p.star", source).notes))
     beside.write_bytes(b"no table")
-    assert any("not joined" in note for note in texts(to(tmp_path / "q.star", source).notes))
+    assert any("not joined" in text for text in texts(to(tmp_path / "q.star", source).warnings))
     other_job = save_cs(tmp_path / "J5" / "J9_passthrough_particles.cs", location())
     beside.unlink()
     assert to(tmp_path / "r.star", source).inputs == (source,)

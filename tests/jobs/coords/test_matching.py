@@ -236,7 +236,7 @@ JOBS = {
 
 
 # Those whose score is in the file that is given, or in the one that it is joined with for the coordinates.
-SCORED = set(JOBS) - {"Extract", "CryoSPARC 4 extraction", "Remove duplicates"}
+SCORED = set(JOBS) - {"CryoSPARC 4 extraction", "Remove duplicates"}
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -300,7 +300,7 @@ def test_several_files_with_the_coordinates_are_an_error_that_names_them(tmp_pat
     star = save_micrographs(tmp_path / "m.star", STEMS)
     with pytest.raises(MissingDataError, match=r"J7_passthrough_particles\.cs, J9_passthrough_particles\.cs") as error:
         plan_coords(main, star, tmp_path / "out")
-    assert "--passthrough" in error.value.hint
+    assert "passthrough=" in error.value.hint
     chosen = CoordsOptions(passthrough=tmp_path / "J" / "J9_passthrough_particles.cs")
     assert plan_coords(main, star, tmp_path / "out", chosen).report()["particles_out"] == N
     # The one whose name says that it belongs to them goes before those of other jobs.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cryobridge.errors import FormatError, MissingDataError, UnsafeFileError
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError
 from cryobridge.formats.atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.cryosparc.cs import open_cs
-from cryobridge.formats.cryosparc.join import JoinedTable, join_columns
 from cryobridge.formats.image_search import as_given
 from cryobridge.formats.listing import int_of, is_there, object_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cryobridge.formats.table import Table
 
@@ -123,19 +121,40 @@ def read_csg(path: str | os.PathLike[str]) -> ResultGroup:
     )
 
 
-def open_group(path: str | os.PathLike[str]) -> JoinedTable:
-    """Open the members of a group as one table: each slot's columns from its own file, joined on uid.
+def names_file(path: Path, name: str) -> bool:
+    """Whether a `.csg` file may name a `.cs` file; one that is cut or can't be read may name any.
 
-    Rows come in the order of the file that holds most slots, a passthrough file last.
+    It is a look at the bytes, for the many groups of a job that are about something else.
+    """
+    try:
+        if readable_size(path) > _MAX_BYTES:
+            return True
+        content = path.read_bytes()
+    except (OSError, CryobridgeError):
+        return True
+    is_whole = b".cs" in content and b"\nversion:" in content
+    return os.fsencode(name) in content or not is_whole
+
+
+def slot_origin(group: ResultGroup, tables: Sequence[Table]) -> dict[str, int]:
+    """Return the place of the table that each column of a group is taken from: the file of its slot."""
+    places = {table.path: place for place, table in enumerate(tables)}
+    origin = {"uid": 0}
+    for slot in group.slots:
+        if slot.metafile in places:
+            place, prefix = places[slot.metafile], f"{slot.name}/"
+            origin |= {column.name: place for column in tables[place].columns if column.name.startswith(prefix)}
+    return origin
+
+
+def refuse_missing_members(group: ResultGroup) -> None:
+    """Refuse a group that names files which are not there.
 
     Raises
     ------
     MissingDataError
-        If a member does not exist, or has no uid.
-    FormatError
-        If the group or a member can't be read.
+        Then.
     """
-    group = read_csg(path)
     missing = [member for member in group.members if not is_there(member)]
     if missing:
         raise MissingDataError(
@@ -145,17 +164,6 @@ def open_group(path: str | os.PathLike[str]) -> JoinedTable:
             count=len(missing),
             hint="Copy the .cs files of the group along with the .csg, or give the .cs file itself.",
         )
-    votes = Counter(slot.metafile for slot in group.slots)
-    members = sorted(group.members, key=lambda member: ("passthrough" in member.name, -votes[member]))
-    tables: list[Table] = [open_cs(member) for member in members]
-    origin = {"uid": 0}
-    for slot in group.slots:
-        place = members.index(slot.metafile)
-        prefix = f"{slot.name}/"
-        origin |= {column.name: place for column in tables[place].columns if column.name.startswith(prefix)}
-    joined = join_columns(tables, origin)
-    joined.notes = (*group.problems, *joined.notes)
-    return joined
 
 
 def slot_types(columns: Iterable[str], kind: str = "particle") -> dict[str, str]:

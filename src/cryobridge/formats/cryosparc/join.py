@@ -126,12 +126,8 @@ def join_on_uid(main: Table, *passthroughs: Table) -> JoinedTable:
     FormatError
         If a uid column is not an integer of 64 bits.
     """
-    tables = (main, *passthroughs)
-    origin: dict[str, int] = {}
-    for place, table in enumerate(tables):
-        for column in table.columns:
-            origin.setdefault(column.name, place)
-    return join_columns(tables, origin)
+    join = UidJoin(main)
+    return join.joined([join.match(table) for table in passthroughs])
 
 
 def join_columns(tables: Sequence[Table], origin: Mapping[str, int]) -> JoinedTable:
@@ -144,33 +140,104 @@ def join_columns(tables: Sequence[Table], origin: Mapping[str, int]) -> JoinedTa
     FormatError
         If a uid column is not an integer of 64 bits.
     """
-    main_uid = _read_uid(tables[0])
-    label = _labels(tables)
-    duplicates = {label[0]: _count_duplicates(main_uid)}
-    left_out: dict[str, int] = {}
-    keep = np.ones(len(main_uid), dtype=bool)
-    matches: list[_Rows | None] = [None]
-    for table, name in zip(tables[1:], label[1:], strict=True):
+    join = UidJoin(tables[0])
+    return join.joined([join.match(table) for table in tables[1:]], origin)
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """A table, and its rows that are those of the main one.
+
+    Attributes
+    ----------
+    table
+        The table.
+    rows
+        (n,) its row for each row of the main table, -1 where it has none; None where the rows are the same.
+    n_rows
+        Rows of the main table that it has.
+    duplicates
+        Its rows whose uid an earlier row has.
+    """
+
+    table: Table
+    rows: _Rows | None
+    n_rows: int
+    duplicates: int
+
+
+class UidJoin:
+    """A join with a main table, in two steps: the rows of the others are found first, and then the tables are chosen.
+
+    Parameters
+    ----------
+    main
+        The table whose row order is kept.
+
+    Raises
+    ------
+    MissingDataError
+        If it has no uid.
+    FormatError
+        If its uids are not integers of 64 bits.
+    """
+
+    def __init__(self, main: Table) -> None:
+        self._main = main
+        self._uid = _read_uid(main)
+        self._duplicates = _count_duplicates(self._uid)
+
+    def match(self, table: Table) -> Matched:
+        """Find the rows of a table that the main one has; raises as the class does."""
         uid = _read_uid(table)
-        duplicates[name] = _count_duplicates(uid)
-        rows = _match(main_uid, uid, has_duplicates=duplicates[name] > 0)
-        if rows is None:
-            matches.append(None)
-            continue
-        matches.append(rows)
-        lacking = rows < 0
-        left_out[f"rows of {label[0]} whose uid is not in {name}"] = int(np.count_nonzero(lacking & keep))
-        used = np.zeros(len(uid), dtype=bool)
-        used[rows[~lacking]] = True
-        # A repeated uid counts once here; its other rows are in `duplicates`.
-        unused = len(uid) - duplicates[name] - int(np.count_nonzero(used))
-        left_out[f"rows of {name} whose uid is not in {label[0]}"] = unused
-        keep &= ~lacking
-    left_out = {reason: count for reason, count in left_out.items() if count}
-    duplicates = {name: count for name, count in duplicates.items() if count}
-    sources = [_Source(table, _kept(rows, keep)) for table, rows in zip(tables, matches, strict=True)]
-    n_rows = int(np.count_nonzero(keep))
-    return JoinedTable(sources, origin, n_rows, left_out, duplicates, _notes(left_out, duplicates, n_rows))
+        duplicates = _count_duplicates(uid)
+        rows = _match(self._uid, uid, has_duplicates=duplicates > 0)
+        n_rows = len(self._uid) if rows is None else int(np.count_nonzero(rows >= 0))
+        return Matched(table, rows, n_rows, duplicates)
+
+    def joined(self, others: Sequence[Matched], origin: Mapping[str, int] | None = None) -> JoinedTable:
+        """Return the rows that all have.
+
+        Parameters
+        ----------
+        others
+            What `match` found.
+        origin
+            The place of the table, 0 for the main one, that each column is taken from; the first that has it if not
+            given.
+        """
+        tables = (self._main, *(other.table for other in others))
+        origin = _first_with_each_column(tables) if origin is None else origin
+        label = _labels(tables)
+        duplicates = {label[0]: self._duplicates}
+        left_out: dict[str, int] = {}
+        keep = np.ones(len(self._uid), dtype=bool)
+        for other, name in zip(others, label[1:], strict=True):
+            duplicates[name] = other.duplicates
+            if other.rows is None:
+                continue
+            lacking = other.rows < 0
+            left_out[f"rows of {label[0]} whose uid is not in {name}"] = int(np.count_nonzero(lacking & keep))
+            used = np.zeros(other.table.n_rows, dtype=bool)
+            used[other.rows[~lacking]] = True
+            # A repeated uid counts once here; its other rows are in `duplicates`.
+            unused = len(used) - other.duplicates - int(np.count_nonzero(used))
+            left_out[f"rows of {name} whose uid is not in {label[0]}"] = unused
+            keep &= ~lacking
+        left_out = {reason: count for reason, count in left_out.items() if count}
+        duplicates = {name: count for name, count in duplicates.items() if count}
+        matches = (None, *(other.rows for other in others))
+        sources = [_Source(table, _kept(rows, keep)) for table, rows in zip(tables, matches, strict=True)]
+        n_rows = int(np.count_nonzero(keep))
+        return JoinedTable(sources, origin, n_rows, left_out, duplicates, _notes(left_out, duplicates, n_rows))
+
+
+def _first_with_each_column(tables: Sequence[Table]) -> dict[str, int]:
+    origin: dict[str, int] = {}
+    for place, table in enumerate(tables):
+        for column in table.columns:
+            origin.setdefault(column.name, place)
+    return origin
 
 
 def _read_uid(table: Table) -> _Uids:

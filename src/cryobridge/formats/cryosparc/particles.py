@@ -45,7 +45,7 @@ def read_particles_cs(path: str | os.PathLike[str]) -> ParticleSet:
     Parameters
     ----------
     path
-        The file; a passthrough file beside it is not looked for, see `companions.open_completed`.
+        The file alone; `cryobridge.formats.open.open_particles` joins what belongs to it.
 
     Raises
     ------

@@ -192,6 +192,14 @@ def read_relion_job(folder: str | os.PathLike[str]) -> RelionJob:
     )
 
 
+def particles_in(job: RelionJob) -> Path | None:
+    """Return the STAR file of a job's particles: the final one, that of the last iteration, or its result."""
+    if job.last is not None and job.last.data is not None:
+        return job.last.data
+    outputs = {path.name: path for path in job.outputs}
+    return next((outputs[name] for name in PARTICLE_STARS if name in outputs), None)
+
+
 def _is_run_star(name: str) -> bool:
     return re.fullmatch(r"run(_ct\d+)?(_it\d{3,})?_(data|optimiser)\.star", name) is not None
 

@@ -13,11 +13,12 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Us
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
+from cryobridge.formats.open import ParticleFiles
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.particles_write import StarContent, star_content
 from cryobridge.jobs.convert.coordinates import in_frame_of_target
-from cryobridge.jobs.convert.inputs import Source, read_inputs
+from cryobridge.jobs.convert.inputs import messages_of, read_inputs, why_no_locations
 from cryobridge.jobs.convert.micrographs import micrographs_content, micrographs_path
 from cryobridge.jobs.convert.names import (
     Link,
@@ -34,7 +35,7 @@ from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordi
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
 from cryobridge.options import as_path
-from cryobridge.report import as_messages, note, warning
+from cryobridge.report import note, warning
 
 if TYPE_CHECKING:
     import os
@@ -78,7 +79,7 @@ class ConvertPlan:
         Notes and warnings.
     """
 
-    source: Source
+    source: ParticleFiles
     target: Target
     options: ConvertOptions
     output: Path
@@ -176,7 +177,7 @@ def plan_convert(
     target = target_of(output, options.to)
     source = read_inputs(paths, target, options)
     options.refuse_idle(source.program, target)
-    messages = [*as_messages(source.notes), *as_messages(source.warnings, "warning")]
+    messages = messages_of(source)
     rows, left_out, found = _choose(source, options)
     messages += found
     search = options.image_search(source.files[0])
@@ -214,15 +215,15 @@ def _rows_left_out(left_out: dict[str, int]) -> list[Message]:
     ]
 
 
-def _lost_to_relion(particles: ParticleSet, source: Source) -> list[Message]:
+def _lost_to_relion(particles: ParticleSet, source: ParticleFiles) -> list[Message]:
     """Return warnings of what RELION needs and does not get of a cryoSPARC file."""
     messages = []
-    if source.why_no_locations:
+    if why := why_no_locations(source):
         messages.append(
             warning(
                 "no-coordinates",
                 "no micrographs and coordinates are written, which RELION extracts and polishes by: "
-                f"{source.why_no_locations}; give the file that has them as another input",
+                f"{why}; give the file that has them as another input",
             )
         )
     dark = dark_particles(particles)
@@ -239,7 +240,7 @@ def _lost_to_relion(particles: ParticleSet, source: Source) -> list[Message]:
 
 
 def _content(
-    particles: ParticleSet, source: Source, target: Target, options: ConvertOptions
+    particles: ParticleSet, source: ParticleFiles, target: Target, options: ConvertOptions
 ) -> StarContent | CsContent:
     """Return the columns of a STAR or `.cs` file; an error about a value names the input."""
     try:
@@ -256,7 +257,7 @@ def _content(
 
 
 def _micrographs(
-    particles: ParticleSet, source: Source, target: Target, options: ConvertOptions
+    particles: ParticleSet, source: ParticleFiles, target: Target, options: ConvertOptions
 ) -> tuple[StarBlock, ...] | None:
     if source.program != "cryosparc" or target != "star" or options.layout == "3.0":
         return None
@@ -264,7 +265,7 @@ def _micrographs(
 
 
 def _pickles_plan(
-    source: Source,
+    source: ParticleFiles,
     options: ConvertOptions,
     output: Path,
     rows: NDArray[np.int64],
@@ -303,7 +304,7 @@ def _pickles_plan(
     return replace(plan, messages=(*messages, *_rows_left_out(left_out)))
 
 
-def _choose(source: Source, options: ConvertOptions) -> tuple[NDArray[np.int64], dict[str, int], list[Message]]:
+def _choose(source: ParticleFiles, options: ConvertOptions) -> tuple[NDArray[np.int64], dict[str, int], list[Message]]:
     """Return the rows to write, how many are left out for which reason, and warnings."""
     particles, left_out, warnings = source.particles, dict(source.left_out), []
     if not len(particles):
@@ -371,7 +372,7 @@ def _counted_from_1(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]
 class _Names:
     """The names that stacks and micrographs get in the output."""
 
-    source: Source
+    source: ParticleFiles
     target: Target
     options: ConvertOptions
     output: Path

@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.cryosparc.companions import Beside, OpenParticles, files_beside, open_particle_files
-from cryobridge.formats.cryosparc.cs import open_cs
-from cryobridge.formats.cryosparc.join import join_on_uid
 from cryobridge.formats.cryosparc.particles import images_of
+from cryobridge.formats.open import ParticleFiles, open_particles, with_columns_beside
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.coords.locate import NAMES, CoordinateFields, locate_coordinates
 from cryobridge.model.particles import Labels
@@ -62,6 +60,8 @@ class Picks:
         Rows of the file that the passthrough file lacks; they are not among the picks.
     notes
         What was joined or assumed, in sentences.
+    warnings
+        Files that could not be read, and what contradicts itself, in sentences.
     """
 
     source: Path
@@ -79,6 +79,7 @@ class Picks:
     micrograph_pixel_size_A: Floats | None
     n_unjoined: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.fraction_xy)
@@ -110,21 +111,10 @@ def read_picks(
     CryobridgeError
         If it is ambiguous where the coordinates are.
     """
-    opened = open_particle_files(Path(path))
-    main = opened.table
-    if opened.n_rows == 0:
-        raise MissingDataError(
-            "there are no particles in it", path=path, hint="An empty selection, or an excluded output; choose another."
-        )
-    beside = Beside((), {})
-    if passthrough is None and not _has_coordinates(main, xy_fields):
-        passthrough = _named_passthrough(opened)
-        if passthrough is None:
-            beside = files_beside(main, NAMES)
-            passthrough = _only_one(main, beside)
-    table, notes = (main, []) if passthrough is None else _joined(main, Path(passthrough))
-    notes = [*opened.notes, *notes]
-    fields = _located(table, beside, nudge=nudge, xy_fields=xy_fields)
+    files, elsewhere = _opened(path, passthrough, xy_fields)
+    table = files.columns
+    notes = list(files.notes)
+    fields = _located(table, elsewhere, nudge=nudge, xy_fields=xy_fields)
     columns = ColumnReader(table)
     micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
     x, y = columns.floats(fields.x), columns.floats(fields.y)
@@ -138,7 +128,7 @@ def read_picks(
         )
     has_2d = "alignments2D/pose" in columns
     return Picks(
-        source=main.path,
+        source=table.path,
         fields=fields,
         micrograph=_without_unused(micrograph),
         shape_px=shape,
@@ -151,64 +141,45 @@ def read_picks(
         images=images_of(columns),
         image_pixel_size_A=columns.floats("blob/psize_A"),
         micrograph_pixel_size_A=columns.floats("location/micrograph_psize_A", "micrograph_blob/psize_A"),
-        n_unjoined=opened.n_rows - table.n_rows,
+        n_unjoined=sum(files.left_out.values()),
         notes=tuple(notes),
+        warnings=files.warnings,
     )
 
 
-def _joined(main: Table, passthrough: Path) -> tuple[Table, list[str]]:
-    joined = join_on_uid(main, open_cs(passthrough))
-    if joined.n_rows == 0:
+def _opened(
+    path: str | os.PathLike[str], passthrough: str | os.PathLike[str] | None, xy_fields: tuple[str, str] | None
+) -> tuple[ParticleFiles, dict[Path, int]]:
+    """Open picks with what belongs to them; where that has no coordinates, with a file beside them that has.
+
+    Also return how many of the picks each file beside them has the coordinates of, where none has all.
+    """
+    given = () if passthrough is None else (passthrough,)
+    needs = NAMES[:1] if xy_fields is None else xy_fields
+    files = open_particles(path, *given, needs=needs, program="cryosparc")
+    if files.n_rows == 0:
         raise MissingDataError(
-            f"none of its uids is in {passthrough.name}",
-            path=main.path,
-            field="uid",
-            hint="Give the passthrough file of the same job.",
+            "there are no particles in it", path=path, hint="An empty selection, or an excluded output; choose another."
         )
-    return joined, [f"joined on uid with {passthrough.name}", *joined.notes]
+    return (files, {}) if given or xy_fields is not None else with_columns_beside(files, NAMES)
 
 
-def _named_passthrough(opened: OpenParticles) -> Path | None:
-    """Return the file with coordinates that the job names along with its particles."""
-    return next((path for path in opened.passthroughs or () if set(NAMES) <= set(open_cs(path).names)), None)
-
-
-def _has_coordinates(main: Table, xy_fields: tuple[str, str] | None) -> bool:
-    return xy_fields is not None or all(name in main for name in NAMES)
-
-
-def _located(table: Table, beside: Beside, *, nudge: bool, xy_fields: tuple[str, str] | None) -> CoordinateFields:
+def _located(
+    table: Table, elsewhere: dict[Path, int], *, nudge: bool, xy_fields: tuple[str, str] | None
+) -> CoordinateFields:
     """Locate the coordinates; where there are none, name the files that have those of a part of the particles."""
     try:
         return locate_coordinates(table, nudge=nudge, xy_fields=xy_fields)
     except MissingDataError as error:
-        if not beside.n_shared:
+        if not elsewhere:
             raise
-        parts = ", ".join(f"{path.name} has {count:,}" for path, count in list(beside.n_shared.items())[:_N_NAMED])
-        most = max(beside.n_shared, key=lambda path: beside.n_shared[path])
+        parts = ", ".join(f"{path.name} has {count:,}" for path, count in list(elsewhere.items())[:_N_NAMED])
+        most = max(elsewhere, key=lambda path: elsewhere[path])
         raise MissingDataError(
             f"no coordinates, and no file beside it has those of all {table.n_rows:,} particles: {parts}",
             path=table.path,
             hint=f"--passthrough {shlex.quote(str(most))} takes those that it has, and leaves the others out.",
         ) from error
-
-
-def _only_one(main: Table, beside: Beside) -> Path | None:
-    """Return the file beside the picks that is to be joined, or None.
-
-    Raises
-    ------
-    MissingDataError
-        If there are several; they are named.
-    """
-    if len(beside.fit) > 1:
-        names = ", ".join(path.name for path in beside.fit[:_N_NAMED])
-        raise MissingDataError(
-            f"no coordinates; {len(beside.fit)} files beside it have them: {names}",
-            path=main.path,
-            hint="Choose one with --passthrough.",
-        )
-    return next(iter(beside.fit), None)
 
 
 def _without_unused(labels: Labels) -> Labels:

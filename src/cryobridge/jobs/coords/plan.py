@@ -149,6 +149,7 @@ class CoordsPlan:
             "coordinate_fields": list(self.picks.fields.names),
             "relion_project": str(as_given(self.project, named)) if self.project else None,
             "notes": [*self.picks.notes, *([self.sizes.note] if self.sizes.note else [])],
+            "warnings": list(self.picks.warnings),
             "outputs": [str(self.autopick_star), str(self.raw_data)],
         }
 

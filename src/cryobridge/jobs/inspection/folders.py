@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.cryosparc.companions import particles_of_job
-from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
-from cryobridge.formats.cryosparc.join import join_on_uid
 from cryobridge.formats.cryosparc.outputs import JobOutput
-from cryobridge.formats.listing import is_there, list_folder
+from cryobridge.formats.listing import list_folder
+from cryobridge.formats.open import ParticleFiles, open_particles
 from cryobridge.formats.own_output import read_own_output
 from cryobridge.formats.relion.job import read_relion_job
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.projects import files_text, known_files
 from cryobridge.jobs.inspection.report import Inspection, Use
-from cryobridge.jobs.inspection.tables import Facts, inspect_table
+from cryobridge.jobs.inspection.tables import Facts, inspect_table, lost_rows
 from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
 from cryobridge.jobs.inspection.wording import counted
 
@@ -52,18 +50,17 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
     inspection = Inspection(
         str(path), "cryosparc job", "cryoSPARC job", facts=tuple(facts), problems=job.problems, details=details
     )
-    files = particles_of(job)
-    if not files:
+    files, error = particles_of(job)
+    if files is None:
         return inspection
-    table = join_on_uid(*map(open_cs, files))
-    particles = inspect_table(table, files[0], options)
+    particles = inspect_table(files.columns, files.metadata, options)
     return replace(
         inspection,
-        rows=table.n_rows,
+        rows=len(files),
         facts=(*facts, *particles.facts),
         fields=particles.fields,
-        uses=_uses_of_job(job, particles.uses),
-        problems=(*job.problems, *table.notes, *particles.problems),
+        uses=_uses_of_job(job, particles.uses, error),
+        problems=(*job.problems, *lost_rows(files), *particles.problems),
         details={**details, **particles.details},
     )
 
@@ -79,35 +76,33 @@ def _files_of(output: JobOutput) -> list[Path]:
     return [file for file in (output.main, *output.passthroughs) if file is not None]
 
 
-def particles_of(job: CryosparcJob) -> tuple[Path, ...]:
-    """Return the files of the particles that the job is about, to be joined; none where it has none.
+def particles_of(job: CryosparcJob) -> tuple[ParticleFiles | None, CryobridgeError | None]:
+    """Open the particles that the job is about; and return why the commands refuse the folder, if they do.
 
     They are those that the commands take when they are given the folder. Where these ask for one of several results,
     or for a file that is not there, it is the first result that is not what the job threw out.
     """
+    refusal = None
     try:
-        taken = particles_of_job(job.path)
-    except CryobridgeError:
-        files = []
-    else:
-        files = [(taken.main, *taken.passthroughs)]
-    files += [
-        tuple(_files_of(output)) for output in job.outputs if output.kind == "particle" and not output.is_excluded
-    ]
-    return next((paths for paths in files if paths and all(map(is_there, paths))), ())
+        return open_particles(job.path), None
+    except CryobridgeError as error:
+        refusal = error
+    for output in job.outputs:
+        if output.kind == "particle" and not output.is_excluded:
+            try:
+                return open_particles(*_files_of(output), join=False), refusal
+            except CryobridgeError:
+                continue
+    return None, refusal
 
 
-def _uses_of_job(job: CryosparcJob, of_table: tuple[Use, ...]) -> tuple[Use, ...]:
+def _uses_of_job(job: CryosparcJob, of_table: tuple[Use, ...], refusal: CryobridgeError | None) -> tuple[Use, ...]:
     """Judge a job: its joined columns, whether commands take its folder, and its batches of images."""
     missing = [] if _has_passthrough(job) else ["J<n>_passthrough_particles.cs"]
     missing += [] if job.batches else ["restack/ or downsample/ with batch_000000_*.mrc"]
     of_batches = Use("stacks-job", not missing, tuple(missing), "Run Restack Particles." if missing else "")
     uses = tuple(of_batches if use.name == "stacks-job" else use for use in of_table)
-    try:
-        particles_of_job(job.path)
-    except CryobridgeError as error:
-        return without_one_result(uses, error)
-    return of_several_files(uses, job.path)
+    return of_several_files(uses, job.path) if refusal is None else without_one_result(uses, refusal)
 
 
 def _has_passthrough(job: CryosparcJob) -> bool:

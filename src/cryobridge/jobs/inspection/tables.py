@@ -10,8 +10,9 @@ import numpy as np
 
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
-from cryobridge.formats.cryosparc.csg import Slot, open_group, read_csg
+from cryobridge.formats.cryosparc.csg import Slot, read_csg
 from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from cryobridge.formats.open import ParticleFiles
     from cryobridge.formats.table import Column, Table, Values
     from cryobridge.jobs.inspection.options import InspectOptions
 
@@ -61,21 +63,27 @@ def inspect_csg(path: Path, options: InspectOptions) -> Inspection:
     }
     title = f"cryoSPARC result group of {group.kind}s"
     try:
-        table = open_group(path)
+        files = open_particles(path)
     except MissingDataError as error:
         return Inspection(
             str(path), "csg", title, facts=tuple(facts), problems=(*group.problems, str(error)), details=details
         )
-    found = inspect_table(table, path, options)
+    found = inspect_table(files.columns, path, options)
     return replace(
         found,
         kind="csg",
         title=title,
         facts=(*facts, *found.facts),
         uses=of_several_files(found.uses, path),
-        problems=(*group.problems, *table.notes, *found.problems),
+        problems=(*group.problems, *lost_rows(files), *found.problems),
         details={**details, **found.details},
     )
+
+
+def lost_rows(files: ParticleFiles) -> tuple[str, ...]:
+    """Return what is odd about the rows of files that are joined, in sentences."""
+    codes = {"rows-not-joined", "file-not-read", "file-not-found", "file-not-joined", "values-contradict"}
+    return tuple(f"{message}." for message in files.messages if message.code in codes)
 
 
 def _slot_text(slot: Slot) -> str:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError
-from cryobridge.formats.cryosparc.companions import IMAGES_AND_CTF, files_beside, open_completed
+from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import siblings_with
-from cryobridge.formats.cryosparc.join import JoinedTable
+from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, open_particles, with_columns_beside
 from cryobridge.jobs.inspection.report import USE_NAMES, Use
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
     uses = []
     for use in USE_NAMES:
         needed = _missing(_CS_NEEDS[use], table.names)
-        joined = _joined_by_command(use, table, needed) if needed else ""
+        joined = _joined_by_command(use, path, table, needed) if needed else ""
         missing, hint = ((), joined) if joined else (_readable(needed), _where(path, needed))
         if use == "stacks-job":
             absent = _job_folder_lacks(path)
@@ -218,33 +217,38 @@ def _where(path: Path, missing: tuple[str, ...]) -> str:
     return "; ".join(sentences)
 
 
-def _joined_by_command(use: str, table: Table, needed: tuple[str, ...]) -> str:
+def _joined_by_command(use: str, path: Path, table: Table, needed: tuple[str, ...]) -> str:
     """Say which files the command joins by itself for what is missing; empty where it joins none, or refuses to."""
+    if use not in {"coords", "stacks"}:
+        return ""
     try:
-        joined = _joined_for_coords(table) if use == "coords" else _joined_for_stacks(table) if use == "stacks" else {}
+        files = _as_joined(use, path)
     except CryobridgeError:
         return ""
-    if not joined or _missing(needed, tuple(name for path in joined for name in open_cs(path).names)):
+    others = [member for member, _ in files.members if member.path != table.path and not _lacks_all(needed, member)]
+    if not others or _missing(needed, tuple(name for member in others for name in member.names)):
         return ""
     groups = list(dict.fromkeys(f"{name.partition('/')[0]}/*" for name in needed))
-    files = ", ".join(path.name for path in joined)
-    n_rows = min(joined.values())
-    part = "" if n_rows == table.n_rows else f" and has {n_rows:,} of the {table.n_rows:,} particles"
-    return f"{' and '.join(groups)} come{'s' if len(groups) == 1 else ''} from {files}, which is joined{part}"
+    names = ", ".join(member.path.name for member in others)
+    part = "" if len(files) == table.n_rows else f" and has {len(files):,} of the {table.n_rows:,} particles"
+    return f"{' and '.join(groups)} come{'s' if len(groups) == 1 else ''} from {names}, which is joined{part}"
 
 
-def _joined_for_coords(table: Table) -> dict[Path, int]:
-    """Return the file with coordinates that is joined, and how many of the particles it has."""
-    beside = files_beside(table, _CS_NEEDS["coords"])
-    is_taken = len(beside.fit) == 1 and not _unset(open_cs(beside.fit[0]), {})
-    return {path: beside.n_shared[path] for path in beside.fit} if is_taken else {}
+def _lacks_all(needed: tuple[str, ...], table: Table) -> bool:
+    return len(_missing(needed, table.names)) == len(needed)
 
 
-def _joined_for_stacks(table: Table) -> dict[Path, int]:
-    """Return the files that are joined with a `.cs` file; a result group and a job are whole as they are."""
-    whole = table if isinstance(table, JoinedTable) else open_completed(table.path, *IMAGES_AND_CTF)[0]
-    others = whole.members[1:] if isinstance(whole, JoinedTable) and whole is not table else ()
-    return {other.path: whole.n_rows for other, _ in others}
+def _as_joined(use: str, path: Path) -> ParticleFiles:
+    """Open particles as `coords` or `stacks cs` does."""
+    if use == "stacks":
+        files = open_particles(path, needs=IMAGES_AND_CTF, program="cryosparc")
+        files.require_all_rows()
+        return files
+    files = open_particles(path, needs=_CS_NEEDS["coords"][:1], program="cryosparc")
+    files, _ = with_columns_beside(files, _CS_NEEDS["coords"])
+    if _unset(files.columns, {}):
+        raise MissingDataError("the coordinates are not filled in", path=path)
+    return files
 
 
 def _shares_rows(path: Path, sibling: Path) -> bool:

@@ -10,13 +10,12 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.jobs.selection.classes import CLASS_NUMBER
-from cryobridge.jobs.selection.tables import StarParticles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cryobridge.formats.open import ParticleFiles
     from cryobridge.formats.table import Values
-    from cryobridge.jobs.selection.tables import ParticleTable
     from cryobridge.model.particles import Floats
 
 # RELION keeps columns that it does not know as text; the name is no word of its own, now or later.
@@ -24,7 +23,7 @@ LATENT_COLUMN = "cryobridgeLatent"
 _MODE = re.compile(r"components_mode_(\d+)/")
 
 
-def class_columns(particles: ParticleTable, labels: NDArray[np.int64]) -> tuple[dict[str, Values], list[str]]:
+def class_columns(particles: ParticleFiles, labels: NDArray[np.int64]) -> tuple[dict[str, Values], list[str]]:
     """Return the columns that say a row's class, and what is to be told.
 
     rlnClassNumber = label + 1 in a STAR file; in a `.cs` file ``class`` = label in the group of the poses, where every
@@ -42,9 +41,9 @@ def class_columns(particles: ParticleTable, labels: NDArray[np.int64]) -> tuple[
     MissingDataError
         If a `.cs` file has no group for it.
     """
-    table = particles.table
+    table = particles.columns
     known = np.maximum(labels, 0)
-    if isinstance(particles, StarParticles):
+    if particles.program == "relion":
         columns: dict[str, Values] = {CLASS_NUMBER: known + 1}
         told = [f"{CLASS_NUMBER} is label + 1"]
     else:
@@ -52,7 +51,7 @@ def class_columns(particles: ParticleTable, labels: NDArray[np.int64]) -> tuple[
         if group is None:
             raise MissingDataError(
                 f"no {ALIGNED_3D} or {ALIGNED_2D} group, in which a class could be written",
-                path=particles.path,
+                path=particles.metadata,
                 hint="Attach the labels to the particles that were given to the program, or use --split-by-class.",
             )
         columns = {f"{group}/class": known.astype(np.uint32)}
@@ -62,7 +61,7 @@ def class_columns(particles: ParticleTable, labels: NDArray[np.int64]) -> tuple[
     return columns, [*told, *_replaced(particles, columns)]
 
 
-def latent_columns(particles: ParticleTable, latent: Floats) -> tuple[dict[str, Values], list[str]]:
+def latent_columns(particles: ParticleFiles, latent: Floats) -> tuple[dict[str, Values], list[str]]:
     """Return the columns of latent coordinates, and what is to be told.
 
     ``cryobridgeLatent1`` … in a STAR file; ``components_mode_0/component`` and ``/value`` … in a `.cs` file, as
@@ -81,15 +80,15 @@ def latent_columns(particles: ParticleTable, latent: Floats) -> tuple[dict[str, 
         If a `.cs` file has more modes than there are coordinates, so that old and new ones would be mixed.
     """
     columns: dict[str, Values] = {}
-    if isinstance(particles, StarParticles):
+    if particles.program == "relion":
         columns = {f"{LATENT_COLUMN}{mode + 1}": values for mode, values in enumerate(latent.T)}
         names = [*columns]
     else:
-        modes = [int(match[1]) for name in particles.table.names if (match := _MODE.match(name))]
+        modes = [int(match[1]) for name in particles.columns.names if (match := _MODE.match(name))]
         if max(modes, default=-1) >= latent.shape[1]:
             raise CryobridgeError(
                 f"the file has {max(modes) + 1} modes of its own, there are {latent.shape[1]} latent coordinates",
-                path=particles.path,
+                path=particles.metadata,
                 field=f"components_mode_{max(modes)}",
                 hint="Give the particles as they were before 3D Variability; old and new modes would be mixed.",
             )
@@ -101,6 +100,6 @@ def latent_columns(particles: ParticleTable, latent: Floats) -> tuple[dict[str, 
     return columns, [f"latent coordinates are in {shown}", *_replaced(particles, columns)]
 
 
-def _replaced(particles: ParticleTable, columns: dict[str, Values]) -> list[str]:
-    old = [name for name in columns if name in particles.table]
+def _replaced(particles: ParticleFiles, columns: dict[str, Values]) -> list[str]:
+    old = [name for name in columns if name in particles.columns]
     return [f"{', '.join(old)}: the file's own values are replaced"] if old else []

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc.alignments import Alignment, alignments_in
 from cryobridge.formats.table import ColumnReader
-from cryobridge.jobs.selection.tables import StarParticles
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.selection.tables import ParticleTable
+    from cryobridge.formats.open import ParticleFiles
 
 CLASS_NUMBER = "rlnClassNumber"
 
@@ -27,7 +26,7 @@ class FileClasses:
     notes: tuple[str, ...]
 
 
-def classes_of(particles: ParticleTable) -> FileClasses:
+def classes_of(particles: ParticleFiles) -> FileClasses:
     """Return the classes that a particle file tells.
 
     Of several alignments in a `.cs` file the first one that has more than one class is taken.
@@ -37,15 +36,15 @@ def classes_of(particles: ParticleTable) -> FileClasses:
     MissingDataError
         If it tells none.
     """
-    if isinstance(particles, StarParticles):
-        numbers = ColumnReader(particles.table).integers(CLASS_NUMBER)
+    if particles.program == "relion":
+        numbers = ColumnReader(particles.columns).integers(CLASS_NUMBER)
         if numbers is None:
             raise _no_classes(particles, CLASS_NUMBER)
         return FileClasses(numbers, (f"classes are those of {CLASS_NUMBER}, counted from 1 as RELION does",))
     found: dict[str, NDArray[np.int64]] = {}
     notes: dict[str, list[str]] = {}
-    for name, groups in alignments_in(particles.table.names).items():
-        columns = ColumnReader(particles.table)
+    for name, groups in alignments_in(particles.columns.names).items():
+        columns = ColumnReader(particles.columns)
         numbers = Alignment(columns, name, groups).class_number()
         if numbers is not None and not any(groups[0] in other.split(", ") for other in found):
             # The particle set counts from 1 throughout.
@@ -61,10 +60,10 @@ def classes_of(particles: ParticleTable) -> FileClasses:
     return FileClasses(found[chosen], (*said, *(f"{note}" for note in notes[chosen] if "class" in note)))
 
 
-def _no_classes(particles: ParticleTable, field: str) -> MissingDataError:
+def _no_classes(particles: ParticleFiles, field: str) -> MissingDataError:
     return MissingDataError(
         "the file tells no classes",
-        path=particles.path,
+        path=particles.metadata,
         field=field,
         hint="Give the particles of a classification; labels in another file are taken with --kmeans and --clusters.",
     )

@@ -23,8 +23,8 @@ from cryobridge.model.particles import ImageRefs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cryobridge.formats.open import ParticleFiles
     from cryobridge.formats.table import Array
-    from cryobridge.jobs.selection.tables import ParticleTable
 
 Rows = NDArray[np.int64]
 _Uids = NDArray[np.uint64]
@@ -91,7 +91,7 @@ class Match:
     warnings: tuple[str, ...] = ()
 
 
-def identities_of(particles: ParticleTable, sources: Path | None = None) -> Identities:
+def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Identities:
     """Return what the rows of a particle file are known by.
 
     Parameters
@@ -103,15 +103,15 @@ def identities_of(particles: ParticleTable, sources: Path | None = None) -> Iden
     """
     images, uid = particles.images(), particles.uid()
     if images is None:
-        return Identities(particles.path, uid, None)
-    for table in find_sources(particles.path, images) if sources is None else (read_sources(sources),):
+        return Identities(particles.metadata, uid, None)
+    for table in find_sources(particles.metadata, images) if sources is None else (read_sources(sources),):
         rows, _ = match_images(images, table.images)
         n_known = int(np.count_nonzero(rows >= 0))
         if n_known:
-            count = f"{n_known:,} of {particles.n_rows:,} images"
-            note = f"{count} of {particles.path.name} are traced to their sources by {table.path.name}"
-            return Identities(particles.path, uid, images, _uids_at(table, rows), _sources_at(table, rows), (note,))
-    return Identities(particles.path, uid, images)
+            count = f"{n_known:,} of {len(particles):,} images"
+            note = f"{count} of {particles.metadata.name} are traced to their sources by {table.path.name}"
+            return Identities(particles.metadata, uid, images, _uids_at(table, rows), _sources_at(table, rows), (note,))
+    return Identities(particles.metadata, uid, images)
 
 
 def match_rows(first: Identities, other: Identities) -> Match:

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
+from cryobridge.formats.open import ParticleFiles, open_particles
 from cryobridge.formats.recovar import open_recovar
+from cryobridge.formats.registry import CS, identify_file
+from cryobridge.formats.write import outputs_of, suffixes_of
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
 from cryobridge.jobs.selection.identity import identities_of, match_rows
 from cryobridge.jobs.selection.options import SelectOptions, check_options
 from cryobridge.jobs.selection.row_values import RowValues
-from cryobridge.jobs.selection.run import RunOfRows, particles_of_run, rows_of_run
-from cryobridge.jobs.selection.tables import ParticleTable, open_particles
+from cryobridge.jobs.selection.run import RunOfRows, rows_of_run
 from cryobridge.jobs.selection.values import RowLabels, read_rows, say_list
 from cryobridge.jobs.selection.where import rows_where
 from cryobridge.options import as_path
@@ -68,7 +70,7 @@ class SelectPlan:
         All files that are read.
     """
 
-    particles: ParticleTable
+    particles: ParticleFiles
     parts: tuple[OutputPart, ...]
     left_out: dict[str, int]
     added: dict[str, Values]
@@ -83,12 +85,12 @@ class SelectPlan:
 
     def outputs(self) -> list[Path]:
         """Return all files that are written."""
-        return [path for part in self.parts for path in self.particles.outputs(part.path)]
+        return [path for part in self.parts for path in outputs_of(self.particles, part.path)]
 
     def report(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data."""
         return {
-            "particles_in": self.particles.n_file_rows,
+            "particles_in": self.particles.n_rows,
             "particles_out": self.n_kept,
             "left_out": self.left_out,
             "attached": list(self.added),
@@ -173,12 +175,9 @@ class _Planner:
     def __init__(self, path: Path | None, options: SelectOptions) -> None:
         self.options = options
         self.recovar: RecovarRun | None = open_recovar(options.run) if options.run is not None else None
-        if path is None:
-            assert self.recovar is not None  # the caller has seen to it
-            path = particles_of_run(self.recovar)
-        self.particles = open_particles(path, options.passthroughs, join=options.join)
+        self.particles = _opened(path or options.run, options)
         self.notes = list(self.particles.notes)
-        self.warnings: list[str] = []
+        self.warnings = list(self.particles.warnings)
         self.absent = ""
         self.run: RunOfRows | None = None
         if self.recovar is not None and options.run is not None:
@@ -193,7 +192,7 @@ class _Planner:
         attached, latent = self.values.attached_labels(), self.values.latent()
         self.notes += self.values.notes
         self.warnings += self.values.warnings
-        choice = _Choice(np.ones(self.particles.n_rows, dtype=bool))
+        choice = _Choice(np.ones(len(self.particles), dtype=bool))
         if self.run is not None:
             choice.keep(self.run.place >= 0, "not in the run")
         for values in (labels, attached):
@@ -219,7 +218,7 @@ class _Planner:
         self.warnings += [str(where)] if where else []
         left_out = {**self.particles.left_out, **choice.left_out}
         run_file = (self.recovar.particles_file,) if self.recovar is not None and self.recovar.particles_file else ()
-        inputs = (*self.particles.inputs, *self.options.files, *run_file)
+        inputs = (*self.particles.files, *self.options.files, *run_file)
         notes = tuple(dict.fromkeys(self.notes))
         return SelectPlan(self.particles, tuple(parts), left_out, added, notes, tuple(self.warnings), inputs)
 
@@ -238,15 +237,15 @@ class _Planner:
         if options.like is not None:
             yield self._like(options.like), f"not in {options.like.name}"
         if options.where is not None:
-            yield rows_where(options.where, self.particles.table), f"for which {options.where} does not hold"
+            yield rows_where(options.where, self.particles.columns), f"for which {options.where} does not hold"
 
     def _listed(self, path: Path) -> Mask:
-        rows = read_rows(path, self.particles.n_file_rows, self.particles.path)
+        rows = read_rows(path, self.particles.n_rows, self.particles.metadata)
         if (np.diff(rows) < 0).any():
             self.notes.append(
                 f"{path.name} is not in ascending order; rows are written in the order of the particle file"
             )
-        listed = np.zeros(self.particles.n_file_rows, dtype=bool)
+        listed = np.zeros(self.particles.n_rows, dtype=bool)
         listed[rows] = True
         of_rows: Mask = listed[self.particles.file_rows]
         return of_rows
@@ -266,7 +265,9 @@ class _Planner:
         return classes
 
     def _like(self, path: Path) -> Mask:
-        other = open_particles(path)
+        other = open_particles(path, needs=("uid", "blob/"))
+        self.notes += other.notes
+        self.warnings += other.warnings
         ours = identities_of(self.particles, self.options.sources)
         theirs = identities_of(other, self.options.sources)
         match = match_rows(ours, theirs)
@@ -276,7 +277,7 @@ class _Planner:
         if not reverse.all():
             missing = int(np.count_nonzero(~reverse))
             self.notes.append(
-                f"{missing:,} of {other.n_rows:,} rows of {path.name} are not in {self.particles.path.name}"
+                f"{missing:,} of {len(other):,} rows of {path.name} are not in {self.particles.metadata.name}"
             )
         return match.rows >= 0
 
@@ -289,11 +290,11 @@ class _Planner:
         if n_wanted > len(rows):
             raise CryobridgeError(
                 f"{n_wanted:,} rows are to be drawn, {len(rows):,} are there",
-                path=self.particles.path,
+                path=self.particles.metadata,
                 hint="Ask for fewer with --random.",
             )
         numbers = np.random.Generator(np.random.PCG64(self.options.seed)).random(len(rows))
-        drawn = np.zeros(self.particles.n_rows, dtype=bool)
+        drawn = np.zeros(len(self.particles), dtype=bool)
         drawn[rows[np.argsort(numbers, kind="stable")[:n_wanted]]] = True
         choice.keep(drawn, "not drawn")
 
@@ -304,7 +305,7 @@ class _Planner:
         reasons += [self.absent] if self.absent else []
         raise MissingDataError(
             f"no row is left to write ({'; '.join(reasons) or 'the file has none'})",
-            path=self.particles.path,
+            path=self.particles.metadata,
             hint="Ask for less; --allow-empty writes a file without rows.",
         )
 
@@ -322,10 +323,10 @@ class _Planner:
 
     def _one_part(self, output: Path | None, choice: _Choice) -> tuple[OutputPart, ...]:
         assert output is not None  # there is no folder
-        suffixes = self.particles.suffixes
+        suffixes = suffixes_of(self.particles)
         if output.suffix not in suffixes:
             raise UsageError(
-                f"a selection of {self.particles.path.name} is a {' or '.join(suffixes)} file",
+                f"a selection of {self.particles.metadata.name} is a {' or '.join(suffixes)} file",
                 path=output,
                 hint="Give -o a name with that suffix; `cryobridge convert` changes the format.",
             )
@@ -334,12 +335,12 @@ class _Planner:
     def _split(self, folder: Path, kept: Mask, labels: RowLabels | None) -> tuple[OutputPart, ...]:
         """Return a file for each label, or for each class of the file where there are no labels."""
         word, numbers = ("cluster", labels.labels) if labels is not None else ("class", self._file_classes().numbers)
-        stem, suffix = self.particles.path.stem, self.particles.suffixes[0]
+        stem, suffix = self.particles.metadata.stem, suffixes_of(self.particles)[0]
         present = np.unique(numbers[kept])
         if len(present) > _MAX_FILES:
             raise CryobridgeError(
                 f"there are {len(present):,} classes, a file for each would be too many",
-                path=self.particles.path,
+                path=self.particles.metadata,
                 hint="Choose some of them first, with --class or --clusters.",
             )
         return tuple(
@@ -348,11 +349,27 @@ class _Planner:
         )
 
 
-def _where_images_are(particles: ParticleTable, kept: Mask, folder: Path) -> Message | None:
+def _opened(path: Path | None, options: SelectOptions) -> ParticleFiles:
+    """Open the particle file that is named, or that of the run."""
+    assert path is not None  # the caller has seen to it
+    if (options.passthroughs or not options.join) and not path.is_dir() and identify_file(path) != CS:
+        name = "--passthrough" if options.passthroughs else "--no-passthrough"
+        raise UsageError(f"{name} is for a .cs file", path=path, hint=f"Leave {name} out.")
+    particles = open_particles(path, *options.passthroughs, join=options.join and not options.passthroughs)
+    if particles.table is None:
+        raise UsageError(
+            "not a particle file, but a stack of images",
+            path=path,
+            hint="Give a .star, .cs or .csg file with one row a particle, or a job folder.",
+        )
+    return particles
+
+
+def _where_images_are(particles: ParticleFiles, kept: Mask, folder: Path) -> Message | None:
     """Say which stacks are not found, or else how they are found if not from the output."""
-    names, search = particles.stacks(kept), ImageSearch(particles.path)
+    names, search = particles.image_files(kept), ImageSearch(particles.metadata)
     lost = not_found(names, search)
     found = search.resolve(names[0]) if names else None
     if lost or found is None:
         return lost
-    return names_lead_elsewhere(names[0], found, folder / particles.path.name, particles.path)
+    return names_lead_elsewhere(names[0], found, folder / particles.metadata.name, particles.metadata)

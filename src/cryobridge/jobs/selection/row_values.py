@@ -13,9 +13,9 @@ from cryobridge.jobs.selection.values import RowLabels, read_labels, read_latent
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cryobridge.formats.open import ParticleFiles
     from cryobridge.formats.recovar import RecovarRun
     from cryobridge.jobs.selection.run import RunOfRows
-    from cryobridge.jobs.selection.tables import ParticleTable
     from cryobridge.model.particles import Floats
 
 
@@ -39,7 +39,7 @@ class RowValues:
         What was assumed and may be wrong, in sentences.
     """
 
-    def __init__(self, options: SelectOptions, particles: ParticleTable, run: RunOfRows | None) -> None:
+    def __init__(self, options: SelectOptions, particles: ParticleFiles, run: RunOfRows | None) -> None:
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self._options = options
@@ -47,7 +47,7 @@ class RowValues:
         self._run = run
         self._of_rows = None
         if options.label_rows is not None:
-            self._of_rows = read_rows(options.label_rows, particles.n_file_rows, particles.path)
+            self._of_rows = read_rows(options.label_rows, particles.n_rows, particles.metadata)
 
     def labels(self, *, splits: bool) -> RowLabels | None:
         """Return the labels that rows are chosen or split by, None where the file's own classes do.
@@ -80,7 +80,7 @@ class RowValues:
         if path == OF_THE_RUN:
             assert self._run is not None  # `check_options` refuses it
             return self._run.latent(self._run.choose_zdim(self._options.zdim, of_clusters=False))
-        latent = self._of_file(read_latent(path, self._particles.n_file_rows, self._particles.path, self._of_rows))
+        latent = self._of_file(read_latent(path, self._particles.n_rows, self._particles.metadata, self._of_rows))
         self._run_around(path)
         return latent
 
@@ -94,7 +94,7 @@ class RowValues:
         return of_rows
 
     def _read_labels(self, path: Path) -> RowLabels:
-        n_rows, name = self._particles.n_file_rows, self._particles.path
+        n_rows, name = self._particles.n_rows, self._particles.metadata
         found = read_labels(path, n_rows, name, self._of_rows)
         labels = found.labels
         if (run := self._run_around(path)) is not None:

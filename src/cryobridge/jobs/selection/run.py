@@ -10,18 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
+from cryobridge.formats.open import TABLE_SUFFIXES, open_particles
 from cryobridge.formats.recovar import RecovarRun, open_recovar
 from cryobridge.jobs.selection.identity import identities_of, match_rows
-from cryobridge.jobs.selection.tables import open_particles
 from cryobridge.jobs.selection.values import RowLabels, say_list
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.selection.tables import ParticleTable
+    from cryobridge.formats.open import ParticleFiles
     from cryobridge.model.particles import Floats
 
 # A latent_coords.npy lies in model/zdim_4/ of the run, a kmeans_result.pkl in analysis_4/data/.
 _LEVELS_UP = 3
-_TABLES = (".star", ".cs", ".csg")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,31 +93,7 @@ class RunOfRows:
         return found[0]
 
 
-def particles_of_run(run: RecovarRun) -> Path:
-    """Return the particle file of a run.
-
-    Raises
-    ------
-    MissingDataError
-        If it was not found, or is none that rows can be chosen from.
-    """
-    path = run.particles_file
-    if path is None:
-        raise MissingDataError(
-            " ".join(run.notes) or "the run's particle file was not found",
-            path=run.path,
-            hint="Name it: cryobridge select PARTICLES --run …",
-        )
-    if path.suffix not in _TABLES:
-        raise MissingDataError(
-            f"the run was made from {path.name}, which has no metadata to choose rows of",
-            path=run.path,
-            hint="Name the .star or .cs file of the same images: cryobridge select PARTICLES --run …",
-        )
-    return path
-
-
-def rows_of_run(folder: Path, run: RecovarRun, particles: ParticleTable, sources: Path | None = None) -> RunOfRows:
+def rows_of_run(folder: Path, run: RecovarRun, particles: ParticleFiles, sources: Path | None = None) -> RunOfRows:
     """Find the rows of a particle file in a run, which was opened from ``folder``.
 
     Where the file is not the run's own, its particles are found by uid or image; where the run's own is lost, a file of
@@ -131,15 +106,15 @@ def rows_of_run(folder: Path, run: RecovarRun, particles: ParticleTable, sources
     """
     own = run.particles_file
     rows, notes = run.rows, run.notes
-    if own is not None and own.suffix in _TABLES and own.resolve() not in _resolved(particles):
-        of_run = open_particles(own, join=False) if own.suffix == ".cs" else open_particles(own)
+    if own is not None and own.suffix in TABLE_SUFFIXES and own.resolve() not in _resolved(particles):
+        of_run = open_particles(own, join=False)
         match = match_rows(identities_of(particles, sources), identities_of(of_run, sources))
-        place_of_row = _places(run, rows, of_run.n_file_rows, own)
+        place_of_row = _places(run, rows, of_run.n_rows, own)
         in_file = np.where(match.rows >= 0, of_run.file_rows[match.rows], -1)
         place = np.where(in_file >= 0, place_of_row[in_file], -1)
         said = f"the run was made from {own.name}; its particles are found by {match.by}"
         return RunOfRows(run, folder, place, (*notes, said, *match.notes), match.warnings)
-    place_of_row = _places(run, rows, particles.n_file_rows, particles.path, must_be_whole=own is None)
+    place_of_row = _places(run, rows, particles.n_rows, particles.metadata, must_be_whole=own is None)
     return RunOfRows(run, folder, place_of_row[particles.file_rows], notes)
 
 
@@ -170,7 +145,7 @@ def labels_without_holes(run: RecovarRun, labels: NDArray[np.int64]) -> tuple[ND
     return cleaned, [f"the run in {run.path} used {len(rows):,} of {len(labels):,} rows; the others have no label"]
 
 
-def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleTable) -> list[str]:
+def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleFiles) -> list[str]:
     """See to it that a run's values in ``path`` belong to the rows of a particle file one by one; return warnings.
 
     Raises
@@ -179,23 +154,25 @@ def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleTable) ->
         If the particle file has the run's particles in another order, or others.
     """
     own = run.particles_file
-    if own is None or own.suffix not in _TABLES or own.resolve() in _resolved(particles):
+    if own is None or own.suffix not in TABLE_SUFFIXES or own.resolve() in _resolved(particles):
         return []
-    of_run = open_particles(own, join=False) if own.suffix == ".cs" else open_particles(own)
+    of_run = open_particles(own, join=False)
     ours, theirs = identities_of(particles), identities_of(of_run)
     try:
         rows = match_rows(ours, theirs).rows
     except MissingDataError:
-        said = f"{path.name} is of a run made from {own.name}, with which {particles.path.name} has no names in common"
+        said = (
+            f"{path.name} is of a run made from {own.name}, with which {particles.metadata.name} has no names in common"
+        )
         return [f"{said}: the rows are taken to be in the same order"]
     # Repeated particles are known by the first of them.
-    expected = np.full(max(of_run.n_file_rows, particles.n_file_rows), -1, dtype=np.int64)
+    expected = np.full(max(of_run.n_rows, particles.n_rows), -1, dtype=np.int64)
     expected[of_run.file_rows] = match_rows(theirs, theirs).rows
     differs = np.flatnonzero((rows < 0) | (rows != expected[particles.file_rows]))
     if len(differs):
         raise CryobridgeError(
-            f"it is of a run made from {own.name}, and {len(differs):,} of {particles.n_rows:,} rows of "
-            f"{particles.path.name} are other particles than the rows of that number there",
+            f"it is of a run made from {own.name}, and {len(differs):,} of {len(particles):,} rows of "
+            f"{particles.metadata.name} are other particles than the rows of that number there",
             path=path,
             rows=tuple(int(row) for row in differs[:3]),
             count=len(differs),
@@ -225,5 +202,5 @@ def _places(
     return place
 
 
-def _resolved(particles: ParticleTable) -> set[Path]:
-    return {particles.path.resolve(), particles.table.path.resolve()}
+def _resolved(particles: ParticleFiles) -> set[Path]:
+    return {particles.metadata.resolve(), particles.columns.path.resolve()}

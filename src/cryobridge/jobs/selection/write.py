@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
 from cryobridge.formats.atomic import together
+from cryobridge.formats.write import RowWriter
 from cryobridge.jobs.output_folder import make_folder, refuse_existing
 from cryobridge.progress import Reporter, Silent
 
@@ -41,11 +42,12 @@ def write_selection(plan: SelectPlan, *, overwrite: bool = False, reporter: Repo
     """
     check_outputs(plan, overwrite=overwrite)
     reporter = reporter or Silent()
+    writer = RowWriter(plan.particles)
     reporter.start("writing", len(plan.parts) if len(plan.parts) > 1 else None)
     with together():
         for part in plan.parts:
             make_folder(part.path.parent)
-            plan.particles.write(part.path, part.kept, plan.added)
+            writer.write(part.path, part.kept, plan.added)
             reporter.advance()
         # Another run may have written them since.
         refuse_existing(plan.outputs(), overwrite=overwrite)

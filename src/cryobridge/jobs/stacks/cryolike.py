@@ -15,10 +15,9 @@ import numpy as np
 from cryobridge.errors import UsageError
 from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
-from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.stacks.checks import same_size
 from cryobridge.jobs.stacks.convert import convert_stacks
-from cryobridge.jobs.stacks.inputs import StackInput, indexed_input, job_input, paired_input, read_particles, star_input
+from cryobridge.jobs.stacks.inputs import StackInput, files_input, job_input, open_for_stacks, paired_input
 from cryobridge.jobs.stacks.options import DownsampleType, OnMissing, Order, StackOptions
 from cryobridge.jobs.stacks.plan import plan_stacks
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from cryobridge.formats.open import Program
     from cryobridge.progress import Reporter
 
     AnyPath = str | PathLike[str]
@@ -169,14 +169,12 @@ class ParticleStackConverter:
             If other inputs were prepared, or the filetype is unknown.
         """
         self._refuse_second()
-        readers = {"cryosparc": (read_particles, indexed_input), "starfile": (read_particles_star, star_input)}
-        if filetype not in readers:
+        programs: dict[str, Program] = {"cryosparc": "cryosparc", "starfile": "relion"}
+        if filetype not in programs:
             raise UsageError(f"{filetype!r} is no file type", field="filetype", hint="Use 'cryosparc' or 'starfile'.")
-        read, enter = readers[filetype]
-        source = Path(src_file)
-        particles = read(source)
-        search = ImageSearch(particles.source, Path(mrc_folder) if str(mrc_folder) else None)
-        self._source = enter(particles, search, self._options["on_missing"])
+        files = open_for_stacks(src_file, programs[filetype])
+        search = ImageSearch(files.columns.path, Path(mrc_folder) if str(mrc_folder) else None)
+        self._source = files_input(files, search, self._options["on_missing"])
         if ignore_manual_pixel_size and np.isfinite(self._source.optics.pixel_size_A).any():
             self._options["pixel_size_A"] = None
 

@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cryobridge.errors import MissingDataError, UsageError
-from cryobridge.formats.cryosparc.companions import IMAGES_AND_CTF, open_completed
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
-from cryobridge.formats.cryosparc.particles import particles_from_cs, read_particles_cs
 from cryobridge.formats.listing import list_if_there
-from cryobridge.formats.relion.particles import read_particles_star
+from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, Program, open_particles
 from cryobridge.jobs.stacks.checks import Findings, Rows, shown
 from cryobridge.jobs.stacks.image_files import find_images, read_headers, whole_sections
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
-from cryobridge.report import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,6 +63,8 @@ class StackInput:
         Whether this way in never mixes image files.
     notes
         What was assumed, in sentences.
+    warnings
+        What may be wrong, in sentences.
     findings
         What is wrong.
     """
@@ -78,6 +77,7 @@ class StackInput:
     left_out: dict[str, int] = field(default_factory=dict)
     separate_files: bool = False
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     findings: Findings = field(default_factory=Findings)
 
     @property
@@ -104,7 +104,7 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
     Parameters
     ----------
     particles
-        As `read_particles` or `read_particles_star` returns them.
+        The particles of a `.cs` or a STAR file.
     search
         Where the image files are looked for.
     on_missing
@@ -130,23 +130,39 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
     )
 
 
-def read_particles(path: str | os.PathLike[str]) -> ParticleSet:
-    """Read cryoSPARC's particles for `indexed_input`; what a `.cs` file lacks comes from its passthrough file.
+def files_input(files: ParticleFiles, search: ImageSearch, on_missing: OnMissing = "error") -> StackInput:
+    """Return the input of particle files, of either program.
 
     Parameters
     ----------
-    path
-        A `.cs` file, a result group (`.csg`) or a job folder; ``source`` of what is returned is the `.cs` file.
+    files
+        As `open_for_stacks` returns them.
+    search, on_missing
+        See `indexed_input`.
 
     Raises
     ------
     CryobridgeError
-        As `cryobridge.formats.cryosparc.companions.open_completed`.
+        As `indexed_input`.
     """
-    table, notes = open_completed(path, *IMAGES_AND_CTF)
-    particles = particles_from_cs(table)
-    joined = (note("joined", text) for text in notes)
-    return replace(particles, messages=(*joined, *particles.messages))
+    make = star_input if files.program == "relion" else indexed_input
+    source = make(files.particles, search, on_missing)
+    return replace(source, notes=tuple(dict.fromkeys([*files.notes, *source.notes])), warnings=files.warnings)
+
+
+def open_for_stacks(path: str | os.PathLike[str], program: Program) -> ParticleFiles:
+    """Open the particles of a program; stacks have an image for each row, so that none may be lost.
+
+    Raises
+    ------
+    MissingDataError
+        If a file that has images or CTF values lacks some of the rows.
+    CryobridgeError
+        As `cryobridge.formats.open.open_particles`.
+    """
+    files = open_particles(path, needs=IMAGES_AND_CTF, program=program)
+    files.require_all_rows()
+    return files
 
 
 def star_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissing = "error") -> StackInput:
@@ -190,7 +206,7 @@ def paired_input(
     findings = Findings()
     sets = []
     for star, _ in pairs:
-        particles = read_particles_star(star)
+        particles = open_particles(star, program="relion").particles
         _require(particles, "ctf", "optics")
         sets.append(particles)
     headers = read_headers(dict(enumerate(stacks)), findings)
@@ -248,7 +264,7 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
             path=folder,
             hint=_OTHER_JOB,
         )
-    particles = read_particles_cs(metadata)
+    particles = open_particles(metadata, join=False, program="cryosparc").particles
     _require(particles, "ctf", "optics")
     findings = Findings()
     files = chosen.files[: chosen.n_from_zero]

@@ -131,7 +131,7 @@ def plan_stacks(source: StackInput, options: StackOptions) -> StackPlan:
     box = None
     pixel_size = _PixelSize(None, None)
     notes = list(source.notes)
-    warnings = [str(message) for message in implausible_units(source.particles)]
+    warnings = [*source.warnings, *map(str, implausible_units(source.particles))]
     used = np.unique(source.images.path.codes[source.rows])
     headers = [source.headers[code] for code in used.tolist() if code in source.headers]
     metadata = source.particles.source

@@ -11,11 +11,9 @@ import numpy as np
 from cryobridge.errors import UsageError
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
-from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
-from cryobridge.formats.cryosparc.csg import open_group
+from cryobridge.formats.cryosparc.cs import CsNpyFile
 from cryobridge.formats.cryosparc.job import read_job
-from cryobridge.formats.cryosparc.join import join_on_uid
-from cryobridge.formats.relion.star import open_star
+from cryobridge.formats.open import open_particles
 from cryobridge.formats.table import Array, Column, Table
 from cryobridge.jobs.inspection.folders import particles_of
 from cryobridge.jobs.inspection.options import InspectOptions
@@ -41,21 +39,20 @@ MAX_COMPONENTS = 10
 
 def _job_table(path: Path) -> Table:
     """Return the particles that a cryoSPARC job put out, joined with their passthrough."""
-    files = particles_of(read_job(path))
-    if not files:
+    files, _ = particles_of(read_job(path))
+    if files is None:
         raise UsageError("this job has no particles to draw", path=path, hint="Name one of its .cs or .mrc files.")
-    return join_on_uid(*map(open_cs, files))
+    return files.columns
 
 
-def _star_table(path: Path) -> Table:
-    star = open_star(path)
-    return star[star.main]
+def _table(path: Path) -> Table:
+    return open_particles(path, join=False).columns
 
 
 TABLES: dict[str, Callable[[Path], Table]] = {
-    registry.CS: open_cs,
-    registry.CSG: open_group,
-    registry.STAR: _star_table,
+    registry.CS: _table,
+    registry.CSG: _table,
+    registry.STAR: _table,
     folder_kinds.CRYOSPARC_JOB: _job_table,
 }
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
-from cryobridge.formats import folders, registry
-from cryobridge.formats.mrc_header import decide_kind, read_header
-from cryobridge.formats.optics import KnownOptics, fill_optics
-from cryobridge.formats.projects import folder_refusal
+from cryobridge.formats import registry
+from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, open_particles
+from cryobridge.formats.optics import KnownOptics
 from cryobridge.jobs.stacks.checks import Findings, Rows, one_pixel_size
-from cryobridge.jobs.stacks.image_files import FoundImages, find_images, whole_sections
+from cryobridge.jobs.stacks.image_files import FoundImages, find_images
 from cryobridge.jobs.stacks.inputs import file_with
-from cryobridge.model.particles import ImageRefs, Labels, ParticleSet
+from cryobridge.model.particles import ImageRefs, ParticleSet
 
 if TYPE_CHECKING:
     from cryobridge.formats.image_search import ImageSearch
@@ -51,6 +50,8 @@ class DownsampleInput:
         The STAR file that they are from, or None.
     notes
         What was assumed, in sentences.
+    warnings
+        What may be wrong, in sentences.
     findings
         What is wrong.
     """
@@ -62,6 +63,7 @@ class DownsampleInput:
     left_out: dict[str, int]
     star: StarFile | None
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     findings: Findings
 
     @property
@@ -79,7 +81,7 @@ def read_downsample_input(
     Parameters
     ----------
     path
-        The `.star`, `.cs` or `.csg` file, the cryoSPARC job folder, or the stack.
+        The `.star`, `.cs` or `.csg` file, the job folder, or the stack.
     search
         Where image files are looked for; ``metadata`` of it becomes the file that names them.
     options
@@ -93,7 +95,8 @@ def read_downsample_input(
         If it can't be read, or says nothing of images.
     """
     path = Path(path)
-    read, star, more = _reader(path, search, options)
+    files, more = _open(path, search, options)
+    read = files.read
     contradiction = Findings()
     everything = None
     with contradiction.collect():
@@ -123,69 +126,33 @@ def read_downsample_input(
         kept,
         everything.n_rows,
         ({f"not in {options.indices.name}": n_unchosen} if options.indices and n_unchosen else {}) | found.left_out,
-        star,
-        (*map(str, everything.messages), *notes),
+        files.star,
+        tuple(dict.fromkeys([*map(str, everything.messages), *notes])),
+        files.warnings,
         findings,
     )
 
 
-def _reader(path: Path, search: ImageSearch, options: DownsampleOptions) -> tuple[_Read, StarFile | None, list[str]]:
-    """Return what reads the particles, given what the user says of the optics, and notes about the file."""
-    if path.is_dir() and folders.identify_folder(path) != folders.CRYOSPARC_JOB:
-        raise folder_refusal(path, "particles")
-    kind = registry.CS if path.is_dir() else registry.identify_file(path)
-    if kind != registry.MRC and (options.poses or options.ctf):
+def _open(path: Path, search: ImageSearch, options: DownsampleOptions) -> tuple[ParticleFiles, list[str]]:
+    """Open the particles, and say which files beside a bare stack are not used."""
+    pickles = [item for item in (options.poses, options.ctf) if item is not None]
+    is_stack = not path.is_dir() and registry.identify_file(path) == registry.MRC
+    if pickles and not is_stack:
         raise UsageError("--poses and --ctf are for a bare stack", path=path, hint="Leave them out.")
-    if kind == registry.STAR:
-        from cryobridge.formats.relion.particles import particles_from_star
-        from cryobridge.formats.relion.star import open_star
-
-        star = open_star(path)
-        return lambda known: particles_from_star(star, known=known), star, []
-    if kind in {registry.CS, registry.CSG}:
-        from cryobridge.formats.cryosparc.companions import IMAGES_AND_CTF, open_completed
-        from cryobridge.formats.cryosparc.particles import particles_from_cs
-
-        table, notes = open_completed(path, *IMAGES_AND_CTF, "alignments")
-        return lambda known: particles_from_cs(table, known=known), None, list(notes)
-    if kind == registry.MRC:
-        if search.folder or search.datadir or search.strip_prefix:
-            raise UsageError(
-                "--folder-mrc, --datadir and --strip-prefix are for metadata; this is the image file itself",
-                path=path,
-                hint="Leave them out.",
-            )
-        return _stack_reader(path, options)
-    raise UsageError(
-        f"not particles, but {kind}",
-        path=path,
-        hint="Give a .star, .cs, .csg or .mrcs file, or a cryoSPARC job folder.",
-    )
-
-
-def _stack_reader(path: Path, options: DownsampleOptions) -> tuple[_Read, None, list[str]]:
-    header = read_header(path)
-    decided = decide_kind(header)
-    if decided.kind == "volume":
-        raise UsageError(f"a volume: {decided.reason}", path=path, hint="Give a stack of images.")
-    notes = [] if decided.certain else [f"{path.name} is taken for a stack of images: {decided.reason}"]
-    for name, given in (("poses", options.poses), ("ctf", options.ctf)):
+    if is_stack and (search.folder or search.datadir or search.strip_prefix):
+        raise UsageError(
+            "--folder-mrc, --datadir and --strip-prefix are for metadata; this is the image file itself",
+            path=path,
+            hint="Leave them out.",
+        )
+    files = open_particles(path, *pickles, needs=(*IMAGES_AND_CTF, "alignments"))
+    files.require_all_rows()
+    notes = list(files.notes)
+    for name, given in (("poses", options.poses), ("ctf", options.ctf)) if is_stack else ():
         beside = path.with_name(f"{name}.pkl")
         if given is None and beside.is_file():
             notes.append(f"{beside.name} lies beside the stack and is not used; --{name} {beside} would carry it along")
-    if options.poses or options.ctf:
-        from cryobridge.formats.particles_pickle import particles_from_pickles
-
-        return lambda known: particles_from_pickles(path, options.poses, options.ctf, known=known), None, notes
-    return lambda known: _bare_stack(path, header, known), None, notes
-
-
-def _bare_stack(path: Path, header: MrcHeader, known: KnownOptics) -> ParticleSet:
-    """Return the images of a stack of which nothing else is known."""
-    n = whole_sections(header)
-    optics, index = fill_optics(None, None, n, replace(known, box_px=header.nx), path)
-    refs = ImageRefs(Labels(np.zeros(n, np.int32), (str(path),)), np.arange(n))
-    return ParticleSet(n, path, images=refs, optics=optics, optics_index=index)
+    return files, notes
 
 
 def _indices(path: Path, particles: ParticleSet) -> Rows:

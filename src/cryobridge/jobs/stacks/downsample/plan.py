@@ -181,7 +181,13 @@ def plan_downsample(source: DownsampleInput, options: DownsampleOptions) -> Down
         stacks,
         metadata,
         (*source.notes, *notes, *metadata.notes),
-        (*map(str, implausible_units(source.particles)), *warnings, *metadata.warnings, *_told_of_contrast(source)),
+        (
+            *source.warnings,
+            *map(str, implausible_units(source.particles)),
+            *warnings,
+            *metadata.warnings,
+            *_told_of_contrast(source),
+        ),
     )
 
 

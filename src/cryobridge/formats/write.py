@@ -1,0 +1,191 @@
+"""Writing chosen rows of particle files in their own program's form: with all columns, passthrough files and groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import MissingDataError
+from cryobridge.formats.arrow import mask_to_arrow
+from cryobridge.formats.cryosparc.cs import write_cs
+from cryobridge.formats.cryosparc.csg import slot_types, write_csg
+from cryobridge.formats.cryosparc.join import JoinedTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from cryobridge.formats.cryosparc.csg import ResultGroup
+    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.relion.star import StarFile
+    from cryobridge.formats.table import Values
+
+_EXPOSURE_SLOTS = ("micrograph_blob", "movie_blob")
+
+
+def suffixes_of(files: ParticleFiles) -> tuple[str, ...]:
+    """Return what a file of the same program may end in, the usual one first; nothing for pickles."""
+    return {"relion": (".star",), "cryosparc": (".cs", ".csg"), "pickles": ()}[files.program]
+
+
+def outputs_of(files: ParticleFiles, path: Path) -> tuple[Path, ...]:
+    """Return the files that `write_rows` makes, the one that the user names first."""
+    if files.program != "cryosparc":
+        return (path,)
+    stem = path.with_suffix("")
+    others = [f"{stem.name}_passthrough{f'_{n}' if n > 1 else ''}.cs" for n in range(1, len(files.members))]
+    group = stem.with_name(f"{stem.name}.csg")
+    tables = (stem.with_name(f"{stem.name}.cs"), *(stem.with_name(name) for name in others))
+    return (group, *tables) if path.suffix == ".csg" else (*tables, group)
+
+
+class RowWriter:
+    """Writes rows of particle files; each table is read once, however many files are written.
+
+    Parameters
+    ----------
+    files
+        The files, of cryoSPARC or RELION.
+
+    Raises
+    ------
+    MissingDataError
+        If a `.cs` file has no uid, without which cryoSPARC can't read what is written.
+    """
+
+    def __init__(self, files: ParticleFiles) -> None:
+        if files.program == "cryosparc" and "uid" not in files.columns:
+            raise MissingDataError(
+                "no column uid, which every cryoSPARC table has",
+                path=files.metadata,
+                field="uid",
+                hint="Take the .cs file that cryoSPARC wrote itself.",
+            )
+        self._files = files
+        self._read: dict[int, dict[str, Values]] = {}
+
+    def write(self, path: Path, kept: NDArray[np.bool_], added: Mapping[str, Values]) -> None:
+        """Write the chosen rows with all their columns.
+
+        Parameters
+        ----------
+        path
+            The file; others may come beside it (see `outputs_of`).
+        kept
+            (n,) whether a row is written.
+        added
+            Columns of (n,) values, which replace those of the same name.
+        """
+        if self._files.star is not None:
+            _write_star_rows(self._files.star, path, kept, added)
+        else:
+            self._write_cs_rows(path, kept, added)
+
+    def _write_cs_rows(self, path: Path, kept: NDArray[np.bool_], added: Mapping[str, Values]) -> None:
+        """Write each of the joined files, rows in one order and in the container that it has, and the group."""
+        chosen = np.flatnonzero(kept)
+        outputs = [output for output in outputs_of(self._files, path) if output.suffix == ".cs"]
+        homes = {name: self._place_of(name) for name in added}
+        columns_of: list[tuple[str, ...]] = []
+        for place, ((table, rows), output) in enumerate(zip(self._files.members, outputs, strict=True)):
+            own = chosen if rows is None else rows[chosen]
+            columns = {name: _take(values, own) for name, values in self._columns(place).items()}
+            columns |= {name: _take(values, chosen) for name, values in added.items() if homes[name] == place}
+            write_cs(output, columns, container=getattr(table, "container", "npy"))
+            columns_of.append(tuple(columns))
+        self._write_group(path, outputs, columns_of, len(chosen))
+
+    def _place_of(self, name: str) -> int:
+        """Return the place of the file that a new column goes to: where the others of its group are, or the first."""
+        prefix, table = name.partition("/")[0] + "/", self._files.columns
+        relative = next((column for column in table.names if column.startswith(prefix)), None)
+        if relative is None or not isinstance(table, JoinedTable):
+            return 0
+        return [member for member, _ in self._files.members].index(table.source_of(relative))
+
+    def _columns(self, place: int) -> dict[str, Values]:
+        if place not in self._read:
+            table, _ = self._files.members[place]
+            self._read[place] = table.read(table.names)
+        return self._read[place]
+
+    def _write_group(self, path: Path, outputs: list[Path], columns: list[tuple[str, ...]], n_rows: int) -> None:
+        group_path = next(output for output in outputs_of(self._files, path) if output.suffix == ".csg")
+        group = self._files.group
+        if group is None:
+            self._write_new_group(group_path, outputs, columns, n_rows)
+            return
+        output_of = {
+            table.path.resolve(): output for (table, _), output in zip(self._files.members, outputs, strict=True)
+        }
+        slots = {
+            slot.name: (slot.type, output_of[slot.metafile.resolve()].name)
+            for slot in group.slots
+            if slot.metafile.resolve() in output_of
+        }
+        slots |= self._new_slots(group, outputs, columns)
+        write_csg(
+            group_path,
+            slots,
+            n_rows,
+            name=group.name or "particles",
+            title=group.title,
+            description=group.description,
+            kind=group.kind or "particle",
+            version=group.version or "v4.4.1",
+        )
+
+    def _new_slots(
+        self, group: ResultGroup, outputs: list[Path], columns: list[tuple[str, ...]]
+    ) -> dict[str, tuple[str, str]]:
+        """Return slots for groups of columns that none of the files that the group names had."""
+        named = {slot.metafile.resolve() for slot in group.slots}
+        known = {
+            slot
+            for table, _ in self._files.members
+            if table.path.resolve() in named
+            for slot in slot_types(table.names)
+        }
+        found: dict[str, tuple[str, str]] = {}
+        for output, names in zip(outputs, columns, strict=True):
+            for slot, kind in slot_types(names, group.kind or "particle").items():
+                if slot not in known:
+                    found.setdefault(slot, (kind, output.name))
+        return found
+
+    def _write_new_group(self, path: Path, outputs: list[Path], columns: list[tuple[str, ...]], n_rows: int) -> None:
+        """Write a group with a slot for every group of columns; where files share one the first has it."""
+        table = self._files.columns
+        is_exposures = "blob/path" not in table and any(f"{name}/path" in table for name in _EXPOSURE_SLOTS)
+        kind = "exposure" if is_exposures else "particle"
+        slots: dict[str, tuple[str, str]] = {}
+        for output, names in zip(outputs, columns, strict=True):
+            slots = {slot: (type_name, output.name) for slot, type_name in slot_types(names, kind).items()} | slots
+        if slots:
+            write_csg(path, slots, n_rows, name=f"{kind}s", kind=kind)
+
+
+def _write_star_rows(star: StarFile, path: Path, kept: NDArray[np.bool_], added: Mapping[str, Values]) -> None:
+    """Write the chosen rows of the main block and all of the other blocks."""
+    from cryobridge.formats.relion.star import StarBlock
+    from cryobridge.formats.relion.star_write import write_star
+
+    block = star[star.main]
+    table = block.table
+    extra = StarBlock.from_columns("", dict(added)).table
+    for name in added:
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, extra[name])
+        else:
+            table = table.append_column(name, extra[name])
+    chosen = StarBlock(
+        path, block.name, table.filter(mask_to_arrow(kept)), is_loop=block.is_loop, comments=block.comments
+    )
+    write_star(path, [chosen if name == block.name else star[name] for name in star.names])
+
+
+def _take(values: Values, rows: NDArray[np.int64]) -> Values:
+    return values[rows] if isinstance(values, np.ndarray) else values.take(rows)
