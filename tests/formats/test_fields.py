@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryobridge.formats.cryosparc import fields as _fields_cryosparc
-from cryobridge.formats.fields import QUANTITIES, FieldSpec, judge, lookup
+from cryobridge.formats.fields import FieldSpec, judge, lookup
 from cryobridge.formats.relion import fields as _fields_relion
+from cryobridge.model.fields import FIELDS, QUANTITIES
 
 ALIGNMENT_FIELDS = (
     "split shift pose psize_A error error_min resid_pow slice_pow image_pow cross_cor alpha alpha_min weight "
@@ -75,7 +76,13 @@ EVERY_NAME = [
     "uid",
     *(f"{group}/{field}" for group, fields in CRYOSPARC.items() for field in fields.split()),
     *_fields_relion.LABELS,
+    *(name for item in FIELDS for name in item.names("relion")),
 ]
+
+
+def keys_of(item):
+    programs = ("cryosparc", "relion")
+    return {item.describe(program, name)[0] for program in programs for name in item.names(program)}
 
 
 def spec(name):
@@ -162,7 +169,8 @@ def test_units_and_bounds_come_with_the_field():
 
 def test_every_entry_is_complete_and_its_meaning_fits_on_a_line():
     keys = {key for fields in _fields_cryosparc.GROUPS.values() for key, _ in fields.values()}
-    keys |= {key for key, _ in _fields_relion.LABELS.values()} | {_fields_cryosparc.UID[0]}
+    keys |= {key for key, _ in _fields_relion.LABELS.values()}
+    keys |= {item.quantity for item in FIELDS} | {key for item in FIELDS for key in keys_of(item)}
     assert keys == set(QUANTITIES)
     for name in EVERY_NAME:
         meaning = spec(name).meaning

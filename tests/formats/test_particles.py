@@ -377,7 +377,7 @@ def test_every_set_of_optics_values_is_a_group(save_cs):
     assert len(optics) == 5  # rows 0 and 2 differ by rounding alone
     assert particles.optics_index[0] == particles.optics_index[2]
     assert optics.group_id.tolist() == [7, 7, 7, 23, 23]
-    assert optics.name == ("7", "7", "7", "23", "23")
+    assert optics.name == tuple(f"opticsGroup{number}" for number in (7, 7, 7, 23, 23))
 
 
 def test_two_pixel_sizes_make_two_groups_and_what_is_not_said_is_nan(save_cs):

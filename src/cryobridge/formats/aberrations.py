@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import FormatError
+from cryobridge.model.fields import fields_of
 from cryobridge.model.particles import Aberrations, Floats
 from cryobridge.report import Message, note
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-CRYOSPARC_COLUMNS = {"ctf/tilt_A": 2, "ctf/trefoil_A": 2, "ctf/tetra_A": 4, "ctf/anisomag": 4}
-BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
-ZERNIKE = ("rlnOddZernike", "rlnEvenZernike")
-MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
+_TILT, _TREFOIL, _TETRAFOIL, _MAGNIFICATION = ROWS = fields_of("optics.aberrations")
+# With how many values each has.
+CRYOSPARC_COLUMNS = {row.columns("cryosparc")[0]: width for row, width in zip(ROWS, (2, 2, 4, 4), strict=True)}
+BEAM_TILT = _TILT.columns("relion")
+ZERNIKE = (*_TREFOIL.columns("relion"), *_TETRAFOIL.columns("relion"))
+MAGNIFICATION = _MAGNIFICATION.columns("relion")
 RELION_COLUMNS = (*BEAM_TILT, *ZERNIKE, *MAGNIFICATION)
 _A_PER_MM = 1e7
 # Distortions are of a few per cent; a determinant far from 1 is no distortion.
@@ -81,12 +84,9 @@ def to_cryosparc(aberrations: Aberrations, spherical_aberration_mm: Floats) -> d
     n = len(spherical_aberration_mm)
     cs_A = np.nan_to_num(spherical_aberration_mm)[:, np.newaxis] * _A_PER_MM
     anisomag = np.linalg.inv(aberrations.magnification) - np.eye(2)
-    return {
-        "ctf/tilt_A": np.sin(1e-3 * aberrations.beam_tilt_mrad) * cs_A,
-        "ctf/trefoil_A": aberrations.trefoil_A,
-        "ctf/tetra_A": aberrations.tetrafoil_A,
-        "ctf/anisomag": anisomag.reshape(n, 4),
-    }
+    tilt_A = np.sin(1e-3 * aberrations.beam_tilt_mrad) * cs_A
+    parts = (tilt_A, aberrations.trefoil_A, aberrations.tetrafoil_A, anisomag.reshape(n, 4))
+    return dict(zip(CRYOSPARC_COLUMNS, parts, strict=True))
 
 
 def to_relion(aberrations: Aberrations, voltage_kV: Floats) -> dict[str, Floats | list[str]]:

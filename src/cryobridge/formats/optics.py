@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow
 from cryobridge.formats.table import Array
+from cryobridge.model.fields import FIELDS, Field, fields_of
 from cryobridge.model.particles import Floats, Optics, ParticleSet
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # float32 pixel sizes are 1.3099979 for a nominal 1.31: groups are told apart by this many significant digits.
 _SIGNIFICANT_DIGITS = 6
 _SMALLEST = 1e-290  # below, the scale would be beyond all numbers
+_EXPOSURE_GROUP = re.compile(r"opticsGroup(\d{1,9})(?:_\d+)?")
 # What the user types has fewer digits than what a file says.
 _SAME_AS_TYPED = 1e-3
 
@@ -43,21 +45,19 @@ class KnownOptics:
 
 
 # The option by which each value is given to a command.
-OPTICS_OPTIONS = {
+_OPTIONS = {
     "voltage_kV": "--voltage",
     "spherical_aberration_mm": "--cs",
     "amplitude_contrast": "--amplitude-contrast",
     "pixel_size_A": "--pixel-size",
     "box_px": "--box",
 }
+_OPTIONAL = {item.name for item in fields(Optics) if item.default is None}
 
-OPTICS_WORDS = {
-    "voltage_kV": "voltage",
-    "spherical_aberration_mm": "spherical aberration",
-    "amplitude_contrast": "amplitude contrast",
-    "pixel_size_A": "pixel size",
-    "box_px": "box",
-}
+
+def needed(*purposes: str) -> tuple[Field, ...]:
+    """Return the optics values without which something can't be done: ``ctf``, ``image``."""
+    return tuple(item for item in FIELDS if item.needed_for in purposes)
 
 
 def fill_optics(
@@ -92,42 +92,50 @@ def fill_optics(
         if differs.any():
             found = column[differs][0]
             raise UsageError(
-                f"{OPTICS_OPTIONS[name]} {value:g} contradicts the file, which has {found:g}",
+                f"{_OPTIONS[name]} {value:g} contradicts the file, which has {found:g}",
                 path=path,
-                hint=f"Leave out {OPTICS_OPTIONS[name]}: it is for files that don't say.",
+                hint=f"Leave out {_OPTIONS[name]}: it is for files that don't say.",
             )
         filled: dict[str, Any] = {name: np.where(is_absent, value, column).astype(column.dtype)}
         optics = replace(optics, **filled)
     return optics, index
 
 
-def require_optics(particles: ParticleSet, needed: Mapping[str, str], who: str = "") -> None:
-    """Refuse particles of which the file does not say an optics value.
+def require_optics(particles: ParticleSet, rows: Iterable[Field], who: str = "") -> None:
+    """Refuse particles of which an optics value is missing.
 
     Parameters
     ----------
     particles
         Whose optics groups are looked at; one that has no particle may lack values.
-    needed
-        Names of fields of `Optics`, and what each is called in the message.
+    rows
+        The values, as `needed` returns them.
     who
         Who needs them, such as ``", which RELION needs"``.
 
     Raises
     ------
     MissingDataError
-        If a value is absent.
+        If a value is missing.
     """
+    absent = unknown_optics(particles, rows)
+    if absent:
+        titles = [item.title for item in absent]
+        named = " and ".join([", ".join(titles[:-1]), titles[-1]] if len(titles) > 1 else titles)
+        raise MissingDataError(
+            f"{named} {'is' if len(absent) == 1 else 'are'} missing{who}",
+            path=particles.source,
+            hint=f"Give {', '.join(f'{_OPTIONS[item.key]} X' for item in absent)}, or the file that has "
+            f"{'it' if len(absent) == 1 else 'them'}.",
+        )
+
+
+def unknown_optics(particles: ParticleSet, rows: Iterable[Field]) -> list[Field]:
+    """Return which optics values are unknown for some particle."""
     optics = None
     if particles.optics is not None and particles.optics_index is not None:
         optics = particles.optics.take(np.unique(particles.optics_index))
-    absent = [name for name in needed if optics is None or _is_absent(optics, name).any()]
-    if absent:
-        raise MissingDataError(
-            f"nothing says {', '.join(needed[name] for name in absent)}{who}",
-            path=particles.source,
-            hint=f"Give {', '.join(f'{OPTICS_OPTIONS[name]} X' for name in absent)}, or the file that has them.",
-        )
+    return [item for item in rows if optics is None or _is_absent(optics, item.key).any()]
 
 
 def _is_absent(optics: Optics, name: str) -> NDArray[np.bool_]:
@@ -139,23 +147,21 @@ def _is_absent(optics: Optics, name: str) -> NDArray[np.bool_]:
 
 @np.errstate(over="ignore", invalid="ignore")
 def group_optics(
-    n_rows: int,
-    *,
-    group_id: Array | None = None,
-    voltage_kV: Array | None = None,
-    spherical_aberration_mm: Array | None = None,
-    amplitude_contrast: Array | None = None,
-    pixel_size_A: Array | None = None,
-    box_px: Array | None = None,
-    micrograph_pixel_size_A: Array | None = None,
-    movie_pixel_size_A: Array | None = None,
-    also: Iterable[Array] = (),
+    n_rows: int, *, also: Iterable[Array] = (), **values: Array | None
 ) -> tuple[Optics, NDArray[np.int32]]:
     """Return one optics group for each distinct set of values, and each particle's group.
 
-    Parameters are (n,) arrays, or None where the file does not say (NaN in the groups, 0 for the box). Where one
-    ``group_id`` goes with several sets of values, each set is a group of its own with the same id. What is in
-    ``also``, arrays (n, …), tells groups apart too.
+    Where one ``group_id`` goes with several sets of values, each set is a group of its own with the same id.
+
+    Parameters
+    ----------
+    n_rows
+        Number of particles.
+    also
+        Arrays (n, …) that tell groups apart too.
+    values
+        By name of the field of `Optics`, such as ``voltage_kV``: arrays (n,), or None where the file does not say (NaN
+        in the groups, 0 for whole numbers).
 
     Returns
     -------
@@ -164,31 +170,38 @@ def group_optics(
     optics_index
         (n,) int32.
     """
-    ids = np.zeros(n_rows, np.int64) if group_id is None else group_id
-    boxes = np.zeros(n_rows, np.int64) if box_px is None else box_px
-    lens = (voltage_kV, spherical_aberration_mm, amplitude_contrast, pixel_size_A)
-    sizes = (micrograph_pixel_size_A, movie_pixel_size_A)
-    keys: list[Array] = [ids, *(column for column in (*lens, *sizes) if column is not None), boxes]
+    rows = [item for item in fields_of("optics") if item.kind != "text"]
+    known = {item.key: column for item in rows if (column := values.get(item.key)) is not None}
+    keys: list[Array] = [np.zeros(n_rows, np.int64), *known.values()]
     keys += [part for column in also for part in np.moveaxis(column.reshape(n_rows, column[:1].size or 1), 0, 1)]
     index = distinct_rows(keys)
     first = first_rows(index)
+    groups = {name: column[first] for name, column in known.items()}
+    group_id = groups.pop("group_id", np.zeros(len(first), np.int64))
+    return optics_of(group_id.astype(np.int64), None, groups), index
 
-    def of(column: Array | None) -> Floats:
-        return np.full(len(first), np.nan) if column is None else column[first].astype(np.float64)
 
-    group_ids = ids[first].astype(np.int64)
-    optics = Optics(
-        group_ids,
-        tuple(str(number) for number in group_ids),
-        of(voltage_kV),
-        of(spherical_aberration_mm),
-        of(amplitude_contrast),
-        of(pixel_size_A),
-        box_px=boxes[first].astype(np.int64),
-        micrograph_pixel_size_A=None if sizes[0] is None else of(sizes[0]),
-        movie_pixel_size_A=None if sizes[1] is None else of(sizes[1]),
-    )
-    return optics, index
+def optics_of(group_id: NDArray[np.int64], name: tuple[str, ...] | None, values: Mapping[str, Array | None]) -> Optics:
+    """Return optics groups.
+
+    Parameters
+    ----------
+    group_id
+        (g,).
+    name
+        Names of the groups; if not given, ``opticsGroup23`` for number 23, as RELION calls them.
+    values
+        By name of the field, (g,); None, or absent, where the file does not say.
+    """
+    n = len(group_id)
+    groups: dict[str, Any] = {}
+    for item in fields_of("optics"):
+        column, is_int = values.get(item.key), item.kind == "int"
+        if column is not None:
+            groups[item.key] = column.astype(np.int64 if is_int else np.float64)
+        elif not item.is_coded and item.key not in _OPTIONAL:
+            groups[item.key] = np.zeros(n, np.int64) if is_int else np.full(n, np.nan)
+    return Optics(group_id=group_id, name=name or tuple(f"opticsGroup{number}" for number in group_id), **groups)
 
 
 def distinct_rows(columns: list[Array]) -> NDArray[np.int32]:
@@ -239,8 +252,8 @@ def _rounded(values: Floats) -> Floats:
 
 
 def group_names(optics: Optics) -> list[str]:
-    """Return a name of its own for each optics group; one that is a number becomes ``opticsGroup23``."""
-    names = [f"opticsGroup{name}" if name.isdigit() else name for name in optics.name]
+    """Return a name of its own for each optics group: ``krios_2`` for the second that is called ``krios``."""
+    names = list(optics.name)
     seen: Counter[str] = Counter()
     taken = set(names)
     for place, name in enumerate(names):
@@ -253,14 +266,18 @@ def group_names(optics: Optics) -> list[str]:
     return names
 
 
+def has_exposure_groups(optics: Optics) -> bool:
+    """Whether the names of all groups have cryoSPARC's numbers in them."""
+    return bool(optics.group_id.any()) and all(map(_EXPOSURE_GROUP.fullmatch, optics.name))
+
+
 def exposure_groups(optics: Optics) -> NDArray[np.int64]:
     """Return a number for each group, (g,), to be cryoSPARC's exposure group.
 
     It is cryoSPARC's own where `group_names` kept it, else the group's, else its place from 1: groups that a file does
     not number, as in RELION 3.0, stay apart.
     """
-    matches = [re.fullmatch(r"opticsGroup(\d{1,9})(?:_\d+)?", name) for name in optics.name]
-    if all(matches):
-        return np.array([int(match[1]) for match in matches if match], np.int64)
+    if has_exposure_groups(optics):
+        return np.array([int(match[1]) for match in map(_EXPOSURE_GROUP.fullmatch, optics.name) if match], np.int64)
     n = len(optics)
     return optics.group_id if len(np.unique(optics.group_id)) == n else np.arange(1, n + 1)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats.dropped import dropped_columns
 from cryobridge.formats.mrc_header import MrcHeader, read_header
-from cryobridge.formats.optics import OPTICS_WORDS, KnownOptics, fill_optics, group_optics, require_optics
-from cryobridge.formats.pickles import CTF_COLUMNS, read_ctf, read_poses, write_ctf, write_indices, write_poses
+from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics
+from cryobridge.formats.pickles import read_ctf, read_poses, write_ctf, write_indices, write_poses
+from cryobridge.model.fields import FIELDS
 from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
 from cryobridge.model.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cryobridge.model.particles import Floats
 
 POSES, CTF_TABLE, INDICES = "poses.pkl", "ctf.pkl", "ind.pkl"
@@ -59,26 +63,20 @@ def particles_from_pickles(
     messages: list[Message] = []
     table = None if ctf is None else read_ctf(ctf).values
     optics, index = None, None
-    values: dict[str, Floats] = {}
+    values: dict[str, Any] = {}
     if ctf is not None and table is not None:
         _require_rows(ctf, len(table), stack, n)
-        values = dict(zip(CTF_COLUMNS, table.T, strict=True))
-        own_box = np.full(n, header.nx)
-        pixel_size_A = values["pixel_size_A"] * values["box_px"] / own_box
-        if (values["box_px"] != own_box).any():
+        values = from_table(table)
+        box_px, own_box = values["optics.box_px"], np.full(n, header.nx)
+        pixel_size_A = values["optics.pixel_size_A"] * box_px / own_box
+        if (box_px != own_box).any():
             text = (
-                f"ctf.pkl is of images of {values['box_px'][0]:g} px, the stack has {header.nx} px: its pixel size is "
+                f"ctf.pkl is of images of {box_px[0]:g} px, the stack has {header.nx} px: its pixel size is "
                 f"taken to be {pixel_size_A[0]:g} Å"
             )
             messages.append(note("other-box", text, where=ctf))
-        optics, index = group_optics(
-            n,
-            voltage_kV=values["voltage_kV"],
-            spherical_aberration_mm=values["spherical_aberration_mm"],
-            amplitude_contrast=values["amplitude_contrast"],
-            pixel_size_A=pixel_size_A,
-            box_px=own_box,
-        )
+        of_stack = {"optics.pixel_size_A": pixel_size_A, "optics.box_px": own_box}
+        optics, index = group_optics(n, **part_of(values | of_stack, "optics"))
     else:
         optics, index = group_optics(n, pixel_size_A=_pixel_size(header, n), box_px=np.full(n, header.nx))
     optics, index = fill_optics(optics, index, n, known, stack)
@@ -89,7 +87,7 @@ def particles_from_pickles(
         images=ImageRefs(Labels(np.zeros(n, np.int32), (str(stack),)), np.arange(n)),
         optics=optics,
         optics_index=index,
-        ctf=_ctf(values) if values else None,
+        ctf=CTF(**part_of(values, "ctf")) if values else None,
         messages=tuple(messages),
     )
     return particles if poses is None else _with_poses(particles, poses)
@@ -99,13 +97,18 @@ def _pixel_size(header: MrcHeader, n: int) -> Floats | None:
     return None if header.pixel_size_A is None else np.full(n, header.pixel_size_A)
 
 
-def _ctf(values: dict[str, Floats]) -> CTF:
-    return CTF(
-        values["defocus_u_A"],
-        values["defocus_v_A"],
-        np.radians(values["defocus_angle_deg"]),
-        phase_shift_rad=np.radians(values["phase_shift_deg"]),
-    )
+def from_table(table: Floats) -> dict[str, Floats]:
+    """Return the columns (n,) of a ctf.pkl in the model's units, by the names of the quantities."""
+    return {
+        item.name: table[:, item.pkl] if item.pkl_unit is None else item.pkl_unit.to_model(table[:, item.pkl])
+        for item in FIELDS
+        if item.pkl is not None
+    }
+
+
+def part_of(values: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return the quantities of a part by their keys, out of all by their names."""
+    return {name.rpartition(".")[2]: column for name, column in values.items() if name.rpartition(".")[0] == part}
 
 
 def _with_poses(particles: ParticleSet, path: Path) -> ParticleSet:
@@ -141,9 +144,11 @@ class PickleContent:
     rotations, shifts_box
         (n, 3, 3) and (n, 2), or None.
     ctf
-        (n, 9) table of `CTF_COLUMNS`, or None.
+        (n, 9) table of a ctf.pkl, or None.
     indices
         Rows that were chosen, or None for all.
+    held
+        The quantities of the model that are in it, by their names in `cryobridge.model.fields`.
     dropped_columns
         Columns of the source that pickles have no place for.
     messages
@@ -154,6 +159,7 @@ class PickleContent:
     shifts_box: Floats | None
     ctf: Floats | None
     indices: NDArray[np.int64] | None
+    held: frozenset[str]
     dropped_columns: tuple[str, ...]
     messages: tuple[Message, ...]
 
@@ -188,8 +194,8 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
     messages: list[Message] = []
     rotations = shifts = table = None
     if particles.ctf is not None:
-        require_optics(particles, OPTICS_WORDS)
-        table = _ctf_table(particles, particles.ctf, messages)
+        require_optics(particles, needed("ctf", "image"))
+        table = to_table(particles, messages)
     if particles.poses is not None:
         rotations = particles.poses.matrix
         if particles.poses.is_2d:
@@ -198,7 +204,7 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
         if particles.poses.shift_A is None:
             messages.append(note("shifts-taken-as-zero", "no shifts are known; taken as 0"))
         else:
-            require_optics(particles, {name: OPTICS_WORDS[name] for name in ("pixel_size_A", "box_px")})
+            require_optics(particles, needed("image"))
             shifts = shift_A_to_box_fraction(
                 particles.poses.shift_A, particles.per_particle("pixel_size_A"), particles.per_particle("box_px")
             )
@@ -206,7 +212,11 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
     if optics is not None and len({*np.round(optics.pixel_size_A, 4).tolist()}) * len({*optics.box_px.tolist()}) > 1:
         text = "pixel sizes or boxes differ; cryoDRGN and RECOVAR take the first row's for all"
         messages.append(warning("several-pixel-sizes", text))
-    return PickleContent(rotations, shifts, table, chosen, _not_held(particles), tuple(messages))
+    held = {item.name for item in FIELDS if item.pkl is not None and table is not None}
+    held |= {"poses.matrix"} if rotations is not None else set()
+    held |= {"poses.shift_A"} if shifts is not None else set()
+    dropped = dropped_columns(particles, held, None)
+    return PickleContent(rotations, shifts, table, chosen, frozenset(held), dropped, tuple(messages))
 
 
 def write_pickles(folder: Path, content: PickleContent) -> None:
@@ -219,36 +229,14 @@ def write_pickles(folder: Path, content: PickleContent) -> None:
         write_indices(folder / INDICES, content.indices)
 
 
-def _ctf_table(particles: ParticleSet, ctf: CTF, messages: list[Message]) -> Floats:
-    phase_shift_rad = ctf.phase_shift_rad
-    if phase_shift_rad is None:
-        phase_shift_rad = np.zeros(len(particles))
-        messages.append(note("phase-shift-taken-as-zero", "no phase shift in the file; taken as 0"))
-    values = {
-        "defocus_u_A": ctf.defocus_u_A,
-        "defocus_v_A": ctf.defocus_v_A,
-        "defocus_angle_deg": np.degrees(ctf.defocus_angle_rad),
-        "phase_shift_deg": np.degrees(phase_shift_rad),
-    }
-    table: Floats = np.column_stack(
-        [values[name] if name in values else particles.per_particle(name) for name in CTF_COLUMNS]
-    ).astype(np.float64)
-    return table
-
-
-def _not_held(particles: ParticleSet) -> tuple[str, ...]:
-    parts = {
-        "uid": particles.uid,
-        "images": particles.images,
-        "locations": particles.locations,
-        "half sets": particles.half_set,
-        "classes": particles.class_number,
-        "class posterior": particles.class_posterior,
-        "pick scores": particles.pick_score,
-        "filaments": particles.helix,
-        "aberrations": None if particles.optics is None else particles.optics.aberrations,
-        "CTF scale": None if particles.ctf is None else particles.ctf.scale,
-        "CTF B-factor": None if particles.ctf is None else particles.ctf.bfactor_A2,
-    }
-    others = () if particles.extra is None else particles.extra.names
-    return (*(name for name, part in parts.items() if part is not None), *others)
+def to_table(particles: ParticleSet, messages: list[Message]) -> Floats:
+    """Return the table (n, 9) of a ctf.pkl; what is assumed for lack of a column is added to the messages."""
+    columns = []
+    for item in sorted((item for item in FIELDS if item.pkl is not None), key=lambda item: item.pkl or 0):
+        values = particles.per_particle(item.key) if item.is_of_optics else particles.get(item.name)
+        if values is None:
+            text = f"no {item.title} in the file; taken as {item.absent:g}"
+            messages.append(note(f"{item.title.replace(' ', '-')}-assumed", text))
+            values = np.full(len(particles), item.absent)
+        columns.append(values if item.pkl_unit is None else item.pkl_unit.from_model(values))
+    return np.column_stack(columns).astype(np.float64)

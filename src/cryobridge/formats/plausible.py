@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.formats.fields import judge, lookup
+from cryobridge.formats.fields import judge
+from cryobridge.model.fields import FIELDS, QUANTITIES, Field
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -14,18 +15,6 @@ if TYPE_CHECKING:
 
     from cryobridge.model.particles import Floats, ParticleSet
 
-# What people call it, and a column whose unit is the model's.
-_CTF = (
-    ("defocus", "defocus_u_A", "rlnDefocusU"),
-    ("defocus", "defocus_v_A", "rlnDefocusV"),
-    ("defocus angle", "defocus_angle_rad", "ctf/df_angle_rad"),
-)
-_OPTICS = (
-    ("pixel size", "pixel_size_A", "rlnImagePixelSize"),
-    ("voltage", "voltage_kV", "rlnVoltage"),
-    ("spherical aberration", "spherical_aberration_mm", "rlnSphericalAberration"),
-    ("amplitude contrast", "amplitude_contrast", "rlnAmplitudeContrast"),
-)
 # Finer pixels are rare in cryo-EM, and so are smaller boxes; both together are not seen.
 _FINE_PIXEL_A = 0.5
 _SMALL_BOX_A = 100
@@ -42,7 +31,7 @@ def implausible_units(particles: ParticleSet) -> tuple[Message, ...]:
     Parameters
     ----------
     particles
-        Defocus, pixel size, voltage, spherical aberration, amplitude contrast and orientations of it are looked at.
+        All quantities that are known by a wrong unit, such as defocus, pixel size and voltage, and the orientations.
 
     Returns
     -------
@@ -50,7 +39,7 @@ def implausible_units(particles: ParticleSet) -> tuple[Message, ...]:
         Such as ``defocus: 0.82 to 1.9 looks like µm; Å expected (× 10,000)``; none if all is plausible. A quantity is
         named if its median is implausible: a few odd particles are no wrong unit.
     """
-    found = [sentence for name, values, column in _quantities(particles) if (sentence := _judge(name, values, column))]
+    found = [sentence for item, values in _quantities(particles) if (sentence := _judge(item, values))]
     # Both defoci have one name, and are named once.
     by_name = {sentence.partition(":")[0]: sentence for sentence in reversed(found)}
     messages = [warning(_CODE, sentence, where=particles.source) for sentence in reversed(by_name.values())]
@@ -58,26 +47,24 @@ def implausible_units(particles: ParticleSet) -> tuple[Message, ...]:
     return (*messages, *(more for more in (tiny, _tiny_turns(particles)) if more is not None))
 
 
-def _quantities(particles: ParticleSet) -> Iterator[tuple[str, Floats, str]]:
-    if particles.ctf is not None:
-        for name, attribute, column in _CTF:
-            yield name, getattr(particles.ctf, attribute), column
-    if particles.optics is not None:
-        for name, attribute, column in _OPTICS:
-            yield name, particles.per_particle(attribute), column
+def _quantities(particles: ParticleSet) -> Iterator[tuple[Field, Floats]]:
+    """Yield the values whose quantity has units that are mistaken for its own."""
+    for item in FIELDS:
+        is_checked = item.kind == "float" and not item.is_coded and QUANTITIES[item.quantity].mistakes
+        values = particles.get(item.name) if is_checked else None
+        if values is not None:
+            yield item, values[particles.optics_index] if item.is_of_optics else values
 
 
-def _judge(name: str, values: Floats, column: str) -> str | None:
-    spec = lookup(column)
-    assert spec is not None  # in the catalogue
-    known = values[np.isfinite(values) & ~np.isin(values, spec.legal)]
+def _judge(item: Field, values: Floats) -> str | None:
+    quantity = QUANTITIES[item.quantity]
+    known = values[np.isfinite(values) & ~np.isin(values, quantity.legal)]
     if not len(known):
         return None
     middle = float(np.median(known))
-    if judge(spec, middle, middle) is None:
+    if judge(quantity, middle, middle) is None:
         return None
-    sentence = judge(spec, float(known.min()), float(known.max()))
-    return f"{name}: {sentence}"
+    return f"{item.title}: {judge(quantity, float(known.min()), float(known.max()))}"
 
 
 def tiny_box(pixel_size_A: float, box_px: int) -> Message | None:

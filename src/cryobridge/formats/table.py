@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.model.fields import Field, Program, fields_of
 from cryobridge.model.particles import Floats, Labels
 from cryobridge.report import Message, note
 
@@ -168,11 +169,6 @@ class ColumnReader:
         with np.errstate(over="ignore", invalid="ignore"):  # of a NaN that signals
             return None if values is None else values.astype(np.float64)
 
-    def radians(self, name: str) -> Floats | None:
-        """Return a column of degrees in radians."""
-        values = self.floats(name)
-        return None if values is None else np.radians(values)
-
     def integers(self, *names: str) -> NDArray[np.int64] | None:
         """Return a column of whole numbers, which some programs write as floats.
 
@@ -197,6 +193,18 @@ class ColumnReader:
                 hint="Correct the values, or take the file that the program wrote itself.",
             )
         return values.astype(np.int64)
+
+    def field(self, field: Field, program: Program) -> Any:
+        """Return a quantity of the model in the model's unit, (n,) or `Labels`; None where no column has it."""
+        names, unit = field.names(program), field.unit(program)
+        if field.kind == "text":
+            return next((self.labels(name) for name in names if name in self), None)
+        values = self.integers(*names) if field.kind == "int" else self.floats(*names)
+        return values if values is None or unit is None else unit.to_model(values)
+
+    def part(self, part: str, program: Program) -> dict[str, Any]:
+        """Return each quantity of a part of the model by its key, as `field` does; without those that are coded."""
+        return {item.key: self.field(item, program) for item in fields_of(part) if not item.is_coded}
 
     def labels(self, name: str) -> Labels | None:
         """Return a column of text."""

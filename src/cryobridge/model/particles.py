@@ -7,7 +7,7 @@ matrices and shifts are ångström, whatever the file held.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cryobridge.model.fields import Field
     from cryobridge.report import Message
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -160,6 +161,13 @@ class CTF:
     scale: Floats | None = None
 
 
+def ctf_of(values: Mapping[str, Any]) -> CTF | None:
+    """Return the contrast transfer of values by their names; None where one is absent that can't be."""
+    if any(values[item.name] is None for item in fields(CTF) if item.default is MISSING):
+        return None
+    return CTF(**values)
+
+
 @dataclass(frozen=True)
 class Poses:
     """Orientation and in-plane shift of each particle.
@@ -246,6 +254,8 @@ class ExtraColumns:
         (n,) row in ``source`` of each particle; None where they are the same.
     optics
         Columns of the optics groups by name, (g,) each.
+    of_file
+        All columns that the file has, also those that the model holds.
     """
 
     program: Literal["cryosparc", "relion"]
@@ -253,6 +263,7 @@ class ExtraColumns:
     source: ColumnSource
     rows: NDArray[np.int64] | None = None
     optics: Mapping[str, Any] = field(default_factory=dict)
+    of_file: frozenset[str] = frozenset()
 
     def read(self) -> dict[str, Any]:
         """Read all of them: arrays (n, …) or `Labels`."""
@@ -288,8 +299,11 @@ class ParticleSet:
         (n,) what the picker gave.
     helix
         What is known of filaments.
+    columns
+        Further columns by name, (n, …) arrays or `Labels`: labels of one's own, and those that are called
+        ``columns.NAME`` in `cryobridge.model.fields`.
     extra
-        Columns of the file that have no place here.
+        Columns of the file that the model does not know, for a file of the same program.
     messages
         What was assumed, repaired or left out by the reader.
     """
@@ -308,11 +322,31 @@ class ParticleSet:
     class_posterior: Floats | None = None
     pick_score: Floats | None = None
     helix: Helix | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
     extra: ExtraColumns | None = None
     messages: tuple[Message, ...] = ()
 
     def __len__(self) -> int:
         return self.n_rows
+
+    def get(self, name: str) -> Any:
+        """Return a quantity by its name in `cryobridge.model.fields`, such as ``"ctf.scale"``; None where absent.
+
+        Those of optics groups are (g, …), all others (n, …).
+        """
+        found: Any = self
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else getattr(found, part)
+            if found is None:
+                return None
+        return found
+
+    def is_modelled(self, item: Field) -> bool:
+        """Whether the set holds a quantity, if its file has it; columns of the others are among `extra`."""
+        if not (item.part or item.is_coded):
+            return True
+        # None stands for aberrations that are all zero, too.
+        return self.get("optics" if item.part == "optics.aberrations" else item.name) is not None
 
     def per_particle(self, name: str) -> Floats:
         """Return an optics value such as ``"voltage_kV"`` for each particle, (n,).
@@ -380,6 +414,8 @@ def _take(part: _Part, rows: NDArray[np.int64]) -> _Part:
         taken = part[rows]
     elif isinstance(part, Labels | ExtraColumns):
         taken = part.take(rows)
+    elif isinstance(part, Mapping):
+        taken = {name: _take(values, rows) for name, values in part.items()}
     else:
         values = {item.name: getattr(part, item.name) for item in fields(part)}  # type: ignore[arg-type]
         parts = {

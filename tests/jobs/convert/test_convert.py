@@ -226,7 +226,7 @@ def test_optics_that_no_group_tells_apart_become_exposure_groups(tmp_path):
 
 def test_what_relion_has_no_place_for_is_named(refined, tmp_path):
     report = run(refined[0], tmp_path / "p.star")
-    assert {"uid", "blob/sign", "alignments3D/error", "class_posterior"} <= set(report.dropped_columns)
+    assert {"uid", "blob/sign", "alignments3D/error", "alignments3D/class_posterior"} <= set(report.dropped_columns)
     assert not {"blob/path", "ctf/df1_A", "alignments3D/pose"} & set(report.dropped_columns)
 
 

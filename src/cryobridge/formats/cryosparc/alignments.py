@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
+from cryobridge.model.fields import field
 from cryobridge.model.geometry import euler_to_matrix, rotvec_to_matrix, shift_px_to_A
 from cryobridge.model.particles import Poses
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 ALIGNED_3D, MULTI, ALIGNED_2D = "alignments3D", "alignments3D_multi", "alignments2D"
 _CLASS_GROUP = re.compile(r"(.*class_(\d+))/pose$")
-# What is read of an alignment.
-_FIELDS = ("pose", "shift", "psize_A", "split", "class", "class_posterior")
 # What one row of an alignment holds for a class; a number where not said.
 _SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {"pose": ((3,),), "shift": ((2,),)}
 
@@ -63,11 +62,6 @@ def choose_alignment(names: Iterable[str], wanted: str | None, path: Path) -> tu
         )
     name = wanted if wanted is not None else next(iter(found), None)
     return None if name is None else (name, found[name])
-
-
-def columns_of(groups: Iterable[str]) -> list[str]:
-    """Return the columns that are read of an alignment."""
-    return [f"{group}/{name}" for group in groups for name in _FIELDS]
 
 
 class Alignment:
@@ -153,16 +147,25 @@ class Alignment:
             return Poses(matrix, None, self.source, is_2d)
         return Poses(matrix, shift_px_to_A(shift_px, pixel_size), self.source, is_2d)
 
+    def _field(self, name: str) -> Any:
+        """Return a quantity of the set in the model's unit."""
+        item = field(name)
+        values = self._get(item.columns("cryosparc")[0].rpartition("/")[2])
+        if values is None:
+            return None
+        values = values.astype(np.int64 if item.kind == "int" else np.float64)
+        return values if item.cs_unit is None else item.cs_unit.to_model(values)
+
     def half_set(self) -> NDArray[np.int64] | None:
-        """Return split + 1; 2D jobs have no half sets, whatever the column says."""
-        split = None if self.source == ALIGNED_2D else self._get("split")
-        return None if split is None else split.astype(np.int64) + 1
+        """Return the half set, from 1; 2D jobs have none, whatever the column says."""
+        found: NDArray[np.int64] | None = None if self.source == ALIGNED_2D else self._field("half_set")
+        return found
 
     def class_number(self) -> NDArray[np.int64] | None:
-        """Return class + 1; groups for one class each have its number in their names too."""
-        number = self._get("class")
+        """Return the class, from 1; groups for one class each have its number in their names too."""
+        number: NDArray[np.int64] | None = self._field("class_number")
         if number is not None:
-            return number.astype(np.int64) + 1
+            return number
         matches = [_CLASS_GROUP.match(f"{group}/pose") for group in self._groups]
         if not matches or not all(matches):
             return None
@@ -173,5 +176,5 @@ class Alignment:
     @np.errstate(over="ignore", invalid="ignore")
     def class_posterior(self) -> Floats | None:
         """Return the probability of the class."""
-        posterior = self._get("class_posterior")
-        return None if posterior is None else posterior.astype(np.float64)
+        posterior: Floats | None = self._field("class_posterior")
+        return posterior

@@ -1,10 +1,14 @@
-"""cryoSPARC's columns: the quantity that each holds (a key of ``fields.QUANTITIES``) and what it means.
+"""cryoSPARC's columns that the model has no place for: the quantity that each holds and what it means.
+
+Quantities are keys of `cryobridge.model.fields.QUANTITIES`; the columns of the model are described there.
 
 A column is called ``group/field``. Several groups share their fields, and some groups are numbered, so the groups
 are given as regular expressions that match a whole name.
 """
 
 from __future__ import annotations
+
+from cryobridge.model.fields import ALIGNMENT
 
 Fields = dict[str, tuple[str, str]]
 
@@ -29,23 +33,8 @@ _IMAGE: Fields = {
 _CTF: Fields = {
     "type": ("text", "Where the CTF comes from, such as ctffind4, imported or spline"),
     "path": ("text", "File with the local CTF of a micrograph"),
-    "exp_group_id": ("count", "Exposure group; numbers may be missing"),
-    "accel_kv": ("voltage_kV", "Acceleration voltage"),
-    "cs_mm": ("cs_mm", "Spherical aberration"),
-    "amp_contrast": ("contrast", "Amplitude contrast"),
-    "ac": ("contrast", "Amplitude contrast, the old name"),
-    "df1_A": ("defocus_A", "Defocus along the first axis, positive for underfocus; 0 for no CTF"),
-    "df2_A": ("defocus_A", "Defocus along the second axis, positive for underfocus; 0 for no CTF"),
-    "df_angle_rad": ("angle_rad", "Angle from x to the first axis"),
-    "phase_shift_rad": ("angle_rad", "Phase shift of a phase plate"),
-    "scale": ("value", "Scale of the CTF, normally 1"),
     "scale_const": ("value", "Constant part of the scale, 0 or 1"),
     "shift_A": ("aberration_A", "Shift by aberrations; x, y"),
-    "tilt_A": ("aberration_A", "Beam tilt as Cs × sin(tilt); x, y"),
-    "trefoil_A": ("aberration_A", "Trefoil; sine, cosine"),
-    "tetra_A": ("aberration_A", "Fourth-order aberrations"),
-    "anisomag": ("anisomag", "Anisotropic magnification, row by row, minus the identity; 0 for none"),
-    "bfactor": ("bfactor_A2", "B-factor of the CTF's envelope"),
     "cross_corr_ctffind4": ("value", "Score of CTFFIND4's fit"),
     "fig_of_merit_gctf": ("value", "Score of Gctf's fit"),
     "ctf_fit_to_A": ("resolution_A", "Resolution to which the Thon rings fit"),
@@ -62,51 +51,40 @@ _CTF_STATS: Fields = {
 
 _LOCATION: Fields = {
     "micrograph_uid": ("identity", "uid of the micrograph"),
-    "exp_group_id": ("count", "Exposure group; numbers may be missing"),
-    "micrograph_path": ("text", "Micrograph"),
-    "micrograph_shape": ("size_px", "ny, nx of the micrograph"),
-    "micrograph_psize_A": ("pixel_size_A", "Pixel size of the micrograph"),
-    "center_x_frac": ("position", "x of the particle, as a fraction of nx"),
-    "center_y_frac": ("position", "y of the particle, as a fraction of ny from the first stored row"),
     "min_dist_A": ("length_A", "Least distance between picks"),
 }
 
 _PICKS: Fields = {
-    "ncc_score": ("value", "Correlation with the template"),
     "power": ("value", "Local power of the pick"),
     "template_idx": ("count", "Template, counted from 0"),
     "angle_rad": ("angle_rad", "Angle of the template in the plane"),
 }
 
 _FILAMENT: Fields = {
-    "filament_uid": ("identity", "The filament that the segment is of"),
     "filament_pose": ("angle_rad", "Direction of the filament in the plane"),
-    "position_A": ("length_A", "Distance along the filament"),
-    "arc_length_A": ("length_A", "Distance along the filament, the old name"),
     "inter_box_dist_A": ("length_A", "Distance between segments"),
     "curvature": ("value", "Curvature of the filament"),
     "sinuosity": ("value", "Length of the filament over the distance of its ends"),
 }
 
-_ALIGNMENTS: Fields = {
-    "split": ("half_from_0", "Half-set, 0 or 1; of use for 3D alignments"),
-    "shift": ("shift_px", "x, y in pixels of this group's psize_A, subtracted to find the centre"),
-    "pose": ("angle_rad", "Rotation vector (3D) or angle in the plane (2D)"),
-    "psize_A": ("pixel_size_A", "Pixel size that the shift is counted in; may differ from blob/psize_A"),
+# What cryoSPARC keeps of a fit; no other program does.
+FIT: Fields = {
     "error": ("value", "Squared difference of image and projection"),
     "error_min": ("value", "Least error of all poses"),
     "resid_pow": ("value", "Power of the difference of image and projection"),
     "slice_pow": ("value", "Power of the projection"),
     "image_pow": ("value", "Power of the image"),
     "cross_cor": ("value", "Correlation of image and projection"),
-    "alpha": ("value", "Scale of the particle"),
-    "alpha_min": ("value", "Scale of the particle at the least error"),
     "weight": ("value", "Weight of the particle"),
     "pose_ess": ("value", "Effective number of orientations"),
     "shift_ess": ("value", "Effective number of shifts"),
+}
+
+_ALIGNMENTS: Fields = {
+    **FIT,
+    "alpha": ("value", "Scale of the particle"),
+    "alpha_min": ("value", "Scale of the particle at the least error"),
     "class_ess": ("value", "Effective number of classes"),
-    "class": ("count", "Class, counted from 0"),
-    "class_posterior": ("fraction", "Probability of the class"),
     "object_pose": ("angle_rad", "Local refinement: rotation vector of the object"),
     "object_shift": ("shift_px", "Local refinement: shift of the object"),
     "local_pose": ("angle_rad", "Local refinement: rotation vector about the fulcrum"),
@@ -141,7 +119,7 @@ GROUPS: dict[str, Fields] = {
     "location": _LOCATION,
     "pick_stats": _PICKS,
     "filament": _FILAMENT,
-    r"alignments(2D|3D|3D_multi)|\w+_class_\d+": _ALIGNMENTS,
+    ALIGNMENT: _ALIGNMENTS,
     "mscope_params": _MICROSCOPE,
     "(rigid|spline)_motion": _MOTION,
     r"components_mode_\d+": {
@@ -153,5 +131,3 @@ GROUPS: dict[str, Fields] = {
         "idx": ("count", "Which symmetry copy, counted from 0"),
     },
 }
-
-UID = ("identity", "Identity of the row: 64 bits, random")

@@ -10,33 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, from_cryosparc
-from cryobridge.formats.cryosparc.alignments import Alignment, choose_alignment, columns_of
+from cryobridge.formats.cryosparc.alignments import Alignment, choose_alignment
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.helical import from_first_segment, number_tubes, tube_codes
 from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics
 from cryobridge.formats.table import ColumnReader, Table
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, fields_of
 from cryobridge.model.geometry import fractions_to_px
-from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet
+from cryobridge.model.particles import ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cryobridge.formats.table import Values
+    from cryobridge.formats.table import Array, Values
     from cryobridge.model.particles import Optics
 
-AMPLITUDE_CONTRAST_NAMES = ("ctf/amp_contrast", "ctf/amp_constrast", "ctf/ac")
 _NOTHING_KNOWN = KnownOptics()
-_CTF = tuple(f"ctf/{name}" for name in ("df1_A", "df2_A", "df_angle_rad", "phase_shift_rad", "bfactor", "scale"))
-_LOCATION = tuple(
-    f"location/{name}" for name in ("micrograph_path", "micrograph_shape", "center_x_frac", "center_y_frac")
-)
-_FILAMENT = ("filament/filament_uid", "filament/position_A", "filament/arc_length_A")
-# Columns that the model has a place for, besides those of the alignment.
-_MODELLED = (
-    *("uid", "blob/path", "blob/idx", "blob/shape", "blob/psize_A", "ctf/exp_group_id", "location/exp_group_id"),
-    *("ctf/accel_kv", "ctf/cs_mm", *AMPLITUDE_CONTRAST_NAMES, *CRYOSPARC_COLUMNS, *_CTF, *_LOCATION, *_FILAMENT),
-    *("location/micrograph_psize_A", "micrograph_blob/psize_A", "movie_blob/psize_A", "pick_stats/ncc_score"),
-)
 
 
 def read_particles_cs(path: str | os.PathLike[str]) -> ParticleSet:
@@ -80,8 +69,9 @@ def particles_from_cs(
         If a column has another shape than cryoSPARC gives it.
     """
     chosen = choose_alignment(table.names, pose_from, table.path)
-    modelled = [name for name in (*_MODELLED, *columns_of(chosen[1] if chosen else ())) if name in table]
-    columns = ColumnReader(_InMemory(table, modelled))
+    groups = chosen[1] if chosen else ()
+    names = [column for item in FIELDS for column in _columns(item, groups) if column in table]
+    columns = ColumnReader(_InMemory(table, list(dict.fromkeys(names))))
     optics, optics_index = fill_optics(*_optics(columns, table), table.n_rows, known, table.path)
     particles = ParticleSet(
         n_rows=table.n_rows,
@@ -90,12 +80,12 @@ def particles_from_cs(
         images=images_of(columns),
         optics=optics,
         optics_index=optics_index,
-        ctf=_ctf(columns),
+        ctf=ctf_of(columns.part("ctf", "cryosparc")),
         locations=_locations(columns),
-        pick_score=columns.floats("pick_stats/ncc_score"),
+        columns={name: values for name, values in columns.part("columns", "cryosparc").items() if values is not None},
+        **{item.key: columns.field(item, "cryosparc") for item in fields_of("") if _is_direct(item)},
     )
     particles = replace(particles, helix=_helix(columns, particles.locations))
-    particles = replace(particles, extra=_extra(table, particles, set(modelled)))
     if chosen is not None:
         alignment = Alignment(columns, *chosen)
         particles = replace(
@@ -105,15 +95,32 @@ def particles_from_cs(
             class_number=alignment.class_number(),
             class_posterior=alignment.class_posterior(),
         )
-    return replace(particles, messages=tuple(columns.messages))
+    return replace(particles, extra=_extra(table, particles, groups), messages=tuple(columns.messages))
 
 
-def _extra(table: Table, particles: ParticleSet, modelled: set[str]) -> ExtraColumns:
+def _columns(item: Field, groups: tuple[str, ...]) -> list[str]:
+    """Return the columns that a quantity is read from, in the groups of the alignment for those that it has."""
+    return [
+        column
+        for name in item.names("cryosparc")
+        for column in ([name.format(alignment=group) for group in groups] if _is_aligned(name) else [name])
+    ]
+
+
+def _is_aligned(column: str) -> bool:
+    return column.startswith(ALIGNMENT_GROUP)
+
+
+def _is_direct(item: Field) -> bool:
+    """Whether one column, and not the alignment, has a quantity of the set itself."""
+    return not item.is_coded and not any(map(_is_aligned, item.names("cryosparc")))
+
+
+def _extra(table: Table, particles: ParticleSet, groups: tuple[str, ...]) -> ExtraColumns:
     """Return what is carried to another `.cs` file; columns of a part that is not whole are among it."""
-    parts = ((particles.ctf, _CTF), (particles.locations, _LOCATION), (particles.helix, _FILAMENT))
-    for part, names in parts:
-        modelled = modelled - set(names) if part is None else modelled
-    return ExtraColumns("cryosparc", tuple(name for name in table.names if name not in modelled), table)
+    modelled = {column for item in FIELDS if particles.is_modelled(item) for column in _columns(item, groups)}
+    others = tuple(name for name in table.names if name not in modelled)
+    return ExtraColumns("cryosparc", others, table, of_file=frozenset(table.names))
 
 
 class _InMemory(Table):
@@ -152,28 +159,13 @@ def images_of(columns: ColumnReader) -> ImageRefs | None:
 def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray[np.int32] | None]:
     if "ctf/accel_kv" not in columns and "blob/psize_A" not in columns:
         return None, None
-    contrast_name = next((name for name in AMPLITUDE_CONTRAST_NAMES if name in columns), None)
-    if contrast_name not in (None, AMPLITUDE_CONTRAST_NAMES[0]):
-        columns.note("old-spelling", f"amplitude contrast is taken from {contrast_name}, an unusual spelling")
-    group = next((name for name in ("ctf/exp_group_id", "location/exp_group_id") if name in columns), None)
-    shape = columns.get("blob/shape", shapes=((2,),))
     bent = {
         name: values
         for name, width in CRYOSPARC_COLUMNS.items()
         if (values := columns.get(name, shapes=((width,),))) is not None and values.any()
     }
-    optics, index = group_optics(
-        columns.n_rows,
-        group_id=None if group is None else columns.integers(group),
-        voltage_kV=columns.get("ctf/accel_kv", shapes=((),)),
-        spherical_aberration_mm=columns.get("ctf/cs_mm", shapes=((),)),
-        amplitude_contrast=None if contrast_name is None else columns.get(contrast_name, shapes=((),)),
-        pixel_size_A=columns.get("blob/psize_A", shapes=((),)),
-        box_px=None if shape is None else shape[:, 0],
-        micrograph_pixel_size_A=columns.get("location/micrograph_psize_A", "micrograph_blob/psize_A", shapes=((),)),
-        movie_pixel_size_A=columns.get("movie_blob/psize_A", shapes=((),)),
-        also=bent.values(),
-    )
+    found = {item.key: _of_optics(item, columns) for item in fields_of("optics") if item.kind != "text"}
+    optics, index = group_optics(columns.n_rows, also=bent.values(), **found)
     if bent:
         first = first_rows(index)
         of_groups = {name: values[first] for name, values in bent.items()}
@@ -181,18 +173,19 @@ def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray
     return optics, index
 
 
-def _ctf(columns: ColumnReader) -> CTF | None:
-    u, v, angle = (columns.floats(f"ctf/{name}") for name in ("df1_A", "df2_A", "df_angle_rad"))
-    if u is None or v is None or angle is None:
-        return None
-    return CTF(
-        u,
-        v,
-        angle,
-        phase_shift_rad=columns.floats("ctf/phase_shift_rad"),
-        bfactor_A2=columns.floats("ctf/bfactor"),
-        scale=columns.floats("ctf/scale"),
-    )
+def _of_optics(item: Field, columns: ColumnReader) -> Array | None:
+    """Return an optics value of each particle, (n,), as the file has it."""
+    name = next((name for name in item.names("cryosparc") if name in columns), None)
+    if name is None or (item.kind == "int" and not item.cs_width):
+        return None if name is None else columns.integers(name)
+    if name not in item.columns("cryosparc") and name.partition("/")[0] in _groups_of(item):
+        columns.note("old-spelling", f"{item.title} is taken from {name}, an unusual spelling")
+    values = columns.get(name, shapes=((item.cs_width,) if item.cs_width else (),))
+    return values[:, 0] if values is not None and item.cs_width else values
+
+
+def _groups_of(item: Field) -> set[str]:
+    return {column.partition("/")[0] for column in item.columns("cryosparc")}
 
 
 def _locations(columns: ColumnReader) -> Locations | None:
@@ -215,7 +208,7 @@ def _helix(columns: ColumnReader, locations: Locations | None) -> Helix | None:
         return None
     micrograph = np.zeros(len(uid), np.int32) if locations is None else locations.micrograph.codes
     tube = number_tubes(micrograph, uid)
-    position_A = columns.floats("filament/position_A", "filament/arc_length_A")
+    position_A = columns.part("helix", "cryosparc")["track_length_A"]
     if position_A is not None:
         position_A = from_first_segment(position_A, tube_codes(micrograph, tube))
     return Helix(tube, position_A, uid.astype(np.uint64))

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
-from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, RELION_COLUMNS, to_cryosparc
+from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, ROWS, to_cryosparc
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
-from cryobridge.formats.optics import OPTICS_WORDS, exposure_groups, require_optics
+from cryobridge.formats.cryosparc.fields import FIT
+from cryobridge.formats.dropped import dropped_columns
+from cryobridge.formats.optics import exposure_groups, has_exposure_groups, needed, require_optics
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, field, fields_of
 from cryobridge.model.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
 from cryobridge.model.particles import Labels
 from cryobridge.report import Message, note, warning
@@ -23,15 +26,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.formats.table import Values
-    from cryobridge.model.particles import CTF, Floats, Helix, ImageRefs, Locations, Optics, ParticleSet, Poses
+    from cryobridge.model.particles import CTF, Helix, ImageRefs, Locations, Optics, ParticleSet, Poses
 
-# What cryoSPARC keeps of a fit; nobody else does.
-_FIT = ("error", "error_min", "resid_pow", "slice_pow", "image_pow", "cross_cor", "weight", "pose_ess", "shift_ess")
 _SIGN = "blob/sign"
 # Columns that hold a stand-in until a file says better.
 _ASSUMED = {
     *(_SIGN, "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
-    *(f"{group}/{name}" for group in (ALIGNED_2D, ALIGNED_3D) for name in (*_FIT, "alpha", "alpha_min", "class_ess")),
+    *(f"{group}/{name}" for group in (ALIGNED_2D, ALIGNED_3D) for name in (*FIT, "alpha", "alpha_min", "class_ess")),
 }
 _N_HALF_SETS = 2
 _N_SHOWN = 3
@@ -50,6 +51,8 @@ class CsContent:
     ----------
     columns
         To be written.
+    held
+        The quantities of the model that are in it, by their names in `cryobridge.model.fields`.
     dropped_columns
         Columns of the source that cryoSPARC has no place for, or no equivalent of.
     messages
@@ -57,6 +60,7 @@ class CsContent:
     """
 
     columns: dict[str, Values]
+    held: frozenset[str]
     dropped_columns: tuple[str, ...]
     messages: tuple[Message, ...]
 
@@ -106,8 +110,8 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
     # A .cs file of particles without a CTF is as cryoSPARC extracts them.
-    needed = ("pixel_size_A", "box_px") if is_cryosparcs(particles) else OPTICS_WORDS
-    require_optics(particles, {name: OPTICS_WORDS[name] for name in needed}, ", which cryoSPARC needs")
+    purposes = ("image",) if is_cryosparcs(particles) else ("ctf", "image")
+    require_optics(particles, needed(*purposes), ", which cryoSPARC needs")
     assert particles.optics is not None  # just asked for
     _require_two_half_sets(particles)
     has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
@@ -133,19 +137,25 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
             messages.append(note("shifts-taken-as-zero", "no shifts are known; taken as 0"))
     if particles.locations is not None and particles.locations.shape_px is not None:
         columns |= _location(particles, particles.locations)
-    if particles.pick_score is not None:
-        columns["pick_stats/ncc_score"] = _single(particles.pick_score)
+    columns |= {
+        name: values
+        for item in FIELDS
+        if item.part in ("", "columns") and not item.is_coded
+        for name, values in _column(particles, item).items()
+        if not name.startswith(ALIGNMENT_GROUP)
+    }
     if particles.helix is not None:
         columns |= _filament(particles, particles.helix)
-    dropped = _not_held(particles, aberrations=aberrations)
+    held = _held(particles, set(columns), aberrations=aberrations)
+    dropped = dropped_columns(particles, held, "cryosparc")
     if is_cryosparcs(particles):
         carried, replaced = _carried(particles, columns)
         columns |= carried
-        dropped += replaced
+        dropped += tuple(replaced)
     elif particles.poses is not None:
         text = "cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0"
         messages.append(note("fit-columns-zero", text))
-    return CsContent(columns, tuple(dropped), tuple(messages))
+    return CsContent(columns, held, dropped, tuple(messages))
 
 
 def _require_two_half_sets(particles: ParticleSet) -> None:
@@ -203,21 +213,22 @@ def _carried(particles: ParticleSet, columns: dict[str, Values]) -> tuple[dict[s
     return {name: values for name, values in carried.items() if name not in columns or name in _ASSUMED}, replaced
 
 
-def _not_held(particles: ParticleSet, *, aberrations: bool) -> list[str]:
-    extra = particles.extra
-    if extra is None or extra.program != "relion":
-        return []
-    converted = RELION_COLUMNS if aberrations else ()
-    names = [*extra.names, *(name for name in extra.optics if name not in converted)]
-    if not extra.optics and not aberrations and particles.optics is not None and particles.optics.aberrations:
-        names += ["rlnBeamTiltX", "rlnBeamTiltY"]
-    if particles.half_set is not None and (particles.poses is None or particles.poses.is_2d):
-        names.append("rlnRandomSubset")
-    if particles.class_number is not None and particles.poses is None:
-        names.append("rlnClassNumber")
-    if particles.locations is not None and particles.locations.shape_px is None:
-        names += ["rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY"]
-    return names
+def _held(particles: ParticleSet, written: set[str], *, aberrations: bool) -> frozenset[str]:
+    """Return the quantities that are among the columns."""
+    groups = {name.partition("/")[0] for name in written} & {ALIGNED_2D, ALIGNED_3D}
+    written = written | {
+        f"{ALIGNMENT_GROUP}/{name.partition('/')[2]}" for name in written if name.startswith(tuple(groups))
+    }
+    held = {item.name for item in FIELDS if not written.isdisjoint(item.columns("cryosparc"))}
+    if not (aberrations or is_cryosparcs(particles)):
+        held -= {item.name for item in ROWS}
+    if particles.poses is not None and particles.poses.is_2d and not is_cryosparcs(particles):
+        held -= {"half_set"}
+    if "helix.uid" in held:  # the uid of a filament stands for its number
+        held.add("helix.tube")
+    if particles.optics is not None and has_exposure_groups(particles.optics):
+        held.add("optics.name")
+    return frozenset(held)
 
 
 def make_uids(images: ImageRefs) -> NDArray[np.uint64]:
@@ -266,20 +277,41 @@ def _text(n: int, text: str) -> Labels:
     return Labels(np.zeros(n, np.int32), (text,))
 
 
-def _per_row(particles: ParticleSet, values: Floats) -> NDArray[np.float32]:
-    return _single(np.nan_to_num(values))[particles.optics_index]
+def _column(particles: ParticleSet, item: Field, missing: float | None = None) -> dict[str, Values]:
+    """Return the column of a quantity of each particle, in cryoSPARC's unit; none where nothing is known or taken."""
+    values = particles.get(item.name)
+    if values is None and missing is not None:
+        values = np.full(len(particles), missing)
+    if values is None or not item.columns("cryosparc"):
+        return {}
+    if isinstance(values, Labels):
+        return {item.columns("cryosparc")[0]: values}
+    values = values if item.cs_unit is None else item.cs_unit.from_model(values)
+    return {item.columns("cryosparc")[0]: values.astype(np.uint32) if item.kind == "int" else _single(values)}
+
+
+def _optics_columns(particles: ParticleSet, group: str) -> dict[str, Values]:
+    """Return the columns of a group that say something of the optics, for each particle."""
+    optics, columns = particles.optics, {}
+    for item in fields_of("optics"):
+        name = next((name for name in item.columns("cryosparc") if name.startswith(f"{group}/")), None)
+        values = None if item.is_coded else getattr(optics, item.key)
+        if name is None or values is None or (item.kind == "float" and np.isnan(values).all()):
+            continue
+        values = values.astype(np.uint32) if item.kind == "int" else _single(np.nan_to_num(values))
+        per_row = values[particles.optics_index]
+        columns[name] = np.column_stack([per_row] * item.cs_width) if item.cs_width else per_row
+    return columns
 
 
 def _blob(particles: ParticleSet, images: ImageRefs, sign: float) -> dict[str, Values]:
     n = len(particles)
-    box = particles.per_particle("box_px").astype(np.uint32)
     return {
         "blob/path": images.path,
         "blob/idx": images.index.astype(np.uint32),
-        "blob/shape": np.column_stack([box, box]),
-        "blob/psize_A": _single(particles.per_particle("pixel_size_A")),
         _SIGN: _constant(n, sign),
         "blob/import_sig": np.zeros(n, np.uint64),
+        **_optics_columns(particles, "blob"),
     }
 
 
@@ -292,21 +324,15 @@ def _exposure_group(particles: ParticleSet, optics: Optics) -> NDArray[np.uint32
 def _ctf(particles: ParticleSet, optics: Optics, ctf: CTF | None, *, aberrations: bool) -> dict[str, Values]:
     n = len(particles)
     columns: dict[str, Values] = {"ctf/exp_group_id": _exposure_group(particles, optics)}
-    lens = {"accel_kv": optics.voltage_kV, "cs_mm": optics.spherical_aberration_mm}
-    lens["amp_contrast"] = optics.amplitude_contrast
-    columns |= {f"ctf/{name}": _per_row(particles, v) for name, v in lens.items() if not np.isnan(v).all()}
+    columns |= _optics_columns(particles, "ctf")
     if ctf is not None:
         columns |= {
             "ctf/type": _text(n, "imported"),
-            "ctf/df1_A": _single(ctf.defocus_u_A),
-            "ctf/df2_A": _single(ctf.defocus_v_A),
-            "ctf/df_angle_rad": _single(ctf.defocus_angle_rad),
-            "ctf/phase_shift_rad": _constant(n, 0) if ctf.phase_shift_rad is None else _single(ctf.phase_shift_rad),
-            "ctf/scale": _constant(n, 1) if ctf.scale is None else _single(ctf.scale),
             "ctf/scale_const": _constant(n, 0),
             "ctf/shift_A": _constant(n, 0, 2),
-            "ctf/bfactor": _constant(n, 0) if ctf.bfactor_A2 is None else _single(ctf.bfactor_A2),
         }
+        for item in fields_of("ctf"):
+            columns |= _column(particles, item, item.absent)
         columns |= {name: _constant(n, 0, width) for name, width in CRYOSPARC_COLUMNS.items()}
     if optics.aberrations is not None and (aberrations or is_cryosparcs(particles)):
         bent = to_cryosparc(optics.aberrations, optics.spherical_aberration_mm)
@@ -319,21 +345,19 @@ def _alignment(particles: ParticleSet, poses: Poses) -> dict[str, Values]:
     group = ALIGNED_2D if poses.is_2d else ALIGNED_3D
     pixel_size_A = particles.per_particle("pixel_size_A")
     pose = np.radians(matrix_to_euler(poses.matrix)[2]) if poses.is_2d else matrix_to_rotvec(poses.matrix)
-    number = np.zeros(n, np.int64) if particles.class_number is None else particles.class_number - 1
-    half = np.zeros(n, np.int64) if particles.half_set is None else particles.half_set - 1
     shift = np.zeros((n, 2)) if poses.shift_A is None else shift_A_to_px(poses.shift_A, pixel_size_A)
     columns: dict[str, Values] = {
-        "split": half.astype(np.uint32),
         "shift": _single(shift),
         "pose": _single(pose),
         "psize_A": _single(pixel_size_A),
-        **{name: _constant(n, 0) for name in _FIT},
+        **{name: _constant(n, 0) for name in FIT},
         "alpha": _constant(n, 1),
         "alpha_min": _constant(n, 1),
-        "class": number.astype(np.uint32),
-        "class_posterior": _constant(n, 1) if particles.class_posterior is None else _single(particles.class_posterior),
         "class_ess": _constant(n, 1),
     }
+    # cryoSPARC has no word for none: particles without half set and class are of the first.
+    for name in ("half_set", "class_number", "class_posterior"):
+        columns |= {key.rpartition("/")[2]: found for key, found in _column(particles, field(name), 1).items()}
     return {f"{group}/{name}": values for name, values in columns.items()}
 
 
@@ -352,7 +376,7 @@ def _location(particles: ParticleSet, locations: Locations) -> dict[str, Values]
     if optics is not None:
         columns["location/exp_group_id"] = _exposure_group(particles, optics)
         if optics.micrograph_pixel_size_A is not None and not np.isnan(optics.micrograph_pixel_size_A).any():
-            columns["location/micrograph_psize_A"] = _per_row(particles, optics.micrograph_pixel_size_A)
+            columns |= _optics_columns(particles, "location")
     return columns
 
 
@@ -364,6 +388,4 @@ def _filament(particles: ParticleSet, helix: Helix) -> dict[str, Values]:
         micrograph = _text(len(particles), "") if locations is None else locations.micrograph
         uid = _identity(micrograph, helix.tube)
     columns: dict[str, Values] = {"filament/filament_uid": uid}
-    if helix.track_length_A is not None:
-        columns["filament/position_A"] = _single(helix.track_length_A)
-    return columns
+    return columns | _column(particles, field("helix.track_length_A"))

@@ -1,4 +1,6 @@
-"""RELION's columns: the quantity that each holds (a key of ``fields.QUANTITIES``) and what it means.
+"""RELION's columns that the model has no place for: the quantity that each holds and what it means.
+
+Quantities are keys of `cryobridge.model.fields.QUANTITIES`; the columns of the model are described there.
 
 Types are those of RELION 5's label table. Where a label's help text and what the program writes disagree, this is
 what it writes.
@@ -8,20 +10,16 @@ from __future__ import annotations
 
 LABELS: dict[str, tuple[str, str]] = {
     # Images and particles
-    "rlnImageName": ("text", "Particle image, as index@stack; counted from 1"),
     "rlnImageOriginalName": ("text", "Particle image before it was re-stacked"),
     "rlnReconstructImageName": ("text", "Image to reconstruct from instead of rlnImageName"),
     "rlnParticleName": ("text", "Particle's name"),
     "rlnOriginalParticleName": ("text", "Particle's earlier name"),
     "rlnImageId": ("count", "Image's number"),
     "rlnParticleId": ("count", "Particle's number"),
-    "rlnImageSize": ("size_px", "Edge of the particle image"),
     "rlnImageSizeX": ("size_px", "Width of the image"),
     "rlnImageSizeY": ("size_px", "Height of the image"),
     "rlnImageSizeZ": ("size_px", "Depth of the image, or number of movie frames"),
     "rlnImageDimensionality": ("dimension", "2 for images, 3 for subtomograms"),
-    "rlnImagePixelSize": ("pixel_size_A", "Pixel size of the particle image"),
-    "rlnPixelSize": ("pixel_size_A", "Pixel size of images and references"),
     "rlnSamplingRate": ("pixel_size_A", "Pixel size of an image"),
     "rlnSamplingRateX": ("pixel_size_A", "Pixel size along x"),
     "rlnSamplingRateY": ("pixel_size_A", "Pixel size along y"),
@@ -43,35 +41,16 @@ LABELS: dict[str, tuple[str, str]] = {
     "rlnComment": ("text", "Comment"),
     "rlnMaskName": ("text", "Mask with values from 0 to 1"),
     # Optics
-    "rlnOpticsGroup": ("number", "Optics group, counted from 1"),
-    "rlnOpticsGroupName": ("text", "Optics group's name"),
     "rlnOpticsGroupNumber": ("number", "Optics group, counted from 1"),
     "rlnOpticsGroupNrParticles": ("count", "Particles in the optics group"),
-    "rlnVoltage": ("voltage_kV", "Acceleration voltage"),
-    "rlnSphericalAberration": ("cs_mm", "Spherical aberration"),
-    "rlnAmplitudeContrast": ("contrast", "Amplitude contrast"),
-    "rlnBeamTiltX": ("mrad", "Beam tilt along x"),
-    "rlnBeamTiltY": ("mrad", "Beam tilt along y"),
-    "rlnOddZernike": ("vector", "Antisymmetric aberrations: list of Zernike coefficients"),
-    "rlnEvenZernike": ("vector", "Symmetric aberrations: list of Zernike coefficients"),
-    "rlnMagMat00": ("magnification_diagonal", "Anisotropic magnification, xx; 1 for none"),
-    "rlnMagMat01": ("magnification_cross", "Anisotropic magnification, xy; 0 for none"),
-    "rlnMagMat10": ("magnification_cross", "Anisotropic magnification, yx; 0 for none"),
-    "rlnMagMat11": ("magnification_diagonal", "Anisotropic magnification, yy; 1 for none"),
     "rlnMtfFileName": ("text", "STAR file with the detector's modulation transfer function"),
     "rlnMtfValue": ("fraction", "Detector's modulation transfer function"),
     "rlnCtfDataAreCtfPremultiplied": ("flag", "Images are multiplied by their CTF"),
     "rlnCtfDataArePhaseFlipped": ("flag", "Images are phase-flipped"),
     "rlnCtfDataAreCtfCorrected": ("flag", "Images are corrected for their CTF"),
     # CTF
-    "rlnDefocusU": ("defocus_A", "Defocus along the first axis, positive for underfocus; 0 for no CTF"),
-    "rlnDefocusV": ("defocus_A", "Defocus along the second axis, positive for underfocus; 0 for no CTF"),
-    "rlnDefocusAngle": ("angle_deg", "Angle from x to the axis of rlnDefocusU"),
     "rlnCtfAstigmatism": ("astigmatism_A", "Difference of rlnDefocusU and rlnDefocusV"),
-    "rlnPhaseShift": ("angle_deg", "Phase shift of a phase plate"),
-    "rlnCtfBfactor": ("bfactor_A2", "B-factor of the CTF's envelope"),
     "rlnCtfBfactorPerElectronDose": ("value", "Factor on the B-factor for each e/Å² of dose"),
-    "rlnCtfScalefactor": ("positive", "Scale of the CTF"),
     "rlnCtfMaxResolution": ("resolution_A", "Resolution to which the Thon rings fit"),
     "rlnCtfFigureOfMerit": ("value", "Figure of merit of the CTF fit"),
     "rlnCtfValidationScore": ("value", "Gctf's score of the CTF fit"),
@@ -79,19 +58,12 @@ LABELS: dict[str, tuple[str, str]] = {
     "rlnCtfImage": ("text", "Image of the CTF fit, or of the CTF"),
     "rlnCtfPowerSpectrum": ("text", "Power spectrum that the CTF was fitted to"),
     # Orientation and shift
-    "rlnAngleRot": ("angle_deg", "First Euler angle, rot"),
-    "rlnAngleTilt": ("angle_deg", "Second Euler angle, tilt"),
-    "rlnAnglePsi": ("angle_deg", "Third Euler angle, psi, in the plane; -999 for not known"),
     "rlnAngleRotPrior": ("angle_deg", "Centre of the prior on rot; 999 for none"),
     "rlnAngleTiltPrior": ("angle_deg", "Centre of the prior on tilt; 999 for none"),
     "rlnAnglePsiPrior": ("angle_deg", "Centre of the prior on psi; 999 for none"),
     "rlnAngleRotFlipRatio": ("flip_ratio", "Share of the second peak in the prior on rot"),
     "rlnAnglePsiFlipRatio": ("flip_ratio", "Share of the second peak in the prior on psi"),
-    "rlnOriginX": ("shift_px", "Shift along x (RELION 3.0), subtracted to find the centre"),
-    "rlnOriginY": ("shift_px", "Shift along y (RELION 3.0), subtracted to find the centre"),
     "rlnOriginZ": ("shift_px", "Shift along z (RELION 3.0)"),
-    "rlnOriginXAngst": ("shift_A", "Shift along x, subtracted to find the centre"),
-    "rlnOriginYAngst": ("shift_A", "Shift along y, subtracted to find the centre"),
     "rlnOriginZAngst": ("shift_A", "Shift along z"),
     "rlnOriginXPrior": ("shift_px", "Centre of the prior on x (RELION 3.0); 999 for none"),
     "rlnOriginYPrior": ("shift_px", "Centre of the prior on y (RELION 3.0); 999 for none"),
@@ -100,8 +72,6 @@ LABELS: dict[str, tuple[str, str]] = {
     "rlnOriginYPriorAngst": ("shift_A", "Centre of the prior on y; 999 for none"),
     "rlnOriginZPriorAngst": ("shift_A", "Centre of the prior on z; 999 for none"),
     # Assignment
-    "rlnClassNumber": ("class_number", "Class, counted from 1; 0 or -999 for none"),
-    "rlnRandomSubset": ("half_from_1", "Half-set, 1 or 2; 0 for none"),
     "rlnGroupNumber": ("number", "Group that shares an intensity scale, counted from 1"),
     "rlnGroupName": ("text", "Group that shares an intensity scale"),
     "rlnGroupNrParticles": ("count", "Particles in the group"),
@@ -110,7 +80,6 @@ LABELS: dict[str, tuple[str, str]] = {
     "rlnMaxValueProbDistribution": ("fraction", "Probability of the particle's best pose and class"),
     "rlnNrOfSignificantSamples": ("count", "Poses that mattered for the particle"),
     # Micrographs and movies
-    "rlnMicrographName": ("text", "Micrograph"),
     "rlnMicrographNameNoDW": ("text", "Micrograph without dose weighting"),
     "rlnMicrographNameEven": ("text", "Micrograph of the even frames"),
     "rlnMicrographNameOdd": ("text", "Micrograph of the odd frames"),
@@ -120,8 +89,6 @@ LABELS: dict[str, tuple[str, str]] = {
     "rlnMicrographDefectFile": ("text", "List of the detector's defects"),
     "rlnMicrographCoordinates": ("text", "File with the micrograph's coordinates"),
     "rlnMicrographId": ("count", "Micrograph's number"),
-    "rlnMicrographPixelSize": ("pixel_size_A", "Pixel size of the micrograph"),
-    "rlnMicrographOriginalPixelSize": ("pixel_size_A", "Pixel size of the movie, before binning"),
     "rlnMicrographPreExposure": ("dose", "Dose before the first frame"),
     "rlnMicrographDoseRate": ("dose", "Dose of each frame"),
     "rlnMicrographBinning": ("positive", "Binning from movie to micrograph"),
@@ -141,15 +108,10 @@ LABELS: dict[str, tuple[str, str]] = {
     "rlnMicrographIceThickness": ("value", "Ice thickness of the micrograph in Å"),
     "rlnMicrographTiltAngle": ("angle_deg", "Tilt at which the micrograph was taken"),
     # Picks
-    "rlnCoordinateX": ("coordinate_px", "x on the micrograph; the first pixel is 0"),
-    "rlnCoordinateY": ("coordinate_px", "y on the micrograph, from the first stored row"),
     "rlnCoordinateZ": ("coordinate_px", "z in the tomogram"),
-    "rlnAutopickFigureOfMerit": ("value", "Score of the pick; -999 for picked by hand"),
     "rlnParticleSelectionType": ("int", "Kind of pick in manual picking"),
     # Helices
-    "rlnHelicalTubeID": ("count", "Filament on its micrograph, counted from 1"),
     "rlnHelicalTrackLength": ("value", "Distance from the filament's start in pixels (RELION 3.0)"),
-    "rlnHelicalTrackLengthAngst": ("length_A", "Distance from the filament's start"),
     "rlnHelicalTubePitch": ("length_A", "Cross-over distance"),
     "rlnHelicalTwist": ("angle_deg", "Helical twist"),
     "rlnHelicalTwistMin": ("angle_deg", "Least twist of the search"),

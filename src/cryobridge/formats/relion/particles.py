@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.aberrations import BEAM_TILT, RELION_COLUMNS, from_relion
 from cryobridge.formats.arrow import arrow_numbers, numbers_to_arrow
+from cryobridge.formats.fields import lookup
 from cryobridge.formats.helical import from_first_segment, tube_codes
-from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics
-from cryobridge.formats.relion.fields import LABELS
+from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics, optics_of
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star, to_labels
 from cryobridge.formats.table import ColumnReader
+from cryobridge.model.fields import FIELDS, field, fields_of
 from cryobridge.model.geometry import euler_to_matrix, shift_px_to_A
 from cryobridge.model.particles import (
-    CTF,
     ExtraColumns,
     Helix,
     ImageRefs,
@@ -31,6 +31,7 @@ from cryobridge.model.particles import (
     Optics,
     ParticleSet,
     Poses,
+    ctf_of,
 )
 from cryobridge.report import note
 
@@ -41,26 +42,11 @@ if TYPE_CHECKING:
     from cryobridge.model.particles import Aberrations, Floats
 
 _NOTHING_KNOWN = KnownOptics()
-_EULER_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_COORDINATES = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY")
-_SHIFTS = ("rlnOriginXAngst", "rlnOriginYAngst", "rlnOriginX", "rlnOriginY")
-_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift", "rlnCtfBfactor", "rlnCtfScalefactor")
-_HELIX = ("rlnHelicalTubeID", "rlnHelicalTrackLengthAngst")
-# Columns that the model has a place for, in the optics block and in the main one.
-_OF_OPTICS = {
-    *("rlnOpticsGroup", "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
-    *("rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality"),
-    *("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"),
-}
-_OF_PARTICLES = {
-    *("rlnImageName", *_COORDINATES, "rlnAutopickFigureOfMerit", *_HELIX, *_EULER_ANGLES, *_SHIFTS, *_CTF),
-    *("rlnRandomSubset", "rlnClassNumber", "rlnOpticsGroup"),
-}
-# Those of RELION 3.0, which has no optics block.
-_OF_PARTICLES_3_0 = {
-    *("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnImagePixelSize", "rlnPixelSize"),
-    *("rlnImageSize", "rlnMagnification", "rlnDetectorPixelSize", *BEAM_TILT),
-}
+_POSES, _SHIFTS, _LOCATIONS = field("poses.matrix"), field("poses.shift_A"), field("locations")
+# Where RELION 3.0 has the pixel size: detector pixel in µm over magnification.
+PIXEL_SIZE_3_0 = ("rlnMagnification", "rlnDetectorPixelSize")
+# 2 for images of single particles, whatever the file says: no quantity of the model.
+DIMENSIONALITY = "rlnImageDimensionality"
 
 # A number from 1, of as many digits as fit an int64, and a name.
 _IMAGE_NAME = r"^0*[1-9]\d{0,17}@."
@@ -117,16 +103,15 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
         images=parse_image_names(block) if "rlnImageName" in block else None,
         optics=optics,
         optics_index=optics_index,
-        ctf=_ctf(columns),
+        ctf=ctf_of(columns.part("ctf", "relion")),
         poses=_poses(columns, pixel_size_A, has_optics=has_optics),
         locations=_locations(columns),
-        half_set=columns.integers("rlnRandomSubset"),
-        class_number=columns.integers("rlnClassNumber"),
-        pick_score=columns.floats("rlnAutopickFigureOfMerit"),
         helix=_helix(columns),
-        messages=(*(note("star-syntax", text, where=star.path) for text in star.notes), *columns.messages),
+        columns={name: values for name, values in columns.part("columns", "relion").items() if values is not None},
+        **columns.part("", "relion"),
     )
-    return replace(particles, extra=_extra(star, block, particles))
+    syntax = (note("star-syntax", text, where=star.path) for text in star.notes)
+    return replace(particles, extra=_extra(star, block, particles), messages=(*syntax, *columns.messages))
 
 
 class _AsWritten:
@@ -146,28 +131,25 @@ class _AsWritten:
 
 def _extra(star: StarFile, block: StarBlock, particles: ParticleSet) -> ExtraColumns:
     """Return what is carried from STAR file to STAR file; columns of a part that is not whole are among it."""
-    modelled = _OF_PARTICLES if "optics" in star else _OF_PARTICLES | _OF_PARTICLES_3_0
-    for part, names in (
-        (particles.locations, _COORDINATES),
-        (particles.poses and particles.poses.shift_A, _SHIFTS),
-        (particles.ctf, _CTF),
-        (particles.helix, _HELIX),
-    ):
-        modelled = modelled - set(names) if part is None else modelled
+    modelled = [item for item in FIELDS if particles.is_modelled(item) and item.part != "optics.aberrations"]
+    of_optics = {column for item in modelled if item.is_of_optics for column in item.names("relion")}
+    of_particles = {column for item in modelled if not item.is_of_optics for column in item.names("relion")}
+    of_particles |= {"rlnOpticsGroup"}
     optics: dict[str, Any] = {}
     if "optics" in star:
-        others = [name for name in star["optics"].names if name not in _OF_OPTICS]
+        others = [name for name in star["optics"].names if name not in of_optics | {DIMENSIONALITY}]
         read = _AsWritten(star["optics"]).read(others)
         optics = {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in read.items()}
-    carried = tuple(name for name in block.names if name not in modelled)
-    return ExtraColumns("relion", carried, _AsWritten(block), optics=optics)
+    elif particles.optics is not None:
+        of_particles |= {*of_optics, *PIXEL_SIZE_3_0, *BEAM_TILT}
+    carried = tuple(name for name in block.names if name not in of_particles)
+    of_file = frozenset((*block.names, *(star["optics"].names if "optics" in star else ())))
+    return ExtraColumns("relion", carried, _AsWritten(block), optics=optics, of_file=of_file)
 
 
 def _with_prefix(block: StarBlock) -> StarBlock:
     """Put ``rln`` before the labels that lack it and are RELION's with it, as CryoLike does."""
-    labels = [
-        f"rln{label}" if f"rln{label}" in LABELS and f"rln{label}" not in block else label for label in block.names
-    ]
+    labels = [f"rln{label}" if lookup(f"rln{label}") and f"rln{label}" not in block else label for label in block.names]
     if labels == list(block.names):
         return block
     # Read anew, for what is text or number depends on the label.
@@ -204,40 +186,27 @@ def parse_image_names(block: StarBlock) -> ImageRefs:
 
 def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDArray[np.int32]]:
     table = ColumnReader(optics)
-
-    def floats(*names: str) -> Floats:
-        values = table.get(*names)
-        return np.full(table.n_rows, np.nan) if values is None else values.astype(np.float64)
-
-    group_id = table.integers("rlnOpticsGroup")
+    group_id = table.integers(*field("optics.group_id").names("relion"))
     if group_id is None:
         raise MissingDataError(
             "the optics block has no rlnOpticsGroup",
             path=optics.path,
             hint="Number the optics groups from 1, in the optics block and in the particles.",
         )
-    name, box = table.labels("rlnOpticsGroupName"), table.integers("rlnImageSize")
-    voltage_kV = floats("rlnVoltage")
+    values = table.part("optics", "relion")
+    if values["pixel_size_A"] is None:
+        values["pixel_size_A"] = values["micrograph_pixel_size_A"]
+    name = table.labels("rlnOpticsGroupName")
+    groups = optics_of(group_id, None if name is None else tuple(name.to_numpy()), values)
     bent = _AsWritten(optics).read(name for name in RELION_COLUMNS if name in optics)
     aberrations, messages = from_relion(
         {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in bent.items()},
         table.n_rows,
-        voltage_kV,
+        groups.voltage_kV,
         optics.path,
     )
     columns.messages += messages
-    groups = Optics(
-        group_id,
-        tuple(str(number) for number in group_id) if name is None else tuple(name.to_numpy()),
-        voltage_kV,
-        floats("rlnSphericalAberration"),
-        floats("rlnAmplitudeContrast"),
-        floats("rlnImagePixelSize", "rlnMicrographPixelSize"),
-        np.zeros(table.n_rows, np.int64) if box is None else box,
-        table.floats("rlnMicrographPixelSize"),
-        table.floats("rlnMicrographOriginalPixelSize"),
-        aberrations,
-    )
+    groups = replace(groups, aberrations=aberrations)
     wanted = columns.integers("rlnOpticsGroup")
     if wanted is None:
         if len(groups) != 1:
@@ -271,24 +240,18 @@ def _rows_of(group_id: NDArray[np.int64], wanted: NDArray[np.int64], path: Path)
 
 def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.int32] | None]:
     """Group the per-particle optics of RELION 3.0."""
-    pixel_size = columns.get("rlnImagePixelSize", "rlnPixelSize")
-    magnification, detector_um = columns.floats("rlnMagnification"), columns.floats("rlnDetectorPixelSize")
-    if pixel_size is None and magnification is not None and detector_um is not None:
+    rows = [item for item in fields_of("optics") if item.needed_for]
+    values = {item.key: columns.get(*item.names("relion")) for item in rows}
+    magnification, detector_um = (columns.floats(name) for name in PIXEL_SIZE_3_0)
+    if values["pixel_size_A"] is None and magnification is not None and detector_um is not None:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            pixel_size = np.where(magnification > 0, 1e4 * detector_um / magnification, np.nan)
-    if columns.get("rlnVoltage") is None and pixel_size is None:
+            values["pixel_size_A"] = np.where(magnification > 0, 1e4 * detector_um / magnification, np.nan)
+    if values["voltage_kV"] is None and values["pixel_size_A"] is None:
         return None, None
     tilts = [columns.floats(name) for name in BEAM_TILT]
-    optics, index = group_optics(
-        columns.n_rows,
-        group_id=columns.integers("rlnOpticsGroup"),
-        voltage_kV=columns.get("rlnVoltage"),
-        spherical_aberration_mm=columns.get("rlnSphericalAberration"),
-        amplitude_contrast=columns.get("rlnAmplitudeContrast"),
-        pixel_size_A=pixel_size,
-        box_px=columns.get("rlnImageSize"),
-        also=[tilt for tilt in tilts if tilt is not None],
-    )
+    group_id = columns.integers(*field("optics.group_id").names("relion"))
+    also = [tilt for tilt in tilts if tilt is not None]
+    optics, index = group_optics(columns.n_rows, also=also, group_id=group_id, **values)
     return replace(optics, aberrations=_tilt_of_groups(columns, first_rows(index))), index
 
 
@@ -298,36 +261,22 @@ def _tilt_of_groups(columns: ColumnReader, rows: NDArray[np.int64]) -> Aberratio
     return from_relion(found, len(rows), np.full(len(rows), np.nan), Path())[0]
 
 
-def _ctf(columns: ColumnReader) -> CTF | None:
-    u, v = columns.floats("rlnDefocusU"), columns.floats("rlnDefocusV")
-    angle = columns.radians("rlnDefocusAngle")
-    if u is None or v is None or angle is None:
-        return None
-    return CTF(
-        u,
-        v,
-        angle,
-        phase_shift_rad=columns.radians("rlnPhaseShift"),
-        bfactor_A2=columns.floats("rlnCtfBfactor"),
-        scale=columns.floats("rlnCtfScalefactor"),
-    )
-
-
 def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bool) -> Poses | None:
-    angles = [columns.floats(name) for name in _EULER_ANGLES]
+    names = _POSES.columns("relion")
+    angles = [columns.floats(name) for name in names]
     if all(angle is None for angle in angles):
         return None
-    absent = [name for name, angle in zip(_EULER_ANGLES, angles, strict=True) if angle is None]
+    absent = [name for name, angle in zip(names, angles, strict=True) if angle is None]
     if absent:
         columns.note("angles-taken-as-zero", f"no {', '.join(absent)}; taken as 0")
     matrix = euler_to_matrix(*(np.zeros(columns.n_rows) if angle is None else angle for angle in angles))
     # 2D classification leaves out rot and tilt, or writes zeros; one particle of a refinement may have zeros too.
     is_flat = columns.n_rows > 0 and not any(angle is not None and angle.any() for angle in angles[:2])
     is_2d = is_flat and (columns.n_rows > 1 or "rlnRandomSubset" not in columns)
-    shift_A = _pair(columns, "rlnOriginXAngst", "rlnOriginYAngst")
+    shift_A = _pair(columns, *_SHIFTS.columns("relion"))
     if shift_A is not None:
         return Poses(matrix, shift_A, "rlnAngle*, rlnOrigin*Angst", is_2d)
-    shift_px = _pair(columns, "rlnOriginX", "rlnOriginY")
+    shift_px = _pair(columns, *_SHIFTS.star_also)
     if shift_px is None:
         return Poses(matrix, None, "rlnAngle*", is_2d)
     if pixel_size_A is None or np.isnan(pixel_size_A).any():
@@ -348,16 +297,18 @@ def _pair(columns: ColumnReader, x_name: str, y_name: str) -> Floats | None:
 
 
 def _locations(columns: ColumnReader) -> Locations | None:
-    micrograph, coordinate_px = columns.labels("rlnMicrographName"), _pair(columns, "rlnCoordinateX", "rlnCoordinateY")
+    name, x, y = _LOCATIONS.columns("relion")
+    micrograph, coordinate_px = columns.labels(name), _pair(columns, x, y)
     return None if micrograph is None or coordinate_px is None else Locations(micrograph, coordinate_px)
 
 
 def _helix(columns: ColumnReader) -> Helix | None:
-    tube = columns.integers("rlnHelicalTubeID")
+    values = columns.part("helix", "relion")
+    tube, track_A = values["tube"], values["track_length_A"]
     if tube is None:
         return None
-    track_A, micrograph = columns.floats("rlnHelicalTrackLengthAngst"), columns.labels("rlnMicrographName")
     if track_A is not None:
+        micrograph = columns.labels(_LOCATIONS.columns("relion")[0])
         codes = np.zeros(len(tube), np.int32) if micrograph is None else micrograph.codes
         track_A = from_first_segment(track_A, tube_codes(codes, tube))
     return Helix(tube, track_A)

@@ -12,35 +12,28 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.aberrations import MAGNIFICATION, RELION_COLUMNS, is_singular, to_relion
+from cryobridge.formats.aberrations import BEAM_TILT, MAGNIFICATION, RELION_COLUMNS, is_singular, to_relion
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
+from cryobridge.formats.dropped import dropped_columns
 from cryobridge.formats.helical import direction_rad, tube_codes
-from cryobridge.formats.optics import group_names, require_optics
+from cryobridge.formats.optics import group_names, needed, require_optics
+from cryobridge.formats.relion.particles import DIMENSIONALITY, PIXEL_SIZE_3_0
 from cryobridge.formats.relion.star import StarBlock
+from cryobridge.model.fields import FIELDS, field, fields_of
 from cryobridge.model.geometry import matrix_to_euler, shift_A_to_px
 from cryobridge.model.particles import Labels, Optics
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cryobridge.formats.table import Array
-    from cryobridge.model.particles import CTF, Floats, Helix, ImageRefs, ParticleSet
+    from cryobridge.model.particles import Floats, Helix, ImageRefs, ParticleSet
 
 Version = Literal["3.0", "3.1", "5"]
 _COMMENTS: dict[str, tuple[str, ...]] = {"3.0": (), "3.1": ("version 30001",), "5": ("version 50001",)}
 # What RELION prints.
 _DIGITS = 6
 _ROWS_A_CHUNK = 1 << 18
-# RELION 3.0 has the pixel size as detector pixel (µm) over magnification.
 _MAGNIFICATION = 10_000
-_REQUIRED = {
-    "voltage_kV": "rlnVoltage",
-    "spherical_aberration_mm": "rlnSphericalAberration",
-    "amplitude_contrast": "rlnAmplitudeContrast",
-    "pixel_size_A": "rlnImagePixelSize",
-    "box_px": "rlnImageSize",
-}
 _DIMENSIONALITY = 2
 
 
@@ -52,6 +45,8 @@ class StarContent:
     ----------
     blocks
         To be written.
+    held
+        The quantities of the model that are in it, by their names in `cryobridge.model.fields`.
     dropped_columns
         Columns of the source that RELION has no place for.
     messages
@@ -59,6 +54,7 @@ class StarContent:
     """
 
     blocks: tuple[StarBlock, ...]
+    held: frozenset[str]
     dropped_columns: tuple[str, ...]
     messages: tuple[Message, ...]
 
@@ -91,69 +87,47 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
     messages: list[Message] = []
-    require_optics(particles, _REQUIRED, ", which RELION needs")
+    is_3_0 = version == "3.0"
+    require_optics(
+        particles, [item for item in needed("ctf", "image") if item.is_in_3_0 or not is_3_0], ", which RELION needs"
+    )
     optics, group = _used_optics(particles)
     own = _aberration_columns(particles, optics, aberrations=aberrations, messages=messages)
-    held = ("rlnBeamTiltX", "rlnBeamTiltY") if version == "3.0" else tuple(own)
+    of_optics = {**_optics_columns(optics, is_3_0=is_3_0), **own}
     columns = {**_image_columns(particles), **_pose_columns(particles, optics, group, version)}
-    if particles.ctf is not None:
-        columns |= _ctf_columns(particles.ctf)
-    columns |= _assignment_columns(particles)
+    columns |= _field_columns(particles)
     blocks = []
-    if version == "3.0":
-        per_row = {**_lens_columns(optics), **{name: own[name] for name in held if name in own}}
-        columns |= {name: values[group] for name, values in per_row.items()}
+    if is_3_0:
+        others = [name for name in own if name not in BEAM_TILT]
+        columns |= {name: values[group] for name, values in of_optics.items() if name not in others}
     else:
-        blocks.append(_optics_block(optics, own, _COMMENTS[version]))
+        others = []
+        of_optics = {
+            "rlnOpticsGroup": np.arange(1, len(optics) + 1),
+            "rlnOpticsGroupName": group_names(optics),
+        } | of_optics
+        table = pa.table({name: _to_arrow(values) for name, values in of_optics.items()})
+        blocks.append(StarBlock(Path(), "optics", table, comments=_COMMENTS[version]))
         columns["rlnOpticsGroup"] = group + 1
     extra = particles.extra
     if extra is not None and extra.program == "relion":
         columns |= {name: values for name, values in extra.read().items() if name not in columns}
     table = pa.table({name: _to_arrow(values) for name, values in columns.items()})
-    name = "" if version == "3.0" else "particles"
-    blocks.append(StarBlock(Path(), name, table, comments=_COMMENTS[version]))
-    dropped = (*_not_held(particles, aberrations=aberrations), *(name for name in own if name not in held))
-    if version == "3.0":
-        dropped = (*_groups_not_held(particles, optics), *dropped)
+    blocks.append(StarBlock(Path(), "" if is_3_0 else "particles", table, comments=_COMMENTS[version]))
+    held = _held({*of_optics, *columns} - set(others), is_3_0=is_3_0)
     if np.any(optics.box_px % 2):
         messages.append(warning("odd-box", "a box of an odd number of pixels, which RELION refuses"))
-    return StarContent(tuple(blocks), dropped, tuple(messages))
+    dropped = dropped_columns(particles, held, "relion")
+    return StarContent(tuple(blocks), held, tuple(dict.fromkeys((*dropped, *others))), tuple(messages))
 
 
-def _not_held(particles: ParticleSet, *, aberrations: bool) -> tuple[str, ...]:
-    names: list[str] = []
-    if particles.extra is not None and particles.extra.program == "cryosparc":
-        names += particles.extra.names
-        if particles.class_posterior is not None:
-            names.append("class_posterior")
-        is_bent = particles.optics is not None and particles.optics.aberrations is not None
-        if is_bent and not aberrations:
-            names += ["ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag"]
-    if particles.uid is not None:
-        names.insert(0, "uid")
-    return tuple(names)
-
-
-def _groups_not_held(particles: ParticleSet, optics: Optics) -> list[str]:
-    """Name what RELION 3.0, which has no optics groups, has no place for."""
-    program = None if particles.extra is None else particles.extra.program
-    has_groups, has_box = bool(optics.group_id.any()), bool(optics.box_px.any())
-    if program == "cryosparc":
-        return [
-            *(["ctf/exp_group_id"] if has_groups else []),
-            *(["blob/shape"] if has_box else []),
-            *(["location/micrograph_psize_A"] if optics.micrograph_pixel_size_A is not None else []),
-        ]
-    if program is None:
-        return ["box"]
-    if not has_groups:  # files of 3.0 itself
-        return []
-    has_names = any(name != str(number) for name, number in zip(optics.name, optics.group_id, strict=True))
-    return [
-        *("rlnOpticsGroup", *(["rlnOpticsGroupName"] if has_names else [])),
-        *(["rlnImageSize"] if has_box else []),
-        *_micrograph_pixels(optics),
-    ]
+def _held(written: set[str], *, is_3_0: bool) -> frozenset[str]:
+    """Return the quantities that are among the columns."""
+    held = {item.name for item in FIELDS if not written.isdisjoint(item.columns("relion"))}
+    if "helix.tube" in held:  # the number of a filament stands for its uid
+        held.add("helix.uid")
+    # RELION 3.0 has the pixel size and shifts elsewhere.
+    return frozenset(held | ({"optics.pixel_size_A", "poses.shift_A"} if is_3_0 else set()))
 
 
 def _used_optics(particles: ParticleSet) -> tuple[Optics, NDArray[np.int64]]:
@@ -191,41 +165,21 @@ def _aberration_columns(
     return own
 
 
-def _optics_block(optics: Optics, own: Mapping[str, Any], comments: tuple[str, ...]) -> StarBlock:
+def _optics_columns(optics: Optics, *, is_3_0: bool) -> dict[str, Array]:
+    """Return what is said of each optics group, (g,); of RELION 3.0, which has the pixel size elsewhere, too."""
     n = len(optics)
-    columns: dict[str, Any] = {
-        "rlnOpticsGroup": np.arange(1, n + 1),
-        "rlnOpticsGroupName": group_names(optics),
-        "rlnVoltage": optics.voltage_kV,
-        "rlnSphericalAberration": optics.spherical_aberration_mm,
-        "rlnAmplitudeContrast": optics.amplitude_contrast,
-        "rlnImagePixelSize": optics.pixel_size_A,
-        "rlnImageSize": optics.box_px,
-        "rlnImageDimensionality": np.full(n, _DIMENSIONALITY),
-        **_micrograph_pixels(optics),
-        **own,
-    }
-    table = pa.table({name: _to_arrow(values) for name, values in columns.items()})
-    return StarBlock(Path(), "optics", table, comments=comments)
-
-
-def _micrograph_pixels(optics: Optics) -> dict[str, Floats]:
-    sizes = {
-        "rlnMicrographPixelSize": optics.micrograph_pixel_size_A,
-        "rlnMicrographOriginalPixelSize": optics.movie_pixel_size_A,
-    }
-    return {name: values for name, values in sizes.items() if values is not None and not np.isnan(values).any()}
-
-
-def _lens_columns(optics: Optics) -> dict[str, Array]:
-    """Return the optics of RELION 3.0, which stand with each particle."""
-    return {
-        "rlnVoltage": optics.voltage_kV,
-        "rlnSphericalAberration": optics.spherical_aberration_mm,
-        "rlnAmplitudeContrast": optics.amplitude_contrast,
-        "rlnMagnification": np.full(len(optics), _MAGNIFICATION),
-        "rlnDetectorPixelSize": optics.pixel_size_A * (_MAGNIFICATION / 1e4),
-    }
+    columns: dict[str, Any] = {}
+    for item in fields_of("optics"):
+        values = None if item.is_coded else getattr(optics, item.key)
+        if values is None or not item.columns("relion") or (is_3_0 and not item.is_in_3_0):
+            continue
+        if item.needed_for or not np.isnan(values).any():
+            columns[item.columns("relion")[0]] = values
+    if is_3_0:
+        del columns[field("optics.pixel_size_A").columns("relion")[0]]
+        sizes = (np.full(n, _MAGNIFICATION), optics.pixel_size_A * (_MAGNIFICATION / 1e4))
+        return columns | dict(zip(PIXEL_SIZE_3_0, sizes, strict=True))
+    return columns | {DIMENSIONALITY: np.full(n, _DIMENSIONALITY)}
 
 
 def _image_columns(particles: ParticleSet) -> dict[str, Any]:
@@ -233,11 +187,22 @@ def _image_columns(particles: ParticleSet) -> dict[str, Any]:
     columns: dict[str, Any] = {"rlnImageName": image_names(particles.images)}
     locations = particles.locations
     if locations is not None:
-        columns["rlnMicrographName"] = locations.micrograph
-        columns["rlnCoordinateX"] = _rounded(locations.coordinate_px[:, 0])
-        columns["rlnCoordinateY"] = _rounded(locations.coordinate_px[:, 1])
-    if particles.pick_score is not None:
-        columns["rlnAutopickFigureOfMerit"] = particles.pick_score
+        x, y = _rounded(locations.coordinate_px).T
+        columns |= dict(zip(field("locations").columns("relion"), (locations.micrograph, x, y), strict=True))
+    return columns
+
+
+def _field_columns(particles: ParticleSet) -> dict[str, Any]:
+    """Return the quantities of each particle that one column holds."""
+    columns: dict[str, Any] = {}
+    for item in FIELDS:
+        values = None if item.is_coded or item.is_of_optics else particles.get(item.name)
+        if values is None or not item.columns("relion"):
+            continue
+        unit = item.star_unit
+        is_rounded = item.kind == "float" and (unit is not None or item.part == "helix")
+        values = values if unit is None else unit.from_model(values)
+        columns[item.columns("relion")[0]] = _rounded(values) if is_rounded else values
     return columns
 
 
@@ -257,29 +222,27 @@ def image_names(images: ImageRefs) -> pa.ChunkedArray:
 def _pose_columns(
     particles: ParticleSet, optics: Optics, group: NDArray[np.int64], version: Version
 ) -> dict[str, Floats]:
-    columns: dict[str, Any] = {} if particles.helix is None else _helical_columns(particles, particles.helix)
+    columns: dict[str, Any] = {} if particles.helix is None else _helical_priors(particles, particles.helix)
     if particles.poses is None:
         return columns
     angles = matrix_to_euler(particles.poses.matrix)
-    names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    names = field("poses.matrix").columns("relion")
     columns |= {name: _rounded(angle) for name, angle in zip(names, angles, strict=True)}
     shift = particles.poses.shift_A
     if shift is None:
         return columns
-    suffix = "Angst"
+    names = field("poses.shift_A").columns("relion")
     if version == "3.0":
-        shift, suffix = shift_A_to_px(shift, optics.pixel_size_A[group]), ""
-    return columns | {f"rlnOrigin{axis}{suffix}": _rounded(shift[:, place]) for place, axis in enumerate("XY")}
+        shift, names = shift_A_to_px(shift, optics.pixel_size_A[group]), tuple(field("poses.shift_A").star_also)
+    return columns | dict(zip(names, _rounded(shift).T, strict=True))
 
 
-def _helical_columns(particles: ParticleSet, helix: Helix) -> dict[str, Any]:
-    """Return the filaments; priors of a STAR file are among its other columns, cryoSPARC's are made here.
+def _helical_priors(particles: ParticleSet, helix: Helix) -> dict[str, Any]:
+    """Return the priors of filaments; those of a STAR file are among its other columns, cryoSPARC's are made here.
 
     The prior on psi is minus the direction of the line through a filament's segments, in the frame of the images.
     """
-    columns: dict[str, Any] = {"rlnHelicalTubeID": helix.tube}
-    if helix.track_length_A is not None:
-        columns["rlnHelicalTrackLengthAngst"] = _rounded(helix.track_length_A)
+    columns: dict[str, Any] = {}
     if particles.extra is not None and particles.extra.program == "cryosparc":
         n = len(helix.tube)
         columns |= {"rlnAngleTiltPrior": np.full(n, 90.0), "rlnAnglePsiFlipRatio": np.full(n, 0.5)}
@@ -295,30 +258,6 @@ def _in_image_frame(particles: ParticleSet) -> Floats:
     assert particles.locations is not None
     found = particles.locations.image_frame_px
     return particles.locations.coordinate_px if found is None else found
-
-
-def _ctf_columns(ctf: CTF) -> dict[str, Any]:
-    columns: dict[str, Any] = {
-        "rlnDefocusU": _rounded(ctf.defocus_u_A),
-        "rlnDefocusV": _rounded(ctf.defocus_v_A),
-        "rlnDefocusAngle": _rounded(np.degrees(ctf.defocus_angle_rad)),
-    }
-    if ctf.phase_shift_rad is not None:
-        columns["rlnPhaseShift"] = _rounded(np.degrees(ctf.phase_shift_rad))
-    if ctf.bfactor_A2 is not None:
-        columns["rlnCtfBfactor"] = ctf.bfactor_A2
-    if ctf.scale is not None:
-        columns["rlnCtfScalefactor"] = ctf.scale
-    return columns
-
-
-def _assignment_columns(particles: ParticleSet) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    if particles.class_number is not None:
-        columns["rlnClassNumber"] = particles.class_number
-    if particles.half_set is not None:
-        columns["rlnRandomSubset"] = particles.half_set
-    return columns
 
 
 def _rounded(values: Floats) -> Floats:

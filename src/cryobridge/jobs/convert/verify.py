@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
-from cryobridge.formats.optics import group_optics
-from cryobridge.formats.particles_pickle import CTF_TABLE, INDICES, POSES, PickleContent
-from cryobridge.formats.pickles import CTF_COLUMNS, read_ctf, read_indices, read_poses
+from cryobridge.formats.dropped import is_known
+from cryobridge.formats.helical import tube_codes
+from cryobridge.formats.optics import first_rows, group_optics
+from cryobridge.formats.particles_pickle import CTF_TABLE, INDICES, POSES, PickleContent, from_table, part_of
+from cryobridge.formats.pickles import read_ctf, read_indices, read_poses
 from cryobridge.formats.relion.particles import read_particles_star
+from cryobridge.model.fields import FIELDS, QUANTITIES, Field
 from cryobridge.model.geometry import box_fraction_to_shift_A
-from cryobridge.model.particles import CTF, ParticleSet, Poses
+from cryobridge.model.particles import CTF, Labels, ParticleSet, Poses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from cryobridge.jobs.convert.plan import ConvertPlan
@@ -27,10 +30,8 @@ if TYPE_CHECKING:
 # Twice what rounding to float32 or to RELION's six digits makes of usual values.
 _ANGLE_DEG = 1e-4
 _SHIFT_A = 1e-3
-_DEFOCUS_A = 1e-2
 _PIXELS = 1e-2
 _RELATIVE = 1e-6
-_OPTICS = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast", "pixel_size_A", "box_px")
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,15 @@ def verify(plan: ConvertPlan) -> list[Difference]:
     list of Difference
         One for each quantity that the output has a place for.
     """
-    expected = _expected(plan)
+    expected, held = _expected(plan), plan.content.held
     if isinstance(plan.content, PickleContent):
-        differences = compare(expected, _pickled(plan.output, plan.content, expected))
+        differences = compare(expected, _pickled(plan.output, plan.content, expected), held)
         if plan.content.indices is not None:
             differences.append(_rows("chosen rows", plan.content.indices, read_indices(plan.output / INDICES)))
         return differences
     is_cs = plan.target == "cs"
     found = read_particles_cs(plan.output) if is_cs else read_particles_star(plan.output)
-    differences = compare(expected, found)
+    differences = compare(expected, found, held)
     if is_cs and plan.particles.uid is not None:
         differences.append(_rows("uid", plan.particles.uid, found.uid))
     if plan.particles.locations is not None and found.locations is not None:
@@ -126,40 +127,80 @@ def require_equal(differences: Sequence[Difference], output: Path) -> None:
         )
 
 
-def compare(expected: ParticleSet, found: ParticleSet) -> list[Difference]:
-    """Compare two sets of the same particles in the same order, where both know a quantity."""
+def compare(expected: ParticleSet, found: ParticleSet, held: Collection[str]) -> list[Difference]:
+    """Compare two sets of the same particles in the same order.
+
+    Parameters
+    ----------
+    expected, found
+        What was written, and what was read back.
+    held
+        Names of the quantities that the output holds (see `cryobridge.model.fields`); of these, what is known of the
+        input is compared.
+    """
     if len(expected) != len(found):
         return [Difference("particles", abs(len(expected) - len(found)), "rows", 0)]
     differences = [Difference("particles", 0, "rows", 0)]
-    if expected.poses is not None:
+    if expected.poses is not None and "poses.matrix" in held:
         differences += _compare_poses(expected.poses, found.poses)
-    if expected.ctf is not None:
-        differences += _compare_ctf(expected.ctf, found.ctf)
-    if expected.optics is not None:
-        differences += [_compare_optics(name, expected, found) for name in _OPTICS if _is_known(expected, name)]
-    for quantity, one, other in (
-        ("half sets", expected.half_set, found.half_set),
-        ("classes", expected.class_number, found.class_number),
-    ):
-        if one is not None and other is not None:
-            differences.append(_rows(quantity, one, other))
-    if expected.helix is not None and found.helix is not None:
-        differences.append(_rows("filaments", expected.helix.tube, found.helix.tube))
-    if expected.pick_score is not None and found.pick_score is not None:
-        differences.append(_relative("pick scores", expected.pick_score, found.pick_score))
-    return differences
+    for item in FIELDS:
+        if not item.is_coded and item.name in held and is_known(expected, item):
+            differences.append(_compare(item, expected, found))
+    return _largest_of_each(differences)
+
+
+def _largest_of_each(differences: list[Difference]) -> list[Difference]:
+    """Return one difference for each quantity, such as the two defoci."""
+    by_quantity: dict[str, Difference] = {}
+    for item in differences:
+        other = by_quantity.get(item.quantity)
+        # NaN is larger than all.
+        if other is None or not item.largest <= other.largest:
+            by_quantity[item.quantity] = item
+    return list(by_quantity.values())
+
+
+def _compare(item: Field, expected: ParticleSet, found: ParticleSet) -> Difference:
+    one = _of_particles(expected, item)
+    other = _of_particles(found, item) if is_known(found, item) else None
+    if isinstance(one, Labels):
+        return Difference(item.title, len(one), "rows", 0) if other is None else _texts(item.title, one, other)
+    if item.kind != "float":
+        return _rows(item.title, one, other)
+    unit = QUANTITIES[item.quantity].unit
+    scale, unit = (np.degrees(1.0), "°") if unit == "rad" else (1.0, unit)
+    if item.tolerance is None:
+        # The rounding of groups to six digits is allowed for.
+        scale, unit = 1 / max(_largest(np.nan_to_num(one)), 1e-12), "relative"
+    far = np.inf if other is None else scale * _gap(one, other)
+    return Difference(
+        item.title, float(far), unit, 10 * _RELATIVE if item.tolerance is None else scale * item.tolerance
+    )
+
+
+def _of_particles(particles: ParticleSet, item: Field) -> Any:
+    """Return a quantity of each particle."""
+    if item.name == "helix.tube":
+        assert particles.helix is not None  # known
+        micrograph = None if particles.locations is None else particles.locations.micrograph.codes
+        return _first_of_each(micrograph, particles.helix.tube)
+    return particles.per_particle(item.key) if item.is_of_optics else particles.get(item.name)
+
+
+def _first_of_each(micrograph: NDArray[np.int32] | None, tube: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each row the first of the same filament: filaments may be numbered otherwise."""
+    code = tube_codes(np.zeros(len(tube), np.int32) if micrograph is None else micrograph, tube)
+    first: NDArray[np.int64] = first_rows(code.astype(np.int32))[code]
+    return first
 
 
 def _expected(plan: ConvertPlan) -> ParticleSet:
-    """Return the input's rows, with the sizes that were looked up or given, and what the target can hold."""
+    """Return the input's rows, with the optics, classes and half sets that were planned."""
     source, is_all = plan.source.particles, isinstance(plan.content, PickleContent)
     rows = np.arange(len(source)) if is_all else plan.rows
     particles = source if len(rows) == len(source) else source.take(rows)
-    planned, optics = plan.particles, plan.particles.optics
-    if optics is not None and plan.target == "star" and plan.options.relion == "3.0":
-        # That layout has no place for the box.
-        optics = replace(optics, box_px=np.zeros_like(optics.box_px))
-    particles = replace(particles, optics=optics, optics_index=planned.optics_index)
+    planned = plan.particles
+    particles = replace(particles, optics=planned.optics, optics_index=planned.optics_index)
     return particles if is_all else replace(particles, half_set=planned.half_set, class_number=planned.class_number)
 
 
@@ -180,32 +221,20 @@ def _pickled(folder: Path, content: PickleContent, expected: ParticleSet) -> Par
     """Read pickles back into the model; box and pixel size come from ctf.pkl where there is one."""
     poses: Poses | None = None
     particles = ParticleSet(len(expected), folder)
-    pixel_size_A, box = (None, None)
     if content.ctf is not None:
-        table = dict(zip(CTF_COLUMNS, read_ctf(folder / CTF_TABLE).values.T, strict=True))
-        pixel_size_A, box = table["pixel_size_A"], table["box_px"]
-        particles = _with_table(particles, table)
-    elif expected.optics is not None:
-        pixel_size_A, box = expected.per_particle("pixel_size_A"), expected.per_particle("box_px")
+        values = from_table(read_ctf(folder / CTF_TABLE).values)
+        optics, index = group_optics(len(expected), **part_of(values, "optics"))
+        particles = replace(particles, optics=optics, optics_index=index, ctf=CTF(**part_of(values, "ctf")))
     if content.rotations is not None:
         found = read_poses(folder / POSES)
+        sizes = particles if particles.optics is not None else expected
         shift_A = None
-        if found.shifts_box is not None and pixel_size_A is not None and box is not None:
-            shift_A = box_fraction_to_shift_A(found.shifts_box, pixel_size_A, box)
+        if found.shifts_box is not None and sizes.optics is not None:
+            box_px = sizes.per_particle("box_px")
+            shift_A = box_fraction_to_shift_A(found.shifts_box, sizes.per_particle("pixel_size_A"), box_px)
         poses = Poses(found.rotations, shift_A, POSES)
     n_rows = len(expected) if poses is None else len(poses.matrix)
     return replace(particles, poses=poses, n_rows=n_rows)
-
-
-def _with_table(particles: ParticleSet, table: dict[str, Floats]) -> ParticleSet:
-    optics, index = group_optics(len(table["box_px"]), **{name: table[name] for name in _OPTICS})
-    ctf = CTF(
-        table["defocus_u_A"],
-        table["defocus_v_A"],
-        np.radians(table["defocus_angle_deg"]),
-        np.radians(table["phase_shift_deg"]),
-    )
-    return replace(particles, optics=optics, optics_index=index, ctf=ctf)
 
 
 def _compare_poses(expected: Poses, found: Poses | None) -> list[Difference]:
@@ -219,46 +248,6 @@ def _compare_poses(expected: Poses, found: Poses | None) -> list[Difference]:
         far = np.inf if found.shift_A is None else _gap(expected.shift_A, found.shift_A)
         differences.append(Difference("shift", far, "Å", _SHIFT_A + _RELATIVE * _largest(expected.shift_A)))
     return differences
-
-
-def _compare_ctf(expected: CTF, found: CTF | None) -> list[Difference]:
-    if found is None:
-        return [Difference("defocus", np.inf, "Å", _DEFOCUS_A)]
-    u = _gap(expected.defocus_u_A, found.defocus_u_A)
-    v = _gap(expected.defocus_v_A, found.defocus_v_A)
-    turn_deg = np.degrees(_gap(expected.defocus_angle_rad, found.defocus_angle_rad))
-    differences = [
-        Difference("defocus", max(u, v), "Å", _DEFOCUS_A),
-        Difference("defocus angle", float(turn_deg), "°", _ANGLE_DEG),
-    ]
-    if expected.phase_shift_rad is not None and found.phase_shift_rad is not None:
-        phase_deg = np.degrees(_gap(expected.phase_shift_rad, found.phase_shift_rad))
-        differences.append(Difference("phase shift", float(phase_deg), "°", _ANGLE_DEG))
-    for quantity, one, other in (
-        ("CTF B-factor", expected.bfactor_A2, found.bfactor_A2),
-        ("CTF scale", expected.scale, found.scale),
-    ):
-        if one is not None and other is not None:
-            differences.append(_relative(quantity, one, other))
-    return differences
-
-
-def _is_known(particles: ParticleSet, name: str) -> bool:
-    values = particles.per_particle(name)
-    return bool(len(values) and not np.isnan(values).any() and values.all())
-
-
-def _compare_optics(name: str, expected: ParticleSet, found: ParticleSet) -> Difference:
-    quantity = name.rpartition("_")[0] if name.rpartition("_")[2] in {"kV", "mm", "A", "px"} else name
-    if found.optics is None:
-        return Difference(quantity.replace("_", " "), np.inf, "", 0.0)
-    return _relative(quantity.replace("_", " "), expected.per_particle(name), found.per_particle(name))
-
-
-def _relative(quantity: str, expected: Floats, found: Floats) -> Difference:
-    """Compare relative to the largest value; the rounding of groups to six digits is allowed for."""
-    scale = max(_largest(np.nan_to_num(expected)), 1e-12)
-    return Difference(quantity, _gap(expected, found) / scale, "relative", 10 * _RELATIVE)
 
 
 def _rows(quantity: str, expected: NDArray[Any], found: NDArray[Any] | None) -> Difference:
