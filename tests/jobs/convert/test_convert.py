@@ -202,7 +202,7 @@ def test_relion_3_0_has_no_place_for_groups_and_boxes(refined, tmp_path):
     groups = {"ctf/exp_group_id", "blob/shape", "location/micrograph_psize_A"}
     assert not groups & set(run(refined[0], tmp_path / "a.star").dropped_columns)
     assert groups <= set(run(refined[0], tmp_path / "b.star", relion="3.0").dropped_columns)
-    of_star = ("rlnOpticsGroup", "rlnOpticsGroupName", "rlnImageSize", "rlnMicrographPixelSize")
+    of_star = ("rlnOpticsGroup", "rlnOpticsGroupName", "rlnMicrographPixelSize", "rlnImageSize")
     assert run(tmp_path / "a.star", tmp_path / "c.star", relion="3.0").dropped_columns == of_star
     # What the file does not have is not missed.
     assert run(tmp_path / "b.star", tmp_path / "d.star", relion="3.0", box_px=64).dropped_columns == ()
