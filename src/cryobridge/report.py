@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,11 +113,18 @@ class Report:
         """
         data: dict[str, Any] = {}
         for item in fields(self):
+            key = json_key(item)
             if item.name == "messages":
                 data |= {"notes": jsonable(self.notes, show), "warnings": jsonable(self.warnings, show)}
-            else:
-                data[item.name] = jsonable(getattr(self, item.name), show)
+            elif key is not None:
+                data[key] = jsonable(getattr(self, item.name), show)
         return data
+
+
+def json_key(item: Field[Any]) -> str | None:
+    """Return the JSON key of a field: its name, unless its metadata have another under ``json``; None for no key."""
+    key: str | None = item.metadata.get("json", item.name)
+    return key
 
 
 def jsonable(value: Any, show: Show | None = None) -> Any:
@@ -141,7 +148,8 @@ def jsonable(value: Any, show: Show | None = None) -> Any:
     if isinstance(value, Mapping):
         return {shown(str(key), show): jsonable(item, show) for key, item in value.items()}
     if hasattr(value, "__dataclass_fields__"):
-        return {item.name: jsonable(getattr(value, item.name), show) for item in fields(value)}
+        keys = ((json_key(item), item.name) for item in fields(value))
+        return {key: jsonable(getattr(value, name), show) for key, name in keys if key is not None}
     if hasattr(value, "tolist"):  # numpy's scalars and arrays
         return jsonable(value.tolist(), show)
     if isinstance(value, Iterable):

@@ -10,7 +10,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cryobridge.cli.build import flag
 from cryobridge.cli.terminal import plain, warning
+from cryobridge.errors import shown
 from cryobridge.jobs.converge.tables import iteration_row
 
 if TYPE_CHECKING:
@@ -204,4 +206,4 @@ def _table(title: str) -> Table:
 
 def warnings_view(history: History, most: int) -> list[RenderableType]:
     """Show the last warnings."""
-    return [warning(f"{message}.") for message in history.messages[-most:]]
+    return [warning(shown(message.text, flag)) for message in history.messages[-most:]]

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -20,9 +19,10 @@ from cryobridge.jobs.converge.watch import watch
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from cryobridge.jobs.converge.follow import Follower
-    from cryobridge.jobs.converge.outputs import OutputFiles
-    from cryobridge.jobs.converge.verdict import Rule
+    from cryobridge.cli.converge_command import WatchOptions
+    from cryobridge.cli.run import RunOptions
+    from cryobridge.jobs.converge.converge import ConvergePlan
+    from cryobridge.jobs.converge.watch import Look
     from cryobridge.model.classification import History
 
 _MOST_WARNINGS = 3
@@ -30,61 +30,49 @@ _MOST_WARNINGS = 3
 _OTHER_LINES = 14
 
 
-@dataclass(frozen=True)
-class Watching:
-    """How to watch.
-
-    Parameters
-    ----------
-    limit
-        The last iteration to wait for, or None.
-    settle_s, timeout_s
-        How long a file must be still, and how long to watch.
-    as_json
-        Whether stdout is for JSON.
-    """
-
-    limit: int | None
-    settle_s: float
-    timeout_s: float | None
-    as_json: bool
-
-
-def watch_job(follower: Follower, outputs: OutputFiles, rule: Rule, watching: Watching) -> bool:
+def watch_job(plan: ConvergePlan, watching: WatchOptions, run: RunOptions) -> bool:
     """Follow a job until its end; return whether it was shown in lines, not in a live display."""
-    if sys.stdout.isatty() and not watching.as_json:
-        _watch_live(follower, outputs, rule, watching)
+    if sys.stdout.isatty() and not run.as_json:
+        _watch_live(plan, watching, run)
         return False
-    for look in watch(follower, watching.limit, watching.settle_s, watching.timeout_s):
+    for look in _looks(plan, watching):
         if look.new:
-            history = follower.history(rule)
-            for iteration in history.iterations:
+            for iteration in plan.history().iterations:
                 if iteration.number in look.new:
-                    (note if watching.as_json else _print_line)(iteration_line(iteration))
-            outputs.write(history, look.new)
+                    (note if run.as_json else _print_line)(iteration_line(iteration))
+            _write(plan, look, run)
         if look.end:
             note(look.end)
     return True
+
+
+def _looks(plan: ConvergePlan, watching: WatchOptions) -> Iterator[Look]:
+    return watch(plan.follower, plan.options.last_iteration, watching.settle_s, watching.timeout_s)
+
+
+def _write(plan: ConvergePlan, look: Look, run: RunOptions) -> None:
+    if not run.dry_run:
+        plan.write(look.new)
 
 
 def _print_line(line: str) -> None:
     show(plain(line))
 
 
-def _watch_live(follower: Follower, outputs: OutputFiles, rule: Rule, watching: Watching) -> None:
+def _watch_live(plan: ConvergePlan, watching: WatchOptions, run: RunOptions) -> None:
     console = Console(highlight=False, emoji=False)
-    history = follower.history(rule)
+    history = plan.history()
     size = console.size
     try:
         with _live(console) as live:
             live.update(_display(history, console, _waiting(history)), refresh=True)
-            for look in watch(follower, watching.limit, watching.settle_s, watching.timeout_s):
+            for look in _looks(plan, watching):
                 if look.new or console.size != size:
                     size = console.size
-                    history = follower.history(rule)
+                    history = plan.history()
                     live.update(_display(history, console, _waiting(history)), refresh=True)
                 if look.new:
-                    outputs.write(history, look.new)
+                    _write(plan, look, run)
                 end = look.end
     except KeyboardInterrupt:
         # What was on the display is gone with it.

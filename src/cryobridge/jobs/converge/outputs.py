@@ -6,15 +6,15 @@ as no file of RELION or cryoSPARC is, and other files are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.jobs.converge.tables import classes_csv, iterations_csv, log_text
 from cryobridge.jobs.output_folder import make_folder
+from cryobridge.model.classification import numbers_of
 from cryobridge.options import as_path
 from cryobridge.progress import Reporter, Silent
 
@@ -77,46 +77,59 @@ class OutputFiles:
         """
         reporter = reporter or Silent()
         make_folder(self.folder)
-        written = []
-        for name, text in (
-            ("converge.log", log_text(history)),
-            ("converge.csv", iterations_csv(history)),
-            ("converge_classes.csv", classes_csv(history)),
-        ):
-            written.append(_write(self.folder / name, text.encode("utf-8", "backslashreplace")))
+        numbers = set(numbers)
+        texts = (log_text(history), iterations_csv(history), classes_csv(history))
+        for path, text in zip(self._texts, texts, strict=True):
+            _write(path, text.encode("utf-8", "backslashreplace"))
         if history.n_classes and self.plots:
-            written += self._draw(history, set(numbers), reporter)
+            self._draw(history, numbers, reporter)
         if self.html is not None:
             from cryobridge.jobs.converge.html_page import write_html
 
             write_html(history, self.html)
-            written.append(self.html)
-        return written
+        return self.paths(history, numbers)
+
+    def paths(self, history: History, numbers: Iterable[int]) -> list[Path]:
+        """Return the files that `write` writes."""
+        drawn = self._pictures(history, set(numbers)) if history.n_classes and self.plots else []
+        return [*self._texts, *drawn, *([self.html] if self.html is not None else [])]
+
+    @property
+    def _texts(self) -> tuple[Path, Path, Path]:
+        return self.folder / "converge.log", self.folder / "converge.csv", self.folder / "converge_classes.csv"
 
     def picture_of(self, iteration: Iteration) -> Path:
         """Return where the picture of an iteration goes."""
         name = f"{iteration.number:03d}" if self.legacy_names else iteration.source.stem
         return self.folder / f"converge_{name}.png"
 
-    def _draw(self, history: History, numbers: set[int], reporter: Reporter) -> list[Path]:
-        from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
+    def _pictures(self, history: History, numbers: set[int]) -> list[Path]:
+        """Return the pictures: summary, flow, and one of each of these iterations."""
+        steps = [step for step in history.iterations if step.number in numbers]
+        names = [self.folder / "converge_summary.png", self.folder / "converge_flow.png"]
+        return [*names, *map(self.picture_of, steps)]
+
+    def _draw(self, history: History, numbers: set[int], reporter: Reporter) -> None:
         from cryobridge.plots.page import png
 
-        wanted = [iteration for iteration in history.iterations if iteration.number in numbers]
-        reporter.start("drawing", len(wanted) + 2)
-        summary, flow = self.folder / "converge_summary.png", self.folder / "converge_flow.png"
-        pages: dict[Path, Callable[[], Sheet]] = {
-            summary: partial(summary_sheet, history),
-            flow: partial(flow_sheet, history),
-            **{self.picture_of(step): partial(iteration_sheet, history, step.number) for step in wanted},
-        }
-        for path, page in pages.items():
-            _write(path, png(page()))
+        paths = self._pictures(history, numbers)
+        reporter.start("drawing", len(paths))
+        for path, sheet in zip(paths, _sheets(history, numbers), strict=True):
+            _write(path, png(sheet))
             reporter.advance()
-        return list(pages)
 
 
-def _write(path: Path, content: bytes) -> Path:
+def _sheets(history: History, numbers: set[int]) -> Iterator[Sheet]:
+    """Plan the pictures one after another, in the order of `OutputFiles.paths`."""
+    from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
+
+    yield summary_sheet(history)
+    yield flow_sheet(history)
+    for number in numbers_of(history.iterations):
+        if number in numbers:
+            yield iteration_sheet(history, number)
+
+
+def _write(path: Path, content: bytes) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    return path

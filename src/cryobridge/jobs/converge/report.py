@@ -1,83 +1,329 @@
-"""A course as JSON."""
+"""What is reported of a classification."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryobridge.jobs.converge.tables import class_rows, iteration_row
-from cryobridge.model.classification import summed_transitions
+from cryobridge.model.classification import Counts, History, Iteration, Verdict, summed_transitions
+from cryobridge.report import Report
 
 if TYPE_CHECKING:
-    from cryobridge.model.classification import Counts, History, Iteration
+    from cryobridge.report import Message
 
-_RELION_METRICS = (
+_RELION = "relion_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelionMetrics:
+    """What RELION says of an iteration itself; None where it does not say.
+
+    Parameters
+    ----------
+    changed_percent
+        rlnChangesOptimalClasses, as a percentage.
+    orientation_change_deg, offset_change_A
+        Changes of orientations and offsets.
+    resolution_A
+        Resolution of the job.
+    rotation_accuracy_deg, translation_accuracy_A
+        Accuracies, of the best class where they differ.
+    log_likelihood
+        rlnLogLikelihood.
+    class_distribution
+        Class number -> rlnClassDistribution.
+    """
+
+    changed_percent: float | None
+    orientation_change_deg: float | None
+    offset_change_A: float | None
+    resolution_A: float | None
+    rotation_accuracy_deg: float | None
+    translation_accuracy_A: float | None
+    log_likelihood: float | None
+    class_distribution: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterationRow:
+    """One iteration, compared with the one before it that is there.
+
+    Parameters
+    ----------
+    iteration
+        Its number.
+    source
+        Its file.
+    particles
+        Particles in it.
+    unassigned
+        Particles without a class.
+    arrived, departed
+        Particles that are new, and that are gone.
+    compared
+        Particles that are in both iterations; None in the first.
+    changed, changed_percent
+        Particles that changed class, and their percentage of those compared; None in the first.
+    occupied
+        Classes with particles.
+    effective_classes
+        The exponential of the entropy of the populations.
+    largest_class, largest, smallest_class, smallest
+        Numbers of the classes, and their particles.
+    populations
+        Class number -> particles.
+    relion
+        What RELION says itself.
+    """
+
+    iteration: int
+    source: Path
+    particles: int
+    unassigned: int
+    arrived: int
+    departed: int
+    compared: int | None
+    changed: int | None
+    changed_percent: float | None
+    occupied: int
+    effective_classes: float
+    largest_class: int | None
+    largest: int | None
+    smallest_class: int | None
+    smallest: int | None
+    populations: Mapping[str, int]
+    relion: RelionMetrics
+
+    @classmethod
+    def of(cls, iteration: Iteration) -> IterationRow:
+        """Return the row of an iteration."""
+        row = iteration_row(iteration)
+        relion = {name.removeprefix(_RELION): row.pop(name) for name in _METRICS}
+        shares = iteration.metrics.class_distribution.tolist()
+        distribution = {str(number): share if math.isfinite(share) else None for number, share in enumerate(shares, 1)}
+        return cls(
+            **{**row, "source": iteration.source},
+            populations={str(number): count for number, count in enumerate(iteration.populations.tolist(), 1)},
+            relion=RelionMetrics(**relion, class_distribution=distribution),
+        )
+
+
+_METRICS = (
     *("relion_changed_percent", "orientation_change_deg", "offset_change_A", "resolution_A"),
     *("rotation_accuracy_deg", "translation_accuracy_A", "log_likelihood"),
 )
 
 
-def as_json(history: History, jumps: tuple[int, Counts]) -> dict[str, Any]:
-    """Return everything that is known of a course in plain values.
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """One class in the last iteration.
 
     Parameters
     ----------
-    history
-        The course.
-    jumps
-        How often particles changed class lately, of `ClassTracker.jumps`.
+    number
+        Its number, from 1.
+    particles, percent
+        Its particles, and their percentage of all.
+    class_distribution
+        rlnClassDistribution.
+    resolution_A
+        Its resolution.
+    kept, came, went
+        Particles that stayed, entered and left in the last step; None in the first iteration.
     """
-    verdict = history.verdict
-    steps, summed = summed_transitions(history.iterations)
-    _, last = summed_transitions(history.iterations, 1)
-    n_jumps, changes = jumps
-    times = np.bincount(changes[changes >= 0], minlength=n_jumps + 1)
-    return {
-        "job": str(history.folder),
-        "program": history.program,
-        "kind": history.kind,
-        "iterations": [_iteration(iteration) for iteration in history.iterations],
-        "classes": [
-            {name: value for name, value in row.items() if name != "iteration"}
-            for row in (class_rows(history.iterations[-1]) if history.iterations else [])
-        ],
-        "transitions": {"last": _moves(last), "summed": _moves(summed), "summed_steps": steps},
-        "volatile": {
-            "steps": n_jumps,
-            "particles_by_changes": {str(number): int(count) for number, count in enumerate(times)},
-        },
-        "verdict": {
-            "converged": verdict.converged,
-            "rule": verdict.rule,
-            "reason": verdict.reason,
-            "iterations_left": verdict.iterations_left,
-            "threshold_percent": 100 * history.threshold,
-        },
-        "warnings": [f"{message}." for message in history.messages],
-    }
+
+    number: int = field(metadata={"json": "class"})
+    particles: int
+    percent: float | None
+    class_distribution: float | None
+    resolution_A: float | None
+    kept: int | None
+    came: int | None
+    went: int | None
 
 
-def _iteration(iteration: Iteration) -> dict[str, Any]:
-    row = iteration_row(iteration)
-    metrics = {name.removeprefix("relion_"): row.pop(name) for name in _RELION_METRICS}
-    by_class = enumerate(iteration.populations.tolist(), 1)
-    shares = iteration.metrics.class_distribution.tolist()
-    distribution = {str(number): share if math.isfinite(share) else None for number, share in enumerate(shares, 1)}
-    return {
-        **row,
-        "source": str(iteration.source),
-        "populations": {str(number): count for number, count in by_class},
-        "relion": {**metrics, "class_distribution": distribution},
-    }
+@dataclass(frozen=True)
+class Move:
+    """Particles that went from a class to a class, or stayed in it.
+
+    Parameters
+    ----------
+    source, target
+        Numbers of the classes, from 1.
+    particles
+        How many.
+    """
+
+    source: int = field(metadata={"json": "from"})
+    target: int = field(metadata={"json": "to"})
+    particles: int
 
 
-def _moves(transitions: Counts | None) -> list[dict[str, int]]:
-    """List who went where, also those who stayed; pairs without particles are left out."""
+@dataclass(frozen=True, kw_only=True)
+class Transitions:
+    """Particles from class to class, those that stayed included.
+
+    Parameters
+    ----------
+    last
+        In the last step.
+    summed
+        In the last steps, added up.
+    summed_steps
+        How many steps these are.
+    """
+
+    last: tuple[Move, ...]
+    summed: tuple[Move, ...]
+    summed_steps: int
+
+    @classmethod
+    def of(cls, history: History) -> Transitions:
+        """Return those of the last steps of a job."""
+        steps, summed = summed_transitions(history.iterations)
+        _, last = summed_transitions(history.iterations, 1)
+        return cls(last=_moves(last), summed=_moves(summed), summed_steps=steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolatileCounts:
+    """How often particles changed class lately.
+
+    Parameters
+    ----------
+    steps
+        Steps that were looked at.
+    particles_by_changes
+        Number of changes in them -> particles.
+    """
+
+    steps: int
+    particles_by_changes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, jumps: tuple[int, Counts]) -> VolatileCounts:
+        """Return the counts of `cryobridge.jobs.converge.tracking.ClassTracker.jumps`."""
+        steps, changes = jumps
+        times = np.bincount(changes[changes >= 0], minlength=steps + 1)
+        return cls(steps=steps, particles_by_changes={str(number): int(count) for number, count in enumerate(times)})
+
+
+@dataclass(frozen=True)
+class JudgedVerdict(Verdict):
+    """Whether the classes have settled, and by which threshold.
+
+    Parameters
+    ----------
+    converged
+        The answer; None when it is too early to tell.
+    rule
+        The rule in one sentence.
+    reason
+        What decided, in one sentence.
+    iterations_left
+        Estimate of how many more are needed; None where there is none.
+    threshold_percent
+        The percentage of changed particles that the rule asks for.
+    """
+
+    threshold_percent: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvergeReport(Report):
+    """Whether the classes of a job settle, with the numbers behind it.
+
+    ``rows_in`` are the particles of the last iteration, ``rows_out`` those that have a class there.
+
+    Parameters
+    ----------
+    job
+        The job folder.
+    program
+        ``RELION`` or ``cryoSPARC``; empty while there is no iteration.
+    kind
+        Class2D, Class3D, Refine3D …; empty where nothing says it.
+    iterations
+        The iterations, in their order.
+    classes
+        The classes in the last iteration.
+    transitions
+        Particles from class to class in the last steps.
+    volatile
+        How often particles changed class lately.
+    verdict
+        Whether the classes have settled.
+    history
+        The same as arrays, with the matrices of all steps; not in the JSON.
+    """
+
+    job: Path
+    program: str
+    kind: str
+    iterations: tuple[IterationRow, ...]
+    classes: tuple[ClassRow, ...]
+    transitions: Transitions
+    volatile: VolatileCounts
+    verdict: JudgedVerdict
+    history: History = field(metadata={"json": None}, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        history: History,
+        jumps: tuple[int, Counts],
+        messages: tuple[Message, ...] = (),
+        outputs: tuple[Path, ...] = (),
+    ) -> ConvergeReport:
+        """Return the report of a job.
+
+        Parameters
+        ----------
+        history
+            Its iterations.
+        jumps
+            How often particles changed class lately, of `cryobridge.jobs.converge.tracking.ClassTracker.jumps`.
+        messages
+            What is to be said besides the messages of the history.
+        outputs
+            The files that are written.
+        """
+        last = history.iterations[-1] if history.iterations else None
+        n_particles, n_unassigned = (last.particles, last.unassigned) if last else (0, 0)
+        return cls(
+            rows_in=n_particles,
+            rows_out=n_particles - n_unassigned,
+            left_out={"no class": n_unassigned} if n_unassigned else {},
+            messages=(*history.messages, *messages),
+            outputs=outputs,
+            job=history.folder,
+            program=history.program,
+            kind=history.kind,
+            iterations=tuple(map(IterationRow.of, history.iterations)),
+            classes=tuple(map(_class_row, class_rows(last) if last else [])),
+            transitions=Transitions.of(history),
+            volatile=VolatileCounts.of(jumps),
+            verdict=JudgedVerdict(**vars(history.verdict), threshold_percent=100 * history.threshold),
+            history=history,
+        )
+
+
+def _class_row(row: dict[str, Any]) -> ClassRow:
+    del row["iteration"]
+    return ClassRow(number=row.pop("class"), **row)
+
+
+def _moves(transitions: Counts | None) -> tuple[Move, ...]:
+    """Return who went where, also those who stayed; pairs without particles are left out."""
     if transitions is None:
-        return []
-    return [
-        {"from": int(before) + 1, "to": int(after) + 1, "particles": int(transitions[before, after])}
+        return ()
+    return tuple(
+        Move(int(before) + 1, int(after) + 1, int(transitions[before, after]))
         for before, after in np.argwhere(transitions)
-    ]
+    )

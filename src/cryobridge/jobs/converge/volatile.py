@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cryobridge.errors import FormatError, MissingDataError, UsageError
+from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.relion.star import StarBlock, open_star
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.converge.assignments import particle_block, read_assignments
@@ -18,10 +18,9 @@ from cryobridge.options import as_path
 
 if TYPE_CHECKING:
     from cryobridge.jobs.converge.tracking import ClassTracker
-    from cryobridge.model.classification import History
 
 
-def require_star(history: History) -> None:
+def require_star(program: str) -> None:
     """Raise where the job has no STAR file that particles could be taken from.
 
     Raises
@@ -29,19 +28,19 @@ def require_star(history: History) -> None:
     UsageError
         Then.
     """
-    if history.program != "RELION":
+    if program != "RELION":
         raise UsageError(
             "a STAR file of particles can only be written of a RELION job",
-            hint="Leave --volatile and --settled out, or convert the particles first.",
+            hint=f"Leave {option('volatile')} and {option('settled')} out, or convert the particles first.",
         )
 
 
 def is_volatile(tracker: ClassTracker, last: int, least: int) -> tuple[Path, NDArray[np.bool_]]:
-    """Tell which particles of the last iteration still jump.
+    """Return which particles of the last iteration still jump.
 
     Parameters
     ----------
-    course
+    tracker
         The iterations.
     last
         Steps to look back.

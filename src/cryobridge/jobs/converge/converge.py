@@ -1,0 +1,245 @@
+"""Whether the classes of a job settle: reading its iterations, writing what is known of them, and the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cryobridge.errors import UsageError, option
+from cryobridge.formats.listing import list_folder
+from cryobridge.jobs.converge.files import find_iterations, require_iterations
+from cryobridge.jobs.converge.follow import Follower
+from cryobridge.jobs.converge.options import ConvergeOptions
+from cryobridge.jobs.converge.outputs import OutputFiles
+from cryobridge.jobs.converge.report import ConvergeReport
+from cryobridge.jobs.job import carried_out
+from cryobridge.jobs.output_folder import refuse_existing, remove_existing
+from cryobridge.options import as_path, made, takes
+from cryobridge.progress import Silent
+from cryobridge.report import Message, note, warning
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from cryobridge.model.classification import History
+    from cryobridge.progress import Reporter
+
+
+@takes(ConvergeOptions)
+def converge(
+    job: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> ConvergeReport:
+    """Read the iterations of a classification and judge whether its classes settle.
+
+    Parameters
+    ----------
+    job
+        A job folder of RELION or cryoSPARC.
+    output
+        The folder for log, tables and pictures; the job folder if not given.
+    overwrite
+        Replace the files that ``html``, ``volatile`` and ``settled`` name; the others are always replaced.
+    dry_run
+        Read everything and write nothing.
+    reporter
+        What shows the progress.
+    **options
+        The fields of `ConvergeOptions`.
+
+    Returns
+    -------
+    ConvergeReport
+        ``verdict`` is the answer, ``history`` has the arrays behind it.
+
+    Raises
+    ------
+    UsageError
+        If an argument is of another type or out of bounds, or options contradict each other.
+    MissingDataError
+        If there is no iteration.
+    CryobridgeError
+        If the folder can't be read or written.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> report = cb.converge("Class2D/job004", "convergence", threshold_percent=0.5, plots=False)
+    >>> report.verdict.converged, report.history.iterations[-1].transitions
+    """
+    plan = plan_converge(job, output, made(ConvergeOptions, options))
+    return carried_out(plan, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+
+
+def plan_converge(
+    job: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    options: ConvergeOptions | None = None,
+    *,
+    settle_s: float = 0.0,
+) -> ConvergePlan:
+    """Return what is to be read and written, before anything is.
+
+    Parameters
+    ----------
+    job, output
+        As `converge` has them.
+    options
+        What is asked for.
+    settle_s
+        For how long a new file must be still, for a job that runs.
+
+    Raises
+    ------
+    UsageError
+        If a path is neither text nor path.
+    FormatError
+        If there is no such folder.
+    """
+    folder = as_path(job, "job")
+    to = folder if output is None else as_path(output, "output")
+    list_folder(folder)
+    return ConvergePlan(folder, to, options or ConvergeOptions(), settle_s)
+
+
+class ConvergePlan:
+    """A job folder with what is asked of it; `cryobridge.jobs.job.Plan`."""
+
+    def __init__(self, folder: Path, output: Path, options: ConvergeOptions, settle_s: float) -> None:
+        self.options = options
+        self.follower = Follower(folder, options.last_iteration, settle_s)
+        self._files = OutputFiles(output, options.plots, options.legacy_names, options.html)
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse to replace files that the user named.
+
+        Raises
+        ------
+        OutputExistsError
+            If one is there, and ``overwrite`` is False.
+        """
+        refuse_existing(self.options.named_outputs, overwrite=overwrite)
+
+    def run(self, *, overwrite: bool, reporter: Reporter) -> ConvergeReport:
+        """Read all iterations that are there, write what is known of them, and return the report."""
+        self.check(overwrite=overwrite)
+        self._read(reporter)
+        self.write(self.follower.tracker.numbers, reporter)
+        return self.finish(overwrite=overwrite)
+
+    def report(self) -> ConvergeReport:
+        """Read all iterations that are there and return what `run` would, without writing."""
+        self._read(Silent())
+        return self.finish(overwrite=False, dry_run=True)
+
+    def history(self) -> History:
+        """Return what was read so far, with the verdict."""
+        return self.follower.history(self.options.rule)
+
+    def write(self, numbers: Iterable[int], reporter: Reporter | None = None) -> None:
+        """Write log, tables, page, and the pictures of these iterations.
+
+        Raises
+        ------
+        CryobridgeError
+            If a file can't be written.
+        """
+        self._files.write(self.history(), numbers, reporter)
+
+    def finish(self, *, overwrite: bool, dry_run: bool = False, is_watched: bool = False) -> ConvergeReport:
+        """Write the particles that were asked for and return the report.
+
+        Parameters
+        ----------
+        overwrite
+            Whether they may replace files.
+        dry_run
+            Whether nothing is written.
+        is_watched
+            Whether iterations that are not there were waited for.
+
+        Raises
+        ------
+        UsageError
+            If particles of a cryoSPARC job are asked for.
+        CryobridgeError
+            If a file can't be written.
+        """
+        from cryobridge.jobs.converge.volatile import write_particles
+
+        messages, files = self._split()
+        for path, (source, chosen) in files.items() if not dry_run else ():
+            refuse_existing([path], overwrite=overwrite)  # it may have appeared while the job was read
+            if chosen.any():
+                write_particles(source, chosen, path)
+            else:
+                remove_existing([path])
+        written = [path for path, (_, chosen) in files.items() if chosen.any()]
+        if not is_watched:
+            messages += self._awaited()
+        return self._report(messages, written, dry_run=dry_run)
+
+    def _read(self, reporter: Reporter) -> None:
+        follower = self.follower
+        reporter.start("reading", len(find_iterations(list_folder(follower.tracker.folder)).iterations))
+        for _ in follower.look(is_final=True):
+            reporter.advance()
+        if not follower.tracker.numbers:
+            require_iterations(follower.files)
+            raise next(iter(follower.errors.values()), _none_so_early(follower))
+
+    def _split(self) -> tuple[list[Message], dict[Path, tuple[Path, NDArray[Any]]]]:
+        """Return what is said of the files of particles, and for each its source and the rows that it takes."""
+        options = self.options
+        if options.volatile is None and options.settled is None:
+            return [], {}
+        from cryobridge.jobs.converge.volatile import is_volatile, require_star
+
+        tracker = self.follower.tracker
+        require_star(tracker.program)
+        source, jumps = is_volatile(tracker, options.volatile_last, options.volatile_min)
+        steps = min(options.volatile_last, len(tracker.numbers) - 1)
+        messages: list[Message] = []
+        files = {}
+        for path, chosen, how_often in (
+            (options.volatile, jumps, f"at least {options.volatile_min}"),
+            (options.settled, ~jumps, f"fewer than {options.volatile_min}"),
+        ):
+            if path is None:
+                continue
+            files[path] = source, chosen
+            count, what = int(chosen.sum()), f"changed class in {how_often} of the last {steps} steps"
+            if count:
+                text = f"{path}: {count:,} of {len(chosen):,} particles, those that {what}"
+                messages.append(note("particles-chosen", text, where=path))
+            else:
+                text = f"{path} is not written: no particle {what}"
+                messages.append(warning("no-particles-chosen", text, where=path))
+        return messages, files
+
+    def _awaited(self) -> list[Message]:
+        last, limit = self.follower.tracker.last_iteration, self.options.last_iteration
+        if last is None or limit is None or last.number >= limit:
+            return []
+        text = f"iterations after {last.number} are not there yet; {option('watch')} waits for them"
+        return [note("iterations-awaited", text)]
+
+    def _report(self, messages: list[Message], particles: list[Path], *, dry_run: bool) -> ConvergeReport:
+        tracker, history = self.follower.tracker, self.history()
+        outputs = [*self._files.paths(history, tracker.numbers), *particles] if history.iterations else []
+        report = ConvergeReport.of(history, tracker.jumps(self.options.volatile_last), tuple(messages), tuple(outputs))
+        return replace(report, dry_run=dry_run)
+
+
+def _none_so_early(follower: Follower) -> UsageError:
+    first = follower.files.iterations[0].number
+    return UsageError(f"the first iteration that is there is {first}", hint=f"Give a larger {option('iterations')}.")
