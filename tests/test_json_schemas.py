@@ -92,7 +92,7 @@ def test_a_run_that_is_resumed_is_as_its_schema_says(demo_project, tmp_path):
         assert resumed["dry_run"] is False
 
 
-@pytest.mark.parametrize("name", ["coords", "convert", "select", "stacks", "stacks-downsample"])
+@pytest.mark.parametrize("name", ["coords", "convert", "select", "stacks", "stacks-downsample", "converge"])
 def test_a_dry_run_says_so_and_tells_what_the_run_tells(name, demo_project, tmp_path):
     words = [word for word in COMMANDS[name] if word not in {"--verify", "--preview", "1"}]
     planned = answer([*words, "--dry-run"], demo_project, tmp_path / "out")

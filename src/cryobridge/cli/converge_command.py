@@ -69,7 +69,7 @@ def converge(
     else:
         with progress() as reporter:
             report = executed(plan, overwrite=run.overwrite, dry_run=run.dry_run, reporter=reporter)
-    tell(report)
+    tell(report.messages)
     if run.as_json:
         print_json(report.to_json(flag))
     else:

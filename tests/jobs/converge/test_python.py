@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from converge_jobs import changed, save_kept_iterations, wander, write_iteration
+from cryobridge.errors import MissingDataError, OutputExistsError, UsageError
+from cryobridge.jobs.converge.converge import converge
+
+
+@pytest.fixture
+def job(tmp_path):
+    folder = tmp_path / "Class2D" / "job004"
+    course = wander(100, 4, 6, seed=3)
+    for number, classes in enumerate(course, 1):
+        write_iteration(folder, number, classes)
+    return folder, course
+
+
+def test_the_report_has_the_answer_the_files_and_the_arrays(job, tmp_path):
+    folder, course = job
+    report = converge(str(folder), tmp_path / "out", plots=False, threshold_percent=2, stable=2)
+    assert (report.rows_in, report.rows_out, report.left_out) == (100, 100, {})
+    assert [row.changed for row in report.iterations[1:]] == [changed(a, b) for a, b in pairwise(course)]
+    assert report.history.iterations[-1].transitions.sum() == 100
+    assert report.verdict.threshold_percent == 2
+    assert "fewer than 2 %" in report.verdict.rule
+    assert [path.name for path in report.outputs] == ["converge.log", "converge.csv", "converge_classes.csv"]
+    assert all(path.is_file() for path in report.outputs)
+    assert report.outputs[0].parent == tmp_path / "out"
+
+
+def test_its_json_has_the_keys_of_the_command_and_not_the_arrays(job, tmp_path):
+    data = json.loads(json.dumps(converge(job[0], tmp_path / "out", plots=False).to_json()))
+    assert "history" not in data
+    assert data["classes"][0].keys() >= {"class", "particles"}
+    assert data["transitions"]["last"][0].keys() == {"from", "to", "particles"}
+
+
+def test_particles_without_a_class_are_left_out(tmp_path):
+    write_iteration(tmp_path, 1, {particle: particle % 3 for particle in range(30)}, figures=False)
+    report = converge(tmp_path, plots=False)
+    assert (report.rows_in, report.rows_out, report.left_out) == (30, 20, {"no class": 10})
+    assert [message.code for message in report.warnings] == ["particles-without-class"]
+
+
+def test_a_dry_run_writes_nothing_and_says_what_it_would(job, tmp_path):
+    folder, _ = job
+    before = sorted(folder.iterdir())
+    options = {"volatile": folder / "jumping.star", "html": folder / "page.html", "volatile_min": 1}
+    planned = converge(folder, dry_run=True, **options)
+    assert sorted(folder.iterdir()) == before
+    done = converge(folder, **options)
+    assert (planned.dry_run, done.dry_run) == (True, False)
+    assert planned.outputs == done.outputs
+    assert planned.messages == done.messages
+    assert sorted({*before, *done.outputs}) == sorted(folder.iterdir())
+    with pytest.raises(OutputExistsError):
+        converge(folder, dry_run=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "option"),
+    [
+        ({"threshold_percent": "1"}, "threshold_percent"),
+        ({"stable": 0}, "stable"),
+        ({"iterations": 2.5}, "iterations"),
+        ({"plots": "no"}, "plots"),
+        ({"html": 3}, "html"),
+        ({"output": 5}, "output"),
+        ({"threshhold_percent": 1}, "threshhold_percent"),
+    ],
+)
+def test_a_wrong_argument_is_named(job, wrong, option):
+    with pytest.raises(UsageError) as caught:
+        converge(job[0], **wrong)
+    assert caught.value.option == option
+    assert not (job[0] / "converge.log").exists()
+
+
+def test_options_that_contradict_each_other_are_named_as_keywords(job, tmp_path):
+    with pytest.raises(UsageError, match="total=2 is before iterations=3"):
+        converge(job[0], iterations=3, total=2)
+    with pytest.raises(UsageError, match="volatile_min=9"):
+        converge(job[0], volatile_min=9)
+    with pytest.raises(UsageError) as caught:
+        converge(7)
+    assert caught.value.option == "job"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingDataError, match="no iterations"):
+        converge(tmp_path / "empty")
+    (tmp_path / "J2").mkdir()
+    save_kept_iterations(tmp_path / "J2", wander(20, 2, 3))
+    with pytest.raises(UsageError, match="RELION job"):
+        converge(tmp_path / "J2", settled=tmp_path / "x.star", plots=False)
+    assert not (tmp_path / "x.star").exists()
