@@ -21,7 +21,7 @@ from cryobridge.formats.cryosparc.members import Members, files_beside, main_fir
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.projects import folder_refusal
 from cryobridge.formats.table import ColumnReader, Table
-from cryobridge.model.particles import ImageRefs, Labels, ParticleSet
+from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
 from cryobridge.options import as_path
 from cryobridge.report import Message, note, warning
 
@@ -140,7 +140,7 @@ class ParticleFiles:
         CryobridgeError
             If values can't be read, or contradict what the user says.
         """
-        return self.read(self.defaults)
+        return self.read(self.defaults).with_origin(Origin(self))
 
     def read(self, defaults: KnownOptics) -> ParticleSet:
         """Return the particles, given other optics values for files that don't say; raises as `particles` does."""

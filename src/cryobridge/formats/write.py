@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from cryobridge.errors import MissingDataError
-from cryobridge.formats.arrow import mask_to_arrow
+from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats.arrow import mask_to_arrow, numbers_to_arrow
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import slot_types, write_csg
 from cryobridge.formats.cryosparc.join import JoinedTable
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from cryobridge.formats.open import ParticleFiles
     from cryobridge.formats.relion.star import StarFile
     from cryobridge.formats.table import Values
+    from cryobridge.model.particles import ParticleSet
 
+Rows: TypeAlias = "NDArray[Any]"
 _EXPOSURE_SLOTS = ("micrograph_blob", "movie_blob")
 
 
@@ -40,6 +42,41 @@ def outputs_of(files: ParticleFiles, path: Path) -> tuple[Path, ...]:
     group = stem.with_name(f"{stem.name}.csg")
     tables = (stem.with_name(f"{stem.name}.cs"), *(stem.with_name(name) for name in others))
     return (group, *tables) if path.suffix == ".csg" else (*tables, group)
+
+
+def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
+    """Write particles to a file of the program that they were read from, with all columns, passthrough files and group.
+
+    Parameters
+    ----------
+    particles
+        As they were read, or some of them in any order; changed ones have no files any more.
+    path
+        A `.star`, `.cs` or `.csg` file, as the program of the particles has.
+
+    Returns
+    -------
+    tuple
+        The files that are written.
+
+    Raises
+    ------
+    UsageError
+        If the particles were changed, or the file is of another program.
+
+    Examples
+    --------
+    >>> particles = open_particles("cryosparc/J4/J4_003_particles.cs").particles
+    >>> write_as_read(particles.take(particles.half_set == 1), Path("half.cs"))
+    (PosixPath('half.cs'), PosixPath('half_passthrough.cs'), PosixPath('half.csg'))
+    """
+    origin = particles.origin
+    if origin is None or path.suffix not in suffixes_of(origin.files):
+        why = "the particles are not those of a file any more" if origin is None else "a file of another program"
+        raise UsageError(why, path=path, hint="Convert them.")
+    rows = np.arange(len(particles)) if origin.rows is None else origin.rows
+    RowWriter(origin.files).write(path, rows, {})
+    return outputs_of(origin.files, path)
 
 
 class RowWriter:
@@ -67,7 +104,7 @@ class RowWriter:
         self._files = files
         self._read: dict[int, dict[str, Values]] = {}
 
-    def write(self, path: Path, kept: NDArray[np.bool_], added: Mapping[str, Values]) -> None:
+    def write(self, path: Path, kept: Rows, added: Mapping[str, Values]) -> None:
         """Write the chosen rows with all their columns.
 
         Parameters
@@ -75,7 +112,7 @@ class RowWriter:
         path
             The file; others may come beside it (see `outputs_of`).
         kept
-            (n,) whether a row is written.
+            (n,) whether a row is written; or the rows to write, in their order.
         added
             Columns of (n,) values, which replace those of the same name.
         """
@@ -84,9 +121,9 @@ class RowWriter:
         else:
             self._write_cs_rows(path, kept, added)
 
-    def _write_cs_rows(self, path: Path, kept: NDArray[np.bool_], added: Mapping[str, Values]) -> None:
+    def _write_cs_rows(self, path: Path, kept: Rows, added: Mapping[str, Values]) -> None:
         """Write each of the joined files, rows in one order and in the container that it has, and the group."""
-        chosen = np.flatnonzero(kept)
+        chosen = np.flatnonzero(kept) if kept.dtype == bool else kept
         outputs = [output for output in outputs_of(self._files, path) if output.suffix == ".cs"]
         homes = {name: self._place_of(name) for name in added}
         columns_of: list[tuple[str, ...]] = []
@@ -168,7 +205,7 @@ class RowWriter:
             write_csg(path, slots, n_rows, name=f"{kind}s", kind=kind)
 
 
-def _write_star_rows(star: StarFile, path: Path, kept: NDArray[np.bool_], added: Mapping[str, Values]) -> None:
+def _write_star_rows(star: StarFile, path: Path, kept: Rows, added: Mapping[str, Values]) -> None:
     """Write the chosen rows of the main block and all of the other blocks."""
     from cryobridge.formats.relion.star import StarBlock
     from cryobridge.formats.relion.star_write import write_star
@@ -181,9 +218,9 @@ def _write_star_rows(star: StarFile, path: Path, kept: NDArray[np.bool_], added:
             table = table.set_column(table.column_names.index(name), name, extra[name])
         else:
             table = table.append_column(name, extra[name])
-    chosen = StarBlock(
-        path, block.name, table.filter(mask_to_arrow(kept)), is_loop=block.is_loop, comments=block.comments
-    )
+    is_mask = kept.dtype == bool
+    chosen_rows = table.filter(mask_to_arrow(kept)) if is_mask else table.take(numbers_to_arrow(kept))
+    chosen = StarBlock(path, block.name, chosen_rows, is_loop=block.is_loop, comments=block.comments)
     write_star(path, [chosen if name == block.name else star[name] for name in star.names])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,6 +275,26 @@ class ExtraColumns:
         return replace(self, rows=rows if self.rows is None else self.rows[rows])
 
 
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """The files that particles were read from, and which of their rows they are.
+
+    Parameters
+    ----------
+    files
+        What `cryobridge.formats.open.open_particles` returned.
+    rows
+        (n,) row of the files' table for each particle; None where they are the same.
+    """
+
+    files: Any
+    rows: NDArray[np.int64] | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> Origin:
+        """Return that of the chosen particles."""
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+
+
 @dataclass(frozen=True)
 class ParticleSet:
     """Particles and what is known of them; a part that the file lacks is None.
@@ -306,6 +326,11 @@ class ParticleSet:
         Columns of the file that the model does not know, for a file of the same program.
     messages
         What was assumed, repaired or left out by the reader.
+
+    Attributes
+    ----------
+    origin
+        The files that they were read from; None for particles that were changed or made otherwise.
     """
 
     n_rows: int
@@ -325,6 +350,8 @@ class ParticleSet:
     columns: Mapping[str, Any] = field(default_factory=dict)
     extra: ExtraColumns | None = None
     messages: tuple[Message, ...] = ()
+    # No field: what `dataclasses.replace` makes is no longer what the files hold.
+    origin: ClassVar[Origin | None] = None
 
     def __len__(self) -> int:
         return self.n_rows
@@ -347,6 +374,12 @@ class ParticleSet:
             return True
         # None stands for aberrations that are all zero, too.
         return self.get("optics" if item.part == "optics.aberrations" else item.name) is not None
+
+    def with_origin(self, origin: Origin | None) -> ParticleSet:
+        """Return the same particles with a link to where they were read from."""
+        linked = replace(self)
+        object.__setattr__(linked, "origin", origin)
+        return linked
 
     def per_particle(self, name: str) -> Floats:
         """Return an optics value such as ``"voltage_kV"`` for each particle, (n,).
@@ -387,7 +420,8 @@ class ParticleSet:
             for name, part in parts.items()
             if name not in kept and name != "n_rows"
         }
-        return ParticleSet(n_rows=len(numbers), **kept, **chosen)
+        taken = ParticleSet(n_rows=len(numbers), **kept, **chosen)
+        return taken.with_origin(None if self.origin is None else self.origin.take(numbers))
 
     def _row_numbers(self, rows: NDArray[Any]) -> NDArray[np.int64]:
         if rows.dtype == bool and rows.shape == (self.n_rows,):

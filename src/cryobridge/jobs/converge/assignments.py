@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.arrow import numbers_to_arrow
 from cryobridge.formats.atomic import read_error
-from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.star import StarFile, open_star
 from cryobridge.model.particles import Labels
 
@@ -122,7 +122,7 @@ def _from_star(path: Path) -> Assignments:
 
 
 def _from_cs(path: Path) -> Assignments:
-    table = open_cs(path)
+    table = open_particles(path, join=False, program="cryosparc").columns
     if _CLASS_2D in table:
         read = table.read(["uid", _CLASS_2D])
         numbers = _as_array(read[_CLASS_2D]).astype(np.int64) + 1
