@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cryobridge.jobs.coords.convert import write_coords
-from cryobridge.jobs.coords.plan import CoordsOptions, plan_coords
+from cryobridge.jobs.coords.coords import coords
+from cryobridge.jobs.coords.options import CoordsOptions
+from cryobridge.jobs.coords.plan import plan_coords
 from helpers import save_star
 from relion_grammar import read_block
 
@@ -50,8 +51,22 @@ def in_pixels(x_frac, y_frac, *, shape=SHAPE, flip_x=False, flip_y=False, swap_x
     return (y, x) if swap_xy else (x, y)
 
 
-def convert(picks, star, folder, *, overwrite=False, **options):
-    return write_coords(plan_coords(picks, star, folder, CoordsOptions(**options)), overwrite=overwrite)
+def convert(picks, star, folder, **options):
+    return coords(picks, star, folder, **options)
+
+
+def planned(picks, star, folder, **options):
+    return plan_coords(picks, star, folder, CoordsOptions(**options))
+
+
+def flips(convention):
+    """The options that choose an axis convention."""
+    return dict.fromkeys(convention.flips, True)
+
+
+def convention_id(convention):
+    """The same as they are typed, for the names of tests."""
+    return " ".join(f"--{name.replace('_', '-')}" for name in convention.flips) or "(no option)"
 
 
 def read_picks_of(folder, stem):

@@ -207,7 +207,7 @@ def _serve():
     import cryobridge.jobs.converge.follow
     import cryobridge.jobs.converge.volatile
     import cryobridge.jobs.convert.convert
-    import cryobridge.jobs.coords.convert
+    import cryobridge.jobs.coords.coords
     import cryobridge.jobs.coords.preview
     import cryobridge.jobs.selection.plan
     import cryobridge.jobs.selection.write

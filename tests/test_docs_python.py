@@ -13,7 +13,7 @@ import pytest
 
 from cryobridge.errors import UsageError
 from cryobridge.formats.image_search import ImageSearch
-from cryobridge.jobs.coords.plan import CoordsOptions
+from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.inspection import InspectOptions
 from cryobridge.jobs.stacks.downsample.options import DownsampleOptions
 from helpers import environment

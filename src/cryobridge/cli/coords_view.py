@@ -1,4 +1,4 @@
-"""How the questions and checks of `cryobridge coords` look."""
+"""How the answers, questions and checks of `cryobridge coords` look."""
 
 from __future__ import annotations
 
@@ -8,15 +8,34 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from cryobridge.cli.build import flag
 from cryobridge.cli.terminal import plain
 
 if TYPE_CHECKING:
+    from cryobridge.cli.run import Facts
     from cryobridge.jobs.coords.locate import CoordinateFields
     from cryobridge.jobs.coords.orientation import OrientationCheck
+    from cryobridge.jobs.coords.report import CoordsReport
     from cryobridge.model.convention import Convention
 
 
-def nudge_panel(fields: CoordinateFields) -> Panel:
+def facts(report: CoordsReport) -> Facts:
+    """Return the closing table."""
+    unmatched = report.micrographs_unmatched
+    # Only a list that is there can be given to RELION.
+    names = ("list for Extract", "pick files") if report.dry_run else ("give to Extract", "pick files")
+    return [
+        ("particles", f"{report.rows_out:,} of {report.rows_in:,}"),
+        ("micrographs", f"{report.micrographs:,}"),
+        *([("not in the STAR file", f"{len(unmatched):,} micrographs")] if unmatched else []),
+        ("coordinates", f"{report.convention} ({report.convention_words})"),
+        ("columns", ", ".join(report.coordinate_fields)),
+        *((name, str(path)) for name, path in zip(names, report.outputs, strict=False)),
+        *(("preview", str(path)) for path in report.previews),
+    ]
+
+
+def columns_panel(fields: CoordinateFields) -> Panel:
     """Show which columns were looked at, which are taken, and why."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for name in ("column", "min", "max", "distinct", ""):
@@ -32,12 +51,12 @@ def nudge_panel(fields: CoordinateFields) -> Panel:
             plain(taken + candidate.verdict),
             style=style,
         )
-    title = f"No names tell where the coordinates are; inferred from what follows {fields.shape}"
+    title = f"The coordinate columns were inferred from what follows {fields.shape}"
     return Panel(table, title=plain(title), border_style="yellow", expand=False)
 
 
 def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:
-    """Show the scores of the eight placements, best first."""
+    """Show the scores of the eight axis conventions, best first."""
     measure = "correlation" if check.method == "images" else "contrast (σ)"
     sure = f"sure, {check.sigma:.0f} σ ahead" if check.is_sure else f"can't tell, {check.sigma:.1f} σ ahead"
     table = Table(
@@ -49,7 +68,7 @@ def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:
         header_style="bold",
         pad_edge=False,
     )
-    table.add_column("placement", no_wrap=True)
+    table.add_column("convention", no_wrap=True)
     table.add_column("options")
     table.add_column(measure, justify="right")
     table.add_column("picks", justify="right")
@@ -59,7 +78,7 @@ def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:
         marks = [*(["fits"] if is_best else []), *(["chosen"] if score.convention == chosen else [])]
         table.add_row(
             score.convention.formula,
-            score.convention.options,
+            " ".join(map(flag, score.convention.flips)) or "(no option)",
             "—" if score.n_particles == 0 else f"{score.score:.4f}",
             str(score.n_particles),
             Text(", ".join(marks), style="green"),

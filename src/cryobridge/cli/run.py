@@ -45,7 +45,14 @@ R = TypeVar("R", bound=Report)
 Facts = list[tuple[str, str]]
 
 
-def run_job(plan: Callable[[], Plan[R]], options: RunOptions, titles: tuple[str, str], view: Callable[[R], Facts]) -> R:
+def run_job(
+    plan: Callable[[], Plan[R]],
+    options: RunOptions,
+    titles: tuple[str, str],
+    view: Callable[[R], Facts],
+    *,
+    confirm: Callable[[], RunOptions] | None = None,
+) -> R:
     """Plan a job, check it, do the work unless it is a dry run, and show the report.
 
     Parameters
@@ -58,6 +65,8 @@ def run_job(plan: Callable[[], Plan[R]], options: RunOptions, titles: tuple[str,
         Of the closing table: for a run, and for a dry run.
     view
         From the report to the rows of the closing table.
+    confirm
+        Asks what has to be asked between plan and work, and returns the options with the answers.
 
     Returns
     -------
@@ -69,6 +78,7 @@ def run_job(plan: Callable[[], Plan[R]], options: RunOptions, titles: tuple[str,
     # What is known before the work is said before it, which may take hours.
     known = made.report().messages
     tell(known)
+    options = options if confirm is None else confirm()
     with progress() as reporter:
         report = executed(made, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
     tell(message for message in report.messages if message not in known)

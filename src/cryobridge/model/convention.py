@@ -1,4 +1,4 @@
-"""How cryoSPARC's fractions become pixels of RELION's micrograph: one of eight placements."""
+"""How cryoSPARC's fractions become pixels of RELION's micrograph: one of eight axis conventions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryobridge.model.particles import Floats
 
 @dataclass(frozen=True)
 class Convention:
-    """A placement: flips of the cryoSPARC frame, then an exchange of x and y.
+    """An axis convention: flips of the cryoSPARC frame, then an exchange of x and y.
 
     Parameters
     ----------
@@ -56,28 +56,24 @@ class Convention:
 
     @property
     def formula(self) -> str:
-        """The placement as formulas."""
+        """The axis convention as formulas."""
         x = "nx − nx·fx" if self.mirror_x else "nx·fx"
         y = "ny − ny·fy" if self.mirror_y else "ny·fy"
         return f"x = {y}, y = {x}" if self.swap_xy else f"x = {x}, y = {y}"
 
     @property
     def words(self) -> str:
-        """The placement in words."""
+        """The axis convention in words."""
         mirrored = [name for name, is_mirrored in (("columns", self.mirror_x), ("rows", self.mirror_y)) if is_mirrored]
-        told = f"{' and '.join(mirrored)} counted from the other edge" if mirrored else "no axis reversed"
-        return told + (", then x and y exchanged" if self.swap_xy else "")
+        axes = f"{' and '.join(mirrored)} counted from the other edge" if mirrored else "no axis reversed"
+        return axes + (", then x and y exchanged" if self.swap_xy else "")
 
     @property
-    def options(self) -> str:
-        """The options of `cryobridge coords` and `cryobridge convert` that choose it."""
-        chosen = [
-            *(["--flip-x"] if self.mirror_x else []),
-            # The default reverses rows; the option leaves them.
-            *([] if self.mirror_y else ["--flip-y"]),
-            *(["--swap-xy"] if self.swap_xy else []),
-        ]
-        return " ".join(chosen) or "(no option)"
+    def flips(self) -> tuple[str, ...]:
+        """The options that choose it, of ``flip_x``, ``flip_y`` and ``swap_xy``."""
+        # The default reverses rows; the option leaves them.
+        is_given = {"flip_x": self.mirror_x, "flip_y": not self.mirror_y, "swap_xy": self.swap_xy}
+        return tuple(name for name, given in is_given.items() if given)
 
 
 ALL_CONVENTIONS = tuple(Convention(x, y, swap) for swap, x, y in product((False, True), repeat=3))

@@ -54,6 +54,14 @@ class Labels:
         """Return the labels of the chosen rows; ``values`` is kept whole."""
         return Labels(self.codes[rows], self.values)
 
+    def without_unused(self) -> Labels:
+        """Return the same labels without the texts that no row has, which a choice of rows leaves behind."""
+        is_used = np.bincount(self.codes, minlength=len(self.values)) > 0
+        if is_used.all():
+            return self
+        new_code = np.cumsum(is_used, dtype=np.int32) - 1
+        return Labels(new_code[self.codes], tuple(self.values[code] for code in np.flatnonzero(is_used)))
+
     def to_numpy(self) -> NDArray[np.object_]:
         """Return the texts, one a row, as an object array (n,)."""
         return np.array(self.values, dtype=object)[self.codes]

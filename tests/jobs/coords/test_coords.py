@@ -13,22 +13,24 @@ from coords_files import (
     SHAPE,
     alignment,
     as_seen_by_relion,
+    convention_id,
     convert,
     coordinates_of,
     cryosparc_name,
     filament,
+    flips,
     in_pixels,
     location,
+    planned,
     read_picks_of,
     relion_name,
     save_micrographs,
     tree,
 )
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError
-from cryobridge.jobs.coords.plan import CoordsOptions, plan_coords
 from cryobridge.jobs.coords.relion_picks import format_rows, relion_number
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
-from helpers import run, save_cs, save_star
+from helpers import codes, run, save_cs, save_star
 from relion_grammar import read_block
 
 
@@ -80,8 +82,8 @@ def test_a_known_pick_lies_where_it_is_worked_out_by_hand(tmp_path):
     results = {}
     for convention in ALL_CONVENTIONS:
         out = tmp_path / f"{convention}"
-        convert(picks, star, out, convention=convention)
-        results[convention.options] = tuple(coordinates_of(out, "m")[0])
+        convert(picks, star, out, **flips(convention))
+        results[convention_id(convention)] = tuple(coordinates_of(out, "m")[0])
     assert results == {
         "(no option)": (1440, 3580),  # 4092 - 511.5 = 3580.5, to even
         "--flip-y": (1440, 512),
@@ -121,7 +123,7 @@ def test_shuffled_rows_give_the_same_picks(tmp_path):
 def test_picks_of_the_demo_project_lie_on_its_particles(demo_project, tmp_path):
     truth = demo_project.truth
     report = convert(demo_project.particles_cs, demo_project.micrographs_star, tmp_path / "out")
-    assert (report["particles_in"], report["particles_out"], report["micrographs"]) == (16, 16, 2)
+    assert (report.rows_in, report.rows_out, report.micrographs) == (16, 16, 2)
     for micrograph, name in enumerate(truth.micrographs.name):
         x, y = truth.particles.pick_px[truth.particles.micrograph == micrograph].T
         found = coordinates_of(tmp_path / "out", name)
@@ -205,7 +207,7 @@ def test_the_list_names_micrographs_exactly_and_pick_files_from_the_project(file
         assert (project / pick_file).is_file()
     labels, rows, is_loop = read_block((project / "deep" / "picks" / "autopick.star").read_text(), "coordinate_files")
     assert (labels, len(rows), is_loop) == (["rlnMicrographName", "rlnMicrographCoordinates"], 2, True)
-    assert report["relion_project"] == str(project)
+    assert report.relion_project == project
 
 
 def pick_files_listed(folder):
@@ -300,7 +302,7 @@ def test_a_file_with_3d_alignments_only_has_neither_class_nor_angle(demo_project
     assert not found["rlnAnglePsi"].any()
 
 
-@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=lambda convention: convention.options)
+@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=convention_id)
 def test_psi_turns_the_reference_onto_the_particle_as_relion_sees_it(convention, tmp_path):
     # An image without any symmetry; `ndimage.rotate` by psi turns a reference as RELION's psi does.
     y, x = np.mgrid[-20:21, -20:21]
@@ -312,7 +314,7 @@ def test_psi_turns_the_reference_onto_the_particle_as_relion_sees_it(convention,
     stems = ["m"] * len(pose_deg)
     columns = location(stems) | alignment(len(stems), pose=np.radians(pose_deg).astype("f4"))
     picks, star = save_cs(tmp_path / "p.cs", columns), save_micrographs(tmp_path / "m.star", stems)
-    convert(picks, star, tmp_path / "out", convention=convention)
+    convert(picks, star, tmp_path / "out", **flips(convention))
     psi_deg = read_picks_of(tmp_path / "out", "m")["rlnAnglePsi"]
     # Where an odd number of axes is reversed or exchanged, RELION's average comes out as a mirror image.
     is_mirrored = (convention.mirror_x + convention.mirror_y + convention.swap_xy) % 2 == 1
@@ -339,7 +341,7 @@ def test_tubes_are_numbered_from_1_on_each_micrograph_with_their_length(tmp_path
     assert set(a["rlnAnglePsiFlipRatio"]) == {0.5}
 
 
-@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=lambda convention: convention.options)
+@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=convention_id)
 def test_the_psi_prior_is_minus_the_direction_of_the_tube_in_relions_micrograph(convention, tmp_path):
     direction_rad = np.radians([10.0, 100.0, -130.0, -45.0])
     stems, uids, positions, xy = [], [], [], []
@@ -351,7 +353,7 @@ def test_the_psi_prior_is_minus_the_direction_of_the_tube_in_relions_micrograph(
             xy.append([0.5 + 50 * step * np.cos(angle) / SHAPE[1], 0.5 + 50 * step * np.sin(angle) / SHAPE[0]])
     columns = location(stems, xy) | filament(stems, uids, positions)
     picks, star = save_cs(tmp_path / "p.cs", columns), save_micrographs(tmp_path / "m.star", stems)
-    convert(picks, star, tmp_path / "out", convention=convention, subpixel=True)
+    convert(picks, star, tmp_path / "out", **flips(convention), subpixel=True)
     found = read_picks_of(tmp_path / "out", "m")
     for tube in range(4):
         rows = slice(6 * tube, 6 * tube + 6)
@@ -367,7 +369,7 @@ def test_segments_that_are_left_out_belong_to_no_tube(tmp_path):
     columns = location(stems, xy) | filament(stems, [1, 1, 2, 2, 2, 2], [0, 10, 70, 80, 90, 30])
     picks, star = save_cs(tmp_path / "p.cs", columns), save_micrographs(tmp_path / "m.star", stems)
     report = convert(picks, star, tmp_path / "out", drop_outside=True)
-    assert report["left_out"] == {"outside the micrograph": 3}
+    assert report.left_out == {"outside the micrograph": 3}
     found = read_picks_of(tmp_path / "out", "m")
     assert found["rlnHelicalTubeID"].tolist() == [1, 1, 1]
     assert found["rlnHelicalTrackLengthAngst"].tolist() == [0, 10, 20]
@@ -393,8 +395,9 @@ def test_coordinates_outside_are_an_error_with_count_and_rows_or_left_out_and_co
     code, out, err = command("coords", picks, star, "-o", tmp_path / "out", "--drop-outside", "--json")
     report = json.loads(out)
     assert code == 0
-    assert (report["particles_in"], report["particles_out"]) == (10, 8)
+    assert (report["rows_in"], report["rows_out"]) == (10, 8)
     assert report["left_out"] == {"outside the micrograph": 2}
+    assert "rows-left-out" in codes(report["warnings"])
     assert "2 picks are left out" in err
     assert len(coordinates_of(tmp_path / "out", "a")) + len(coordinates_of(tmp_path / "out", "b")) == 8
 
@@ -481,7 +484,7 @@ def test_overwriting_leaves_no_old_pick_and_every_other_file(tmp_path):
     newer = save_cs(tmp_path / "q.cs", location(["b", "c"]))
     with pytest.raises(OutputExistsError) as refused:
         convert(newer, star, out)
-    assert "--overwrite" in refused.value.hint
+    assert "overwrite=True" in refused.value.hint
     assert len(coordinates_of(out, "b")) == 2
     convert(newer, star, out, overwrite=True)
     assert sorted(path.name for path in (out / "Raw_data").iterdir()) == [
@@ -588,11 +591,14 @@ def test_json_alone_is_on_stdout_with_every_key(files, tmp_path, command):
     code, out, _ = command("coords", picks, star, "-o", tmp_path / "out", "--json")
     report = json.loads(out)
     assert code == 0
-    assert report["particles_in"] == report["particles_out"] == 6
+    assert report["rows_in"] == report["rows_out"] == 6
     assert report["left_out"] == {}
     assert report["micrographs"] == 2
     assert report["convention"] == "x = nx·fx, y = ny − ny·fy"
-    assert report["nudged"] is False
+    assert report["columns_inferred"] is False
+    assert codes(report["notes"]) == ["figure-of-merit-assumed", "micrograph-sizes-not-compared"]
+    assert codes(report["warnings"]) == ["no-relion-project"]
+    assert (report["orientation"], report["previews"]) == (None, [])
     assert report["coordinate_fields"] == [
         "location/micrograph_path",
         "location/micrograph_shape",
@@ -611,7 +617,7 @@ def test_a_reliosparc_command_line_runs_unchanged(files, tmp_path, command):
     old.mkdir()
     done = run("coords", "--cs", picks, "--star", star, *flags, cwd=old)
     assert done.returncode == 0, done.stderr
-    convert(picks, star, new, convention=Convention(mirror_x=True, mirror_y=False, swap_xy=True))
+    convert(picks, star, new, flip_x=True, flip_y=True, swap_xy=True)
     assert tree(old / "Raw_data") == tree(new / "Raw_data")
     assert {path.name for path in old.iterdir()} == {"Raw_data", "autopick.star"}
     for flag, convention in (
@@ -620,10 +626,9 @@ def test_a_reliosparc_command_line_runs_unchanged(files, tmp_path, command):
         ("--swapxy", Convention(swap_xy=True)),
         (None, Convention()),
     ):
-        plan = plan_coords(picks, star, new, CoordsOptions(convention=convention))
         words = [flag] if flag else []
         shown = command("coords", "--cs", picks, "--star", star, *words, "--json", "--dry-run")[1]
-        assert json.loads(shown)["convention"] == plan.report()["convention"]
+        assert json.loads(shown)["convention"] == convention.formula
 
 
 def test_old_options_are_not_in_the_help(command):
@@ -648,7 +653,7 @@ def test_a_missing_file_or_column_is_one_message(files, tmp_path, command):
         assert "→" in err
         assert "mistake in cryobridge" not in err
     with pytest.raises(MissingDataError):
-        plan_coords(picks, no_names, tmp_path / "out")
+        planned(picks, no_names, tmp_path / "out")
 
 
 def test_files_in_the_wrong_order_are_told_so(files, tmp_path, command):

@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from coords_files import SHAPE, coordinates_of, cryosparc_name, in_pixels, save_micrographs, tree
+from coords_files import SHAPE, coordinates_of, cryosparc_name, in_pixels, planned, save_micrographs, tree
 from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.jobs.coords.locate import locate_coordinates
-from cryobridge.jobs.coords.plan import CoordsOptions, plan_coords
-from helpers import save_cs
+from helpers import codes, save_cs
 
 # Both orders occur in practice, and one with everything before the fractions.
 ORDERS = {
@@ -71,7 +70,8 @@ def test_coordinates_are_found_in_every_order_at_every_pixel_size(order, psize, 
     code, out, err = command("coords", picks, star, "-o", tmp_path / "out", "--json", *([] if has_names else ["-y"]))
     assert code == 0, err
     report = json.loads(out)
-    assert report["nudged"] is not has_names
+    assert report["columns_inferred"] is not has_names
+    assert ("columns-inferred" in codes(report["warnings"])) is not has_names
     fields = ["location/micrograph_path", "location/micrograph_shape", NAME["x"], NAME["y"]]
     assert report["coordinate_fields"] == (fields if has_names else [place_of(columns, name) for name in fields])
     np.testing.assert_array_equal(coordinates_of(tmp_path / "out", "m"), expected(columns))
@@ -112,7 +112,7 @@ def test_no_nudge_takes_the_two_right_after_the_shape_and_says_so(tmp_path, comm
     code, out, err = command("coords", picks, star, "-o", tmp_path / "out", "--no-nudge", "--json")
     assert code == 0
     assert "right after the shape" in err
-    assert json.loads(out)["nudged"] is False
+    assert json.loads(out)["columns_inferred"] is False
     np.testing.assert_array_equal(coordinates_of(tmp_path / "out", "m"), expected(columns))
     # Where that is the wrong place it is taken all the same, as asked, and what comes of it is checked.
     columns = columns_in(ORDERS["pixel size first"], psize=1.06)
@@ -136,7 +136,7 @@ def test_xy_fields_are_taken_as_told(has_names, tmp_path, command):
     code, out, _ = command("coords", picks, star, "-o", tmp_path / "out", "--json", "--xy-fields", ", ".join(names))
     assert code == 0
     report = json.loads(out)
-    assert report["nudged"] is False
+    assert report["columns_inferred"] is False
     assert report["coordinate_fields"][2:] == names
     found = coordinates_of(tmp_path / "out", "m")
     np.testing.assert_array_equal(found, np.round([in_pixels(t, 1 - t) for t in np.linspace(0, 1, 60)]))
@@ -163,7 +163,7 @@ def test_xy_fields_that_cannot_be_are_an_error(told, code, message, tmp_path, co
 def refused(tmp_path, columns):
     with pytest.raises(CryobridgeError) as error:
         locate_coordinates(open_cs(save_cs(tmp_path / "p.cs", without_names(columns))))
-    assert "--xy-fields" in error.value.hint
+    assert "xy_fields=" in error.value.hint
     return str(error.value)
 
 
@@ -258,10 +258,10 @@ def test_a_few_bad_fractions_are_an_error_of_their_own_after_a_nudge(tmp_path):
     columns[NAME["x"]][[17, 40]] = np.nan, 1.5
     picks, star = save(tmp_path, without_names(columns))
     with pytest.raises(CryobridgeError) as error:
-        plan_coords(picks, star, tmp_path / "out")
+        planned(picks, star, tmp_path / "out")
     assert (error.value.rows, error.value.count) == ((17, 40), 2)
-    plan = plan_coords(picks, star, tmp_path / "out", CoordsOptions(drop_outside=True))
-    assert plan.report()["left_out"] == {"outside the micrograph": 2}
+    plan = planned(picks, star, tmp_path / "out", drop_outside=True)
+    assert plan.report().left_out == {"outside the micrograph": 2}
 
 
 def test_a_guess_reads_rows_from_all_over_a_long_file(tmp_path):

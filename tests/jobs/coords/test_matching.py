@@ -13,14 +13,14 @@ from coords_files import (
     cryosparc_name,
     filament,
     location,
+    planned,
     read_picks_of,
     relion_name,
     save_micrographs,
 )
 from cryobridge.errors import CryobridgeError, MissingDataError
 from cryobridge.jobs.coords.matching import match_micrographs
-from cryobridge.jobs.coords.plan import CoordsOptions, plan_coords
-from helpers import particle_columns, save_cs, save_star
+from helpers import codes, particle_columns, save_cs, save_star, texts
 
 UID, OTHER_UID = "000090334788266266069_", "018446744073709551615_"
 
@@ -91,7 +91,7 @@ def test_micrographs_that_would_share_a_pick_file_are_an_error(tmp_path):
     columns["location/micrograph_path"] = [f"J/{UID}m.mrc", "J/m_tiff.mrc"]
     star = save_star(tmp_path / "m.star", "micrographs", {"rlnMicrographName": ["a/m_tiff.mrc", "b/m_tiff.mrcs"]})
     with pytest.raises(CryobridgeError, match=r"a/m_tiff\.mrc.*b/m_tiff\.mrcs"):
-        plan_coords(save_cs(tmp_path / "p.cs", columns), star, tmp_path / "out")
+        planned(save_cs(tmp_path / "p.cs", columns), star, tmp_path / "out")
 
 
 def test_unmatched_micrographs_are_an_error_with_counts_and_the_nearest(tmp_path, command):
@@ -112,7 +112,7 @@ def test_unmatched_micrographs_are_skipped_and_counted_when_asked(tmp_path, comm
     code, out, err = command(*words, "--json")
     report = json.loads(out)
     assert code == 0
-    assert (report["particles_in"], report["particles_out"], report["micrographs"]) == (4, 2, 2)
+    assert (report["rows_in"], report["rows_out"], report["micrographs"]) == (4, 2, 2)
     assert report["left_out"] == {"micrograph not in the STAR file": 2}
     assert report["micrographs_unmatched"] == [cryosparc_name("b", 2)]
     assert "2 picks are left out" in err
@@ -131,10 +131,10 @@ def test_each_reason_counts_a_pick_once(tmp_path):
     columns = location(["a", "b", "b", "a"])
     columns["location/center_x_frac"][[1, 3]] = np.nan
     star = save_micrographs(tmp_path / "m.star", ["a"])
-    options = CoordsOptions(drop_outside=True, on_unmatched="skip")
-    report = plan_coords(save_cs(tmp_path / "p.cs", columns), star, tmp_path / "out", options).report()
-    assert report["left_out"] == {"micrograph not in the STAR file": 2, "outside the micrograph": 1}
-    assert report["particles_out"] == 1
+    picks = save_cs(tmp_path / "p.cs", columns)
+    report = planned(picks, star, tmp_path / "out", drop_outside=True, on_unmatched="skip").report()
+    assert report.left_out == {"micrograph not in the STAR file": 2, "outside the micrograph": 1}
+    assert report.rows_out == 1
 
 
 # Joins and job types
@@ -245,8 +245,8 @@ def test_every_job_type_gives_its_picks(job, tmp_path):
     picks, *_ = [save_cs(folder / name, columns) for name, columns in JOBS[job].items()]
     star = save_micrographs(tmp_path / "m.star", [*STEMS, "z"])
     report = convert(picks, star, tmp_path / "out")
-    assert (report["particles_in"], report["particles_out"], report["micrographs"]) == (N, N, 2)
-    assert report["nudged"] is False
+    assert (report.rows_in, report.rows_out, report.micrographs) == (N, N, 2)
+    assert report.columns_inferred is False
     convert(save_cs(tmp_path / "plain.cs", ALL), star, tmp_path / "plain")
     for stem in "ab":
         found, expected = (coordinates_of(tmp_path / name, stem) for name in ("out", "plain"))
@@ -267,7 +267,7 @@ def test_rows_that_are_joined_keep_score_and_place_together(tmp_path):
     main = save_cs(tmp_path / "J" / "J8_020_particles.cs", UIDS | alignment(N))
     save_cs(tmp_path / "J" / "J8_passthrough_particles.cs", PASSED)
     report = convert(main, star, tmp_path / "out")
-    assert any("J8_passthrough_particles.cs" in note for note in report["notes"])
+    assert any("J8_passthrough_particles.cs" in note for note in texts(report.notes))
     for stem in "ab":
         one, other = (read_picks_of(tmp_path / name, stem) for name in ("out", "expected"))
         for label in ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit"):
@@ -299,13 +299,14 @@ def test_several_files_with_the_coordinates_are_an_error_that_names_them(tmp_pat
         save_cs(tmp_path / "J" / name, PASSED)
     star = save_micrographs(tmp_path / "m.star", STEMS)
     with pytest.raises(MissingDataError, match=r"J7_passthrough_particles\.cs, J9_passthrough_particles\.cs") as error:
-        plan_coords(main, star, tmp_path / "out")
+        planned(main, star, tmp_path / "out")
     assert "passthrough=" in error.value.hint
-    chosen = CoordsOptions(passthrough=tmp_path / "J" / "J9_passthrough_particles.cs")
-    assert plan_coords(main, star, tmp_path / "out", chosen).report()["particles_out"] == N
+    chosen = tmp_path / "J" / "J9_passthrough_particles.cs"
+    assert planned(main, star, tmp_path / "out", passthrough=chosen).report().rows_out == N
     # The one whose name says that it belongs to them goes before those of other jobs.
     save_cs(tmp_path / "J" / "J8_passthrough_particles.cs", PASSED)
-    assert "joined on uid with J8_passthrough_particles.cs" in plan_coords(main, star, tmp_path / "out").picks.notes
+    plan = planned(main, star, tmp_path / "out")
+    assert "joined on uid with J8_passthrough_particles.cs" in texts(plan.messages)
 
 
 def test_a_file_that_has_a_part_of_the_picks_is_named_but_not_taken(tmp_path, command):
@@ -318,13 +319,13 @@ def test_a_file_that_has_a_part_of_the_picks_is_named_but_not_taken(tmp_path, co
     assert f"no file beside it has those of all {N} particles: thick_passthrough.cs has 4" in " ".join(err.split())
     assert "--passthrough" in err
     assert not (tmp_path / "out").exists()
-    chosen = CoordsOptions(passthrough=thick)
-    assert plan_coords(main, star, tmp_path / "out", chosen).report()["particles_out"] == 4
+    assert planned(main, star, tmp_path / "out", passthrough=thick).report().rows_out == 4
     # Columns that lost their names are looked at before such a file.
     names = {"location/center_x_frac": "f4_1", "location/center_y_frac": "f4_2"}
     bare = save_cs(tmp_path / "J" / "bare.cs", {names.get(name, name): values for name, values in ALL.items()})
-    plan = plan_coords(bare, star, tmp_path / "out")
-    assert (plan.picks.fields.found_by, plan.report()["particles_out"]) == ("content", N)
+    report = planned(bare, star, tmp_path / "out").report()
+    assert (report.columns_inferred, report.rows_out) == (True, N)
+    assert "columns-inferred" in codes(report.warnings)
 
 
 def test_a_subset_is_joined_with_the_passthrough_file_that_select_wrote_with_it(tmp_path):
@@ -333,8 +334,8 @@ def test_a_subset_is_joined_with_the_passthrough_file_that_select_wrote_with_it(
         save_cs(tmp_path / "J" / f"{stem}_passthrough.cs", PASSED)
     star = save_micrographs(tmp_path / "m.star", STEMS)
     for stem in ("a", "aa"):
-        plan = plan_coords(tmp_path / "J" / f"{stem}.cs", star, tmp_path / "out")
-        assert f"joined on uid with {stem}_passthrough.cs" in plan.picks.notes
+        plan = planned(tmp_path / "J" / f"{stem}.cs", star, tmp_path / "out")
+        assert f"joined on uid with {stem}_passthrough.cs" in texts(plan.messages)
 
 
 def test_uids_that_one_side_lacks_are_counted(tmp_path, command):
@@ -348,8 +349,8 @@ def test_uids_that_one_side_lacks_are_counted(tmp_path, command):
     code, out, err = command("coords", main, star, "-o", tmp_path / "out", "--json")
     assert code == 0, err
     report = json.loads(out)
-    assert (report["particles_in"], report["particles_out"]) == (6, 4)
-    assert report["left_out"] == {"uid not in the passthrough file": 2}
+    assert (report["rows_in"], report["rows_out"]) == (6, 4)
+    assert report["left_out"] == {"uid not in the joined files": 2}
     assert report["micrographs_unmatched"] == []
     assert "2 rows of J8_020_particles.cs whose uid is not in J8_passthrough_particles.cs" in err
     assert "2 rows of J8_passthrough_particles.cs whose uid is not in J8_020_particles.cs" in err

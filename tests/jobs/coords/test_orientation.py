@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coords_files import as_seen_by_relion, tree
+from coords_files import as_seen_by_relion, convention_id, planned, tree
 from cryobridge.demo import simulate_project
 from cryobridge.demo.images import record, signal_scale
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
@@ -14,7 +14,6 @@ from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.fourier.crop import crop_images
 from cryobridge.jobs.coords.micrographs import check_plan
-from cryobridge.jobs.coords.plan import CoordsOptions, plan_coords
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
 from helpers import save_star
 
@@ -36,7 +35,7 @@ def recorded(project):
 
 
 def save_relion(folder, project, recorded, convention=DEFAULT, n=N_MICROGRAPHS):
-    """A RELION project whose micrographs are cryoSPARC's as this placement has them."""
+    """A RELION project whose micrographs are cryoSPARC's as this axis convention has them."""
     names = [f"MotionCorr/job002/Movies/{name}_fractions.mrc" for name in project.truth.micrographs.name[:n]]
     for name, image in zip(names, recorded, strict=False):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -118,10 +117,10 @@ def cropped(project):
 
 
 def check(picks, star, n=N_MICROGRAPHS, **options):
-    return check_plan(plan_coords(picks, star, star.parent / "out", CoordsOptions(**options)), n)
+    return check_plan(planned(picks, star, star.parent / "out", **options), n)
 
 
-@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=lambda convention: convention.options)
+@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=convention_id)
 def test_the_right_one_of_eight_is_found(convention, project, recorded, independent, cropped, without_images, tmp_path):
     star = save_relion(tmp_path, project, recorded, convention)
     for picks, method in (
@@ -140,7 +139,7 @@ def test_the_right_one_of_eight_is_found(convention, project, recorded, independ
         assert all(0 < score.n_particles <= N_PARTICLES for score in found.scores)
 
 
-def test_images_agree_with_the_right_placement_as_signal_and_noise_say(project, recorded, independent, tmp_path):
+def test_images_agree_with_the_right_convention_as_signal_and_noise_say(project, recorded, independent, tmp_path):
     star = save_relion(tmp_path, project, recorded)
     # The very same pixels correlate fully; with two noises the correlation is that of the signal, SNR / (1 + SNR).
     assert check(project.particles_cs, star).scores[0].score == pytest.approx(1, abs=0.02)

@@ -5,14 +5,23 @@ import json
 import numpy as np
 import pytest
 
-from coords_files import as_seen_by_relion, coordinates_of, in_pixels, location, relion_name, save_micrographs
+from coords_files import (
+    as_seen_by_relion,
+    convention_id,
+    convert,
+    coordinates_of,
+    flips,
+    in_pixels,
+    location,
+    planned,
+    relion_name,
+    save_micrographs,
+)
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.jobs.coords import sizes
-from cryobridge.jobs.coords.convert import write_coords
 from cryobridge.jobs.coords.micrographs import check_plan
-from cryobridge.jobs.coords.plan import CoordsOptions, plan_coords
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
 from helpers import save_cs, save_mrc, save_star
 
@@ -62,26 +71,27 @@ def test_coordinates_count_the_pixels_of_relions_micrographs(shape, picks, tmp_p
         np.testing.assert_allclose(coordinates_of(out, stem), expected_of(stem, shape), atol=6e-4)
     told = f"2 of 2 RELION micrographs are of another size than cryoSPARC's ({shape[0]} × {shape[1]} px for 300 × 400)"
     assert err.startswith(f"! {told}: the coordinates count RELION's pixels")
-    assert any(told in note for note in json.loads(shown)["notes"])
+    (message,) = json.loads(shown)["warnings"]
+    assert message["code"] == "micrograph-sizes-differ"
+    assert message["text"].startswith(told)
 
 
-@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=lambda convention: convention.options)
-def test_binned_micrographs_in_every_placement(convention, picks, tmp_path):
+@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=convention_id)
+def test_binned_micrographs_in_every_convention(convention, picks, tmp_path):
     ny, nx = 150, 200
     star = save_project(tmp_path / "relion", [(nx, ny) if convention.swap_xy else (ny, nx)] * 2)
-    plan = plan_coords(picks, star, tmp_path / "out", CoordsOptions(convention=convention, subpixel=True))
-    flips = {"flip_x": convention.mirror_x, "flip_y": not convention.mirror_y, "swap_xy": convention.swap_xy}
+    plan = planned(picks, star, tmp_path / "out", **flips(convention), subpixel=True)
     np.testing.assert_allclose(
-        plan.coordinate_px[0::2], expected_of("a", (ny, nx), **flips), atol=6e-4
+        plan.coordinate_px[0::2], expected_of("a", (ny, nx), **flips(convention)), atol=6e-4
     )  # picks of a and b take turns
 
 
 def test_each_micrograph_counts_with_its_own_size(picks, tmp_path):
     star = save_project(tmp_path / "relion", [SHAPE, (150, 200)])
-    plan = plan_coords(picks, star, tmp_path / "out", CoordsOptions(subpixel=True))
+    plan = planned(picks, star, tmp_path / "out", subpixel=True)
     np.testing.assert_allclose(plan.coordinate_px[0::2], expected_of("a", SHAPE), atol=6e-4)
     np.testing.assert_allclose(plan.coordinate_px[1::2], expected_of("b", (150, 200)), atol=6e-4)
-    assert plan.sizes.note.startswith("1 of 2 RELION micrographs")
+    assert str(plan.sizes.message).startswith("1 of 2 RELION micrographs")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +113,8 @@ def test_micrographs_of_another_shape_are_an_error_and_nothing_is_written(shape,
         assert relion_name("b") in err
         assert hint in err
         assert not (tmp_path / "relion" / "picks").exists()
-    convention = Convention(swap_xy=bool(words))
     with pytest.raises(CryobridgeError, match="300 × 400"):
-        write_coords(plan_coords(picks, star, tmp_path / "out", CoordsOptions(convention=convention)))
+        convert(picks, star, tmp_path / "out", swap_xy=bool(words))
     assert not (tmp_path / "out").exists()
 
 
@@ -116,7 +125,7 @@ def test_a_micrograph_that_is_absent_while_others_are_binned_is_an_error(picks, 
     assert f"the micrograph {relion_name('b')} is not there" in err
     assert not (tmp_path / "out").exists()
     # One of the same size tells enough.
-    assert plan_coords(picks, save_project(tmp_path / "other", [SHAPE, None]), tmp_path / "out").sizes.note == ""
+    assert planned(picks, save_project(tmp_path / "other", [SHAPE, None]), tmp_path / "out").sizes.message is None
 
 
 def test_what_could_not_be_compared_is_told_once(picks, tmp_path, command):
@@ -128,13 +137,12 @@ def test_what_could_not_be_compared_is_told_once(picks, tmp_path, command):
     # From a RELION project they are expected to be found.
     assert command("coords", picks, star, "-o", tmp_path / "relion" / "picks")[2] == f"! {told}"
     (tmp_path / "relion" / "default_pipeline.star").unlink()
-    elsewhere = command("coords", picks, star, "-o", tmp_path / "out")[2].splitlines(keepends=True)
-    assert elsewhere[1:] == [told]
+    assert command("coords", picks, star, "-o", tmp_path / "out")[2].splitlines(keepends=True)[0] == told
     for stem in STEMS:
         save_mrc(tmp_path / "relion" / relion_name(stem), np.zeros((1, *SHAPE))).write_bytes(b"empty")
     code, _, err = command("coords", picks, star, "-o", tmp_path / "out", "--overwrite")
     assert code == 0
-    assert err.endswith(told.replace("is not there", "can't be read"))
+    assert err.startswith(told.replace("is not there", "can't be read"))
 
 
 def test_few_headers_are_read_unless_one_differs(tmp_path, monkeypatch):
@@ -148,14 +156,14 @@ def test_few_headers_are_read_unless_one_differs(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(sizes, "read_header", read_header)
-    assert plan_coords(picks, star, tmp_path / "out").sizes.note == ""
+    assert planned(picks, star, tmp_path / "out").sizes.message is None
     assert len(read) == len(set(read)) <= 32
     assert (min(read), max(read)) == ("m000_fractions.mrc", "m099_fractions.mrc")
     # Five of one session, which lie side by side.
     for stem in stems[40:45]:
         save_mrc(tmp_path / "relion" / relion_name(stem), np.zeros((1, 60, 80)))
     read.clear()
-    assert plan_coords(picks, star, tmp_path / "out").sizes.note.startswith("5 of 100 RELION micrographs")
+    assert str(planned(picks, star, tmp_path / "out").sizes.message).startswith("5 of 100 RELION micrographs")
     assert len(set(read)) == 100
 
 
@@ -163,14 +171,14 @@ def test_picks_that_are_left_out_ask_for_no_size(tmp_path):
     columns = location(["c", "b", "a"], [[1.5, 0.5], [0.5, 0.5], [0.5, 0.5]], shape=SHAPE)
     columns["location/micrograph_shape"][:2] = 0
     star = save_project(tmp_path / "relion", [(150, 200), (600, 800)], ["a", "c"])
-    options = CoordsOptions(on_unmatched="skip", drop_outside=True)
-    plan = plan_coords(save_cs(tmp_path / "p.cs", columns), star, tmp_path / "out", options)
+    picks = save_cs(tmp_path / "p.cs", columns)
+    plan = planned(picks, star, tmp_path / "out", on_unmatched="skip", drop_outside=True)
     assert plan.coordinate_px[2].tolist() == [100, 75]
-    assert plan.sizes.note.startswith("1 of 1 ")
-    assert "(150 × 200 px for 300 × 400)" in plan.sizes.note
+    assert str(plan.sizes.message).startswith("1 of 1 ")
+    assert "(150 × 200 px for 300 × 400)" in str(plan.sizes.message)
 
 
-@pytest.mark.parametrize("convention", [Convention(), Convention(swap_xy=True)], ids=lambda c: c.options)
+@pytest.mark.parametrize("convention", [Convention(), Convention(swap_xy=True)], ids=convention_id)
 def test_the_orientation_is_found_on_binned_micrographs(convention, demo_project, tmp_path):
     names = [f"MotionCorr/job002/Movies/{name}_fractions.mrc" for name in demo_project.truth.micrographs.name]
     for name, source in zip(names, demo_project.cryosparc_micrographs, strict=True):
@@ -181,9 +189,9 @@ def test_the_orientation_is_found_on_binned_micrographs(convention, demo_project
         write_mrc_stack(tmp_path / name, seen[None], 2 * demo_project.pixel_size_A)
     (tmp_path / "default_pipeline.star").touch()
     star = save_star(tmp_path / "CtfFind" / "job003" / "m.star", "micrographs", {"rlnMicrographName": names})
-    plan = plan_coords(demo_project.particles_cs, star, tmp_path / "out")
+    plan = planned(demo_project.particles_cs, star, tmp_path / "out")
     found = check_plan(plan, 2)
     assert found.is_sure
     assert found.best == convention
-    # Which of the placements is right is told even where the chosen one can't be written.
+    # Which of the conventions is right is found even where the chosen one can't be written.
     assert (plan.sizes.error is not None) == convention.swap_xy

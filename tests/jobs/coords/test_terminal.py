@@ -4,8 +4,7 @@ import numpy as np
 import pexpect
 import pytest
 
-from coords_files import convert, location, save_micrographs, tree
-from cryobridge.jobs.coords.plan import plan_coords
+from coords_files import convert, location, planned, save_micrographs, tree
 from cryobridge.jobs.coords.preview import small_image, write_previews
 from helpers import open_terminal, run_in_terminal, save_cs, without_escapes
 
@@ -26,7 +25,7 @@ def answer(text, question, *words):
     return child.exitstatus
 
 
-def test_a_nudge_is_shown_and_asked_about_in_a_terminal(nameless, tmp_path):
+def test_inferred_columns_are_shown_and_asked_about_in_a_terminal(nameless, tmp_path):
     words = ("coords", *nameless, "-o", tmp_path / "out")
     child = open_terminal(*words, columns=120)
     child.expect("Take these columns")
@@ -74,7 +73,7 @@ def png_size(path):
 
 
 def test_previews_are_made_of_the_busiest_micrographs(demo_project, tmp_path):
-    plan = plan_coords(demo_project.particles_cs, demo_project.micrographs_star, tmp_path / "out")
+    plan = planned(demo_project.particles_cs, demo_project.micrographs_star, tmp_path / "out")
     written = write_previews(plan, 5)
     assert {path.name for path in written} == {f"{name}_fractions.png" for name in demo_project.truth.micrographs.name}
     for path in written:

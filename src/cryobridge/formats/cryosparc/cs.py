@@ -220,22 +220,13 @@ def write_cs(
 
 def _as_labels_or_array(values: Values | list[str]) -> Values:
     if isinstance(values, Labels):
-        return _without_unused(values)
+        return values.without_unused()
     array = np.asarray(values)
     if array.dtype.kind in "SUO" or (isinstance(values, list) and not values):
         texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.tolist()]
         distinct = {text: code for code, text in enumerate(dict.fromkeys(texts))}
         return Labels(np.array([distinct[text] for text in texts], dtype=np.int32), tuple(distinct))
     return array
-
-
-def _without_unused(labels: Labels) -> Labels:
-    """Drop the texts that no row has: a selection of rows keeps them all."""
-    is_used = np.bincount(labels.codes, minlength=len(labels.values)) > 0
-    if is_used.all():
-        return labels
-    new_code = np.cumsum(is_used, dtype=np.int32) - 1
-    return Labels(new_code[labels.codes], tuple(labels.values[code] for code in np.flatnonzero(is_used)))
 
 
 def _write_npy(file: IO[bytes], arrays: dict[str, Values]) -> None:

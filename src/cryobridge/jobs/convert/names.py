@@ -45,15 +45,6 @@ class Link:
     target: Path
 
 
-def without_unused(labels: Labels) -> Labels:
-    """Drop the texts that no row has."""
-    is_used = np.bincount(labels.codes, minlength=len(labels.values)) > 0
-    if is_used.all():
-        return labels
-    new_code = np.cumsum(is_used, dtype=np.int32) - 1
-    return Labels(new_code[labels.codes], tuple(labels.values[code] for code in np.flatnonzero(is_used)))
-
-
 def renamed(labels: Labels, names: Sequence[str]) -> Labels:
     """Return labels with other texts, one for each of ``labels.values``; texts that become equal are one."""
     place: dict[str, int] = {}

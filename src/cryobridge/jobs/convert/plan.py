@@ -29,7 +29,6 @@ from cryobridge.jobs.convert.names import (
     relion_project,
     renamed,
     start_of_links,
-    without_unused,
 )
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
 from cryobridge.jobs.convert.report import ConvertReport
@@ -383,7 +382,7 @@ class _Names:
         links: tuple[Link, ...] = ()
         messages: list[Message] = []
         if particles.images is not None:
-            images = replace(particles.images, path=without_unused(particles.images.path))
+            images = replace(particles.images, path=particles.images.path.without_unused())
             old = list(images.path.values)
             if self.options.link_stacks is not None:
                 links, names, messages = self._linked(old, self.options.link_stacks)
@@ -392,7 +391,7 @@ class _Names:
                 messages = self._doubtful(old, names)
             particles = replace(particles, images=replace(images, path=renamed(images.path, names)))
         if particles.locations is not None:
-            micrograph = without_unused(particles.locations.micrograph)
+            micrograph = particles.locations.micrograph.without_unused()
             moved = [self._moved(name) for name in micrograph.values]
             folder = self.options.micrograph_path
             names = micrograph_names(moved, strip_uid=self.options.strip_uid, folder=folder)

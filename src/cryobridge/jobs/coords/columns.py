@@ -29,7 +29,7 @@ def pick_columns(
     kept
         (n,) whether a pick is written: tubes are made of those that are.
     convention
-        The placement: angles turn with the micrograph.
+        The axis convention: angles turn with the micrograph.
     picks_only
         Leave out class, angles and helical columns.
     """

@@ -1,18 +1,18 @@
-"""Where in the row the coordinates are: by name, else by place and content ("nudge").
+"""Which columns hold the coordinates: found by name, else inferred from position and content.
 
 cryoSPARC versions order the location fields differently, and tables that went through other programs may have lost
-the names. A guess is never made in silence: what was looked at, and why a column was taken, is part of the result.
+the names. Nothing is inferred in silence: what was looked at, and why a column was taken, is part of the result.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
@@ -74,16 +74,16 @@ class CoordinateFields:
     path, shape, x, y
         Names of the columns.
     found_by
-        ``name``, ``content`` (the nudge) or ``place`` (the two floats right after the shape).
+        ``name``, ``content`` (inferred) or ``position`` (the two floats right after the shape).
     candidates
-        What was looked at, where names did not tell.
+        What was looked at, where they are inferred.
     """
 
     path: str
     shape: str
     x: str
     y: str
-    found_by: str
+    found_by: Literal["name", "content", "position"]
     candidates: tuple[Candidate, ...] = ()
 
     @property
@@ -102,9 +102,10 @@ def locate_coordinates(
     table
         A cryoSPARC table.
     nudge
-        Where names don't tell, look at the content. False takes the two floats right after the shape.
+        Where the names are not there, infer the columns from their content. False takes the two floats right after the
+        shape.
     xy_fields
-        The names of the two fractions, where the user tells them.
+        The names of the two fractions, where they are given.
 
     Raises
     ------
@@ -114,23 +115,23 @@ def locate_coordinates(
         If the content fits none or more than one reading; the candidates are listed.
     """
     if xy_fields is not None:
-        return _as_told(table, xy_fields)
+        return _as_given(table, xy_fields)
     if all(name in table for name in NAMES):
         return CoordinateFields(*NAMES, found_by="name")
     places = [place for place in _shapes(table) if _floats_after(table, place)]
     if not nudge:
-        readings = [reading for place in places if (reading := _usual_place(table, place)) is not None]
+        readings = [reading for place in places if (reading := _at_usual_position(table, place)) is not None]
     else:
         judged = {place: _judged(table, place) for place in places}
         readings = [reading for place in places if (reading := _inferred(table, place, judged[place])) is not None]
         if not readings and places:
             raise _ambiguous(table, "no two columns that stand together", itertools.chain(*judged.values()))
     if len(readings) > 1:
-        options = "; ".join(f"{r.x} and {r.y} after {r.shape}" for r in readings)
+        found = "; ".join(f"{r.x} and {r.y} after {r.shape}" for r in readings)
         raise CryobridgeError(
-            f"the coordinates may be in several places: {options}",
+            f"the coordinates may be in several places: {found}",
             path=table.path,
-            hint="Name the two columns with --xy-fields X,Y.",
+            hint=f"Name the two columns with {option('xy_fields', 'X,Y')}.",
         )
     if not readings:
         raise MissingDataError(
@@ -141,7 +142,7 @@ def locate_coordinates(
     return readings[0]
 
 
-def _as_told(table: Table, xy_fields: tuple[str, str]) -> CoordinateFields:
+def _as_given(table: Table, xy_fields: tuple[str, str]) -> CoordinateFields:
     absent = [name for name in xy_fields if name not in table]
     if absent:
         raise MissingDataError(
@@ -189,12 +190,14 @@ def _floats_after(table: Table, place: int) -> list[tuple[int, Column]]:
     return [(position, column) for position, column in following if column.shape == () and column.dtype[0] == "f"]
 
 
-def _usual_place(table: Table, place: int) -> CoordinateFields | None:
+def _at_usual_position(table: Table, place: int) -> CoordinateFields | None:
     following = _floats_after(table, place)
     if len(following) < 2:
         return None
     (_, x), (_, y) = following[:2]
-    return CoordinateFields(table.columns[place - 1].name, table.columns[place].name, x.name, y.name, found_by="place")
+    return CoordinateFields(
+        table.columns[place - 1].name, table.columns[place].name, x.name, y.name, found_by="position"
+    )
 
 
 def _judged(table: Table, place: int) -> tuple[Candidate, ...]:
@@ -235,9 +238,10 @@ def _ambiguous(table: Table, found: str, candidates: Iterable[Candidate]) -> Cry
         f"{c.name} ({c.minimum:.4g} to {c.maximum:.4g}, {c.distinct:,} values: {c.verdict})" for c in candidates
     )
     return CryobridgeError(
-        f"the content does not tell where the coordinates are: {found} may be the fractions: {listed}",
+        f"the columns of the coordinates can't be inferred: {found} may be the fractions: {listed}",
         path=table.path,
-        hint="Name the two columns with --xy-fields X,Y; --no-nudge takes the two right after the shape.",
+        hint=f"Name the two columns with {option('xy_fields', 'X,Y')}; {option('nudge', False)} takes the two right "
+        "after the shape.",
     )
 
 

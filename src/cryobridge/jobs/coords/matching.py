@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 
 # cryoSPARC puts a 21-digit uid before imported and corrected names, and what it did behind them.
 _UID_PREFIX = re.compile(r"^[0-9]{21}_")
@@ -102,7 +102,7 @@ def unmatched_error(match: MicrographMatch, relion: Sequence[str]) -> MissingDat
     n_all = len(match.unmatched) + len(match.relion_name)
     hint = "Give the micrographs_ctf.star of the same micrographs"
     # Where none is matched, none would be left.
-    hint += ", or leave them out with --on-unmatched skip." if match.relion_name else "."
+    hint += f", or leave them out with {option('on_unmatched', 'skip')}." if match.relion_name else "."
     return MissingDataError(
         f"{len(match.unmatched)} of {n_all} micrographs are not in the STAR file: {', '.join(shown)}{more}",
         field="location/micrograph_path",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import read_header
@@ -45,13 +45,13 @@ def micrograph_file(plan: CoordsPlan, code: int) -> Path:
         raise MissingDataError(
             f"the micrograph {name} is not there",
             path=plan.files.star,
-            hint="Run this in the RELION project, or name it with --relion-project.",
+            hint=f"Run this in the RELION project, or name it with {option('relion_project')}.",
         )
     return found
 
 
 def check_plan(plan: CoordsPlan, n_micrographs: int) -> OrientationCheck:
-    """Score the eight placements on the micrographs with most picks.
+    """Score the eight axis conventions on the micrographs with most picks.
 
     Parameters
     ----------

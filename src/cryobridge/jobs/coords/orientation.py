@@ -1,7 +1,7 @@
-"""Which of the eight placements puts cryoSPARC's picks on the particles of RELION's micrographs.
+"""Which of the eight axis conventions puts cryoSPARC's picks on the particles of RELION's micrographs.
 
-With extracted images, each is compared with the patch that a placement cuts from RELION's micrograph: their normalised
-correlation, after bringing the patch to the image's pixel size and the image into the placement's mirror. Without,
+With extracted images, each is compared with the patch that a convention cuts from RELION's micrograph: their normalised
+correlation, after bringing the patch to the image's pixel size and the image into the convention's mirror. Without,
 the picks' neighbourhoods are compared with those of places nearby: particles differ from what lies around them.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from cryobridge.model.particles import Floats
 
 # The winner must lead the runner-up, and zero, by this many standard errors.
 SURE_SIGMA = 5.0
-# A placement is off by up to one pixel where rows were reversed; the best of the shifts around counts.
+# A convention is off by up to one pixel where rows were reversed; the best of the shifts around counts.
 _SHIFT_PX = 2
 _MIN_PARTICLES = 10
 _RING = 8
@@ -56,8 +57,8 @@ class PicksOnMicrograph:
 
 
 @dataclass(frozen=True)
-class PlacementScore:
-    """How well one placement fits.
+class ConventionScore:
+    """How well one axis convention fits.
 
     Parameters
     ----------
@@ -74,12 +75,12 @@ class PlacementScore:
 
 @dataclass(frozen=True)
 class OrientationCheck:
-    """The verdict.
+    """Which axis convention fits.
 
     Parameters
     ----------
     scores
-        The eight placements, best first.
+        The eight axis conventions, best first.
     method
         ``"images"`` or ``"contrast"``.
     sigma
@@ -88,19 +89,19 @@ class OrientationCheck:
         Whether that is enough to tell.
     """
 
-    scores: tuple[PlacementScore, ...]
-    method: str
+    scores: tuple[ConventionScore, ...]
+    method: Literal["images", "contrast"]
     sigma: float
     is_sure: bool
 
     @property
     def best(self) -> Convention:
-        """The placement that fits best."""
+        """The axis convention that fits best."""
         return self.scores[0].convention
 
 
 def check_orientation(micrographs: Sequence[PicksOnMicrograph]) -> OrientationCheck:
-    """Score the eight placements on some micrographs.
+    """Score the eight axis conventions on some micrographs.
 
     Raises
     ------
@@ -119,13 +120,13 @@ def check_orientation(micrographs: Sequence[PicksOnMicrograph]) -> OrientationCh
         per_pick, means = per_pick * sign, means * sign
     order = np.argsort(np.where(np.isnan(means), -np.inf, means))[::-1]
     sigma = _lead(per_pick, order)
-    scores = tuple(PlacementScore(ALL_CONVENTIONS[i], float(means[i]), int(counts[i])) for i in order)
+    scores = tuple(ConventionScore(ALL_CONVENTIONS[i], float(means[i]), int(counts[i])) for i in order)
     is_sure = bool(sigma >= SURE_SIGMA and counts[order[0]] >= _MIN_PARTICLES)
     return OrientationCheck(scores, "images" if use_images else "contrast", sigma, is_sure)
 
 
 def _lead(per_pick: Floats, order: NDArray[np.int64]) -> float:
-    """Return the lead of the best placement over the next and over nothing, in standard errors; the lesser."""
+    """Return the lead of the best convention over the next and over nothing, in standard errors; the lesser."""
     best, after = per_pick[order[0]], per_pick[order[1]]
     both = best[~np.isnan(best) & ~np.isnan(after)] - after[~np.isnan(best) & ~np.isnan(after)]
     alone = best[~np.isnan(best)]
@@ -139,7 +140,7 @@ def _in_errors(values: Floats) -> float:
 
 
 def _score_micrograph(picks: PicksOnMicrograph, use_images: bool) -> Floats:
-    """Return a score for each placement and pick, (8, n); NaN where the patch is not within the micrograph."""
+    """Return a score for each convention and pick, (8, n); NaN where the patch is not within the micrograph."""
     micrograph = np.asarray(open_mrc(picks.micrograph).images[0], np.float32)
     images = np.asarray(picks.read_images(), np.float32) if use_images and picks.read_images else None
     scores = np.full((len(ALL_CONVENTIONS), len(picks.fraction_xy)), np.nan)

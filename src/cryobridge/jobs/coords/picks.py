@@ -1,9 +1,8 @@
-"""Reading picks from cryoSPARC files: micrograph, place, score, and what 2D alignment and filaments tell."""
+"""Reading picks from cryoSPARC files: micrograph, coordinates, score, and what 2D alignment and filaments give."""
 
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,16 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError
+from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.open import ParticleFiles, open_particles, with_columns_beside
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.coords.locate import NAMES, CoordinateFields, locate_coordinates
-from cryobridge.model.particles import Labels
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cryobridge.formats.table import Array, Table
-    from cryobridge.model.particles import Floats, ImageRefs
+    from cryobridge.model.particles import Floats, ImageRefs, Labels
 
 SCORE = "pick_stats/ncc_score"
 # What reliosparc writes for picks without a score of their own.
@@ -56,12 +57,10 @@ class Picks:
         The extracted images, or None.
     image_pixel_size_A, micrograph_pixel_size_A
         (n,) or None.
-    n_unjoined
-        Rows of the file that the passthrough file lacks; they are not among the picks.
-    notes
-        What was joined or assumed, in sentences.
-    warnings
-        Files that could not be read, and what contradicts itself, in sentences.
+    left_out
+        How many rows of the file are not among the picks, by reason: those that a joined file lacks.
+    messages
+        What was joined or assumed.
     """
 
     source: Path
@@ -77,9 +76,8 @@ class Picks:
     images: ImageRefs | None
     image_pixel_size_A: Floats | None
     micrograph_pixel_size_A: Floats | None
-    n_unjoined: int
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    left_out: Mapping[str, int]
+    messages: tuple[Message, ...]
 
     def __len__(self) -> int:
         return len(self.fraction_xy)
@@ -99,7 +97,7 @@ def read_picks(
     path
         A cryoSPARC file of picks or particles, a result group (`.csg`) or a job folder.
     passthrough
-        The file that has ``location/*``; without one, and without coordinates in ``path``, the job folder tells it,
+        The file that has ``location/*``; without one, and without coordinates in ``path``, the job folder names it,
         or it is looked for beside the file, by its name and as the one that has all of the uids.
     nudge, xy_fields
         See `locate_coordinates`.
@@ -113,24 +111,17 @@ def read_picks(
     """
     files, elsewhere = _opened(path, passthrough, xy_fields)
     table = files.columns
-    notes = list(files.notes)
     fields = _located(table, elsewhere, nudge=nudge, xy_fields=xy_fields)
     columns = ColumnReader(table)
     micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
     x, y = columns.floats(fields.x), columns.floats(fields.y)
     if micrograph is None or shape is None or shape.shape[1:] != (2,) or x is None or y is None:
         raise MissingDataError("the location columns are of the wrong type", path=path, field=", ".join(fields.names))
-    if fields.found_by == "place":
-        notes.append(f"the fractions are taken from {fields.x} and {fields.y}, the two columns right after the shape")
-    if SCORE not in columns:
-        notes.append(
-            f"no {SCORE}: the figure of merit is {DEFAULT_FIGURE_OF_MERIT} for all (--passthrough may have it)"
-        )
     has_2d = "alignments2D/pose" in columns
     return Picks(
         source=table.path,
         fields=fields,
-        micrograph=_without_unused(micrograph),
+        micrograph=micrograph.without_unused(),
         shape_px=shape,
         fraction_xy=np.column_stack([x, y]),
         score=columns.floats(SCORE),
@@ -141,10 +132,24 @@ def read_picks(
         images=images_of(columns),
         image_pixel_size_A=columns.floats("blob/psize_A"),
         micrograph_pixel_size_A=columns.floats("location/micrograph_psize_A", "micrograph_blob/psize_A"),
-        n_unjoined=sum(files.left_out.values()),
-        notes=tuple(notes),
-        warnings=files.warnings,
+        left_out=files.left_out,
+        messages=(*files.messages, *_assumed(fields, has_score=SCORE in columns)),
     )
+
+
+def _assumed(fields: CoordinateFields, *, has_score: bool) -> list[Message]:
+    """Return what is taken for granted where names or values are not there."""
+    messages = []
+    if fields.found_by == "content":
+        text = f"the coordinate columns were inferred: x from {fields.x}, y from {fields.y}, after {fields.shape}"
+        messages.append(warning("columns-inferred", text))
+    if fields.found_by == "position":
+        text = f"the fractions are taken from {fields.x} and {fields.y}, the two columns right after the shape"
+        messages.append(note("columns-by-position", text))
+    if not has_score:
+        text = f"no {SCORE}: the figure of merit is {DEFAULT_FIGURE_OF_MERIT} for all"
+        messages.append(note("figure-of-merit-assumed", f"{text} ({option('passthrough')} may have it)"))
+    return messages
 
 
 def _opened(
@@ -178,17 +183,8 @@ def _located(
         raise MissingDataError(
             f"no coordinates, and no file beside it has those of all {table.n_rows:,} particles: {parts}",
             path=table.path,
-            hint=f"--passthrough {shlex.quote(str(most))} takes those that it has, and leaves the others out.",
+            hint=f"{option('passthrough', most)} takes those that it has, and leaves the others out.",
         ) from error
-
-
-def _without_unused(labels: Labels) -> Labels:
-    """Drop the texts that no row has: after a join the micrographs of rows that are left out are among them."""
-    is_used = np.bincount(labels.codes, minlength=len(labels.values)) > 0
-    if is_used.all():
-        return labels
-    new_code = np.cumsum(is_used, dtype=np.int32) - 1
-    return Labels(new_code[labels.codes], tuple(labels.values[code] for code in np.flatnonzero(is_used)))
 
 
 def _plus_one(numbers: NDArray[np.int64] | None) -> NDArray[np.int64] | None:

@@ -4,76 +4,38 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
+from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.image_search import as_given
 from cryobridge.formats.projects import INSTEAD, folder_refusal
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.star import open_star, to_labels
 from cryobridge.jobs.coords.columns import round_px
 from cryobridge.jobs.coords.matching import match_micrographs, unmatched_error
+from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.coords.picks import Picks, read_picks
 from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
+from cryobridge.jobs.coords.report import CoordsReport, agrees, orientation_messages, orientation_of
 from cryobridge.jobs.coords.sizes import MicrographFiles, MicrographSizes, compare_sizes
-from cryobridge.jobs.output_folder import files_in
-from cryobridge.model.convention import Convention
+from cryobridge.jobs.output_folder import files_in, refuse_existing
 from cryobridge.model.particles import Floats
 from cryobridge.options import as_path
+from cryobridge.progress import Reporter, Silent
+from cryobridge.report import Message, note, warning
+
+if TYPE_CHECKING:
+    from cryobridge.jobs.coords.orientation import OrientationCheck
 
 PIPELINE = "default_pipeline.star"
 _STAR_HINT = INSTEAD["micrographs"][0]
 _CS_HINT = "Give a file in which it is filled in: a passthrough file, extracted_particles.cs or picked_particles.cs."
-
-
-@dataclass(frozen=True)
-class CoordsOptions:
-    """What is asked for.
-
-    Parameters
-    ----------
-    convention
-        The placement of cryoSPARC's fractions on RELION's micrographs.
-    passthrough
-        The file with ``location/*`` where the picks have none.
-    nudge, xy_fields
-        See `cryobridge.jobs.coords.locate.locate_coordinates`.
-    subpixel
-        Keep fractions of a pixel.
-    picks_only
-        Leave out class, angles and helical columns.
-    drop_outside
-        Leave picks outside their micrograph out, instead of stopping.
-    on_unmatched
-        Whether micrographs that the STAR file lacks are an error, or left out.
-    relion_project
-        RELION's project folder; without one the nearest that has default_pipeline.star, from the output upwards.
-
-    Raises
-    ------
-    UsageError
-        If what is to be a file or folder is neither a text nor a path.
-    """
-
-    convention: Convention = field(default_factory=Convention)
-    passthrough: Path | None = None
-    nudge: bool = True
-    xy_fields: tuple[str, str] | None = None
-    subpixel: bool = False
-    picks_only: bool = False
-    drop_outside: bool = False
-    on_unmatched: Literal["error", "skip"] = "error"
-    relion_project: Path | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("passthrough", "relion_project"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else as_path(value, name))
 
 
 @dataclass(frozen=True)
@@ -104,6 +66,10 @@ class CoordsPlan:
         Picks that are not, by reason.
     unmatched
         Micrographs that the STAR file lacks.
+    messages
+        Notes and warnings.
+    orientation
+        Which axis convention fits RELION's micrographs, if that was asked for.
     """
 
     picks: Picks
@@ -117,6 +83,8 @@ class CoordsPlan:
     kept: NDArray[np.bool_]
     left_out: dict[str, int]
     unmatched: tuple[str, ...]
+    messages: tuple[Message, ...]
+    orientation: OrientationCheck | None = None
 
     @property
     def raw_data(self) -> Path:
@@ -128,57 +96,110 @@ class CoordsPlan:
         """The list of pick files."""
         return self.folder / AUTOPICK_STAR
 
+    @property
+    def raw_data_in_project(self) -> Path:
+        """The folder of pick files as RELION, which runs in its project, finds it."""
+        if self.project is None:
+            return self.raw_data
+        folder = _absolute(self.raw_data)
+        return folder.relative_to(self.project) if folder.is_relative_to(self.project) else folder
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing is to be written because another axis convention fits."""
+        check = self.orientation
+        return self.options.strict_orientation and check is not None and not agrees(check, self.options.convention)
+
     def existing(self) -> list[Path]:
         """Return the outputs that are there already."""
         files = files_in(self.raw_data, PICK_FILES)
         return [path for path in (self.autopick_star, *files) if os.path.lexists(path)]
 
-    def report(self) -> dict[str, Any]:
-        """Return the plan as JSON-ready data."""
-        written = np.unique(self.picks.micrograph.codes[self.kept])
-        named = self.options.relion_project or self.folder
-        return {
-            "particles_in": len(self.picks) + self.picks.n_unjoined,
-            "particles_out": int(self.kept.sum()),
-            "left_out": self.left_out,
-            "micrographs": len(written),
-            "micrographs_unmatched": list(self.unmatched),
-            "convention": self.options.convention.formula,
-            "convention_words": self.options.convention.words,
-            "nudged": self.picks.fields.found_by == "content",
-            "coordinate_fields": list(self.picks.fields.names),
-            "relion_project": str(as_given(self.project, named)) if self.project else None,
-            "notes": [*self.picks.notes, *([self.sizes.note] if self.sizes.note else [])],
-            "warnings": list(self.picks.warnings),
-            "outputs": [str(self.autopick_star), str(self.raw_data)],
-        }
+    def report(self) -> CoordsReport:
+        """Return what will be written."""
+        convention = self.options.convention
+        return CoordsReport(
+            rows_in=len(self.picks) + sum(self.picks.left_out.values()),
+            rows_out=int(self.kept.sum()),
+            left_out=self.left_out,
+            messages=self.messages,
+            outputs=() if self.is_refused else (self.autopick_star, self.raw_data),
+            micrographs=len(np.unique(self.picks.micrograph.codes[self.kept])),
+            micrographs_unmatched=self.unmatched,
+            convention=convention.formula,
+            convention_words=convention.words,
+            columns_inferred=self.picks.fields.found_by == "content",
+            coordinate_fields=self.picks.fields.names,
+            relion_project=as_given(self.project, self.options.relion_project or self.folder) if self.project else None,
+            orientation=None if self.orientation is None else orientation_of(self.orientation, convention),
+        )
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """Refuse what can't be written.
+
+        Raises
+        ------
+        OutputExistsError
+            If there are picks in the folder already and ``overwrite`` is False.
+        CryobridgeError
+            If RELION's micrographs are of another shape than cryoSPARC's, or one that is to be drawn is not there.
+        """
+        if self.is_refused:
+            return
+        if self.sizes.error:
+            raise self.sizes.error
+        if self.options.preview:
+            from cryobridge.jobs.coords.preview import preview_sources
+
+            preview_sources(self, self.options.preview)
+        refuse_existing(self.existing(), overwrite=overwrite)
+
+    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> CoordsReport:
+        """Write the picks and draw the pictures, unless the orientation check forbids it."""
+        from cryobridge.jobs.coords.write import write_picks
+
+        self.check(overwrite=overwrite)
+        if self.is_refused:
+            return self.report()
+        (reporter or Silent()).start("writing pick files", None)
+        write_picks(self, overwrite=overwrite)
+        if not self.options.preview:
+            return self.report()
+        from cryobridge.jobs.coords.preview import write_previews
+
+        return replace(self.report(), previews=tuple(write_previews(self, self.options.preview)))
 
 
 def plan_coords(
-    picks_cs: str | os.PathLike[str],
-    micrographs_star: str | os.PathLike[str],
-    folder: str | os.PathLike[str],
+    picks: str | os.PathLike[str],
+    micrographs: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
     options: CoordsOptions | None = None,
+    *,
+    reporter: Reporter | None = None,
 ) -> CoordsPlan:
-    """Read picks and micrographs, match them, and compute the coordinates.
+    """Read picks and micrographs, match them, compute the coordinates, and check the orientation if that is asked for.
 
-    What the sizes of RELION's micrographs forbid is no error yet: `check_plan` may find that x and y are exchanged.
+    What the sizes of RELION's micrographs forbid is an error of `CoordsPlan.check`, after the orientation check, which
+    may find that x and y are exchanged.
 
     Parameters
     ----------
-    picks_cs
+    picks
         A `.cs` or `.csg` file of picks or particles, or a cryoSPARC job folder.
-    micrographs_star
+    micrographs
         The STAR file with RELION's names of the micrographs, such as ``CtfFind/job003/micrographs_ctf.star``.
-    folder
-        The output folder.
+    output
+        The output folder; the current one, with a message, if not given.
     options
-        What is asked for; the usual placement if not given.
+        What is asked for; the usual axis convention if not given.
+    reporter
+        Who hears of the progress.
 
     Returns
     -------
     CoordsPlan
-        What `cryobridge.jobs.coords.convert.write_coords` writes.
+        Whose ``run`` writes the picks.
 
     Raises
     ------
@@ -189,21 +210,72 @@ def plan_coords(
     CryobridgeError
         If picks lie outside their micrograph, names are ambiguous, or two micrographs would share a pick file.
     """
-    folder, options = as_path(folder, "folder"), options or CoordsOptions()
-    _refuse_exchanged(Path(picks_cs), Path(micrographs_star))
-    picks = read_picks(picks_cs, options.passthrough, nudge=options.nudge, xy_fields=options.xy_fields)
-    relion_names = micrograph_names(Path(micrographs_star))
+    picks_path, star, folder = as_path(picks, "picks"), as_path(micrographs, "micrographs"), Path()
+    folder = folder if output is None else as_path(output, "output")
+    options = options or CoordsOptions()
+    reporter = reporter or Silent()
+    reporter.start("reading picks", None)
+    plan = _matched(picks_path, star, folder, options)
+    messages = [*plan.messages, *_messages(plan, has_output=output is not None)]
+    if not options.checks_orientation:
+        return replace(plan, messages=tuple(messages))
+    from cryobridge.jobs.coords.micrographs import check_plan
+
+    reporter.start("comparing with RELION's micrographs", None)
+    check = check_plan(plan, options.check_micrographs)
+    messages += orientation_messages(check, options.convention)
+    return replace(plan, messages=tuple(messages), orientation=check)
+
+
+def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions) -> CoordsPlan:
+    """Read picks and micrographs, match them, and compute the coordinates."""
+    _refuse_exchanged(picks_path, star)
+    picks = read_picks(picks_path, options.passthrough, nudge=options.nudge, xy_fields=options.xy_fields)
+    relion_names = micrograph_names(star)
     match = match_micrographs(picks.micrograph.values, relion_names)
     if match.unmatched and (options.on_unmatched == "error" or not match.relion_name):
         raise unmatched_error(match, relion_names)
     micrographs = tuple(match.relion_name.get(name) for name in picks.micrograph.values)
     _refuse_shared_files([name for name in micrographs if name is not None])
+    kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside)
+    project = _project(folder, options.relion_project)
+    files = MicrographFiles(star, project)
+    codes, swap_xy = picks.micrograph.codes, options.convention.swap_xy
+    sizes = compare_sizes(micrographs, codes, picks.shape_px, kept, files, swap_xy=swap_xy)
+    coordinate_px = round_px(options.convention.to_px(picks.fraction_xy, sizes.shape_px), subpixel=options.subpixel)
+    return CoordsPlan(
+        picks,
+        options,
+        folder,
+        project,
+        micrographs,
+        coordinate_px,
+        files,
+        sizes,
+        kept,
+        left_out,
+        match.unmatched,
+        picks.messages,
+    )
 
+
+def _choose(
+    picks: Picks, micrographs: tuple[str | None, ...], *, drop_outside: bool
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Return which picks are written (n,), and how many are not, by reason.
+
+    Raises
+    ------
+    MissingDataError
+        If none is left, or values are not filled in.
+    CryobridgeError
+        If picks lie outside their micrograph and may not be left out.
+    """
     is_known = np.array([name is not None for name in micrographs], dtype=bool)
     is_matched: NDArray[np.bool_] = is_known.take(picks.micrograph.codes)
-    is_inside = _inside(picks, drop_outside=options.drop_outside)
+    is_inside = _inside(picks, drop_outside=drop_outside)
     left_out = {
-        "uid not in the passthrough file": picks.n_unjoined,
+        **picks.left_out,
         "micrograph not in the STAR file": int((~is_matched).sum()),
         "outside the micrograph": int((is_matched & ~is_inside).sum()),
     }
@@ -211,27 +283,34 @@ def plan_coords(
     if not kept.any():
         raise MissingDataError("no pick is left to write", path=picks.source, hint="Check the files and the options.")
     _refuse_unset(picks, kept)
-    project = _project(folder, options.relion_project)
-    files = MicrographFiles(Path(micrographs_star), project)
-    codes, swap_xy = picks.micrograph.codes, options.convention.swap_xy
-    sizes = compare_sizes(micrographs, codes, picks.shape_px, kept, files, swap_xy=swap_xy)
-    coordinate_px = options.convention.to_px(picks.fraction_xy, sizes.shape_px)
-    return CoordsPlan(
-        picks,
-        options,
-        folder,
-        project,
-        micrographs,
-        round_px(coordinate_px, subpixel=options.subpixel),
-        files,
-        sizes,
-        kept,
-        {reason: count for reason, count in left_out.items() if count},
-        match.unmatched,
-    )
+    return kept, {reason: count for reason, count in left_out.items() if count}
 
 
-def absolute(path: Path) -> Path:
+def _messages(plan: CoordsPlan, *, has_output: bool) -> list[Message]:
+    """Return what there is to say besides the picks themselves."""
+    messages = [
+        warning("rows-left-out", f"{count:,} picks are left out: {reason}") for reason, count in plan.left_out.items()
+    ]
+    if plan.project is None:
+        text = f"no RELION project above the folder: paths in {AUTOPICK_STAR} are relative to the working directory"
+        messages.append(warning("no-relion-project", text, option="relion_project"))
+    messages += [plan.sizes.message] if plan.sizes.message else []
+    return messages if has_output else [*messages, _current_folder()]
+
+
+def _current_folder() -> Message:
+    """Return that nobody chose where the picks go; a warning where they hardly belong there."""
+    text = f"without {option('output')} the picks go into the current folder"
+    try:
+        is_cryosparc = identify_folder(Path()) == CRYOSPARC_JOB
+    except CryobridgeError:
+        is_cryosparc = False
+    if is_cryosparc:
+        return warning("current-folder", f"{text}, which is that of a cryoSPARC job", option="output")
+    return note("current-folder", text, option="output")
+
+
+def _absolute(path: Path) -> Path:
     """Return a path from the root, without ``..``; links stay as they are, since RELION projects are full of them."""
     return Path(os.path.normpath(path.absolute()))
 
@@ -313,7 +392,7 @@ def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:
             field=f"{picks.fields.x}, {picks.fields.y}",
             rows=tuple(int(row) for row in outside[:3]),
             count=len(outside),
-            hint="Check where the picks come from, or leave them out with --drop-outside.",
+            hint=f"Check where the picks come from, or leave them out with {option('drop_outside')}.",
         )
     return inside
 
@@ -331,9 +410,9 @@ def _refuse_shared_files(names: list[str]) -> None:
 
 def _project(folder: Path, given: Path | None) -> Path | None:
     if given is None:
-        own = absolute(folder)
+        own = _absolute(folder)
         # os.path.isfile, since Path.is_file raises on a name that is too long for the file system.
         return next((above for above in (own, *own.parents) if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
     if not given.is_dir():
         raise MissingDataError("no such folder", path=given, hint="Give the folder that has default_pipeline.star.")
-    return absolute(given)
+    return _absolute(given)

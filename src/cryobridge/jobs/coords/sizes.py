@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.table import Array
+from cryobridge.report import Message, note, warning
 
 # Headers that are read to see whether sizes differ; only where one does, all are.
 _N_HEADERS = 32
@@ -59,17 +60,14 @@ class MicrographSizes:
     ----------
     shape_px
         (n, 2) ny, nx of each pick's micrograph as RELION has it, before x and y are exchanged.
-    note
-        What was found, in a sentence; empty where sizes agree.
-    is_warning
-        Whether the note tells of something that may be wrong.
+    message
+        What was found; None where sizes agree.
     error
         Why no coordinates can be right, or None.
     """
 
     shape_px: Array
-    note: str = ""
-    is_warning: bool = False
+    message: Message | None = None
     error: CryobridgeError | None = None
 
 
@@ -91,7 +89,7 @@ def compare_sizes(
 ) -> MicrographSizes:
     """Compare RELION's micrographs with cryoSPARC's, as far as they are on this disk.
 
-    Some headers, spread over the micrographs, are read; where one tells another size, all are.
+    Some headers, spread over the micrographs, are read; where one has another size, all are.
 
     Parameters
     ----------
@@ -116,8 +114,9 @@ def compare_sizes(
     sampled, trouble = _sample(order, files, swap_xy=swap_xy)
     if not sampled:
         ny, nx = cryosparc[order[0][1]]
-        note = f"the size of RELION's micrographs was not compared with cryoSPARC's ({ny} × {nx} px): {trouble}"
-        return MicrographSizes(shape_px, note, is_warning=files.project is not None)
+        text = f"the size of RELION's micrographs was not compared with cryoSPARC's ({ny} × {nx} px): {trouble}"
+        message = note if files.project is None else warning
+        return MicrographSizes(shape_px, message("micrograph-sizes-not-compared", text))
     if all(shape == cryosparc[code] for code, shape in sampled.items()):
         return MicrographSizes(shape_px)
     try:
@@ -125,11 +124,11 @@ def compare_sizes(
     except CryobridgeError as error:
         return MicrographSizes(shape_px, error=error)
     by_pick = np.array([relion.get(code, (0, 0)) for code in range(len(names))])[codes]
-    return MicrographSizes(np.where(by_pick > 0, by_pick, shape_px), _difference(relion, cryosparc), is_warning=True)
+    return MicrographSizes(np.where(by_pick > 0, by_pick, shape_px), _difference(relion, cryosparc))
 
 
 def _sample(order: list[tuple[str, int]], files: MicrographFiles, *, swap_xy: bool) -> tuple[dict[int, Shape], str]:
-    """Read the sizes of some micrographs; what can't be read is left out, and the first of these is told."""
+    """Read the sizes of some micrographs; and say why the first one that can't be read can't be."""
     shapes: dict[int, Shape] = {}
     troubles = []
     places = np.linspace(0, len(order) - 1, min(len(order), _N_HEADERS)).round().astype(int)
@@ -171,16 +170,19 @@ def _other_shape(path: Path, shape: Shape, cryosparc: Shape, *, swap_xy: bool) -
     if not is_binning_of(shape[::-1], cryosparc):
         hint = "No binning makes one of the other: give the micrographs that RELION made of the same, whole movies."
     elif swap_xy:
-        message, hint = f"{message}: x and y are not exchanged", "Leave --swap-xy out; --check-orientation finds flips."
+        message = f"{message}: x and y are not exchanged"
+        hint = f"Leave {option('swap_xy')} out; {option('check_orientation')} finds flips."
     else:
-        message, hint = f"{message}: x and y are exchanged", "Give --swap-xy; --check-orientation finds the flips too."
+        message = f"{message}: x and y are exchanged"
+        hint = f"Give {option('swap_xy')}; {option('check_orientation')} finds the flips too."
     return CryobridgeError(message, path=path, field="location/micrograph_shape", hint=hint)
 
 
-def _difference(relion: dict[int, Shape], cryosparc: dict[int, Shape]) -> str:
+def _difference(relion: dict[int, Shape], cryosparc: dict[int, Shape]) -> Message:
     other = [code for code, shape in relion.items() if shape != cryosparc[code]]
     (ny, nx), (from_ny, from_nx) = relion[other[0]], cryosparc[other[0]]
-    return (
+    return warning(
+        "micrograph-sizes-differ",
         f"{len(other):,} of {len(relion):,} RELION micrographs are of another size than cryoSPARC's "
-        f"({ny} × {nx} px for {from_ny} × {from_nx}): the coordinates count RELION's pixels"
+        f"({ny} × {nx} px for {from_ny} × {from_nx}): the coordinates count RELION's pixels",
     )

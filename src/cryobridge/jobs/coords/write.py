@@ -1,4 +1,4 @@
-"""Writing the planned picks: everything beside its final place, then renamed."""
+"""Writing planned picks: everything beside its final place, then renamed."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.atomic import leftovers, temporary_path, together
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.coords.columns import pick_columns
-from cryobridge.jobs.coords.plan import CoordsPlan, absolute
 from cryobridge.jobs.coords.relion_picks import PICK_FILES, pick_file_name, rows_by_micrograph, write_pick_files
 from cryobridge.jobs.output_folder import locked, make_folder, refuse_existing
+
+if TYPE_CHECKING:
+    from cryobridge.jobs.coords.plan import CoordsPlan
 
 # After the name of a new folder: the one that it replaces.
 _OLD = ".old"
 
 
-def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]:
+def write_picks(plan: CoordsPlan, *, overwrite: bool) -> None:
     """Write the pick files and their list.
 
     Old picks in the folder do not survive: the new folder of pick files takes the place of the old one.
@@ -30,25 +32,17 @@ def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]
     Parameters
     ----------
     plan
-        As `cryobridge.jobs.coords.plan.plan_coords` returns it.
+        What `CoordsPlan.check` let pass.
     overwrite
         Replace picks that are there.
-
-    Returns
-    -------
-    dict
-        The report (see `CoordsPlan.report`).
 
     Raises
     ------
     OutputExistsError
         If there are picks in the folder already and ``overwrite`` is False.
     CryobridgeError
-        If RELION's micrographs are of another shape than cryoSPARC's, or the folder can't be written.
+        If the folder can't be written.
     """
-    if plan.sizes.error:
-        raise plan.sizes.error
-    refuse_existing(plan.existing(), overwrite=overwrite)
     make_folder(plan.folder)
     names = [name for name in plan.micrographs if name is not None]
     groups = rows_by_micrograph(plan.picks.micrograph.codes, len(plan.micrographs))
@@ -65,7 +59,6 @@ def write_coords(plan: CoordsPlan, *, overwrite: bool = False) -> dict[str, Any]
         # The list appears when the block ends: right after the files that it names.
         _write_list(plan, [name for name, _ in written])
         _replace_folder(plan.raw_data, temporary)
-    return plan.report()
 
 
 @contextmanager
@@ -132,9 +125,7 @@ def _remove_folder(folder: Path) -> None:
 
 def _write_list(plan: CoordsPlan, names: list[str]) -> None:
     """Write the list that RELION's Extract takes: micrograph, exactly as in the micrographs STAR, and pick file."""
-    folder = absolute(plan.raw_data) if plan.project else plan.raw_data
-    if plan.project and folder.is_relative_to(plan.project):
-        folder = folder.relative_to(plan.project)
+    folder = plan.raw_data_in_project
     columns = {
         "rlnMicrographName": names,
         "rlnMicrographCoordinates": [str(folder / pick_file_name(name)) for name in names],
