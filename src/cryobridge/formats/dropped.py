@@ -36,6 +36,8 @@ def dropped_columns(particles: ParticleSet, held: Collection[str], program: Prog
     """
     lost = [item for item in FIELDS if item.name not in held and is_known(particles, item)]
     names = [name for item in lost for name in source_columns(particles, item)]
+    if program is None:
+        names += particles.columns
     extra = particles.extra
     if extra is not None and extra.program != program:
         names += [*extra.names, *(name for name in extra.optics if name not in _modelled())]

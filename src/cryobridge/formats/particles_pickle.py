@@ -15,7 +15,7 @@ from cryobridge.formats.dropped import dropped_columns
 from cryobridge.formats.mrc_header import MrcHeader, read_header
 from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics
 from cryobridge.formats.pickles import read_ctf, read_poses, write_ctf, write_indices, write_poses
-from cryobridge.model.fields import FIELDS
+from cryobridge.model.fields import ctf_fields
 from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
 from cryobridge.model.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
 from cryobridge.report import Message, note, warning
@@ -101,8 +101,7 @@ def from_table(table: Floats) -> dict[str, Floats]:
     """Return the columns (n,) of a ctf.pkl in the model's units, by the names of the quantities."""
     return {
         item.name: table[:, item.pkl] if item.pkl_unit is None else item.pkl_unit.to_model(table[:, item.pkl])
-        for item in FIELDS
-        if item.pkl is not None
+        for item in ctf_fields()
     }
 
 
@@ -212,7 +211,7 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
     if optics is not None and len({*np.round(optics.pixel_size_A, 4).tolist()}) * len({*optics.box_px.tolist()}) > 1:
         text = "pixel sizes or boxes differ; cryoDRGN and RECOVAR take the first row's for all"
         messages.append(warning("several-pixel-sizes", text))
-    held = {item.name for item in FIELDS if item.pkl is not None and table is not None}
+    held = set() if table is None else {item.name for item in ctf_fields()}
     held |= {"poses.matrix"} if rotations is not None else set()
     held |= {"poses.shift_A"} if shifts is not None else set()
     dropped = dropped_columns(particles, held, None)
@@ -232,7 +231,7 @@ def write_pickles(folder: Path, content: PickleContent) -> None:
 def to_table(particles: ParticleSet, messages: list[Message]) -> Floats:
     """Return the table (n, 9) of a ctf.pkl; what is assumed for lack of a column is added to the messages."""
     columns = []
-    for item in sorted((item for item in FIELDS if item.pkl is not None), key=lambda item: item.pkl or 0):
+    for item in ctf_fields():
         values = particles.per_particle(item.key) if item.is_of_optics else particles.get(item.name)
         if values is None:
             text = f"no {item.title} in the file; taken as {item.absent:g}"

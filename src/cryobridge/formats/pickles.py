@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.atomic import atomic_path
+from cryobridge.model.fields import ctf_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,17 +25,8 @@ from cryobridge.formats.table import Array
 PickleKind = Literal[
     "poses", "ctf", "indices", "halfsets", "kmeans", "density", "umap", "trajectory_endpoints", "unknown"
 ]
-CTF_COLUMNS = (
-    "box_px",
-    "pixel_size_A",
-    "defocus_u_A",
-    "defocus_v_A",
-    "defocus_angle_deg",
-    "voltage_kV",
-    "spherical_aberration_mm",
-    "amplitude_contrast",
-    "phase_shift_deg",
-)
+# In their order in a ctf.pkl; angles are in degrees there.
+CTF_COLUMNS = tuple(item.key.replace("_rad", "_deg") for item in ctf_fields())
 _ORTHONORMAL_TOLERANCE = 1e-3
 # What is not finite is refused or told by name, not by NumPy's warnings.
 _QUIETLY = np.errstate(over="ignore", invalid="ignore")

@@ -336,7 +336,8 @@ class Field:
 _ANGLE_RAD = math.radians(1e-4)
 _DEFOCUS_A = 1e-2
 
-FIELDS: tuple[Field, ...] = (
+# A list, so that a program that stands on this one can add columns of its own.
+FIELDS: list[Field] = [
     Field("uid", "uid", "identity", "Identity of the row: 64 bits, random", cs="uid", is_coded=True),
     Field(
         "images",
@@ -665,7 +666,7 @@ FIELDS: tuple[Field, ...] = (
         cs_also=("filament/arc_length_A",),
         star="rlnHelicalTrackLengthAngst",
     ),
-)
+]
 
 
 def field(name: str) -> Field:
@@ -676,6 +677,11 @@ def field(name: str) -> Field:
 def fields_of(part: str) -> tuple[Field, ...]:
     """Return the rows of a part of the model, such as ``ctf``; those of the set itself for an empty name."""
     return tuple(item for item in FIELDS if item.part == part)
+
+
+def ctf_fields() -> tuple[Field, ...]:
+    """Return the rows that a ctf.pkl has, in the order of its columns."""
+    return tuple(sorted((item for item in FIELDS if item.pkl is not None), key=lambda item: item.pkl or 0))
 
 
 def described(column: str) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ matrices and shifts are ångström, whatever the file held.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
@@ -13,10 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, T
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.errors import UsageError
+from cryobridge.model.fields import FIELDS, QUANTITIES, Field
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cryobridge.model.fields import Field
+    import pandas
+
     from cryobridge.report import Message
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -49,6 +54,19 @@ class Labels:
         first = ", ".join(repr(value) for value in self.values[:_SHOWN_VALUES])
         more = ", …" if len(self.values) > _SHOWN_VALUES else ""
         return f"Labels({len(self):,} texts, {len(self.values):,} distinct: {first}{more})"
+
+    @classmethod
+    def of(cls, texts: Iterable[Any]) -> Labels:
+        """Return labels of texts, or of what has a text.
+
+        Examples
+        --------
+        >>> Labels.of(["a.mrc", "b.mrc", "a.mrc"])
+        Labels(3 texts, 2 distinct: 'a.mrc', 'b.mrc')
+        """
+        place: dict[str, int] = {}
+        codes = np.array([place.setdefault(str(text), len(place)) for text in texts], np.int32)
+        return cls(codes, tuple(place))
 
     def take(self, rows: NDArray[np.int64] | slice) -> Labels:
         """Return the labels of the chosen rows; ``values`` is kept whole."""
@@ -273,10 +291,11 @@ class ExtraColumns:
     optics: Mapping[str, Any] = field(default_factory=dict)
     of_file: frozenset[str] = frozenset()
 
-    def read(self) -> dict[str, Any]:
-        """Read all of them: arrays (n, …) or `Labels`."""
-        found = self.source.read(self.names)
-        return {name: found[name] if self.rows is None else _take(found[name], self.rows) for name in self.names}
+    def read(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Read the named ones, or all: arrays (n, …) or `Labels`."""
+        names = self.names if names is None else tuple(names)
+        found = self.source.read(names)
+        return {name: found[name] if self.rows is None else _take(found[name], self.rows) for name in names}
 
     def take(self, rows: NDArray[np.int64]) -> ExtraColumns:
         """Return those of the chosen particles."""
@@ -440,10 +459,180 @@ class ParticleSet:
             raise IndexError(f"rows from {rows.min():,} to {rows.max():,} are asked for; there are {self.n_rows:,}")
         return rows.astype(np.int64, copy=False)
 
+    def __add__(self, other: ParticleSet) -> ParticleSet:
+        """Return both as one set (see `cryobridge.model.concatenate.concatenate`)."""
+        from cryobridge.model.concatenate import concatenate
+
+        return concatenate([self, other]) if isinstance(other, ParticleSet) else NotImplemented
+
+    def replace(self, **parts: Any) -> ParticleSet:
+        """Return the set with other parts, such as ``poses=None``.
+
+        Parameters
+        ----------
+        parts
+            By name of the field.
+
+        Raises
+        ------
+        UsageError
+            If there is no such part, or it has not one row a particle.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> ParticleSet(2, Path("a.star"), half_set=np.array([1, 2])).replace(half_set=None)
+        ParticleSet(2 particles of 'a.star')
+        """
+        known = [item.name for item in fields(self) if item.name != "n_rows"]
+        for name, part in parts.items():
+            if name not in known:
+                raise UsageError(f"a particle set has no {name}", option=name, hint=f"It has {', '.join(known)}.")
+            if isinstance(part, np.ndarray | Labels) and len(part) != self.n_rows:
+                raise _other_length(name, len(part), self.n_rows)
+        return replace(self, **parts)
+
+    def with_columns(self, **columns: Any) -> ParticleSet:
+        """Return the set with new labels, which RELION's and cryoSPARC's files carry along.
+
+        Parameters
+        ----------
+        columns
+            (n,) values by name. ``class_number`` and ``half_set`` (from 1), ``class_posterior`` and ``pick_score`` go
+            where each program has them; any other name becomes a column of its own: that name in a STAR file,
+            ``labels/NAME`` in a `.cs` file unless it has a group.
+
+        Raises
+        ------
+        UsageError
+            If there is not one value a particle, or the name is no name of a column.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> particles = ParticleSet(3, Path("a.star"))
+        >>> labelled = particles.with_columns(class_number=[1, 2, 1], score=[0.5, 0.25, 1.0])
+        >>> labelled.class_number.tolist(), labelled.columns["score"].tolist()
+        ([1, 2, 1], [0.5, 0.25, 1.0])
+        """
+        own: dict[str, Any] = dict(self.columns)
+        parts: dict[str, Any] = {}
+        direct = {item.name: item for item in FIELDS if not item.part and not item.is_coded}
+        for name, given in columns.items():
+            values = given if isinstance(given, Labels) else np.asarray(given)
+            if isinstance(values, np.ndarray) and values.ndim != 1:
+                raise UsageError("one value a particle is needed", option=name, hint="Give a list or an array (n,).")
+            if len(values) != self.n_rows:
+                raise _other_length(name, len(values), self.n_rows)
+            if name in direct and isinstance(values, np.ndarray):
+                parts[name] = _of_kind(name, values, direct[name].kind)
+            elif not re.fullmatch(r"[^\W\d_][\w/.]*", name) or name in {item.name for item in fields(self)}:
+                raise UsageError(f"{name!r} is no name for a column", option=name, hint="Take letters and digits.")
+            else:
+                own[name] = (
+                    Labels.of(values) if not isinstance(values, Labels) and values.dtype.kind in "OSU" else values
+                )
+        extra = self.extra
+        if extra is not None:  # new columns replace those of the file
+            extra = replace(extra, names=tuple(name for name in extra.names if name not in columns))
+        return replace(self, columns=own, extra=extra, **parts)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return what is known of each particle as a table for a notebook, one column a quantity.
+
+        Columns are called as in `cryobridge.model.fields` (``ctf.defocus_u_A``); vectors are one column an element,
+        orientations the Euler angles of RELION in degrees.
+        """
+        import pandas
+
+        from cryobridge.model.geometry import matrix_to_euler
+
+        columns: dict[str, Any] = {"uid": self.uid}
+        if self.images is not None:
+            columns |= {"images.path": self.images.path, "images.index": self.images.index}
+        for item in FIELDS:
+            if not item.is_coded or item.part == "helix":
+                values = self.get(item.name)
+                is_indexed = item.is_of_optics and values is not None and self.optics_index is not None
+                columns[item.name] = values[self.optics_index] if is_indexed else values
+        if self.poses is not None:
+            names = ("poses.rot_deg", "poses.tilt_deg", "poses.psi_deg")
+            columns |= dict(zip(names, matrix_to_euler(self.poses.matrix), strict=True))
+            if self.poses.shift_A is not None:
+                columns |= {"poses.shift_x_A": self.poses.shift_A[:, 0], "poses.shift_y_A": self.poses.shift_A[:, 1]}
+        if self.locations is not None:
+            x, y = self.locations.coordinate_px.T
+            columns |= {"locations.micrograph": self.locations.micrograph}
+            columns |= {"locations.x_px": x, "locations.y_px": y}
+        columns |= self.columns
+        known = {name: values for name, values in columns.items() if values is not None}
+        return pandas.DataFrame({name: _for_pandas(values) for name, values in known.items()}, index=range(len(self)))
+
     def __repr__(self) -> str:
-        absent = {"n_rows", "source", "messages"}
-        parts = [item.name for item in fields(self) if item.name not in absent and getattr(self, item.name) is not None]
-        return f"ParticleSet({self.n_rows:,} particles of {self.source.name!r}: {', '.join(parts)})"
+        parts = ", ".join(self._known_parts())
+        return f"ParticleSet({self.n_rows:,} particles of {self.source.name!r}{': ' if parts else ''}{parts})"
+
+    def _known_parts(self) -> list[str]:
+        hidden = {"n_rows", "source", "messages", "optics_index", "extra", "columns"}
+        known = [item.name for item in fields(self) if getattr(self, item.name) is not None]
+        return [*(name for name in known if name not in hidden), *self.columns]
+
+    def _repr_html_(self) -> str:
+        """Return a table of what is known, for notebooks."""
+        from html import escape
+
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in self._summary().items()
+        )
+        caption = f"{self.n_rows:,} particles of {escape(self.source.name)}"
+        return f"<table><caption>{caption}</caption>{rows}</table>"
+
+    def _summary(self) -> dict[str, str]:
+        """Return each quantity by its title, with its range or number of distinct values."""
+        found: dict[str, str] = {}
+        if self.images is not None:
+            found["stacks"] = f"{len(np.unique(self.images.path.codes)):,}"
+        if self.locations is not None:
+            found["micrographs"] = f"{len(np.unique(self.locations.micrograph.codes)):,}"
+        if self.optics is not None:
+            found["optics groups"] = f"{len(self.optics):,}"
+        if self.poses is not None:
+            found["poses"] = f"{'2D' if self.poses.is_2d else '3D'}, {self.poses.source}"
+        for item in FIELDS:
+            values = None if item.is_coded else self.get(item.name)
+            if isinstance(values, np.ndarray) and item.kind in ("float", "int"):
+                unit = QUANTITIES[item.quantity].unit
+                found.setdefault(item.title, _range(values) + (f" {unit}" if unit not in ("", "fraction") else ""))
+        return found | {name: f"{len(values):,} values" for name, values in self.columns.items()}
+
+
+def _other_length(name: str, n_values: int, n_rows: int) -> UsageError:
+    return UsageError(
+        f"{n_values:,} values for {n_rows:,} particles", option=name, hint="Give one value for each particle, in order."
+    )
+
+
+def _of_kind(name: str, values: NDArray[Any], kind: str) -> NDArray[Any]:
+    """Return labels as the model has them; whole numbers may come as floats."""
+    if values.dtype.kind not in "biuf" or (kind == "int" and not np.array_equal(values, np.rint(values))):
+        raise UsageError("whole numbers are needed" if kind == "int" else "numbers are needed", option=name)
+    return values.astype(np.int64 if kind == "int" else np.float64)
+
+
+def _for_pandas(values: Any) -> Any:
+    import pandas
+
+    if not isinstance(values, Labels):
+        return values
+    return pandas.Categorical.from_codes(values.codes.tolist(), pandas.Index(values.values))
+
+
+def _range(values: NDArray[Any]) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "unknown"
+    low, high = known.min(), known.max()
+    return f"{low:,g}" if low == high else f"{low:,g} to {high:,g}"
 
 
 _Part = TypeVar("_Part")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cryobridge.model.particles import CTF, Helix, ImageRefs, Locations, Optics, ParticleSet, Poses
 
 _SIGN = "blob/sign"
+# Labels of the user; cryoSPARC knows no such group, so that it is not among the slots of a result group.
+_OWN_GROUP = "labels"
 # Columns that hold a stand-in until a file says better.
 _ASSUMED = {
     *(_SIGN, "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
@@ -67,7 +69,8 @@ class CsContent:
     @property
     def slots(self) -> tuple[str, ...]:
         """The groups of columns."""
-        return tuple(dict.fromkeys(name.partition("/")[0] for name in self.columns if "/" in name))
+        groups = dict.fromkeys(name.partition("/")[0] for name in self.columns if "/" in name)
+        return tuple(group for group in groups if group != _OWN_GROUP)
 
 
 def write_cs_content(path: Path, content: CsContent, n_rows: int, title: str) -> None:
@@ -144,6 +147,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
         for name, values in _column(particles, item).items()
         if not name.startswith(ALIGNMENT_GROUP)
     }
+    columns |= _own_columns(particles)
     if particles.helix is not None:
         columns |= _filament(particles, particles.helix)
     held = _held(particles, set(columns), aberrations=aberrations)
@@ -288,6 +292,13 @@ def _column(particles: ParticleSet, item: Field, missing: float | None = None) -
         return {item.columns("cryosparc")[0]: values}
     values = values if item.cs_unit is None else item.cs_unit.from_model(values)
     return {item.columns("cryosparc")[0]: values.astype(np.uint32) if item.kind == "int" else _single(values)}
+
+
+def _own_columns(particles: ParticleSet) -> dict[str, Values]:
+    """Return the columns that only the user knows; one without a group is of ``labels``."""
+    described = {item.key for item in FIELDS if item.part == "columns"}
+    own = {name: values for name, values in particles.columns.items() if name not in described}
+    return {name if "/" in name else f"{_OWN_GROUP}/{name}": values for name, values in own.items()}
 
 
 def _optics_columns(particles: ParticleSet, group: str) -> dict[str, Values]:

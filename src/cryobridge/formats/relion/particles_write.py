@@ -95,7 +95,7 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     own = _aberration_columns(particles, optics, aberrations=aberrations, messages=messages)
     of_optics = {**_optics_columns(optics, is_3_0=is_3_0), **own}
     columns = {**_image_columns(particles), **_pose_columns(particles, optics, group, version)}
-    columns |= _field_columns(particles)
+    columns |= _field_columns(particles, is_3_0=is_3_0)
     blocks = []
     if is_3_0:
         others = [name for name in own if name not in BEAM_TILT]
@@ -192,18 +192,19 @@ def _image_columns(particles: ParticleSet) -> dict[str, Any]:
     return columns
 
 
-def _field_columns(particles: ParticleSet) -> dict[str, Any]:
+def _field_columns(particles: ParticleSet, *, is_3_0: bool) -> dict[str, Any]:
     """Return the quantities of each particle that one column holds."""
     columns: dict[str, Any] = {}
     for item in FIELDS:
         values = None if item.is_coded or item.is_of_optics else particles.get(item.name)
-        if values is None or not item.columns("relion"):
+        if values is None or not item.columns("relion") or (is_3_0 and not item.is_in_3_0):
             continue
         unit = item.star_unit
         is_rounded = item.kind == "float" and (unit is not None or item.part == "helix")
         values = values if unit is None else unit.from_model(values)
         columns[item.columns("relion")[0]] = _rounded(values) if is_rounded else values
-    return columns
+    described = {item.key for item in FIELDS if item.part == "columns"}
+    return columns | {name: values for name, values in particles.columns.items() if name not in described}
 
 
 def image_names(images: ImageRefs) -> pa.ChunkedArray:
