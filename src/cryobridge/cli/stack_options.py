@@ -196,8 +196,8 @@ def with_conversion(command: Callable[..., None]) -> Callable[..., None]:
         )
         for field in fields(Conversion)
     ]
-    """A command with ``--pair A.star A.mrc``, any number of times; the words are joined, as Typer takes one."""
-    # not see.
+    # Of functions, get_type_hints makes what defaults to None optional once more in Python 3.10, behind which Typer
+    # does not see.
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
