@@ -446,6 +446,24 @@ def test_verify_finds_one_wrong_value(located, tmp_path, column, value, quantity
         require_equal(verify(plan), output)
 
 
+def test_verify_reads_a_star_file_with_starfile_too(located, tmp_path, monkeypatch):
+    import starfile
+
+    plan = plan_convert([located], tmp_path / "out.star", ConvertOptions())
+    write_plan(plan)
+    assert verify(plan)[-1].quantity == "rows in starfile"
+    read = starfile.read
+
+    def misread(*given, **named):
+        blocks = read(*given, **named)
+        blocks["particles"].loc[2, "rlnDefocusU"] += 1
+        return blocks
+
+    monkeypatch.setattr(starfile, "read", misread)
+    (bad,) = [item for item in verify(plan) if not item.is_good]
+    assert (bad.quantity, bad.largest) == ("rows in starfile", 1)
+
+
 def test_verify_finds_lost_rows_and_wrong_indices(source, tmp_path):
     plan = plan_convert([source], tmp_path / "out", ConvertOptions(to="pickles", classes=(1,)))
     write_plan(plan)

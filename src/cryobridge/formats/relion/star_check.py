@@ -36,18 +36,20 @@ class StarfileCheck:
 
     Parameters
     ----------
-    n_rows, n_compared
-        Rows of all tables as they were counted by lines, a list being one, and those of them that were compared.
+    rows
+        Block -> its rows, as they were counted by lines; a list is one.
+    n_compared
+        Rows that were compared, of all blocks.
     differing
         ``block column`` -> rows that differ; of a column that one of the two lacks, or a table of another length, all.
-    skipped
-        Columns of texts with quotes or ``#``, which ``starfile`` can't read.
+    unreadable
+        ``block column`` of texts with quotes or ``#``, which ``starfile`` can't read; then nothing is compared.
     """
 
-    n_rows: int
+    rows: dict[str, int]
     n_compared: int
     differing: dict[str, int]
-    skipped: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @property
     def n_differing(self) -> int:
@@ -81,29 +83,32 @@ def compare_with_starfile(
     0
     """
     path = Path(path)
-    with _shortened(path, whole_rows, end_rows) as (short, counts):
+    with _shortened(path, whole_rows, end_rows) as (short, rows):
         ours = open_star(short)
-        theirs = _read(short, path, [label for block in ours.blocks for label in _texts(block)])
-        differing = {name: max(1, counts.get(name, 1)) for name in set(ours.names) ^ set(theirs)}
-        skipped: list[str] = []
-        n_compared = 0
-        for name in (name for name in ours.names if name in theirs):
-            n_compared += ours[name].n_rows
-            differing |= _compare(ours[name], theirs[name], skipped)
-    return StarfileCheck(sum(counts.values()), n_compared, differing, tuple(skipped))
+        texts = {(block.name, label): _distinct_texts(block, label) for block in ours.blocks for label in _texts(block)}
+        odd = [f"{name} {label}" for (name, label), found in texts.items() if not _ODD.isdisjoint("".join(found))]
+        if odd:
+            return StarfileCheck(rows, 0, {}, tuple(odd))
+        theirs = _read(short, path, [label for _, label in texts])
+        differing = {name: max(1, rows.get(name, 1)) for name in set(ours.names) ^ set(theirs)}
+        both = [ours[name] for name in ours.names if name in theirs]
+        for block in both:
+            differing |= _compare(block, theirs[block.name])
+    return StarfileCheck(rows, sum(block.n_rows for block in both), differing)
 
 
-def _compare(block: StarBlock, table: Any, skipped: list[str]) -> dict[str, int]:
+def _compare(block: StarBlock, table: Any) -> dict[str, int]:
     """Return the columns of one table that differ, with the number of rows; the table itself where its shape does."""
     if set(block.names) != set(table) or any(len(table[label]) != block.n_rows for label in block.names):
         return {block.name: max(1, block.n_rows)}
-    differing = {}
-    for label, values in block.read(block.names).items():
-        if isinstance(values, Labels) and any(not _ODD.isdisjoint(text) for text in values.values):
-            skipped.append(f"{block.name} {label}")
-        elif n_wrong := _n_differing(values, table[label]):
-            differing[f"{block.name} {label}"] = n_wrong
-    return differing
+    counts = {label: _n_differing(values, table[label]) for label, values in block.read(block.names).items()}
+    return {f"{block.name} {label}": count for label, count in counts.items() if count}
+
+
+def _distinct_texts(block: StarBlock, label: str) -> tuple[str, ...]:
+    values = block.read([label])[label]
+    assert isinstance(values, Labels)  # a column of text
+    return values.values
 
 
 def _texts(block: StarBlock) -> list[str]:

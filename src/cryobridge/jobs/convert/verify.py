@@ -16,6 +16,7 @@ from cryobridge.formats.optics import first_rows, group_optics
 from cryobridge.formats.particles_pickle import CTF_TABLE, INDICES, POSES, PickleContent, from_table, part_of
 from cryobridge.formats.pickles import read_ctf, read_indices, read_poses
 from cryobridge.formats.relion.particles import read_particles_star
+from cryobridge.formats.relion.star_check import compare_with_starfile
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
 from cryobridge.model.geometry import box_fraction_to_shift_A
 from cryobridge.model.particles import CTF, Labels, ParticleSet, Poses
@@ -98,7 +99,15 @@ def verify(plan: ConvertPlan) -> list[Difference]:
     assert plan.particles.images is not None and found.images is not None  # an output has images
     differences.append(_texts("stacks", plan.particles.images.path, found.images.path))
     differences.append(_rows("slices", plan.particles.images.index, found.images.index))
+    if not is_cs:
+        differences.append(_as_starfile_reads(plan.output, len(expected)))
     return differences
+
+
+def _as_starfile_reads(output: Path, n_rows: int) -> Difference:
+    check = compare_with_starfile(output)
+    n_wrong = check.n_differing if n_rows in check.rows.values() else n_rows
+    return Difference("rows in starfile", float(n_wrong), "rows", 0.0)
 
 
 def require_equal(differences: Sequence[Difference], output: Path) -> None:
