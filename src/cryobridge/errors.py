@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # A control character that no text of ours or of a file has when it is shown.
 _MARK = "\x1f"
-_IS_NUMBER = re.compile(r"-?\d+(\.\d+)?|True|False|None")
+_IS_LITERAL = re.compile(r"-?\d+(\.\d+)?|True|False|None|\([\d., -]*\)")
 _REFERENCE = re.compile(f"{_MARK}([^{_MARK}=]+)(?:=([^{_MARK}]*))?{_MARK}")
 
 
@@ -59,7 +59,7 @@ def shown(text: str, show: Callable[[str, str | None], str] | None = None) -> st
 def _keyword(name: str, value: str | None) -> str:
     if value is None:
         return f"{name}="
-    return f"{name}={value if _IS_NUMBER.fullmatch(value) else repr(value)}"
+    return f"{name}={value if _IS_LITERAL.fullmatch(value) else repr(value)}"
 
 
 class CryobridgeError(Exception):

@@ -74,6 +74,8 @@ class Declared:
         Its type without None, such as ``Path`` or ``tuple[int, ...]``.
     is_optional
         Whether None is a value.
+    others
+        Types that it may also have in Python, such as arrays in place of a file; the job checks them.
     choices
         Of a ``Literal``; empty for others.
     default
@@ -85,6 +87,7 @@ class Declared:
     name: str
     kind: Any
     is_optional: bool
+    others: tuple[Any, ...]
     choices: tuple[Any, ...]
     default: Any
     opt: Opt
@@ -115,11 +118,11 @@ def declared(options: type) -> tuple[Declared, ...]:
         opt = next((extra for extra in extras if isinstance(extra, Opt)), None)
         if opt is None:
             continue
-        is_optional = get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
-        if is_optional:
-            (kind,) = (part for part in get_args(kind) if part is not type(None))
+        parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+        is_optional = type(None) in parts
+        kind, *others = (part for part in parts if part is not type(None))
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        found.append(Declared(item.name, kind, is_optional, choices, item.default, opt))
+        found.append(Declared(item.name, kind, is_optional, tuple(others), choices, item.default, opt))
     return tuple(found)
 
 
@@ -147,6 +150,8 @@ def check(options: Any) -> None:
     for item in declared(type(options)):  # type: ignore[arg-type]
         value = getattr(options, item.name)
         if value is None and item.is_optional:
+            continue
+        if item.others and not isinstance(value, str | os.PathLike):
             continue
         object.__setattr__(options, item.name, checked(value, item.kind, item.name, item.opt, item.choices))
 

@@ -57,6 +57,14 @@ def warning(code: str, text: str, *, where: Path | str | None = None, option: st
     return Message(code, "warning", text, None if where is None else str(where), option)
 
 
+def distinct(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return messages without those that say the same as one before."""
+    by_text: dict[str, Message] = {}
+    for message in messages:
+        by_text.setdefault(message.text, message)
+    return tuple(by_text.values())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What a job found and made. Its attributes are the keys of its JSON.

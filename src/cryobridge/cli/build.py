@@ -24,7 +24,10 @@ _OFF: dict[str, str] = {}
 def flag(name: str, value: str | None = None) -> str:
     """Return how an option is typed, with what it is given if that is to be shown."""
     typed = _OFF[name] if value == "False" and name in _OFF else _FLAGS.get(name, name.upper())
-    return typed if value in {None, "True", "False"} else f"{typed} {shlex.quote(value)}"
+    if value is None or value in {"True", "False"}:
+        return typed
+    is_list = value.startswith("(") and value.endswith(")")
+    return f"{typed} {value[1:-1].replace(', ', ',') if is_list else shlex.quote(value)}"
 
 
 def takes_options(command: Callable[..., Any]) -> Callable[..., None]:

@@ -97,7 +97,7 @@ def show_answer(report: R, options: JsonOptions, titles: tuple[str, str], view: 
 
 def left_out(report: Report) -> Facts:
     """Return a row for each reason for which rows are left out."""
-    return [(f"left out: {reason}", f"{count:,}") for reason, count in report.left_out.items()]
+    return [("left out", f"{count:,} {reason}") for reason, count in report.left_out.items()]
 
 
 def outputs(report: Report) -> Facts:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cryobridge.report import Message, warning
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 _N_SHOWN = 20
 
 
-def absent_classes(numbers: NDArray[np.integer[Any]], wanted: Iterable[int]) -> str | None:
-    """Say which of the wanted classes no particle is of, and which there are.
+def absent_classes(numbers: NDArray[np.integer[Any]], wanted: Iterable[int]) -> Message | None:
+    """Return a warning of the wanted classes that no particle is of, with those that there are.
 
     Parameters
     ----------
@@ -26,12 +28,13 @@ def absent_classes(numbers: NDArray[np.integer[Any]], wanted: Iterable[int]) -> 
 
     Returns
     -------
-    str or None
-        A sentence without full stop; None if all are there.
+    Message or None
+        None if all are there.
     """
     there = np.unique(numbers)
     absent = [number for number in wanted if number not in there]
     if not absent:
         return None
     shown = ", ".join(map(str, there[:_N_SHOWN])) + (" …" if len(there) > _N_SHOWN else "")
-    return f"no particle is of class {', '.join(map(str, absent))}; those of the file: {shown or 'none'}"
+    text = f"no particle is of class {', '.join(map(str, absent))}; those of the file: {shown or 'none'}"
+    return warning("absent-classes", text, option="classes")

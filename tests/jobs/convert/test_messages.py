@@ -14,7 +14,7 @@ from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
-from cryobridge.jobs.selection.write import write_selection
+from cryobridge.jobs.selection.select import select_files
 from helpers import (
     noise_images,
     particle_columns,
@@ -193,7 +193,7 @@ def test_without_a_passthrough_file_what_is_missing_is_told_and_what_was_looked_
 
 
 def test_a_subset_is_converted_with_what_select_wrote_beside_it(job, tmp_path):
-    write_selection(plan_select(job / "J5_003_particles.cs", tmp_path / "q" / "a.cs", SelectOptions(where="uid > 0")))
+    select_files(job / "J5_003_particles.cs", tmp_path / "q" / "a.cs", where="uid > 0")
     (tmp_path / "q" / "a.csg").unlink()
     for name in ("a.cs", "a_passthrough.cs"):
         report = convert(tmp_path / "q" / name, tmp_path / f"{name}.star")
@@ -330,7 +330,7 @@ def test_half_sets_that_cryosparc_does_not_have_are_refused(tmp_path):
     with pytest.raises(FormatError, match="rlnRandomSubset: 3 particles are of half set 3, 4; cryoSPARC") as caught:
         convert(star, tmp_path / "a.cs")
     (condition,) = re.findall("--where '(.*)'", caught.value.hint)
-    write_selection(plan_select(star, tmp_path / "b.star", SelectOptions(where=condition)))
+    select_files(star, tmp_path / "b.star", where=condition)
     convert(tmp_path / "b.star", tmp_path / "b.cs")
     assert np.load(tmp_path / "b.cs")["alignments3D/split"].tolist() == [0, 1, 0]
     assert convert(star, tmp_path / "c.star").rows_out == N
@@ -387,7 +387,7 @@ def test_classes_are_written_as_in_select_and_absent_ones_are_told(tmp_path):
         result = run("convert", path, "-o", tmp_path / "a.star", *words, "--overwrite", "--json")
         assert json.loads(result.stdout)["rows_out"] == 4
         result = run("select", path, "-o", tmp_path / "s.cs", *words, "--overwrite", "--json")
-        assert json.loads(result.stdout)["particles_out"] == 4
+        assert json.loads(result.stdout)["rows_out"] == 4
     result = run("convert", path, "-o", tmp_path / "b.star", "--class", "1-3")
     assert result.returncode == 0
     assert "! no particle is of class 2; those of the file: 0, 1, 3" in result.stderr
@@ -455,7 +455,7 @@ def test_paths_may_be_texts_one_or_several(job, tmp_path):
     report = convert(main, str(tmp_path / "c.star"), link_stacks=str(tmp_path / "links"), datadir=str(tmp_path))
     assert report.links == 1
     plan = plan_select(main, str(tmp_path / "s.cs"), SelectOptions(like=passed, passthroughs=passed))
-    assert plan.n_kept == N
+    assert plan.report().rows_out == N
 
 
 @pytest.mark.parametrize(

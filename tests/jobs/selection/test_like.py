@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
-from cryobridge.jobs.selection.options import SelectOptions
-from cryobridge.jobs.selection.plan import plan_select
-from cryobridge.jobs.selection.write import write_selection
-from helpers import particle_columns, run, save_cs, save_star
+from cryobridge.jobs.selection.select import select_files as select
+from helpers import particle_columns, run, save_cs, save_star, texts
 from relion_grammar import read_block
 
 UID = "012345678901234567890_"
-
-
-def select(path, output, **options):
-    return write_selection(plan_select(path, output, SelectOptions(**options)))
 
 
 def star_of(path, names):
@@ -46,7 +40,7 @@ def test_cs_files_are_compared_by_uid_whatever_their_images(tmp_path):
     other = cs_of(tmp_path / "other.cs", [("elsewhere.mrc", 7)] * 2, first_uid=2**63 + 2)
     report = select(one, tmp_path / "out.cs", like=other)
     assert kept_of_cs(tmp_path / "out.cs") == [2, 3]
-    assert "particles are compared by uid" in report["notes"]
+    assert "particles are compared by uid" in texts(report.notes)
 
 
 def test_uids_that_a_float_could_not_tell_apart(tmp_path):
@@ -79,8 +73,8 @@ def test_a_selection_goes_from_relion_to_cryosparc_and_back(tmp_path, stack):
     cs = cs_of(tmp_path / "J3" / "J3_particles.cs", IMAGES)
     report = select(cs, tmp_path / "out.cs", like=star)
     assert kept_of_cs(tmp_path / "out.cs") == [2, 3]
-    assert report["left_out"] == {"not in run_data.star": 2}
-    assert "1 of 3 rows of run_data.star are not in J3_particles.cs" in report["notes"]
+    assert report.left_out == {"not in run_data.star": 2}
+    assert "1 of 3 rows of run_data.star are not in J3_particles.cs" in texts(report.notes)
     select(star, tmp_path / "back.star", like=tmp_path / "out.cs")
     assert kept_of_star(tmp_path / "back.star") == [0, 1]
 
@@ -90,7 +84,7 @@ def test_a_stack_that_was_imported_elsewhere_is_found_by_its_name_and_that_is_to
     star = star_of(tmp_path / "a.star", ["000001@Extract/job012/Movies/mic1_particles.mrcs"])
     report = select(cs, tmp_path / "out.cs", like=star)
     assert kept_of_cs(tmp_path / "out.cs") == [0]
-    assert any("matched by file name alone" in told for told in report["warnings"])
+    assert any("matched by file name alone" in told for told in texts(report.warnings))
 
 
 def test_stacks_of_one_name_in_several_folders_are_kept_apart(tmp_path):
@@ -166,8 +160,9 @@ def test_a_selection_of_a_downsampled_set_reaches_its_source(tmp_path, uid):
     # The selection has another name than the table of sources: it is found by the name of the stack.
     report = select(cs, tmp_path / "out.cs", like=tmp_path / "small" / "subset.star")
     assert kept_of_cs(tmp_path / "out.cs") == [0, 3]
-    assert f"particles are compared by {'uid' if uid else 'image'}" in report["notes"]
-    assert "2 of 2 images of subset.star are traced to their sources by particles.128_sources.csv" in report["notes"]
+    assert f"particles are compared by {'uid' if uid else 'image'}" in texts(report.notes)
+    traced = "2 of 2 images of subset.star are traced to their sources by particles.128_sources.csv"
+    assert traced in texts(report.notes)
     select(small, tmp_path / "back.star", like=tmp_path / "out.cs")
     assert kept_of_star(tmp_path / "back.star") == [0, 2]
 
@@ -217,5 +212,5 @@ def test_the_command_compares_files(tmp_path):
     cs_of(tmp_path / "J3_particles.cs", IMAGES)
     star_of(tmp_path / "sel.star", ["10@J3/extract/b.mrcs"])
     done = run("select", "J3_particles.cs", "--like", "sel.star", "-o", "out.cs", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["particles_out"] == 1
+    assert json.loads(done.stdout)["rows_out"] == 1
     assert kept_of_cs(tmp_path / "out.cs") == [3]

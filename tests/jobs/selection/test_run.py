@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
-from cryobridge.jobs.selection.options import OF_THE_RUN, SelectOptions
-from cryobridge.jobs.selection.plan import plan_select
-from cryobridge.jobs.selection.write import write_selection
-from helpers import particle_columns, run, save_cs
+from cryobridge.jobs.selection.options import OF_THE_RUN
+from cryobridge.jobs.selection.select import select_files as select
+from helpers import codes, particle_columns, run, save_cs, texts
 from relion_grammar import read_block
-
-
-def select(path, output, *, split_folder=None, **options):
-    return write_selection(plan_select(path, output, SelectOptions(**options), split_folder=split_folder))
 
 
 def rows_of(path):
@@ -46,7 +41,7 @@ def test_cluster_0_of_a_real_run_reaches_a_star_file_with_the_right_rows(real, r
     wanted = [row for row, label in enumerate(real_labels) if label == 0]
     assert numbers_of(tmp_path / "subset.star") == wanted
     report = json.loads(done.stdout)
-    assert (report["particles_in"], report["particles_out"]) == (600, len(wanted))
+    assert (report["rows_in"], report["rows_out"]) == (600, len(wanted))
     assert report["left_out"] == {"in other clusters than 0": 600 - len(wanted)}
     source = (real / "particles" / "particles.star").read_text()
     labels, rows, _ = read_block(source, "particles")
@@ -65,7 +60,7 @@ def test_the_only_analysis_is_taken_without_zdim_and_the_file_of_labels_gives_th
 
 def test_an_analysis_that_is_named_tells_the_dimension(real, tmp_path):
     report = select(None, tmp_path / "a.star", run=real / "out/analysis_2", attach_latent=OF_THE_RUN)
-    assert report["attached"] == ["cryobridgeLatent1", "cryobridgeLatent2"]
+    assert report.attached == ("cryobridgeLatent1", "cryobridgeLatent2")
 
 
 def test_labels_and_coordinates_of_a_real_run_are_attached(real, real_labels, tmp_path):
@@ -84,7 +79,7 @@ def test_labels_and_coordinates_of_a_real_run_are_attached(real, real_labels, tm
 
 
 def test_one_file_for_each_cluster_of_a_real_run(real, real_labels, tmp_path):
-    select(None, None, run=real / "out", zdim=2, split_folder=tmp_path)
+    select(None, None, run=real / "out", zdim=2, split_by_class=tmp_path)
     for label in (0, 1):
         wanted = [row for row, found in enumerate(real_labels) if found == label]
         assert numbers_of(tmp_path / f"particles_cluster{label:03d}.star") == wanted
@@ -94,8 +89,8 @@ def test_one_file_for_each_cluster_of_a_real_run(real, real_labels, tmp_path):
     ("options", "told", "hint"),
     [
         ({"zdim": 4, "clusters": (0,)}, "no clusters of zdim 4; the run has them of zdim 2", "recovar analyze"),
-        ({"zdim": 7, "clusters": (0,)}, "no clusters of zdim 7", "--zdim 2"),
-        ({"attach_latent": OF_THE_RUN}, "latent coordinates of several dimensions: zdim 2, 4", "--zdim 2 or 4"),
+        ({"zdim": 7, "clusters": (0,)}, "no clusters of zdim 7", "zdim=2"),
+        ({"attach_latent": OF_THE_RUN}, "latent coordinates of several dimensions: zdim 2, 4", "zdim=2 or zdim=4"),
         ({"clusters": (2,)}, "no cluster 2: the clusters of zdim 2 has 2", "0 to 1"),
     ],
 )
@@ -152,7 +147,7 @@ def _dump(path, value):
 def test_rows_that_a_run_left_out_are_in_none_of_its_clusters(project):
     report = select(None, project / "a.star", run=project / "out", clusters=(0,))
     assert numbers_of(project / "a.star") == [2, 4]
-    assert report["left_out"] == {"not in the run": 5, "in other clusters than 0": 3}
+    assert report.left_out == {"not in the run": 5, "in other clusters than 0": 3}
     select(None, project / "b.star", run=project / "out", clusters=(0,), invert=True)
     assert numbers_of(project / "b.star") == [1, 5, 8]
 
@@ -176,7 +171,7 @@ def test_results_reach_the_particles_that_the_runs_own_were_made_from(project):
     assert written["blob/idx"].tolist() == wanted
     assert written["alignments3D/class"].tolist() == [1] * 3
     assert written["components_mode_1/value"].tolist() == [2 * USED.index(row) + 1 for row in wanted]
-    assert "the run was made from particles.star; its particles are found by image" in report["notes"]
+    assert "the run was made from particles.star; its particles are found by image" in texts(report.notes)
 
 
 def test_labels_of_a_run_that_left_rows_out_are_read_with_its_rows(project):
@@ -187,14 +182,14 @@ def test_labels_of_a_run_that_left_rows_out_are_read_with_its_rows(project):
     labels = project / "out/analysis_2/data/kmeans_result.pkl"
     report = select(project / "small/cut.star", project / "a.star", kmeans=labels, clusters=(0,))
     assert numbers_of(project / "a.star") == [2, 4]
-    assert any("used 5 of 9 rows; the others have no label" in note for note in report["notes"])
+    assert any("used 5 of 9 rows; the others have no label" in note for note in texts(report.notes))
 
 
 def test_labels_that_end_early_are_not_cut_to_fit_but_the_run_knows_its_rows(project):
     labels = project / "out/analysis_2/data/kmeans_result.pkl"
     with pytest.raises(CryobridgeError, match=r"it has 9 labels, particles\.star has 10 rows") as caught:
         select(project / "small/particles.star", project / "a.star", kmeans=labels, clusters=(0,))
-    assert "--run" in caught.value.hint
+    assert "run=" in caught.value.hint
 
 
 def test_a_particle_file_that_was_changed_after_the_run_is_refused(project):
@@ -246,7 +241,7 @@ def test_values_of_a_run_are_refused_for_its_particles_in_another_order(real, tm
     with pytest.raises(CryobridgeError, match=r"2 of 600 rows of shuffled\.star are other particles") as caught:
         select(star, tmp_path / "a.star", **option)
     assert caught.value.rows == (0, 1)
-    assert "--run" in caught.value.hint
+    assert "run=" in caught.value.hint
     assert not (tmp_path / "a.star").exists()
 
 
@@ -255,7 +250,7 @@ def test_with_run_the_particles_may_be_in_any_order(real, real_labels, tmp_path)
     star = shuffled(tmp_path / "shuffled.star", real, order)
     report = select(star, tmp_path / "a.star", run=real / "out", clusters=(0,))
     assert numbers_of(tmp_path / "a.star") == [row for row in order if real_labels[row] == 0]
-    assert report["particles_in"] == 500
+    assert report.rows_in == 500
 
 
 def test_a_copy_of_the_runs_particles_in_the_same_order_does(real, real_labels, tmp_path):
@@ -268,5 +263,5 @@ def test_particles_under_other_names_are_taken_in_order_and_that_is_told(real, r
     star = shuffled(tmp_path / "copy.star", real, range(600))
     star.write_text(star.read_text().replace("@particles.32.mrcs", "@other.mrcs"))
     report = select(star, tmp_path / "a.star", kmeans=real / "out/analysis_2/data/kmeans_result.pkl", clusters=(0,))
-    assert report["particles_out"] == sum(label == 0 for label in real_labels)
-    assert any("no names in common: the rows are taken to be in the same order" in told for told in report["warnings"])
+    assert report.rows_out == sum(label == 0 for label in real_labels)
+    assert "row-order-assumed" in codes(report.warnings)

@@ -328,7 +328,7 @@ def _choose(source: ParticleFiles, options: ConvertOptions) -> tuple[NDArray[np.
         wanted = ", ".join(map(str, options.classes))
         numbers = particles.class_number - 1 + _first_class(particles)
         absent = absent_classes(numbers, options.classes)
-        warnings += [warning("absent-classes", absent)] if absent else []
+        warnings += [absent] if absent else []
         keep(np.isin(numbers, options.classes), f"not of class {wanted}")
     if options.min_posterior is not None:
         if particles.class_posterior is None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.jobs.selection.classes import CLASS_NUMBER
+from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +24,8 @@ LATENT_COLUMN = "cryobridgeLatent"
 _MODE = re.compile(r"components_mode_(\d+)/")
 
 
-def class_columns(particles: ParticleFiles, labels: NDArray[np.int64]) -> tuple[dict[str, Values], list[str]]:
-    """Return the columns that say a row's class, and what is to be told.
+def class_columns(particles: ParticleFiles, labels: NDArray[np.int64]) -> tuple[dict[str, Values], list[Message]]:
+    """Return the columns that say a row's class, and messages.
 
     rlnClassNumber = label + 1 in a STAR file; in a `.cs` file ``class`` = label in the group of the poses, where every
     alignment of cryoSPARC's has it, with probability 1 where the group says one.
@@ -45,24 +46,25 @@ def class_columns(particles: ParticleFiles, labels: NDArray[np.int64]) -> tuple[
     known = np.maximum(labels, 0)
     if particles.program == "relion":
         columns: dict[str, Values] = {CLASS_NUMBER: known + 1}
-        told = [f"{CLASS_NUMBER} is label + 1"]
+        text = f"{CLASS_NUMBER} is label + 1"
     else:
         group = next((name for name in (ALIGNED_3D, ALIGNED_2D) if f"{name}/pose" in table), None)
         if group is None:
             raise MissingDataError(
                 f"no {ALIGNED_3D} or {ALIGNED_2D} group, in which a class could be written",
                 path=particles.metadata,
-                hint="Attach the labels to the particles that were given to the program, or use --split-by-class.",
+                hint="Attach the labels to the particles that were given to the program, or use "
+                f"{option('split_by_class')}.",
             )
         columns = {f"{group}/class": known.astype(np.uint32)}
         if f"{group}/class_posterior" in table:
             columns[f"{group}/class_posterior"] = np.ones(table.n_rows, dtype=np.float32)
-        told = [f"{group}/class is the label, counted from 0"]
-    return columns, [*told, *_replaced(particles, columns)]
+        text = f"{group}/class is the label, counted from 0"
+    return columns, [note("class-column", text, option="attach_class"), *_replaced(particles, columns)]
 
 
-def latent_columns(particles: ParticleFiles, latent: Floats) -> tuple[dict[str, Values], list[str]]:
-    """Return the columns of latent coordinates, and what is to be told.
+def latent_columns(particles: ParticleFiles, latent: Floats) -> tuple[dict[str, Values], list[Message]]:
+    """Return the columns of latent coordinates, and messages.
 
     ``cryobridgeLatent1`` … in a STAR file; ``components_mode_0/component`` and ``/value`` … in a `.cs` file, as
     3D Variability has them.
@@ -97,9 +99,10 @@ def latent_columns(particles: ParticleFiles, latent: Floats) -> tuple[dict[str, 
             columns[f"components_mode_{mode}/value"] = values.astype(np.float32)
         names = [name for name in columns if name.endswith("/value")]
     shown = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
-    return columns, [f"latent coordinates are in {shown}", *_replaced(particles, columns)]
+    placed = note("latent-columns", f"latent coordinates are in {shown}", option="attach_latent")
+    return columns, [placed, *_replaced(particles, columns)]
 
 
-def _replaced(particles: ParticleFiles, columns: dict[str, Values]) -> list[str]:
+def _replaced(particles: ParticleFiles, columns: dict[str, Values]) -> list[Message]:
     old = [name for name in columns if name in particles.columns]
-    return [f"{', '.join(old)}: the file's own values are replaced"] if old else []
+    return [note("values-replaced", f"{', '.join(old)}: the file's own values are replaced")] if old else []

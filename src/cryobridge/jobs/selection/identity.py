@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.jobs.selection.sources import Sources, find_sources, read_sources
 from cryobridge.model.particles import ImageRefs
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +47,8 @@ class Identities:
     source_uid, source_images
         Those of the particles that its images were made from, by a table of sources; a uid of 0 and an index of -1
         stand for none.
-    notes
-        What was looked up, in sentences.
+    messages
+        What was looked up.
     """
 
     path: Path
@@ -55,7 +56,7 @@ class Identities:
     images: ImageRefs | None
     source_uid: _Uids | None = None
     source_images: ImageRefs | None = None
-    notes: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
 
     @property
     def all_uids(self) -> list[tuple[_Uids, NDArray[np.bool_]]]:
@@ -79,16 +80,13 @@ class Match:
 
     Attributes
     ----------
-    notes
-        Through which files particles were traced, in sentences.
-    warnings
-        What was assumed and is to be checked, in sentences.
+    messages
+        Through which files particles were traced, and what was assumed.
     """
 
     rows: Rows
     by: str
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
 
 
 def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Identities:
@@ -109,8 +107,9 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
         n_known = int(np.count_nonzero(rows >= 0))
         if n_known:
             count = f"{n_known:,} of {len(particles):,} images"
-            note = f"{count} of {particles.metadata.name} are traced to their sources by {table.path.name}"
-            return Identities(particles.metadata, uid, images, _uids_at(table, rows), _sources_at(table, rows), (note,))
+            text = f"{count} of {particles.metadata.name} are traced to their sources by {table.path.name}"
+            traced = (note("images-traced", text, where=table.path),)
+            return Identities(particles.metadata, uid, images, _uids_at(table, rows), _sources_at(table, rows), traced)
     return Identities(particles.metadata, uid, images)
 
 
@@ -127,34 +126,34 @@ def match_rows(first: Identities, other: Identities) -> Match:
     CryobridgeError
         If a stack of one could be either of two of the other.
     """
-    notes = (*first.notes, *other.notes)
+    traced = (*first.messages, *other.messages)
     for ours, has_uid in first.all_uids:
         for theirs, _ in other.all_uids:
             rows = _first_places(ours, theirs, has_uid)
             if (rows >= 0).any():
-                return Match(rows, "uid", notes)
+                return Match(rows, "uid", traced)
     for our_images in first.all_images:
         for their_images in other.all_images:
-            rows, warnings = match_images(our_images, their_images)
+            rows, messages = match_images(our_images, their_images)
             if (rows >= 0).any():
-                return Match(rows, "image", notes, warnings)
+                return Match(rows, "image", (*traced, *messages))
     raise _nothing_shared(first, other)
 
 
-def match_images(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, tuple[str, ...]]:
-    """Return the first row of ``theirs`` with the image of each of ``ours``, -1 where there is none; and what to check.
+def match_images(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, tuple[Message, ...]]:
+    """Return the first row of ``theirs`` with the image of each of ``ours``, -1 where there is none; and messages.
 
     Raises
     ------
     CryobridgeError
         If a stack of one could be either of two of the other.
     """
-    our_stack, their_stack, warnings = _same_stacks(ours, theirs)
+    our_stack, their_stack, messages = _same_stacks(ours, theirs)
     width = max(int(ours.index.max(initial=0)), int(theirs.index.max(initial=0))) + 1
     our_id, their_id = our_stack[ours.path.codes], their_stack[theirs.path.codes]
     our_key = np.where((our_id >= 0) & (ours.index >= 0), our_id * width + ours.index, -1)
     their_key = np.where((their_id >= 0) & (theirs.index >= 0), their_id * width + theirs.index, -2)
-    return _first_places(our_key, their_key, our_key >= 0), warnings
+    return _first_places(our_key, their_key, our_key >= 0), messages
 
 
 def _first_places(wanted: Array, keys: Array, valid: NDArray[np.bool_]) -> Rows:
@@ -171,11 +170,11 @@ def _first_places(wanted: Array, keys: Array, valid: NDArray[np.bool_]) -> Rows:
     return rows
 
 
-def _same_stacks(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, Rows, tuple[str, ...]]:
+def _same_stacks(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, Rows, tuple[Message, ...]]:
     """Return for each text of either side the number of a common stack, -1 for none."""
     our_parts, their_parts = _parts_of(ours), _parts_of(theirs)
     our_names, their_names = set(our_parts.values()), set(their_parts.values())
-    warnings: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
     pairs = {name: name for name in our_names & their_names}
     rest = (our_names - pairs.keys(), their_names - pairs.keys())
     pairs |= _pair(*rest, _tails)
@@ -185,13 +184,14 @@ def _same_stacks(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, Rows, tuple[
         pairs = _pair(our_names, their_names, lambda name: [_without_uid(name)[-1:]])
         if pairs:
             example, other = next(iter(pairs.items()))
-            warnings = (
+            text = (
                 f"the folders of the stacks differ; they are matched by file name alone, as {'/'.join(example)} and "
-                f"{'/'.join(other)}: check that these are the same images",
+                f"{'/'.join(other)}: check that these are the same images"
             )
+            messages = (warning("stacks-matched-by-name", text),)
     number = {name: place for place, name in enumerate(pairs)}
     number_of_theirs = {other: number[name] for name, other in pairs.items()}
-    return _numbers(ours, our_parts, number), _numbers(theirs, their_parts, number_of_theirs), warnings
+    return _numbers(ours, our_parts, number), _numbers(theirs, their_parts, number_of_theirs), messages
 
 
 def _parts_of(images: ImageRefs) -> dict[int, _Parts]:
@@ -257,7 +257,7 @@ def _ambiguous(name: _Parts, candidates: list[_Parts]) -> CryobridgeError:
     return CryobridgeError(
         f"the stack {'/'.join(name)} may be {shown}",
         count=len(candidates),
-        hint="Rows can't be told apart by these names; choose by uid (two .cs files), or by --ind.",
+        hint=f"Rows can't be told apart by these names; choose by uid (two .cs files), or by {option('rows')}.",
     )
 
 
@@ -272,5 +272,6 @@ def _nothing_shared(first: Identities, other: Identities) -> MissingDataError:
     return MissingDataError(
         f"no particle of {other.path.name} is in it: {'; '.join(shown)}",
         path=first.path,
-        hint="Check that both are of one data set. A downsampled set is traced through its …_sources.csv (--sources).",
+        hint="Check that both are of one data set. A downsampled set is traced through its …_sources.csv "
+        f"({option('sources')}).",
     )

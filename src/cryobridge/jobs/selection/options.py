@@ -2,148 +2,165 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from cryobridge.errors import UsageError
-from cryobridge.options import as_path
+from cryobridge.errors import UsageError, option
+from cryobridge.jobs.shared_options import Options
+from cryobridge.options import Opt
 
-# Given for a file of labels or coordinates, it means those of --run.
+# Given for a file of labels or coordinates, it means those of the run.
 OF_THE_RUN = Path("run")
+_ROWS, _RUN, _ATTACH, _FILES = "Which rows", "RECOVAR and cryoDRGN", "Added columns", "Files"
 
 
-@dataclass(frozen=True)
-class SelectOptions:
-    """What is asked for; a row is kept that fulfils all of it.
-
-    Parameters
-    ----------
-    ind
-        A list of rows, counted from 0.
-    kmeans, clusters
-        Labels, one a row, and those to keep.
-    classes
-        Classes to keep, as the file's program counts them.
-    like, sources
-        Another particle file, of which particles are kept; and the table that traces a downsampled set to its source,
-        where it is not found.
-    where
-        A condition on columns (see `where_text`).
-    random, seed
-        How many rows to draw of those that all else keeps.
-    invert
-        Keep the others.
-    run, zdim
-        A RECOVAR run, whose rows and labels are taken, and the latent dimension.
-    label_rows
-        The rows that labels and coordinates belong to, where a program was given only some.
-    attach_class, attach_latent
-        Labels and coordinates to write as columns; `OF_THE_RUN` for those of the run.
-    passthroughs, join
-        See `tables.open_particles`.
-    allow_empty
-        Write a file without rows where none is left.
+@dataclass(frozen=True, kw_only=True)
+class SelectOptions(Options):
+    """What is asked for; a row is kept that fulfils all of it. None stands for what is not asked.
 
     Raises
     ------
     UsageError
-        If what is to be a file is neither a text nor a path.
+        If a value is of another type, or out of bounds.
+
+    Examples
+    --------
+    >>> SelectOptions(classes=(1, 4), where="rlnDefocusU > 12000")
     """
 
-    ind: Path | None = None
-    kmeans: Path | None = None
-    clusters: tuple[int, ...] | None = None
-    classes: tuple[int, ...] | None = None
-    like: Path | None = None
-    sources: Path | None = None
-    where: str | None = None
-    random: int | None = None
-    seed: int = 0
-    invert: bool = False
-    run: Path | None = None
-    zdim: int | None = None
-    label_rows: Path | None = None
-    attach_class: Path | None = None
-    attach_latent: Path | None = None
-    passthroughs: tuple[Path, ...] = ()
-    join: bool = True
-    allow_empty: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("ind", "kmeans", "like", "sources", "run", "label_rows", "attach_class", "attach_latent"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else as_path(value, name))
-        several = (self.passthroughs,) if isinstance(self.passthroughs, str | Path) else self.passthroughs
-        object.__setattr__(self, "passthroughs", tuple(as_path(path, "passthroughs") for path in several))
+    where: Annotated[str | None, Opt("Such as 'rlnDefocusU > 12000'.", metavar="CONDITION", panel=_ROWS)] = None
+    classes: Annotated[
+        tuple[int, ...] | None,
+        Opt("Classes, as the program counts them. Repeatable.", flags=("--class",), metavar="N,N", panel=_ROWS, low=0),
+    ] = None
+    like: Annotated[
+        Path | Sized | None, Opt("Particles that this .star or .cs has too.", metavar="FILE", panel=_ROWS)
+    ] = None
+    rows: Annotated[
+        Path | Iterable[int] | None,
+        Opt("Rows, from 0: .pkl, .npy or .txt.", flags=("--ind",), metavar="FILE", panel=_ROWS),
+    ] = None
+    random: Annotated[int | None, Opt("Draw N of those that are left.", metavar="N", panel=_ROWS, low=1)] = None
+    seed: Annotated[int, Opt("Seed of the random numbers.", metavar="N", panel=_ROWS, low=0)] = 0
+    invert: Annotated[bool, Opt("Keep the others.", panel=_ROWS)] = False
+    run: Annotated[Path | None, Opt("RECOVAR run: its particles, rows, clusters.", metavar="RUNDIR", panel=_RUN)] = None
+    zdim: Annotated[int | None, Opt("Latent dimension of the run.", metavar="K", panel=_RUN, low=1)] = None
+    kmeans: Annotated[Path | None, Opt("Labels: kmeans_result.pkl, or a list of them.", metavar="FILE", panel=_RUN)] = (
+        None
+    )
+    clusters: Annotated[
+        tuple[int, ...] | None, Opt("Labels to keep, from 0. Repeatable.", metavar="N,N", panel=_RUN, low=0)
+    ] = None
+    label_rows: Annotated[
+        Path | None, Opt("Rows that labels and coordinates belong to.", metavar="IND", panel=_RUN)
+    ] = None
+    attach_class: Annotated[
+        Path | None, Opt("Write labels as classes; run: those of the run.", metavar="FILE", panel=_ATTACH)
+    ] = None
+    attach_latent: Annotated[
+        Path | None, Opt("Write coordinates; run: those of the run.", metavar="FILE", panel=_ATTACH)
+    ] = None
+    split_by_class: Annotated[
+        Path | None, Opt("One file a class, instead of one output.", metavar="DIR", panel=_FILES)
+    ] = None
+    allow_empty: Annotated[bool, Opt("Write a file without rows.", panel=_FILES)] = False
+    sources: Annotated[
+        Path | None, Opt("Sources of a downsampled set, if not found.", metavar="FILE.csv", panel=_FILES)
+    ] = None
+    passthroughs: Annotated[
+        tuple[Path, ...],
+        Opt("Joined with a .cs, if not found. Repeatable.", flags=("--passthrough",), metavar="FILE.cs", panel=_FILES),
+    ] = ()
+    no_passthrough: Annotated[bool, Opt("Take a .cs by itself.", panel=_FILES)] = False
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that are named, besides the particles."""
-        named = (self.ind, self.kmeans, self.like, self.sources, self.label_rows, self.attach_class, self.attach_latent)
-        return tuple(path for path in (*named, *self.passthroughs) if path not in (None, OF_THE_RUN))
+        named: tuple[Any, ...] = (
+            *(self.rows, self.kmeans, self.like, self.sources, self.label_rows),
+            *(self.attach_class, self.attach_latent, *self.passthroughs),
+        )
+        return tuple(path for path in named if isinstance(path, Path) and path != OF_THE_RUN)
 
     @property
     def chooses(self) -> bool:
         """Whether anything is asked that rows could fail to fulfil."""
-        asked = (self.ind, self.clusters, self.classes, self.like, self.where, self.random, self.run)
+        asked = (self.rows, self.clusters, self.classes, self.like, self.where, self.random, self.run)
         return any(item is not None for item in asked)
 
+    @property
+    def attaches(self) -> bool:
+        """Whether columns are added."""
+        return self.attach_class is not None or self.attach_latent is not None
 
-def check_options(options: SelectOptions, *, splits: bool) -> None:
-    """Refuse requests that contradict each other, or that ask for nothing.
+    def refuse_contradictions(self) -> None:
+        """Refuse requests that contradict each other, or that ask for nothing.
 
-    Raises
-    ------
-    UsageError
-        If there is one.
-    """
-    o = options
-    labelled = o.kmeans is not None or o.run is not None
-    attaches = o.attach_class is not None or o.attach_latent is not None
-    of_files = o.kmeans is not None or attaches
-    faults = (
-        (
-            o.kmeans is not None and o.run is not None,
-            "--kmeans and --run both name labels",
-            "--run finds the labels of the run by itself: leave --kmeans out.",
-        ),
-        (
-            o.clusters is not None and not labelled,
-            "--clusters needs the labels",
-            "Name them with --kmeans kmeans_result.pkl or --run RUNDIR; classes of the file itself are --class.",
-        ),
-        (
-            o.kmeans is not None and o.clusters is None and not splits,
-            "--kmeans without --clusters chooses nothing",
-            "Give --clusters 0,3; or write the labels with --attach-class, or a file for each with --split-by-class.",
-        ),
-        (
-            o.zdim is not None and o.run is None,
-            "--zdim belongs to --run",
-            "Name the run with --run RUNDIR, or leave --zdim out.",
-        ),
-        (
-            OF_THE_RUN in (o.attach_class, o.attach_latent) and o.run is None,
-            "what is attached is that of the run, and no run is named",
-            "Name the run with --run RUNDIR, or the file to attach.",
-        ),
-        (
-            o.label_rows is not None and not of_files,
-            "--label-rows belongs to --kmeans, --attach-class and --attach-latent",
-            "Leave it out; to choose rows by a list use --ind.",
-        ),
-        (o.invert and not o.chooses, "--invert without a choice keeps nothing", "Leave --invert out."),
-        (
-            o.sources is not None and o.like is None and o.run is None,
-            "--sources belongs to --like and --run",
-            "Leave --sources out.",
-        ),
-        (
-            not (o.chooses or attaches or splits),
-            "nothing is asked for",
-            "Choose rows, for instance with --class 1,4 or --where 'rlnDefocusU > 12000'; -h lists all options.",
-        ),
+        Raises
+        ------
+        UsageError
+            If there is one.
+        """
+        for is_wrong, message, hint in _contradictions(self):
+            if is_wrong:
+                raise UsageError(message, hint=hint)
+
+
+def _contradictions(o: SelectOptions) -> Iterable[tuple[bool, str, str]]:
+    """Yield whether something is wrong, what it is, and what to do."""
+    has_labels, splits = o.kmeans is not None or o.run is not None, o.split_by_class is not None
+    run, the_run = option("run"), f"Name the run with {option('run', 'RUNDIR')}"
+    yield (
+        o.kmeans is not None and o.run is not None,
+        f"{option('kmeans')} and {run} both name labels",
+        f"{run} finds the labels of the run by itself: leave {option('kmeans')} out.",
     )
-    for is_wrong, message, hint in faults:
-        if is_wrong:
-            raise UsageError(message, hint=hint)
+    yield (
+        o.clusters is not None and not has_labels,
+        f"{option('clusters')} needs the labels",
+        f"Name them with {option('kmeans', 'kmeans_result.pkl')} or {option('run', 'RUNDIR')}; classes of the file "
+        f"itself are {option('classes')}.",
+    )
+    yield (
+        o.kmeans is not None and o.clusters is None and not splits,
+        f"{option('kmeans')} without {option('clusters')} chooses nothing",
+        f"Give {option('clusters', (0, 3))}; or write the labels with {option('attach_class')}, or a file for each "
+        f"with {option('split_by_class')}.",
+    )
+    yield (
+        o.zdim is not None and o.run is None,
+        f"{option('zdim')} belongs to {run}",
+        f"{the_run}, or leave {option('zdim')} out.",
+    )
+    yield (
+        OF_THE_RUN in (o.attach_class, o.attach_latent) and o.run is None,
+        "what is attached is that of the run, and no run is named",
+        f"{the_run}, or the file to attach.",
+    )
+    yield (
+        o.label_rows is not None and o.kmeans is None and not o.attaches,
+        f"{option('label_rows')} belongs to {option('kmeans')}, {option('attach_class')} and {option('attach_latent')}",
+        f"Leave it out; to choose rows by a list use {option('rows')}.",
+    )
+    yield (
+        o.invert and not o.chooses,
+        f"{option('invert')} without a choice keeps nothing",
+        f"Leave {option('invert')} out.",
+    )
+    yield (
+        o.sources is not None and o.like is None and o.run is None,
+        f"{option('sources')} belongs to {option('like')} and {run}",
+        f"Leave {option('sources')} out.",
+    )
+    yield (
+        bool(o.passthroughs) and o.no_passthrough,
+        f"{option('passthroughs')} and {option('no_passthrough')} contradict each other",
+        "Leave out either.",
+    )
+    yield (
+        not (o.chooses or o.attaches or splits),
+        "nothing is asked for",
+        f"Choose rows, for instance with {option('classes', (1, 4))} or {option('where', 'rlnDefocusU > 12000')}.",
+    )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.open import ParticleFiles, open_particles
@@ -20,12 +20,16 @@ from cryobridge.formats.write import outputs_of, suffixes_of
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
 from cryobridge.jobs.selection.identity import identities_of, match_rows
-from cryobridge.jobs.selection.options import SelectOptions, check_options
+from cryobridge.jobs.selection.in_memory import SetInMemory
+from cryobridge.jobs.selection.options import SelectOptions
+from cryobridge.jobs.selection.report import SelectReport
 from cryobridge.jobs.selection.row_values import RowValues
 from cryobridge.jobs.selection.run import RunOfRows, rows_of_run
-from cryobridge.jobs.selection.values import RowLabels, read_rows, say_list
+from cryobridge.jobs.selection.values import RowLabels, check_rows, join_numbers, read_rows
 from cryobridge.jobs.selection.where import rows_where
+from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
+from cryobridge.report import Message, distinct, note
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.recovar import RecovarRun
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import Floats
-    from cryobridge.report import Message
+    from cryobridge.progress import Reporter
 
 Mask = NDArray[np.bool_]
 _MAX_FILES = 1000
@@ -50,55 +54,73 @@ class OutputPart:
 
 @dataclass(frozen=True, eq=False)
 class SelectPlan:
-    """Everything needed to write a selection.
+    """A choice of rows, and everything needed to write it.
 
     Attributes
     ----------
     particles
-        The particle file.
+        What is chosen from.
+    options
+        What was asked for.
+    kept
+        (n,) whether a row is kept.
     parts
-        What is written: one file, or one for each class.
+        What is written: one file, or one for each class; nothing for a choice in memory.
     left_out
-        Rows that are not written, by reason.
+        Rows that are not kept, by reason.
     added
         Columns (n,) that are added or replaced.
-    notes
-        What was joined, matched or taken, in sentences.
-    warnings
-        What may make the output wrong or unusable, in sentences.
+    attached
+        (n,) the labels that are attached as classes, or None.
+    messages
+        Notes and warnings.
     inputs
         All files that are read.
     """
 
     particles: ParticleFiles
+    options: SelectOptions
+    kept: Mask
     parts: tuple[OutputPart, ...]
     left_out: dict[str, int]
     added: dict[str, Values]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    attached: NDArray[np.int64] | None
+    messages: tuple[Message, ...]
     inputs: tuple[Path, ...]
-
-    @property
-    def n_kept(self) -> int:
-        """Rows that are written."""
-        return sum(int(np.count_nonzero(part.kept)) for part in self.parts)
 
     def outputs(self) -> list[Path]:
         """Return all files that are written."""
         return [path for part in self.parts for path in outputs_of(self.particles, part.path)]
 
-    def report(self) -> dict[str, Any]:
-        """Return the plan as JSON-ready data."""
-        return {
-            "particles_in": self.particles.n_rows,
-            "particles_out": self.n_kept,
-            "left_out": self.left_out,
-            "attached": list(self.added),
-            "files": {str(part.path): int(np.count_nonzero(part.kept)) for part in self.parts},
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
-            "outputs": [str(path) for path in self.outputs()],
-        }
+    def report(self) -> SelectReport:
+        """Return what will be written."""
+        is_drawn = self.options.random is not None
+        return SelectReport(
+            rows_in=self.particles.n_rows,
+            rows_out=int(np.count_nonzero(self.kept)),
+            left_out=self.left_out,
+            messages=self.messages,
+            outputs=tuple(self.outputs()),
+            inputs=self.inputs,
+            attached=tuple(self.added),
+            files={str(part.path): int(np.count_nonzero(part.kept)) for part in self.parts},
+            random=self.options.random,
+            seed=self.options.seed if is_drawn else None,
+        )
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """Refuse outputs that can't be written (see `cryobridge.jobs.selection.write.check_outputs`)."""
+        from cryobridge.jobs.selection.write import check_outputs
+
+        check_outputs(self, overwrite=overwrite)
+
+    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> SelectReport:
+        """Write the files (see `cryobridge.jobs.selection.write.write_parts`)."""
+        from cryobridge.jobs.selection.write import write_parts
+        from cryobridge.progress import Silent
+
+        write_parts(self, overwrite=overwrite, reporter=reporter or Silent())
+        return self.report()
 
 
 @dataclass
@@ -118,28 +140,22 @@ class _Choice:
     def invert(self, possible: Mask) -> None:
         """Keep the others of the rows that could be written."""
         n_chosen = int(np.count_nonzero(self.kept))
-        self.kept, self.left_out = possible & ~self.kept, {"chosen, and --invert keeps the others": n_chosen}
+        self.kept, self.left_out = possible & ~self.kept, {"chosen, and the others are kept": n_chosen}
 
 
 def plan_select(
-    particles: str | os.PathLike[str] | None,
-    output: str | os.PathLike[str] | None,
-    options: SelectOptions,
-    *,
-    split_folder: str | os.PathLike[str] | None = None,
+    particles: str | os.PathLike[str] | None, output: str | os.PathLike[str] | None, options: SelectOptions
 ) -> SelectPlan:
     """Read what decides on the rows, and work out what is to be written.
 
     Parameters
     ----------
     particles
-        A `.star`, `.cs` or `.csg` file; None for the one of ``options.run``.
+        A `.star`, `.cs` or `.csg` file or a job folder; None for the particles of ``options.run``.
     output
-        The file to write, of the same program; None with ``split_folder``.
+        The file to write, of the same program; None with ``options.split_by_class``.
     options
         What is asked for.
-    split_folder
-        The folder for one file a class.
 
     Raises
     ------
@@ -152,188 +168,206 @@ def plan_select(
     --------
     >>> from cryobridge.jobs.selection.options import SelectOptions
     >>> from cryobridge.jobs.selection.plan import plan_select
-    >>> from cryobridge.jobs.selection.write import write_selection
     >>> plan = plan_select("run_data.star", "good.star", SelectOptions(classes=(1, 4)))
-    >>> report = write_selection(plan)
+    >>> plan.report().rows_out
+    >>> report = plan.run()
     """
-    particles = None if particles is None else as_path(particles, "particles")
-    output = None if output is None else as_path(output, "output")
-    split_folder = None if split_folder is None else as_path(split_folder, "split_folder")
-    check_options(options, splits=split_folder is not None)
-    if (output is None) == (split_folder is None):
-        raise UsageError("one place to write to is needed", hint="Give -o FILE, or --split-by-class DIR.")
-    if particles is None and options.run is None:
-        raise UsageError(
-            "no particle file is named", hint="cryobridge select PARTICLES.star --class 1,4 -o OUTPUT.star"
-        )
-    return _Planner(particles, options).plan(output, split_folder)
+    path = None if particles is None else as_path(particles, "particles")
+    file = None if output is None else as_path(output, "output")
+    options.refuse_contradictions()
+    if (file is None) == (options.split_by_class is None):
+        hint = f"Give {option('output', 'FILE')}, or {option('split_by_class', 'DIR')}."
+        raise UsageError("one place to write to is needed", hint=hint)
+    planner = _Planner(path, options)
+    folder = options.split_by_class if file is None else file.parent
+    assert folder is not None  # one of the two is given
+    planner.choose(splits=file is None)
+    parts = planner.parts_of_classes(folder) if file is None else planner.one_part(file)
+    planner.look_for_images(folder)
+    return planner.plan(parts)
+
+
+def plan_choice(particles: str | os.PathLike[str] | ParticleSet | None, options: SelectOptions) -> SelectPlan:
+    """Read what decides on the rows, for a choice that is not written; raises as `plan_select` does."""
+    options.refuse_contradictions()
+    planner = _Planner(particles, options)
+    planner.choose(splits=False)
+    return planner.plan(())
 
 
 class _Planner:
     """Looks at one request after the other."""
 
-    def __init__(self, path: Path | None, options: SelectOptions) -> None:
+    def __init__(self, particles: object, options: SelectOptions) -> None:
         self.options = options
         self.recovar: RecovarRun | None = open_recovar(options.run) if options.run is not None else None
-        self.particles = _opened(path or options.run, options)
-        self.notes = list(self.particles.notes)
-        self.warnings = list(self.particles.warnings)
-        self.absent = ""
+        self.particles = _opened(options.run if particles is None else particles, options)
+        self.messages = list(self.particles.messages)
+        self.absent: Message | None = None
         self.run: RunOfRows | None = None
         if self.recovar is not None and options.run is not None:
             self.run = rows_of_run(options.run, self.recovar, self.particles, options.sources)
-            self.notes += self.run.notes
-            self.warnings += self.run.warnings
+            self.messages += self.run.messages
         self.values = RowValues(options, self.particles, self.run)
+        self.choice = _Choice(np.ones(len(self.particles), dtype=bool))
+        self.labels: RowLabels | None = None
+        self.attached: RowLabels | None = None
+        self.latent: Floats | None = None
 
-    def plan(self, output: Path | None, split_folder: Path | None) -> SelectPlan:
-        """Return the plan."""
-        labels = self.values.labels(splits=split_folder is not None)
-        attached, latent = self.values.attached_labels(), self.values.latent()
-        self.notes += self.values.notes
-        self.warnings += self.values.warnings
-        choice = _Choice(np.ones(len(self.particles), dtype=bool))
+    def choose(self, *, splits: bool) -> None:
+        """Work out which rows are kept."""
+        choice = self.choice
+        self.labels = self.values.labels(splits=splits)
+        self.attached, self.latent = self.values.attached_labels(), self.values.latent()
+        self.messages += self.values.messages
         if self.run is not None:
             choice.keep(self.run.place >= 0, "not in the run")
-        for values in (labels, attached):
+        for values in (self.labels, self.attached):
             if values is not None:
                 choice.keep(values.labels >= 0, f"no label in {values.source}")
-        if latent is not None:
-            choice.keep(np.asarray(np.isfinite(latent).all(axis=1)), "no latent coordinates")
+        if self.latent is not None:
+            choice.keep(np.asarray(np.isfinite(self.latent).all(axis=1)), "no latent coordinates")
         possible, impossible = choice.kept, dict(choice.left_out)
-        for fulfil, reason in self._requests(labels):
+        for fulfil, reason in self._requests():
             choice.keep(fulfil, reason)
-        self._draw(choice)
+        self._draw()
         if self.options.invert:
             choice.invert(possible)
             choice.left_out |= impossible
-        self._refuse_empty(choice)
-        added = self._added(attached, latent)
-        parts = self._one_part(output, choice) if split_folder is None else ()
-        if split_folder is not None:
-            parts = self._split(split_folder, choice.kept, attached or labels)
-        folder = output.parent if output is not None else split_folder
-        assert folder is not None  # one of the two is given
-        where = _where_images_are(self.particles, choice.kept, folder)
-        self.warnings += [str(where)] if where else []
-        left_out = {**self.particles.left_out, **choice.left_out}
+        self._refuse_empty()
+
+    def plan(self, parts: tuple[OutputPart, ...]) -> SelectPlan:
+        """Return the plan."""
+        added = self._added() if parts else {}
+        left_out = {**self.particles.left_out, **self.choice.left_out}
         run_file = (self.recovar.particles_file,) if self.recovar is not None and self.recovar.particles_file else ()
         inputs = (*self.particles.files, *self.options.files, *run_file)
-        notes = tuple(dict.fromkeys(self.notes))
-        return SelectPlan(self.particles, tuple(parts), left_out, added, notes, tuple(self.warnings), inputs)
+        attached = None if self.attached is None else self.attached.labels
+        return SelectPlan(
+            self.particles,
+            self.options,
+            self.choice.kept,
+            parts,
+            left_out,
+            added,
+            attached,
+            distinct(self.messages),
+            inputs,
+        )
 
-    def _requests(self, labels: RowLabels | None) -> Iterator[tuple[Mask, str]]:
-        """Yield for each request which rows fulfil it, (n,), and what is to be said of the others."""
+    def _requests(self) -> Iterator[tuple[Mask, str]]:
+        """Yield for each request which rows fulfil it, (n,), and what the others are."""
         options = self.options
-        if options.ind is not None:
-            yield self._listed(options.ind), f"not in {options.ind.name}"
+        if options.rows is not None:
+            name = options.rows.name if isinstance(options.rows, Path) else "the list"
+            yield self._listed(name), f"not in {name}"
         if options.clusters is not None:
-            assert labels is not None  # `check_options` refuses it
-            self._check_clusters(labels, options.clusters)
-            yield np.isin(labels.labels, options.clusters), f"in other clusters than {say_list(options.clusters)}"
+            yield self._of_clusters(options.clusters), f"in other clusters than {join_numbers(options.clusters)}"
         if options.classes is not None:
             numbers = self._file_classes(options.classes).numbers
-            yield np.isin(numbers, options.classes), f"in other classes than {say_list(options.classes)}"
+            yield np.isin(numbers, options.classes), f"in other classes than {join_numbers(options.classes)}"
         if options.like is not None:
-            yield self._like(options.like), f"not in {options.like.name}"
+            other = _opened(options.like, SelectOptions(), argument="like", needs=("uid", "blob/"))
+            yield self._like(other), f"not in {other.path.name}"
         if options.where is not None:
             yield rows_where(options.where, self.particles.columns), f"for which {options.where} does not hold"
 
-    def _listed(self, path: Path) -> Mask:
-        rows = read_rows(path, self.particles.n_rows, self.particles.metadata)
+    def _listed(self, name: str) -> Mask:
+        given, particles = self.options.rows, self.particles
+        if isinstance(given, Path):
+            rows = read_rows(given, particles.n_rows, particles.metadata)
+        else:
+            rows = _checked_list(given, particles)
         if (np.diff(rows) < 0).any():
-            self.notes.append(
-                f"{path.name} is not in ascending order; rows are written in the order of the particle file"
-            )
-        listed = np.zeros(self.particles.n_rows, dtype=bool)
+            text = f"{name} is not in ascending order; rows are written in the order of the particle file"
+            self.messages.append(note("rows-sorted", text, option="rows"))
+        listed = np.zeros(particles.n_rows, dtype=bool)
         listed[rows] = True
-        of_rows: Mask = listed[self.particles.file_rows]
+        of_rows: Mask = listed[particles.file_rows]
         return of_rows
 
-    def _check_clusters(self, labels: RowLabels, clusters: tuple[int, ...]) -> None:
-        if clusters[-1] >= labels.n_labels:
+    def _of_clusters(self, clusters: tuple[int, ...]) -> Mask:
+        labels = self.labels
+        assert labels is not None  # refused as a contradiction
+        if max(clusters, default=-1) >= labels.n_labels:
             raise UsageError(
-                f"there is no cluster {clusters[-1]}: {labels.source} has {labels.n_labels}, counted from 0",
-                hint=f"Give --clusters with numbers from 0 to {labels.n_labels - 1}.",
+                f"there is no cluster {max(clusters)}: {labels.source} has {labels.n_labels}, counted from 0",
+                hint=f"Give {option('clusters')} numbers from 0 to {labels.n_labels - 1}.",
             )
+        return np.isin(labels.labels, clusters)
 
     def _file_classes(self, wanted: tuple[int, ...] = ()) -> FileClasses:
         classes = classes_of(self.particles)
-        self.notes += classes.notes
-        self.absent = absent_classes(classes.numbers, wanted) or ""
-        self.warnings += [self.absent] if self.absent else []
+        self.absent = absent_classes(classes.numbers, wanted)
+        self.messages += [*classes.messages, *([self.absent] if self.absent else [])]
         return classes
 
-    def _like(self, path: Path) -> Mask:
-        other = open_particles(path, needs=("uid", "blob/"))
-        self.notes += other.notes
-        self.warnings += other.warnings
+    def _like(self, other: ParticleFiles) -> Mask:
         ours = identities_of(self.particles, self.options.sources)
         theirs = identities_of(other, self.options.sources)
         match = match_rows(ours, theirs)
-        reverse = match_rows(theirs, ours).rows >= 0
-        self.notes += [*match.notes, f"particles are compared by {match.by}"]
-        self.warnings += match.warnings
-        if not reverse.all():
-            missing = int(np.count_nonzero(~reverse))
-            self.notes.append(
-                f"{missing:,} of {len(other):,} rows of {path.name} are not in {self.particles.metadata.name}"
-            )
+        by = note("rows-compared-by", f"particles are compared by {match.by}", option="like")
+        self.messages += [*other.messages, *match.messages, by]
+        n_absent = int(np.count_nonzero(match_rows(theirs, ours).rows < 0))
+        if n_absent:
+            name, count = other.path.name, f"{n_absent:,} of {len(other):,} rows"
+            text = f"{count} of {name} are not in {self.particles.metadata.name}"
+            self.messages.append(note("rows-not-in-both", text, option="like"))
         return match.rows >= 0
 
-    def _draw(self, choice: _Choice) -> None:
+    def _draw(self) -> None:
         """Keep the rows with the smallest random numbers, so that fewer rows of one seed are among more of them."""
         n_wanted = self.options.random
         if n_wanted is None:
             return
-        rows = np.flatnonzero(choice.kept)
+        rows = np.flatnonzero(self.choice.kept)
         if n_wanted > len(rows):
             raise CryobridgeError(
                 f"{n_wanted:,} rows are to be drawn, {len(rows):,} are there",
                 path=self.particles.metadata,
-                hint="Ask for fewer with --random.",
+                option="random",
+                hint="Ask for fewer.",
             )
         numbers = np.random.Generator(np.random.PCG64(self.options.seed)).random(len(rows))
         drawn = np.zeros(len(self.particles), dtype=bool)
         drawn[rows[np.argsort(numbers, kind="stable")[:n_wanted]]] = True
-        choice.keep(drawn, "not drawn")
+        self.choice.keep(drawn, "not drawn")
 
-    def _refuse_empty(self, choice: _Choice) -> None:
-        if choice.kept.any() or self.options.allow_empty:
+    def _refuse_empty(self) -> None:
+        if self.choice.kept.any() or self.options.allow_empty:
             return
-        reasons = [f"{count:,} {reason}" for reason, count in choice.left_out.items() if count]
-        reasons += [self.absent] if self.absent else []
+        reasons = [f"{count:,} {reason}" for reason, count in self.choice.left_out.items() if count]
+        reasons += [str(self.absent)] if self.absent else []
         raise MissingDataError(
             f"no row is left to write ({'; '.join(reasons) or 'the file has none'})",
             path=self.particles.metadata,
-            hint="Ask for less; --allow-empty writes a file without rows.",
+            hint=f"Ask for less; {option('allow_empty', True)} writes a file without rows.",
         )
 
-    def _added(self, attached: RowLabels | None, latent: Floats | None) -> dict[str, Values]:
+    def _added(self) -> dict[str, Values]:
         added: dict[str, Values] = {}
-        if attached is not None:
-            columns, told = class_columns(self.particles, attached.labels)
+        for columns, messages in (
+            *([class_columns(self.particles, self.attached.labels)] if self.attached is not None else []),
+            *([latent_columns(self.particles, self.latent)] if self.latent is not None else []),
+        ):
             added |= columns
-            self.notes += told
-        if latent is not None:
-            columns, told = latent_columns(self.particles, latent)
-            added |= columns
-            self.notes += told
+            self.messages += messages
         return added
 
-    def _one_part(self, output: Path | None, choice: _Choice) -> tuple[OutputPart, ...]:
-        assert output is not None  # there is no folder
+    def one_part(self, output: Path) -> tuple[OutputPart, ...]:
+        """Return the one file that is written."""
         suffixes = suffixes_of(self.particles)
         if output.suffix not in suffixes:
             raise UsageError(
                 f"a selection of {self.particles.metadata.name} is a {' or '.join(suffixes)} file",
                 path=output,
-                hint="Give -o a name with that suffix; `cryobridge convert` changes the format.",
+                hint=f"Give {option('output')} a name with that suffix; `cryobridge convert` changes the format.",
             )
-        return (OutputPart(output, choice.kept),)
+        return (OutputPart(output, self.choice.kept),)
 
-    def _split(self, folder: Path, kept: Mask, labels: RowLabels | None) -> tuple[OutputPart, ...]:
+    def parts_of_classes(self, folder: Path) -> tuple[OutputPart, ...]:
         """Return a file for each label, or for each class of the file where there are no labels."""
+        labels, kept = self.attached or self.labels, self.choice.kept
         word, numbers = ("cluster", labels.labels) if labels is not None else ("class", self._file_classes().numbers)
         stem, suffix = self.particles.metadata.stem, suffixes_of(self.particles)[0]
         present = np.unique(numbers[kept])
@@ -341,35 +375,56 @@ class _Planner:
             raise CryobridgeError(
                 f"there are {len(present):,} classes, a file for each would be too many",
                 path=self.particles.metadata,
-                hint="Choose some of them first, with --class or --clusters.",
+                hint=f"Choose some of them first, with {option('classes')} or {option('clusters')}.",
             )
         return tuple(
             OutputPart(folder / f"{stem}_{word}{number:03d}{suffix}", kept & (numbers == number), int(number))
             for number in present
         )
 
+    def look_for_images(self, folder: Path) -> None:
+        """Warn of stacks that are not found, or else say how they are found if not from the output."""
+        metadata = self.particles.metadata
+        names, search = self.particles.image_files(self.choice.kept), ImageSearch(metadata)
+        message = not_found(names, search)
+        found = search.resolve(names[0]) if names else None
+        if message is None and found is not None:
+            message = names_lead_elsewhere(names[0], found, folder / metadata.name, metadata)
+        self.messages += [message] if message else []
 
-def _opened(path: Path | None, options: SelectOptions) -> ParticleFiles:
-    """Open the particle file that is named, or that of the run."""
-    assert path is not None  # the caller has seen to it
-    if (options.passthroughs or not options.join) and not path.is_dir() and identify_file(path) != CS:
-        name = "--passthrough" if options.passthroughs else "--no-passthrough"
-        raise UsageError(f"{name} is for a .cs file", path=path, hint=f"Leave {name} out.")
-    particles = open_particles(path, *options.passthroughs, join=options.join and not options.passthroughs)
-    if particles.table is None:
+
+def _checked_list(given: object, particles: ParticleFiles) -> NDArray[np.int64]:
+    """Return row numbers that were given in Python."""
+    if not isinstance(given, Iterable):
+        raise UsageError(f"row numbers are needed, not {given!r:.60}", option="rows", hint="Give a list or an array.")
+    array = given if isinstance(given, np.ndarray) else np.array(list(given))
+    try:
+        array = array if array.size else array.astype(np.int64)
+        return check_rows(array, None, particles.n_rows, particles.metadata)
+    except CryobridgeError as error:
+        error.option = "rows"
+        raise
+
+
+def _opened(
+    particles: object, options: SelectOptions, *, argument: str = "particles", needs: tuple[str, ...] = ()
+) -> ParticleFiles:
+    """Open particle files; a set in memory is seen as one."""
+    if isinstance(particles, ParticleSet):
+        return SetInMemory(particles)
+    if particles is None:
+        hint = f"Name a file such as PARTICLES.star, or a run with {option('run', 'RUNDIR')}."
+        raise UsageError("no particle file is named", hint=hint)
+    path = as_path(particles, argument)
+    name = "passthroughs" if options.passthroughs else "no_passthrough"
+    if (options.passthroughs or options.no_passthrough) and not path.is_dir() and identify_file(path) != CS:
+        raise UsageError(f"{option(name)} is for a .cs file", path=path, hint=f"Leave {option(name)} out.")
+    join = not (options.no_passthrough or options.passthroughs)
+    files = open_particles(path, *options.passthroughs, join=join, needs=needs)
+    if files.table is None:
         raise UsageError(
             "not a particle file, but a stack of images",
             path=path,
             hint="Give a .star, .cs or .csg file with one row a particle, or a job folder.",
         )
-    return particles
-
-
-def _where_images_are(particles: ParticleFiles, kept: Mask, folder: Path) -> Message | None:
-    """Say which stacks are not found, or else how they are found if not from the output."""
-    names, search = particles.image_files(kept), ImageSearch(particles.metadata)
-    lost = not_found(names, search)
-    found = search.resolve(names[0]) if names else None
-    if lost or found is None:
-        return lost
-    return names_lead_elsewhere(names[0], found, folder / particles.metadata.name, particles.metadata)
+    return files

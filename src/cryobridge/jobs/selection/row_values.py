@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from cryobridge.formats.recovar import RecovarRun
     from cryobridge.jobs.selection.run import RunOfRows
     from cryobridge.model.particles import Floats
+    from cryobridge.report import Message
 
 
 class RowValues:
-    """What files or a run tell of each row.
+    """What files or a run say of each row.
 
     Parameters
     ----------
@@ -33,15 +34,12 @@ class RowValues:
 
     Attributes
     ----------
-    notes
-        What was taken, in sentences.
-    warnings
-        What was assumed and may be wrong, in sentences.
+    messages
+        What was taken, and what was assumed and may be wrong.
     """
 
     def __init__(self, options: SelectOptions, particles: ParticleFiles, run: RunOfRows | None) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
+        self.messages: list[Message] = []
         self._options = options
         self._particles = particles
         self._run = run
@@ -78,14 +76,14 @@ class RowValues:
         if path is None:
             return None
         if path == OF_THE_RUN:
-            assert self._run is not None  # `check_options` refuses it
+            assert self._run is not None  # refused as a contradiction
             return self._run.latent(self._run.choose_zdim(self._options.zdim, of_clusters=False))
         latent = self._of_file(read_latent(path, self._particles.n_rows, self._particles.metadata, self._of_rows))
         self._run_around(path)
         return latent
 
     def _labels_of_run(self) -> RowLabels:
-        assert self._run is not None  # `check_options` refuses it
+        assert self._run is not None  # refused as a contradiction
         return self._run.labels(self._run.choose_zdim(self._options.zdim, of_clusters=True))
 
     def _of_file(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -98,13 +96,13 @@ class RowValues:
         found = read_labels(path, n_rows, name, self._of_rows)
         labels = found.labels
         if (run := self._run_around(path)) is not None:
-            labels, notes = labels_without_holes(run, labels)
-            self.notes += notes
+            labels, messages = labels_without_holes(run, labels)
+            self.messages += messages
         return RowLabels(self._of_file(labels), found.n_labels, found.source)
 
     def _run_around(self, path: Path) -> RecovarRun | None:
         """Return the run that values for all rows are from, after a look at whether its rows are those of the file."""
         run = run_around(path) if self._of_rows is None else None
         if run is not None:
-            self.warnings += refuse_other_order(run, path, self._particles)
+            self.messages += refuse_other_order(run, path, self._particles)
         return run

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.open import TABLE_SUFFIXES, open_particles
 from cryobridge.formats.recovar import RecovarRun, open_recovar
 from cryobridge.jobs.selection.identity import identities_of, match_rows
-from cryobridge.jobs.selection.values import RowLabels, say_list
+from cryobridge.jobs.selection.values import RowLabels, join_numbers
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.open import ParticleFiles
@@ -35,17 +36,14 @@ class RunOfRows:
         The folder that was named: the pipeline's, or that of an analysis.
     place
         (n,) element of the run's arrays for each row of the particle table, -1 for rows that are not in it.
-    notes
-        How the rows were found, in sentences.
-    warnings
-        What was assumed and is to be checked, in sentences.
+    messages
+        How the rows were found, and what was assumed.
     """
 
     run: RecovarRun
     opened: Path
     place: NDArray[np.int64]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
+    messages: tuple[Message, ...]
 
     def labels(self, zdim: int) -> RowLabels:
         """Return the cluster of each row, -1 for rows that are not in the run."""
@@ -81,15 +79,19 @@ class RunOfRows:
             raise MissingDataError(
                 f"the run has no {what}", path=self.run.path, hint="Run `recovar analyze` on it first." * of_clusters
             )
-        hint = f"Give --zdim {' or '.join(map(str, found))}."
+        hint = f"Give {' or '.join(option('zdim', each) for each in found)}."
         if given is not None:
             if given in self.run.zdims:
-                hint = f"Give --zdim {found[0]}, or run `recovar analyze {self.run.path} --zdim {given}` first."
+                hint = (
+                    f"Give {option('zdim', found[0])}, or run `recovar analyze {self.run.path} --zdim {given}` first."
+                )
             raise UsageError(
-                f"no {what} of zdim {given}; the run has them of zdim {say_list(found)}", path=self.run.path, hint=hint
+                f"no {what} of zdim {given}; the run has them of zdim {join_numbers(found)}",
+                path=self.run.path,
+                hint=hint,
             )
         if len(found) > 1:
-            raise UsageError(f"{what} of several dimensions: zdim {say_list(found)}", path=self.run.path, hint=hint)
+            raise UsageError(f"{what} of several dimensions: zdim {join_numbers(found)}", path=self.run.path, hint=hint)
         return found[0]
 
 
@@ -105,17 +107,18 @@ def rows_of_run(folder: Path, run: RecovarRun, particles: ParticleFiles, sources
         If the run and the file don't line up.
     """
     own = run.particles_file
-    rows, notes = run.rows, run.notes
+    rows, messages = run.rows, tuple(note("recovar-run", text.rstrip("."), where=run.path) for text in run.notes)
     if own is not None and own.suffix in TABLE_SUFFIXES and own.resolve() not in _resolved(particles):
         of_run = open_particles(own, join=False)
         match = match_rows(identities_of(particles, sources), identities_of(of_run, sources))
         place_of_row = _places(run, rows, of_run.n_rows, own)
         in_file = np.where(match.rows >= 0, of_run.file_rows[match.rows], -1)
         place = np.where(in_file >= 0, place_of_row[in_file], -1)
-        said = f"the run was made from {own.name}; its particles are found by {match.by}"
-        return RunOfRows(run, folder, place, (*notes, said, *match.notes), match.warnings)
+        text = f"the run was made from {own.name}; its particles are found by {match.by}"
+        found = note("run-of-other-file", text, where=run.path)
+        return RunOfRows(run, folder, place, (*messages, found, *match.messages))
     place_of_row = _places(run, rows, particles.n_rows, particles.metadata, must_be_whole=own is None)
-    return RunOfRows(run, folder, place_of_row[particles.file_rows], notes)
+    return RunOfRows(run, folder, place_of_row[particles.file_rows], messages)
 
 
 def run_around(path: Path) -> RecovarRun | None:
@@ -132,8 +135,8 @@ def run_around(path: Path) -> RecovarRun | None:
     return None
 
 
-def labels_without_holes(run: RecovarRun, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
-    """Return a run's labels with -1 in rows that it left out, and what is to be told.
+def labels_without_holes(run: RecovarRun, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Message]]:
+    """Return a run's labels with -1 in rows that it left out, and messages.
 
     RECOVAR gives such rows a label too, which can't be told from the others by its value.
     """
@@ -142,10 +145,11 @@ def labels_without_holes(run: RecovarRun, labels: NDArray[np.int64]) -> tuple[ND
         return labels, []
     cleaned = np.full_like(labels, -1)
     cleaned[rows] = labels[rows]
-    return cleaned, [f"the run in {run.path} used {len(rows):,} of {len(labels):,} rows; the others have no label"]
+    text = f"the run in {run.path} used {len(rows):,} of {len(labels):,} rows; the others have no label"
+    return cleaned, [note("rows-without-label", text, where=run.path)]
 
 
-def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleFiles) -> list[str]:
+def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleFiles) -> list[Message]:
     """See to it that a run's values in ``path`` belong to the rows of a particle file one by one; return warnings.
 
     Raises
@@ -161,10 +165,11 @@ def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleFiles) ->
     try:
         rows = match_rows(ours, theirs).rows
     except MissingDataError:
-        said = (
-            f"{path.name} is of a run made from {own.name}, with which {particles.metadata.name} has no names in common"
+        text = (
+            f"{path.name} is of a run made from {own.name}, with which {particles.metadata.name} has no names in "
+            "common: the rows are taken to be in the same order"
         )
-        return [f"{said}: the rows are taken to be in the same order"]
+        return [warning("row-order-assumed", text, where=path)]
     # Repeated particles are known by the first of them.
     expected = np.full(max(of_run.n_rows, particles.n_rows), -1, dtype=np.int64)
     expected[of_run.file_rows] = match_rows(theirs, theirs).rows
@@ -176,7 +181,8 @@ def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleFiles) ->
             path=path,
             rows=tuple(int(row) for row in differs[:3]),
             count=len(differs),
-            hint=f"Give --run {run.path}, which finds the particles by their names, or select from {own.name}.",
+            hint=f"Give {option('run', run.path)}, which finds the particles by their names, or select from "
+            f"{own.name}.",
         )
     return []
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, FormatError, UsageError
+from cryobridge.errors import CryobridgeError, FormatError, UsageError, option
 from cryobridge.formats.arrays import read_npy
 from cryobridge.formats.atomic import read_error, readable_size
 from cryobridge.formats.pickle_data import load_pickle
@@ -55,7 +55,12 @@ def read_rows(path: Path, n_rows: int, particles: Path) -> Rows:
     CryobridgeError
         If a row is named twice or the particle file has no such row.
     """
-    rows = _whole_numbers(path, _read_list(path), "row numbers")
+    return check_rows(_read_list(path), path, n_rows, particles)
+
+
+def check_rows(given: Any, path: Path | None, n_rows: int, particles: Path) -> Rows:
+    """Return row numbers as an array, as `read_rows` does; ``path`` is where they are from, if it is a file."""
+    rows = _whole_numbers(path, given, "row numbers")
     if (rows < 0).any():
         raise FormatError(
             f"the row number {rows.min()} is negative",
@@ -151,12 +156,12 @@ def line_up(
     """
     expected = n_rows if of_rows is None else len(of_rows)
     if len(values) != expected:
-        whose = f"{particles.name} has {n_rows:,} rows" if of_rows is None else f"--label-rows names {expected:,} rows"
+        whose = f"{particles.name} has" if of_rows is None else f"{option('label_rows')} names"
         raise CryobridgeError(
-            f"it has {len(values):,} {what}, {whose}",
+            f"it has {len(values):,} {what}, {whose} {expected:,} rows",
             path=path,
-            hint="For a run that was given only some rows, name those with --label-rows IND.pkl; --run RUNDIR finds "
-            "the rows of a RECOVAR run by itself.",
+            hint=f"For a run that was given only some rows, name those with {option('label_rows', 'IND.pkl')}; "
+            f"{option('run', 'RUNDIR')} finds the rows of a RECOVAR run by itself.",
         )
     if of_rows is None:
         return values
@@ -191,7 +196,7 @@ def _read_text(path: Path) -> NDArray[np.int64]:
     return np.array(numbers, dtype=np.int64)
 
 
-def _whole_numbers(path: Path, value: Any, what: str) -> Rows:
+def _whole_numbers(path: Path | None, value: Any, what: str) -> Rows:
     if isinstance(value, list) and all(type(item) is int and abs(item) < 1 << 62 for item in value):
         value = np.array(value, dtype=np.int64)
     if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "iu":
@@ -208,6 +213,6 @@ def _whole_numbers(path: Path, value: Any, what: str) -> Rows:
     return value.astype(np.int64)
 
 
-def say_list(numbers: Iterable[int]) -> str:
+def join_numbers(numbers: Iterable[int]) -> str:
     """Return numbers with commas between them."""
     return ", ".join(str(number) for number in numbers)

@@ -2,56 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cryobridge.errors import UsageError
+from cryobridge.errors import UsageError, option
 from cryobridge.formats.atomic import together
 from cryobridge.formats.write import RowWriter
 from cryobridge.jobs.output_folder import make_folder, refuse_existing
-from cryobridge.progress import Reporter, Silent
 
 if TYPE_CHECKING:
     from cryobridge.jobs.selection.plan import SelectPlan
-
-
-def write_selection(plan: SelectPlan, *, overwrite: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Write the files of a plan.
-
-    Parameters
-    ----------
-    plan
-        As `cryobridge.jobs.selection.plan.plan_select` returns it.
-    overwrite
-        Replace outputs that are there.
-    reporter
-        Who is told of the progress.
-
-    Returns
-    -------
-    dict
-        The report (see `SelectPlan.report`).
-
-    Raises
-    ------
-    UsageError
-        If an output is an input.
-    OutputExistsError
-        If an output is there already and ``overwrite`` is False.
-    CryobridgeError
-        If the operating system refuses.
-    """
-    check_outputs(plan, overwrite=overwrite)
-    reporter = reporter or Silent()
-    writer = RowWriter(plan.particles)
-    reporter.start("writing", len(plan.parts) if len(plan.parts) > 1 else None)
-    with together():
-        for part in plan.parts:
-            make_folder(part.path.parent)
-            writer.write(part.path, part.kept, plan.added)
-            reporter.advance()
-        # Another run may have written them since.
-        refuse_existing(plan.outputs(), overwrite=overwrite)
-    return plan.report()
+    from cryobridge.progress import Reporter
 
 
 def check_outputs(plan: SelectPlan, *, overwrite: bool) -> None:
@@ -65,7 +25,22 @@ def check_outputs(plan: SelectPlan, *, overwrite: bool) -> None:
         If an output is there already and ``overwrite`` is False.
     """
     inputs = {path.resolve() for path in plan.inputs}
-    same = [path for path in plan.outputs() if path.resolve() in inputs]
-    if same:
-        raise UsageError("this file is read; it can't be the output too", path=same[0], hint="Give -o another name.")
+    same = next((path for path in plan.outputs() if path.resolve() in inputs), None)
+    if same is not None:
+        hint = f"Give {option('output')} another name."
+        raise UsageError("this file is read; it can't be the output too", path=same, hint=hint)
     refuse_existing(plan.outputs(), overwrite=overwrite)
+
+
+def write_parts(plan: SelectPlan, *, overwrite: bool, reporter: Reporter) -> None:
+    """Write the files of a plan, all or none; raises as `check_outputs` does."""
+    check_outputs(plan, overwrite=overwrite)
+    writer = RowWriter(plan.particles)
+    reporter.start("writing", len(plan.parts) if len(plan.parts) > 1 else None)
+    with together():
+        for part in plan.parts:
+            make_folder(part.path.parent)
+            writer.write(part.path, part.kept, plan.added)
+            reporter.advance()
+        # Another run may have written them since.
+        refuse_existing(plan.outputs(), overwrite=overwrite)

@@ -1,0 +1,90 @@
+"""A particle set in memory, to be chosen from as a file is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import UsageError
+from cryobridge.formats.open import ParticleFiles, open_particles
+from cryobridge.formats.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from cryobridge.formats.table import Values
+    from cryobridge.model.particles import ImageRefs, ParticleSet
+
+
+class SetInMemory(ParticleFiles):
+    """A particle set with what a choice asks of particle files.
+
+    Parameters
+    ----------
+    particles
+        The set. Conditions see the columns of the file that it was read from.
+    """
+
+    def __init__(self, particles: ParticleSet) -> None:
+        n_rows, extra = len(particles), particles.extra
+        super().__init__(
+            path=particles.source,
+            program=extra.program if extra is not None else "pickles",
+            files=(particles.source,),
+            members=(),
+            table=None,
+            n_rows=n_rows,
+            file_rows=np.arange(n_rows),
+            messages=(),
+        )
+        self.__dict__["particles"] = particles
+
+    @property
+    def columns(self) -> Table:
+        """The rows of the set in the file that it was read from.
+
+        Raises
+        ------
+        UsageError
+            If that file can't be known to have them.
+        """
+        extra = self.particles.extra
+        rows = None if extra is None else extra.rows
+        if extra is not None and isinstance(extra.source, Table):
+            return _Rows(extra.source, rows)
+        table = open_particles(self.path).columns
+        if rows is None and table.n_rows != len(self):
+            raise UsageError(
+                f"its columns are not known: the set has {len(self):,} particles, the file {table.n_rows:,} rows",
+                path=self.path,
+                hint="Select from the file, or by rows=.",
+            )
+        return _Rows(table, rows)
+
+    def uid(self) -> NDArray[np.uint64] | None:
+        """Return cryoSPARC's identity of each particle, (n,), or None."""
+        return self.particles.uid
+
+    def images(self) -> ImageRefs | None:
+        """Return the images of the particles, or None."""
+        return self.particles.images
+
+
+class _Rows(Table):
+    """Some rows of a table; all of them for None."""
+
+    def __init__(self, table: Table, rows: NDArray[np.int64] | None) -> None:
+        super().__init__(table.path, table.n_rows if rows is None else len(rows), table.columns)
+        self._table = table
+        self._rows = rows
+
+    def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
+        """Read the named columns of the given rows."""
+        if self._rows is None:
+            return self._table.read(names, rows)
+        own = self._rows[rows]
+        found = self._table.read(names)
+        return {name: v[own] if isinstance(v, np.ndarray) else v.take(own) for name, v in found.items()}

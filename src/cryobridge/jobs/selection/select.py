@@ -1,0 +1,131 @@
+"""Choosing particles from Python."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryobridge.errors import UsageError, option
+from cryobridge.jobs.job import carried_out
+from cryobridge.jobs.selection.options import SelectOptions
+from cryobridge.jobs.selection.plan import plan_choice, plan_select
+from cryobridge.model.particles import ParticleSet
+from cryobridge.options import made, takes
+from cryobridge.report import distinct
+
+if TYPE_CHECKING:
+    import os
+
+    from cryobridge.jobs.selection.report import SelectReport
+    from cryobridge.progress import Reporter
+
+
+@takes(SelectOptions)
+def select(
+    particles: str | os.PathLike[str] | ParticleSet | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> ParticleSet:
+    """Return the particles that fulfil all that is asked for.
+
+    Parameters
+    ----------
+    particles
+        A `.star`, `.cs` or `.csg` file, a job folder, or a set in memory; None for the particles of ``run``.
+    output
+        A file of the same program to write them to as well, with all columns; for particles of a file.
+    overwrite
+        Replace outputs that are there.
+    **options
+        The fields of `SelectOptions`. ``rows`` may be an array of row numbers and ``like`` a set in memory.
+
+    Returns
+    -------
+    ParticleSet
+        In the order of the file. ``attach_class`` sets its classes.
+
+    Raises
+    ------
+    UsageError
+        If requests contradict each other, or name what is not there.
+    CryobridgeError
+        If rows, labels and particles don't line up, or no particle is left.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> far = cb.select("run_data.star", where="rlnDefocusU > 12000", classes=(1, 4))
+    >>> same = cb.select("J4/J4_003_particles.cs", like=far)
+    """
+    asked = made(SelectOptions, options)
+    if output is not None and isinstance(particles, ParticleSet):
+        hint = "Write the set that is returned, or select from a file."
+        raise UsageError("only particles of a file are written with all their columns", option="output", hint=hint)
+    if asked.split_by_class is not None or (output is None and asked.attach_latent is not None):
+        name = "split_by_class" if asked.split_by_class is not None else "attach_latent"
+        raise UsageError("it is for files that are written", option=name, hint=f"Give {option('output')}.")
+    if output is None:
+        plan = plan_choice(particles, asked)
+    else:
+        assert not isinstance(particles, ParticleSet)  # refused above
+        plan = plan_select(particles, output, asked)
+        carried_out(plan, overwrite=overwrite, dry_run=False, reporter=None)
+    chosen = plan.particles.particles.take(plan.kept)
+    chosen = replace(chosen, messages=distinct([*chosen.messages, *plan.messages]))
+    if plan.attached is None:
+        return chosen
+    return replace(chosen, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
+
+
+@takes(SelectOptions)
+def select_files(
+    particles: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> SelectReport:
+    """Write the particles of a file that fulfil all that is asked for, with all their columns.
+
+    Parameters
+    ----------
+    particles
+        A `.star`, `.cs` or `.csg` file or a job folder; None for the particles of ``run``.
+    output
+        The file to write, of the same program; None with ``split_by_class``.
+    overwrite
+        Replace outputs that are there.
+    dry_run
+        Check everything and write nothing.
+    reporter
+        Who hears of the progress.
+    **options
+        The fields of `SelectOptions`.
+
+    Returns
+    -------
+    SelectReport
+        What was written.
+
+    Raises
+    ------
+    UsageError
+        If requests contradict each other, or name what is not there.
+    OutputExistsError
+        If an output is there and may not be replaced.
+    CryobridgeError
+        If rows, labels and particles don't line up, or no row is left.
+
+    Examples
+    --------
+    >>> report = select_files("run_data.star", "good.star", classes=(1, 4))
+    >>> report = select_files("run_data.star", split_by_class="classes")
+    """
+    plan = plan_select(particles, output, made(SelectOptions, options))
+    return carried_out(plan, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
