@@ -265,6 +265,13 @@ def made(options: type[T], given: Mapping[str, Any]) -> T:
     return options(**given)
 
 
+def _with_fields(text: str, options: type) -> str:
+    """Return a docstring in which ``The fields of `Options`.`` is followed by what they are."""
+    said = f"The fields of `{options.__name__}`"
+    listed = "".join(f"\n        - ``{item.name}``: {item.opt.help}" for item in declared(options) if item.opt.help)
+    return text.replace(f"{said}.", f"{said}:\n{listed}\n")
+
+
 def _is_needed(item: Field[Any]) -> bool:
     return item.default is MISSING and item.default_factory is MISSING
 
@@ -291,6 +298,7 @@ def takes(options: type) -> Callable[[F], F]:
             for item in known
         ]
         function.__signature__ = own.replace(parameters=[*plain, *shown_fields])  # type: ignore[attr-defined]
+        function.__doc__ = _with_fields(function.__doc__ or "", options)
         return function
 
     return decorate
