@@ -268,7 +268,8 @@ def made(options: type[T], given: Mapping[str, Any]) -> T:
 def _with_fields(text: str, options: type) -> str:
     """Return a docstring in which ``The fields of `Options`.`` is followed by what they are."""
     said = f"The fields of `{options.__name__}`"
-    listed = "".join(f"\n        - ``{item.name}``: {item.opt.help}" for item in declared(options) if item.opt.help)
+    helps = {item.name: item.opt.help.replace(" Repeatable.", "") for item in declared(options)}
+    listed = "".join(f"\n        - ``{name}``: {help_text}" for name, help_text in helps.items() if help_text)
     return text.replace(f"{said}.", f"{said}:\n{listed}\n")
 
 

@@ -1,5 +1,6 @@
 """Selecting from Python: a particle set comes back, from a file or from another set."""
 
+import inspect
 import pickle
 
 import numpy as np
@@ -116,3 +117,8 @@ def test_a_set_is_not_written_as_a_file_with_columns_that_it_may_not_have(cs, tm
     with pytest.raises(UsageError, match="no particle file is named"):
         select(rows=[0])
     assert SelectOptions(rows="ind.pkl").files[0].name == "ind.pkl"
+
+
+def test_the_help_of_the_function_lists_its_options():
+    assert "``where``: Such as" in select.__doc__
+    assert "classes" in inspect.signature(select_files).parameters

@@ -41,7 +41,7 @@ def select(
     overwrite
         Replace outputs that are there.
     **options
-        The fields of `SelectOptions`. ``rows`` may be an array of row numbers and ``like`` a set in memory.
+        ``rows`` may be an array of row numbers, and ``like`` a set in memory. The fields of `SelectOptions`.
 
     Returns
     -------
