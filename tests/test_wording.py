@@ -2,7 +2,7 @@
 
     UPDATE_WORDING=1 python -m pytest tests/test_wording.py
 
-writes it anew. A code that no run below shows is listed at its end: add a run that shows it where that is easy.
+writes it anew. A code that no run below shows is then listed at its end: add a run that shows it where that is easy.
 """
 
 import ast
@@ -23,6 +23,7 @@ from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star
 
 SNAPSHOT = Path(__file__).with_name("wording.txt")
 SOURCE = Path(cryobridge.__file__).parent
+NOT_SHOWN = "No run of the test shows:"
 N = 4
 UID = "000000000000000000007"
 POSES = {"rlnAngleRot": [10] * N, "rlnAngleTilt": [20] * N, "rlnAnglePsi": [30] * N}
@@ -188,7 +189,7 @@ def snapshot(messages):
     for (code, severity), said in sorted(texts.items()):
         lines += [f"{code} ({severity})", *(f"    {text}" for text in said), ""]
     absent = sorted(codes_in_source() - {code for code, _ in texts})
-    return "\n".join([*lines, "No run of the test shows:", *(f"    {code}" for code in absent), ""])
+    return "\n".join([*lines, NOT_SHOWN, *(f"    {code}" for code in absent), ""])
 
 
 def test_the_wording_is_as_it_was(tmp_path, monkeypatch):
@@ -202,7 +203,9 @@ def test_the_wording_is_as_it_was(tmp_path, monkeypatch):
     now = snapshot(messages).replace(str(tmp_path), "/data")
     if os.environ.get("UPDATE_WORDING"):
         SNAPSHOT.write_text(now, encoding="utf-8")
-    assert now == SNAPSHOT.read_text(encoding="utf-8"), "UPDATE_WORDING=1 writes tests/wording.txt anew"
+    # Which codes are not shown is for the reader of the file: a new one fails no test.
+    before = SNAPSHOT.read_text(encoding="utf-8").partition(NOT_SHOWN)[0]
+    assert now.partition(NOT_SHOWN)[0] == before, "UPDATE_WORDING=1 writes tests/wording.txt anew"
 
 
 def test_codes_are_words_with_hyphens():
