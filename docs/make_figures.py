@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from cryobridge.demo.physics import demo_molecule, project
+from cryobridge.demo.physics import ImageGrid, demo_molecule, project
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.model.convention import Convention
 from cryobridge.model.geometry import euler_to_matrix
@@ -63,7 +63,7 @@ def coordinates() -> Figure:
 def _image(panel: Axes, matrix: np.ndarray, shift_px: tuple[float, float] = (0.0, 0.0)) -> None:
     """Draw a projection with its first row at the bottom, so that y points up."""
     centre_px = BOX_PX // 2 - np.array([shift_px])
-    picture = project(demo_molecule(), matrix, centre_px, BOX_PX, PIXEL_SIZE_A)[0]
+    picture = project(demo_molecule(), matrix, centre_px, ImageGrid(BOX_PX, PIXEL_SIZE_A))[0]
     panel.imshow(picture, cmap="gray_r", origin="lower")
     panel.set(xticks=[0, BOX_PX // 2], yticks=[0, BOX_PX // 2])
     panel.tick_params(labelsize=8)

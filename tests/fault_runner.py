@@ -8,9 +8,9 @@ them take seconds.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
-import functools
 import io
 import json
 import os
@@ -217,9 +217,9 @@ def _serve():
 
     torch.set_num_threads(1)
     # As small as a project can be; the commands that are shown on it have runs of their own.
-    cryobridge.demo.simulate_project = functools.partial(
-        cryobridge.demo.simulate_project, n_micrographs=1, particles_per_micrograph=2
-    )
+    simulated = cryobridge.demo.plan_demo
+    small = {"n_micrographs": 1, "particles_per_micrograph": 2}
+    cryobridge.demo.plan_demo = lambda folder, options: simulated(folder, dataclasses.replace(options, **small))
     mock.patch.object(cryobridge.cli.demo_command, "_tour", lambda _: []).start()
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)  # noqa: T201

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import starfile
 import cryobridge.cli.demo_command
 from cryobridge.cli.app import app
 from cryobridge.cli.terminal import settings
-from cryobridge.demo import simulate_project
+from cryobridge.demo import plan_demo, simulate_project
 from cryobridge.demo.truth import draw_truth
 from cryobridge.errors import OutputExistsError
 from helpers import COMMAND, environment, noise_images, particle_columns, run, save_cs, save_mrc, save_star, start
@@ -413,8 +413,10 @@ def test_a_quiet_demo_says_nothing_but_errors(tmp_path, monkeypatch, capfd):
         return [["inspect", "--no-stats", particles], *convert]
 
     names = ["a"]
-    small = partial(simulate_project, n_micrographs=1, particles_per_micrograph=1)
-    monkeypatch.setattr("cryobridge.demo.simulate_project", small)
+    small = {"n_micrographs": 1, "particles_per_micrograph": 1}
+    monkeypatch.setattr(
+        "cryobridge.demo.plan_demo", lambda folder, options: plan_demo(folder, replace(options, **small))
+    )
     monkeypatch.setattr(cryobridge.cli.demo_command, "_tour", tour)
     monkeypatch.setattr(settings, "quiet", False)
     app(["demo", str(tmp_path / "told")], standalone_mode=False)

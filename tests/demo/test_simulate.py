@@ -11,7 +11,7 @@ from scipy import constants, ndimage, optimize
 
 from cryobridge.demo import project as demo_project
 from cryobridge.demo import simulate_project
-from cryobridge.demo.physics import Microscope, contrast_transfer
+from cryobridge.demo.physics import ImageGrid, Microscope, contrast_transfer
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.formats.cryosparc.csg import read_csg
 from cryobridge.formats.cryosparc.job import read_job
@@ -164,7 +164,7 @@ def test_the_earlier_iteration_has_the_same_particles_less_well_aligned(noisy):
 def test_ctf_has_its_zeros_where_the_one_dimensional_formula_has_them():
     n, pixel, defocus = 4096, 1.0, 15000.0
     same = CTF(np.array([defocus]), np.array([defocus]), np.array([0.3]))
-    along_x = contrast_transfer(Microscope(300.0, 2.7, 0.1), same, n, pixel)[0, 0]
+    along_x = contrast_transfer(Microscope(300.0, 2.7, 0.1), same, ImageGrid(n, pixel))[0, 0]
     k = np.fft.rfftfreq(n, pixel)
     at = np.flatnonzero(np.diff(np.sign(along_x)))
     found = k[at] - along_x[at] * (k[at + 1] - k[at]) / (along_x[at + 1] - along_x[at])
@@ -181,7 +181,7 @@ def test_astigmatic_ctf_has_defocus_u_along_its_angle_and_v_across(angle_deg):
     n, pixel = 64, 2.0
     angle = np.radians(angle_deg)
     ctf = CTF(np.array([21000.0]), np.array([17000.0]), np.array([angle]))
-    factors = contrast_transfer(Microscope(300.0, 2.7, 0.1), ctf, n, pixel)[0]
+    factors = contrast_transfer(Microscope(300.0, 2.7, 0.1), ctf, ImageGrid(n, pixel))[0]
     expected = independent_ctf(n, pixel, 21000.0, 17000.0, angle)
     np.testing.assert_allclose(factors[:, :-1], expected[:, : n // 2], atol=2e-3)
 
@@ -399,6 +399,9 @@ def test_an_interrupted_run_leaves_whole_files_in_a_folder_that_can_be_replaced(
         {"seed": -1},
         {"snr": 0.0},
         {"snr": float("nan")},
+        {"seed": "7"},
+        {"n_micrographs": 1.5},
+        {"particles": 3},
     ],
 )
 def test_impossible_requests_are_refused_before_anything_is_written(tmp_path, wrong):
@@ -429,5 +432,5 @@ def test_progress_is_told_micrograph_by_micrograph(tmp_path):
         def note(self, message):
             raise AssertionError(message)
 
-    simulate_project(tmp_path / "demo", n_micrographs=2, particles_per_micrograph=1, report=Listener())
+    simulate_project(tmp_path / "demo", n_micrographs=2, particles_per_micrograph=1, reporter=Listener())
     assert told == [2, 1, 1]

@@ -5,43 +5,52 @@ from __future__ import annotations
 import io
 import json
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryobridge.cli.common import JsonOption, OverwriteOption
-from cryobridge.cli.terminal import note, print_json, progress, settings, show, show_command, show_report
+from cryobridge.cli.build import flag, takes_options
+from cryobridge.cli.run import RunOptions
+from cryobridge.cli.terminal import print_json, progress, settings, show, show_command, show_report, tell
+from cryobridge.demo.options import DemoOptions
+from cryobridge.demo.report import TourStep
 
 if TYPE_CHECKING:
     from cryobridge.demo import DemoProject
 
-_N_FILES_NAMED = 3
 
-
+@takes_options
 def demo(
     context: typer.Context,
+    options: DemoOptions,
+    run: RunOptions,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")] = Path("cryobridge-demo"),
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the simulation.")] = 0,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Simulate a small project and take it through all the commands."""
-    from cryobridge.demo import simulate_project
+    from cryobridge.demo import plan_demo
+    from cryobridge.jobs.job import executed
 
     with progress() as reporter:
-        project = simulate_project(folder, seed=seed, overwrite=overwrite, report=reporter)
-    if project.kept:
-        note(_say_kept(project))
+        plan = plan_demo(folder, options)
+        report = executed(plan, overwrite=run.overwrite, dry_run=run.dry_run, reporter=reporter)
+    tell(report.messages)
     app = context.find_root().command
-    tour = [[str(word) for word in words] for words in _tour(project)]
-    if as_json:
-        commands = [{"words": ["cryobridge", *words], "result": _result(app, words)} for words in tour]
-        print_json({"output": str(folder), "seed": seed, "commands": commands})
-        return
+    tour = [] if report.dry_run else [[str(word) for word in words] for words in _tour(report.project)]
+    if run.as_json:
+        steps = tuple(TourStep(words=("cryobridge", *words), result=_result(app, words)) for words in tour)
+        print_json(replace(report, commands=steps).to_json(flag))
+    elif report.dry_run:
+        show_report("Would simulate", [("particles", f"{report.rows_out:,}"), ("folder", str(folder))])
+    else:
+        _show_tour(app, tour, report.project)
+
+
+def _show_tour(app: Any, tour: list[list[str]], project: DemoProject) -> None:
     with ExitStack() as stack:
         if settings.quiet:
-            # The tour is one report, with the answers and warnings in it; errors are told when it has ended.
+            # The tour is one report, with the answers and warnings in it; errors are shown when it has ended.
             stack.enter_context(redirect_stdout(io.StringIO()))
             stack.enter_context(redirect_stderr(io.StringIO()))
         for words in tour:
@@ -50,13 +59,6 @@ def demo(
             app.main(words, standalone_mode=False)
         show("")
         show_report("Where to look", _places(project))
-
-
-def _say_kept(project: DemoProject) -> str:
-    names = [str(path.relative_to(project.folder)) for path in project.kept]
-    more = " …" if len(names) > _N_FILES_NAMED else ""
-    files = "1 file" if len(names) == 1 else f"{len(names):,} files"
-    return f"kept {files} that the demo did not make: {', '.join(names[:_N_FILES_NAMED])}{more}"
 
 
 def _tour(project: DemoProject) -> list[list[str | Path]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.demo.physics import raw_images
+from cryobridge.demo.physics import ImageGrid, raw_images
 from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A
 from cryobridge.model.particles import CTF
 
@@ -101,7 +101,8 @@ def _signal(truth: Truth, rows: NDArray[np.int64], size_px: int) -> Floats:
     particles = truth.particles
     ctf = CTF(particles.ctf.defocus_u_A[rows], particles.ctf.defocus_v_A[rows], particles.ctf.defocus_angle_rad[rows])
     centre_px = size_px // 2 - particles.shift_px[rows].astype(np.float64)
-    return raw_images(truth.molecule, truth.microscope, particles.matrix[rows], centre_px, ctf, size_px, PIXEL_SIZE_A)
+    grid = ImageGrid(size_px, PIXEL_SIZE_A)
+    return raw_images(truth.molecule, truth.microscope, particles.matrix[rows], centre_px, ctf, grid)
 
 
 def _cut(micrograph: NDArray[np.float32], pick_px: NDArray[np.int64]) -> NDArray[np.float32]:

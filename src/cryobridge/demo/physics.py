@@ -62,6 +62,22 @@ class Microscope:
         return float(12.2643247 / np.sqrt(voltage_V * (1.0 + voltage_V * 0.978466e-6)))
 
 
+@dataclass(frozen=True)
+class ImageGrid:
+    """The pixels of square images.
+
+    Parameters
+    ----------
+    size_px
+        Width and height.
+    pixel_size_A
+        Å a pixel.
+    """
+
+    size_px: int
+    pixel_size_A: float
+
+
 def demo_molecule() -> Molecule:
     """Return the molecule of the demo project, with its centre of mass at the origin."""
     blobs = np.array(_BLOBS)
@@ -69,7 +85,7 @@ def demo_molecule() -> Molecule:
     return Molecule(position_A - np.average(position_A, axis=0, weights=weight), sigma_A, weight)
 
 
-def project(molecule: Molecule, matrix: Floats, centre_px: Floats, size_px: int, pixel_size_A: float) -> Floats:
+def project(molecule: Molecule, matrix: Floats, centre_px: Floats, grid: ImageGrid) -> Floats:
     """Project the molecule along the z axis of each view.
 
     A blob at r in the reference lies at ``A r`` in the view (see `cryobridge.model.geometry`), and its projection is a
@@ -84,10 +100,8 @@ def project(molecule: Molecule, matrix: Floats, centre_px: Floats, size_px: int,
         (n, 3, 3) matrices A.
     centre_px
         (n, 2) x, y of the molecule's centre; the first pixel is 0.
-    size_px
-        Width and height of the images.
-    pixel_size_A
-        Their pixel size.
+    grid
+        The pixels of the images.
 
     Returns
     -------
@@ -95,15 +109,15 @@ def project(molecule: Molecule, matrix: Floats, centre_px: Floats, size_px: int,
         (n, size, size) projections; rows are y.
     """
     in_view_A = np.einsum("nij,bj->nbi", matrix[:, :2], molecule.position_A)
-    at_px = (in_view_A / pixel_size_A + centre_px[:, np.newaxis])[..., np.newaxis]
-    sigma_px = (molecule.sigma_A / pixel_size_A)[:, np.newaxis, np.newaxis]
-    profiles = np.exp(-0.5 * ((np.arange(size_px) - at_px) / sigma_px) ** 2) / (np.sqrt(2.0 * np.pi) * sigma_px)
+    at_px = (in_view_A / grid.pixel_size_A + centre_px[:, np.newaxis])[..., np.newaxis]
+    sigma_px = (molecule.sigma_A / grid.pixel_size_A)[:, np.newaxis, np.newaxis]
+    profiles = np.exp(-0.5 * ((np.arange(grid.size_px) - at_px) / sigma_px) ** 2) / (np.sqrt(2.0 * np.pi) * sigma_px)
     along_x, along_y = profiles[:, :, 0], profiles[:, :, 1] * molecule.weight[:, np.newaxis]
     images: Floats = along_y.transpose(0, 2, 1) @ along_x
     return images
 
 
-def contrast_transfer(microscope: Microscope, ctf: CTF, size_px: int, pixel_size_A: float) -> Floats:
+def contrast_transfer(microscope: Microscope, ctf: CTF, grid: ImageGrid) -> Floats:
     """Return the contrast transfer function of each particle, on the frequencies of ``numpy.fft.rfft2``.
 
     RELION's form (``CTF::getCTF`` and ``CTF::initialise`` of RELION 5; the theory is in Rohou & Grigorieff 2015,
@@ -121,18 +135,16 @@ def contrast_transfer(microscope: Microscope, ctf: CTF, size_px: int, pixel_size
         Voltage, spherical aberration and amplitude contrast.
     ctf
         Defocus of n particles; the angle goes from x towards y, the direction in which rows are stored.
-    size_px
-        Width and height of the images.
-    pixel_size_A
-        Their pixel size.
+    grid
+        The pixels of the images.
 
     Returns
     -------
     numpy.ndarray
         (n, size, size // 2 + 1) real factors.
     """
-    x = np.fft.rfftfreq(size_px, pixel_size_A)
-    y = np.fft.fftfreq(size_px, pixel_size_A)[:, np.newaxis]
+    x = np.fft.rfftfreq(grid.size_px, grid.pixel_size_A)
+    y = np.fft.fftfreq(grid.size_px, grid.pixel_size_A)[:, np.newaxis]
     k2 = x**2 + y**2
     u, v, angle = (
         column[:, np.newaxis, np.newaxis] for column in (ctf.defocus_u_A, ctf.defocus_v_A, ctf.defocus_angle_rad)
@@ -153,8 +165,7 @@ def raw_images(
     matrix: Floats,
     centre_px: Floats,
     ctf: CTF,
-    size_px: int,
-    pixel_size_A: float,
+    grid: ImageGrid,
 ) -> Floats:
     """Return what the microscope would record of each particle without noise: dark on zero.
 
@@ -164,14 +175,14 @@ def raw_images(
         What is looked at, and with what.
     matrix, centre_px, ctf
         Of n particles, as for `project` and `contrast_transfer`.
-    size_px, pixel_size_A
-        Of the images. The Fourier transform wraps around, so leave room for what the CTF spreads.
+    grid
+        The pixels of the images. The Fourier transform wraps around, so leave room for what the CTF spreads.
 
     Returns
     -------
     numpy.ndarray
         (n, size, size) images.
     """
-    spectra = np.fft.rfft2(project(molecule, matrix, centre_px, size_px, pixel_size_A))
-    spectra *= contrast_transfer(microscope, ctf, size_px, pixel_size_A)
-    return -np.fft.irfft2(spectra, s=(size_px, size_px))
+    spectra = np.fft.rfft2(project(molecule, matrix, centre_px, grid))
+    spectra *= contrast_transfer(microscope, ctf, grid)
+    return -np.fft.irfft2(spectra, s=(grid.size_px, grid.size_px))

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cryobridge import __version__
 from cryobridge.demo import classification, cryosparc_files, relion_files
 from cryobridge.demo.cryosparc_files import FitStatistics
 from cryobridge.demo.folder import check_folder, prepare_folder
 from cryobridge.demo.images import record, signal_scale
+from cryobridge.demo.options import DemoOptions
+from cryobridge.demo.report import DemoReport
 from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A, Truth, draw_truth
-from cryobridge.errors import UsageError
+from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.output_folder import locked, make_folder, refuse_busy
-from cryobridge.progress import Reporter, Silent
+from cryobridge.options import as_path, made, takes
+from cryobridge.progress import Reporter
+from cryobridge.report import Message, note
 
 _BYTES_A_PIXEL = 4
 _BYTES_OF_METADATA = 1 << 20
+_N_FILES_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -74,15 +79,13 @@ class DemoProject:
     kept: tuple[Path, ...] = ()
 
 
+@takes(DemoOptions)
 def simulate_project(
     folder: str | os.PathLike[str],
     *,
-    n_micrographs: int = 6,
-    particles_per_micrograph: int = 50,
-    snr: float = 0.1,
-    seed: int = 0,
     overwrite: bool = False,
-    report: Reporter | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
 ) -> DemoProject:
     """Simulate a small cryo-EM project, and write it as cryoSPARC and as RELION would have.
 
@@ -92,17 +95,14 @@ def simulate_project(
     ----------
     folder
         Where it shall be: new or empty.
-    n_micrographs, particles_per_micrograph
-        How much; some 8 MB a micrograph.
-    snr
-        Mean variance of a particle's signal within its box, divided by the variance of the noise.
-    seed
-        Of everything that is drawn.
     overwrite
         Replace a demo project that is in the folder. Files in it that the demo did not make, and any other folder,
         are left alone.
-    report
-        Told of each micrograph that is done.
+    reporter
+        What shows the progress, a step a micrograph.
+    **options
+        The fields of `DemoOptions`: ``seed``, ``n_micrographs``, ``particles_per_micrograph``, and ``snr``, the mean
+        variance of a particle's signal within its box, divided by the variance of the noise.
 
     Returns
     -------
@@ -112,45 +112,105 @@ def simulate_project(
     Raises
     ------
     UsageError
-        If a number is too small, or so many particles do not fit on a micrograph.
+        If an argument is of another type or out of bounds, or so many particles do not fit on a micrograph.
     OutputExistsError
         If the folder is not empty.
     CryobridgeError
         If the disk has too little space, or the operating system refuses to write.
+
+    Examples
+    --------
+    >>> project = simulate_project("trial", n_micrographs=1, particles_per_micrograph=10, seed=7)
+    >>> project.truth.particles.matrix  # (n, 3, 3) what a refinement should find
     """
-    if not (math.isfinite(snr) and snr > 0):
-        raise UsageError(f"a signal-to-noise ratio of {snr} can't be simulated", hint="Give a number above 0.")
-    truth = draw_truth(n_micrographs, particles_per_micrograph, seed)
-    project = _describe(Path(folder), truth)
-    check = partial(check_folder, project.folder, _size_in_bytes(truth), overwrite=overwrite)
-    refuse_busy(project.folder)
-    check()
-    description: dict[str, int | float | str] = {
-        "cryobridge_version": __version__,
-        "n_micrographs": n_micrographs,
-        "particles_per_micrograph": particles_per_micrograph,
-        "snr": snr,
-        "seed": seed,
-    }
-    make_folder(project.folder)
-    with locked(project.folder):
-        check()  # another run may have ended since
-        project = replace(project, kept=prepare_folder(project.folder, description))
-        _write(project, snr, seed, report or Silent())
-    return project
+    plan = plan_demo(folder, made(DemoOptions, options))
+    return carried_out(plan, overwrite=overwrite, dry_run=False, reporter=reporter).project
 
 
-def _write(project: DemoProject, snr: float, seed: int, report: Reporter) -> None:
+def plan_demo(folder: str | os.PathLike[str], options: DemoOptions | None = None) -> DemoPlan:
+    """Return what is to be simulated, before anything is written.
+
+    Raises
+    ------
+    UsageError
+        If the folder is no path, or so many particles do not fit on a micrograph.
+    """
+    return DemoPlan(as_path(folder, "folder"), options or DemoOptions())
+
+
+class DemoPlan:
+    """A demo project that is to be written; `cryobridge.jobs.job.Plan`."""
+
+    def __init__(self, folder: Path, options: DemoOptions) -> None:
+        self._options = options
+        truth = draw_truth(options.n_micrographs, options.particles_per_micrograph, options.seed)
+        self.project = _describe(folder, truth)
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse a folder that is at work, or that holds anything but a demo project that may be replaced.
+
+        Raises
+        ------
+        OutputExistsError
+            If the folder is not empty.
+        CryobridgeError
+            If the disk has too little space.
+        """
+        refuse_busy(self.project.folder)
+        self._check_folder(overwrite=overwrite)
+
+    def run(self, *, overwrite: bool, reporter: Reporter) -> DemoReport:
+        """Simulate and write everything, and return the report."""
+        self.check(overwrite=overwrite)
+        project, options = self.project, self._options
+        description = {"cryobridge_version": __version__, **asdict(options)}
+        make_folder(project.folder)
+        with locked(project.folder):
+            self._check_folder(overwrite=overwrite)  # another run may have ended since
+            self.project = project = replace(project, kept=prepare_folder(project.folder, description))
+            _write(project, options.snr, options.seed, reporter)
+        return self.report()
+
+    def report(self) -> DemoReport:
+        """Return what is simulated."""
+        project = self.project
+        n_particles = len(project.truth.particles)
+        outputs = (project.particles_cs, project.passthrough_cs, project.group_csg, project.micrographs_star)
+        return DemoReport(
+            rows_in=n_particles,
+            rows_out=n_particles,
+            messages=_kept(project),
+            outputs=outputs,
+            output=project.folder,
+            seed=self._options.seed,
+            project=project,
+        )
+
+    def _check_folder(self, *, overwrite: bool) -> None:
+        check_folder(self.project.folder, _size_in_bytes(self.project.truth), overwrite=overwrite)
+
+
+def _kept(project: DemoProject) -> tuple[Message, ...]:
+    if not project.kept:
+        return ()
+    names = [str(path.relative_to(project.folder)) for path in project.kept]
+    more = " …" if len(names) > _N_FILES_NAMED else ""
+    files = "1 file" if len(names) == 1 else f"{len(names):,} files"
+    text = f"kept {files} that the demo did not make: {', '.join(names[:_N_FILES_NAMED])}{more}"
+    return (note("files-kept", text, where=project.folder),)
+
+
+def _write(project: DemoProject, snr: float, seed: int, reporter: Reporter) -> None:
     truth = project.truth
     scale = signal_scale(truth, snr)
     statistics = []
-    report.start("simulating micrographs", len(project.stacks))
+    reporter.start("simulating micrographs", len(project.stacks))
     for micrograph in range(len(project.stacks)):
         recording = record(truth, micrograph, scale, seed)
         cryosparc_files.write_recording(project.cryosparc, truth, micrograph, recording)
         relion_files.write_recording(project.relion, truth, micrograph, recording)
         statistics.append(FitStatistics.of(recording))
-        report.advance()
+        reporter.advance()
     cryosparc_files.write_refinement(project.cryosparc, truth, FitStatistics.concatenate(statistics), seed)
     relion_files.write_metadata(project.relion, truth)
     classification.write_classification(project.relion, truth, seed)

@@ -123,15 +123,8 @@ def draw_truth(n_micrographs: int, particles_per_micrograph: int, seed: int) -> 
     Raises
     ------
     UsageError
-        If a number is too small, or so many particles do not fit on a micrograph.
+        If so many particles do not fit on a micrograph.
     """
-    for name, value, least in (
-        ("micrographs", n_micrographs, 1),
-        ("particles per micrograph", particles_per_micrograph, 1),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise UsageError(f"{name}: {value} is too small", hint=f"Give {least} or more.")
     rng = np.random.default_rng(seed)
     micrographs = _draw_micrographs(rng, n_micrographs)
     pick_px = np.concatenate([_scatter(rng, particles_per_micrograph) for _ in range(n_micrographs)])
