@@ -127,7 +127,7 @@ def write_poses(path: str | os.PathLike[str], rotations: Array, shifts_box: Arra
     path = Path(path)
     check_poses(path, rotations, shifts_box)
     matrices = np.asarray(rotations, np.float32)
-    _write_pickle(path, matrices if shifts_box is None else (matrices, np.asarray(shifts_box, np.float32)))
+    write_pickle(path, matrices if shifts_box is None else (matrices, np.asarray(shifts_box, np.float32)))
 
 
 def check_poses(path: Path, rotations: Array, shifts: Array | None) -> None:
@@ -199,7 +199,7 @@ def write_ctf(path: str | os.PathLike[str], values: Array) -> None:
     """Write a ctf.pkl as cryoDRGN and RECOVAR read it: (N, 9) float32 with the columns of `CTF_COLUMNS`."""
     path = Path(path)
     check_ctf(path, np.asarray(values, np.float64))
-    _write_pickle(path, np.asarray(values, np.float32))
+    write_pickle(path, np.asarray(values, np.float32))
 
 
 @_QUIETLY
@@ -259,7 +259,7 @@ def read_indices(path: str | os.PathLike[str]) -> NDArray[np.int64]:
 def write_indices(path: str | os.PathLike[str], indices: Array) -> None:
     """Write an ind.pkl: rows of the particle file, counted from 0, (N,) int64."""
     path = Path(path)
-    _write_pickle(path, _indices(path, indices, "indices"))
+    write_pickle(path, _indices(path, indices, "indices"))
 
 
 def _indices(path: Path, value: Any, field: str) -> NDArray[np.int64]:
@@ -296,7 +296,7 @@ def write_kmeans(path: str | os.PathLike[str], result: KmeansResult) -> None:
     path = Path(path)
     labels = _indices(path, result.labels, "labels")
     _refuse_rows(path, labels >= len(result.centers), f"there are only {len(result.centers)} centers", "labels", "")
-    _write_pickle(path, {"centers": result.centers.astype(np.float32), "labels": labels})
+    write_pickle(path, {"centers": result.centers.astype(np.float32), "labels": labels})
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,7 +343,7 @@ def write_density(path: str | os.PathLike[str], density: LatentDensity) -> None:
     content: dict[str, object] = {"density": density.density, "latent_space_bounds": density.bounds}
     if density.alpha is not None:
         content["alpha"] = density.alpha
-    _write_pickle(Path(path), content)
+    write_pickle(Path(path), content)
 
 
 def read_halfsets(path: str | os.PathLike[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -368,7 +368,7 @@ def read_halfsets(path: str | os.PathLike[str]) -> tuple[NDArray[np.int64], NDAr
 def write_halfsets(path: str | os.PathLike[str], first: Array, second: Array) -> None:
     """Write a halfsets.pkl: the rows of each half, counted from 0."""
     path = Path(path)
-    _write_pickle(path, [_indices(path, half, f"half {number}") for number, half in enumerate((first, second), 1)])
+    write_pickle(path, [_indices(path, half, f"half {number}") for number, half in enumerate((first, second), 1)])
 
 
 _WHOLE_RESULT = "Check that the file is of this job and complete."
@@ -403,7 +403,7 @@ def _refuse_rows(path: Path, wrong: NDArray[np.bool_], fault: str, field: str | 
         raise FormatError(fault, path=path, field=field, rows=shown, count=rows.size, hint=hint)
 
 
-def _write_pickle(path: Path, value: object) -> None:
+def write_pickle(path: Path, value: object) -> None:
     """Write arrays, numbers and containers of them so that programs on NumPy 1 and 2 read them.
 
     `pickle.dump` under NumPy 2 names ``numpy._core``, which releases before 1.26 don't have; both know the names

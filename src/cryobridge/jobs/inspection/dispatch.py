@@ -39,11 +39,7 @@ _FOLDERS: dict[str, _Describe] = {
 # What has columns to choose from and rows to show.
 _TABLES = {registry.CS, registry.CSG, registry.STAR, folder_kinds.CRYOSPARC_JOB}
 _IN_WORDS = {
-    registry.MRC: "an MRC file",
-    registry.PICKLE: "a pickle",
-    registry.NPY: "a NumPy array",
-    registry.NPZ: "a NumPy archive",
-    registry.PT: "a torch file",
+    **{item.name: item.words for item in registry.FORMATS},
     folder_kinds.RELION_JOB: "the folder of a RELION job",
     folder_kinds.RECOVAR_RESULT: "a RECOVAR result",
     folder_kinds.OWN_OUTPUT: "an output folder of cryobridge",
