@@ -193,7 +193,7 @@ def test_files_that_could_not_be_read_are_named_by_every_command(job, tmp_path, 
     found.append(list(map(str, convert(path, tmp_path / "a.star").warnings)))
     found.append(read_downsample_input(path, ImageSearch(path), DownsampleOptions(8)).warnings)
     if make is not cut_passthrough:
-        found.append(read_picks(path).warnings)
+        found.append(list(map(str, read_picks(path).messages)))
     for warnings in found:
         assert any(named in warning for warning in warnings)
     write_selection(plan)

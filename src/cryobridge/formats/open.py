@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
-from cryobridge.formats import folders, registry
+from cryobridge.formats import registry
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.csg import read_csg, refuse_missing_members, slot_origin
 from cryobridge.formats.cryosparc.join import JoinedTable, Matched, UidJoin
 from cryobridge.formats.cryosparc.members import Members, files_beside, main_first, members_of, members_of_job
 from cryobridge.formats.optics import KnownOptics
-from cryobridge.formats.projects import folder_refusal
 from cryobridge.formats.table import ColumnReader, Table
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
 from cryobridge.options import as_path
@@ -45,6 +44,7 @@ NOT_JOINED = "uid not in the joined files"
 # Columns by which images are read, for `needs`.
 IMAGES_AND_CTF = ("blob/path", "ctf/df1_A")
 _NOTHING_KNOWN = KnownOptics()
+_CRYOSPARC_JOB: Final = "cryosparc job"  # `folders.CRYOSPARC_JOB`
 _N_NAMED = 6
 TABLE_SUFFIXES = (".star", ".cs", ".csg")
 _WANTED: dict[Program | None, Wanted] = {
@@ -73,8 +73,6 @@ class ParticleFiles:
         The columns of all of them: the rows that all have, in the order of the first. None for pickles.
     n_rows
         Rows of the file that was named: of the first, or of a passthrough file that was named in its place.
-    file_rows
-        (n,) the row of that file, counted from 0, for each joined row.
     group
         The result group that names them, or None.
     star
@@ -101,7 +99,6 @@ class ParticleFiles:
     members: tuple[tuple[Table, Rows | None], ...]
     table: Table | None
     n_rows: int
-    file_rows: Rows
     group: ResultGroup | None = None
     star: StarFile | None = None
     parts: Mapping[str, Path] = field(default_factory=dict)
@@ -111,10 +108,17 @@ class ParticleFiles:
     sought: str = ""
     pose: str | None = None
     defaults: KnownOptics = _NOTHING_KNOWN
+    _counted: int = 0
     _read_pickles: Callable[[KnownOptics], ParticleSet] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
-        return len(self.file_rows)
+        return self.n_rows if self.table is None else self.table.n_rows
+
+    @property
+    def file_rows(self) -> Rows:
+        """(n,) the row of the named file, counted from 0, for each joined row."""
+        rows = self.members[self._counted][1] if self.members else None
+        return np.arange(len(self)) if rows is None else rows
 
     @property
     def metadata(self) -> Path:
@@ -275,8 +279,8 @@ def open_particles(
     named, request = paths[0], _Request(join, tuple(needs), program)
     messages: list[Message] = []
     kinds = [_kind_of(item, program) for item in paths]
-    if kinds[0] in _FILE_IN_FOLDER:
-        paths[0], messages = _FILE_IN_FOLDER[kinds[0]](named, request)
+    if kinds[0] not in registry.BY_NAME and kinds[0] != _CRYOSPARC_JOB:
+        paths[0], messages = _file_in_folder(named, kinds[0], request)
         kinds[0] = registry.identify_file(paths[0])
     found = _opened(paths, kinds, request)
     return replace(
@@ -310,6 +314,9 @@ def _kind_of(path: Path, program: Program | None) -> str:
     """Return the format of a file, or the kind of a folder that has particles."""
     if not path.is_dir():
         return registry.identify_file(path)
+    # Imported late: what it imports takes longer than opening a file.
+    from cryobridge.formats import folders
+
     kind = folders.identify_folder(path)
     taken = {
         None: (folders.CRYOSPARC_JOB, folders.RELION_JOB, folders.RECOVAR_RESULT, folders.OWN_OUTPUT),
@@ -318,8 +325,23 @@ def _kind_of(path: Path, program: Program | None) -> str:
         "pickles": (),
     }[program]
     if kind is None or kind not in taken:
-        raise folder_refusal(path, _WANTED[program])
+        raise _refusal(path, program)
     return kind
+
+
+def _refusal(folder: Path, program: Program | None) -> UsageError:
+    from cryobridge.formats.projects import folder_refusal
+
+    return folder_refusal(folder, _WANTED[program])
+
+
+def _file_in_folder(folder: Path, kind: str, request: _Request) -> tuple[Path, list[Message]]:
+    """Return the particle file in the folder of a RELION job, a RECOVAR run or our own output, and which it is."""
+    from cryobridge.formats import folders
+
+    if kind == folders.RELION_JOB:
+        return _in_relion_job(folder, request)
+    return _of_run(folder) if kind == folders.RECOVAR_RESULT else _in_own_output(folder, request)
 
 
 def _opened(paths: list[Path], kinds: list[str], request: _Request) -> ParticleFiles:
@@ -331,7 +353,7 @@ def _opened(paths: list[Path], kinds: list[str], request: _Request) -> ParticleF
         request.refuse("cryosparc", first, "csg")
         group = paths[kinds.index(registry.CSG)]
         return _open_csg(group, [path for path in paths if path != group], request)
-    if kinds[0] == folders.CRYOSPARC_JOB and set(kinds[1:]) <= {registry.CS}:
+    if kinds[0] == _CRYOSPARC_JOB and set(kinds[1:]) <= {registry.CS}:
         members = members_of_job(first)
         return _open_members(members, paths[1:], request)
     if kinds.count(registry.MRC) == 1 and set(kinds) <= {registry.MRC, registry.PICKLE}:
@@ -353,7 +375,7 @@ def _in_relion_job(folder: Path, request: _Request) -> tuple[Path, list[Message]
     job = read_relion_job(folder)
     path = particles_in(job)
     if path is None:
-        raise folder_refusal(folder, _WANTED[request.program])
+        raise _refusal(folder, request.program)
     number = job.last.number if job.last is not None and job.last.data == path else None
     last = "" if number is None else f", the last iteration ({number})"
     name = f"{folder.absolute().parent.name}/{folder.absolute().name}" if job.kind else folder.name
@@ -361,7 +383,7 @@ def _in_relion_job(folder: Path, request: _Request) -> tuple[Path, list[Message]
     return path, messages + [note("job-problem", problem.rstrip("."), where=folder) for problem in job.problems]
 
 
-def _of_run(folder: Path, _request: _Request) -> tuple[Path, list[Message]]:
+def _of_run(folder: Path) -> tuple[Path, list[Message]]:
     from cryobridge.formats.recovar import open_recovar
 
     run = open_recovar(folder)
@@ -391,17 +413,9 @@ def _in_own_output(folder: Path, request: _Request) -> tuple[Path, list[Message]
 
     files = sorted(name for name in list_folder(folder).files if name.endswith(TABLE_SUFFIXES))
     if read_own_output(folder).kind != "other" or len(files) != 1:
-        raise folder_refusal(folder, _WANTED[request.program])
+        raise _refusal(folder, request.program)
     path = folder / files[0]
     return path, [note("result-chosen", f"{folder.name}: the particles are those of {path.name}", where=path)]
-
-
-# How the particle file in a folder is found, and which it is.
-_FILE_IN_FOLDER: dict[str, Callable[[Path, _Request], tuple[Path, list[Message]]]] = {
-    folders.RELION_JOB: _in_relion_job,
-    folders.RECOVAR_RESULT: _of_run,
-    folders.OWN_OUTPUT: _in_own_output,
-}
 
 
 def _open_cs(path: Path, more: Sequence[Path], request: _Request) -> ParticleFiles:
@@ -581,7 +595,8 @@ def _files_of_cryosparc(
     sought: str,
 ) -> ParticleFiles:
     members = table.members if isinstance(table, JoinedTable) else ((table, None),)
-    counted, rows = next((item for item in members if item[0].path == named), members[0])
+    place = next((place for place, (member, _) in enumerate(members) if member.path == named), 0)
+    counted = members[place][0]
     absent = max(0, counted.n_rows - table.n_rows)
     return ParticleFiles(
         named,
@@ -590,11 +605,11 @@ def _files_of_cryosparc(
         tuple(members),
         table,
         counted.n_rows,
-        np.arange(counted.n_rows) if rows is None else rows,
         group,
         left_out={NOT_JOINED: absent} if absent else {},
         messages=tuple(messages),
         sought="" if len(members) > 1 else sought,
+        _counted=place,
     )
 
 
@@ -675,10 +690,7 @@ def _open_star(path: Path) -> ParticleFiles:
     star = open_star(path)
     block = star[star.main]
     messages = tuple(note("star-repaired", told.rstrip("."), where=path) for told in star.notes)
-    rows = np.arange(block.n_rows)
-    return ParticleFiles(
-        path, "relion", (path,), ((block, None),), block, block.n_rows, rows, star=star, messages=messages
-    )
+    return ParticleFiles(path, "relion", (path,), ((block, None),), block, block.n_rows, star=star, messages=messages)
 
 
 def _stacks_in(block: StarBlock, kept: NDArray[np.bool_]) -> list[str]:
@@ -740,7 +752,6 @@ def _open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
         (),
         None,
         n_rows,
-        np.arange(n_rows),
         parts=parts,
         chosen=chosen,
         messages=tuple(messages),
