@@ -21,11 +21,10 @@ from cryobridge.jobs.coords.picks import read_picks
 from cryobridge.jobs.inspection import InspectOptions, inspect_path
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
-from cryobridge.jobs.selection.write import write_selection
 from cryobridge.jobs.stacks.downsample.inputs import read_downsample_input
 from cryobridge.jobs.stacks.downsample.options import DownsampleOptions
 from cryobridge.jobs.stacks.inputs import open_for_stacks
-from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star
+from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star, texts
 
 N = 6
 MAIN, PASSED, RENAMED = "J5_003_particles.cs", "J5_passthrough_particles.cs", "mine.cs"
@@ -141,7 +140,7 @@ def cut_passthrough(job):
 
 
 def selection(job):
-    write_selection(plan_select(job / MAIN, job.parent / "S" / "sub.cs", SelectOptions(where="uid > 0")))
+    plan_select(job / MAIN, job.parent / "S" / "sub.cs", SelectOptions(where="uid > 0")).run()
     return job.parent / "S" / "sub.cs", ("sub.cs", "sub_passthrough.cs")
 
 
@@ -189,14 +188,14 @@ def test_every_command_sees_the_same_members_rows_and_columns(job, tmp_path, mon
 def test_files_that_could_not_be_read_are_named_by_every_command(job, tmp_path, make, named):
     path, _ = make(job)
     plan = plan_select(path, tmp_path / "out" / "a.cs", SelectOptions(where="uid > 0"))
-    found = [open_particles(path).warnings, plan.warnings, open_for_stacks(path, "cryosparc").warnings]
+    found = [open_particles(path).warnings, texts(plan.report().warnings), open_for_stacks(path, "cryosparc").warnings]
     found.append(list(map(str, convert(path, tmp_path / "a.star").warnings)))
     found.append(read_downsample_input(path, ImageSearch(path), DownsampleOptions(8)).warnings)
     if make is not cut_passthrough:
         found.append(list(map(str, read_picks(path).messages)))
     for warnings in found:
         assert any(named in warning for warning in warnings)
-    write_selection(plan)
+    plan.run()
     assert read_csg(tmp_path / "out" / "a.csg").problems == ()
 
 
@@ -243,8 +242,8 @@ def test_rows_that_are_lost_are_counted_or_refused(job, tmp_path):
 
 def test_rows_of_a_passthrough_file_are_counted_in_it(job, tmp_path):
     np.save(tmp_path / "ind.npy", np.array([0, 1]))
-    plan = plan_select(job / PASSED, tmp_path / "a.cs", SelectOptions(ind=tmp_path / "ind.npy"))
-    write_selection(plan)
+    plan = plan_select(job / PASSED, tmp_path / "a.cs", SelectOptions(rows=tmp_path / "ind.npy"))
+    plan.run()
     assert np.load(tmp_path / "a.cs")["uid"].tolist() == sorted(located()["uid"][:2].tolist())
 
 
@@ -277,7 +276,7 @@ def test_a_relion_job_is_taken_wherever_cryosparcs_are_and_which_file_is_said(re
     assert report.rows_out == N
     assert last in map(str, report.notes)
     plan = plan_select(relion_job, tmp_path / "a.star", SelectOptions(classes=(1,)))
-    assert (plan.n_kept, last in plan.notes) == (3, True)
+    assert (plan.report().rows_out, last in texts(plan.report().notes)) == (3, True)
     assert last in open_for_stacks(relion_job, "relion").notes
     found = read_downsample_input(relion_job, ImageSearch(relion_job), DownsampleOptions(8))
     assert last in found.notes
