@@ -37,7 +37,6 @@ class SetInMemory(ParticleFiles):
             members=(),
             table=None,
             n_rows=n_rows,
-            file_rows=np.arange(n_rows),
             messages=(),
         )
         self.__dict__["particles"] = particles
@@ -51,7 +50,9 @@ class SetInMemory(ParticleFiles):
         UsageError
             If that file can't be known to have them.
         """
-        extra = self.particles.extra
+        origin, extra = self.particles.origin, self.particles.extra
+        if origin is not None and origin.files.table is not None:
+            return _Rows(origin.files.columns, origin.rows)
         rows = None if extra is None else extra.rows
         if extra is not None and isinstance(extra.source, Table):
             return _Rows(extra.source, rows)
