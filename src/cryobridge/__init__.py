@@ -1,3 +1,63 @@
-"""cryobridge carries cryo-EM particles between cryoSPARC, RELION, CryoLike and RECOVAR/cryoDRGN."""
+"""cryobridge carries cryo-EM particles between cryoSPARC, RELION, CryoLike and RECOVAR/cryoDRGN.
 
-__version__ = "0.1.0"
+The names below are the whole interface; each is loaded when it is first used, so that importing cryobridge is fast.
+
+>>> import cryobridge as cb
+>>> particles = cb.read("J4")
+>>> report = cb.convert("J4", "particles.star")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cryobridge.version import __version__
+
+if TYPE_CHECKING:
+    from cryobridge.errors import CryobridgeError as CryobridgeError
+    from cryobridge.formats.open import open_images as open_images
+    from cryobridge.formats.open import open_table as open_table
+    from cryobridge.formats.open import read as read
+    from cryobridge.fourier.grid import PolarGrid as PolarGrid
+    from cryobridge.fourier.polar import PolarTransform as PolarTransform
+    from cryobridge.jobs.converge.converge import converge as converge
+    from cryobridge.jobs.convert.convert import convert as convert
+    from cryobridge.jobs.convert.write import write as write
+    from cryobridge.jobs.coords.coords import coords as coords
+    from cryobridge.jobs.selection.select import select as select
+    from cryobridge.model.particles import ParticleSet as ParticleSet
+    from cryobridge.report import Message as Message
+    from cryobridge.report import Report as Report
+
+# Where each name comes from.
+_PUBLIC = {
+    "CryobridgeError": "cryobridge.errors",
+    "Message": "cryobridge.report",
+    "ParticleSet": "cryobridge.model.particles",
+    "PolarGrid": "cryobridge.fourier.grid",
+    "PolarTransform": "cryobridge.fourier.polar",
+    "Report": "cryobridge.report",
+    "converge": "cryobridge.jobs.converge.converge",
+    "convert": "cryobridge.jobs.convert.convert",
+    "coords": "cryobridge.jobs.coords.coords",
+    "open_images": "cryobridge.formats.open",
+    "open_table": "cryobridge.formats.open",
+    "read": "cryobridge.formats.open",
+    "select": "cryobridge.jobs.selection.select",
+    "write": "cryobridge.jobs.convert.write",
+}
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cryobridge' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from cryobridge import __version__
 from cryobridge.cli.terminal import print_text, settings, show
 from cryobridge.errors import UsageError
+from cryobridge.version import __version__
 
 
 def _set(name: str) -> Any:

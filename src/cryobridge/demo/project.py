@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cryobridge import __version__
 from cryobridge.demo import classification, cryosparc_files, relion_files
 from cryobridge.demo.cryosparc_files import FitStatistics
 from cryobridge.demo.folder import check_folder, prepare_folder
@@ -21,6 +20,7 @@ from cryobridge.jobs.output_folder import locked, make_folder, refuse_busy
 from cryobridge.options import as_path, made, takes
 from cryobridge.progress import Reporter
 from cryobridge.report import Message, note
+from cryobridge.version import __version__
 
 _BYTES_A_PIXEL = 4
 _BYTES_OF_METADATA = 1 << 20

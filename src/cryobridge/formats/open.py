@@ -21,13 +21,14 @@ from cryobridge.formats.cryosparc.members import Members, files_beside, main_fir
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.table import ColumnReader, Table
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
-from cryobridge.options import as_path
-from cryobridge.report import Message, note, warning
+from cryobridge.options import as_path, checked, made
+from cryobridge.report import Message, distinct, note, warning
 
 if TYPE_CHECKING:
     import os
 
     from cryobridge.formats.cryosparc.csg import ResultGroup
+    from cryobridge.formats.mrc import MrcFile
     from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.formats.projects import Wanted
     from cryobridge.formats.relion.star import StarBlock, StarFile
@@ -290,6 +291,116 @@ def open_particles(
         pose=pose,
         defaults=defaults or _NOTHING_KNOWN,
     )
+
+
+def read(
+    path: str | os.PathLike[str],
+    *more: str | os.PathLike[str],
+    join: bool = True,
+    pose: str | None = None,
+    defaults: Mapping[str, float] | None = None,
+) -> ParticleSet:
+    """Read particles of any program, joined with the files that belong to them.
+
+    Parameters
+    ----------
+    path, more, join, pose
+        As `open_particles` takes them.
+    defaults
+        Optics values for files that don't say, such as ``{"voltage_kV": 300, "pixel_size_A": 1.06}``.
+
+    Returns
+    -------
+    ParticleSet
+        One row a particle; what was joined or assumed is in its ``messages``.
+
+    Raises
+    ------
+    UsageError, MissingDataError, FormatError
+        As `open_particles`.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> particles = cb.read("J4")
+    >>> particles.poses.matrix.shape
+    (16, 3, 3)
+    """
+    known = None if defaults is None else made(KnownOptics, checked(defaults, dict, "defaults"))
+    named = as_path(path, "path")
+    asked = checked(join, bool, "join"), None if pose is None else checked(pose, str, "pose")
+    files = open_particles(named, *more, join=asked[0], pose=asked[1], defaults=known)
+    particles = files.particles
+    messages = distinct([*files.messages, *particles.messages])
+    return replace(particles, messages=messages).with_origin(particles.origin)
+
+
+def open_table(path: str | os.PathLike[str], block: str | None = None) -> Table:
+    """Open a table as it is in its file; columns are read when they are asked for.
+
+    Parameters
+    ----------
+    path
+        A `.cs` or `.star` file; a `.csg` file or a job folder for the columns of all files that belong together.
+    block
+        The block of a STAR file; its main one if not given.
+
+    Raises
+    ------
+    MissingDataError
+        If there is no such block.
+    FormatError
+        If the file has no table.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> micrographs = cb.open_table("micrographs_ctf.star", "micrographs").to_pandas()
+    """
+    named = as_path(path, "path")
+    kind = None if named.is_dir() else registry.identify_file(named)
+    if kind == registry.CS:
+        return open_cs(named)
+    if kind != registry.STAR:
+        return open_particles(named).columns
+    from cryobridge.formats.relion.star import open_star
+
+    star = open_star(named)
+    name = star.main if block is None else checked(block, str, "block")
+    if name not in star:
+        raise MissingDataError(f"there is no data_{name} in it", path=named, hint=f"It has {', '.join(star.names)}.")
+    return star[name]
+
+
+def open_images(path: str | os.PathLike[str]) -> MrcFile:
+    """Open an MRC file of images or a volume; pixels are mapped into memory, or read when they are asked for.
+
+    Raises
+    ------
+    FormatError
+        If it is no MRC file.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> file = cb.open_images("particles.mrcs")
+    >>> file.images[0].shape
+    (128, 128)
+    """
+    from cryobridge.formats.mrc import open_mrc
+
+    return open_mrc(as_path(path, "path"))
+
+
+def in_memory(particles: ParticleSet) -> ParticleFiles:
+    """Return a set in memory as what `open_particles` returns for files, without a table.
+
+    Its program is that of the file that its other columns come from; without any it counts as a stack with pickles,
+    whose images are named from the working directory.
+    """
+    program: Program = "pickles" if particles.extra is None else particles.extra.program
+    found = ParticleFiles(particles.source, program, (particles.source,), (), None, len(particles))
+    return replace(found, _read_pickles=lambda _defaults: particles)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryobridge import __version__
 from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, option
 from cryobridge.formats.atomic import atomic_path, write_error
+from cryobridge.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

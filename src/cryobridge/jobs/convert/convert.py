@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from cryobridge.jobs.convert.names import Link
     from cryobridge.jobs.convert.plan import ConvertPlan
     from cryobridge.jobs.convert.report import ConvertReport
+    from cryobridge.model.particles import ParticleSet
     from cryobridge.progress import Reporter
 
 
 @takes(ConvertOptions)
 def convert(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ParticleSet,
     output: str | os.PathLike[str],
     *,
     overwrite: bool = False,
@@ -46,7 +47,7 @@ def convert(
     ----------
     inputs
         One file or folder, or several that belong together: a `.cs` file (its passthrough file is found), a `.csg`
-        file, a job folder of cryoSPARC or RELION, a STAR file, or a stack with its pickles.
+        file, a job folder of cryoSPARC or RELION, a STAR file, or a stack with its pickles. A set in memory, too.
     output
         A `.star` or `.cs` file, or the folder for pickles.
     overwrite

@@ -50,7 +50,9 @@ def why_no_locations(files: ParticleFiles) -> str:
     """Return why a cryoSPARC source does not say where the particles lie, as the end of a sentence."""
     if files.program != "cryosparc" or files.particles.locations is not None:
         return ""
-    if any(name.startswith("location/") for name in files.columns.names):
+    if files.table is None:
+        return "the set has none"
+    if any(name.startswith("location/") for name in files.table.names):
         return "its location columns are zero or not whole"
     return (
         f"no location columns are in it, and {files.sought}" if files.sought else "no location columns are in the files"

@@ -13,7 +13,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Us
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
-from cryobridge.formats.open import ParticleFiles
+from cryobridge.formats.open import ParticleFiles, in_memory
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.particles_write import StarContent, star_content
@@ -33,6 +33,7 @@ from cryobridge.jobs.convert.names import (
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
+from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
 from cryobridge.report import note, warning
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryobridge.formats.relion.star import StarBlock
-    from cryobridge.model.particles import ParticleSet
     from cryobridge.progress import Reporter
     from cryobridge.report import Message
 
@@ -144,7 +144,7 @@ class ConvertPlan:
 
 
 def plan_convert(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ParticleSet,
     output: str | os.PathLike[str],
     options: ConvertOptions | None = None,
 ) -> ConvertPlan:
@@ -153,7 +153,8 @@ def plan_convert(
     Parameters
     ----------
     inputs
-        One file or folder, or several that belong together, such as a `.cs` file and its passthrough file.
+        One file or folder, or several that belong together, such as a `.cs` file and its passthrough file; or a set in
+        memory.
     output
         A `.star` or `.cs` file, or the folder for pickles.
     options
@@ -171,10 +172,10 @@ def plan_convert(
     CryobridgeError
         If an input can't be read, or lacks what the output needs.
     """
-    paths, output = _as_paths(inputs), as_path(output, "output")
+    output = as_path(output, "output")
     options = ConvertOptions() if options is None else options
     target = target_of(output, options.to)
-    source = read_inputs(paths, target, options)
+    source = _opened(inputs, target, options)
     options.refuse_idle(source.program, target)
     messages = messages_of(source)
     rows, left_out, found = _choose(source, options)
@@ -203,9 +204,11 @@ def plan_convert(
     )
 
 
-def _as_paths(inputs: Any) -> list[Path]:
+def _opened(inputs: Any, target: Target, options: ConvertOptions) -> ParticleFiles:
+    if isinstance(inputs, ParticleSet):
+        return in_memory(inputs)
     several = inputs if isinstance(inputs, list | tuple) else [inputs]
-    return [as_path(path, "inputs") for path in several]
+    return read_inputs([as_path(path, "inputs") for path in several], target, options)
 
 
 def _rows_left_out(left_out: dict[str, int]) -> list[Message]:

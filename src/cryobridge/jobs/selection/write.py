@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from cryobridge.errors import UsageError, option
 from cryobridge.formats.atomic import together
-from cryobridge.formats.relion.star_check import require_starfile_reads
 from cryobridge.formats.write import RowWriter
 from cryobridge.jobs.output_folder import make_folder, refuse_existing
 
@@ -45,7 +44,3 @@ def write_parts(plan: SelectPlan, *, overwrite: bool, reporter: Reporter) -> Non
             reporter.advance()
         # Another run may have written them since.
         refuse_existing(plan.outputs(), overwrite=overwrite)
-    if plan.options.verify:
-        for part in plan.parts:
-            if part.path.suffix == ".star":
-                require_starfile_reads(part.path, int(part.kept.sum()))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge import __version__
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.arrays import read_npz, write_npz
 from cryobridge.formats.atomic import leftovers
@@ -18,6 +17,7 @@ from cryobridge.formats.pt_write import TensorWriter, tensor_writer
 from cryobridge.formats.table import Array
 from cryobridge.jobs.output_folder import files_in
 from cryobridge.model.geometry import matrix_to_euler
+from cryobridge.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge import __version__
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.cryosparc.particles_write import dark_particles
 from cryobridge.formats.plausible import implausible_units
@@ -23,6 +22,7 @@ from cryobridge.jobs.stacks.checks import (
 )
 from cryobridge.jobs.stacks.downsample.metadata import DownsampledMetadata, downsampled_metadata
 from cryobridge.model.particles import ImageRefs, Labels
+from cryobridge.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,80 @@
+"""Writing a particle set from Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cryobridge.errors import UsageError
+from cryobridge.formats.atomic import together
+from cryobridge.formats.write import outputs_of, suffixes_of, write_as_read
+from cryobridge.jobs.convert.options import ConvertOptions
+from cryobridge.jobs.convert.plan import plan_convert
+from cryobridge.jobs.job import carried_out
+from cryobridge.jobs.output_folder import make_folder, refuse_existing
+from cryobridge.model.particles import ParticleSet
+from cryobridge.options import as_path, made, takes
+from cryobridge.report import Report
+
+if TYPE_CHECKING:
+    import os
+
+
+@takes(ConvertOptions)
+def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bool = False, **options: Any) -> Report:
+    """Write a particle set to a file.
+
+    Particles as they were read, and written for the same program, keep all columns, passthrough files and the result
+    group. Others go through the model, as `cryobridge.convert` does it.
+
+    Parameters
+    ----------
+    particles
+        The set.
+    path
+        A `.star` or `.cs` file, or a folder for pickles.
+    overwrite
+        Replace outputs that are there.
+    **options
+        The fields of `ConvertOptions`; with any of them, particles always go through the model.
+
+    Returns
+    -------
+    Report
+        What was written.
+
+    Raises
+    ------
+    UsageError
+        If ``particles`` is no set, or options contradict one another.
+    OutputExistsError
+        If an output is there and may not be replaced.
+    CryobridgeError
+        If the set lacks what the file needs.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> particles = cb.read("J4")
+    >>> report = cb.write(particles.take(particles.half_set == 1), "half1.star")
+    """
+    if not isinstance(particles, ParticleSet):
+        raise UsageError(
+            f"a particle set is needed, not {type(particles).__name__}",
+            option="particles",
+            hint="cryobridge.read(path) returns one; cryobridge.convert takes files.",
+        )
+    output = as_path(path, "path")
+    origin = particles.origin
+    if origin is None or options or output.suffix not in suffixes_of(origin.files):
+        plan = plan_convert(particles, output, made(ConvertOptions, options))
+        return carried_out(plan, overwrite=overwrite, dry_run=False, reporter=None)
+    files = outputs_of(origin.files, output)
+    inputs = {file.resolve() for file in origin.files.files}
+    same = next((file for file in files if file.resolve() in inputs), None)
+    if same is not None:
+        raise UsageError("the output is one of the inputs", path=same, option="path", hint="Give it another name.")
+    refuse_existing(files, overwrite=overwrite)
+    make_folder(output.parent)
+    with together():
+        write_as_read(particles, output)
+    return Report(rows_in=len(particles), rows_out=len(particles), messages=particles.messages, outputs=files)
