@@ -18,7 +18,7 @@ import cryobridge.cli.app  # it knows how options are typed
 from cryobridge.cli.build import flag
 from cryobridge.errors import shown
 from cryobridge.jobs.convert.convert import convert
-from cryobridge.jobs.selection.select import select_files
+from cryobridge.jobs.selection.choose import select_files
 from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star
 
 SNAPSHOT = Path(__file__).with_name("wording.txt")

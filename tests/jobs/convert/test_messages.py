@@ -12,9 +12,9 @@ from cryobridge.formats.pickles import write_indices
 from cryobridge.jobs.convert.convert import check_outputs, convert
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
+from cryobridge.jobs.selection.choose import select_files
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
-from cryobridge.jobs.selection.select import select_files
 from helpers import (
     noise_images,
     particle_columns,

@@ -8,8 +8,8 @@ import pytest
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.open import open_particles
+from cryobridge.jobs.selection.choose import select, select_files
 from cryobridge.jobs.selection.options import SelectOptions
-from cryobridge.jobs.selection.select import select, select_files
 from cryobridge.model.particles import ParticleSet
 from helpers import codes, particle_columns, save_cs, save_star
 

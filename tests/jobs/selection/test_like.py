@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
-from cryobridge.jobs.selection.select import select_files as select
+from cryobridge.jobs.selection.choose import select_files as select
 from helpers import particle_columns, run, save_cs, save_star, texts
 from relion_grammar import read_block
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
+from cryobridge.jobs.selection.choose import select_files as select
 from cryobridge.jobs.selection.options import OF_THE_RUN
-from cryobridge.jobs.selection.select import select_files as select
 from helpers import codes, particle_columns, run, save_cs, texts
 from relion_grammar import read_block
 

@@ -12,7 +12,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Ou
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.csg import read_csg, write_csg
 from cryobridge.formats.open import open_particles
-from cryobridge.jobs.selection.select import select_files as select
+from cryobridge.jobs.selection.choose import select_files as select
 from helpers import particle_columns, run, run_in_terminal, save_cs, texts, without_escapes
 from relion_grammar import read_block
 from startup_probe import probe

@@ -155,7 +155,9 @@ def _new_links(plan: ConvertPlan) -> list[Link]:
 
 def _require_space(links: Sequence[Link]) -> None:
     n_bytes = sum(link.target.stat().st_size for link in links if link.target.is_file())
-    require_space(links[0].path.parent, n_bytes, f"Make room, or leave {option('copy')} out: links need no space.")
+    require_space(
+        links[0].path.parent, n_bytes, f"Make room, or leave out {option('copy', True)}: links need no space."
+    )
 
 
 def _write_star(path: Path, blocks: Iterable[StarBlock]) -> None:

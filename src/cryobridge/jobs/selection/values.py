@@ -208,7 +208,7 @@ def _whole_numbers(path: Path | None, value: Any, what: str) -> Rows:
         raise FormatError(
             f"{what} are a list of whole numbers, this is {found}",
             path=path,
-            hint="`cryobridge inspect` tells what a file is.",
+            hint="`cryobridge inspect` shows what a file is.",
         )
     return value.astype(np.int64)
 
