@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from cryobridge.errors import CryobridgeError, OutputExistsError
+from cryobridge.errors import CryobridgeError, OutputExistsError, option
 from cryobridge.formats.atomic import atomic_path, leftovers, read_error
 from cryobridge.jobs.output_folder import RECORD, refuse_folder_of_others, require_space
 
@@ -83,7 +83,7 @@ def check_folder(folder: Path, n_bytes: int, *, overwrite: bool) -> None:
             raise OutputExistsError(
                 "a demo project is there already",
                 path=folder,
-                hint="Give --overwrite (in Python overwrite=True) to replace it; your own files in it stay.",
+                hint=f"Give {option('overwrite', True)} to replace it; your own files in it stay.",
             )
         _look_through(folder)
         for name in ("stacks", "downsampled"):

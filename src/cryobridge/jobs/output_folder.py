@@ -21,6 +21,8 @@ from cryobridge.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from cryobridge.report import Report
+
 # What `job_record` writes.
 RECORD = ("job.json", "command.txt", "run.log", "README.txt")
 
@@ -92,7 +94,9 @@ def remove_existing(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise CryobridgeError(
-                f"can't be removed ({error.strerror or error})", path=path, hint="Choose another folder with -o."
+                f"can't be removed ({error.strerror or error})",
+                path=path,
+                hint=f"Choose another folder with {option('output')}.",
             ) from error
 
 
@@ -108,7 +112,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CryobridgeError(
-            f"the folder can't be made ({error.strerror or error})", path=folder, hint="Choose another one with -o."
+            f"the folder can't be made ({error.strerror or error})",
+            path=folder,
+            hint=f"Choose another one with {option('output')}.",
         ) from error
 
 
@@ -124,7 +130,7 @@ def make_subfolder(folder: Path) -> None:
         raise CryobridgeError(
             "a link that leads out of the output folder, where nothing is written",
             path=folder,
-            hint="Remove the link, or give the folder that it leads to with -o.",
+            hint=f"Remove the link, or give the folder that it leads to with {option('output')}.",
         )
     make_folder(folder)
 
@@ -202,7 +208,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise CryobridgeError(
                 "another run of cryobridge is at work in this folder",
                 path=folder,
-                hint="Wait for its end, or choose another folder with -o.",
+                hint=f"Wait for its end, or choose another folder with {option('output')}.",
             ) from error
         except OSError:
             pass  # some network file systems have no locks
@@ -228,7 +234,11 @@ def refuse_busy(folder: Path) -> None:
 class JobRecord:
     """What `job_record` writes down: add to ``report`` what the job found out."""
 
-    report: dict[str, Any] = field(default_factory=dict)
+    report: Report | dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON-ready data."""
+        return self.report if isinstance(self.report, dict) else self.report.to_json()
 
 
 @contextmanager
@@ -269,7 +279,7 @@ def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
     started, clock = datetime.now(timezone.utc), time.monotonic()
 
     def tell(status: str) -> None:
-        seconds = time.monotonic() - clock
+        seconds, report = time.monotonic() - clock, record.to_json()
         description = {
             "program": "cryobridge",
             "version": __version__,
@@ -278,10 +288,10 @@ def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
             "status": status,
             "started_at": started.isoformat(timespec="seconds"),
             "duration_seconds": round(seconds, 3),
-            "report": record.report,
+            "report": report,
         }
         _write_text(folder / "job.json", json.dumps(description, indent=2) + "\n")
-        lines = [f"{started.isoformat(timespec='seconds')} {title}", *_log_lines(record.report)]
+        lines = [f"{started.isoformat(timespec='seconds')} {title}", *_log_lines(report)]
         _write_text(folder / "run.log", "\n".join([*lines, f"{status} after {seconds:.1f} s"]) + "\n")
 
     # First, so that an older run's good end is not told of what this one leaves if it is killed.
@@ -299,7 +309,10 @@ def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
 
 
 def _log_lines(report: dict[str, Any]) -> list[str]:
-    return [f"{name}: {value}" for name, value in report.items()]
+    messages = [item for name in ("notes", "warnings") for item in report.get(name) or () if isinstance(item, dict)]
+    facts = {name: value for name, value in report.items() if not messages or name not in {"notes", "warnings"}}
+    texts = [f"{item['severity']}: {item['text']}" for item in messages]
+    return [*(f"{name}: {value}" for name, value in facts.items()), *texts]
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.arrow import numbers_to_arrow
 from cryobridge.formats.atomic import read_error
-from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.star import StarFile, open_star
 from cryobridge.model.particles import Labels
 
@@ -122,6 +121,9 @@ def _from_star(path: Path) -> Assignments:
 
 
 def _from_cs(path: Path) -> Assignments:
+    # Slow to import, and jobs of RELION do not need it.
+    from cryobridge.formats.open import open_particles
+
     table = open_particles(path, join=False, program="cryosparc").columns
     if _CLASS_2D in table:
         read = table.read(["uid", _CLASS_2D])
