@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.convert.convert import convert as convert
     from cryobridge.jobs.convert.write import write as write
     from cryobridge.jobs.coords.coords import coords as coords
-    from cryobridge.jobs.selection.select import select as select
+    from cryobridge.jobs.selection.choose import select as select
     from cryobridge.model.particles import ParticleSet as ParticleSet
     from cryobridge.report import Message as Message
     from cryobridge.report import Report as Report
@@ -43,7 +43,7 @@ _PUBLIC = {
     "open_images": "cryobridge.formats.open",
     "open_table": "cryobridge.formats.open",
     "read": "cryobridge.formats.open",
-    "select": "cryobridge.jobs.selection.select",
+    "select": "cryobridge.jobs.selection.choose",
     "write": "cryobridge.jobs.convert.write",
 }
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
