@@ -185,13 +185,26 @@ class UidJoin:
     def __init__(self, main: Table) -> None:
         self._main = main
         self._uid = _read_uid(main)
-        self._duplicates = _count_duplicates(self._uid)
+        self._order: _Rows | None = None
+
+    @property
+    def _sorted(self) -> tuple[_Rows, _Uids]:
+        """The rows in the order of their uids, sorted once for all tables, and the uids in that order."""
+        if self._order is None:
+            self._order = np.argsort(self._uid)
+        return self._order, self._uid[self._order]
 
     def match(self, table: Table) -> Matched:
         """Find the rows of a table that the main one has; raises as the class does."""
         uid = _read_uid(table)
-        duplicates = _count_duplicates(uid)
-        rows = _match(self._uid, uid, has_duplicates=duplicates > 0)
+        if np.array_equal(self._uid, uid):
+            duplicates = _count_duplicates(self._sorted[1])
+            rows = None if not duplicates else _match(*self._sorted, uid, np.argsort(uid, kind="stable"))
+        else:
+            order = np.argsort(uid)
+            duplicates = _count_duplicates(uid[order])
+            # Of equal uids the first row shall be found; without any, the faster sort does.
+            rows = _match(*self._sorted, uid, np.argsort(uid, kind="stable") if duplicates else order)
         n_rows = len(self._uid) if rows is None else int(np.count_nonzero(rows >= 0))
         return Matched(table, rows, n_rows, duplicates)
 
@@ -209,7 +222,7 @@ class UidJoin:
         tables = (self._main, *(other.table for other in others))
         origin = _first_with_each_column(tables) if origin is None else origin
         label = _labels(tables)
-        duplicates = {label[0]: self._duplicates}
+        duplicates = {label[0]: _count_duplicates(self._sorted[1])}
         left_out: dict[str, int] = {}
         keep = np.ones(len(self._uid), dtype=bool)
         for other, name in zip(others, label[1:], strict=True):
@@ -260,26 +273,26 @@ def _read_uid(table: Table) -> _Uids:
     return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("="), copy=False).view(np.uint64)
 
 
-def _count_duplicates(uid: _Uids) -> int:
-    ordered = np.sort(uid)
+def _count_duplicates(ordered: _Uids) -> int:
     return int(np.count_nonzero(ordered[1:] == ordered[:-1]))
 
 
-def _match(main_uid: _Uids, uid: _Uids, *, has_duplicates: bool) -> _Rows | None:
-    """Return the row in ``uid`` of each of ``main_uid``, -1 where absent; None where both are the same.
+def _match(main_order: _Rows, wanted: _Uids, uid: _Uids, order: _Rows) -> _Rows:
+    """Return the row in ``uid`` of each row of the main table, -1 where absent.
 
     Both sides are sorted: looking up sorted values walks through memory instead of jumping in it.
+
+    Parameters
+    ----------
+    main_order, wanted
+        Rows of the main table in the order of their uids, and these uids.
+    uid, order
+        The uids of the other table, and its rows in their order.
     """
-    if not has_duplicates and np.array_equal(main_uid, uid):
-        return None
-    rows = np.full(len(main_uid), -1, dtype=np.int64)
+    rows = np.full(len(main_order), -1, dtype=np.int64)
     if len(uid) == 0:
         return rows
-    main_order = np.argsort(main_uid)
-    # Of equal uids the first row shall be found; without any, the faster sort does.
-    order = np.argsort(uid, kind="stable" if has_duplicates else "quicksort")
     ordered = uid[order]
-    wanted = main_uid[main_order]
     place = np.searchsorted(ordered, wanted)
     np.minimum(place, len(ordered) - 1, out=place)
     rows[main_order] = np.where(ordered[place] == wanted, order[place], -1)
