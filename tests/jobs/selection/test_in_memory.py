@@ -2,11 +2,12 @@
 
 import inspect
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.open import open_particles
 from cryobridge.jobs.selection.choose import select, select_files
 from cryobridge.jobs.selection.options import SelectOptions
@@ -111,9 +112,19 @@ def test_what_can_not_be_chosen_by_is_an_error_that_names_it(cs, options, error,
             select(given, **options)
 
 
-def test_a_set_is_not_written_as_a_file_with_columns_that_it_may_not_have(cs, tmp_path):
-    with pytest.raises(UsageError, match="output: only particles of a file"):
-        select(select(cs, rows=[0]), rows=[0], output=tmp_path / "b.cs")
+def test_a_set_that_is_as_it_was_read_is_written_with_all_columns(cs, tmp_path):
+    some = select(cs, where="my/score > 2")
+    select(some, classes=(0,), output=tmp_path / "b.cs")
+    assert np.load(tmp_path / "b.cs")["my/score"].tolist() == [3, 6]
+    with pytest.raises(OutputExistsError):
+        select(some, classes=(1,), output=tmp_path / "b.cs")
+    with pytest.raises(UsageError, match="read from this file"):
+        select(some, classes=(1,), output=cs, overwrite=True)
+    with pytest.raises(UsageError, match="not those of a file any more"):
+        select(replace(some, class_number=some.class_number + 1), rows=[0], output=tmp_path / "c.cs")
+
+
+def test_what_is_missing_is_named():
     with pytest.raises(UsageError, match="no particle file is named"):
         select(rows=[0])
     assert SelectOptions(rows="ind.pkl").files[0].name == "ind.pkl"

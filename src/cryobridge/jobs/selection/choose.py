@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.errors import UsageError, option
+from cryobridge.errors import UsageError
+from cryobridge.formats.atomic import together
+from cryobridge.formats.write import outputs_of, write_as_read
 from cryobridge.jobs.job import carried_out
+from cryobridge.jobs.output_folder import make_folder, refuse_existing
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_choice, plan_select
 from cryobridge.model.particles import ParticleSet
-from cryobridge.options import made, takes
+from cryobridge.options import as_path, made, takes
 from cryobridge.report import distinct
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
+    from cryobridge.jobs.selection.plan import SelectPlan
     from cryobridge.jobs.selection.report import SelectReport
     from cryobridge.progress import Reporter
 
@@ -37,7 +42,8 @@ def select(
     particles
         A `.star`, `.cs` or `.csg` file, a job folder, or a set in memory; None for the particles of ``run``.
     output
-        A file of the same program to write them to as well, with all columns; for particles of a file.
+        A file of the same program to write them to as well, with all columns; particles in memory must be as they were
+        read from a file, or some of them.
     overwrite
         Replace outputs that are there.
     **options
@@ -62,23 +68,40 @@ def select(
     >>> same = cb.select("J4/J4_003_particles.cs", like=far)
     """
     asked = made(SelectOptions, options)
-    if output is not None and isinstance(particles, ParticleSet):
-        hint = "Write the set that is returned, or select from a file."
-        raise UsageError("only particles of a file are written with all their columns", option="output", hint=hint)
-    if asked.split_by_class is not None or (output is None and asked.attach_latent is not None):
+    writes_files = output is not None and not isinstance(particles, ParticleSet)
+    if asked.split_by_class is not None or (asked.attach_latent is not None and not writes_files):
         name = "split_by_class" if asked.split_by_class is not None else "attach_latent"
-        raise UsageError("it is for files that are written", option=name, hint=f"Give {option('output')}.")
-    if output is None:
-        plan = plan_choice(particles, asked)
-    else:
-        assert not isinstance(particles, ParticleSet)  # refused above
-        plan = plan_select(particles, output, asked)
-        carried_out(plan, overwrite=overwrite, dry_run=False, reporter=None)
-    chosen = plan.particles.particles.take(plan.kept)
-    chosen = replace(chosen, messages=distinct([*chosen.messages, *plan.messages]))
-    if plan.attached is None:
+        raise UsageError("it is for particles of a file that are written", option=name, hint="Leave it out.")
+    if output is None or isinstance(particles, ParticleSet):
+        chosen = _chosen(plan_choice(particles, asked))
+        if output is not None:
+            _write_set(chosen, as_path(output, "output"), overwrite=overwrite)
         return chosen
-    return replace(chosen, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
+    plan = plan_select(particles, output, asked)
+    carried_out(plan, overwrite=overwrite, dry_run=False, reporter=None)
+    return _chosen(plan)
+
+
+def _chosen(plan: SelectPlan) -> ParticleSet:
+    particles = plan.particles.particles.take(plan.kept)
+    told = replace(particles, messages=distinct([*particles.messages, *plan.messages]))
+    if plan.attached is None:
+        # Messages are no change of the particles: they are still those of their files.
+        return told.with_origin(particles.origin)
+    return replace(told, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
+
+
+def _write_set(particles: ParticleSet, output: Path, *, overwrite: bool) -> None:
+    """Write a set with all columns that its files have."""
+    if particles.origin is not None:
+        files = particles.origin.files
+        outputs = outputs_of(files, output)
+        if {path.resolve() for path in outputs} & {path.resolve() for path in files.files}:
+            raise UsageError("the particles are read from this file", path=output, hint="Give another name.")
+        refuse_existing(outputs, overwrite=overwrite)
+    make_folder(output.parent)
+    with together():
+        write_as_read(particles, output)
 
 
 @takes(SelectOptions)
