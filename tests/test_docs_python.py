@@ -14,7 +14,7 @@ import pytest
 from cryobridge.errors import UsageError
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.jobs.coords.options import CoordsOptions
-from cryobridge.jobs.inspection import InspectOptions
+from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.stacks.downsample.options import DownsampleOptions
 from helpers import environment
 from recovar_runs import padded, write_densities, write_map, write_pickle

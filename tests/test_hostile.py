@@ -596,14 +596,14 @@ def test_numbers_beyond_64_bits_are_no_counts(tmp_path):
 
 
 def test_a_job_that_names_impossible_files_is_described(tmp_path):
-    from cryobridge.jobs.inspection import inspect_path
+    from cryobridge.jobs.inspection.describe import inspect
 
     slot = {"name": "blob", "dtype": "particle.blob", "metafiles": ["a\0b.cs"], "versions": [0], "num_items": [3]}
     long = {**slot, "metafiles": ["x" * 5000 + ".cs"]}
     for result in (slot, long):
         spec = {"type": "x", "outputs": {"particles": {"type": "particle", "results": [result]}}}
         save(tmp_path / "job.json", json.dumps({"uid": "J1", "spec": spec}).encode())
-        assert inspect_path(tmp_path).rows is None
+        assert inspect(tmp_path).rows is None
 
 
 def test_half_precision_columns_are_read(tmp_path):
@@ -651,17 +651,17 @@ def test_text_that_is_no_text_is_refused(tmp_path):
 
 
 def test_huge_whole_numbers_in_pickles_are_described(tmp_path):
-    from cryobridge.jobs.inspection import inspect_path
+    from cryobridge.jobs.inspection.describe import inspect
 
-    report = inspect_path(save(tmp_path / "a.pkl", pickle.dumps({"a": 1 << 50_000, "b": [1 << 50_000]})))
+    report = inspect(save(tmp_path / "a.pkl", pickle.dumps({"a": 1 << 50_000, "b": [1 << 50_000]})))
     assert report.fields[0].example == "a number of 50,001 bits"
 
 
 def test_times_without_a_unit_are_told_by_their_type(tmp_path):
-    from cryobridge.jobs.inspection import inspect_path
+    from cryobridge.jobs.inspection.describe import inspect
 
     save(tmp_path / "a.npy", _npy_header((2,), "'<M8'") + struct.pack("<2q", 5, 6))
-    assert inspect_path(tmp_path / "a.npy").fields[0].shape == (2,)
+    assert inspect(tmp_path / "a.npy").fields[0].shape == (2,)
 
 
 def test_iterations_out_of_order_are_described(tmp_path):

@@ -18,7 +18,7 @@ from cryobridge.formats.write import write_as_read
 from cryobridge.jobs.convert.convert import convert
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.coords.picks import read_picks
-from cryobridge.jobs.inspection import InspectOptions, inspect_path
+from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
 from cryobridge.jobs.stacks.downsample.inputs import read_downsample_input
@@ -155,7 +155,7 @@ COMMANDS = {
     "coords": lambda path, _: read_picks(path),
     "stacks": lambda path, _: open_for_stacks(path, "cryosparc"),
     "downsample": lambda path, _: read_downsample_input(path, ImageSearch(path), DownsampleOptions(8)),
-    "inspect": lambda path, _: inspect_path(path, InspectOptions()),
+    "inspect": lambda path, _: inspect(path),
 }
 
 
@@ -280,7 +280,7 @@ def test_a_relion_job_is_taken_wherever_cryosparcs_are_and_which_file_is_said(re
     assert last in open_for_stacks(relion_job, "relion").notes
     found = read_downsample_input(relion_job, ImageSearch(relion_job), DownsampleOptions(8))
     assert last in found.notes
-    assert inspect_path(relion_job, InspectOptions()).kind == "relion job"
+    assert inspect(relion_job).kind == "relion job"
     with pytest.raises(UsageError, match="this is a RELION job"):
         read_picks(relion_job)
     save_star(relion_job / "run_data.star", "particles", relion_columns())

@@ -164,8 +164,8 @@ def checked(value: Any, kind: Any, name: str, opt: Opt | None = None, choices: t
     UsageError
         As `check`.
     """
-    if choices:
-        return _one_of(value, choices, name)
+    if choices or get_origin(kind) is Literal:
+        return _one_of(value, choices or get_args(kind), name)
     if get_origin(kind) is tuple:
         return _several(value, get_args(kind), name, opt)
     if kind is Path:

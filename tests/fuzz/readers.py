@@ -417,12 +417,12 @@ def _read_particles_pickles(path):
 
 def _inspect(path):
     from cryobridge.errors import UsageError
-    from cryobridge.jobs.inspection import InspectOptions, inspect_path
+    from cryobridge.jobs.inspection.describe import inspect
 
     try:
-        report = inspect_path(path, InspectOptions(n_rows=2))
+        report = inspect(path, rows=2)
     except UsageError:  # rows are for tables
-        report = inspect_path(path)
+        report = inspect(path)
     json.dumps(report.to_json(), allow_nan=False)
 
 

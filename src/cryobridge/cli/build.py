@@ -6,8 +6,8 @@ import inspect
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, is_dataclass
-from functools import partial, wraps
-from typing import Annotated, Any, get_args, get_origin
+from functools import wraps
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -87,8 +87,8 @@ def _parameter(item: Declared) -> inspect.Parameter:
         rich_help_panel=opt.panel,
         hidden=opt.is_hidden,
         metavar=_metavar(item),
-        show_default=opt.default if opt.default is not None else says_something,
-        autocompletion=partial(_complete, opt.complete) if opt.complete else None,
+        show_default=opt.default or (opt.default is None and says_something),
+        autocompletion=_completer(opt.complete) if opt.complete else None,
     )
     return inspect.Parameter(
         item.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
@@ -102,7 +102,7 @@ def _typed_as(item: Declared) -> Any:
     first, *others = get_args(item.kind)
     if Ellipsis not in others:
         return str | None
-    return list[str if first is int else first] | None  # type: ignore[misc]
+    return list[str if first is int or get_origin(first) is Literal else first] | None  # type: ignore[misc]
 
 
 def _metavar(item: Declared) -> str | None:
@@ -111,8 +111,13 @@ def _metavar(item: Declared) -> str | None:
     return "|".join(map(str, item.choices)) if item.choices else None
 
 
-def _complete(values: Sequence[str], incomplete: str) -> list[str]:
-    return [value for value in values if value.startswith(incomplete)]
+def _completer(values: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return what Typer, which reads the annotations of a function, takes for completion."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return complete
 
 
 def _parser(item: Declared) -> Callable[[Any], Any]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from cryobridge.cli.build import flag
 from cryobridge.cli.field_table import field_lines, type_text
 from cryobridge.cli.terminal import output_width, plain, show, warning
+from cryobridge.errors import shown
 from cryobridge.jobs.inspection.report import USE_TITLES
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
+    from cryobridge.report import Message
 
 
 def show_inspection(inspection: Inspection, *, is_first: bool = True) -> None:
@@ -27,11 +30,15 @@ def show_inspection(inspection: Inspection, *, is_first: bool = True) -> None:
         parts += ["", *_fields(inspection)]
     for row in inspection.details.get("first_rows", ()):
         parts += ["", _grid((name, _value(value)) for name, value in row.items())]
-    problems = [f"{field.name}: {problem}" for field in inspection.fields for problem in field.problems]
-    parts += [warning(problem) for problem in (*problems, *inspection.problems)]
+    parts += [_message(message) for message in inspection.all_messages]
     if inspection.uses:
         parts += ["", _uses(inspection.uses)]
     show(*parts)
+
+
+def _message(message: Message) -> RenderableType:
+    text = shown(message.text, flag)
+    return warning(text) if message.severity == "warning" else plain(text, "dim")
 
 
 def _facts(inspection: Inspection) -> Table:
@@ -80,7 +87,7 @@ def _uses(uses: tuple[Use, ...]) -> Table:
     for use in uses:
         verdict = Text("ready", style="green") if use.ready else Text("no", style="red")
         explanation = Text("\n" if use.missing and use.hint else "").join(
-            [plain(", ".join(use.missing)), plain(use.hint, "dim")]
+            [plain(", ".join(use.missing)), plain(shown(use.hint, flag), "dim")]
         )
         table.add_row(plain(USE_TITLES.get(use.name, use.name)), verdict, explanation)
     return table

@@ -19,11 +19,12 @@ from cryobridge.cli.app import main
 from cryobridge.cli.terminal import progress, settings
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.table import Column
-from cryobridge.jobs.inspection import InspectOptions, inspect_path, stats
-from cryobridge.jobs.inspection.report import Use
+from cryobridge.jobs.inspection import stats
+from cryobridge.jobs.inspection.describe import inspect
+from cryobridge.jobs.inspection.report import NotReadyError, Use
 from cryobridge.jobs.inspection.uses import of_several_files
 from cryobridge.progress import Silent
-from helpers import noise_images, particle_columns, run, save_cs, save_mrc, save_star
+from helpers import codes, noise_images, particle_columns, run, save_cs, save_mrc, save_star, texts
 
 FIELD_KEYS = {"name", "dtype", "shape", "unit", "min", "median", "max", "distinct", "nan", "problems"}
 
@@ -34,7 +35,7 @@ def fields_of(path, **options):
 
 def described(path, **options):
     # Through strict JSON, as a program would get it.
-    return json.loads(json.dumps(inspect_path(path, InspectOptions(**options)).to_json(), allow_nan=False))
+    return json.loads(json.dumps(inspect(path, **options).to_json(), allow_nan=False))
 
 
 @pytest.fixture
@@ -60,6 +61,9 @@ def test_statistics_are_those_of_numpy(odd_table):
     assert [extra[key] for key in ("min", "median", "max")] == [finite.min(), np.median(finite), finite.max()]
     assert (extra["nan"], extra["distinct"]) == (1, 2001)
     assert extra["problems"] == ["1 infinite value", "1 NaN value"]
+    messages = described(path)["warnings"]
+    assert codes(messages) == ["infinite-values", "nan-values"]
+    assert texts(messages) == ["extra/values: 1 infinite value", "extra/values: 1 NaN value"]
     np.testing.assert_array_equal(extra["histogram"], np.histogram(finite, 16)[0])
     assert fields["blob/path"]["distinct"] == len(set(columns["blob/path"]))
 
@@ -87,10 +91,10 @@ def test_statistics_are_right_for_any_numbers(values):
 
 def test_statistics_do_not_depend_on_how_the_table_is_cut(odd_table, monkeypatch):
     path, _ = odd_table
-    whole = inspect_path(path)
+    whole = inspect(path)
     monkeypatch.setattr(stats, "PASS_BYTES", 5000)
     monkeypatch.setattr(stats, "_TEXT_BLOCK_BYTES", 256 * 100)
-    assert inspect_path(path) == whole
+    assert inspect(path) == whole
 
 
 def test_json_has_the_documented_names(particles_cs):
@@ -136,7 +140,7 @@ def test_without_statistics_only_the_header_is_told(particles_cs):
 
 
 def test_columns_are_chosen_by_pattern(particles_cs):
-    assert set(fields_of(particles_cs, field_patterns=("blob/*", "uid"))) == {
+    assert set(fields_of(particles_cs, fields=("blob/*", "uid"))) == {
         "uid",
         "blob/path",
         "blob/idx",
@@ -144,13 +148,13 @@ def test_columns_are_chosen_by_pattern(particles_cs):
         "blob/psize_A",
     }
     with pytest.raises(MissingDataError, match="alignments9D"):
-        inspect_path(particles_cs, InspectOptions(field_patterns=("alignments9D/*",)))
+        inspect(particles_cs, fields=("alignments9D/*",))
     with pytest.raises(UsageError, match="mrc"):
-        inspect_path(particles_cs.parent / "extract" / "a.mrc", InspectOptions(field_patterns=("blob/*",)))
+        inspect(particles_cs.parent / "extract" / "a.mrc", fields=("blob/*",))
 
 
 def test_more_rows_than_there_are_is_all_rows(particles_cs):
-    rows = described(particles_cs, n_rows=99, field_patterns=("blob/idx",))["first_rows"]
+    rows = described(particles_cs, rows=99, fields=("blob/idx",))["first_rows"]
     assert rows == [{"blob/idx": index} for index in (3, 0, 1, 0, 2)]
 
 
@@ -242,6 +246,9 @@ def test_the_remedy_for_missing_images_works(particles_cs, tmp_path):
         (moved / "stacks" / f"{name}.mrc").rename(moved / f"{name}.mrc")
     lost = described(table, check_paths=True)
     assert lost["image_files"]["found"] == 0
+    assert codes(lost["warnings"]) == ["images-not-found"]
+    assert codes(lost["notes"]) == ["images-found-with-options"]
+    (lost,) = json.loads(run("inspect", "--json", "--paths", table).stdout)
     remedy = lost["image_files"]["remedy"].split()
     assert any(" ".join(remedy) in problem for problem in lost["problems"])
     done = run("inspect", "--json", "--paths", *remedy, table)
@@ -323,7 +330,7 @@ def test_our_own_files_in_the_layout_of_relion_30_are_ready_for_recovar(demo_pro
     assert described(out / "particles.48.star")["uses"]["recovar"]["ready"]
 
 
-@pytest.mark.parametrize("options", [{}, {"statistics": False}, {"field_patterns": ("uid",)}])
+@pytest.mark.parametrize("options", [{}, {"statistics": False}, {"fields": ("uid",)}])
 @pytest.mark.parametrize(
     ("column", "values"),
     [
@@ -399,7 +406,7 @@ class Steps(Silent):
 
 def test_it_is_told_how_far_the_work_is(particles_cs):
     steps = Steps()
-    inspect_path(particles_cs, InspectOptions(check_paths=True, reporter=steps))
+    inspect(particles_cs, check_paths=True, reporter=steps)
     n_columns = len(np.load(particles_cs).dtype.names)
     assert steps.totals == {"reading J1_particles.cs": None, "columns": n_columns, "image files": 2}
     assert (steps.done["columns"], steps.done["image files"]) == (n_columns, 2)
@@ -449,19 +456,19 @@ def test_a_cut_row_of_a_star_file_is_named_by_its_line(tmp_path):
     path = save_star(tmp_path / "p.star", "particles", {"rlnDefocusU": range(40), "rlnDefocusV": range(40)})
     path.write_text(path.read_text().rstrip().removesuffix(" 39") + "\n")
     with pytest.raises(FormatError, match="line 46: 1 values for 2 columns"):
-        inspect_path(path)
+        inspect(path)
 
 
 def test_a_table_without_rows_is_described(tmp_path):
     columns = {name: np.asarray(values)[:0] for name, values in particle_columns(["a"], [0]).items()}
     table = described(save_cs(tmp_path / "none.cs", columns), check_paths=True)
     assert table["rows"] == 0
-    assert "no rows" in table["problems"][0]
+    assert "no-rows" in codes(table["warnings"])
     assert len(table["fields"]) == len(columns)
 
 
 def test_a_job_folder_is_its_files_joined_by_uid(demo_project):
-    job, group = described(demo_project.refinement, n_rows=3), described(demo_project.group_csg)
+    job, group = described(demo_project.refinement, rows=3), described(demo_project.group_csg)
     main, extra = np.load(demo_project.particles_cs), np.load(demo_project.passthrough_cs)
     assert {field["name"] for field in job["fields"]} == {*main.dtype.names, *extra.dtype.names}
     assert {field["name"] for field in group["fields"]} == {field["name"] for field in job["fields"]}
@@ -542,4 +549,44 @@ def test_a_whole_relion_job_has_no_problems_and_one_kind_of_file_less_is_one_sen
     for path in demo_project.classification.glob("run_it*.star"):
         if not path.name.endswith("sampling.star"):
             (tmp_path / path.name).symlink_to(path)
-    assert described(tmp_path)["problems"] == ["No iteration has its sampling.star."]
+    assert described(tmp_path)["problems"] == ["No iteration has its sampling.star"]
+
+
+# The function
+
+
+def test_the_function_checks_and_draws_as_the_command_does(particles_cs, tmp_path):
+    found = inspect(str(particles_cs), check=("stacks", "ctf"), plot=tmp_path / "a.png", fields="ctf/*")
+    assert (tmp_path / "a.png").is_file()
+    assert found.is_ready("stacks")
+    assert not found.is_ready("poses")
+    with pytest.raises(NotReadyError, match="not ready for poses") as error:
+        inspect(particles_cs, check=("stacks", "poses"))
+    assert error.value.exit_code == 3
+    assert codes(found.not_ready(("stacks", "poses"))) == ["not-ready"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"fields": 3}, "fields"),
+        ({"rows": -1}, "rows"),
+        ({"statistics": "no"}, "statistics"),
+        ({"check": ("dinner",)}, "check"),
+        ({"datadir": 5}, "datadir"),
+        ({"n_rows": 5}, "n_rows"),
+    ],
+)
+def test_wrong_options_are_named(options, name, particles_cs):
+    with pytest.raises(UsageError) as error:
+        inspect(particles_cs, **options)
+    assert error.value.option == name
+
+
+def test_wrong_arguments_and_idle_options_are_refused(particles_cs, tmp_path):
+    with pytest.raises(UsageError) as error:
+        inspect(3)
+    assert error.value.option == "path"
+    with pytest.raises(UsageError, match="check_paths=True"):
+        inspect(particles_cs, datadir=tmp_path)
+    assert run("inspect", particles_cs, "--datadir", tmp_path).returncode == 2

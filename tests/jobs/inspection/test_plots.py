@@ -20,7 +20,7 @@ from cryobridge.formats.mrc_write import write_mrc_stack, write_mrc_volume
 from cryobridge.formats.pickles import write_poses
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
-from cryobridge.jobs.inspection import InspectOptions
+from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots import build_figure, plot_path, tables
 from cryobridge.model.geometry import euler_to_matrix
 from cryobridge.plots import page
@@ -128,15 +128,15 @@ def test_a_vector_has_one_colour_for_each_component(tmp_path, rng):
     assert len(panel(figure, "components").patches) == 1
 
 
-def test_the_field_patterns_choose_the_columns(tmp_path, rng):
+def test_the_patterns_choose_the_columns(tmp_path, rng):
     path = tmp_path / "a.cs"
     write_cs(path, {"ctf/df1_A": rng.normal(15000, 10, N), "ctf/df2_A": rng.normal(15000, 10, N), "x": rng.random(N)})
-    assert titles(build_figure(path, InspectOptions(field_patterns=("ctf/*",)))) == ["ctf/df1_A", "ctf/df2_A"]
+    assert titles(build_figure(path, InspectOptions(fields=("ctf/*",)))) == ["ctf/df1_A", "ctf/df2_A"]
     with pytest.raises(MissingDataError, match="no field matches"):
-        build_figure(path, InspectOptions(field_patterns=("nothing*",)))
+        build_figure(path, InspectOptions(fields=("nothing*",)))
     write_mrc_stack(tmp_path / "a.mrcs", rng.random((2, 8, 8)), 1.0)
     with pytest.raises(UsageError, match="tables"):
-        build_figure(tmp_path / "a.mrcs", InspectOptions(field_patterns=("ctf/*",)))
+        build_figure(tmp_path / "a.mrcs", InspectOptions(fields=("ctf/*",)))
 
 
 def test_columns_beyond_the_page_are_named(tmp_path, rng):

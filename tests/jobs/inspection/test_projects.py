@@ -8,9 +8,9 @@ import pytest
 from cryobridge.errors import UsageError
 from cryobridge.formats import projects
 from cryobridge.formats.listing import list_folder
-from cryobridge.jobs.inspection import InspectOptions, inspect_path
+from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.jobs.inspection.plots import build_figure
-from helpers import noise_images, run, save_mrc, save_star
+from helpers import noise_images, run, save_mrc, save_star, texts
 
 
 def job_json(folder, **content):
@@ -42,16 +42,16 @@ def test_a_cryosparc_project_lists_its_jobs_by_number(tmp_path):
 def test_one_damaged_job_does_not_hide_the_others(tmp_path):
     job_json(tmp_path / "J1", job_type="class_2D", status="completed")
     (job_json(tmp_path / "J2") / "job.json").write_text('{"job_type": "cla')
-    found = inspect_path(tmp_path)
+    found = inspect(tmp_path)
     assert list(dict(found.facts)) == ["jobs", "J1", "J2", "next"]
-    (problem,) = found.problems
+    (problem,) = texts(found.warnings)
     assert "J2/job.json" in problem
 
 
 def test_of_many_jobs_the_last_are_listed_and_the_others_counted(tmp_path):
     for number in range(1, 101):
         (tmp_path / f"J{number}").mkdir()
-    found = inspect_path(tmp_path)
+    found = inspect(tmp_path)
     facts = dict(found.facts)
     listed = [name for name in facts if name.startswith("J")]
     assert (listed[0], listed[-1], len(listed)) == ("J61", "J100", 40)
@@ -92,7 +92,7 @@ def test_jobs_of_the_pipeline_that_are_not_there_are_counted(tmp_path):
     (tmp_path / "Class3D/job012").mkdir(parents=True)
     names = {"rlnPipeLineProcessName": ["Class3D/job012/", "Refine3D/job020/"]}
     save_star(tmp_path / "default_pipeline.star", "pipeline_processes", names)
-    assert inspect_path(tmp_path).problems == ("1 of the 2 jobs of default_pipeline.star are not in this folder.",)
+    assert texts(inspect(tmp_path).warnings) == ["1 of the 2 jobs of default_pipeline.star are not in this folder"]
 
 
 def test_the_next_step_is_one_that_works(demo_project):
@@ -101,11 +101,11 @@ def test_the_next_step_is_one_that_works(demo_project):
         assert found["next"][:2] == ["cryobridge", "inspect"]
         assert " ".join(found["next"]) == found["facts"]["next"]
         assert run(*found["next"][1:]).returncode == 0
-    assert inspect_path(demo_project.cryosparc).details["next"][-1] == str(demo_project.refinement)
+    assert inspect(demo_project.cryosparc).details["next"][-1] == str(demo_project.refinement)
 
 
 def test_a_folder_of_the_whole_demo_names_its_projects(demo_project):
-    facts = dict(inspect_path(demo_project.folder).facts)
+    facts = dict(inspect(demo_project.folder).facts)
     assert facts["cryosparc/"] == "cryoSPARC project, 3 jobs"
     assert facts["relion/"].startswith("RELION project")
 
@@ -113,13 +113,13 @@ def test_a_folder_of_the_whole_demo_names_its_projects(demo_project):
 def test_links_named_like_jobs_make_no_project_of_a_folder(demo_project):
     stacks = demo_project.relion / "Extract" / "J3"
     stacks.mkdir(parents=True, exist_ok=True)
-    assert "Extract/" not in dict(inspect_path(demo_project.relion).facts)
+    assert "Extract/" not in dict(inspect(demo_project.relion).facts)
 
 
 def test_downsampled_stacks_are_told_by_their_title_and_files(particles_cs, tmp_path):
     out = tmp_path / "out"
     assert run("stacks", "downsample", particles_cs, "-D", 8, "-o", out).returncode == 0
-    facts = dict(inspect_path(out).facts)
+    facts = dict(inspect(out).facts)
     assert facts["made"] == "J1_particles.cs downsampled"
     assert facts["files"].startswith("particles.8.star, particles.8.mrcs")
     assert run(*shlex.split(facts["next"])[1:]).returncode == 0
@@ -134,19 +134,19 @@ def test_what_is_found_from_here_is_named_from_here(demo_project):
 def test_a_folder_of_images_says_what_files_it_has(tmp_path):
     for number in range(3):
         save_mrc(tmp_path / "J3" / "extract" / f"{number}.mrc", noise_images(2, 8), 1.5)
-    found = inspect_path(tmp_path / "J3")
+    found = inspect(tmp_path / "J3")
     assert (found.kind, dict(found.facts)["extract/"]) == ("folder", "3 .mrc")
-    inner = inspect_path(tmp_path / "J3" / "extract")
+    inner = inspect(tmp_path / "J3" / "extract")
     assert dict(inner.facts)["files"] == "0.mrc, 1.mrc, 2.mrc"
     assert inner.details["files"] == {".mrc": 3}
     # A project's job without a description is told by its files.
-    assert dict(inspect_path(tmp_path).facts)["J3"] == "extract/: 3 .mrc"
+    assert dict(inspect(tmp_path).facts)["J3"] == "extract/: 3 .mrc"
 
 
 def test_a_project_serves_no_job_and_has_no_picture(demo_project):
     done = run("inspect", "--check", "coords", demo_project.cryosparc)
     assert done.returncode == 3
     with pytest.raises(UsageError, match="whole project"):
-        inspect_path(demo_project.relion, InspectOptions(n_rows=1))
+        inspect(demo_project.relion, rows=1)
     with pytest.raises(UsageError, match="no picture"):
         build_figure(demo_project.cryosparc)

@@ -8,14 +8,14 @@ import mrcfile
 import numpy as np
 import pytest
 
-from cryobridge.jobs.inspection import InspectOptions, inspect_path
+from cryobridge.jobs.inspection.describe import inspect
 from helpers import left_on_screen, run, run_in_terminal
 from recovar_runs import ALPHAS, BOX, VOXEL_A, simulate_run, write_density, write_job, write_map, write_pickle
 
 
 def described(path, **options):
     # Through strict JSON, as a program would get it.
-    return json.loads(json.dumps(inspect_path(path, InspectOptions(**options)).to_json(), allow_nan=False))
+    return json.loads(json.dumps(inspect(path, **options).to_json(), allow_nan=False))
 
 
 def problems_of(path, **options):
@@ -107,7 +107,7 @@ def test_files_that_were_taken_out_of_the_real_run_are_counted(reference_data):
     item = described(out)
     assert sorted(item["recovar"]["absent"]) == sorted(absent)
     assert f"Of {len(names)} files that job.json lists, {len(absent)} are not there: " in " ".join(item["problems"])
-    assert "Density: Of 14 files that job.json lists, 1 is not there: plots/all_densities.png." in item["problems"]
+    assert "Density: Of 14 files that job.json lists, 1 is not there: plots/all_densities.png" in item["problems"]
 
 
 # Simulated runs
@@ -137,7 +137,7 @@ def test_the_older_layout_is_told_as_well(tmp_path):
     )
     assert "zdim 2; 3 clusters of 4, 4, 4 particles" in item["facts"]["analysis analysis_2"]
     assert item["facts"]["density density"] == "grid of 4 × 5, 3 alphas; knee at alpha 0.1 (number 1)"
-    assert item["problems"] == ["The run does not say which particle file it was made from."]
+    assert item["problems"] == ["The run does not say which particle file it was made from"]
     assert described(simulated.analysis)["facts"]["cluster 0"] == "4 particles (33.3 %), vol0000.mrc"
     assert described(simulated.density)["facts"]["alphas"] == "0: 10, 1: 0.1, 2: 0.001"
 

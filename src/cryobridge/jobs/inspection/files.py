@@ -16,10 +16,12 @@ from cryobridge.formats.pickle_data import load_pickle, peek_pickle
 from cryobridge.formats.pickles import CTF_COLUMNS, classify_pickle
 from cryobridge.formats.registry import NPY, NPZ, identify_file
 from cryobridge.formats.table import Array, Column, is_number_or_text, numpy_dtype_label
-from cryobridge.jobs.inspection.options import InspectOptions
-from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
+from cryobridge.jobs.inspection.counts import counted
+from cryobridge.jobs.inspection.options import InspectOptions, UseName
+from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use, as_warnings
 from cryobridge.jobs.inspection.stats import summarise_values
-from cryobridge.jobs.inspection.wording import counted
+from cryobridge.progress import Reporter
+from cryobridge.report import Message, note, warning
 
 _PICKLE_TITLES = {
     "poses": "poses (cryoDRGN, RECOVAR)",
@@ -39,18 +41,18 @@ _SAMPLED_SECTIONS = 64
 _LONGEST_SHOWN_BITS = 4096
 
 
-def inspect_mrc(path: Path, options: InspectOptions) -> Inspection:
+def inspect_mrc(path: Path, options: InspectOptions, _reporter: Reporter) -> Inspection:
     """Describe an MRC file; pixel statistics come from at most 64 evenly spaced sections."""
     header = read_header(path)
     kind = decide_kind(header)
-    problems = list(header.problems)
+    messages = list(as_warnings("mrc-header", header.problems))
     fields: tuple[FieldSummary, ...] = ()
     if options.statistics:
         try:
             fields, sampled = _pixel_statistics(path, header)
-            problems += sampled
+            messages += sampled
         except FormatError as error:
-            problems.append(error.message)
+            messages.append(warning("images-not-read", error.message))
     what = {"stack": "stack of images", "volume": "volume"}.get(kind.kind, kind.kind)
     noun = "section" if kind.kind == "volume" else "image"
     facts = [
@@ -84,12 +86,12 @@ def inspect_mrc(path: Path, options: InspectOptions) -> Inspection:
         tuple(facts),
         fields,
         uses,
-        tuple(problems),
+        tuple(messages),
         details,
     )
 
 
-def inspect_pickle(path: Path, options: InspectOptions) -> Inspection:
+def inspect_pickle(path: Path, options: InspectOptions, _reporter: Reporter) -> Inspection:
     """Describe a pickle without running it; one that asks for code is described by the names it asks for."""
     try:
         value = load_pickle(path)
@@ -102,7 +104,7 @@ def inspect_pickle(path: Path, options: InspectOptions) -> Inspection:
             "pickle that asks for code; it was not run",
             facts=(("asks for", ", ".join(names)),),
             fields=fields,
-            problems=(error.message,),
+            messages=(warning("code-refused", error.message),),
             details={"pickle": {"content": "refused", "names": list(names)}},
         )
     content = classify_pickle(value)
@@ -121,7 +123,7 @@ def inspect_pickle(path: Path, options: InspectOptions) -> Inspection:
     )
 
 
-_USES_OF_PICKLES = {
+_USES_OF_PICKLES: dict[str, tuple[tuple[UseName, str], ...]] = {
     "poses": (("poses", "with the particle file whose rows it follows"),),
     "ctf": (("ctf", "with the particle file whose rows it follows"),),
     "indices": (),
@@ -130,7 +132,7 @@ _USES_OF_PICKLES = {
 }
 
 
-def inspect_arrays(path: Path, options: InspectOptions) -> Inspection:
+def inspect_arrays(path: Path, options: InspectOptions, _reporter: Reporter) -> Inspection:
     """Describe a `.npy`, `.npz` or `.pt` file."""
     kind = identify_file(path)
     infos = describe_arrays(path)
@@ -142,7 +144,7 @@ def inspect_arrays(path: Path, options: InspectOptions) -> Inspection:
     elif descriptor:
         title = "CryoLike image parameters"
     fields = []
-    problems: list[str] = []
+    messages: list[Message] = []
     for info in infos:
         name = info.name or path.stem
         head = FieldSummary(name, _short_dtype(info.dtype), info.shape)
@@ -150,7 +152,7 @@ def inspect_arrays(path: Path, options: InspectOptions) -> Inspection:
             fields.append(_array_field(name, read_array(path, kind, info.name), head))
         else:
             if options.statistics:
-                problems.append(f"{name} is large; only its header was read")
+                messages.append(note("statistics-left-out", f"{name} is large; only its header was read"))
             fields.append(head)
     rows = infos[0].shape[0] if len(infos) == 1 and infos[0].shape else None
     return Inspection(
@@ -160,7 +162,7 @@ def inspect_arrays(path: Path, options: InspectOptions) -> Inspection:
         rows,
         (("arrays", str(len(infos))),) if len(infos) > 1 else (),
         tuple(fields),
-        problems=tuple(problems),
+        messages=tuple(messages),
         details={"content": "lens" if lens else "descriptor" if descriptor else "arrays"},
     )
 
@@ -190,9 +192,9 @@ def _array_fields(arrays: dict[str, Any], options: InspectOptions) -> tuple[Fiel
 
 
 def _array_field(name: str, array: Array | None, head: FieldSummary) -> FieldSummary:
-    """Summarise an array; its whole shape is told, since its first axis is not always rows."""
+    """Summarise an array; with its whole shape, since its first axis is not always rows."""
     if array is None or array.dtype.kind not in "biufc" or array.size == 0:
-        # Of times and raw bytes, which no program of the field writes, the type is told.
+        # Times and raw bytes, which no program of the field writes, have a type alone.
         has_example = array is not None and array.size and array.dtype.kind in "SUO"
         return replace(head, example=_text(array.reshape(-1)[0]) if has_example and array is not None else "")
     array = _in_common_type(array)
@@ -257,7 +259,7 @@ def _flatten(value: Any, name: str = "") -> dict[str, Any]:
     return {key: item for place, inner in items for key, item in _flatten(inner, place).items()}
 
 
-def _pixel_statistics(path: Path, header: MrcHeader) -> tuple[tuple[FieldSummary, ...], list[str]]:
+def _pixel_statistics(path: Path, header: MrcHeader) -> tuple[tuple[FieldSummary, ...], list[Message]]:
     mrc = open_mrc(path)
     per_section = header.nx * header.ny
     count = max(1, min(header.nz, _SAMPLED_SECTIONS, _MAX_ELEMENTS // per_section))
@@ -266,10 +268,13 @@ def _pixel_statistics(path: Path, header: MrcHeader) -> tuple[tuple[FieldSummary
     summary = summarise_values(Column("pixel", "f4", ()), pixels.reshape(-1))
     dtype = numpy_dtype_label(header.dtype) if header.dtype else ""
     shape = (header.ny, header.nx)
-    notes = [f"pixel statistics are of {len(chosen)} of {header.nz:,} sections"] if len(chosen) < header.nz else []
+    messages = []
+    if len(chosen) < header.nz:
+        text = f"pixel statistics are of {len(chosen)} of {header.nz:,} sections"
+        messages.append(note("statistics-sampled", text))
     if summary.is_constant:
-        notes.append("all pixels have one value: the image is empty")
-    return (replace(summary, name="pixel value", dtype=dtype, shape=shape, example=""),), notes
+        messages.append(warning("empty-image", "all pixels have one value: the image is empty"))
+    return (replace(summary, name="pixel value", dtype=dtype, shape=shape, example=""),), messages
 
 
 def _pixel_size(header: MrcHeader) -> str:

@@ -14,17 +14,18 @@ from cryobridge.formats.listing import list_folder
 from cryobridge.formats.open import ParticleFiles, open_particles
 from cryobridge.formats.own_output import read_own_output
 from cryobridge.formats.relion.job import read_relion_job
+from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.projects import files_text, known_files
-from cryobridge.jobs.inspection.report import Inspection, Use
-from cryobridge.jobs.inspection.tables import Facts, inspect_table, lost_rows
+from cryobridge.jobs.inspection.report import Inspection, Use, as_warnings
+from cryobridge.jobs.inspection.tables import Facts, inspect_table, of_joining
 from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
-from cryobridge.jobs.inspection.wording import counted
+from cryobridge.progress import Reporter
 
 _N_SHOWN = 6
 
 
-def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
+def inspect_cryosparc_job(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe a job folder, and the particles that it put out, joined with their passthrough."""
     job = read_job(path)
     facts: Facts = [
@@ -48,19 +49,24 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions) -> Inspection:
         ],
     }
     inspection = Inspection(
-        str(path), "cryosparc job", "cryoSPARC job", facts=tuple(facts), problems=job.problems, details=details
+        str(path),
+        "cryosparc job",
+        "cryoSPARC job",
+        facts=tuple(facts),
+        messages=as_warnings("job-problem", job.problems),
+        details=details,
     )
     files, error = particles_of(job)
     if files is None:
         return inspection
-    particles = inspect_table(files.columns, files.metadata, options)
+    particles = inspect_table(files.columns, files.metadata, options, reporter)
     return replace(
         inspection,
         rows=len(files),
         facts=(*facts, *particles.facts),
         fields=particles.fields,
         uses=_uses_of_job(job, particles.uses, error),
-        problems=(*job.problems, *lost_rows(files), *particles.problems),
+        messages=(*inspection.messages, *of_joining(files), *particles.messages),
         details={**details, **particles.details},
     )
 
@@ -109,13 +115,13 @@ def _has_passthrough(job: CryosparcJob) -> bool:
     return any(output.passthroughs for output in job.outputs if output.kind == "particle" and not output.is_excluded)
 
 
-def inspect_relion_job(path: Path, _options: InspectOptions) -> Inspection:
+def inspect_relion_job(path: Path, _options: InspectOptions, _reporter: Reporter) -> Inspection:
     """Describe a RELION job: its kind, state and iterations."""
     job = read_relion_job(path)
     numbers = [iteration.number for iteration in job.iterations if iteration.number is not None]
     continued = sorted({i.continued_from for i in job.iterations if i.continued_from is not None})
     facts: Facts = [
-        ("job", f"{job.kind or 'of unknown kind'}" + (f" (told by {job.told_by})" if job.told_by else "")),
+        ("job", f"{job.kind or 'of unknown kind'}" + (f" (known by {job.told_by})" if job.told_by else "")),
         ("status", job.status),
         ("project", str(job.project) if job.project else "no default_pipeline.star above it"),
     ]
@@ -148,12 +154,12 @@ def inspect_relion_job(path: Path, _options: InspectOptions) -> Inspection:
         "relion job",
         f"RELION job {job.kind}".strip(),
         facts=tuple(facts),
-        problems=job.problems,
+        messages=as_warnings("job-problem", job.problems),
         details=details,
     )
 
 
-def inspect_own_output(path: Path, _options: InspectOptions) -> Inspection:
+def inspect_own_output(path: Path, _options: InspectOptions, _reporter: Reporter) -> Inspection:
     """Describe an output of cryobridge, or of CryoLike in the same layout."""
     output = read_own_output(path)
     facts: Facts = []
@@ -185,7 +191,7 @@ def inspect_own_output(path: Path, _options: InspectOptions) -> Inspection:
         "cryobridge output",
         "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
         facts=tuple(facts),
-        problems=output.problems,
+        messages=as_warnings("output-problem", output.problems),
         details=details,
     )
 

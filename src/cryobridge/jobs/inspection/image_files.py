@@ -11,6 +11,7 @@ from cryobridge.errors import FormatError
 from cryobridge.formats.image_search import ImageSearch, Remedy, suggest
 from cryobridge.formats.mrc_header import read_header
 from cryobridge.progress import Silent
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,18 +72,20 @@ class ImageFiles:
         """Return how many are there, and whether they suffice."""
         return f"{self.n_found:,} of {self.n_files:,} found" + (", each long enough" if self.is_complete else "")
 
-    def problems(self) -> tuple[str, ...]:
-        """Return what is wrong, in sentences."""
+    def messages(self) -> tuple[Message, ...]:
+        """Return what is wrong."""
         found = []
         if self.missing:
-            found.append(f"{len(self.missing)} of {self.n_files} image files are missing: {_some(self.missing)}")
+            text = f"{len(self.missing)} of {self.n_files} image files are missing: {_some(self.missing)}"
+            found.append(warning("images-not-found", text))
         if self.missing and self.remedy:
-            found.append(f"{self.remedy.n_found} of them resolve with {self.remedy.as_options()}")
+            text = f"{self.remedy.n_found} of them resolve with {self.remedy.as_options()}"
+            found.append(note("images-found-with-options", text))
         found += [
-            f"{name} has {sections} sections, image {highest} is referred to"
+            warning("images-too-short", f"{name} has {sections} sections, image {highest} is referred to")
             for name, sections, highest in self.too_short[:_N_SHOWN]
         ]
-        found += [f"{name}: {problem}" for name, problem in self.unreadable[:_N_SHOWN]]
+        found += [warning("images-not-read", f"{name}: {problem}") for name, problem in self.unreadable[:_N_SHOWN]]
         return tuple(found)
 
 

@@ -1,46 +1,75 @@
-"""What an inspection is asked for."""
+"""What can be asked of an inspection."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal, TypeAlias, get_args
 
-from cryobridge.options import as_path
-from cryobridge.progress import Reporter, Silent
+from cryobridge.errors import UsageError, option
+from cryobridge.jobs.shared_options import ImageSearchOptions
+from cryobridge.options import Opt
+
+# What a file can be used for.
+UseName: TypeAlias = Literal["coords", "stacks", "stacks-job", "poses", "ctf", "recovar"]
+USE_NAMES: tuple[UseName, ...] = get_args(UseName)
 
 
-@dataclass(frozen=True)
-class InspectOptions:
-    """What an inspection is asked for.
-
-    Parameters
-    ----------
-    statistics
-        Read the columns, not only the header.
-    field_patterns
-        Shell patterns of the columns to describe; empty means all.
-    n_rows
-        How many first rows to give.
-    check_paths
-        Look for the image files that the metadata name.
-    datadir, strip_prefix
-        Where to look for them (see `cryobridge.formats.image_search.ImageSearch`).
-    reporter
-        Who is told how far the work is.
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(ImageSearchOptions):
+    """What is described of a file or folder, and what it is held to.
 
     Raises
     ------
     UsageError
-        If ``datadir`` is neither a text nor a path.
+        If a value is of another type, none of the choices, or out of bounds.
+
+    Examples
+    --------
+    >>> InspectOptions(fields=("ctf/*",), rows=3, check=("poses",)).statistics
+    True
     """
 
-    statistics: bool = True
-    field_patterns: tuple[str, ...] = ()
-    n_rows: int = 0
-    check_paths: bool = False
-    datadir: Path | None = None
-    strip_prefix: str | None = None
-    reporter: Reporter = field(default_factory=Silent, compare=False)
+    fields: Annotated[
+        tuple[str, ...],
+        Opt("Only these columns, such as 'ctf/*'. Repeatable.", metavar="PATTERN", panel="What is shown"),
+    ] = ()
+    rows: Annotated[int, Opt("Show the first N rows.", metavar="N", panel="What is shown", low=0, default="")] = 0
+    statistics: Annotated[
+        bool, Opt("Read the columns, or headers only.", flags=("--stats/--no-stats",), panel="What is shown")
+    ] = True
+    plot: Annotated[
+        Path | None, Opt("Draw distributions, images or slices.", metavar="FILE.png", panel="What is shown")
+    ] = None
+    check: Annotated[
+        tuple[UseName, ...],
+        Opt(
+            f"Exit with 3 unless the file is ready for this: {', '.join(USE_NAMES)}. Repeatable.",
+            metavar="JOB",
+            panel="Checks",
+            complete=USE_NAMES,
+        ),
+    ] = ()
+    check_paths: Annotated[
+        bool,
+        Opt("Check that the image files that it names exist and are long enough.", flags=("--paths",), panel="Checks"),
+    ] = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "datadir", None if self.datadir is None else as_path(self.datadir, "datadir"))
+    @property
+    def asks_for_columns(self) -> bool:
+        """Whether something is asked that only tables of particles have."""
+        return bool(self.fields or self.rows or self.check_paths)
+
+    def refuse_idle(self) -> None:
+        """Refuse options that would do nothing.
+
+        Raises
+        ------
+        UsageError
+            If image files are to be looked for somewhere, but are not looked for.
+        """
+        if (self.datadir or self.strip_prefix) and not self.check_paths:
+            raise UsageError(
+                f"{option('datadir')} and {option('strip_prefix')} go with {option('check_paths', True)}",
+                hint=f"Add {option('check_paths', True)}.",
+            )

@@ -13,13 +13,14 @@ from cryobridge.errors import CryobridgeError
 from cryobridge.formats.folders import FOLDER_WORDS, identify_folder
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.projects import MOST_JOBS, ListedJob, Project, project_jobs, read_project
-from cryobridge.jobs.inspection.report import Inspection
-from cryobridge.jobs.inspection.wording import counted
+from cryobridge.jobs.inspection.counts import counted
+from cryobridge.jobs.inspection.report import Inspection, as_warnings
 
 if TYPE_CHECKING:
     from cryobridge.formats.listing import Listing
     from cryobridge.jobs.inspection.options import InspectOptions
     from cryobridge.jobs.inspection.tables import Facts
+    from cryobridge.progress import Reporter
 
 CRYOSPARC_PROJECT: Final = "cryosparc project"
 RELION_PROJECT: Final = "relion project"
@@ -106,7 +107,7 @@ def known_files(listing: Listing) -> tuple[str, ...]:
     return tuple(name for _, _, name in sorted(found))
 
 
-def inspect_folder(path: Path, _options: InspectOptions) -> Inspection:
+def inspect_folder(path: Path, _options: InspectOptions, _reporter: Reporter) -> Inspection:
     """Describe a project, or a folder that has known files or jobs in it, and say what to look at next."""
     contents = read_contents(path)
     project = contents.project
@@ -132,8 +133,8 @@ def inspect_folder(path: Path, _options: InspectOptions) -> Inspection:
         "files": dict(Counter(_suffix(name) for name in contents.files)),
         "next": command,
     }
-    problems = () if project is None else project.problems
-    return Inspection(str(path), contents.kind, title, facts=tuple(facts), problems=problems, details=details)
+    messages = () if project is None else as_warnings("project-problem", project.problems)
+    return Inspection(str(path), contents.kind, title, facts=tuple(facts), messages=messages, details=details)
 
 
 def _job_details(project: Project) -> list[dict[str, Any]]:
@@ -146,8 +147,8 @@ def _job_details(project: Project) -> list[dict[str, Any]]:
 def _job_text(job: ListedJob) -> str:
     # RELION's names begin with the type.
     job_type = "" if job.name.startswith(f"{job.job_type}/") else job.job_type
-    told = ", ".join(part for part in (job_type, job.status, f"“{job.title}”" if job.title else "") if part)
-    return told or _words_of_files(job.path) or "nothing known in it"
+    words = ", ".join(part for part in (job_type, job.status, f"“{job.title}”" if job.title else "") if part)
+    return words or _words_of_files(job.path) or "nothing known in it"
 
 
 def _subfolder(path: Path) -> Subfolder | None:

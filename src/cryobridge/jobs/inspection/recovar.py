@@ -9,6 +9,7 @@ from cryobridge.errors import CryobridgeError
 from cryobridge.formats.recovar.job import RecovarJob, read_recovar_job
 from cryobridge.formats.recovar.parts import filtered_maps
 from cryobridge.formats.recovar.run import RecovarRun
+from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.recovar_maps import (
     describe_half_maps,
@@ -17,8 +18,7 @@ from cryobridge.jobs.inspection.recovar_maps import (
     sizes_text,
     volume_facts,
 )
-from cryobridge.jobs.inspection.report import Inspection
-from cryobridge.jobs.inspection.wording import counted
+from cryobridge.jobs.inspection.report import Inspection, as_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.recovar.model import Embedding, Model
     from cryobridge.formats.recovar.parts import JobFacts, Volume
     from cryobridge.jobs.inspection.tables import Facts
+    from cryobridge.progress import Reporter
 
 _N_SHOWN = 6
 _N_CLUSTERS_SHOWN = 40
@@ -35,7 +36,7 @@ _N_ABSENT_SHOWN = 3
 _ARRAY_TITLES = {"latent_precision": "precisions", "contrasts": "contrasts"}
 
 
-def inspect_recovar(path: Path, options: InspectOptions) -> Inspection:
+def inspect_recovar(path: Path, options: InspectOptions, _reporter: Reporter) -> Inspection:
     """Describe a RECOVAR result: a pipeline, an analysis or a density."""
     job = read_recovar_job(path)
     facts = _job_facts(job.facts)
@@ -64,7 +65,7 @@ def inspect_recovar(path: Path, options: InspectOptions) -> Inspection:
         _n_particles(job),
         tuple(facts),
         # A part that is inspected alone has the problems of its folder.
-        problems=tuple(dict.fromkeys(problems)),
+        messages=as_warnings("recovar-problem", dict.fromkeys(problems)),
         details={"recovar": _details(job, volumes, half_maps)},
     )
 

@@ -1,13 +1,18 @@
-"""What an inspection found, as plain data for the terminal, for JSON and for notebooks."""
+"""What an inspection returns, as plain data for the terminal, for JSON and for notebooks."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
-# The jobs that a file can serve, as --check names them, and as they are shown.
-USE_TITLES = {
+from cryobridge.errors import CryobridgeError, shown
+from cryobridge.jobs.inspection.options import UseName
+from cryobridge.report import Message, Show, jsonable, warning
+
+# What a file can be used for, as it is shown.
+USE_TITLES: dict[UseName, str] = {
     "coords": "coords",
     "stacks": "stacks (indexed)",
     "stacks-job": "stacks (job)",
@@ -15,7 +20,12 @@ USE_TITLES = {
     "ctf": "ctf",
     "recovar": "recovar",
 }
-USE_NAMES = tuple(USE_TITLES)
+
+
+class NotReadyError(CryobridgeError):
+    """A file is not ready for what it is checked for."""
+
+    exit_code: ClassVar[int] = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class FieldSummary:
     example
         The first value, as text.
     problems
-        What is implausible, in sentences.
+        What is implausible.
     """
 
     name: str
@@ -52,7 +62,7 @@ class FieldSummary:
     nan: int | None = None
     histogram: tuple[int, ...] = ()
     example: str = ""
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
     @property
     def is_constant(self) -> bool:
@@ -74,13 +84,13 @@ class FieldSummary:
             "nan": self.nan,
             "histogram": list(self.histogram),
             "example": self.example,
-            "problems": list(self.problems),
+            "problems": list(map(str, self.problems)),
         }
 
 
 @dataclass(frozen=True)
 class Use:
-    """Whether a file serves a job.
+    """Whether a file is ready for a job.
 
     Parameters
     ----------
@@ -94,7 +104,7 @@ class Use:
         Where they are, or what to do.
     """
 
-    name: str
+    name: UseName
     ready: bool
     missing: tuple[str, ...] = ()
     hint: str = ""
@@ -120,10 +130,17 @@ class Inspection:
         Its columns or arrays.
     uses
         What it can be used for.
-    problems
-        What is wrong or was assumed, in sentences.
+    messages
+        What is wrong, or was assumed, of the whole; what is implausible in a column is with that column.
     details
         What is special to the kind, for JSON.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> found = cb.inspect("J4/J4_003_particles.cs")
+    >>> found.is_ready("poses")
+    True
     """
 
     path: str
@@ -133,32 +150,100 @@ class Inspection:
     facts: tuple[tuple[str, str], ...] = ()
     fields: tuple[FieldSummary, ...] = ()
     uses: tuple[Use, ...] = ()
-    problems: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the inspection as JSON-ready data: the documented keys, then what is special to the kind."""
+    @property
+    def all_messages(self) -> tuple[Message, ...]:
+        """Notes and warnings on the columns, each with the name of its column, then those on the whole."""
+        of_columns = [
+            replace(message, text=f"{summary.name}: {message.text}")
+            for summary in self.fields
+            for message in summary.problems
+        ]
+        return (*of_columns, *self.messages)
+
+    @property
+    def notes(self) -> tuple[Message, ...]:
+        """What was assumed."""
+        return tuple(message for message in self.all_messages if message.severity == "note")
+
+    @property
+    def warnings(self) -> tuple[Message, ...]:
+        """What is wrong."""
+        return tuple(message for message in self.all_messages if message.severity == "warning")
+
+    def is_ready(self, name: UseName) -> bool:
+        """Whether it can be used for a job as it is."""
+        return any(use.ready for use in self.uses if use.name == name)
+
+    def not_ready(self, names: Iterable[UseName]) -> tuple[Message, ...]:
+        """Return what is missing for jobs, as a warning for each that it is not ready for."""
+        uses = {use.name: use for use in self.uses}
+        found = []
+        for name in names:
+            if name not in uses:
+                found.append(warning("not-ready", f"{self.path}: {self.title}: nothing for {name}"))
+            elif not uses[name].ready:
+                missing = ", ".join(uses[name].missing)
+                found.append(warning("not-ready", f"{self.path}: not ready for {name}: {missing} missing"))
+        return tuple(found)
+
+    def require(self, names: Iterable[UseName]) -> None:
+        """Raise unless it is ready for all of these jobs.
+
+        Raises
+        ------
+        NotReadyError
+            Which says what is missing.
+        """
+        missing = self.not_ready(names)
+        if missing:
+            raise NotReadyError("; ".join(message.text for message in missing), hint=self._hint(names))
+
+    def _hint(self, names: Iterable[UseName]) -> str | None:
+        hints = [use.hint for use in self.uses if use.name in set(names) and not use.ready and use.hint]
+        return " ".join(hints) or None
+
+    def to_json(self, show: Show | None = None) -> dict[str, Any]:
+        """Return the inspection as JSON-ready data: the documented keys, then what is special to the kind.
+
+        Parameters
+        ----------
+        show
+            How references to options in texts are shown (`cryobridge.errors.shown`).
+        """
         return {
             "path": self.path,
             "kind": self.kind,
             "title": self.title,
             "rows": self.rows,
             "facts": dict(self.facts),
-            "fields": [_plain(summary.to_json()) for summary in self.fields],
+            "fields": [_plain(summary.to_json(), show) for summary in self.fields],
             "uses": {
-                use.name: {"ready": use.ready, "missing": list(use.missing), "hint": use.hint} for use in self.uses
+                use.name: {"ready": use.ready, "missing": list(use.missing), "hint": shown(use.hint, show)}
+                for use in self.uses
             },
-            "problems": list(self.problems),
-            **_plain(self.details),
+            "problems": [shown(message.text, show) for message in self.messages],
+            "notes": jsonable(self.notes, show),
+            "warnings": jsonable(self.warnings, show),
+            **_plain(self.details, show),
         }
 
 
-def _plain(value: Any) -> Any:
+def as_warnings(code: str, sentences: Iterable[str]) -> tuple[Message, ...]:
+    """Return sentences of a reader as warnings of one code."""
+    return tuple(warning(code, sentence.rstrip(".")) for sentence in sentences)
+
+
+def _plain(value: Any, show: Show | None) -> Any:
     """Return data that strict JSON can hold: infinities and NaN become text."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, show) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, show) for item in value]
+    if isinstance(value, str):
+        return shown(value, show)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -12,10 +12,11 @@ import numpy as np
 
 from cryobridge.formats.fields import judge, lookup
 from cryobridge.formats.table import Array, Column, Table
+from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.report import FieldSummary
-from cryobridge.jobs.inspection.wording import counted
 from cryobridge.model.particles import Labels
 from cryobridge.progress import Silent
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +42,9 @@ def summarise(
     columns
         The columns to describe, in this order.
     statistics
-        Whether to read them; without, only what the header says is told.
+        Whether to read them; without, only what the header says is given.
     reporter
-        Who is told how many columns are done.
+        Who hears how many columns are done.
     """
     if not statistics or table.n_rows == 0:
         return tuple(header_summary(column) for column in columns)
@@ -100,11 +101,12 @@ def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
     distinct = int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1 if ordered.size else 0
     finite, problems = _finite(ordered)
     if n_nan:
-        problems.append(counted(n_nan, "NaN value"))
+        problems.append(warning("nan-values", counted(n_nan, "NaN value")))
     head = replace(head, distinct=distinct, nan=n_nan, example=example)
     if is_identifier(column) or finite.size == 0:
         if column.name == "uid" and distinct < ordered.size:
-            problems.append(f"{ordered.size - distinct} of {ordered.size} rows repeat another row's uid")
+            text = f"{ordered.size - distinct} of {ordered.size} rows repeat another row's uid"
+            problems.append(warning("uid-repeated", text))
         return replace(head, problems=tuple(problems))
     minimum, maximum = finite[0].item(), finite[-1].item()
     spec = lookup(column.name)
@@ -115,7 +117,7 @@ def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
         median=_median(finite),
         maximum=maximum,
         histogram=_histogram(finite) if distinct > 1 else (),
-        problems=(*((verdict,) if verdict else ()), *problems),
+        problems=(*((warning("implausible-values", verdict),) if verdict else ()), *problems),
     )
 
 
@@ -153,14 +155,15 @@ def _summarise_text(table: Table, column: Column) -> FieldSummary:
     return replace(header_summary(column), distinct=len(seen), nan=0, example=example)
 
 
-def _finite(ordered: Array) -> tuple[Array, list[str]]:
+def _finite(ordered: Array) -> tuple[Array, list[Message]]:
     """Return the finite part of sorted values, and what there is to say of the rest."""
     if ordered.dtype.kind != "f":
         return ordered, []
     low = _place(ordered, -np.inf, side="right")
     high = _place(ordered, np.inf)
     n_infinite = low + ordered.size - high
-    return ordered[low:high], [counted(n_infinite, "infinite value")] if n_infinite else []
+    text = counted(n_infinite, "infinite value")
+    return ordered[low:high], [warning("infinite-values", text)] if n_infinite else []
 
 
 def _place(ordered: Array, value: float, side: Literal["left", "right"] = "left") -> int:

@@ -11,12 +11,12 @@ import numpy as np
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csg import Slot, read_csg
-from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
 from cryobridge.formats.table import ColumnReader
+from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
-from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
+from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use, as_warnings
 from cryobridge.jobs.inspection.stats import summarise
 from cryobridge.jobs.inspection.uses import (
     of_several_files,
@@ -25,8 +25,8 @@ from cryobridge.jobs.inspection.uses import (
     without_images,
     without_unset_locations,
 )
-from cryobridge.jobs.inspection.wording import counted
 from cryobridge.model.particles import ImageRefs, Labels
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,21 +35,22 @@ if TYPE_CHECKING:
     from cryobridge.formats.open import ParticleFiles
     from cryobridge.formats.table import Column, Table, Values
     from cryobridge.jobs.inspection.options import InspectOptions
+    from cryobridge.progress import Reporter
 
 Facts = list[tuple[str, str]]
 
 
-def inspect_cs(path: Path, options: InspectOptions) -> Inspection:
+def inspect_cs(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe a `.cs` file."""
     table = open_cs(path)
-    found = inspect_table(table, path, options)
+    found = inspect_table(table, path, options, reporter)
     container = "NumPy array" if isinstance(table, CsNpyFile) else "CSDAT stream"
     return replace(
         found, facts=(("container", container), *found.facts), details={"container": table.container, **found.details}
     )
 
 
-def inspect_csg(path: Path, options: InspectOptions) -> Inspection:
+def inspect_csg(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe a result group and the columns of its members, joined on uid."""
     group = read_csg(path)
     facts: Facts = [
@@ -66,37 +67,42 @@ def inspect_csg(path: Path, options: InspectOptions) -> Inspection:
         files = open_particles(path)
     except MissingDataError as error:
         return Inspection(
-            str(path), "csg", title, facts=tuple(facts), problems=(*group.problems, str(error)), details=details
+            str(path),
+            "csg",
+            title,
+            facts=tuple(facts),
+            messages=(*as_warnings("group-problem", group.problems), warning("group-incomplete", str(error))),
+            details=details,
         )
-    found = inspect_table(files.columns, path, options)
+    found = inspect_table(files.columns, path, options, reporter)
     return replace(
         found,
         kind="csg",
         title=title,
         facts=(*facts, *found.facts),
         uses=of_several_files(found.uses, path),
-        problems=(*group.problems, *lost_rows(files), *found.problems),
+        messages=(*as_warnings("group-problem", group.problems), *of_joining(files), *found.messages),
         details={**details, **found.details},
     )
 
 
-def lost_rows(files: ParticleFiles) -> tuple[str, ...]:
-    """Return what is odd about the rows of files that are joined, in sentences."""
+def of_joining(files: ParticleFiles) -> tuple[Message, ...]:
+    """Return what the joined files lack, and in what they contradict each other."""
     codes = {"rows-not-joined", "file-not-read", "file-not-found", "file-not-joined", "values-contradict"}
-    return tuple(f"{message}." for message in files.messages if message.code in codes)
+    return tuple(message for message in files.messages if message.code in codes)
 
 
 def _slot_text(slot: Slot) -> str:
     return slot.written + ("" if slot.num_items is None else f", {counted(slot.num_items, 'item')}")
 
 
-def inspect_table(table: Table, path: Path, options: InspectOptions) -> Inspection:
+def inspect_table(table: Table, path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe cryoSPARC columns, whichever files they come from; ``path`` is where names are relative to."""
-    fields = _fields(table, options)
+    fields = _fields(table, options, reporter)
     details: dict[str, Any] = {}
     by_name = {summary.name: summary for summary in fields}
     uses = without_unset_locations(uses_of_cs(path, table), table, by_name)
-    files, problems, uses = _image_details(details, options, path, lambda: _cs_images(table), uses)
+    files, messages, uses = _image_details(details, options, path, lambda: _cs_images(table), uses, reporter)
     _first_rows(details, table, fields, options)
     facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, by_name), *files)
     return Inspection(
@@ -107,17 +113,17 @@ def inspect_table(table: Table, path: Path, options: InspectOptions) -> Inspecti
         facts,
         fields,
         uses,
-        (*_no_rows(table), *problems),
+        (*_no_rows(table), *messages),
         details,
     )
 
 
-def inspect_star(path: Path, options: InspectOptions) -> Inspection:
+def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe a STAR file: its main block's columns, its optics and the names of its blocks."""
     star = open_star(path)
     main = star.main
     block = star[main]
-    fields = _fields(block, options)
+    fields = _fields(block, options, reporter)
     facts: Facts = [("layout", _star_layout(star))]
     if len(star.names) > 1:
         facts.append(("blocks", ", ".join(f"data_{name}" for name in star.names)))
@@ -127,8 +133,8 @@ def inspect_star(path: Path, options: InspectOptions) -> Inspection:
         "main_block": main,
         "optics": _optics_rows(star),
     }
-    files, problems, uses = _image_details(
-        details, options, path, lambda: _star_images(block), _star_uses(path, star, block)
+    files, messages, uses = _image_details(
+        details, options, path, lambda: _star_images(block), _star_uses(path, star, block), reporter
     )
     facts += files
     _first_rows(details, block, fields, options)
@@ -140,7 +146,7 @@ def inspect_star(path: Path, options: InspectOptions) -> Inspection:
         tuple(facts),
         fields,
         uses,
-        (*star.notes, *_no_rows(block), *problems),
+        (*(note("star-repaired", text.rstrip(".")) for text in star.notes), *_no_rows(block), *messages),
         details,
     )
 
@@ -155,29 +161,30 @@ def _star_uses(path: Path, star: StarFile, block: StarBlock) -> tuple[Use, ...]:
     return uses_of_star(path, names, is_micrographs=is_micrographs and "rlnCoordinateX" not in block)
 
 
-def _fields(table: Table, options: InspectOptions) -> tuple[FieldSummary, ...]:
+def _fields(table: Table, options: InspectOptions, reporter: Reporter) -> tuple[FieldSummary, ...]:
     columns = chosen_columns(table, options)
-    return summarise(table, columns, statistics=options.statistics, reporter=options.reporter)
+    return summarise(table, columns, statistics=options.statistics, reporter=reporter)
 
 
 def chosen_columns(table: Table, options: InspectOptions) -> tuple[Column, ...]:
     """Return the columns that the options ask for."""
-    if not options.field_patterns:
+    if not options.fields:
         return table.columns
     chosen = tuple(
-        column for column in table.columns if any(fnmatch(column.name, pattern) for pattern in options.field_patterns)
+        column for column in table.columns if any(fnmatch(column.name, pattern) for pattern in options.fields)
     )
     if not chosen:
         raise MissingDataError(
-            f"no field matches {', '.join(options.field_patterns)}",
+            f"no field matches {', '.join(options.fields)}",
             path=table.path,
             hint=f"It has {', '.join(column.name for column in table.columns[:6])} …",
         )
     return chosen
 
 
-def _no_rows(table: Table) -> tuple[str, ...]:
-    return ("the table has no rows: an empty selection, or an excluded output",) if table.n_rows == 0 else ()
+def _no_rows(table: Table) -> tuple[Message, ...]:
+    text = "the table has no rows: an empty selection, or an excluded output"
+    return (warning("no-rows", text),) if table.n_rows == 0 else ()
 
 
 def _image_details(
@@ -186,18 +193,18 @@ def _image_details(
     path: Path,
     images: Callable[[], ImageRefs | None],
     uses: tuple[Use, ...],
-) -> tuple[Facts, tuple[str, ...], tuple[Use, ...]]:
+    reporter: Reporter,
+) -> tuple[Facts, tuple[Message, ...], tuple[Use, ...]]:
     """Check the image files when that was asked for; return what was found, what is wrong, and what they serve."""
     if not options.check_paths:
         return [], (), uses
     refs = images()
     if refs is None:
-        return [], ("no image references (blob/path and blob/idx, or rlnImageName): no image files to check",), uses
-    found: ImageFiles = check_image_files(
-        refs, ImageSearch(path, datadir=options.datadir, strip_prefix=options.strip_prefix), options.reporter
-    )
+        text = "no image references (blob/path and blob/idx, or rlnImageName): no image files to check"
+        return [], (warning("no-image-references", text),), uses
+    found: ImageFiles = check_image_files(refs, options.image_search(path), reporter)
     details["image_files"] = found.to_json()
-    return [("image files", found.summary())], found.problems(), without_images(uses, found)
+    return [("image files", found.summary())], found.messages(), without_images(uses, found)
 
 
 def _cs_images(table: Table) -> ImageRefs | None:
@@ -217,8 +224,8 @@ def _star_images(block: StarBlock) -> ImageRefs | None:
 def _first_rows(
     details: dict[str, Any], table: Table, fields: tuple[FieldSummary, ...], options: InspectOptions
 ) -> None:
-    if options.n_rows:
-        details["first_rows"] = rows_of(table, [summary.name for summary in fields], options.n_rows)
+    if options.rows:
+        details["first_rows"] = rows_of(table, [summary.name for summary in fields], options.rows)
 
 
 def rows_of(table: Table, names: list[str], n_rows: int) -> list[dict[str, Any]]:
@@ -252,7 +259,7 @@ def _cs_layout(names: tuple[str, ...]) -> str:
     if any(name.startswith("alignments3D_multi/") for name in names):
         return "cryoSPARC 4.5 or later"
     if "ctf/df1_A" not in names:
-        return "cryoSPARC, version not to be told without ctf/*"
+        return "cryoSPARC, of a version that only ctf/* would show"
     return "cryoSPARC 3 or later" if "ctf/tilt_A" in names else "cryoSPARC 2"
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, open_particles, with_columns_beside
-from cryobridge.jobs.inspection.report import USE_NAMES, Use
+from cryobridge.jobs.inspection.options import USE_NAMES
+from cryobridge.jobs.inspection.report import Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +52,7 @@ _CS_NEEDS = {
 }
 _STAR_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration")
 _STAR_POSES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-# By which options `cryobridge convert` is told what a STAR file lacks.
+# Options of `cryobridge convert` for what a STAR file lacks.
 _STAR_OPTIONS = {
     "rlnVoltage": "--voltage KV",
     "rlnSphericalAberration": "--cs MM",
@@ -127,7 +128,8 @@ def without_images(uses: tuple[Use, ...], found: ImageFiles) -> tuple[Use, ...]:
         hint = f"Give {found.remedy.as_options()}."
     elif found.missing:
         hint = (
-            "Say where they are with --datadir, and with --strip-prefix which leading part of their names is no more."
+            f"Say where they are with {option('datadir')}, and with {option('strip_prefix')} which leading part of "
+            "their names is no more."
         )
     else:
         hint = "Copy them again."
@@ -286,6 +288,6 @@ def _star_hint(path: Path, missing: tuple[str, ...], have: tuple[str, ...]) -> s
     if "rlnImageName" in missing:
         return "Give a STAR file of particles, such as particles.star of an Extract job."
     # What is left are optics. It asks for all of them; pixel size and box come from the images too.
-    told = [option for name, option in _STAR_OPTIONS.items() if name not in have]
+    words = [words for name, words in _STAR_OPTIONS.items() if name not in have]
     command = shlex.join(["cryobridge", "convert", str(path), "-o", "NEW.star"])
-    return f"`{' '.join([command, *told])}` writes them."
+    return f"`{' '.join([command, *words])}` writes them."

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.jobs.inspection.dispatch import kind_of
+from cryobridge.jobs.inspection.describe import kind_of
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots.arrays import arrays_sheet, pickle_sheet
 from cryobridge.jobs.inspection.plots.folders import own_sheet, relion_sheet
@@ -34,7 +34,7 @@ def plot_path(
     target
         The picture; its suffix, ``.png``, ``.pdf`` or ``.svg``, decides the format.
     options
-        Of these, ``field_patterns`` choose the columns of a table.
+        Of these, ``fields`` choose the columns of a table.
 
     Raises
     ------
@@ -64,9 +64,9 @@ def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = 
     kind = kind_of(path)
     if kind in TABLES:
         sheet = table_sheet(path, TABLES[kind](path), options)
-    elif options.field_patterns:
+    elif options.fields:
         raise UsageError(
-            f"--fields is for particle tables, this is {kind}",
+            f"{option('fields')} is for particle tables, this is {kind}",
             path=path,
             hint="Leave it out, or name a .cs, .csg or .star file.",
         )

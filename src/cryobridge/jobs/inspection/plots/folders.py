@@ -10,11 +10,12 @@ from cryobridge.jobs.inspection.folders import inspect_own_output, inspect_relio
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots.arrays import array_images_sheet, arrays_sheet
 from cryobridge.plots.page import Sheet
+from cryobridge.progress import Silent
 
 
 def own_sheet(path: Path) -> Sheet:
     """Draw the first images of a stack output."""
-    stacks = inspect_own_output(path, InspectOptions()).details["output"]["series"].get("physical stacks")
+    stacks = inspect_own_output(path, InspectOptions(), Silent()).details["output"]["series"].get("physical stacks")
     if not stacks:
         raise UsageError(
             "there is no picture of this folder: it has no physical stacks",
@@ -29,7 +30,7 @@ def own_sheet(path: Path) -> Sheet:
 
 def relion_sheet(path: Path) -> Sheet:
     """Draw the class averages or maps of a RELION job."""
-    iterations = inspect_relion_job(path, InspectOptions()).details["iterations"]
+    iterations = inspect_relion_job(path, InspectOptions(), Silent()).details["iterations"]
     data = next((item["data"] for item in reversed(iterations) if item["data"]), None)
     raise UsageError(
         "there is no picture of a RELION job as a whole",

@@ -1,4 +1,4 @@
-"""Sizes and counts as people write them."""
+"""Counts and sizes in words."""
 
 from __future__ import annotations
 

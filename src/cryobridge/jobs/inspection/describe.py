@@ -1,4 +1,4 @@
-"""Which description goes with which kind of file or folder."""
+"""Describing a file or folder: which description goes with which kind."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cryobridge.errors import FormatError, UsageError
+from cryobridge.errors import FormatError, UsageError, option
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
 from cryobridge.formats.atomic import read_error, readable_size
 from cryobridge.jobs.inspection import files, folders, projects, recovar, tables
+from cryobridge.jobs.inspection.counts import size_text
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.report import Inspection
-from cryobridge.jobs.inspection.wording import size_text
+from cryobridge.options import as_path, made, takes
+from cryobridge.progress import Reporter, Silent
 
-_Describe = Callable[[Path, InspectOptions], Inspection]
+if TYPE_CHECKING:
+    import os
+
+_Describe: TypeAlias = Callable[[Path, InspectOptions, Reporter], Inspection]
 _FILES: dict[str, _Describe] = {
     registry.CS: tables.inspect_cs,
     registry.CSG: tables.inspect_csg,
@@ -74,16 +80,64 @@ def kind_of(path: Path) -> str:
     return kind
 
 
-def describe(path: Path, options: InspectOptions) -> Inspection:
-    """Describe a file or folder (see `cryobridge.jobs.inspection.inspect_path`)."""
-    kind = kind_of(path)
-    if kind not in _TABLES and (options.field_patterns or options.n_rows or options.check_paths):
+@takes(InspectOptions)
+def inspect(path: str | os.PathLike[str], *, reporter: Reporter | None = None, **options: Any) -> Inspection:
+    """Describe a file or folder, recognised by its content.
+
+    Parameters
+    ----------
+    path
+        A file, the folder of a job or a project, or a RECOVAR result. Nothing in it is executed.
+    reporter
+        Who hears of the progress.
+    **options
+        The fields of `InspectOptions`.
+
+    Returns
+    -------
+    Inspection
+        Its columns with their statistics, what it can be used for, and what is wrong with it.
+
+    Raises
+    ------
+    UsageError
+        If a value is of the wrong type, or options go with other kinds of files.
+    FormatError
+        If it can't be read, is damaged, or nothing is known of it.
+    MissingDataError
+        If ``fields`` match no column.
+    NotReadyError
+        If it is not ready for what ``check`` names.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> found = cb.inspect("J4/J4_003_particles.cs", fields="ctf/*")
+    >>> found.rows, [field.name for field in found.fields][:2]
+    (300, ['ctf/type', 'ctf/exp_group_id'])
+    """
+    place, asked = as_path(path, "path"), made(InspectOptions, options)
+    found = describe(place, asked, reporter)
+    if asked.plot is not None:
+        from cryobridge.jobs.inspection.plots import plot_path
+
+        plot_path(place, asked.plot, asked)
+    found.require(asked.check)
+    return found
+
+
+def describe(path: Path, options: InspectOptions, reporter: Reporter | None = None) -> Inspection:
+    """Describe a file or folder, without the picture and the checks (see `inspect`)."""
+    options.refuse_idle()
+    reporter, kind = reporter or Silent(), kind_of(path)
+    if kind not in _TABLES and options.asks_for_columns:
+        asked = f"{option('fields')}, {option('rows')} and {option('check_paths', True)}"
         raise UsageError(
-            f"--fields, --rows and --paths are for particle tables, this is {_IN_WORDS[kind]}",
+            f"{asked} are for particle tables, this is {_IN_WORDS[kind]}",
             path=path,
             hint="Leave them out, or name a .cs, .csg or .star file.",
         )
-    options.reporter.start(f"reading {path.name or path}", None)
-    inspection = {**_FILES, **_FOLDERS}[kind](path, options)
+    reporter.start(f"reading {path.name or path}", None)
+    inspection = {**_FILES, **_FOLDERS}[kind](path, options, reporter)
     size = (("size", size_text(path.stat().st_size)),) if path.is_file() else ()
     return replace(inspection, facts=(*inspection.facts[:1], *size, *inspection.facts[1:]))
