@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.convert.convert import convert as convert
     from cryobridge.jobs.convert.write import write as write
     from cryobridge.jobs.coords.coords import coords as coords
+    from cryobridge.jobs.inspection.describe import inspect as inspect
     from cryobridge.jobs.selection.choose import select as select
     from cryobridge.model.particles import ParticleSet as ParticleSet
     from cryobridge.report import Message as Message
@@ -40,6 +41,7 @@ _PUBLIC = {
     "converge": "cryobridge.jobs.converge.converge",
     "convert": "cryobridge.jobs.convert.convert",
     "coords": "cryobridge.jobs.coords.coords",
+    "inspect": "cryobridge.jobs.inspection.describe",
     "open_images": "cryobridge.formats.open",
     "open_table": "cryobridge.formats.open",
     "read": "cryobridge.formats.open",
