@@ -46,21 +46,9 @@ def crop_images(images: Tensor, new_size: _Size, pixel_size_A: float | _PixelSiz
 
 
 def pad_images(images: Tensor, new_size: _Size, pixel_size_A: float | _PixelSize) -> tuple[Tensor, _PixelSize]:
-    """Sample images more finely, without adding detail.
+    """Sample images more finely, without adding detail; the opposite of `crop_images`.
 
-    Parameters
-    ----------
-    images
-        (…, n0, n1), real.
-    new_size
-        (m0, m1), not smaller than (n0, n1).
-    pixel_size_A
-        Pixel size in Å, one number or one for each axis.
-
-    Returns
-    -------
-    tuple
-        Images (…, m0, m1), at least single precision, and the pixel size achieved in Å, (axis 0, axis 1).
+    Parameters and what is returned are those of `crop_images`, but ``new_size`` is not smaller than (n0, n1).
 
     Raises
     ------
@@ -117,23 +105,9 @@ def crop_rfft(
 def pad_rfft(
     spectrum: Tensor, size: _Size, new_size: _Size, pixel_size_A: float | _PixelSize
 ) -> tuple[Tensor, _PixelSize]:
-    """Pad half spectra with zeros.
+    """Pad half spectra with zeros; the opposite of `crop_rfft`.
 
-    Parameters
-    ----------
-    spectrum
-        (…, n0, n1 // 2 + 1), ``torch.fft.rfft2`` of images whose centre was moved to pixel 0 (``ifftshift``).
-    size
-        (n0, n1) of the images.
-    new_size
-        (m0, m1), not smaller.
-    pixel_size_A
-        Pixel size in Å, one number or one for each axis.
-
-    Returns
-    -------
-    tuple
-        Half spectra (…, m0, m1 // 2 + 1) of images with the same mean, and the pixel size achieved in Å.
+    Parameters and what is returned are those of `crop_rfft`, but ``new_size`` is not smaller than ``size``.
 
     Raises
     ------

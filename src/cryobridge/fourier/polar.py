@@ -199,15 +199,7 @@ class PolarTransform:
         The integral over the disc is done by the grid's own quadrature, so it is as exact as the grid
         is fine: with two angles a pixel, for images that fade out towards the edges of the box.
 
-        Parameters
-        ----------
-        polar
-            (n, n_shells, n_inplanes), complex, on the transform's device.
-
-        Returns
-        -------
-        Tensor
-            (n, n0, n1), real.
+        Parameters and what is returned are those of `adjoint`.
 
         Raises
         ------

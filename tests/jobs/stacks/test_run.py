@@ -403,7 +403,7 @@ def test_each_stack_gets_its_pictures(particles_cs, tmp_path):
 
 def test_pictures_that_cannot_be_drawn_are_told_and_the_stacks_are_whole(particles_cs, tmp_path, monkeypatch):
     # A process that ends at once, as when memory runs out.
-    monkeypatch.setattr("cryobridge.jobs.stacks.drawing_process.sys.executable", "/bin/false")
+    monkeypatch.setattr("cryobridge.jobs.stacks.drawing.sys.executable", "/bin/false")
     with pytest.raises(CryobridgeError, match="pictures could not be drawn") as caught:
         convert_stacks(plan(particles_cs, plots=True), tmp_path / "out")
     assert "--resume" in caught.value.hint

@@ -17,7 +17,7 @@ from cryobridge.jobs.output_folder import (
     remove_existing,
     require_space,
 )
-from cryobridge.jobs.stacks.drawing_process import DrawingProcess
+from cryobridge.jobs.stacks.drawing import DrawingProcess
 from cryobridge.jobs.stacks.execute import DeviceExecutor, Executor, StackResult
 from cryobridge.jobs.stacks.output import (
     existing_outputs,

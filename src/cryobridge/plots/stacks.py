@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
-from cryobridge.formats.atomic import atomic_path
-from cryobridge.jobs.output_folder import make_subfolder
-from cryobridge.jobs.stacks.output import plot_paths
 from cryobridge.plots.images import TileAxes, contrast, evenly_spaced, image_tiles, scale_gray, tile_sheet
-from cryobridge.plots.page import TICK_PT, Draw, Floats, Panel, Sheet, image_count, labelled, lay_out, style
+from cryobridge.plots.page import TICK_PT, Draw, Floats, Panel, Sheet, image_count, labelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from matplotlib.axes import Axes
     from torch import Tensor
-
-    from cryobridge.fourier.grid import PolarGrid
 
 # About the pixels of a tile, which a finer disc would only be thinned out to; few tiles are larger.
 _DISC_PX = 200
@@ -38,33 +31,48 @@ _ONE_WAVE_A_BOX = 0.5
 _MOST_DECADES = 12
 # As a part of the axis; closer numbers would touch.
 _LEAST_TICK_DISTANCE = 0.05
-# Noise fills most of a sheet and hardly shrinks, however long it is packed.
-_PNG: dict[str, Any] = {"format": "png", "pil_kwargs": {"compress_level": 1}}
-# The style of a page lies in settings that all threads share.
-_drawing = threading.Lock()
 
 
-def draw_stack(
-    folder: Path,
+class Grid(Protocol):
+    """What is asked of a polar grid (see `cryobridge.fourier.grid.PolarGrid`); it is hashable."""
+
+    @property
+    def radius_max(self) -> float:
+        """Radius of the last shell; a quarter of the box is Nyquist."""
+
+    @property
+    def n_shells(self) -> int:
+        """Number of shells."""
+
+    @property
+    def n_inplanes(self) -> int:
+        """Number of angles on a shell."""
+
+    @property
+    def radii(self) -> Floats:
+        """(n_shells,)."""
+
+    def __hash__(self) -> int: ...
+
+
+def stack_sheets(
     number: int,
     images: Tensor | NDArray[Any],
     polar: Tensor | NDArray[Any],
-    grid: PolarGrid,
+    grid: Grid,
     pixel_size_A: float | tuple[float, float],
     names: Sequence[str] | None = None,
     *,
     power: Tensor | NDArray[Any] | None = None,
     n_images: int | None = None,
-) -> tuple[Path, Path, Path]:
-    """Draw images of a stack, their Fourier transforms and the power spectrum; pictures that are there are replaced.
+) -> tuple[Sheet, Sheet, Sheet]:
+    """Return the pages of one stack: its images, their Fourier transforms and the power spectrum.
 
-    It may run in a thread or process of its own. Of more than 16 images evenly spaced ones are drawn, which
-    `cryobridge.plots.images.evenly_spaced` chooses beforehand as well.
+    Of more than 16 images evenly spaced ones are shown, which `cryobridge.plots.images.evenly_spaced` chooses
+    beforehand as well.
 
     Parameters
     ----------
-    folder
-        The output folder; the pictures go to ``plots`` in it.
     number
         Running number of the stack.
     images
@@ -82,26 +90,13 @@ def draw_stack(
     n_images
         Images in the stack, where it has more than are given.
 
-    Returns
-    -------
-    tuple of pathlib.Path
-        The three pictures: images, transforms, power spectrum.
-
     Raises
     ------
     UsageError
         If there are no images, or shapes don't match.
-    CryobridgeError
-        If a picture can't be written.
     """
     stack = _Stack(number, images, polar, grid, pixel_size_A, names, n_images)
-    sheets = stack.images_sheet(), stack.fourier_sheet(), stack.power_sheet(power)
-    targets = plot_paths(folder, number)
-    make_subfolder(targets[0].parent)
-    for sheet, target in zip(sheets, targets, strict=True):
-        with _drawing, style(), atomic_path(target) as temporary:
-            lay_out(sheet).savefig(temporary, **_PNG)
-    return targets
+    return stack.images_sheet(), stack.fourier_sheet(), stack.power_sheet(power)
 
 
 class _Stack:
@@ -112,7 +107,7 @@ class _Stack:
         number: int,
         images: Tensor | NDArray[Any],
         polar: Tensor | NDArray[Any],
-        grid: PolarGrid,
+        grid: Grid,
         pixel_size_A: float | tuple[float, float],
         names: Sequence[str] | None,
         n_images: int | None,
@@ -214,7 +209,7 @@ def _power(polar: NDArray[Any]) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _disc(grid: PolarGrid, side_px: int) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.intp]]:
+def _disc(grid: Grid, side_px: int) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.intp]]:
     """Plan a picture, (side, side), of the disc of a grid; axis 0 of the images points down, axis 1 to the right.
 
     Returns

@@ -10,16 +10,20 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.atomic import leftovers
+from cryobridge.formats.atomic import atomic_path, leftovers
 from cryobridge.fourier.grid import PolarGrid
-from cryobridge.jobs.output_folder import remove_existing
+from cryobridge.jobs.output_folder import make_subfolder, remove_existing
+from cryobridge.jobs.stacks.output import plot_paths
+from cryobridge.plots.page import lay_out, style
+from cryobridge.plots.stacks import stack_sheets
 
 if TYPE_CHECKING:
     from cryobridge.jobs.stacks.execute import StackResult
@@ -27,6 +31,45 @@ if TYPE_CHECKING:
 
 _LENGTH_BYTES = 8
 _LOW_PRIORITY = 10
+# Noise fills most of a sheet and hardly shrinks, however long it is packed.
+_PNG: dict[str, Any] = {"format": "png", "pil_kwargs": {"compress_level": 1}}
+# The style of a page lies in settings that all threads share.
+_drawing = threading.Lock()
+
+
+def draw_stack(folder: Path, number: int, *content: Any, **more: Any) -> tuple[Path, Path, Path]:
+    """Draw a stack into ``plots`` of an output folder; pictures that are there are replaced.
+
+    It may run in a thread or process of its own.
+
+    Parameters
+    ----------
+    folder
+        The output folder.
+    number
+        Running number of the stack.
+    content, more
+        What `cryobridge.plots.stacks.stack_sheets` takes besides.
+
+    Returns
+    -------
+    tuple of pathlib.Path
+        The three pictures: images, transforms, power spectrum.
+
+    Raises
+    ------
+    UsageError
+        If there are no images, or shapes don't match.
+    CryobridgeError
+        If a picture can't be written.
+    """
+    sheets = stack_sheets(number, *content, **more)
+    targets = plot_paths(folder, number)
+    make_subfolder(targets[0].parent)
+    for sheet, target in zip(sheets, targets, strict=True):
+        with _drawing, style(), atomic_path(target) as temporary:
+            lay_out(sheet).savefig(temporary, **_PNG)
+    return targets
 
 
 class DrawingProcess(AbstractContextManager["DrawingProcess"]):
@@ -89,7 +132,7 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._complaints = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed on leaving
-            command = [sys.executable, "-m", "cryobridge.jobs.stacks.drawing_process", str(self._folder)]
+            command = [sys.executable, "-m", "cryobridge.jobs.stacks.drawing", str(self._folder)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._complaints)
         return self._process
 
@@ -107,8 +150,6 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
 
 
 def _draw_messages(folder: Path, stream: IO[bytes]) -> None:
-    from cryobridge.jobs.stacks.plots import draw_stack
-
     while length := stream.read(_LENGTH_BYTES):
         message = np.load(io.BytesIO(stream.read(int.from_bytes(length, "little"))))
         radius_max, dist_radii = message["grid"].tolist()
