@@ -211,8 +211,13 @@ def _serve():
     import cryobridge.jobs.coords.preview
     import cryobridge.jobs.selection.plan
     import cryobridge.jobs.selection.write
-    import cryobridge.jobs.stacks.convert
-    import cryobridge.jobs.stacks.downsample.execute
+    import cryobridge.jobs.stacks.cropping.plan
+    import cryobridge.jobs.stacks.cropping.transform
+    import cryobridge.jobs.stacks.cropping.writing
+    import cryobridge.jobs.stacks.polar.drawing
+    import cryobridge.jobs.stacks.polar.plan
+    import cryobridge.jobs.stacks.polar.transform
+    import cryobridge.jobs.stacks.polar.writing
     import cryobridge.plots.converge
 
     torch.set_num_threads(1)

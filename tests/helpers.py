@@ -33,6 +33,19 @@ def run(*words, cwd=None, **changes):
     )
 
 
+def run_stacks(plan, folder, *, device="auto", overwrite=False, resume=False, executor=None):
+    """Make the stacks of a plan in a folder, and return the report."""
+    from cryobridge.executors.devices import DeviceExecutor
+    from cryobridge.jobs.stacks.run import StackJob
+
+    return StackJob(plan, Path(folder), executor or DeviceExecutor(device), resume).run(overwrite=overwrite)
+
+
+def sentences(messages):
+    """Return what messages say, as one text."""
+    return " | ".join(map(str, messages))
+
+
 def open_terminal(*words, columns=80, cwd=None, **changes):
     return pexpect.spawn(
         COMMAND,

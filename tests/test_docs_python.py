@@ -15,7 +15,6 @@ from cryobridge.errors import UsageError
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.inspection.options import InspectOptions
-from cryobridge.jobs.stacks.downsample.options import DownsampleOptions
 from helpers import environment
 from recovar_runs import padded, write_densities, write_map, write_pickle
 
@@ -129,13 +128,12 @@ def test_what_a_page_has_wrong_is_told_by_its_line(line, told, tmp_path):
     ("options", "names"),
     [
         (CoordsOptions, ("passthrough", "relion_project")),
-        (DownsampleOptions, ("indices", "poses", "ctf")),
         (ImageSearch, ("folder", "datadir")),
         (InspectOptions, ("datadir",)),
     ],
 )
 def test_options_take_paths_as_text(options, names, tmp_path):
-    first = {DownsampleOptions: (48,), ImageSearch: (tmp_path / "a.star",)}.get(options, ())
+    first = (tmp_path / "a.star",) if options is ImageSearch else ()
     as_paths = options(*first, **dict.fromkeys(names, tmp_path))
     as_texts = options(
         *(str(value) if isinstance(value, Path) else value for value in first), **dict.fromkeys(names, str(tmp_path))

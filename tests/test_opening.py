@@ -21,8 +21,8 @@ from cryobridge.jobs.coords.picks import read_picks
 from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
-from cryobridge.jobs.stacks.downsample.inputs import read_downsample_input
-from cryobridge.jobs.stacks.downsample.options import DownsampleOptions
+from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
+from cryobridge.jobs.stacks.options import DownsampleOptions
 from cryobridge.jobs.stacks.inputs import open_for_stacks
 from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star, texts
 
@@ -154,7 +154,7 @@ COMMANDS = {
     "select --like": lambda path, out: plan_select(path, out / "a.cs", SelectOptions(like=path)),
     "coords": lambda path, _: read_picks(path),
     "stacks": lambda path, _: open_for_stacks(path, "cryosparc"),
-    "downsample": lambda path, _: read_downsample_input(path, ImageSearch(path), DownsampleOptions(8)),
+    "downsample": lambda path, _: read_downsample_input(path, ImageSearch(path), DownsampleOptions(box_px=8)),
     "inspect": lambda path, _: inspect(path),
 }
 
@@ -190,7 +190,7 @@ def test_files_that_could_not_be_read_are_named_by_every_command(job, tmp_path, 
     plan = plan_select(path, tmp_path / "out" / "a.cs", SelectOptions(where="uid > 0"))
     found = [open_particles(path).warnings, texts(plan.report().warnings), open_for_stacks(path, "cryosparc").warnings]
     found.append(list(map(str, convert(path, tmp_path / "a.star").warnings)))
-    found.append(read_downsample_input(path, ImageSearch(path), DownsampleOptions(8)).warnings)
+    found.append(texts(read_downsample_input(path, ImageSearch(path), DownsampleOptions(box_px=8)).messages))
     if make is not cut_passthrough:
         found.append(list(map(str, read_picks(path).messages)))
     for warnings in found:
@@ -278,8 +278,8 @@ def test_a_relion_job_is_taken_wherever_cryosparcs_are_and_which_file_is_said(re
     plan = plan_select(relion_job, tmp_path / "a.star", SelectOptions(classes=(1,)))
     assert (plan.report().rows_out, last in texts(plan.report().notes)) == (3, True)
     assert last in open_for_stacks(relion_job, "relion").notes
-    found = read_downsample_input(relion_job, ImageSearch(relion_job), DownsampleOptions(8))
-    assert last in found.notes
+    found = read_downsample_input(relion_job, ImageSearch(relion_job), DownsampleOptions(box_px=8))
+    assert last in texts(found.messages)
     assert inspect(relion_job).kind == "relion job"
     with pytest.raises(UsageError, match="this is a RELION job"):
         read_picks(relion_job)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cryobridge.jobs.coords.coords import coords as coords
     from cryobridge.jobs.inspection.describe import inspect as inspect
     from cryobridge.jobs.selection.choose import select as select
+    from cryobridge.jobs.stacks.api import downsample as downsample
+    from cryobridge.jobs.stacks.api import stacks as stacks
     from cryobridge.model.particles import ParticleSet as ParticleSet
     from cryobridge.report import Message as Message
     from cryobridge.report import Report as Report
@@ -41,11 +43,13 @@ _PUBLIC = {
     "converge": "cryobridge.jobs.converge.converge",
     "convert": "cryobridge.jobs.convert.convert",
     "coords": "cryobridge.jobs.coords.coords",
+    "downsample": "cryobridge.jobs.stacks.api",
     "inspect": "cryobridge.jobs.inspection.describe",
     "open_images": "cryobridge.formats.open",
     "open_table": "cryobridge.formats.open",
     "read": "cryobridge.formats.open",
     "select": "cryobridge.jobs.selection.choose",
+    "stacks": "cryobridge.jobs.stacks.api",
     "write": "cryobridge.jobs.convert.write",
 }
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604

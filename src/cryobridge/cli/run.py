@@ -27,10 +27,16 @@ class JsonOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(JsonOptions):
-    """What may be replaced, whether anything is written, and how the answer is shown."""
+class OverwriteOptions(JsonOptions):
+    """What may be replaced, and how the answer is shown."""
 
     overwrite: Annotated[bool, Opt("Replace outputs that are there.", panel=_RUN)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(OverwriteOptions):
+    """The same for what can be tried without writing."""
+
     dry_run: Annotated[bool, Opt("Check everything, print the plan, write nothing.", panel=_RUN)] = False
 
 

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cryobridge.cli.common import (
-    BridgeCommand,
-    BridgeGroup,
-    DatadirOption,
-    JsonOption,
-    OverwriteOption,
-    StripPrefixOption,
-)
+from cryobridge.cli.build import takes_options
+from cryobridge.cli.common import BridgeCommand, BridgeGroup
 from cryobridge.cli.downsample_command import downsample
-from cryobridge.cli.stack_options import (
-    AngleUnit,
-    Conversion,
-    NInplanes,
-    PairedCommand,
-    PairsOption,
-    Precision,
-    PrecisionOption,
-    ResolutionFactor,
-    pairs_of,
-    refuse_contradicting_folders,
-    with_conversion,
-)
-from cryobridge.cli.terminal import print_json, progress, show_report, tell, working
+from cryobridge.cli.run import Facts, OverwriteOptions, ResumeOptions, left_out, run_job, show_answer
+from cryobridge.errors import UsageError
+from cryobridge.jobs.shared_options import BareNameOptions
+from cryobridge.jobs.stacks.options import DeviceOptions, GridImages, GridOptions, PairedOptions, StackOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cryobridge.formats.open import Program
     from cryobridge.jobs.stacks.inputs import StackInput
+    from cryobridge.jobs.stacks.report import GridReport, StacksReport
+    from cryobridge.jobs.stacks.run import StackJob
 
 app = typer.Typer(
     cls=BridgeGroup,
@@ -42,117 +30,113 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-FolderMrcOption = Annotated[
-    Path | None,
+OutputFolder = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.", show_default=False)]
+
+
+# No word of a command line holds it.
+_BETWEEN = "\0"
+PairsOption = Annotated[
+    list[str],
     typer.Option(
-        "--folder-mrc", metavar="DIR", help="Look for image files by bare name in this folder.", show_default=False
+        "--pair",
+        metavar="FILE.star FILE.mrc",
+        help="A STAR file and the stack whose images its rows describe, in order; once or more.",
+        show_default=False,
     ),
 ]
 
 
+class PairedCommand(BridgeCommand):
+    """A command with ``--pair A.star A.mrc``, any number of times: the words are joined, since Typer takes one."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Read the words of the command line."""
+        words = iter(args)
+        joined: list[str] = []
+        for word in words:
+            joined.append(word)
+            if word == "--pair":
+                pair = list(itertools.islice(words, 2))
+                joined.append(_BETWEEN.join(pair))
+                if len(pair) < 2 and not ctx.resilient_parsing:
+                    raise UsageError("--pair needs two files", hint="Give --pair FILE.star FILE.mrc.")
+        return super().parse_args(ctx, joined)
+
+
+def _pairs(texts: list[str]) -> list[tuple[Path, Path]]:
+    """Return the pairs that `PairedCommand` joined."""
+    pairs = [text.partition(_BETWEEN) for text in texts]
+    if not all(stack for _, _, stack in pairs):
+        raise UsageError("--pair needs two files", hint="Give --pair FILE.star FILE.mrc.")
+    return [(Path(star), Path(stack)) for star, _, stack in pairs]
+
+
 @app.command("grid", cls=BridgeCommand)
+@takes_options
 def stacks_grid(
-    n_pixels: Annotated[int, typer.Option("--n-pixels", metavar="N", min=2, help="Box of the images.")],
-    pixel_size: Annotated[float, typer.Option("--pixel-size", metavar="Å", help="Pixel size of the images.")],
+    images: GridImages,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.npz", help="Parameter file to write.")],
-    resolution_factor: ResolutionFactor = 1.0,
-    n_inplanes: NInplanes = None,
-    precision: PrecisionOption = Precision.single,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    options: GridOptions,
+    run: OverwriteOptions,
 ) -> None:
     """Write a parameter file: box, pixel size and polar grid, for -p and for CryoLike."""
-    from cryobridge.errors import UsageError
-    from cryobridge.formats.atomic import together
-    from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
-    from cryobridge.formats.plausible import tiny_box
-    from cryobridge.fourier.grid import PolarGrid
-    from cryobridge.jobs.output_folder import refuse_existing
+    from cryobridge.jobs.stacks.grid import write_grid_file
 
-    if output.suffix != ".npz":
-        raise UsageError(f"{output} does not end in .npz", hint=f"Name it {output.with_suffix('.npz')}.")
-    refuse_existing([output], overwrite=overwrite)
-    descriptor = ImageDescriptor.for_box(n_pixels, pixel_size, resolution_factor, n_inplanes, precision.value)
-    with together():
-        write_image_descriptor(output, descriptor)
-        refuse_existing([output], overwrite=overwrite)
-    warnings = [str(told)] if (told := tiny_box(pixel_size, n_pixels)) else []
-    tell({"notes": [], "warnings": warnings})
-    grid = PolarGrid(descriptor.radius_max, descriptor.dist_radii, descriptor.n_inplanes)
-    finest_A = 2 * pixel_size / resolution_factor
-    if as_json:
-        print_json(
-            {
-                "output": str(output),
-                "box_px": list(descriptor.n_pixels),
-                "pixel_size_A": pixel_size,
-                "shells": grid.n_shells,
-                "angles": grid.n_inplanes,
-                "resolution_A": finest_A,
-                "precision": precision.value,
-                "warnings": warnings,
-            }
-        )
-        return
-    show_report(
-        "Grid",
-        [
-            ("box", f"{n_pixels} px of {pixel_size:g} Å"),
-            ("grid", f"{grid.n_shells} shells × {grid.n_inplanes} angles, to {finest_A:.3g} Å"),
-            ("precision", precision.value),
-            ("file", str(output)),
-        ],
-    )
+    show_answer(write_grid_file(output, images, options, overwrite=run.overwrite), run, ("Grid", "Grid"), _grid_view)
+
+
+def _grid_view(report: GridReport) -> Facts:
+    return [
+        ("box", f"{report.box_px[0]} px of {report.pixel_size_A:g} Å"),
+        ("grid", f"{report.shells} shells × {report.angles} angles, to {report.resolution_A:.3g} Å"),
+        ("precision", report.precision),
+        ("file", str(report.outputs[0])),
+    ]
 
 
 @app.command("paired", cls=PairedCommand)
-@with_conversion
+@takes_options
 def stacks_paired(
     pairs: PairsOption,
-    conversion: Conversion,
-    defocus_angle_unit: Annotated[
-        AngleUnit, typer.Option("--defocus-angle-unit", metavar="degree|radian", help="Of the STAR column.")
-    ] = AngleUnit.degree,
-    phase_shift_unit: Annotated[
-        AngleUnit, typer.Option("--phase-shift-unit", metavar="degree|radian", help="Of the STAR column.")
-    ] = AngleUnit.degree,
+    output: OutputFolder,
+    options: StackOptions,
+    units: PairedOptions,
+    device: DeviceOptions,
+    run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks of image files, each with a STAR file of its own; files are never mixed."""
     from cryobridge.jobs.stacks.inputs import paired_input
 
-    files = pairs_of(pairs)
-    _convert(lambda: paired_input(files, defocus_angle_unit.value, phase_shift_unit.value), conversion)
+    files = _pairs(pairs)
+    _make(lambda: paired_input(files, units.defocus_angle_unit, units.phase_shift_unit), output, options, device, run)
 
 
 @app.command("star", cls=BridgeCommand)
-@with_conversion
+@takes_options
 def stacks_star(
     particles: Annotated[Path, typer.Argument(metavar="PARTICLES.star", help="RELION file with rlnImageName.")],
-    conversion: Conversion,
-    folder_mrc: FolderMrcOption = None,
-    datadir: DatadirOption = None,
-    strip_prefix: StripPrefixOption = None,
+    output: OutputFolder,
+    options: StackOptions,
+    search: BareNameOptions,
+    device: DeviceOptions,
+    run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks of the particles of a RELION STAR file."""
-    refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
-    from cryobridge.formats.image_search import ImageSearch
+    _refuse_cryosparc(particles)
+    _make(lambda: _indexed(particles, "relion", search, options), output, options, device, run)
+
+
+def _indexed(particles: Path, program: Program, search: BareNameOptions, options: StackOptions) -> StackInput:
     from cryobridge.jobs.stacks.inputs import files_input, open_for_stacks
 
-    _refuse_cryosparc(particles)
-
-    def read() -> StackInput:
-        files = open_for_stacks(particles, "relion")
-        search = ImageSearch(files.metadata, folder_mrc, datadir, strip_prefix)
-        return files_input(files, search, conversion.on_missing.value)
-
-    _convert(read, conversion)
+    files = open_for_stacks(particles, program)
+    return files_input(files, search.image_search(files.metadata), options.on_missing)
 
 
 def _refuse_cryosparc(particles: Path) -> None:
     """Name the command for cryoSPARC's files and jobs."""
     import shlex
 
-    from cryobridge.errors import UsageError
     from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, identify_folder
     from cryobridge.formats.registry import CS, CSG, identify_file
 
@@ -165,38 +149,32 @@ def _refuse_cryosparc(particles: Path) -> None:
 
 
 @app.command("cs", cls=BridgeCommand)
-@with_conversion
+@takes_options
 def stacks_cs(
     particles: Annotated[
         Path, typer.Argument(metavar="PARTICLES.cs", help=".cs file with blob/* and ctf/*, .csg file or job folder.")
     ],
-    conversion: Conversion,
-    folder_mrc: FolderMrcOption = None,
-    datadir: DatadirOption = None,
-    strip_prefix: StripPrefixOption = None,
+    output: OutputFolder,
+    options: StackOptions,
+    search: BareNameOptions,
+    device: DeviceOptions,
+    run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks of the particles of a cryoSPARC file, result group or job."""
-    refuse_contradicting_folders(folder_mrc, datadir, strip_prefix)
-    from cryobridge.formats.image_search import ImageSearch
-    from cryobridge.jobs.stacks.inputs import files_input, open_for_stacks
-
-    def read() -> StackInput:
-        files = open_for_stacks(particles, "cryosparc")
-        search = ImageSearch(files.columns.path, folder_mrc, datadir, strip_prefix)
-        return files_input(files, search, conversion.on_missing.value)
-
-    _convert(read, conversion)
+    _make(lambda: _indexed(particles, "cryosparc", search, options), output, options, device, run)
 
 
 @app.command("job", cls=BridgeCommand)
-@with_conversion
+@takes_options
 def stacks_job(
     folder_cryosparc: Annotated[Path, typer.Argument(metavar="FOLDER", help="The project's folder, which holds J12.")],
     job_number: Annotated[str, typer.Argument(metavar="JOB_NUMBER", help="12 or J12.")],
-    conversion: Conversion,
+    output: OutputFolder,
+    options: StackOptions,
+    device: DeviceOptions,
+    run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks of the batches of a Restack or Downsample Particles job of cryoSPARC."""
-    from cryobridge.errors import UsageError
     from cryobridge.jobs.stacks.inputs import job_input
 
     number = job_number.removeprefix("J")
@@ -205,52 +183,35 @@ def stacks_job(
             f"{job_number!r} is no number of a job",
             hint="`cryobridge stacks job FOLDER 12` reads FOLDER/J12, where FOLDER is the project's folder.",
         )
-    _convert(lambda: job_input(folder_cryosparc, int(number), conversion.on_missing.value), conversion)
+    _make(lambda: job_input(folder_cryosparc, int(number), options.on_missing), output, options, device, run)
 
 
 app.command("downsample", cls=BridgeCommand)(downsample)
 
 
-def _convert(read: Callable[[], StackInput], conversion: Conversion) -> None:
-    from cryobridge.jobs.stacks.convert import check_output, check_space, convert_stacks, plan_report
-    from cryobridge.jobs.stacks.plan import plan_stacks
+def _make(
+    read: Callable[[], StackInput], output: Path, options: StackOptions, device: DeviceOptions, run: ResumeOptions
+) -> None:
+    from cryobridge.executors.devices import DeviceExecutor
+    from cryobridge.jobs.stacks.polar.plan import plan_stacks
+    from cryobridge.jobs.stacks.run import StackJob
 
-    with working("reading"):
-        plan = plan_stacks(read(), conversion.stack_options())
-    if conversion.dry_run:
-        check_output(conversion.output, conversion.device, overwrite=conversion.overwrite, resume=conversion.resume)
-        check_space(plan, conversion.output, resume=conversion.resume)
-        _show({**plan_report(plan, conversion.output), "dry_run": True}, conversion.as_json, title="Would make")
-        return
-    with progress() as reporter:
-        report = convert_stacks(
-            plan,
-            conversion.output,
-            device=conversion.device,
-            overwrite=conversion.overwrite,
-            resume=conversion.resume,
-            reporter=reporter,
-        )
-    _show({**report, "dry_run": False}, conversion.as_json, title="Fourier stacks")
+    def plan() -> StackJob[StacksReport]:
+        return StackJob(plan_stacks(read(), options), output, DeviceExecutor(device.device), run.resume)
+
+    run_job(plan, run, ("Fourier stacks", "Would make"), _view)
 
 
-def _show(report: dict[str, Any], as_json: bool, *, title: str) -> None:
-    tell(report)
-    if as_json:
-        print_json(report)
-        return
-    first, last = report["outputs"][0], report["outputs"][-1]
-    kept = f" ({report['stacks_kept']} were there)" if "stacks_kept" in report else ""
-    n_0, n_1 = report["box_px"]
+def _view(report: StacksReport) -> Facts:
+    first, last = report.outputs[0], report.outputs[-1]
+    kept = f" ({report.stacks_kept} were there)" if report.stacks_kept else ""
+    n_0, n_1 = report.box_px
     box = f"{n_0} px" if n_0 == n_1 else f"{n_0} × {n_1} px"
-    show_report(
-        title,
-        [
-            ("images", f"{report['images_out']:,} of {report['images_in']:,}"),
-            *((f"left out: {reason}", f"{count:,}") for reason, count in report["left_out"].items()),
-            ("box", f"{box} of {report['pixel_size_A']:.6g} Å"),
-            ("grid", f"{report['shells']} shells × {report['angles']} angles, {report['precision']} precision"),
-            ("stacks", f"{report['stacks']}{kept}"),
-            ("files", first if first == last else f"{first} … {Path(last).name}"),
-        ],
-    )
+    return [
+        ("images", f"{report.rows_out:,} of {report.rows_in:,}"),
+        *left_out(report),
+        ("box", f"{box} of {report.pixel_size_A:.6g} Å"),
+        ("grid", f"{report.shells} shells × {report.angles} angles, {report.precision} precision"),
+        ("stacks", f"{report.stacks}{kept}"),
+        ("files", str(first) if first == last else f"{first} … {last.name}"),
+    ]

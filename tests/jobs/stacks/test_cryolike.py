@@ -12,11 +12,10 @@ from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsErr
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
-from cryobridge.jobs.stacks.convert import convert_stacks
 from cryobridge.jobs.stacks.inputs import indexed_input
 from cryobridge.jobs.stacks.options import StackOptions
-from cryobridge.jobs.stacks.plan import plan_stacks
-from helpers import noise_images, particle_columns, run, save_cs, save_mrc
+from cryobridge.jobs.stacks.polar.plan import plan_stacks
+from helpers import noise_images, particle_columns, run, run_stacks, save_cs, save_mrc, sentences
 
 LENS = ("defocusU", "defocusV", "defocusAngle", "phaseShift", "sphericalAberration", "voltage", "amplitudeContrast")
 ABSENT = ("angleRotation", "angleTilt", "anglePsi", "ctfBfactor", "ctfScalefactor")
@@ -56,7 +55,7 @@ def fingerprints(folder):
 
 
 def test_files_and_rows_of_a_stack_are_its_own(particles_cs, tmp_path):
-    convert_stacks(plan(particles_cs, batch_size=2, order="file"), tmp_path / "out")
+    run_stacks(plan(particles_cs, batch_size=2, order="file"), tmp_path / "out")
     lens = [read_stack(tmp_path / "out", number)[2] for number in range(3)]
     # Rows are b3, a0, b1, b0, a2.
     assert [item["source_rows"].tolist() for item in lens] == [[1, 4], [0, 2], [3]]
@@ -69,7 +68,7 @@ def test_angles_are_those_of_the_alignment_in_radians(particles_cs, tmp_path):
     pose = np.random.default_rng(0).normal(size=(5, 3)).astype("f4")
     aligned = {"alignments3D/pose": pose, "alignments3D/shift": np.ones((5, 2)), "alignments3D/psize_A": np.ones(5)}
     columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
-    convert_stacks(plan(save_cs(particles_cs, columns | aligned), physical=False), tmp_path / "out")
+    run_stacks(plan(save_cs(particles_cs, columns | aligned), physical=False), tmp_path / "out")
     assert not (tmp_path / "out" / "phys").exists()
     with np.load(tmp_path / "out" / "fft" / "particles_fourier_stack_000000.npz") as lens:
         angles = np.column_stack([lens[name] for name in ("angleRotation", "angleTilt", "anglePsi")])
@@ -78,11 +77,11 @@ def test_angles_are_those_of_the_alignment_in_radians(particles_cs, tmp_path):
 
 
 def test_the_job_record_accounts_for_every_image(particles_cs, tmp_path):
-    report = convert_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
+    report = run_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
     record = json.loads((tmp_path / "out" / "job.json").read_text())
     assert record["status"] == "completed"
-    assert record["report"] == report
-    assert (report["images_in"], report["images_out"], report["stacks"]) == (5, 5, 3)
+    assert record["report"] == report.to_json()
+    assert (report.rows_in, report.rows_out, report.stacks) == (5, 5, 3)
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_file()} == {
         "README.txt",
         "command.txt",
@@ -94,8 +93,8 @@ def test_the_job_record_accounts_for_every_image(particles_cs, tmp_path):
 def test_defaults_that_stand_in_for_columns_are_told(particles_cs, tmp_path):
     columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
     del columns["ctf/phase_shift_rad"], columns["ctf/amp_contrast"]
-    report = convert_stacks(plan(save_cs(particles_cs, columns)), tmp_path / "out")
-    notes = " ".join(report["notes"])
+    report = run_stacks(plan(save_cs(particles_cs, columns)), tmp_path / "out")
+    notes = sentences(report.notes)
     assert "phase shift" in notes
     assert "amplitude contrast" in notes
     *_, lens = read_stack(tmp_path / "out", 0)
@@ -110,33 +109,33 @@ def test_a_dry_run_checks_the_same_and_writes_nothing(particles_cs, tmp_path):
     assert dry.returncode == 0, dry.stderr
     assert fingerprints(tmp_path) == before
     assert not (tmp_path / "out").exists()
-    made = convert_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
-    assert json.loads(dry.stdout) == {**made, "dry_run": True}
+    made = run_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
+    assert json.loads(dry.stdout) == {**made.to_json(), "dry_run": True}
     refused = run(*words)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "--overwrite" in refused.stderr
 
 
 def test_existing_stacks_are_refused_before_anything_is_touched(particles_cs, tmp_path):
-    convert_stacks(plan(particles_cs), tmp_path)
+    run_stacks(plan(particles_cs), tmp_path)
     before = fingerprints(tmp_path)
     # Other numbers of stacks, and what is left of half a set, are in the way too.
     for options in ({}, {"batch_size": 1}):
         with pytest.raises(OutputExistsError, match="already") as caught:
-            convert_stacks(plan(particles_cs, **options), tmp_path)
+            run_stacks(plan(particles_cs, **options), tmp_path)
         assert "--overwrite" in caught.value.hint
     assert fingerprints(tmp_path) == before
     stack = tmp_path / "fft" / "particles_fourier_stack_000000.pt"
     stack.rename(stack.with_name("particles_fourier_stack_000007.pt"))
     with pytest.raises(OutputExistsError):
-        convert_stacks(plan(particles_cs), tmp_path)
+        run_stacks(plan(particles_cs), tmp_path)
 
 
 def test_overwriting_leaves_no_stack_of_the_older_run(particles_cs, tmp_path):
-    convert_stacks(plan(particles_cs, batch_size=1), tmp_path)
+    run_stacks(plan(particles_cs, batch_size=1), tmp_path)
     mine = tmp_path / "fft" / "notes.txt"
     mine.write_text("keep")
-    convert_stacks(plan(particles_cs, batch_size=3), tmp_path, overwrite=True)
+    run_stacks(plan(particles_cs, batch_size=3), tmp_path, overwrite=True)
     assert sorted(path.name for path in tmp_path.glob("fft/*")) == [
         "notes.txt",
         "particles_fourier_stack_000000.npz",
@@ -175,7 +174,7 @@ def test_a_truncated_stack_counts_its_whole_images(particles_cs, tmp_path):
 def test_a_grid_for_other_images_is_refused(box_px, pixel_size_A, told, particles_cs):
     with pytest.raises(CryobridgeError, match=told) as caught:
         plan(particles_cs, descriptor=ImageDescriptor.for_box(box_px, pixel_size_A))
-    assert "-p" in caught.value.hint
+    assert "params=" in caught.value.hint
 
 
 def test_boxes_of_two_sizes_are_refused(particles_cs, tmp_path):
@@ -196,12 +195,12 @@ def test_a_pixel_size_that_is_not_in_the_metadata_is_the_images_or_the_grids(par
     save_cs(particles_cs, columns)
     found = plan(particles_cs)
     assert found.descriptor.pixel_size_A == pytest.approx((1.5, 1.5))
-    assert "the pixel size is that of the image files: 1.5 Å" in " ".join(found.notes)
+    assert "the pixel size is that of the image files: 1.5 Å" in sentences(found.messages)
     for name, n in (("a", 3), ("b", 4)):
         save_mrc(tmp_path / "J1" / "extract" / f"{name}.mrc", noise_images(n, 16))
     with pytest.raises(MissingDataError, match="pixel size") as caught:
         plan(particles_cs)
-    assert "--pixel-size" in caught.value.hint
+    assert "pixel_size_A=" in caught.value.hint
     assert plan(particles_cs, pixel_size_A=1.7).descriptor.pixel_size_A == (1.7, 1.7)
     assert plan(particles_cs, descriptor=ImageDescriptor.for_box(16, 2.0)).descriptor.pixel_size_A == (2.0, 2.0)
 
@@ -224,7 +223,7 @@ def test_an_image_without_a_transform_is_named_and_stacks_before_it_are_whole(va
     save_mrc(tmp_path / "J1" / "extract" / "b.mrc", images, 1.5)
     # Row 2 is image 2 of b.mrc.
     with pytest.raises(CryobridgeError, match=r"b\.mrc: row 2: image 2 is constant or holds NaN") as caught:
-        convert_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
+        run_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
     assert caught.value.hint
     assert json.loads((tmp_path / "out" / "job.json").read_text())["status"] == "failed"
     assert [path.name for path in tmp_path.glob("out/fft/*.pt")] == ["particles_fourier_stack_000000.pt"]
@@ -269,7 +268,7 @@ def test_a_device_that_is_not_there_is_a_usage_error(particles_cs, tmp_path):
     assert done.returncode == 2
     assert "cuda:63" in done.stderr
     with pytest.raises(UsageError):
-        convert_stacks(plan(particles_cs), tmp_path / "out", device="cuda:63")
+        run_stacks(plan(particles_cs), tmp_path / "out", device="cuda:63")
     assert not (tmp_path / "out").exists()
 
 

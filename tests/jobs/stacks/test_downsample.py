@@ -17,16 +17,16 @@ from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.mrc_write import MrcStackWriter, partial_path
 from cryobridge.jobs.output_folder import locked
-from cryobridge.jobs.stacks.downsample import execute
-from cryobridge.jobs.stacks.downsample.execute import downsample
-from cryobridge.jobs.stacks.downsample.inputs import read_downsample_input
-from cryobridge.jobs.stacks.downsample.options import DownsampleOptions
-from cryobridge.jobs.stacks.downsample.plan import plan_downsample
+from cryobridge.jobs.stacks import run as stacks_run
+from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
+from cryobridge.jobs.stacks.cropping.plan import plan_downsample
+from cryobridge.jobs.stacks.options import DownsampleOptions
 from helpers import (
     noise_images,
     particle_columns,
     run,
     run_in_terminal,
+    run_stacks,
     save_cs,
     save_mrc,
     save_star,
@@ -57,12 +57,12 @@ def cropped(images, new):
 
 
 def planned(path, box=8, *, search=None, **options):
-    options = DownsampleOptions(box, **options)
+    options = DownsampleOptions(box_px=box, **options)
     return plan_downsample(read_downsample_input(path, search or ImageSearch(path), options), options)
 
 
 def made(path, folder, box=8, *, overwrite=False, resume=False, **options):
-    return downsample(planned(path, box, **options), folder, overwrite=overwrite, resume=resume)
+    return run_stacks(planned(path, box, **options), folder, device="cpu", overwrite=overwrite, resume=resume)
 
 
 def images_in(path):
@@ -188,7 +188,7 @@ def test_rows_of_an_index_file_are_taken_in_its_order(star, expected, tmp_path):
     (tmp_path / "ind.pkl").write_bytes(pickle.dumps(np.array([4, 0, 3])))
     for name in ("ind.npy", "ind.pkl"):
         report = made(star, tmp_path / name[-3:], indices=tmp_path / name)
-        assert (report["images_in"], report["images_out"], report["left_out"]) == (6, 3, {f"not in {name}": 3})
+        assert (report.rows_in, report.rows_out, report.left_out) == (6, 3, {f"not in {name}": 3})
         folder = tmp_path / name[-3:]
         np.testing.assert_allclose(images_in(folder / "particles.8.mrcs"), expected()[[4, 0, 3]], atol=3e-6)
         assert columns_of(folder / "particles.8.star", "particles")["myOwnColumn"] == ("x04", "x00", "x03")
@@ -224,7 +224,7 @@ def test_half_precision_halves_the_file_and_refuses_what_it_can_not_hold(star, e
     save_mrc(tmp_path / "a.mrcs", noise_images(3, 16) + 1e5, 1.5)
     with pytest.raises(CryobridgeError, match="float16") as caught:
         made(star, tmp_path / "other", half_precision=True)
-    assert "--float16" in caught.value.hint
+    assert "half_precision=" in caught.value.hint
 
 
 def test_the_number_of_images_in_memory_does_not_matter(star, tmp_path):
@@ -237,8 +237,8 @@ def test_two_pixel_sizes_are_kept_apart_and_told(star, tmp_path):
     star.write_text(star.read_text().replace("0.07 1.5 16", "0.07 1.25 16"))
     report = made(star, tmp_path / "out")
     assert columns_of(tmp_path / "out" / "particles.8.star", "optics")["rlnImagePixelSize"] == ("3", "2.5")
-    assert any("2 pixel sizes" in note for note in report["notes"])
-    assert any("first row" in warning for warning in report["warnings"])
+    assert any("2 pixel sizes" in str(note) for note in report.notes)
+    assert any("first row" in str(warning) for warning in report.warnings)
     np.testing.assert_allclose(pickle.loads((tmp_path / "out" / "ctf.pkl").read_bytes())[:, 1], [3, 2.5] * 3)
 
 
@@ -278,7 +278,7 @@ def test_an_odd_box_keeps_its_centre_and_says_so(tmp_path):
     ny, nx = (np.mgrid[:16, :16] - 8) * 33 / 16
     found = images_in(tmp_path / "out" / "particles.16.mrcs")[0]
     np.testing.assert_allclose(found, np.exp(-(nx**2 + ny**2) / 2 / 4.0**2), atol=2e-3)
-    assert any("pixel 16, becomes pixel 8" in note for note in report["notes"])
+    assert any("pixel 16, becomes pixel 8" in str(note) for note in report.notes)
 
 
 def test_relion_3_0_gets_its_pixel_size_and_pixel_shifts_scaled(tmp_path):
@@ -352,22 +352,22 @@ def test_a_cryosparc_file_becomes_a_star_file_with_its_poses(tmp_path):
 def test_a_result_group_brings_the_poses_of_its_passthrough_file(demo_project, tmp_path):
     group = next(demo_project.folder.glob("cryosparc/J*/*_particles.csg"))
     report = made(group, tmp_path / "out", 32)
-    assert report["poses"] and report["ctf"]
-    assert any("places on micrographs" in note for note in report["notes"])
+    assert report.poses and report.ctf
+    assert any("places on micrographs" in str(note) for note in report.notes)
     after = columns_of(tmp_path / "out" / "particles.32.star", "particles")
     assert {"rlnAngleRot", "rlnDefocusU", "rlnRandomSubset"} <= set(after)
-    assert len(images_in(tmp_path / "out" / "particles.32.mrcs")) == len(after["rlnImageName"]) == report["images_in"]
+    assert len(images_in(tmp_path / "out" / "particles.32.mrcs")) == len(after["rlnImageName"]) == report.rows_in
 
 
 def test_a_bare_stack_takes_its_pickles_when_they_are_named(reference_data, tmp_path):
     source = reference_data / "recovar_run" / "particles"
     stack = source / "particles.32.mrcs"
     alone = made(stack, tmp_path / "alone", 16, pixel_size_A=17.0)
-    assert not alone["poses"] and not alone["ctf"] and alone["next"] is None
-    assert any("poses.pkl lies beside the stack" in note for note in alone["notes"])
+    assert not alone.poses and not alone.ctf and alone.next is None
+    assert any("poses.pkl lies beside the stack" in str(note) for note in alone.notes)
     assert columns_of(tmp_path / "alone" / "particles.16.star", "optics")["rlnImagePixelSize"] == ("34",)
     report = made(stack, tmp_path / "out", 16, poses=source / "poses.pkl", ctf=source / "ctf.pkl")
-    assert report["poses"] and report["ctf"]
+    assert report.poses and report.ctf
     before = pickle.loads((source / "poses.pkl").read_bytes())
     after = pickle.loads((tmp_path / "out" / "poses.pkl").read_bytes())
     np.testing.assert_allclose(after[0], before[0], atol=1e-5)
@@ -386,8 +386,8 @@ def test_a_bare_stack_takes_its_pickles_when_they_are_named(reference_data, tmp_
 )
 def test_real_particles_agree_with_the_direct_transform(name, images, box, pixel_size_A, reference_data, tmp_path):
     report = made(reference_data / "real" / name, tmp_path / "out", 128)
-    assert report["box_px"] == [box, 128]
-    assert report["pixel_size_A"][1] == pytest.approx([pixel_size_A * box / 128], rel=1e-4)
+    assert report.box_px == (box, 128)
+    assert report.pixel_size_A[1] == pytest.approx((pixel_size_A * box / 128,), rel=1e-4)
     pixels = np.fromfile(reference_data / "real" / images, "<f4", offset=1024).reshape(-1, box, box)
     expected_images = cropped(pixels, 128)
     found = images_in(tmp_path / "out" / "particles.128.mrcs")
@@ -421,7 +421,7 @@ def test_missing_images_are_refused_or_left_out(star, expected, tmp_path):
         planned(star)
     report = made(star, tmp_path / "out", on_missing="skip")
     (tmp_path / "moved.mrcs").rename(tmp_path / "a.mrcs")
-    assert (report["images_out"], report["left_out"]) == (3, {"image file missing": 3})
+    assert (report.rows_out, report.left_out) == (3, {"image file missing": 3})
     np.testing.assert_allclose(images_in(tmp_path / "out" / "particles.8.mrcs"), expected()[[0, 2, 3]], atol=3e-6)
     assert columns_of(tmp_path / "out" / "particles.8.star", "particles")["myOwnColumn"] == ("x00", "x02", "x03")
 
@@ -434,8 +434,8 @@ def test_an_image_with_a_value_that_is_no_number_is_named_or_left_out(value, sta
     with pytest.raises(CryobridgeError, match=r"row 2: image 2 holds NaN or infinity"):
         made(star, tmp_path / "refused")
     report = made(star, tmp_path / "out", on_missing="skip", chunk=4)
-    assert report["left_out"] == {"holds NaN or infinity": 1}
-    assert report["left_out_rows"] == [2]
+    assert report.left_out == {"holds NaN or infinity": 1}
+    assert report.left_out_rows == (2,)
     folder = tmp_path / "out"
     names = columns_of(folder / "particles.8.star", "particles")
     assert names["myOwnColumn"] == ("x00", "x01", "x03", "x04", "x05")
@@ -454,7 +454,7 @@ def test_outputs_are_not_written_over_and_inputs_never(star, tmp_path):
         made(star, tmp_path / "out", 4, overwrite=True)
     with pytest.raises(UsageError, match="this file is read"):
         made(tmp_path / "out" / "particles.8.star", tmp_path / "out", overwrite=True)
-    with pytest.raises(UsageError, match="--overwrite replaces what --resume would keep"):
+    with pytest.raises(UsageError, match="overwrite= replaces what resume= would keep"):
         made(star, tmp_path / "out", overwrite=True, resume=True)
     assert contents(tmp_path / "out") == before
     made(star, tmp_path / "out", overwrite=True, chunk=3)
@@ -486,9 +486,9 @@ def test_an_unfinished_stack_is_gone_on_with_to_the_same_bytes(cut, options, sta
     last.unlink()
     with pytest.raises(OutputExistsError, match="interrupted") as caught:
         made(star, folder, **options)
-    assert "--resume" in caught.value.hint
+    assert "resume=" in caught.value.hint
     report = made(star, folder, resume=True, **options)
-    assert report["images_out"] == (5 if options else 6)
+    assert report.rows_out == (5 if options else 6)
     assert contents(folder) == contents(tmp_path / "whole")
 
 
@@ -531,7 +531,7 @@ def test_a_killed_run_is_gone_on_with_to_the_same_bytes(tmp_path):
 def test_a_dry_run_tells_the_plan_and_writes_nothing(star, tmp_path):
     result = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "out", "--dry-run", "--json")
     report = json.loads(result.stdout)
-    assert report["images_out"] == 6
+    assert report["rows_out"] == 6
     assert report["pixel_size_A"] == [[1.5], [3.0]]
     assert not (tmp_path / "out").exists()
 
@@ -581,7 +581,7 @@ def test_image_folders_are_for_metadata_not_for_stacks(star, expected, tmp_path)
     (tmp_path / "a.mrcs").unlink()
     for option in ({"folder": tmp_path / "elsewhere" / "raw"}, {"datadir": tmp_path / "elsewhere" / "raw"}):
         plan = planned(star, search=ImageSearch(star, **option))
-        downsample(plan, tmp_path / next(iter(option)))
+        run_stacks(plan, tmp_path / next(iter(option)), device="cpu")
         found = images_in(tmp_path / next(iter(option)) / "particles.8.mrcs")
         np.testing.assert_allclose(found, wanted, atol=3e-6)
     with pytest.raises(UsageError, match="for metadata"):
@@ -593,12 +593,12 @@ def test_images_that_another_run_has_begun_meanwhile_are_not_taken_for_left_ones
     out.mkdir()
     partial = partial_path(out / "particles.8.mrcs")
     with locked(out):
-        looks = iter([lambda _: partial.touch(), execute.refuse_busy])
+        looks = iter([lambda _: partial.touch(), stacks_run.refuse_busy])
 
         def look(folder):
             next(looks)(folder)
 
-        monkeypatch.setattr(execute, "refuse_busy", look)
+        monkeypatch.setattr(stacks_run, "refuse_busy", look)
         with pytest.raises(CryobridgeError, match="another run of cryobridge is at work"):
             made(star, out)
     monkeypatch.undo()

@@ -13,11 +13,10 @@ from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.relion.particles import read_particles_star
-from cryobridge.jobs.stacks.convert import convert_stacks
 from cryobridge.jobs.stacks.inputs import indexed_input, job_input, paired_input, star_input
 from cryobridge.jobs.stacks.options import StackOptions
-from cryobridge.jobs.stacks.plan import plan_stacks
-from helpers import noise_images, particle_columns, run, save_cs, save_mrc, save_star
+from cryobridge.jobs.stacks.polar.plan import plan_stacks
+from helpers import noise_images, particle_columns, run, run_stacks, save_cs, save_mrc, save_star
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def test_a_cs_in_row_order_has_the_same_transforms_row_by_row(reference_data, tm
     defocus = np.concatenate([np.load(path.with_suffix(".npz"))["defocusU"] for path in stacks])
     table = np.load(folder / "MyFile.cs")
     source = indexed_input(read_particles_cs(folder / "MyFile.cs"), ImageSearch(folder / "MyFile.cs"))
-    convert_stacks(plan_stacks(source, StackOptions(batch_size=4, plots=False)), tmp_path)
+    run_stacks(plan_stacks(source, StackOptions(batch_size=4, plots=False)), tmp_path)
     for number, rows in enumerate(([0, 1, 2, 3], [4])):
         ours = torch.load(tmp_path / "fft" / f"particles_fourier_stack_{number:06d}.pt").numpy()
         with np.load(tmp_path / "fft" / f"particles_fourier_stack_{number:06d}.npz") as lens:
@@ -127,7 +126,7 @@ def sizes(plan):
 def test_paired_files_are_never_mixed(batch_size, expected, tmp_path):
     plan = plan_stacks(paired_input(save_pairs(tmp_path, (7, 2, 6))), StackOptions(batch_size=batch_size, plots=False))
     assert sizes(plan) == expected
-    convert_stacks(plan, tmp_path / "out")
+    run_stacks(plan, tmp_path / "out")
     start = 0
     for task, count in zip(plan.tasks, expected, strict=True):
         with np.load(tmp_path / "out" / "fft" / f"particles_fourier_stack_{task.number:06d}.npz") as lens:
@@ -201,7 +200,7 @@ def test_a_job_is_taken_batch_by_batch_until_the_first_gap(tmp_path):
     save_job(tmp_path, {0: 4, 1: 4, 3: 4}, 8)
     plan = plan_stacks(job_input(tmp_path, 4), StackOptions(batch_size=6))
     assert sizes(plan) == [6, 2]
-    assert any("batch 000002 is missing in restack/" in note for note in plan.notes)
+    assert any("batch 000002 is missing in restack/" in str(message) for message in plan.messages)
     assert plan.source.images.index[plan.tasks[1].rows].tolist() == [2, 3]
 
 
@@ -217,11 +216,11 @@ def test_rows_that_have_no_image_in_a_job_are_refused_or_counted(tmp_path):
     save_job(tmp_path, {0: 4, 2: 4}, 8)
     with pytest.raises(MissingDataError, match="8 rows, but 4 images in the 1 batches in restack/") as caught:
         plan_stacks(job_input(tmp_path, 4), StackOptions())
-    assert "--on-missing skip" in caught.value.hint
+    assert "on_missing='skip'" in caught.value.hint
     done = run("stacks", "job", tmp_path, 4, "--on-missing", "skip", "-o", tmp_path / "out", "--no-plots", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["images_in"], report["images_out"]) == (8, 4)
+    assert (report["rows_in"], report["rows_out"]) == (8, 4)
     assert report["left_out"] == {"no image in the batches": 4}
     # More images than rows can't be told apart.
     save_job(tmp_path, {0: 4, 1: 5}, 8)
@@ -250,7 +249,7 @@ def star_plan(path, **options):
 
 
 def test_a_star_counts_from_one(particles_star, tmp_path):
-    convert_stacks(star_plan(particles_star), tmp_path / "out")
+    run_stacks(star_plan(particles_star), tmp_path / "out")
     physical = torch.load(tmp_path / "out" / "phys" / "particles_phys_stack_000000.pt").numpy()
     image = noise_images(4, 16, seed=2)[3].astype("f4").astype("f8")
     centred = image - image.mean()
@@ -262,9 +261,9 @@ def test_particles_without_an_image_are_skipped_when_asked(particles_star, tmp_p
     (tmp_path / "a.mrcs").unlink()
     with pytest.raises(CombinedError, match=r"a\.mrcs.*image 4 is asked for"):
         star_plan(particles_star)
-    report = convert_stacks(star_plan(particles_star, on_missing="skip"), tmp_path / "out")
-    assert report["left_out"] == {"image file missing": 2, "beyond the end of its file": 1}
-    assert (report["images_in"], report["images_out"]) == (5, 2)
+    report = run_stacks(star_plan(particles_star, on_missing="skip"), tmp_path / "out")
+    assert report.left_out == {"image file missing": 2, "beyond the end of its file": 1}
+    assert (report.rows_in, report.rows_out) == (5, 2)
     with np.load(tmp_path / "out" / "fft" / "particles_fourier_stack_000000.npz") as lens:
         assert lens["source_rows"].tolist() == [2, 3]
         assert lens["defocusU"].tolist() == [10500, 10750]
@@ -280,7 +279,8 @@ def test_images_that_cannot_be_used_are_skipped_when_asked(particles_star, tmp_p
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["left_out"] == {"constant, or holds NaN or infinity": 2}
-    assert any("rows 0, 2" in note for note in report["notes"])
+    assert report["left_out_rows"] == [0, 2]
+    assert any("rows 0, 2" in note["text"] for note in report["notes"])
     rows = []
     for number in range(3):
         stem = f"particles_fourier_stack_{number:06d}"
@@ -293,9 +293,9 @@ def test_images_that_cannot_be_used_are_skipped_when_asked(particles_star, tmp_p
 
 
 def test_at_most_so_many_stacks_are_made(particles_star, tmp_path):
-    report = convert_stacks(star_plan(particles_star, batch_size=2, n_stacks_max=2), tmp_path / "out")
-    assert (report["stacks"], report["images_out"]) == (2, 4)
-    assert report["left_out"] == {"beyond the number of stacks asked for": 1}
+    report = run_stacks(star_plan(particles_star, batch_size=2, n_stacks_max=2), tmp_path / "out")
+    assert (report.stacks, report.rows_out) == (2, 4)
+    assert report.left_out == {"beyond the number of stacks asked for": 1}
     assert len(list((tmp_path / "out" / "fft").glob("*.pt"))) == 2
 
 
@@ -306,11 +306,11 @@ def test_split_optics_gives_each_voltage_its_own_stacks(particles_star, tmp_path
     particles_star.write_text("\n".join([*(line for line in text if "@" not in line and line), *changed, ""]))
     with pytest.raises(CryobridgeError, match="voltage") as caught:
         star_plan(particles_star)
-    assert "--split-optics" in caught.value.hint
+    assert "split_optics=" in caught.value.hint
     plan = star_plan(particles_star, split_optics=True, batch_size=2)
     assert [task.rows.tolist() for task in plan.tasks] == [[0, 2], [3], [1, 4]]
-    assert any("put together" in note for note in plan.notes)
-    convert_stacks(plan, tmp_path / "out")
+    assert any("put together" in str(message) for message in plan.messages)
+    run_stacks(plan, tmp_path / "out")
     voltages = [
         float(np.load(tmp_path / "out" / "fft" / f"particles_fourier_stack_{number:06d}.npz")["voltage"])
         for number in range(3)
@@ -320,7 +320,7 @@ def test_split_optics_gives_each_voltage_its_own_stacks(particles_star, tmp_path
 
 def test_a_pixel_size_given_by_hand_must_agree_with_the_metadata(particles_cs):
     source = indexed_input(read_particles_cs(particles_cs), ImageSearch(particles_cs))
-    with pytest.raises(CryobridgeError, match=r"--pixel-size 1\.6 contradicts the 1\.5 Å"):
+    with pytest.raises(CryobridgeError, match=r"pixel_size_A=1\.6 contradicts the 1\.5 Å"):
         plan_stacks(source, StackOptions(pixel_size_A=1.6))
     source = indexed_input(read_particles_cs(particles_cs), ImageSearch(particles_cs))
     assert plan_stacks(source, StackOptions(pixel_size_A=1.50001)).descriptor.pixel_size_A[0] == pytest.approx(1.5)
@@ -381,7 +381,7 @@ def test_images_that_are_not_square_need_a_grid_and_get_their_transform(tmp_path
         viewing_distance=square.viewing_distance,
     )
     plan = plan_stacks(source, StackOptions(descriptor=descriptor, plots=False))
-    convert_stacks(plan, tmp_path / "out")
+    run_stacks(plan, tmp_path / "out")
     found = torch.load(tmp_path / "out" / "fft" / "particles_fourier_stack_000000.pt").numpy()[0]
     # The sum of the reference document, point by point.
     centred = images[0].astype("f8") - images[0].astype("f8").mean()

@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 
 import numpy as np
 import pytest
 
+from cryobridge.cryolike import convert_particle_stacks_from_paired_star_and_mrc_files
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
-from cryobridge.jobs.stacks import convert_particle_stacks_from_paired_star_and_mrc_files
 from cryobridge.jobs.stacks.inputs import indexed_input
 from cryobridge.jobs.stacks.options import StackOptions
-from cryobridge.jobs.stacks.plan import plan_stacks
+from cryobridge.jobs.stacks.polar.plan import plan_stacks
 from helpers import noise_images, particle_columns, run, save_cs, save_mrc, save_star
 
 OPTICS = {
@@ -85,12 +86,14 @@ def test_a_pixel_size_that_image_files_say_otherwise_is_told(in_header_A, note, 
     for name, n in (("a", 3), ("b", 4)):
         save_mrc(tmp_path / "J1" / "extract" / f"{name}.mrc", noise_images(n, 16), in_header_A)
     plan = plan_stacks(indexed_input(read_particles_cs(particles_cs), ImageSearch(particles_cs)), StackOptions())
-    assert [told for told in plan.notes if "image files say" in told] == ([note] if note else [])
-    (told,) = [told for told in plan.warnings if told.startswith("pixel size")] or [None]
+    assert [str(told) for told in plan.messages if told.code == "pixel-size-in-image-files"] == ([note] if note else [])
+    (told,) = [str(told) for told in plan.messages if told.code == "pixel-size-contradicts"] or [None]
     assert warning is None if told is None else warning in told
     assert plan.descriptor.pixel_size_A[0] == pytest.approx(1.5)
     done = run("stacks", "downsample", particles_cs, "-D", 8, "-o", tmp_path / "small", "--dry-run", "--json")
-    assert ("pixel size" in " ".join(json.loads(done.stdout)["warnings"])) == (warning is not None)
+    assert ("pixel-size-contradicts" in [told["code"] for told in json.loads(done.stdout)["warnings"]]) == (
+        warning is not None
+    )
 
 
 @pytest.mark.parametrize("way", ["star", "paired", "downsample"])
@@ -111,7 +114,7 @@ def test_where_the_parameter_file_stands_another_box_and_pixel_size_are_told(sta
     words = ("stacks", "paired", "--pair", star, stack, "-p", tmp_path / "p.npz", "-o", tmp_path / "out", "--json")
     done = run(*words, "--dry-run")
     assert done.returncode == 0, done.stderr
-    box, pixel_size = json.loads(done.stdout)["warnings"]
+    box, pixel_size = (told["text"] for told in json.loads(done.stdout)["warnings"])
     assert "the STAR file of a.mrcs says 32 px, but the images have 16 px" in box
     assert "p.star says 0.75 Å, but the parameter file 1.5 Å, which stands" in pixel_size
     assert json.loads(done.stdout)["pixel_size_A"] == 1.5
@@ -129,7 +132,7 @@ def test_values_in_another_unit_are_told(words, stack, tmp_path):
 def test_dark_particles_are_told_of_where_they_go(signs, who, stack, tmp_path):
     path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrcs"] * 3, range(3), **{"blob/sign": signs}))
     done = run("stacks", "downsample", path, "-D", 8, "-o", tmp_path / "out", "--dry-run", "--json")
-    told = [warning for warning in json.loads(done.stdout)["warnings"] if "dark" in warning]
+    told = [told["text"] for told in json.loads(done.stdout)["warnings"] if told["code"] == "contrast"]
     assert len(told) == (who is not None)
     if who:
         assert told[0].startswith(f"{who} are dark in the images (blob/sign -1; look at some): RECOVAR finds")
@@ -216,7 +219,7 @@ def test_single_paths_stand_for_lists_of_one(stack, tmp_path):
 
 @pytest.mark.parametrize("name", ["batch_size", "n_stacks_max", "downsample_factor", "n_inplanes"])
 def test_parts_of_a_stack_are_refused(name):
-    with pytest.raises(UsageError, match=r"10\.5 is no whole number"):
+    with pytest.raises(UsageError, match=rf"{name}: a whole number is needed, not 10\.5"):
         StackOptions(**{name: 10.5})
     StackOptions(**{name: np.int32(4)})
 
@@ -228,8 +231,11 @@ def test_images_of_a_renamed_job_are_found_by_the_remedy(particles_cs, tmp_path)
     (tmp_path / "J1" / "extract").rename(tmp_path / "extracted")
     with pytest.raises(MissingDataError, match=r"2 of 2 image files are missing: J1/extract/b\.mrc, J1/ex") as caught:
         plan_stacks(indexed_input(read_particles_cs(particles_cs), ImageSearch(particles_cs)), StackOptions())
-    assert "--strip-prefix J1/extract" in caught.value.hint
-    words = caught.value.hint.removeprefix("Give ").rstrip(".").split()
+    assert "strip_prefix='J1/extract'" in caught.value.hint
+    refused = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", cwd=tmp_path)
+    hint = refused.stderr.partition("→ Give ")[2]
+    assert "--strip-prefix J1/extract" in hint
+    words = shlex.split(hint.strip().removesuffix("."))
     done = run("stacks", "cs", particles_cs, *words, "-o", tmp_path / "out", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -301,7 +307,7 @@ def test_warnings_are_never_hidden(words, stack, tmp_path):
         assert done.returncode == 0, done.stderr
         assert warning in done.stderr
         if "--json" in words:
-            assert any("µm" in told for told in json.loads(done.stdout)["warnings"])
+            assert any("µm" in told["text"] for told in json.loads(done.stdout)["warnings"])
 
 
 def test_a_grid_of_pixels_in_nanometres_is_told(tmp_path):

@@ -14,9 +14,9 @@ import torch
 from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.fourier.polar import PolarTransform
-from cryobridge.jobs.stacks import drawing
-from cryobridge.jobs.stacks.drawing import draw_stack
-from cryobridge.jobs.stacks.output import plot_paths
+from cryobridge.jobs.stacks.polar import drawing
+from cryobridge.jobs.stacks.polar.drawing import draw_stack
+from cryobridge.jobs.stacks.polar.output import plot_paths
 from helpers import environment
 
 N_ANGLES = 24
@@ -350,7 +350,7 @@ def test_no_window_system_is_touched_and_matplotlib_is_loaded_when_a_picture_is_
 import sys
 from pathlib import Path
 import numpy as np
-from cryobridge.jobs.stacks.drawing import draw_stack
+from cryobridge.jobs.stacks.polar.drawing import draw_stack
 assert "matplotlib" not in sys.modules
 from cryobridge.fourier.grid import PolarGrid
 grid = PolarGrid.for_box(8)

@@ -17,25 +17,21 @@ import pytest
 import torch
 from PIL import Image
 
+from cryobridge import cryolike
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
+from cryobridge.executors.devices import DeviceExecutor, device_names
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.pt_write import tensor_writer
-from cryobridge.fourier.devices import pick_devices
 from cryobridge.fourier.polar import PolarTransform
-from cryobridge.jobs import stacks
-from cryobridge.jobs.stacks import transform as transform_module
-from cryobridge.jobs.stacks.convert import convert_stacks
-from cryobridge.jobs.stacks.execute import DeviceExecutor
 from cryobridge.jobs.stacks.inputs import indexed_input
 from cryobridge.jobs.stacks.options import StackOptions
-from cryobridge.jobs.stacks.plan import plan_stacks
+from cryobridge.jobs.stacks.polar import transform as transform_module
+from cryobridge.jobs.stacks.polar.plan import plan_stacks
+from cryobridge.jobs.stacks.polar.transform import PolarChunkTransform
 from cryobridge.jobs.stacks.reading import ImageReader
-from cryobridge.jobs.stacks.transform import ChunkTransform
-from helpers import noise_images, particle_columns, run, save_cs, save_mrc, start
-
-CPU = torch.device("cpu")
+from helpers import noise_images, particle_columns, run, run_stacks, save_cs, save_mrc, start
 
 
 def plan(path, **options):
@@ -102,10 +98,10 @@ def test_a_tensor_whose_writing_fails_leaves_no_file(tmp_path):
 
 
 def test_the_size_of_a_chunk_changes_nothing(particles_cs, tmp_path, monkeypatch):
-    convert_stacks(plan(particles_cs, batch_size=3), tmp_path / "whole")
+    run_stacks(plan(particles_cs, batch_size=3), tmp_path / "whole")
     monkeypatch.setattr(transform_module, "_CPU_CHUNK_BYTES", 1)
-    assert ChunkTransform(plan(particles_cs), CPU).chunk_size == 1
-    convert_stacks(plan(particles_cs, batch_size=3), tmp_path / "pieces")
+    assert PolarChunkTransform(plan(particles_cs), "cpu").chunk_size == 1
+    run_stacks(plan(particles_cs, batch_size=3), tmp_path / "pieces")
     same_stacks(tmp_path / "whole", tmp_path / "pieces")
 
 
@@ -116,7 +112,7 @@ def test_a_stack_with_a_bad_image_in_its_middle_leaves_nothing_behind(particles_
     save_mrc(tmp_path / "J1" / "extract" / "b.mrc", images, 1.5)
     # Row 2 is the bad one: the first of the second stack's three.
     with pytest.raises(CryobridgeError, match="row 2"):
-        convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
+        run_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
     assert stack_bytes(tmp_path / "out") == {}
     assert [path.name for path in (tmp_path / "out" / "fft").iterdir()] == []
 
@@ -133,16 +129,16 @@ def test_an_interrupt_while_a_thread_starts_leaves_nothing_behind(thread, partic
 
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
+        run_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
     assert list((tmp_path / "out" / "fft").iterdir()) == []
 
 
 def test_two_devices_share_the_stacks(particles_cs, tmp_path):
     planned = plan(particles_cs, batch_size=1)
-    convert_stacks(planned, tmp_path / "one")
-    executor = DeviceExecutor(planned, [CPU, CPU])
-    report = convert_stacks(planned, tmp_path / "two", executor=executor)
-    assert report["images_out"] == 5
+    run_stacks(planned, tmp_path / "one")
+    executor = DeviceExecutor(["cpu", "cpu"])
+    report = run_stacks(planned, tmp_path / "two", executor=executor)
+    assert report.rows_out == 5
     same_stacks(tmp_path / "one", tmp_path / "two")
 
 
@@ -152,7 +148,7 @@ def test_a_failure_on_one_device_ends_the_others(particles_cs, tmp_path):
     save_mrc(tmp_path / "J1" / "extract" / "a.mrc", images, 1.5)
     planned = plan(particles_cs, batch_size=1)
     with pytest.raises(CryobridgeError, match="constant"):
-        convert_stacks(planned, tmp_path / "out", executor=DeviceExecutor(planned, [CPU, CPU]))
+        run_stacks(planned, tmp_path / "out", executor=DeviceExecutor(["cpu", "cpu"]))
 
 
 def test_another_executor_takes_the_same_tasks(particles_cs, tmp_path):
@@ -160,25 +156,28 @@ def test_another_executor_takes_the_same_tasks(particles_cs, tmp_path):
     planned = plan(particles_cs)
 
     class Backwards:
-        def run(self, folder, tasks, *, advance, done):
-            for task in reversed(tasks):
-                DeviceExecutor(planned, [CPU]).run(folder, [task], advance=advance, done=done)
+        def prepare(self, work):
+            def run(numbers, *, advance, done):
+                for number in reversed(numbers):
+                    DeviceExecutor("cpu").prepare(work)([number], advance=advance, done=done)
 
-    convert_stacks(planned, tmp_path / "a")
-    convert_stacks(planned, tmp_path / "b", executor=Backwards())
+            return run
+
+    run_stacks(planned, tmp_path / "a")
+    run_stacks(planned, tmp_path / "b", executor=Backwards())
     assert stack_bytes(tmp_path / "a") == stack_bytes(tmp_path / "b")
 
 
 def test_names_of_several_devices_are_taken_apart():
-    assert pick_devices("cpu") == (CPU,)
+    assert device_names("cpu") == ("cpu",)
     with pytest.raises(UsageError, match="twice"):
-        pick_devices("cpu, cpu")
+        device_names("cpu, cpu")
     with pytest.raises(UsageError, match="'gpu'"):
-        pick_devices("cpu,gpu")
+        device_names("cpu,gpu")
 
 
 def test_out_of_memory_on_a_gpu_halves_what_it_is_given(particles_cs, tmp_path, monkeypatch):
-    convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "enough")
+    run_stacks(plan(particles_cs, batch_size=5), tmp_path / "enough")
     given = []
     forward = PolarTransform.forward
 
@@ -189,7 +188,7 @@ def test_out_of_memory_on_a_gpu_halves_what_it_is_given(particles_cs, tmp_path, 
         return forward(self, images, out)
 
     monkeypatch.setattr(PolarTransform, "forward", forward_of_two_at_most)
-    convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "scarce")
+    run_stacks(plan(particles_cs, batch_size=5), tmp_path / "scarce")
     assert given == [5, 2, 2, 1]
     name = "fft/particles_fourier_stack_000000.pt"
     enough, scarce = (torch.load(tmp_path / folder / name) for folder in ("enough", "scarce"))
@@ -202,7 +201,7 @@ def test_out_of_memory_with_one_image_is_an_error(particles_cs, tmp_path, monkey
 
     monkeypatch.setattr(PolarTransform, "forward", forward)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        convert_stacks(plan(particles_cs), tmp_path / "out")
+        run_stacks(plan(particles_cs), tmp_path / "out")
 
 
 @pytest.mark.gpu
@@ -212,8 +211,8 @@ def test_a_gpu_makes_the_same_stacks(device, tmp_path):
     save_mrc(tmp_path / "a.mrc", noise_images(40, 32), 1.5)
     path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 40, range(40)))
     planned = plan(path, batch_size=6)
-    convert_stacks(planned, tmp_path / "cpu", device="cpu")
-    convert_stacks(planned, tmp_path / "gpu", device=device)
+    run_stacks(planned, tmp_path / "cpu", device="cpu")
+    run_stacks(planned, tmp_path / "gpu", device=device)
     same_stacks(tmp_path / "cpu", tmp_path / "gpu")
 
 
@@ -228,7 +227,7 @@ def test_files_are_opened_once_and_read_in_their_own_order(particles_cs, tmp_pat
         return path_open(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", counting_open)
-    convert_stacks(planned, tmp_path / "out")
+    run_stacks(planned, tmp_path / "out")
     assert {name: count for name, count in opened.items() if name.endswith(".mrc")} == {"a.mrc": 1, "b.mrc": 1}
 
 
@@ -251,7 +250,7 @@ def test_compressed_stacks_are_read(tmp_path):
     plain = save_cs(tmp_path / "plain.cs", particle_columns(["a.mrc"] * 3, [2, 0, 1]))
     packed = save_cs(tmp_path / "packed.cs", particle_columns(["a.mrc.gz"] * 3, [2, 0, 1]))
     for path in (plain, packed):
-        convert_stacks(plan(path), tmp_path / path.stem)
+        run_stacks(plan(path), tmp_path / path.stem)
     tensors = [torch.load(tmp_path / name / "fft/particles_fourier_stack_000000.pt") for name in ("plain", "packed")]
     assert torch.equal(*tensors)
 
@@ -261,7 +260,7 @@ def test_an_image_file_that_shrinks_while_it_is_read_is_told(particles_cs, tmp_p
     stack = tmp_path / "J1" / "extract" / "a.mrc"
     stack.write_bytes(stack.read_bytes()[:1500])
     with pytest.raises(CryobridgeError, match=r"a\.mrc: the file has become shorter"):
-        convert_stacks(planned, tmp_path / "out")
+        run_stacks(planned, tmp_path / "out")
 
 
 # Resuming
@@ -269,7 +268,7 @@ def test_an_image_file_that_shrinks_while_it_is_read_is_told(particles_cs, tmp_p
 
 def test_resume_makes_what_is_missing_and_keeps_the_rest(particles_cs, tmp_path):
     planned = plan(particles_cs, plots=True)
-    convert_stacks(planned, tmp_path / "whole")
+    run_stacks(planned, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "out")
     lost = [
         "fft/particles_fourier_stack_000000.pt",
@@ -279,22 +278,22 @@ def test_resume_makes_what_is_missing_and_keeps_the_rest(particles_cs, tmp_path)
     for keep in range(3):
         (tmp_path / "out" / lost[keep]).unlink()
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*_stack_*")}
-        report = convert_stacks(planned, tmp_path / "out", resume=True)
-        assert report["stacks_kept"] == 2
-        assert report["images_out"] == 5
+        report = run_stacks(planned, tmp_path / "out", resume=True)
+        assert report.stacks_kept == 2
+        assert report.rows_out == 5
         changed = {path.stem[-6:] for path, age in before.items() if path.stat().st_mtime_ns != age}
         assert changed == {f"{keep:06d}"}
         assert stack_bytes(tmp_path / "out") == stack_bytes(tmp_path / "whole")
 
 
 def test_resume_into_an_empty_folder_makes_everything(particles_cs, tmp_path):
-    report = convert_stacks(plan(particles_cs), tmp_path / "out", resume=True)
-    assert (report["images_out"], "stacks_kept" in report) == (5, False)
+    report = run_stacks(plan(particles_cs), tmp_path / "out", resume=True)
+    assert (report.rows_out, report.stacks_kept) == (5, 0)
 
 
 @pytest.mark.parametrize("change", ["grid", "metadata", "images", "batch"])
 def test_resume_remakes_stacks_of_other_inputs_or_parameters(change, particles_cs, tmp_path):
-    convert_stacks(plan(particles_cs, batch_size=1), tmp_path / "out")
+    run_stacks(plan(particles_cs, batch_size=1), tmp_path / "out")
     options = {"batch_size": 1}
     if change == "grid":
         options["n_inplanes"] = 10
@@ -306,9 +305,9 @@ def test_resume_remakes_stacks_of_other_inputs_or_parameters(change, particles_c
     else:
         columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
         save_cs(particles_cs, columns | {"ctf/df1_A": np.full(5, 12345, "f4")})
-    report = convert_stacks(plan(particles_cs, **options), tmp_path / "out", resume=True)
-    assert "stacks_kept" not in report
-    convert_stacks(plan(particles_cs, **options), tmp_path / "fresh")
+    report = run_stacks(plan(particles_cs, **options), tmp_path / "out", resume=True)
+    assert report.stacks_kept == 0
+    run_stacks(plan(particles_cs, **options), tmp_path / "fresh")
     assert stack_bytes(tmp_path / "out") == stack_bytes(tmp_path / "fresh")
 
 
@@ -317,10 +316,10 @@ def test_resume_counts_images_that_were_left_out_before(particles_cs, tmp_path):
     images[1] = 3.0
     save_mrc(tmp_path / "J1" / "extract" / "b.mrc", images, 1.5)
     planned = plan(particles_cs, on_missing="skip")
-    first = convert_stacks(planned, tmp_path / "out")
-    again = convert_stacks(planned, tmp_path / "out", resume=True)
-    assert first["images_out"] == again["images_out"] == 4
-    assert first["left_out"] == again["left_out"] == {"constant, or holds NaN or infinity": 1}
+    first = run_stacks(planned, tmp_path / "out")
+    again = run_stacks(planned, tmp_path / "out", resume=True)
+    assert first.rows_out == again.rows_out == 4
+    assert first.left_out == again.left_out == {"constant, or holds NaN or infinity": 1}
 
 
 def test_resume_and_overwrite_contradict_each_other(particles_cs, tmp_path):
@@ -357,15 +356,19 @@ def test_a_second_run_into_one_folder_is_refused(particles_cs, tmp_path):
     planned = plan(particles_cs)
 
     class Slow:
-        def run(self, folder, tasks, *, advance, done):
+        def prepare(self, work):
+            self.work = work
+            return self.run
+
+        def run(self, numbers, *, advance, done):
             for words in ((), ("--overwrite",), ("--resume",)):
-                second = run("stacks", "cs", particles_cs, "-o", folder, "--no-plots", *words)
+                second = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", "--no-plots", *words)
                 assert second.returncode == 1
                 assert "another run of cryobridge" in second.stderr
-            DeviceExecutor(planned, [CPU]).run(folder, tasks, advance=advance, done=done)
+            DeviceExecutor("cpu").prepare(self.work)(numbers, advance=advance, done=done)
 
-    convert_stacks(planned, tmp_path / "out", executor=Slow())
-    convert_stacks(planned, tmp_path / "alone")
+    run_stacks(planned, tmp_path / "out", executor=Slow())
+    run_stacks(planned, tmp_path / "alone")
     assert stack_bytes(tmp_path / "out") == stack_bytes(tmp_path / "alone")
 
 
@@ -391,7 +394,7 @@ def test_an_interrupt_leaves_whole_files_only(tmp_path):
 
 
 def test_each_stack_gets_its_pictures(particles_cs, tmp_path):
-    convert_stacks(plan(particles_cs, plots=True), tmp_path / "out")
+    run_stacks(plan(particles_cs, plots=True), tmp_path / "out")
     names = ("particles_phys_stack", "particles_fourier_stack", "power_spectrum_stack")
     assert {path.name for path in (tmp_path / "out" / "plots").iterdir()} == {
         f"{name}_{number:06d}.png" for name in names for number in range(3)
@@ -403,10 +406,10 @@ def test_each_stack_gets_its_pictures(particles_cs, tmp_path):
 
 def test_pictures_that_cannot_be_drawn_are_told_and_the_stacks_are_whole(particles_cs, tmp_path, monkeypatch):
     # A process that ends at once, as when memory runs out.
-    monkeypatch.setattr("cryobridge.jobs.stacks.drawing.sys.executable", "/bin/false")
+    monkeypatch.setattr("cryobridge.jobs.stacks.polar.drawing.sys.executable", "/bin/false")
     with pytest.raises(CryobridgeError, match="pictures could not be drawn") as caught:
-        convert_stacks(plan(particles_cs, plots=True), tmp_path / "out")
-    assert "--resume" in caught.value.hint
+        run_stacks(plan(particles_cs, plots=True), tmp_path / "out")
+    assert "resume=" in caught.value.hint
     assert len(list((tmp_path / "out" / "fft").glob("*.pt"))) >= 1
 
 
@@ -416,7 +419,7 @@ def test_pictures_that_cannot_be_drawn_are_told_and_the_stacks_are_whole(particl
 def test_a_script_written_for_cryolike_runs_after_a_change_of_import(reference_data, tmp_path, monkeypatch):
     folder = reference_data / "cryolike_reference" / "paired_star"
     monkeypatch.chdir(folder)
-    converter = stacks.ParticleStackConverter("params.npz", folder_output=str(tmp_path), flag_plots=False)
+    converter = cryolike.ParticleStackConverter("params.npz", folder_output=str(tmp_path), flag_plots=False)
     converter.prepare_star_files(["A.mrc", "B.mrc", "C.mrc"], ["A.star", "B.star", "C.star"])
     converter.convert_stacks(batch_size=5)
     for path in (folder / "expected").glob("particles_fourier_stack_*.npy"):
@@ -427,7 +430,7 @@ def test_a_script_written_for_cryolike_runs_after_a_change_of_import(reference_d
 def test_the_four_functions_give_what_the_commands_give(reference_data, tmp_path, monkeypatch):
     reference = reference_data / "cryolike_reference"
     calls = {
-        "paired_star": lambda out: stacks.convert_particle_stacks_from_paired_star_and_mrc_files(
+        "paired_star": lambda out: cryolike.convert_particle_stacks_from_paired_star_and_mrc_files(
             params_input="params.npz",
             particle_file_list=["A.mrc"],
             star_file_list=["A.star"],
@@ -439,13 +442,13 @@ def test_the_four_functions_give_what_the_commands_give(reference_data, tmp_path
             skip_exist=False,
             flag_plots=False,
         ),
-        "indexed_star": lambda out: stacks.convert_particle_stacks_from_indexed_star_file(
+        "indexed_star": lambda out: cryolike.convert_particle_stacks_from_indexed_star_file(
             params_input="params.npz", star_file="particles.star", folder_mrc=".", folder_output=out, flag_plots=False
         ),
-        "indexed_cs": lambda out: stacks.convert_particle_stacks_from_indexed_cryosparc_file(
+        "indexed_cs": lambda out: cryolike.convert_particle_stacks_from_indexed_cryosparc_file(
             params_input="params.npz", file_cs="MyFile.cs", folder_output=out, batch_size=3, flag_plots=False
         ),
-        "job_directory": lambda out: stacks.convert_particle_stacks_from_cryosparc_job_directory(
+        "job_directory": lambda out: cryolike.convert_particle_stacks_from_cryosparc_job_directory(
             params_input="params.npz",
             folder_cryosparc="cryosparc",
             job_number=4,
@@ -455,7 +458,7 @@ def test_the_four_functions_give_what_the_commands_give(reference_data, tmp_path
             pixel_size=-1.0,
             flag_plots=False,
         ),
-        "downsample_max": lambda out: stacks.convert_particle_stacks_from_indexed_cryosparc_file(
+        "downsample_max": lambda out: cryolike.convert_particle_stacks_from_indexed_cryosparc_file(
             params_input="params.npz",
             file_cs="a.cs",
             folder_output=out,
@@ -479,10 +482,10 @@ def test_the_four_functions_share_all_options_of_the_converter():
 
     own = {"params_input", "particle_file_list", "star_file_list", "defocus_angle_is_degree", "phase_shift_is_degree"}
     own |= {"star_file", "folder_mrc", "file_cs", "folder_cryosparc", "job_number", "batch_size"}
-    converter = parameters(stacks.ParticleStackConverter)
-    for name in stacks.__all__:
+    converter = parameters(cryolike.ParticleStackConverter)
+    for name in cryolike.__all__:
         if name.startswith("convert_particle_stacks"):
-            shared = {key: value for key, value in parameters(getattr(stacks, name)).items() if key not in own}
+            shared = {key: value for key, value in parameters(getattr(cryolike, name)).items() if key not in own}
             expected = {key: converter[key] for key in shared}
             assert shared == expected
             assert converter.keys() - shared.keys() == {
@@ -491,7 +494,7 @@ def test_the_four_functions_share_all_options_of_the_converter():
 
 
 def test_a_converter_takes_one_kind_of_input_and_needs_one(particles_cs, tmp_path):
-    converter = stacks.ParticleStackConverter(None, tmp_path / "out", flag_plots=False)
+    converter = cryolike.ParticleStackConverter(None, tmp_path / "out", flag_plots=False)
     with pytest.raises(UsageError, match="no input"):
         converter.convert_stacks()
     converter.prepare_indexed_file(particles_cs, "cryosparc")
@@ -500,31 +503,31 @@ def test_a_converter_takes_one_kind_of_input_and_needs_one(particles_cs, tmp_pat
     with pytest.raises(UsageError, match="another kind"):
         converter.prepare_star_files(["a.mrc"], ["a.star"])
     report = converter.convert_stacks(batch_size=2, never_combine_input_files=True)
-    assert report["images_per_stack"] == [2, 2, 1]
+    assert report.images_per_stack == (2, 2, 1)
     with pytest.raises(OutputExistsError):
         converter.convert_stacks(batch_size=2)
     with pytest.raises(UsageError, match="2 image files, but 1 STAR files"):
-        stacks.ParticleStackConverter(None).prepare_star_files(["a", "b"], ["c"])
+        cryolike.ParticleStackConverter(None).prepare_star_files(["a", "b"], ["c"])
     with pytest.raises(UsageError, match="file type"):
-        stacks.ParticleStackConverter(None).prepare_indexed_file(particles_cs, "relion")
+        cryolike.ParticleStackConverter(None).prepare_indexed_file(particles_cs, "relion")
 
 
 def test_skip_exist_and_overwrite_do_what_they_say(particles_cs, tmp_path):
     def convert(**options):
-        return stacks.convert_particle_stacks_from_indexed_cryosparc_file(
+        return cryolike.convert_particle_stacks_from_indexed_cryosparc_file(
             None, particles_cs, folder_output=tmp_path / "out", batch_size=2, flag_plots=False, **options
         )
 
     convert()
-    assert convert(skip_exist=True)["stacks_kept"] == 3
-    assert "stacks_kept" not in convert(overwrite=True)
+    assert convert(skip_exist=True).stacks_kept == 3
+    assert convert(overwrite=True).stacks_kept == 0
     with pytest.raises(OutputExistsError):
         convert()
 
 
 def test_a_manual_pixel_size_may_be_ignored_where_the_metadata_say_it(particles_cs, tmp_path):
     def converter():
-        return stacks.ParticleStackConverter(None, tmp_path / "out", pixel_size=[1.7, 1.7], flag_plots=False)
+        return cryolike.ParticleStackConverter(None, tmp_path / "out", pixel_size=[1.7, 1.7], flag_plots=False)
 
     strict = converter()
     strict.prepare_indexed_file(particles_cs, "cryosparc")
@@ -532,17 +535,17 @@ def test_a_manual_pixel_size_may_be_ignored_where_the_metadata_say_it(particles_
         strict.convert_stacks()
     lenient = converter()
     lenient.prepare_indexed_file(particles_cs, "cryosparc", ignore_manual_pixel_size=True)
-    assert lenient.convert_stacks()["pixel_size_A"] == pytest.approx(1.5)
+    assert lenient.convert_stacks().pixel_size_A == pytest.approx(1.5)
     with pytest.raises(UsageError, match="one pixel size"):
-        stacks.ParticleStackConverter(None, pixel_size=(1.5, 1.7))
+        cryolike.ParticleStackConverter(None, pixel_size=(1.5, 1.7))
 
 
 def test_descriptors_load_and_save(tmp_path):
-    descriptor = stacks.ImageDescriptor.for_box(16, 1.5, n_inplanes=10)
-    stacks.write_image_descriptor(tmp_path / "p.npz", descriptor)
-    assert stacks.read_image_descriptor(tmp_path / "p.npz") == descriptor
+    descriptor = cryolike.ImageDescriptor.for_box(16, 1.5, n_inplanes=10)
+    cryolike.write_image_descriptor(tmp_path / "p.npz", descriptor)
+    assert cryolike.read_image_descriptor(tmp_path / "p.npz") == descriptor
     with pytest.raises(AttributeError):
-        _ = stacks.nothing_of_this_name
+        _ = cryolike.nothing_of_this_name
 
 
 @pytest.mark.skipif(
@@ -550,7 +553,7 @@ def test_descriptors_load_and_save(tmp_path):
 )
 def test_cryolike_reads_what_is_written(particles_cs, tmp_path):
     write_image_descriptor(tmp_path / "p.npz", ImageDescriptor.for_box(16, 1.5))
-    convert_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
+    run_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
     # What its load_img_stack does.
     script = """
 import sys, torch

@@ -1,6 +1,6 @@
-"""Particle images and their metadata -> Fourier-polar stacks, as CryoLike reads them.
+"""Particle images and their metadata -> stacks: Fourier-polar ones, as CryoLike reads them, or smaller ones.
 
-The names below are loaded when they are first used, so that importing the package does not load torch.
+The names below are loaded when they are first used, so that importing the package loads nothing large.
 """
 
 from __future__ import annotations
@@ -9,31 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor, write_image_descriptor
-    from cryobridge.jobs.stacks.cryolike import (
-        ParticleStackConverter,
-        convert_particle_stacks_from_cryosparc_job_directory,
-        convert_particle_stacks_from_indexed_cryosparc_file,
-        convert_particle_stacks_from_indexed_star_file,
-        convert_particle_stacks_from_paired_star_and_mrc_files,
-    )
+    from cryobridge.jobs.stacks.api import downsample, stacks, write_grid
+    from cryobridge.jobs.stacks.options import DownsampleOptions, GridOptions, StackOptions
+    from cryobridge.jobs.stacks.report import DownsampleReport, GridReport, StacksReport
 
 __all__ = [
-    "ImageDescriptor",
-    "ParticleStackConverter",
-    "convert_particle_stacks_from_cryosparc_job_directory",
-    "convert_particle_stacks_from_indexed_cryosparc_file",
-    "convert_particle_stacks_from_indexed_star_file",
-    "convert_particle_stacks_from_paired_star_and_mrc_files",
-    "read_image_descriptor",
-    "write_image_descriptor",
+    "DownsampleOptions",
+    "DownsampleReport",
+    "GridOptions",
+    "GridReport",
+    "StackOptions",
+    "StacksReport",
+    "downsample",
+    "stacks",
+    "write_grid",
 ]
-
-_OF_FORMATS = {"ImageDescriptor", "read_image_descriptor", "write_image_descriptor"}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "cryobridge.formats.descriptor" if name in _OF_FORMATS else f"{__name__}.cryolike"
-    return getattr(import_module(module), name)
+    module = "api" if name.islower() else "options" if name.endswith("Options") else "report"
+    return getattr(import_module(f"{__name__}.{module}"), name)

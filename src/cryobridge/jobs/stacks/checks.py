@@ -1,4 +1,4 @@
-"""What is wrong with the input of a stack conversion: found before the work, and told all at once."""
+"""What is wrong with the input of a stack conversion: found before the work, and reported together."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CombinedError, CryobridgeError
+from cryobridge.errors import CombinedError, CryobridgeError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cryobridge.formats.mrc_header import MrcHeader
-    from cryobridge.model.particles import Floats, Optics
+    from cryobridge.jobs.stacks.inputs import StackInput
+    from cryobridge.model.particles import Optics
 
 Rows: TypeAlias = NDArray[np.int64]
 
-# float32 pixel sizes of one nominal value differ by less than this.
-PIXEL_SIZE_TOLERANCE = 1e-4
-# Of the headers' pixel sizes from the metadata's: less is rounding, and more than a calibration changes is a mistake.
-_ROUNDING = 0.01
-_CALIBRATION = 0.05
 N_SHOWN = 10
 
 
@@ -57,6 +53,19 @@ def shown(items: Iterable[object]) -> str:
     return ", ".join(map(str, listed[:N_SHOWN])) + (" …" if len(listed) > N_SHOWN else "")
 
 
+def image_box(source: StackInput) -> tuple[int, int] | None:
+    """Return the size in pixels (rows, columns) of the images of an input; None where no image is found.
+
+    Raises
+    ------
+    CryobridgeError
+        If they are of several sizes.
+    """
+    used = np.unique(source.images.path.codes[source.rows]).tolist()
+    headers = [source.headers[code] for code in used if code in source.headers]
+    return one_box(headers) if headers else None
+
+
 def one_box(headers: Iterable[MrcHeader]) -> tuple[int, int]:
     """Return the size in pixels (rows, columns) that all images have.
 
@@ -78,31 +87,6 @@ def one_box(headers: Iterable[MrcHeader]) -> tuple[int, int]:
             hint="Convert each box size on its own.",
         )
     return common
-
-
-def one_pixel_size(sizes_A: Iterable[float], source: Path) -> float | None:
-    """Return the pixel size in Å that all agree on, None where nobody says.
-
-    Raises
-    ------
-    CryobridgeError
-        If there are several.
-    """
-    known = np.array([size for size in sizes_A if np.isfinite(size) and size > 0])
-    if len(known) == 0:
-        return None
-    if np.ptp(known) > PIXEL_SIZE_TOLERANCE * known[0]:
-        raise CryobridgeError(
-            f"several pixel sizes: {', '.join(f'{size:g} Å' for size in np.unique(known))}",
-            path=source,
-            hint="Convert each pixel size on its own.",
-        )
-    return float(known[0])
-
-
-def same_size(size_A: float, other_A: float) -> bool:
-    """Whether two pixel sizes are one nominal value."""
-    return abs(size_A - other_A) <= PIXEL_SIZE_TOLERANCE * other_A
 
 
 def other_boxes(optics: Optics, groups: Rows, box: tuple[int, int]) -> list[int]:
@@ -131,33 +115,6 @@ def refuse_other_box(boxes_px: Iterable[int], box: tuple[int, int], metadata: Pa
         )
 
 
-def compare_with_headers(sizes_A: Floats, who_says: str, headers: Iterable[MrcHeader]) -> tuple[list[str], list[str]]:
-    """Compare pixel sizes in Å with those in the headers of image files, of which some have none.
-
-    Returns
-    -------
-    notes, warnings : lists of str
-        Small and large contradictions, in sentences.
-    """
-    in_files = np.unique([round(header.pixel_size_A, 4) for header in headers if header.pixel_size_A])
-    sizes_A = sizes_A[np.isfinite(sizes_A) & (sizes_A > 0)]
-    if len(in_files) == 0 or len(sizes_A) == 0:
-        return [], []
-    factor = in_files[:, None] / sizes_A
-    deviation = np.abs(factor - 1).min(axis=1)
-    if not (deviation > _ROUNDING).any():
-        return [], []
-    in_files = in_files[deviation > _ROUNDING]
-    told = ", ".join(f"{size:g}" for size in in_files[:3])
-    if deviation.max() <= _CALIBRATION:
-        return [f"the image files say pixels of {told} Å; {sizes_A[0]:g} Å stands"], []
-    nm = ", as if it were in nm" if (np.abs(in_files / sizes_A[0] - 10) < _CALIBRATION * 10).any() else ""
-    return [], [
-        f"pixel size: {who_says} says {sizes_A[0]:g} Å{nm}, but the image files {told} Å; {sizes_A[0]:g} Å stands. "
-        "Correct it if the images are right."
-    ]
-
-
 def refuse_equal_names(names: Iterable[str], metadata: Path) -> None:
     """Refuse different paths that share the file name by which they are looked for in one folder.
 
@@ -176,5 +133,5 @@ def refuse_equal_names(names: Iterable[str], metadata: Path) -> None:
             f"different files have one name in the folder of images: {'; '.join(clashes[:3])}",
             path=metadata,
             count=len(clashes),
-            hint="Use --datadir, which keeps their folders apart.",
+            hint=f"Use {option('datadir')}, which keeps their folders apart.",
         )

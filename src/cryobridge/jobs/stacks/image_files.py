@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.errors import FormatError, MissingDataError, option
 from cryobridge.formats.image_search import ImageSearch, name_some, what_finds
 from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
 from cryobridge.jobs.stacks.checks import Findings, Rows, refuse_equal_names, shown
+from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +32,8 @@ class FoundImages:
         The rows that have an image.
     left_out
         How many rows have none, by the reason.
-    notes
-        What is missing, in sentences.
+    messages
+        What is missing.
     findings
         What is wrong.
     """
@@ -40,7 +41,7 @@ class FoundImages:
     headers: dict[int, MrcHeader]
     rows: Rows
     left_out: dict[str, int]
-    notes: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
     findings: Findings = field(default_factory=Findings)
 
 
@@ -81,7 +82,9 @@ def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -
         headers,
         np.flatnonzero(has_file & ~beyond),
         {reason: count for reason, count in reasons.items() if count},
-        (f"{_missing_of(len(missing), len(names))}: {name_some(missing)}",) if missing else (),
+        (note("images-not-found", f"{_missing_of(len(missing), len(names))}: {name_some(missing)}"),)
+        if missing
+        else (),
         findings,
     )
 
@@ -138,9 +141,10 @@ def _where_to_look(missing: list[str], n_files: int, search: ImageSearch) -> str
     told = f"Looked {search.places(missing[0])}."
     prefix = search.strip_prefix
     if prefix and not any(name.removeprefix(">").startswith(prefix) for name in missing):
-        told += f" None of the names starts with --strip-prefix {prefix}."
-    skip = ", or leave their particles out with --on-missing skip" if len(missing) < n_files else ""
-    return f"{told} Say where they are with --datadir or --folder-mrc{skip}."
+        told += f" None of the names starts with {option('strip_prefix', prefix)}."
+    leave_out = f", or leave their particles out with {option('on_missing', 'skip')}"
+    skip = leave_out if len(missing) < n_files else ""
+    return f"{told} Say where they are with {option('datadir')} or {option('folder_mrc')}{skip}."
 
 
 def _refuse_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader]) -> None:
@@ -152,5 +156,5 @@ def _refuse_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader])
         rows=tuple(int(row) for row in rows[:3]),
         count=len(rows),
         hint="The stack is truncated or is another one: copy it again or correct the metadata, "
-        "or leave these particles out with --on-missing skip.",
+        f"or leave these particles out with {option('on_missing', 'skip')}.",
     )

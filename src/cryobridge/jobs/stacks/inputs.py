@@ -10,27 +10,34 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
+from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.listing import list_if_there
 from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, Program, open_particles
 from cryobridge.jobs.stacks.checks import Findings, Rows, shown
 from cryobridge.jobs.stacks.image_files import find_images, read_headers, whole_sections
+from cryobridge.jobs.stacks.options import PairedOptions
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
+from cryobridge.options import as_path
+from cryobridge.report import note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.mrc_header import MrcHeader
-    from cryobridge.jobs.stacks.options import OnMissing
+    from cryobridge.formats.optics import KnownOptics
+    from cryobridge.formats.relion.star import StarFile
+    from cryobridge.jobs.shared_options import BareNameOptions
+    from cryobridge.jobs.stacks.options import AngleUnit, OnMissing
     from cryobridge.model.particles import Floats
+    from cryobridge.report import Message
 
-AngleUnit = Literal["degree", "radian"]
 _Part = Literal["images", "ctf", "optics"]
 # Each part in words, and the columns that it is in: cryoSPARC's and RELION's.
 _PARTS: dict[_Part, tuple[str, str, str]] = {
@@ -61,10 +68,13 @@ class StackInput:
         How many rows have no image, by the reason.
     separate_files
         Whether this way in never mixes image files.
-    notes
-        What was assumed, in sentences.
-    warnings
-        What may be wrong, in sentences.
+    star
+        The STAR file that the particles are from, for who writes it anew; None for others.
+    reread
+        Reads the particles again, given what a user or the image files say of their optics; None where that is not
+        needed.
+    messages
+        What was assumed, and what may be wrong.
     findings
         What is wrong.
     """
@@ -76,8 +86,9 @@ class StackInput:
     metadata_rows: Rows
     left_out: dict[str, int] = field(default_factory=dict)
     separate_files: bool = False
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    star: StarFile | None = None
+    reread: Callable[[KnownOptics], ParticleSet] | None = None
+    messages: tuple[Message, ...] = ()
     findings: Findings = field(default_factory=Findings)
 
     @property
@@ -96,6 +107,60 @@ class StackInput:
         """Return the row of `optics` for each of these rows."""
         assert self.particles.optics_index is not None
         return self.particles.optics_index[rows].astype(np.int64)
+
+
+def read_stack_input(
+    particles: str | os.PathLike[str] | Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
+    search: BareNameOptions,
+    on_missing: OnMissing = "error",
+    units: PairedOptions | None = None,
+) -> StackInput:
+    """Read particles of any kind that Fourier stacks are made of.
+
+    Parameters
+    ----------
+    particles
+        A `.cs`, `.csg` or STAR file, a cryoSPARC job folder, or pairs of a STAR file and a stack.
+    search
+        Where image files are looked for, by the files that name them.
+    on_missing
+        ``"skip"`` leaves out particles whose image is missing.
+    units
+        Of pairs.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    CryobridgeError
+        If a file can't be read, or lacks something.
+    """
+    if not isinstance(particles, str | os.PathLike):
+        given = units or PairedOptions()
+        return paired_input(_pairs(particles), given.defocus_angle_unit, given.phase_shift_unit)
+    path = as_path(particles, "particles")
+    if path.is_dir() and _has_batches(path):
+        return job_input(path.absolute().parent, int(path.absolute().name[1:]), on_missing)
+    files = open_for_stacks(path)
+    return files_input(files, search.image_search(files.metadata), on_missing)
+
+
+def _pairs(given: Any) -> list[tuple[Path, Path]]:
+    try:
+        return [(as_path(star, "particles"), as_path(stack, "particles")) for star, stack in given]
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"a file, a folder, or pairs of a STAR file and a stack are needed, not {given!r:.60}",
+            option="particles",
+            hint='Give a name, or a list such as [("a.star", "a.mrc")].',
+        ) from None
+
+
+def _has_batches(folder: Path) -> bool:
+    """Whether a folder is that of a Restack or Downsample Particles job."""
+    if re.fullmatch(r"J\d+", folder.absolute().name) is None:
+        return False
+    return identify_folder(folder) == CRYOSPARC_JOB and any(batch.n_from_zero for batch in read_job(folder).batches)
 
 
 def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissing = "error") -> StackInput:
@@ -125,7 +190,7 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
         found.rows,
         np.arange(particles.n_rows),
         found.left_out,
-        notes=(*map(str, particles.messages), *_defaults(particles), *found.notes),
+        messages=(*particles.messages, *_defaults(particles), *found.messages),
         findings=found.findings,
     )
 
@@ -147,11 +212,11 @@ def files_input(files: ParticleFiles, search: ImageSearch, on_missing: OnMissing
     """
     make = star_input if files.program == "relion" else indexed_input
     source = make(files.particles, search, on_missing)
-    return replace(source, notes=tuple(dict.fromkeys([*files.notes, *source.notes])), warnings=files.warnings)
+    return replace(source, messages=tuple(dict.fromkeys([*files.messages, *source.messages])))
 
 
-def open_for_stacks(path: str | os.PathLike[str], program: Program) -> ParticleFiles:
-    """Open the particles of a program; stacks have an image for each row, so that none may be lost.
+def open_for_stacks(path: str | os.PathLike[str], program: Program | None = None) -> ParticleFiles:
+    """Open the particles of a program, or of any; stacks have an image for each row, so that none may be lost.
 
     Raises
     ------
@@ -198,7 +263,9 @@ def paired_input(
         If a STAR file can't be read, or has no CTF or no optics.
     """
     if not pairs:
-        raise UsageError("no pair of a STAR file and a stack", hint="Give --pair FILE.star FILE.mrc, once or more.")
+        raise UsageError(
+            "no pair of a STAR file and a stack", hint=f"Give {option('pairs')} FILE.star FILE.mrc, once or more."
+        )
     stacks = [Path(stack) for _, stack in pairs]
     if len(set(stacks)) < len(stacks):
         twice = next(stack for stack in stacks if stacks.count(stack) > 1)
@@ -222,12 +289,13 @@ def paired_input(
     assert joined.ctf is not None
     ctf = _in_radians(joined.ctf, defocus_angle_unit, phase_shift_unit)
     joined = replace(joined, ctf=ctf)
-    told = (text for particles in sets for text in (*map(str, particles.messages), *_defaults(particles)))
-    notes = tuple(dict.fromkeys(told))
+    told = (message for particles in sets for message in (*particles.messages, *_defaults(particles)))
+    messages = tuple(dict.fromkeys(told))
     if any(particles.poses is not None for particles in sets):
-        notes += ("angles and shifts of paired STAR files are not carried along, as in CryoLike",)
+        text = "angles and shifts of paired STAR files are not carried along, as in CryoLike"
+        messages += (note("poses-left-out", text),)
     return StackInput(
-        joined, images, headers, np.arange(len(index)), index, separate_files=True, notes=notes, findings=findings
+        joined, images, headers, np.arange(len(index)), index, separate_files=True, messages=messages, findings=findings
     )
 
 
@@ -271,9 +339,9 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
     headers = read_headers(dict(enumerate(files)), findings)
     sections = [whole_sections(headers[code]) if code in headers else 0 for code in range(len(files))]
     n_images = sum(sections)
-    notes = [*map(str, particles.messages), *_defaults(particles)]
+    messages = [*particles.messages, *_defaults(particles)]
     if len(chosen.files) > len(files):
-        notes.append(_stopped_at_gap(chosen))
+        messages.append(_stopped_at_gap(chosen))
     left_out = {}
     with findings.collect():
         if on_missing == "skip" and n_images < particles.n_rows:
@@ -287,7 +355,14 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
     images = ImageRefs(Labels(codes, tuple(map(str, files))), np.pad(index, (0, padding)))
     rows = np.arange(min(n_images, particles.n_rows))
     return StackInput(
-        particles, images, headers, rows, np.arange(particles.n_rows), left_out, notes=tuple(notes), findings=findings
+        particles,
+        images,
+        headers,
+        rows,
+        np.arange(particles.n_rows),
+        left_out,
+        messages=tuple(messages),
+        findings=findings,
     )
 
 
@@ -334,7 +409,7 @@ def file_with(path: Path, *parts: _Part) -> str:
 def _refuse_other_number(particles: ParticleSet, n_images: int, where: str, *, skippable: bool = False) -> None:
     if particles.n_rows == n_images:
         return
-    skip = " --on-missing skip leaves out the rows after the last image." if skippable else ""
+    skip = f" {option('on_missing', 'skip')} leaves out the rows after the last image." if skippable else ""
     raise MissingDataError(
         f"{particles.n_rows:,} rows, but {n_images:,} images in {where}",
         path=particles.source,
@@ -342,11 +417,12 @@ def _refuse_other_number(particles: ParticleSet, n_images: int, where: str, *, s
     )
 
 
-def _stopped_at_gap(batches: ImageBatches) -> str:
+def _stopped_at_gap(batches: ImageBatches) -> Message:
     later = len(batches.files) - batches.n_from_zero
-    return (
+    return note(
+        "batch-missing",
         f"batch {batches.n_from_zero:06d} is missing in {batches.kind}/: the {batches.n_from_zero} before it are "
-        f"taken, the {later} after it are not"
+        f"taken, the {later} after it are not",
     )
 
 
@@ -413,13 +489,13 @@ def _in_radians(ctf: CTF, defocus_angle_unit: AngleUnit, phase_shift_unit: Angle
     return ctf
 
 
-def _defaults(particles: ParticleSet) -> tuple[str, ...]:
+def _defaults(particles: ParticleSet) -> tuple[Message, ...]:
     """Say which defaults stand in for what the metadata do not have."""
     assert particles.ctf is not None and particles.optics is not None
     defaults = {
-        "no phase shift in the metadata: 0": particles.ctf.phase_shift_rad is None,
-        "no amplitude contrast in the metadata: 0.1": bool(np.isnan(particles.optics.amplitude_contrast).any()),
-        "no CTF B-factor in the metadata: 0": particles.ctf.bfactor_A2 is None,
-        "no CTF scale factor in the metadata: 1": particles.ctf.scale is None,
+        "phase shift in the metadata: 0": particles.ctf.phase_shift_rad is None,
+        "amplitude contrast in the metadata: 0.1": bool(np.isnan(particles.optics.amplitude_contrast).any()),
+        "CTF B-factor in the metadata: 0": particles.ctf.bfactor_A2 is None,
+        "CTF scale factor in the metadata: 1": particles.ctf.scale is None,
     }
-    return tuple(note for note, holds in defaults.items() if holds)
+    return tuple(note("default-taken", f"no {text}") for text, holds in defaults.items() if holds)

@@ -1,41 +1,32 @@
-"""Planning output stacks: which images go into which stack, and everything that can be checked before the work.
-
-A plan is a list of independent tasks, one an output stack, so that where they run is a choice made outside.
-"""
+"""What every stacks job plans: independent tasks, one an output stack, and what is special to a kind of stack."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
-from cryobridge.formats.descriptor import ImageDescriptor
-from cryobridge.formats.plausible import implausible_units
-from cryobridge.fourier.grid import PolarGrid
-from cryobridge.jobs.stacks.checks import (
-    Rows,
-    compare_with_headers,
-    one_box,
-    one_pixel_size,
-    other_boxes,
-    refuse_other_box,
-    same_size,
-)
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.atomic import read_error
+from cryobridge.jobs.stacks.report import PipelineReport
+from cryobridge.report import note
+from cryobridge.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from cryobridge.formats.mrc import Images
+    from cryobridge.formats.table import Array
+    from cryobridge.jobs.stacks.checks import Rows
     from cryobridge.jobs.stacks.inputs import StackInput
-    from cryobridge.jobs.stacks.options import StackOptions
-    from cryobridge.model.particles import Floats
+    from cryobridge.jobs.stacks.options import OnMissing
+    from cryobridge.report import Message
 
-_LENS_VALUES = {
-    "voltage_kV": "voltage",
-    "spherical_aberration_mm": "spherical aberration",
-    "amplitude_contrast": "amplitude contrast",
-}
+_N_ROWS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -58,317 +49,253 @@ class StackTask:
 
 
 @dataclass(frozen=True)
-class StackPlan:
-    """Everything needed to make the stacks.
+class StackResult:
+    """A stack that is whole: its number, the rows whose images can't be used, and what its pictures are drawn from."""
+
+    number: int
+    left_out: Rows
+    preview: Any = None
+
+
+class Made(Protocol):
+    """A chunk of images after the transform."""
+
+    @property
+    def unusable(self) -> Array:
+        """(n,) bool: the images that can't be used."""
+
+    def wait(self) -> None:
+        """Wait until the values have arrived from a device."""
+
+
+Prepared = TypeVar("Prepared")
+M = TypeVar("M", bound=Made)
+M_contra = TypeVar("M_contra", bound=Made, contravariant=True)
+R = TypeVar("R", bound=PipelineReport)
+
+
+class Transform(ABC, Generic[Prepared, M]):
+    """Makes of chunks of images what a stack holds, on one device.
+
+    Parameters
+    ----------
+    chunk_size
+        Images in a chunk, at most.
+    n_threads
+        How many threads call `prepare` side by side.
+    n_ahead
+        Chunks that are prepared before they are asked for, at most.
+    """
+
+    chunk_size: int
+    n_threads: int = 1
+    n_ahead: int = 2
+
+    @abstractmethod
+    def prepare(self, rows: Rows, pixels: Images) -> Prepared:
+        """Do what can be done in any thread with the images (n, ny, nx) of these rows."""
+
+    @abstractmethod
+    def __call__(self, prepared: Prepared) -> M:
+        """Do the rest, one chunk after the other; what it returns holds until two more have been made."""
+
+
+class OpenStack(Protocol[M_contra]):
+    """A stack that is being written."""
+
+    @property
+    def left_out(self) -> Rows:
+        """The rows that were left out of it."""
+
+    def leave_out(self, rows: Rows) -> None:
+        """Note rows whose images can't be used, before those after them are written."""
+
+    def write(self, rows: Rows, made: M_contra, is_usable: Array) -> None:
+        """Append the usable images of a chunk, which are those of these rows."""
+
+    @property
+    def preview(self) -> Any:
+        """What pictures of the stack are drawn from, or None."""
+
+
+@dataclass(frozen=True)
+class StackPlan(ABC, Generic[R]):
+    """Everything needed to make stacks. What is special to a kind of stack is in a subclass.
 
     Parameters
     ----------
     source
         The particles and their image files.
-    options
-        What was asked for.
-    descriptor
-        The images, after binning, and the polar grid.
-    ref_pixel_size_A
-        The pixel size that the metadata give, before binning; None where they are silent, or don't count.
     tasks
         The stacks to make.
     left_out
         How many particles are in none of them, by the reason.
-    notes
-        What was assumed, in sentences.
-    warnings
-        What may be wrong, in sentences.
+    messages
+        What was assumed, and what may be wrong.
     """
 
     source: StackInput
-    options: StackOptions
-    descriptor: ImageDescriptor
-    ref_pixel_size_A: float | None
     tasks: tuple[StackTask, ...]
-    left_out: dict[str, int]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
+    left_out: Mapping[str, int]
+    messages: tuple[Message, ...]
+
+    unusable: ClassVar[str]
+    contents: ClassVar[str]
+    continues: ClassVar[bool] = False
 
     @property
-    def grid(self) -> PolarGrid:
-        """The polar grid of the transforms."""
-        return PolarGrid(self.descriptor.radius_max, self.descriptor.dist_radii, self.descriptor.n_inplanes)
+    @abstractmethod
+    def title(self) -> str:
+        """What is made, in a few words."""
+
+    @property
+    @abstractmethod
+    def on_missing(self) -> OnMissing:
+        """What to do about images that can't be used."""
+
+    @property
+    @abstractmethod
+    def image_bytes(self) -> int:
+        """How many bytes the stacks need for one image."""
+
+    @property
+    @abstractmethod
+    def space_hint(self) -> str:
+        """What to do where the disk has too little space."""
+
+    @property
+    def folders(self) -> Sequence[str]:
+        """The folders that are made in the output folder."""
+        return ()
+
+    @abstractmethod
+    def transform(self, device: str) -> Transform[Any, Any]:
+        """Return what makes the contents of the stacks, on a device."""
+
+    @abstractmethod
+    def open_stack(self, folder: Path, task: StackTask, transform: Any) -> AbstractContextManager[OpenStack[Any]]:
+        """Write the files of a stack, which appear when the block ends well."""
+
+    @abstractmethod
+    def parameters(self, task: StackTask) -> Mapping[str, Array]:
+        """Return all that the bytes of a stack depend on, besides its images."""
+
+    @abstractmethod
+    def files(self, folder: Path, task: StackTask) -> list[Path]:
+        """Return the files of a stack, that by which it counts as there first."""
+
+    @abstractmethod
+    def record(self, folder: Path, task: StackTask) -> tuple[str, Rows] | None:
+        """Return what is noted of a stack: the fingerprint that it was made with, and the rows left out of it."""
+
+    @abstractmethod
+    def existing(self, folder: Path) -> list[Path]:
+        """Return the outputs of earlier runs in a folder, that by which they count as there first."""
+
+    @abstractmethod
+    def unfinished(self, folder: Path) -> list[Path]:
+        """Return what an ended run left of stacks that it had not finished."""
+
+    @abstractmethod
+    def refuse_unusable(self, rows: Rows) -> None:
+        """Raise the error that the images of these rows can't be used."""
+
+    @abstractmethod
+    def planned_report(self, folder: Path) -> R:
+        """Return what will be made in a folder, if all images can be used."""
+
+    def check_folder(self, _folder: Path, *, resume: bool, overwrite: bool) -> bool:
+        """Refuse a folder for a reason that only this kind of stack has; return whether stacks in it may stay."""
+        return resume and not overwrite
+
+    def remaining(self, _folder: Path, task: StackTask) -> Rows:
+        """Return the rows of a stack whose images are not yet written."""
+        return task.rows
+
+    def process(self) -> AbstractContextManager[None]:
+        """Settle how many threads the transform takes in a process, while stacks are made."""
+        return nullcontext()
+
+    def beside(self, _folder: Path) -> AbstractContextManager[Callable[[StackResult], None] | None]:
+        """Return what is called with each stack that is made, and waited for at the end."""
+        return nullcontext()
+
+    def finish(self, folder: Path, left_out: Rows) -> None:
+        """Write what is shared by all stacks, when all of them are there; these rows have no image."""
+
+    @property
+    def n_images(self) -> int:
+        """How many images the stacks will have, if all can be used."""
+        return sum(len(task.rows) for task in self.tasks)
+
+    def report(self, folder: Path, results: Sequence[StackResult] = (), n_kept: int = 0) -> R:
+        """Return what is made in a folder, of so many stacks that were there already."""
+        planned = self.planned_report(folder)
+        left_out = rows_left_out(results)
+        if len(left_out) == 0:
+            return replace(planned, stacks_kept=n_kept)
+        rows = self.source.metadata_rows[left_out].tolist()
+        shown = ", ".join(map(str, rows[:_N_ROWS_SHOWN])) + (" …" if len(rows) > _N_ROWS_SHOWN else "")
+        told = note("images-unusable", f"images that can't be used were left out: rows {shown}")
+        return replace(
+            planned,
+            stacks_kept=n_kept,
+            rows_out=planned.rows_out - len(rows),
+            left_out={**planned.left_out, self.unusable: len(rows)},
+            left_out_rows=tuple(rows),
+            messages=(*planned.messages, told),
+        )
 
 
-@dataclass(frozen=True)
-class _PixelSize:
-    """The pixel size before binning in Å, that of the metadata, and what is to be told of them; None is not known."""
-
-    size_A: float | None
-    of_metadata_A: float | None
-    notes: Sequence[str] = ()
-    warnings: Sequence[str] = ()
+def rows_left_out(results: Sequence[StackResult]) -> Rows:
+    """Return the rows whose images turned out unusable, of all stacks in the order of their numbers."""
+    ordered = sorted(results, key=lambda result: result.number)
+    return np.concatenate([np.zeros(0, np.int64), *(result.left_out for result in ordered)])
 
 
-def plan_stacks(source: StackInput, options: StackOptions) -> StackPlan:
-    """Plan the stacks, and check all that metadata and headers can tell.
-
-    Parameters
-    ----------
-    source
-        The particles and their image files, as `cryobridge.jobs.stacks.inputs.indexed_input` returns them.
-    options
-        What is asked for.
-
-    Returns
-    -------
-    StackPlan
-        What `cryobridge.jobs.stacks.convert.convert_stacks` carries out.
+def fingerprint(plan: StackPlan[Any], task: StackTask) -> str:
+    """Return a digest of all that the bytes of a stack depend on: parameters, rows, and size and age of the files.
 
     Raises
     ------
-    CryobridgeError
-        If image files are missing or unreadable, or boxes, pixel sizes or the lens values within a stack disagree.
-        Everything that is wrong is in the one error.
+    FormatError
+        If an image file has vanished.
     """
-    findings = source.findings
-    box = None
-    pixel_size = _PixelSize(None, None)
-    notes = list(source.notes)
-    warnings = [*source.warnings, *map(str, implausible_units(source.particles))]
-    used = np.unique(source.images.path.codes[source.rows])
-    headers = [source.headers[code] for code in used.tolist() if code in source.headers]
-    metadata = source.particles.source
-    with findings.collect():
-        box = one_box(headers) if headers else None
-    with findings.collect():
-        if box is not None:
-            warnings += _check_box(source, box, options)
-    with findings.collect():
-        pixel_size = _pixel_size(source, options)
-        notes += pixel_size.notes
-        warnings += pixel_size.warnings
-    with findings.collect():
-        if box is not None:
-            _check_binning(box, options.downsample_factor)
-    with findings.collect():
-        if box is not None and options.descriptor is not None:
-            _check_grid(options.descriptor, box, pixel_size.size_A, options.downsample_factor)
-    tasks: tuple[StackTask, ...] = ()
-    with findings.collect():
-        _check_known(source)
-        if options.split_optics:
-            notes += _note_split(source)
-        tasks = _cut(source, options)
-        _refuse_mixed_lens(source, tasks)
-    findings.raise_all()
-    if len(source.rows) == 0 or box is None:
-        raise MissingDataError(
-            "no particle has an image", path=metadata, hint="Say where the images are with --folder-mrc or --datadir."
-        )
-    descriptor = options.descriptor or _default_grid(box, pixel_size.size_A, source, options)
-    kept = tasks[: options.n_stacks_max]
-    beyond = sum(len(task.rows) for task in tasks[len(kept) :])
-    left_out = source.left_out | ({"beyond the number of stacks asked for": beyond} if beyond else {})
-    ref_A = pixel_size.of_metadata_A
-    return StackPlan(source, options, descriptor, ref_A, kept, left_out, tuple(notes), tuple(warnings))
+    images = plan.source.images
+    digest = hashlib.sha256(f"{__version__} {type(plan).__name__} {plan.on_missing}".encode())
+    names = images.path.take(task.rows)
+    arrays = {
+        **plan.parameters(task),
+        "path": names.codes,
+        "index": images.index[task.rows],
+        "rows": plan.source.metadata_rows[task.rows],
+    }
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for code in np.unique(names.codes).tolist():
+        path = plan.source.headers[code].path
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise read_error(path, error) from error
+        digest.update(f"{names.values[code]} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
-def _parameters_stand(source: StackInput, options: StackOptions) -> bool:
-    """Whether the parameter file stands against what the metadata say of the images."""
-    return source.separate_files and options.descriptor is not None
+def whole_stacks(plan: StackPlan[Any], folder: Path) -> dict[int, StackResult]:
+    """Return the stacks of a plan that are whole and made from the same inputs and parameters, by number."""
+    found = {task.number: _whole_stack(plan, folder, task) for task in plan.tasks}
+    return {number: result for number, result in found.items() if result is not None}
 
 
-def _check_box(source: StackInput, box: tuple[int, int], options: StackOptions) -> list[str]:
-    """Refuse metadata of images of another box; a warning where the parameter file stands."""
-    groups = source.optics_of(source.rows)
-    others = other_boxes(source.optics, np.unique(groups), box)
-    if not others:
-        return []
-    first = source.rows[np.flatnonzero(source.optics.box_px[groups] == others[0])[0]]
-    # A pair is known by its stack.
-    stack = source.headers[int(source.images.path.codes[first])].path
-    if not _parameters_stand(source, options):
-        refuse_other_box(others, box, stack if source.separate_files else source.particles.source)
-    return [
-        f"box: the STAR file of {stack.name} says {others[0]} px, but the images have {box[0]} px; box and pixel size "
-        "of the parameter file stand"
-    ]
-
-
-def _pixel_size(source: StackInput, options: StackOptions) -> _PixelSize:
-    """Return the pixel size before binning: the metadata's, else the one given by hand, else the image files'."""
-    if _parameters_stand(source, options):
-        return _pixel_size_of_parameters(source, options)
-    metadata = source.particles.source
-    size_A = one_pixel_size(_sizes_of_metadata(source), metadata)
-    given_A = options.pixel_size_A
-    if size_A is not None and given_A is not None and not same_size(given_A, size_A):
-        raise CryobridgeError(
-            f"--pixel-size {given_A:g} contradicts the {size_A:g} Å of the metadata",
-            path=metadata,
-            hint="Leave --pixel-size out, or correct the metadata.",
-        )
-    chosen_A, who_says = (given_A, "--pixel-size") if size_A is None else (size_A, metadata.name)
-    if chosen_A is not None:
-        told = compare_with_headers(np.array([chosen_A]), who_says, source.headers.values())
-        return _PixelSize(chosen_A, size_A, *told)
-    in_headers = [header.pixel_size_A for header in source.headers.values() if header.pixel_size_A]
-    if in_headers:
-        size_A = one_pixel_size(in_headers, metadata)
-        return _PixelSize(size_A, None, [f"the pixel size is that of the image files: {size_A:g} Å"])
-    if not source.headers:
-        return _PixelSize(None, None)  # that is an error of its own
-    if options.descriptor is not None:
-        size_A = options.descriptor.pixel_size_A[0] / options.downsample_factor
-        return _PixelSize(size_A, None, [f"the pixel size is that of the parameter file: {size_A:g} Å"])
-    raise MissingDataError(
-        "neither the metadata nor the image files say the pixel size",
-        path=metadata,
-        hint="Give it with --pixel-size, in Å.",
-    )
-
-
-def _pixel_size_of_parameters(source: StackInput, options: StackOptions) -> _PixelSize:
-    """Return the pixel size of the parameter file, which stands in CryoLike's paired mode, or the one given by hand.
-
-    One by hand that contradicts the parameter file is refused together with its box.
-    """
-    assert options.descriptor is not None
-    size_A = options.pixel_size_A or options.descriptor.pixel_size_A[0] / options.downsample_factor
-    known_A = _sizes_of_metadata(source)
-    known_A = known_A[np.isfinite(known_A) & (known_A > 0)]
-    others_A = np.unique([other for other in known_A.tolist() if not same_size(other, size_A)])
-    warnings = []
-    if len(others_A):
-        told = ", ".join(f"{other:g}" for other in others_A[:3])
-        name = source.particles.source.name
-        warnings.append(f"pixel size: {name} says {told} Å, but the parameter file {size_A:g} Å, which stands")
-    notes, more = compare_with_headers(np.array([size_A]), "the parameter file", source.headers.values())
-    return _PixelSize(size_A, size_A if len(known_A) and not warnings else None, notes, [*warnings, *more])
-
-
-def _sizes_of_metadata(source: StackInput) -> Floats:
-    """Return the pixel size in Å of each optics group that has rows."""
-    return source.optics.pixel_size_A[np.unique(source.optics_of(np.arange(source.particles.n_rows)))]
-
-
-def _check_binning(box: tuple[int, int], factor: int) -> None:
-    if any(side % factor for side in box):
-        raise UsageError(
-            f"a box of {box[0]} × {box[1]} pixels is not a whole number of blocks of {factor}",
-            field="downsample_factor",
-            hint="Choose an even number that divides the box.",
-        )
-
-
-def _check_grid(descriptor: ImageDescriptor, box: tuple[int, int], pixel_size_A: float | None, factor: int) -> None:
-    binned = (box[0] // factor, box[1] // factor)
-    after = f" after binning by {factor}" if factor > 1 else ""
-    hint = "Use the parameter file that was made for these images, or leave -p out."
-    if tuple(descriptor.n_pixels) != binned:
-        raise CryobridgeError(
-            f"the grid is for {descriptor.n_pixels[0]} × {descriptor.n_pixels[1]} px, "
-            f"the images have {binned[0]} × {binned[1]}{after}",
-            hint=hint,
-        )
-    if pixel_size_A is not None and not all(same_size(size, pixel_size_A * factor) for size in descriptor.pixel_size_A):
-        raise CryobridgeError(
-            f"the grid is for pixels of {descriptor.pixel_size_A[0]:g} Å, "
-            f"those of the images have {pixel_size_A * factor:g} Å{after}",
-            hint=hint,
-        )
-
-
-def _default_grid(
-    box: tuple[int, int], pixel_size_A: float | None, source: StackInput, options: StackOptions
-) -> ImageDescriptor:
-    if box[0] != box[1]:
-        raise MissingDataError(
-            f"there is no default grid for images of {box[0]} × {box[1]} px, which are not square",
-            path=source.particles.source,
-            hint="Give a parameter file with -p.",
-        )
-    assert pixel_size_A is not None  # or there was a finding
-    factor = options.downsample_factor
-    return ImageDescriptor.for_box(
-        box[0] // factor,
-        pixel_size_A * factor,
-        resolution_factor=options.resolution_factor,
-        n_inplanes=options.n_inplanes,
-        precision=options.precision,
-    )
-
-
-def _cut(source: StackInput, options: StackOptions) -> tuple[StackTask, ...]:
-    """Cut the ordered rows into stacks, anew at each file or set of lens values that must not be mixed."""
-    rows = _ordered(source, options.order)
-    separate = source.separate_files or options.separate_files
-    nothing = np.zeros(len(rows), np.int64)
-    file = source.images.path.codes[rows].astype(np.int64) if separate else nothing
-    lens = _lens_of(source)[source.optics_of(rows)] if options.split_optics else nothing
-    _, first, part_of_row = np.unique(file * len(source.optics) + lens, return_index=True, return_inverse=True)
-    by_appearance = np.argsort(np.argsort(first))[part_of_row]
-    grouped = rows[np.argsort(by_appearance, kind="stable")]
-    tasks: list[StackTask] = []
-    for part in np.split(grouped, np.cumsum(np.bincount(by_appearance))[:-1]):
-        for start in range(0, len(part), options.batch_size):
-            chosen = part[start : start + options.batch_size]
-            tasks.append(StackTask(len(tasks), chosen, start if separate else None))
-    return tuple(tasks)
-
-
-def _ordered(source: StackInput, order: str) -> Rows:
-    if order == "row":
-        return source.rows
-    codes = source.images.path.codes[source.rows]
-    rank = np.argsort(np.argsort(source.images.path.values))
-    return source.rows[np.argsort(rank[codes], kind="stable")]
-
-
-def _lens_of(source: StackInput) -> Rows:
-    """Return for each optics group the number of its set of lens values."""
-    values = np.column_stack([getattr(source.optics, name) for name in _LENS_VALUES])
-    # NaN, a value that is not known, is one value here.
-    _, number = np.unique(np.nan_to_num(values, nan=-1.0), axis=0, return_inverse=True)
-    return np.asarray(number, np.int64).reshape(-1)
-
-
-def _note_split(source: StackInput) -> list[str]:
-    lens = _lens_of(source)[source.optics_of(source.rows)]
-    n_runs = 1 + int(np.count_nonzero(np.diff(lens)))
-    if n_runs <= len(np.unique(lens)):
-        return []
-    return ["particles of one set of lens values were put together, so the order of the rows is kept within each only"]
-
-
-def _check_known(source: StackInput) -> None:
-    groups = np.unique(source.optics_of(source.rows))
-    unknown = [
-        _LENS_VALUES[name]
-        for name in ("voltage_kV", "spherical_aberration_mm")
-        if np.isnan(getattr(source.optics, name)[groups]).any()
-    ]
-    if unknown:
-        raise MissingDataError(
-            f"the {' and the '.join(unknown)} is not known",
-            path=source.particles.source,
-            hint="A stack holds both; they must be in the metadata.",
-        )
-
-
-def _refuse_mixed_lens(source: StackInput, tasks: tuple[StackTask, ...]) -> None:
-    """Refuse stacks whose particles differ in a lens value of which the format holds one."""
-    lens = _lens_of(source)
-    mixed = [task for task in tasks if len(np.unique(lens[source.optics_of(task.rows)])) > 1]
-    if not mixed:
-        return
-    groups = np.unique(source.optics_of(mixed[0].rows))
-    problems = []
-    for name, title in _LENS_VALUES.items():
-        values = getattr(source.optics, name)[groups]
-        if len(np.unique(values)) > 1:
-            named = zip(source.optics.group_id[groups], values, strict=True)
-            problems.append(f"{title} ({', '.join(f'group {group}: {value:g}' for group, value in named)})")
-    raise CryobridgeError(
-        f"stack {mixed[0].number} would mix values of the {' and of the '.join(problems)}",
-        path=source.particles.source,
-        count=len(mixed),
-        hint="A stack holds one value of each: --split-optics starts a new stack for each set of them.",
-    )
+def _whole_stack(plan: StackPlan[Any], folder: Path, task: StackTask) -> StackResult | None:
+    if not all(path.is_file() for path in plan.files(folder, task)):
+        return None
+    try:
+        record = plan.record(folder, task)
+    except CryobridgeError:
+        return None
+    if record is None or record[0] != fingerprint(plan, task):
+        return None
+    return StackResult(task.number, record[1])

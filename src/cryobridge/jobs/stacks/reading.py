@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections import OrderedDict
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -15,31 +15,18 @@ from cryobridge.formats.mrc import Images, MrcFile, open_mrc
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.jobs.stacks.checks import Rows
-    from cryobridge.model.particles import ImageRefs
+    from cryobridge.jobs.stacks.inputs import StackInput
 
 # Compressed files are in memory as a whole while they are open.
 _MOST_COMPRESSED = 2
 _SHARE_OF_OPEN_FILES = 4
 
 
-class ImageSource(Protocol):
-    """Where the image of each row is, and the header of each file by its number in ``images.path.values``."""
-
-    @property
-    def images(self) -> ImageRefs:
-        """The file and the slice of each row."""
-
-    @property
-    def headers(self) -> dict[int, MrcHeader]:
-        """The headers of the files."""
-
-
 class ImageReader:
     """Reads images of an input; each file stays open, as far as the system allows so many; a context manager."""
 
-    def __init__(self, source: ImageSource) -> None:
+    def __init__(self, source: StackInput) -> None:
         self._source = source
         self._plain: OrderedDict[int, tuple[MrcFile, IO[bytes]]] = OrderedDict()
         self._compressed: OrderedDict[int, MrcFile] = OrderedDict()
@@ -65,6 +52,9 @@ class ImageReader:
         FormatError
             If a file can't be read any more.
         """
+        if len(rows) == 0:
+            header = next(iter(self._source.headers.values()))
+            return np.empty((0, header.ny, header.nx), np.float32)
         refs = self._source.images
         codes, index = refs.path.codes[rows], refs.index[rows]
         if (codes == codes[0]).all():

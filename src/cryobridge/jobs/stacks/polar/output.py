@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError
-from cryobridge.formats.arrays import read_npz, write_npz
+from cryobridge.formats.arrays import read_npz
 from cryobridge.formats.atomic import leftovers
-from cryobridge.formats.pt_write import TensorWriter, tensor_writer
 from cryobridge.formats.table import Array
 from cryobridge.jobs.output_folder import files_in
 from cryobridge.model.geometry import matrix_to_euler
-from cryobridge.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
     from cryobridge.jobs.stacks.checks import Rows
-    from cryobridge.jobs.stacks.plan import StackPlan, StackTask
+    from cryobridge.jobs.stacks.plan import StackTask
+    from cryobridge.jobs.stacks.polar.plan import PolarPlan
 
+CONTENTS = """\
+fft/particles_fourier_stack_NNNNNN.pt   images on the polar grid, complex (image, shell, angle), norm 1
+fft/particles_fourier_stack_NNNNNN.npz  grid, lens data, and the rows of the metadata that the images are of
+phys/particles_phys_stack_NNNNNN.pt     the images, mean 0, largest absolute value 1
+plots/*_stack_NNNNNN.png                images, transforms and power spectrum of each stack"""
 _DEFAULT_AMPLITUDE_CONTRAST = 0.1
 _ABSENT = np.zeros(0)
-_FINGERPRINT = "cryobridge_inputs"
+FINGERPRINT = "cryobridge_inputs"
 
 
 def fourier_stack_path(folder: Path, number: int) -> Path:
@@ -61,7 +57,7 @@ def stack_files(folder: Path, number: int, *, physical: bool = True, plots: bool
     return files + (list(plot_paths(folder, number)) if plots else [])
 
 
-def image_bytes(plan: StackPlan) -> int:
+def image_bytes(plan: PolarPlan) -> int:
     """Return how many bytes the stacks need for one image: its transform, and itself where it is written."""
     number_bytes = 4 if plan.descriptor.precision == "single" else 8
     n_numbers = 2 * plan.grid.n_shells * plan.grid.n_inplanes
@@ -86,92 +82,16 @@ def unfinished_outputs(folder: Path) -> list[Path]:
     return found
 
 
-@dataclass(frozen=True)
-class OpenStack:
-    """The files of a stack that is being written."""
-
-    fourier: TensorWriter
-    physical: TensorWriter | None
-    kept_rows: list[Rows]
-
-    def write(self, rows: Rows, images: torch.Tensor, polar: torch.Tensor) -> None:
-        """Append the images (n, N, N) of these rows and their transforms (n, shells, angles)."""
-        if self.physical is not None:
-            self.physical.write(images)
-        self.fourier.write(polar)
-        self.kept_rows.append(rows)
-
-
-@contextmanager
-def open_stack(
-    plan: StackPlan, folder: Path, task: StackTask, real_type: torch.dtype, complex_type: torch.dtype
-) -> Iterator[OpenStack]:
-    """Write the files of one stack; they appear when the block ends well, the Fourier stack last.
-
-    Raises
-    ------
-    CryobridgeError
-        If the operating system refuses, or no image was written.
-    """
-    number = task.number
-    box = (plan.descriptor.n_pixels[0], plan.descriptor.n_pixels[1])
-    polar_shape = (plan.grid.n_shells, plan.grid.n_inplanes)
-    kept: list[Rows] = []
-    with tensor_writer(fourier_stack_path(folder, number), polar_shape, complex_type) as fourier:
-        images = tensor_writer(physical_stack_path(folder, number), box, real_type)
-        with images if plan.options.physical else nullcontext() as physical:
-            yield OpenStack(fourier, physical, kept)
-            rows = np.concatenate(kept)
-            if len(rows) == 0:
-                raise CryobridgeError(
-                    f"no image of stack {number} can be used: all are constant or hold NaN or infinity",
-                    path=plan.source.particles.source,
-                    hint="Check the image files with `cryobridge inspect`.",
-                )
-        arrays = stack_arrays(plan, rows, task.start)
-        # The planned rows, not those that were kept: what is compared must be known before the work.
-        write_npz(lens_path(folder, number), arrays | {_FINGERPRINT: np.array(fingerprint(plan, task))})
-
-
-def whole_stacks(plan: StackPlan, folder: Path) -> dict[int, int]:
-    """Return the stacks of a plan that are whole, made from the same inputs and parameters, with their image counts."""
-    return {
-        task.number: count for task in plan.tasks if (count := _images_in_whole_stack(plan, folder, task)) is not None
-    }
-
-
-def _images_in_whole_stack(plan: StackPlan, folder: Path, task: StackTask) -> int | None:
-    files = stack_files(folder, task.number, physical=plan.options.physical, plots=plan.options.plots)
-    if not all(path.is_file() for path in files):
+def read_record(plan: PolarPlan, folder: Path, task: StackTask) -> tuple[str, Rows] | None:
+    """Return the fingerprint that the lens data of a stack hold, and the planned rows that they lack."""
+    arrays = read_npz(lens_path(folder, task.number))
+    if not {FINGERPRINT, "source_rows"} <= arrays.keys():
         return None
-    try:
-        arrays = read_npz(lens_path(folder, task.number))
-        same = str(arrays[_FINGERPRINT]) == fingerprint(plan, task)
-        return int(arrays["n_images"]) if same else None
-    except (CryobridgeError, KeyError, ValueError):
-        return None
+    is_kept = np.isin(plan.source.metadata_rows[task.rows], arrays["source_rows"])
+    return str(arrays[FINGERPRINT]), task.rows[~is_kept]
 
 
-def fingerprint(plan: StackPlan, task: StackTask) -> str:
-    """Return a digest of all that the bytes of a stack depend on: metadata, parameters, and size and age of the files.
-
-    Raises
-    ------
-    OSError
-        If an image file has vanished.
-    """
-    digest = hashlib.sha256(f"{__version__} {plan.options.on_missing}".encode())
-    digest.update(f"{plan.options.downsample_factor} {plan.options.downsample_type}".encode())
-    for name, array in stack_arrays(plan, task.rows, task.start).items():
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    for code in np.unique(plan.source.images.path.codes[task.rows]).tolist():
-        status = plan.source.headers[code].path.stat()
-        digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def stack_arrays(plan: StackPlan, rows: Rows, start: int | None) -> dict[str, Array]:
+def stack_arrays(plan: PolarPlan, rows: Rows, start: int | None) -> dict[str, Array]:
     """Return what lies beside a Fourier stack: CryoLike's keys, then the rows and uids that the images are of.
 
     Angles are in radians, defocus in Å, the spherical aberration in mm, the voltage in kV. An empty array stands
@@ -206,7 +126,7 @@ def stack_arrays(plan: StackPlan, rows: Rows, start: int | None) -> dict[str, Ar
     return arrays
 
 
-def _angles(plan: StackPlan, rows: Rows) -> dict[str, Array]:
+def _angles(plan: PolarPlan, rows: Rows) -> dict[str, Array]:
     names = ("angleRotation", "angleTilt", "anglePsi")
     poses = plan.source.particles.poses
     if poses is None:

@@ -10,11 +10,15 @@ import torch
 from cryobridge.fourier.devices import batch_size_for
 from cryobridge.fourier.images import bin_images, normalise_fourier, normalise_images
 from cryobridge.fourier.polar import PolarTransform
+from cryobridge.jobs.stacks.plan import Transform
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cryobridge.jobs.stacks.plan import StackPlan
+    from cryobridge.formats.mrc import Images
+    from cryobridge.formats.table import Array
+    from cryobridge.jobs.stacks.checks import Rows
+    from cryobridge.jobs.stacks.polar.plan import PolarPlan
 
 # A chunk on the CPU need only be large beside what it costs to pass it on.
 _CPU_CHUNK_BYTES = 64 << 20
@@ -34,8 +38,14 @@ class Transformed:
 
     images: Tensor
     polar: Tensor
-    unusable: Tensor
+    is_unusable: Tensor
     arrived: torch.cuda.Event | None = None
+
+    @property
+    def unusable(self) -> Array:
+        """Which images (n,) can't be used."""
+        mask: Array = self.is_unusable.numpy()
+        return mask
 
     def wait(self) -> None:
         """Wait until a GPU has delivered the tensors."""
@@ -43,7 +53,7 @@ class Transformed:
             self.arrived.synchronize()
 
 
-class ChunkTransform:
+class PolarChunkTransform(Transform["Tensor", "Transformed"]):
     """Bins, normalises and transforms chunks of images; not to be shared among threads.
 
     Parameters
@@ -54,25 +64,26 @@ class ChunkTransform:
         Where to work.
     """
 
-    def __init__(self, plan: StackPlan, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, plan: PolarPlan, device: str) -> None:
+        self.device = torch.device(device)
         self.real_type = torch.float32 if plan.descriptor.precision == "single" else torch.float64
         self.complex_type = _COMPLEX[self.real_type]
         self._options = plan.options
         self._grid = plan.grid
         self._box = plan.descriptor.n_pixels
-        self._transform = PolarTransform(plan.grid, self._box, dtype=self.real_type, device=device)
+        self._transform = PolarTransform(plan.grid, self._box, dtype=self.real_type, device=self.device)
         self.chunk_size = self._images_a_chunk()
         self._most_at_once = self.chunk_size
         self._buffers = [self._new_buffers() for _ in range(_N_BUFFERS)]
         # Chunks alternate between two streams, so that copies of one overlap with the transform of the other.
-        n_streams = 2 if device.type == "cuda" else 0
-        self._streams = [torch.cuda.Stream(device) for _ in range(n_streams)]  # type: ignore[no-untyped-call]
+        n_streams = 2 if self.device.type == "cuda" else 0
+        self._streams = [torch.cuda.Stream(self.device) for _ in range(n_streams)]  # type: ignore[no-untyped-call]
         self._n_done = 0
 
-    def to_host_memory(self, pixels: Tensor) -> Tensor:
-        """Return pixels where a GPU can fetch them by itself; called where they are read."""
-        return pixels.pin_memory() if self._streams else pixels
+    def prepare(self, _rows: Rows, pixels: Images) -> Tensor:
+        """Return pixels where a GPU can fetch them by itself."""
+        tensor = torch.from_numpy(pixels)
+        return tensor.pin_memory() if self._streams else tensor
 
     def __call__(self, pixels: Tensor) -> Transformed:
         """Transform a chunk.

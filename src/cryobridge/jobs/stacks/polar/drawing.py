@@ -11,23 +11,25 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError
+from cryobridge.errors import CryobridgeError, option
 from cryobridge.formats.atomic import atomic_path, leftovers
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.jobs.output_folder import make_subfolder, remove_existing
-from cryobridge.jobs.stacks.output import plot_paths
+from cryobridge.jobs.stacks.polar.output import plot_paths
 from cryobridge.plots.page import lay_out, style
 from cryobridge.plots.stacks import stack_sheets
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.stacks.execute import StackResult
-    from cryobridge.jobs.stacks.plan import StackPlan
+    from collections.abc import Callable, Iterator
+
+    from cryobridge.jobs.stacks.plan import StackResult
+    from cryobridge.jobs.stacks.polar.plan import PolarPlan
 
 _LENGTH_BYTES = 8
 _LOW_PRIORITY = 10
@@ -72,6 +74,13 @@ def draw_stack(folder: Path, number: int, *content: Any, **more: Any) -> tuple[P
     return targets
 
 
+@contextmanager
+def drawing(plan: PolarPlan, folder: Path) -> Iterator[Callable[[StackResult], None]]:
+    """Yield what has a finished stack drawn beside the work; leaving the block well waits for the last of them."""
+    with DrawingProcess(plan, folder) as process:
+        yield process.draw
+
+
 class DrawingProcess(AbstractContextManager["DrawingProcess"]):
     """Draws pictures of finished stacks beside the work; leaving the block well waits for the last of them.
 
@@ -81,7 +90,7 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
         On leaving, if pictures could not be drawn.
     """
 
-    def __init__(self, plan: StackPlan, folder: Path) -> None:
+    def __init__(self, plan: PolarPlan, folder: Path) -> None:
         self._plan = plan
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -89,7 +98,6 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
 
     def draw(self, result: StackResult) -> None:
         """Have a stack drawn; waits only when the process lags behind."""
-        assert result.preview is not None
         source, descriptor, preview = self._plan.source, self._plan.descriptor, result.preview
         refs = source.images
         names = [f"{refs.index[row] + 1} @ {Path(refs.path[row]).name}" for row in preview.rows.tolist()]
@@ -97,7 +105,7 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
         np.savez(
             message,
             number=result.number,
-            n_images=result.n_images,
+            n_images=preview.n_images,
             images=preview.images.numpy(),
             polar=preview.polar.numpy(),
             power=preview.power.numpy(),
@@ -132,7 +140,7 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._complaints = self._resources.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed on leaving
-            command = [sys.executable, "-m", "cryobridge.jobs.stacks.drawing", str(self._folder)]
+            command = [sys.executable, "-m", "cryobridge.jobs.stacks.polar.drawing", str(self._folder)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._complaints)
         return self._process
 
@@ -145,7 +153,8 @@ class DrawingProcess(AbstractContextManager["DrawingProcess"]):
             raise CryobridgeError(
                 f"the pictures could not be drawn ({lines[-1] if lines else 'the process was ended'})",
                 path=self._folder / "plots",
-                hint="The stacks are whole. --resume draws what is missing, --no-plots goes without.",
+                hint=f"The stacks are whole. {option('resume')} draws what is missing, {option('plots', 'False')} goes "
+                "without.",
             )
 
 

@@ -15,11 +15,12 @@ from cryobridge.formats.particles_pickle import PickleContent, pickle_content
 from cryobridge.formats.pickles import check_ctf, check_poses
 from cryobridge.formats.relion.particles_write import image_names, star_content
 from cryobridge.formats.relion.star import StarBlock
-from cryobridge.jobs.stacks.downsample.star import downsampled_blocks
+from cryobridge.jobs.stacks.cropping.star import downsampled_blocks
 from cryobridge.model.particles import Labels
+from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.stacks.downsample.inputs import DownsampleInput
+    from cryobridge.jobs.stacks.inputs import StackInput
     from cryobridge.model.particles import ImageRefs, Optics, ParticleSet
 
 _LENS = {
@@ -40,19 +41,16 @@ class DownsampledMetadata:
         Of the STAR file.
     pickles
         Poses and CTF, or None where neither is known.
-    not_held
+    dropped_columns
         Columns of the source that are in none of the files.
-    notes
-        What was assumed or left out, in sentences.
-    warnings
-        What may be wrong, in sentences.
+    messages
+        What was assumed or left out, and what may be wrong.
     """
 
     blocks: tuple[StarBlock, ...]
     pickles: PickleContent | None
-    not_held: tuple[str, ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
+    dropped_columns: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
 
     @property
     def has_poses(self) -> bool:
@@ -78,7 +76,7 @@ def downsampled_optics(optics: Optics, old_box_px: int, new_box_px: int) -> Opti
 
 
 def downsampled_metadata(
-    source: DownsampleInput, kept: np.ndarray[Any, Any], images: ImageRefs, old_box_px: int, new_box_px: int
+    source: StackInput, kept: np.ndarray[Any, Any], images: ImageRefs, old_box_px: int, new_box_px: int
 ) -> DownsampledMetadata:
     """Return what is to be written of some particles.
 
@@ -87,7 +85,7 @@ def downsampled_metadata(
     source
         The particles.
     kept
-        (n,) those that have a new image.
+        (n,) the rows that have a new image.
     images
         (n,) where it is.
     old_box_px, new_box_px
@@ -98,29 +96,32 @@ def downsampled_metadata(
     FormatError
         If a pose or CTF value is impossible.
     """
-    particles = source.particles if len(kept) == len(source.particles) else source.particles.take(kept)
+    particles = source.particles
+    if not np.array_equal(kept, np.arange(particles.n_rows)):
+        particles = particles.take(kept)
     assert particles.optics is not None  # made where it was not there
     optics = downsampled_optics(particles.optics, old_box_px, new_box_px)
     # cryoSPARC's coordinates are in the frame of its micrographs, which only `convert` takes to RELION's.
     locations = particles.locations if source.star is not None else None
     renewed = replace(particles, images=images, optics=optics, locations=locations)
-    notes: list[str] = []
-    warnings: list[str] = []
-    pickles = _pickles(renewed, notes, warnings)
-    not_held: tuple[str, ...] = ()
+    messages: list[Message] = []
+    pickles = _pickles(renewed, messages)
+    dropped: tuple[str, ...] = ()
     if source.star is not None:
-        blocks = downsampled_blocks(source.star, source.source_rows[kept], renewed, old_box_px / new_box_px)
+        blocks = downsampled_blocks(source.star, source.metadata_rows[kept], renewed, old_box_px / new_box_px)
     elif particles.images is not None and not _unknown_lens(particles):
         content = star_content(renewed)
-        blocks, not_held = content.blocks, content.dropped_columns
-        warnings += map(str, content.messages)
+        blocks, dropped = content.blocks, content.dropped_columns
+        messages += content.messages
     else:
         blocks = _bare_blocks(renewed)
         if renewed.poses is not None:
-            notes.append("the STAR file holds no angles and shifts; poses.pkl does")
+            text = "the STAR file holds no angles and shifts; poses.pkl does"
+            messages.append(note("poses-in-pickle-only", text))
     if particles.locations is not None and locations is None:
-        notes.append("places on micrographs are not carried along; `cryobridge convert` takes them to RELION's frame")
-    return DownsampledMetadata(blocks, pickles, not_held, tuple(notes), tuple(dict.fromkeys(warnings)))
+        text = "places on micrographs are not carried along; `cryobridge convert` takes them to RELION's frame"
+        messages.append(note("coordinates-left-out", text))
+    return DownsampledMetadata(blocks, pickles, dropped, tuple(dict.fromkeys(messages)))
 
 
 def _unknown_lens(particles: ParticleSet) -> list[str]:
@@ -130,19 +131,20 @@ def _unknown_lens(particles: ParticleSet) -> list[str]:
     return [title for name, title in _LENS.items() if np.isnan(getattr(particles.optics, name)[used]).any()]
 
 
-def _pickles(particles: ParticleSet, notes: list[str], warnings: list[str]) -> PickleContent | None:
+def _pickles(particles: ParticleSet, messages: list[Message]) -> PickleContent | None:
     """Return poses and CTF as far as they are known, and say why one is not written."""
     unknown = _unknown_lens(particles)
     poses, ctf = particles.poses, particles.ctf
     if poses is None:
-        notes.append("no poses in the metadata: no poses.pkl")
+        messages.append(note("no-poses", "no poses in the metadata: no poses.pkl"))
     elif poses.is_2d:
-        notes.append("the poses are angles in the plane only, of a 2D alignment: no poses.pkl")
+        text = "the poses are angles in the plane only, of a 2D alignment: no poses.pkl"
+        messages.append(note("poses-are-2d", text))
         poses = None
     if ctf is None:
-        notes.append("no defocus values in the metadata: no ctf.pkl")
+        messages.append(note("no-ctf", "no defocus values in the metadata: no ctf.pkl"))
     elif unknown:
-        notes.append(f"the {' and the '.join(unknown)} is not known: no ctf.pkl")
+        messages.append(note("no-ctf", f"the {' and the '.join(unknown)} is not known: no ctf.pkl"))
         ctf = None
     if poses is None and ctf is None:
         return None
@@ -151,8 +153,7 @@ def _pickles(particles: ParticleSet, notes: list[str], warnings: list[str]) -> P
         check_poses(particles.source, content.rotations, content.shifts_box)
     if content.ctf is not None:
         check_ctf(particles.source, content.ctf)
-    notes += [str(message) for message in content.messages if message.severity == "note"]
-    warnings += [str(message) for message in content.messages if message.severity == "warning"]
+    messages += content.messages
     return content
 
 
@@ -180,7 +181,7 @@ def _bare_blocks(particles: ParticleSet) -> tuple[StarBlock, ...]:
     )
 
 
-def write_sources(path: Path, source: DownsampleInput, kept: np.ndarray[Any, Any], images: ImageRefs) -> None:
+def write_sources(path: Path, source: StackInput, kept: np.ndarray[Any, Any], images: ImageRefs) -> None:
     """Write which row, file and slice of the source each image is, as CSV.
 
     ``source_row`` and ``source_slice`` count from 0; ``source_file`` is the name in the metadata; ``uid`` is
@@ -194,7 +195,7 @@ def write_sources(path: Path, source: DownsampleInput, kept: np.ndarray[Any, Any
     table = pa.table(
         {
             "image": image_names(images),
-            "source_row": numbers_to_arrow(source.source_rows[kept]),
+            "source_row": numbers_to_arrow(source.metadata_rows[kept]),
             "source_file": _labels(files),
             "source_slice": numbers_to_arrow(source.images.index[kept]),
             "uid": texts if uid is None else numbers_to_arrow(uid[kept]),

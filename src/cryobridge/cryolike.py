@@ -1,11 +1,13 @@
-"""The same conversions under CryoLike's names, so that a script of its runs after a change of import.
+"""Fourier stacks under CryoLike's names and parameters, so that a script of its runs after a change of import.
 
 Differences from CryoLike: ``params_input`` may be None (the default grid of the data), existing stacks are refused
-without ``overwrite``, ``skip_exist`` works, and every function returns a report.
+without ``overwrite``, ``skip_exist`` works, and every function returns a `cryobridge.jobs.stacks.report.StacksReport`.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cryobridge.errors import UsageError
-from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor
-from cryobridge.formats.image_search import ImageSearch
-from cryobridge.jobs.stacks.checks import same_size
-from cryobridge.jobs.stacks.convert import convert_stacks
+from cryobridge.executors.devices import DeviceExecutor
+from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor, write_image_descriptor
+from cryobridge.jobs.shared_options import BareNameOptions
 from cryobridge.jobs.stacks.inputs import StackInput, files_input, job_input, open_for_stacks, paired_input
-from cryobridge.jobs.stacks.options import DownsampleType, OnMissing, Order, StackOptions
-from cryobridge.jobs.stacks.plan import plan_stacks
+from cryobridge.jobs.stacks.options import StackOptions
+from cryobridge.jobs.stacks.pixel_size import same_size
+from cryobridge.jobs.stacks.polar.plan import plan_stacks
+from cryobridge.jobs.stacks.run import StackJob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +30,24 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from cryobridge.formats.open import Program
+    from cryobridge.jobs.stacks.report import StacksReport
     from cryobridge.progress import Reporter
 
     AnyPath = str | PathLike[str]
 
+__all__ = [
+    "ImageDescriptor",
+    "ParticleStackConverter",
+    "convert_particle_stacks_from_cryosparc_job_directory",
+    "convert_particle_stacks_from_indexed_cryosparc_file",
+    "convert_particle_stacks_from_indexed_star_file",
+    "convert_particle_stacks_from_paired_star_and_mrc_files",
+    "read_image_descriptor",
+    "write_image_descriptor",
+]
+
 _NO_LIMIT = -1
+_PROGRAMS: dict[str, Program] = {"cryosparc": "cryosparc", "starfile": "relion"}
 
 
 class ParticleStackConverter:
@@ -64,7 +80,7 @@ class ParticleStackConverter:
     split_optics
         Give each set of lens values stacks of its own.
     reporter
-        Who is told of the progress.
+        Who hears of the progress.
 
     Raises
     ------
@@ -79,14 +95,14 @@ class ParticleStackConverter:
         n_stacks_max: int = _NO_LIMIT,
         pixel_size: float | ArrayLike | None = None,
         downsample_factor: int = 1,
-        downsample_type: DownsampleType = "mean",
+        downsample_type: Literal["mean", "max"] = "mean",
         skip_exist: bool = False,
         overwrite: bool = False,
         flag_plots: bool = True,
         device: str = "cpu",
         *,
-        order: Order = "file",
-        on_missing: OnMissing = "error",
+        order: Literal["row", "file"] = "file",
+        on_missing: Literal["error", "skip"] = "error",
         split_optics: bool = False,
         reporter: Reporter | None = None,
     ) -> None:
@@ -169,12 +185,12 @@ class ParticleStackConverter:
             If other inputs were prepared, or the filetype is unknown.
         """
         self._refuse_second()
-        programs: dict[str, Program] = {"cryosparc": "cryosparc", "starfile": "relion"}
-        if filetype not in programs:
-            raise UsageError(f"{filetype!r} is no file type", field="filetype", hint="Use 'cryosparc' or 'starfile'.")
-        files = open_for_stacks(src_file, programs[filetype])
-        search = ImageSearch(files.columns.path, Path(mrc_folder) if str(mrc_folder) else None)
-        self._source = files_input(files, search, self._options["on_missing"])
+        if filetype not in _PROGRAMS:
+            hint = "Use 'cryosparc' or 'starfile'."
+            raise UsageError(f"{filetype!r} is no file type", option="filetype", hint=hint)
+        search = BareNameOptions(folder_mrc=Path(mrc_folder) if str(mrc_folder) else None)
+        files = open_for_stacks(src_file, _PROGRAMS[filetype])
+        self._source = files_input(files, search.image_search(files.metadata), self._options["on_missing"])
         if ignore_manual_pixel_size and np.isfinite(self._source.optics.pixel_size_A).any():
             self._options["pixel_size_A"] = None
 
@@ -189,7 +205,7 @@ class ParticleStackConverter:
         self._refuse_second()
         self._source = job_input(Path(folder_cryosparc), job_number, self._options["on_missing"])
 
-    def convert_stacks(self, batch_size: int = 1024, never_combine_input_files: bool = False) -> dict[str, Any]:
+    def convert_stacks(self, batch_size: int = 1024, never_combine_input_files: bool = False) -> StacksReport:
         """Make the stacks.
 
         Parameters
@@ -199,11 +215,6 @@ class ParticleStackConverter:
         never_combine_input_files
             Never put images of two files into one stack; so it always is for paired STAR files.
 
-        Returns
-        -------
-        dict
-            The report, as `cryobridge.jobs.stacks.convert.convert_stacks` gives it.
-
         Raises
         ------
         UsageError
@@ -211,18 +222,13 @@ class ParticleStackConverter:
         CryobridgeError
             If the inputs are wrong, stacks are there already, or an image can't be used.
         """
-        source = self._prepared(never_combine_input_files)
         options = StackOptions(**self._options, batch_size=batch_size, separate_files=never_combine_input_files)
-        return convert_stacks(
-            plan_stacks(source, options),
-            self._folder,
-            device=self._device,
-            overwrite=self._overwrite,
-            resume=self._skip_exist and not self._overwrite,
-            reporter=self._reporter,
-        )
+        executor = DeviceExecutor(self._device)
+        resume = self._skip_exist and not self._overwrite
+        job = StackJob(plan_stacks(self._prepared(), options), self._folder, executor, resume)
+        return job.run(overwrite=self._overwrite, reporter=self._reporter)
 
-    def _prepared(self, never_combine_input_files: bool) -> StackInput:
+    def _prepared(self) -> StackInput:
         if self._source is not None:
             return self._source
         if self._units is None:
@@ -233,128 +239,6 @@ class ParticleStackConverter:
     def _refuse_second(self) -> None:
         if self._source is not None or self._pairs:
             raise UsageError("an input was prepared already", hint="Use another converter for the second one.")
-
-
-def convert_particle_stacks_from_paired_star_and_mrc_files(
-    params_input: AnyPath | ImageDescriptor | None,
-    particle_file_list: AnyPath | Sequence[AnyPath],
-    star_file_list: AnyPath | Sequence[AnyPath],
-    folder_output: AnyPath = "",
-    batch_size: int = 1024,
-    pixel_size: float | ArrayLike | None = None,
-    defocus_angle_is_degree: bool = True,
-    phase_shift_is_degree: bool = True,
-    downsample_factor: int = 1,
-    downsample_type: DownsampleType = "mean",
-    skip_exist: bool = False,
-    flag_plots: bool = True,
-    overwrite: bool = False,
-    n_stacks_max: int = _NO_LIMIT,
-) -> dict[str, Any]:
-    """Convert image files that each have a STAR file of their own; see `ParticleStackConverter` for the parameters."""
-    converter = ParticleStackConverter(
-        params_input,
-        folder_output,
-        n_stacks_max,
-        pixel_size,
-        downsample_factor,
-        downsample_type,
-        skip_exist,
-        overwrite,
-        flag_plots,
-    )
-    converter.prepare_star_files(particle_file_list, star_file_list, defocus_angle_is_degree, phase_shift_is_degree)
-    return converter.convert_stacks(batch_size)
-
-
-def convert_particle_stacks_from_indexed_star_file(
-    params_input: AnyPath | ImageDescriptor | None,
-    star_file: AnyPath,
-    folder_mrc: AnyPath = "",
-    folder_output: AnyPath = "",
-    batch_size: int = 1024,
-    downsample_factor: int = 1,
-    downsample_type: DownsampleType = "mean",
-    pixel_size: float | ArrayLike | None = None,
-    flag_plots: bool = True,
-    overwrite: bool = False,
-    skip_exist: bool = False,
-    n_stacks_max: int = _NO_LIMIT,
-) -> dict[str, Any]:
-    """Convert the particles of a RELION STAR file; see `ParticleStackConverter` for the parameters."""
-    converter = ParticleStackConverter(
-        params_input,
-        folder_output,
-        n_stacks_max,
-        pixel_size,
-        downsample_factor,
-        downsample_type,
-        skip_exist,
-        overwrite,
-        flag_plots,
-    )
-    converter.prepare_indexed_file(star_file, "starfile", folder_mrc)
-    return converter.convert_stacks(batch_size)
-
-
-def convert_particle_stacks_from_indexed_cryosparc_file(
-    params_input: AnyPath | ImageDescriptor | None,
-    file_cs: AnyPath,
-    folder_cryosparc: AnyPath = "",
-    folder_output: AnyPath = "",
-    batch_size: int = 1024,
-    n_stacks_max: int = _NO_LIMIT,
-    pixel_size: float | ArrayLike | None = None,
-    downsample_factor: int = 1,
-    downsample_type: DownsampleType = "mean",
-    skip_exist: bool = False,
-    flag_plots: bool = True,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Convert the particles of a `.cs` file; see `ParticleStackConverter` for the parameters."""
-    converter = ParticleStackConverter(
-        params_input,
-        folder_output,
-        n_stacks_max,
-        pixel_size,
-        downsample_factor,
-        downsample_type,
-        skip_exist,
-        overwrite,
-        flag_plots,
-    )
-    converter.prepare_indexed_file(file_cs, "cryosparc", folder_cryosparc)
-    return converter.convert_stacks(batch_size)
-
-
-def convert_particle_stacks_from_cryosparc_job_directory(
-    params_input: AnyPath | ImageDescriptor | None,
-    folder_cryosparc: AnyPath = "",
-    job_number: int = 0,
-    folder_output: AnyPath = "",
-    batch_size: int = 1024,
-    n_stacks_max: int = _NO_LIMIT,
-    pixel_size: float | ArrayLike | None = None,
-    downsample_factor: int = 1,
-    downsample_type: DownsampleType = "mean",
-    skip_exist: bool = False,
-    flag_plots: bool = True,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """Convert the batches of a Restack or Downsample Particles job; see `ParticleStackConverter` for the parameters."""
-    converter = ParticleStackConverter(
-        params_input,
-        folder_output,
-        n_stacks_max,
-        pixel_size,
-        downsample_factor,
-        downsample_type,
-        skip_exist,
-        overwrite,
-        flag_plots,
-    )
-    converter.prepare_sequential_cryosparc(folder_cryosparc, job_number)
-    return converter.convert_stacks(batch_size)
 
 
 def _paths(given: AnyPath | Sequence[AnyPath]) -> list[Path]:
@@ -370,5 +254,79 @@ def _one_pixel_size(pixel_size: float | ArrayLike | None) -> float | None:
     if len(sizes) == 1 and sizes[0] == _NO_LIMIT:
         return None
     if not (sizes > 0).all() or not all(same_size(size, sizes[0]) for size in sizes):
-        raise UsageError(f"{pixel_size} is not one pixel size in Å", field="pixel_size", hint="Pixels are square.")
+        raise UsageError(f"{pixel_size} is not one pixel size in Å", option="pixel_size", hint="Pixels are square.")
     return float(sizes[0])
+
+
+# The four functions: what they have in common are options of the converter, in CryoLike's order of each function.
+
+_ENDS = {"folder_mrc": "", "folder_cryosparc": "", "job_number": 0, "batch_size": 1024}
+_ENDS |= {"defocus_angle_is_degree": True, "phase_shift_is_degree": True}
+_CONVERTER = inspect.signature(ParticleStackConverter).parameters
+
+
+def _function(
+    name: str, summary: str, parameters: str, prepare: Callable[[ParticleStackConverter, Mapping[str, Any]], None]
+) -> Callable[..., StacksReport]:
+    """Return a function of these parameters that prepares a converter, then converts.
+
+    Defaults are those of `ParticleStackConverter`, or of `_ENDS`; parameters without one are required.
+    """
+    defaults = {key: item.default for key, item in _CONVERTER.items()} | _ENDS
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature(
+        [
+            inspect.Parameter(key, kind, default=defaults.get(key, inspect.Parameter.empty))
+            for key in ("params_input", *parameters.split())
+        ],
+        return_annotation="StacksReport",
+    )
+
+    def convert(*positional: Any, **named: Any) -> StacksReport:
+        bound = signature.bind(*positional, **named)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        options = {key: value for key, value in given.items() if key in _CONVERTER}
+        converter = ParticleStackConverter(given["params_input"], **options)
+        prepare(converter, given)
+        return converter.convert_stacks(given["batch_size"])
+
+    convert.__name__ = convert.__qualname__ = name
+    convert.__doc__ = f"{summary}; see `ParticleStackConverter` for the parameters."
+    convert.__signature__ = signature  # type: ignore[attr-defined]
+    return convert
+
+
+convert_particle_stacks_from_paired_star_and_mrc_files = _function(
+    "convert_particle_stacks_from_paired_star_and_mrc_files",
+    "Convert image files that each have a STAR file of their own",
+    "particle_file_list star_file_list folder_output batch_size pixel_size defocus_angle_is_degree "
+    "phase_shift_is_degree downsample_factor downsample_type skip_exist flag_plots overwrite n_stacks_max",
+    lambda converter, given: converter.prepare_star_files(
+        given["particle_file_list"],
+        given["star_file_list"],
+        given["defocus_angle_is_degree"],
+        given["phase_shift_is_degree"],
+    ),
+)
+convert_particle_stacks_from_indexed_star_file = _function(
+    "convert_particle_stacks_from_indexed_star_file",
+    "Convert the particles of a RELION STAR file",
+    "star_file folder_mrc folder_output batch_size downsample_factor downsample_type pixel_size flag_plots overwrite "
+    "skip_exist n_stacks_max",
+    lambda converter, given: converter.prepare_indexed_file(given["star_file"], "starfile", given["folder_mrc"]),
+)
+convert_particle_stacks_from_indexed_cryosparc_file = _function(
+    "convert_particle_stacks_from_indexed_cryosparc_file",
+    "Convert the particles of a `.cs` file",
+    "file_cs folder_cryosparc folder_output batch_size n_stacks_max pixel_size downsample_factor downsample_type "
+    "skip_exist flag_plots overwrite",
+    lambda converter, given: converter.prepare_indexed_file(given["file_cs"], "cryosparc", given["folder_cryosparc"]),
+)
+convert_particle_stacks_from_cryosparc_job_directory = _function(
+    "convert_particle_stacks_from_cryosparc_job_directory",
+    "Convert the batches of a Restack or Downsample Particles job",
+    "folder_cryosparc job_number folder_output batch_size n_stacks_max pixel_size downsample_factor downsample_type "
+    "skip_exist flag_plots overwrite",
+    lambda converter, given: converter.prepare_sequential_cryosparc(given["folder_cryosparc"], given["job_number"]),
+)

@@ -1,0 +1,83 @@
+"""What an executor is asked for, and what it asks of the work that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+Advance = Callable[[int], None]
+
+
+class Worker(Protocol[Result_co]):
+    """Carries out tasks on one device; ready when it is made, so that too large a task is refused before the work."""
+
+    def run(self, numbers: Iterable[int], *, advance: Advance, done: Callable[[Result_co], None]) -> None:
+        """Carry out tasks, one after the other; they are asked for as they can be begun.
+
+        Parameters
+        ----------
+        numbers
+            Of the tasks.
+        advance
+            Called with a number of steps that are done, from any thread.
+        done
+            Called with the result of each task, from any thread.
+
+        Raises
+        ------
+        CryobridgeError
+            If a task can't be carried out; those that are done stay.
+        """
+
+
+class Work(Protocol[Result_co]):
+    """Independent tasks, known by their numbers, that leave files and have small results.
+
+    A task may run in any order, anywhere, and twice: its outcome is the same. All that the tasks share is written after
+    the last one, by whoever asked for the work.
+    """
+
+    def worker(self, device: str) -> Worker[Result_co]:
+        """Return who carries out tasks on a device, such as ``"cpu"`` or ``"cuda:1"``."""
+
+    def process(self) -> AbstractContextManager[None]:
+        """Settle what all workers of a process share, such as how many threads a library takes, while they run."""
+
+
+class Run(Protocol[Result_co]):
+    """Runs tasks of the work that it was prepared for."""
+
+    def __call__(self, numbers: Sequence[int], *, advance: Advance, done: Callable[[Result_co], None]) -> None:
+        """Run tasks to their end.
+
+        Parameters
+        ----------
+        numbers
+            Of the tasks.
+        advance
+            Called with a number of steps that are done.
+        done
+            Called with the result of each task, one call at a time.
+
+        Raises
+        ------
+        CryobridgeError
+            If a task can't be carried out; those that are done stay.
+        """
+
+
+class Executor(Protocol):
+    """Where tasks run."""
+
+    def prepare(self, work: Work[Result]) -> Run[Result]:
+        """Get ready for the work, before anything is written.
+
+        Raises
+        ------
+        CryobridgeError
+            If it can't be done here.
+        """

@@ -1,0 +1,71 @@
+"""What is noted of a stack while it is written, so that an interrupted run is gone on with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.errors import UsageError, option
+from cryobridge.formats.atomic import atomic_path, read_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.jobs.stacks.checks import Rows
+
+
+@dataclass(frozen=True)
+class StackState:
+    """A small file beside a stack: what it is made from, and which rows are left out of it.
+
+    A row that can't be used is noted before those after it are written, so that the number of images in an unfinished
+    stack tells where to go on.
+
+    Parameters
+    ----------
+    made_from
+        The fingerprint of the stack.
+    left_out
+        Rows whose images can't be used.
+    """
+
+    made_from: str
+    left_out: Rows
+
+    def write(self, stack: Path) -> None:
+        """Write it beside a stack."""
+        content = {"made_from": self.made_from, "left_out": self.left_out.tolist()}
+        with atomic_path(state_path(stack)) as temporary:
+            temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def state_path(stack: Path) -> Path:
+    """Return where the state of a stack lies."""
+    return stack.with_name(f".{stack.name}.state.json")
+
+
+def read_state(stack: Path) -> StackState | None:
+    """Return the state of a stack, or None where there is none.
+
+    Raises
+    ------
+    UsageError
+        If it is damaged.
+    """
+    path = state_path(stack)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return StackState(str(content["made_from"]), np.array(content["left_out"], np.int64))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise read_error(path, error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "what an earlier run left to go on with is damaged",
+            path=path,
+            hint=f"Begin anew with {option('overwrite')}.",
+        ) from error

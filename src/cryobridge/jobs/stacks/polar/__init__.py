@@ -1,0 +1,1 @@
+"""Images and their transforms on a polar grid, as CryoLike reads them: one of the transforms of the pipeline."""

@@ -1,0 +1,117 @@
+"""What the stacks jobs report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cryobridge.report import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineReport(Report):
+    """What is known of all kinds of stacks that are made.
+
+    Parameters
+    ----------
+    stacks_kept
+        Stacks that were there already, with ``resume``.
+    left_out_rows
+        Rows of the metadata whose images turned out unusable.
+    """
+
+    stacks_kept: int = 0
+    left_out_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StacksReport(PipelineReport):
+    """What a conversion to Fourier stacks reads and makes; ``outputs`` are the Fourier stacks.
+
+    Parameters
+    ----------
+    stacks
+        How many stacks.
+    images_per_stack
+        Images in each, before unusable ones are left out.
+    box_px
+        Of the images (axis 0, axis 1), after binning.
+    pixel_size_A
+        After binning.
+    shells, angles
+        Of the polar grid.
+    precision
+        Of the output.
+    """
+
+    stacks: int
+    images_per_stack: tuple[int, ...]
+    box_px: tuple[int, int]
+    pixel_size_A: float
+    shells: int
+    angles: int
+    precision: Literal["single", "double"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownsampleReport(PipelineReport):
+    """What a downsampling reads and makes; ``outputs`` are the files beside the stacks, the STAR file first.
+
+    Parameters
+    ----------
+    stacks
+        The stacks.
+    box_px
+        Edge of the images before and after.
+    pixel_size_A
+        The distinct pixel sizes before and after.
+    optics_groups
+        How many there are.
+    precision
+        Of the output.
+    poses, ctf
+        Whether poses.pkl and ctf.pkl are written.
+    dropped_columns
+        Columns of the source that are in none of the files.
+    next
+        The words of the command that takes the images further; None where none can.
+    """
+
+    stacks: tuple[Path, ...]
+    box_px: tuple[int, int]
+    pixel_size_A: tuple[tuple[float, ...], tuple[float, ...]]
+    optics_groups: int
+    precision: Literal["float32", "float16"]
+    poses: bool
+    ctf: bool
+    dropped_columns: tuple[str, ...]
+    next: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridReport(Report):
+    """What a parameter file says; it is of no rows.
+
+    Parameters
+    ----------
+    box_px
+        Of the images (axis 0, axis 1).
+    pixel_size_A
+        Of the images.
+    shells, angles
+        Of the polar grid.
+    resolution_A
+        At the edge of the grid.
+    precision
+        Of the stacks.
+    """
+
+    rows_in: int = 0
+    rows_out: int = 0
+    box_px: tuple[int, int]
+    pixel_size_A: float
+    shells: int
+    angles: int
+    resolution_A: float
+    precision: Literal["single", "double"]

@@ -1,0 +1,145 @@
+"""Making the planned stacks in a folder: what is there already, the work, what all stacks share, and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic
+
+from cryobridge.errors import OutputExistsError, UsageError, option
+from cryobridge.executors.devices import DeviceExecutor
+from cryobridge.jobs.output_folder import (
+    job_record,
+    make_subfolder,
+    refuse_busy,
+    refuse_existing,
+    refuse_folder_of_others,
+    remove_existing,
+    require_space,
+)
+from cryobridge.jobs.stacks.execute import StackWork
+from cryobridge.jobs.stacks.plan import R, StackPlan, StackResult, rows_left_out, whole_stacks
+from cryobridge.progress import Reporter, Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryobridge.executors.base import Executor
+
+
+@dataclass(frozen=True)
+class StackJob(Generic[R]):
+    """A plan, where its stacks go, and where they are made.
+
+    Parameters
+    ----------
+    plan
+        What is made.
+    folder
+        The output folder.
+    executor
+        Who makes the stacks.
+    resume
+        Keep stacks that are whole and were made from the same inputs and parameters, and make the rest.
+    """
+
+    plan: StackPlan[R]
+    folder: Path
+    executor: Executor = field(default_factory=DeviceExecutor)
+    resume: bool = False
+
+    def report(self) -> R:
+        """Return what will be made, if all images can be used."""
+        return self.plan.report(self.folder)
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """Check where the stacks go, before anything is written.
+
+        Raises
+        ------
+        OutputExistsError
+            If outputs are there already, and neither overwriting nor resuming was asked for.
+        UsageError
+            If both are asked for, or the folder is another program's job.
+        CryobridgeError
+            If another run is at work in the folder, or the disk has too little space.
+        """
+        self._require_space(self._checked(overwrite=overwrite))
+
+    def _checked(self, *, overwrite: bool) -> Mapping[int, StackResult]:
+        """Check the folder, and return the stacks that are kept, by number."""
+        refuse_busy(self.folder)
+        try:
+            self._refuse(overwrite=overwrite)
+        except OutputExistsError:
+            # A run that began since has not left its unfinished images there, it is at work on them.
+            refuse_busy(self.folder)
+            raise
+        return whole_stacks(self.plan, self.folder) if self.resume else {}
+
+    def _require_space(self, whole: Mapping[int, StackResult]) -> None:
+        n_images = sum(len(task.rows) for task in self.plan.tasks if task.number not in whole)
+        freed = self._not_kept(whole)
+        require_space(self.folder, n_images * self.plan.image_bytes, self.plan.space_hint, freed=freed)
+
+    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> R:
+        """Make the stacks.
+
+        Returns
+        -------
+        PipelineReport
+            Of the plan's own kind.
+
+        Raises
+        ------
+        OutputExistsError, UsageError
+            As `check` does; nothing has been touched then.
+        CryobridgeError
+            If an image can't be read or used; the stacks before it are whole.
+        """
+        plan, folder, reporter = self.plan, self.folder, reporter or Silent()
+        whole = self._checked(overwrite=overwrite)
+        todo = [task for task in plan.tasks if task.number not in whole]
+        make = self.executor.prepare(StackWork(plan, folder)) if todo else None
+        self._require_space(whole)
+        results = list(whole.values())
+        with job_record(folder, plan.title, plan.contents, check=partial(self._refuse, overwrite=overwrite)) as record:
+            record.report = self.report().to_json()
+            self._make_room(whole)
+            reporter.start("images", sum(len(task.rows) for task in todo))
+            with plan.beside(folder) as follow:
+
+                def done(result: StackResult) -> None:
+                    results.append(result)
+                    reporter.now(f"stack {len(results):,} of {len(plan.tasks):,}")
+                    if follow is not None:
+                        follow(result)
+
+                if make is not None:
+                    make([task.number for task in todo], advance=reporter.advance, done=done)
+            plan.finish(folder, rows_left_out(results))
+            report = plan.report(folder, results, len(whole))
+            record.report = report.to_json()
+        return report
+
+    def _refuse(self, *, overwrite: bool) -> None:
+        if overwrite and self.resume:
+            raise UsageError(f"{option('overwrite')} replaces what {option('resume')} would keep", hint="Choose one.")
+        refuse_folder_of_others(self.folder, overwrite=overwrite)
+        is_resumed = self.plan.check_folder(self.folder, resume=self.resume, overwrite=overwrite)
+        if not is_resumed:
+            refuse_existing(self.plan.existing(self.folder), overwrite=overwrite)
+
+    def _not_kept(self, whole: Mapping[int, StackResult]) -> list[Path]:
+        tasks = [task for task in self.plan.tasks if task.number in whole]
+        kept = {path for task in tasks for path in self.plan.files(self.folder, task)}
+        found = [*self.plan.existing(self.folder), *self.plan.unfinished(self.folder)]
+        return [path for path in found if path not in kept]
+
+    def _make_room(self, whole: Mapping[int, StackResult]) -> None:
+        """Make the folders, and remove what is not kept of earlier stacks: a reader would take it for new ones."""
+        for name in self.plan.folders:
+            make_subfolder(self.folder / name)
+        if not (self.resume and self.plan.continues):
+            remove_existing(self._not_kept(whole))
