@@ -22,8 +22,8 @@ from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
 from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
-from cryobridge.jobs.stacks.options import DownsampleOptions
 from cryobridge.jobs.stacks.inputs import open_for_stacks
+from cryobridge.jobs.stacks.options import DownsampleOptions
 from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star, texts
 
 N = 6
