@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, UnsafeFileError, UsageError
 from cryobridge.formats.atomic import atomic_path, read_error, readable_size
-from cryobridge.formats.npy_header import has_broken_text, parse_header
+from cryobridge.formats.npy_header import NPY_MAGIC, NpyHeader, has_broken_text, read_header
 from cryobridge.formats.pickle_data import load_pickle_bytes, scan_pickles_in
 from cryobridge.formats.registry import TORCH_MAGIC
 
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 # Any, because numpy's type stubs leave the functions of this module untyped.
 _NPY_FORMAT: Any = np.lib.format
-_NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK"
-_HEADER_LIMIT_BYTES = 1 << 16
 # Up to here an archive may hold anything; beyond, no more than this many times its own size.
 _ZIP_FREE_BYTES = 256 << 20
 _ZIP_RATIO = 100
@@ -58,16 +56,6 @@ class ArrayInfo:
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
-
-
-class _NpyHeader(NamedTuple):
-    shape: tuple[int, ...]
-    order: Literal["C", "F"]
-    dtype: np.dtype[Any]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def describe_arrays(path: str | os.PathLike[str]) -> list[ArrayInfo]:
@@ -96,7 +84,7 @@ def _container(path: Path) -> Literal["npy", "npz", "pt"]:
     readable_size(path)
     with _errors_of(path), path.open("rb") as file:
         magic = file.read(len(TORCH_MAGIC))
-    if magic.startswith(_NPY_MAGIC):
+    if magic.startswith(NPY_MAGIC):
         return "npy"
     if magic.startswith(_ZIP_MAGIC):
         with _open_zip(path) as archive:
@@ -126,29 +114,11 @@ def _errors_of(path: Path, field: str | None = None) -> Iterator[None]:
         raise FormatError(f"damaged: {reason}", path=path, field=field, hint=_COPY_AGAIN) from error
 
 
-def _npy_header(stream: IO[bytes]) -> _NpyHeader:
-    """Read the header and leave the stream where the data begin (numpy.lib.format describes the three versions)."""
-    start = stream.read(8)
-    if start[:6] != _NPY_MAGIC or start[6:7] not in {b"\x01", b"\x02", b"\x03"}:
-        raise ValueError("it does not begin as a .npy file of version 1 to 3 does")
-    (length,) = struct.unpack("<H", stream.read(2)) if start[6] == 1 else struct.unpack("<I", stream.read(4))
-    if length > _HEADER_LIMIT_BYTES:
-        raise ValueError(f"a header of {length} bytes")
-    text = stream.read(length).decode("utf-8" if start[6] == 3 else "latin-1")
-    dtype, shape, is_fortran = parse_header(text)
-    # No bool, which is an integer to Python, and nothing that NumPy can't count.
-    if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side < 1 << 63 for side in shape):
-        raise ValueError("its shape is one that no array has")
-    if dtype.subdtype is not None:
-        raise ValueError("its values are arrays themselves, as no program writes them")
-    return _NpyHeader(shape, "F" if is_fortran else "C", dtype)
-
-
-def _npy_file_header(path: Path) -> tuple[_NpyHeader, int]:
+def _npy_file_header(path: Path) -> tuple[NpyHeader, int]:
     """Return the header of a `.npy` file and where its data begin; refuse a file that is shorter than it says."""
     size = readable_size(path)
     with _errors_of(path), path.open("rb") as file:
-        header, offset = _npy_header(file), file.tell()
+        header, offset = read_header(file), file.tell()
     if not header.dtype.hasobject and header.nbytes > size - offset:
         raise FormatError(
             f"the data are cut off: {size - offset} bytes of {header.nbytes}", path=path, hint=_COPY_AGAIN
@@ -229,9 +199,9 @@ class NpzArrays(Mapping[str, Array]):
         return infos
 
     @contextmanager
-    def _open(self, archive: zipfile.ZipFile, name: str, member: str) -> Iterator[tuple[IO[bytes], _NpyHeader]]:
+    def _open(self, archive: zipfile.ZipFile, name: str, member: str) -> Iterator[tuple[IO[bytes], NpyHeader]]:
         with _errors_of(self.path, name), archive.open(member) as stream:
-            header = _npy_header(stream)
+            header = read_header(stream)
             held = archive.getinfo(member).file_size - stream.tell()
             if not header.dtype.hasobject and header.nbytes != held:
                 raise ValueError(f"an array of shape {header.shape} and {header.nbytes} bytes, but it holds {held}")

@@ -17,14 +17,12 @@ from cryobridge.errors import FormatError
 from cryobridge.formats.arrow import arrow_codes
 from cryobridge.formats.atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.cryosparc.csdat import CSDAT_MAGIC, MAX_EMPTY_ROWS, CsStreamFile, open_stream, write_stream
-from cryobridge.formats.npy_header import parse_header
+from cryobridge.formats.npy_header import NPY_MAGIC, read_header
 from cryobridge.formats.table import Array, Column, DType, Table, Values, is_number_or_text, numpy_dtype_label
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-NPY_MAGIC = b"\x93NUMPY"
 
 _WINDOW_BYTES = 32 << 20
 
@@ -141,29 +139,26 @@ def _reject_unreadable(path: Path, dtype: DType) -> None:
 
 
 def _npy_header(path: Path, file: IO[bytes]) -> tuple[DType, int, int]:
-    """Return dtype, rows and data offset; any version and any length (NumPy stops at 10,000 bytes)."""
-    version = file.read(2)
-    width = {1: 2, 2: 4, 3: 4}.get(version[0] if version else 0)
-    if width is None:
-        raise FormatError(f"npy version {tuple(version)} is unknown", path=path, hint="Versions 1 to 3 are read.")
-    length = int.from_bytes(file.read(width), "little")
-    if length > os.fstat(file.fileno()).st_size:
-        raise FormatError("truncated in its header", path=path, hint="Copy the file again.")
-    text = file.read(length).decode("utf-8" if version[0] == 3 else "latin1", "replace")
+    """Return dtype, rows and data offset."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     try:
-        dtype, shape, is_fortran = parse_header(text)
-        if is_fortran and len(shape) > 1:
+        header = read_header(file, longest=size)
+        if header.order == "F" and len(header.shape) > 1:
             raise ValueError("Fortran order")
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError, IndexError) as error:
+    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0][:100] or type(error).__name__
         raise FormatError(
-            f"its header can't be understood ({type(error).__name__})", path=path, hint="The file is damaged."
+            f"its header can't be understood ({reason})", path=path, hint="The file is damaged; copy it again."
         ) from error
-    valid = isinstance(shape, tuple) and len(shape) == 1 and type(shape[0]) is int and 0 <= shape[0] < 1 << 63
-    if not valid and dtype.names is not None:
+    is_table = len(header.shape) == 1
+    if not is_table and header.dtype.names is not None:
         raise FormatError(
-            f"an array of shape {shape}; a table has one dimension", path=path, hint="The file is damaged or no table."
+            f"an array of shape {header.shape}; a table has one dimension",
+            path=path,
+            hint="The file is damaged or no table.",
         )
-    return dtype, shape[0] if valid else 0, file.tell()
+    return header.dtype, header.shape[0] if is_table else 0, file.tell()
 
 
 def _decode(values: Array) -> Values:
