@@ -56,7 +56,7 @@ def read_header(stream: IO[bytes], longest: int = _LONGEST) -> NpyHeader:
     if start[:6] != NPY_MAGIC or len(start) < 8:
         raise ValueError("it does not begin as a .npy file does")
     if start[6] not in {1, 2, 3}:
-        raise ValueError(f"version {tuple(start[6:])}; 1 to 3 are read")
+        raise ValueError(f"version {tuple(start[6:])}, where version 1 to 3 is read")
     length = int.from_bytes(stream.read(2 if start[6] == 1 else 4), "little")
     if length > longest:
         raise ValueError(f"a header of {length} bytes")
