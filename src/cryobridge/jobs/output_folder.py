@@ -44,6 +44,27 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
         )
 
 
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path], *, name: str = "output") -> None:
+    """Refuse outputs that are inputs of the same job: an input is never replaced or removed.
+
+    Parameters
+    ----------
+    outputs, inputs
+        Files; the same one may have several names.
+    name
+        The option or argument that the outputs follow from.
+
+    Raises
+    ------
+    UsageError
+        If there is one.
+    """
+    read = {path.resolve() for path in inputs}
+    same = next((path for path in outputs if path.resolve() in read), None)
+    if same is not None:
+        raise UsageError("the output is one of the inputs", path=same, hint=f"Give {option(name)} another name.")
+
+
 def refuse_folder_of_others(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder where `job_record` would write over what is not cryobridge's; called before the first byte.
 

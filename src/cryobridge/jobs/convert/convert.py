@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.errors import FormatError, UsageError, option
+from cryobridge.errors import FormatError, option
 from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_content
 from cryobridge.formats.particles_pickle import PickleContent, write_pickles
@@ -14,7 +14,7 @@ from cryobridge.jobs.convert.names import is_made, make_links
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
-from cryobridge.jobs.output_folder import make_folder, refuse_existing, require_space
+from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs, require_space
 from cryobridge.options import made, takes
 from cryobridge.progress import Silent
 
@@ -96,11 +96,8 @@ def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
     CryobridgeError
         If the disk has not enough space for copies.
     """
-    inputs = {path.resolve() for path in plan.source.files}
     files = [*plan.outputs(), *plan.outdated()]
-    same = next((path for path in files if path.resolve() in inputs), None)
-    if same is not None:
-        raise UsageError("the output is one of the inputs", path=same, hint=f"Give {option('output')} another name.")
+    refuse_inputs(files, plan.source.files)
     new_links = _new_links(plan)
     refuse_existing([*files, *(link.path for link in new_links)], overwrite=overwrite)
     if plan.options.copy and new_links:

@@ -10,7 +10,7 @@ from cryobridge.formats.write import outputs_of, suffixes_of, write_as_read
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
-from cryobridge.jobs.output_folder import make_folder, refuse_existing
+from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path, made, takes
 from cryobridge.report import Report
@@ -69,10 +69,7 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
         plan = plan_convert(particles, output, made(ConvertOptions, options))
         return carried_out(plan, overwrite=overwrite, dry_run=False, reporter=None)
     files = outputs_of(origin.files, output)
-    inputs = {file.resolve() for file in origin.files.files}
-    same = next((file for file in files if file.resolve() in inputs), None)
-    if same is not None:
-        raise UsageError("the output is one of the inputs", path=same, option="path", hint="Give it another name.")
+    refuse_inputs(files, origin.files.files, name="path")
     refuse_existing(files, overwrite=overwrite)
     make_folder(output.parent)
     with together():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryobridge.errors import UsageError, option
 from cryobridge.formats.atomic import together
 from cryobridge.formats.write import RowWriter
-from cryobridge.jobs.output_folder import make_folder, refuse_existing
+from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
 
 if TYPE_CHECKING:
     from cryobridge.jobs.selection.plan import SelectPlan
@@ -24,11 +23,7 @@ def check_outputs(plan: SelectPlan, *, overwrite: bool) -> None:
     OutputExistsError
         If an output is there already and ``overwrite`` is False.
     """
-    inputs = {path.resolve() for path in plan.inputs}
-    same = next((path for path in plan.outputs() if path.resolve() in inputs), None)
-    if same is not None:
-        hint = f"Give {option('output')} another name."
-        raise UsageError("this file is read; it can't be the output too", path=same, hint=hint)
+    refuse_inputs(plan.outputs(), plan.inputs)
     refuse_existing(plan.outputs(), overwrite=overwrite)
 
 
