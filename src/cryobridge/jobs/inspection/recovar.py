@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from cryobridge.jobs.inspection.recovar_maps import (
     volume_facts,
 )
 from cryobridge.jobs.inspection.report import Inspection, as_warnings
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,9 +42,10 @@ def inspect_recovar(path: Path, options: InspectOptions, _reporter: Reporter) ->
     """Describe a RECOVAR result: a pipeline, an analysis or a density."""
     job = read_recovar_job(path)
     facts = _job_facts(job.facts)
-    problems = [*job.problems, *_job_problems(job.facts)]
+    messages = [*as_warnings("recovar-problem", job.problems), *_of_status(job.facts)]
     if job.kind == "pipeline":
-        facts += _particle_facts(job, problems, is_whole=options.statistics)
+        facts += _particle_facts(job)
+        messages += _of_particles(job, is_whole=options.statistics)
         facts += _model_facts(job)
     volumes = describe_volumes(job.volumes)
     half_maps = describe_half_maps(job.volumes) if options.statistics else None
@@ -52,12 +55,13 @@ def inspect_recovar(path: Path, options: InspectOptions, _reporter: Reporter) ->
         facts += [(f"analysis {analysis.path.name}", _analysis_text(analysis)) for analysis in job.analyses]
         facts += [(f"density {density.path.name}", _density_text(density)) for density in job.densities]
         for part in parts:
-            problems += [f"{part.path.name}: {text}" for text in (*part.problems, *_job_problems(part.facts))]
+            found = (*as_warnings("recovar-problem", part.problems), *_of_status(part.facts))
+            messages += [replace(message, text=f"{part.path.name}: {message.text}") for message in found]
     else:
         facts += [fact for analysis in job.analyses for fact in _analysis_facts(analysis)]
         facts += [fact for density in job.densities for fact in _density_facts(density)]
-        problems += [text for part in parts for text in part.problems]
-    problems += _absent_text((job, *parts) if job.kind in {"pipeline", "other"} else parts, job.path)
+        messages += [message for part in parts for message in as_warnings("recovar-problem", part.problems)]
+    messages += _of_absent_files((job, *parts) if job.kind in {"pipeline", "other"} else parts, job.path)
     return Inspection(
         str(path),
         "recovar result",
@@ -65,7 +69,7 @@ def inspect_recovar(path: Path, options: InspectOptions, _reporter: Reporter) ->
         _n_particles(job),
         tuple(facts),
         # A part that is inspected alone has the problems of its folder.
-        messages=as_warnings("recovar-problem", dict.fromkeys(problems)),
+        messages=tuple(dict.fromkeys(messages)),
         details={"recovar": _details(job, volumes, half_maps)},
     )
 
@@ -91,23 +95,24 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
 
 
-def _job_problems(facts: JobFacts | None) -> list[str]:
+def _of_status(facts: JobFacts | None) -> tuple[Message, ...]:
     if facts is None or facts.status in {"", "completed"}:
-        return []
-    return [f"The job is not complete: its job.json says “{facts.status}”."]
+        return ()
+    return (warning("job-incomplete", f"The job is not complete: its job.json says “{facts.status}”"),)
 
 
-def _absent_text(parts: Iterable[RecovarJob | Analysis | Density], root: Path) -> list[str]:
+def _of_absent_files(parts: Iterable[RecovarJob | Analysis | Density], root: Path) -> list[Message]:
     """Say, for each job.json, how many of the files that it lists are not there."""
-    sentences = []
+    messages = []
     for part in parts:
         if part.absent and part.facts is not None:
             where = "" if part.path == root else f"{part.path.name}: "
             shown = ", ".join(part.absent[:_N_ABSENT_SHOWN]) + (" …" if len(part.absent) > _N_ABSENT_SHOWN else "")
             verb = "is" if len(part.absent) == 1 else "are"
             listed = counted(len(part.facts.outputs), "file")
-            sentences.append(f"{where}Of {listed} that job.json lists, {len(part.absent):,} {verb} not there: {shown}.")
-    return sentences
+            text = f"{where}Of {listed} that job.json lists, {len(part.absent):,} {verb} not there: {shown}"
+            messages.append(warning("outputs-not-found", text))
+    return messages
 
 
 def _n_particles(job: RecovarJob) -> int | None:
@@ -119,20 +124,25 @@ def _n_particles(job: RecovarJob) -> int | None:
     return next((embedding.n_rows for embedding in job.embeddings), None)
 
 
-def _particle_facts(job: RecovarJob, problems: list[str], *, is_whole: bool) -> Facts:
-    """Say where the particle file is, and add what the rows of the run have against them to the problems."""
+def _particle_facts(job: RecovarJob) -> Facts:
+    """Say where the particle file is."""
     run = RecovarRun(job)
     facts: Facts = []
     if run.particles.name:
         facts.append(("particle file", str(run.particles.path or run.particles.name)))
-    try:
-        problems += run.notes if is_whole else run.particles.notes
-    except CryobridgeError as error:
-        problems += [*run.particles.notes, f"{error}."]
     if job.model is not None and job.model.halves is not None:
         first, second = job.model.halves
         facts.append(("half sets", f"{first:,} and {second:,} particles"))
     return facts
+
+
+def _of_particles(job: RecovarJob, *, is_whole: bool) -> tuple[Message, ...]:
+    """Return what the rows of the run contradict in its particle file."""
+    run = RecovarRun(job)
+    try:
+        return as_warnings("particle-file", run.notes if is_whole else run.particles.notes)
+    except CryobridgeError as error:
+        return (*as_warnings("particle-file", run.particles.notes), warning("particle-file", str(error)))
 
 
 def _model_facts(job: RecovarJob) -> Facts:
