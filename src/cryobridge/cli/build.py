@@ -15,7 +15,7 @@ from cryobridge.cli.number_lists import parse_numbers
 from cryobridge.errors import UsageError
 from cryobridge.options import Declared, declared
 
-# From the name of an option to its flag; all commands call it the same.
+# From the name of an option to its flag, as the command that runs calls it.
 _FLAGS: dict[str, str] = {"output": "-o", "where": "--where"}
 # The same for switches that are on unless they are turned off.
 _OFF: dict[str, str] = {}
@@ -52,6 +52,10 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapper(**given: Any) -> None:
+        # Another command may have a flag of its own for an option of the same name.
+        for kind in groups.values():
+            for item in declared(kind):
+                _remember(item)
         values: dict[str, dict[str, Any]] = {group: {} for group in groups}
         for name, group in places.items():
             values[group][name] = parsers[name](given.pop(name))
@@ -69,16 +73,22 @@ def _is_options(annotation: Any) -> bool:
     return isinstance(annotation, type) and is_dataclass(annotation)
 
 
+def _remember(item: Declared) -> None:
+    """Note how an option is typed, for `flag`."""
+    long = next((name for name in item.flags if name.startswith("--")), item.flags[0])
+    _FLAGS[item.name], _, off = long.partition("/")
+    _OFF.pop(item.name, None)
+    if off:
+        _OFF[item.name] = off
+
+
 def _parameter(item: Declared) -> inspect.Parameter:
     """Return a field as a parameter that Typer makes a flag of."""
     kind, default = _typed_as(item), inspect.Parameter.empty if item.default is MISSING else item.default
     if get_origin(item.kind) is tuple and not default:
         default = None if item.is_optional or default == () else default
     opt = item.opt
-    long = next((name for name in item.flags if name.startswith("--")), item.flags[0])
-    _FLAGS[item.name], _, off = long.partition("/")
-    if off:
-        _OFF[item.name] = off
+    _remember(item)
     # A default is shown where it says something, which None, a switch and what the text explains do not.
     says_something = item.kind is not bool and default not in (None, inspect.Parameter.empty)
     option = typer.Option(

@@ -590,3 +590,10 @@ def test_wrong_arguments_and_idle_options_are_refused(particles_cs, tmp_path):
     with pytest.raises(UsageError, match="check_paths=True"):
         inspect(particles_cs, datadir=tmp_path)
     assert run("inspect", particles_cs, "--datadir", tmp_path).returncode == 2
+
+
+def test_an_error_names_the_flags_of_this_command(particles_cs):
+    # Other commands have an option of the name rows, too, which is typed --ind there.
+    done = run("inspect", "--rows", 1, particles_cs.parent / "extract" / "a.mrc")
+    assert "--fields, --rows and --paths" in done.stderr
+    assert "--ind" not in done.stderr
