@@ -35,14 +35,14 @@ def test_a_device_that_is_there_is_taken(machine, name):
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps"])
 def test_a_device_that_is_absent_is_refused_with_what_to_try(machine, name):
     machine()
-    with pytest.raises(UsageError, match=f"--device {name}: torch finds no ") as caught:
+    with pytest.raises(UsageError, match=f"device='{name}': torch finds no ") as caught:
         pick_device(name)
-    assert "--device auto or cpu" in caught.value.hint
+    assert "device='auto' or cpu" in caught.value.hint
 
 
 def test_a_device_number_that_is_too_high_is_refused(machine):
     machine(2)
-    with pytest.raises(UsageError, match="cuda:2: torch finds 2 CUDA GPUs, counted from 0"):
+    with pytest.raises(UsageError, match="cuda:2': torch finds 2 CUDA GPUs, counted from 0"):
         pick_device("cuda:2")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow
 from cryobridge.formats.table import Array
 from cryobridge.model.fields import FIELDS, Field, fields_of
@@ -44,14 +44,6 @@ class KnownOptics:
         return {item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) is not None}
 
 
-# The option by which each value is given to a command.
-_OPTIONS = {
-    "voltage_kV": "--voltage",
-    "spherical_aberration_mm": "--cs",
-    "amplitude_contrast": "--amplitude-contrast",
-    "pixel_size_A": "--pixel-size",
-    "box_px": "--box",
-}
 _OPTIONAL = {item.name for item in fields(Optics) if item.default is None}
 
 
@@ -92,9 +84,9 @@ def fill_optics(
         if differs.any():
             found = column[differs][0]
             raise UsageError(
-                f"{_OPTIONS[name]} {value:g} contradicts the file, which has {found:g}",
+                f"{option(name, f'{value:g}')} contradicts the file, which has {found:g}",
                 path=path,
-                hint=f"Leave out {_OPTIONS[name]}: it is for files that don't say.",
+                hint=f"Leave out {option(name)}: it is for files that don't say.",
             )
         filled: dict[str, Any] = {name: np.where(is_absent, value, column).astype(column.dtype)}
         optics = replace(optics, **filled)
@@ -125,7 +117,7 @@ def require_optics(particles: ParticleSet, rows: Iterable[Field], who: str = "")
         raise MissingDataError(
             f"{named} {'is' if len(absent) == 1 else 'are'} missing{who}",
             path=particles.source,
-            hint=f"Give {', '.join(f'{_OPTIONS[item.key]} X' for item in absent)}, or the file that has "
+            hint=f"Give {', '.join(option(item.key, 'X') for item in absent)}, or the file that has "
             f"{'it' if len(absent) == 1 else 'them'}.",
         )
 

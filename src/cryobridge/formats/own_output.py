@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.errors import CryobridgeError, FormatError, option
 from cryobridge.formats.listing import (
     Listing,
     gaps,
@@ -142,7 +142,7 @@ def read_own_output(folder: str | os.PathLike[str]) -> OwnOutput:
     raise FormatError(
         "not an output of cryobridge: no job.json of its, no fft/particles_fourier_stack_000000.pt, no autopick.star",
         path=listing.path,
-        hint="Give the folder that was named with --output.",
+        hint=f"Give the folder that was named with {option('output')}.",
     )
 
 

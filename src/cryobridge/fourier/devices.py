@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cryobridge.errors import UsageError
+from cryobridge.errors import UsageError, option
 
 # Of what is free. The host's memory is shared with other processes and with the page cache that the
 # input is read through.
@@ -63,7 +63,7 @@ def pick_devices(names: str = "auto") -> tuple[torch.device, ...]:
     """
     devices = tuple(pick_device(name.strip()) for name in names.split(","))
     if len(set(devices)) < len(devices):
-        raise UsageError(f"--device {names} names a device twice", hint="Name each device once.")
+        raise UsageError(f"{option('device', names)} names a device twice", hint="Name each device once.")
     return devices
 
 
@@ -108,8 +108,9 @@ def _absent(name: str, kind: str, count: int) -> UsageError:
     found = f"no {what}" if count == 0 else f"{count} {what}{'s' if count > 1 else ''}, counted from 0"
     built = f"; this torch, {torch.__version__}, is built without CUDA" if _lacks_cuda(kind) else ""
     return UsageError(
-        f"--device {name}: torch finds {found} on this machine{built}",
-        hint="Use --device auto or cpu; if the machine has the device, check its driver and the build of torch.",
+        f"{option('device', name)}: torch finds {found} on this machine{built}",
+        hint=f"Use {option('device', 'auto')} or cpu; if the machine has the device, check its driver and the build of "
+        "torch.",
     )
 
 
@@ -118,4 +119,4 @@ def _lacks_cuda(kind: str) -> bool:
 
 
 def _unknown(name: str) -> UsageError:
-    return UsageError(f"--device {name!r} is no device", hint="Use auto, cpu, cuda, cuda:<number> or mps.")
+    return UsageError(f"{option('device', name)} is no device", hint="Use auto, cpu, cuda, cuda:<number> or mps.")

@@ -354,7 +354,7 @@ def test_particles_for_cryosparc(tmp_path):
     assert table["location/micrograph_shape"].tolist() == [[4092, 5760]] * 5
     assert len(set(table["uid"].tolist())) == 5
     assert "rlnMtfFileName" in report.dropped_columns
-    assert any("--contrast dark" in told for told in texts(report.warnings))
+    assert any("contrast='dark'" in told for told in texts(report.warnings))
 
 
 def test_the_group_beside_it_names_every_slot(tmp_path):

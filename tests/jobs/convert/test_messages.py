@@ -122,7 +122,7 @@ def test_the_sign_survives_the_way_to_relion_and_back(tmp_path):
         report = convert(tmp_path / "a.star", tmp_path / "c.cs", to="cs", contrast=contrast, overwrite=True)
         assert set(np.load(tmp_path / "c.cs")["blob/sign"]) == {sign}
         # A guess is told of, an answer is not.
-        assert any("--contrast dark" in told for told in texts(report.warnings)) == (contrast is None)
+        assert any("contrast='dark'" in told for told in texts(report.warnings)) == (contrast is None)
 
 
 def test_the_contrast_is_asked_for_only_where_no_file_says(tmp_path):
@@ -132,7 +132,7 @@ def test_the_contrast_is_asked_for_only_where_no_file_says(tmp_path):
         convert(tmp_path / "a.cs", tmp_path / "b.star", to="star", contrast="dark")
     without = {name: values for name, values in refined().items() if name != "blob/sign"}
     report = convert(save_cs(tmp_path / "c.cs", without), tmp_path / "d.cs")
-    assert any("--contrast dark" in told for told in texts(report.warnings))
+    assert any("contrast='dark'" in told for told in texts(report.warnings))
 
 
 # --- files that go together -----------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_the_microscope_must_be_known_in_every_direction(tmp_path, output):
     target = "pickles" if output == "p" else output[2:]
     with pytest.raises(MissingDataError, match="spherical aberration and amplitude contrast are missing") as caught:
         convert(star, tmp_path / output, to=target)
-    assert caught.value.hint.startswith("Give --voltage X, --cs X, --amplitude-contrast X,")
+    assert caught.value.hint.startswith("Give voltage_kV='X', spherical_aberration_mm='X', amplitude_contrast='X',")
     lens = {"voltage_kV": 300, "spherical_aberration_mm": 2.7, "amplitude_contrast": 0.1}
     assert convert(star, tmp_path / output, to=target, **lens).rows_out == N
 

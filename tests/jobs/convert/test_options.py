@@ -361,17 +361,18 @@ def test_what_no_file_says_can_be_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("known", "option"),
+    "known",
     [
-        ({"voltage_kV": 200}, "--voltage"),
-        ({"spherical_aberration_mm": 0.01}, "--cs"),
-        ({"amplitude_contrast": 0.07}, "--amplitude-contrast"),
-        ({"pixel_size_A": 3.0}, "--pixel-size"),
-        ({"box_px": 32}, "--box"),
+        {"voltage_kV": 200},
+        {"spherical_aberration_mm": 0.01},
+        {"amplitude_contrast": 0.07},
+        {"pixel_size_A": 3},
+        {"box_px": 32},
     ],
 )
-def test_what_contradicts_a_file_is_refused(source, tmp_path, known, option):
-    with pytest.raises(UsageError, match=f"{option} .* contradicts the file"):
+def test_what_contradicts_a_file_is_refused(source, tmp_path, known):
+    ((name, value),) = known.items()
+    with pytest.raises(UsageError, match=f"{name}={value} contradicts the file"):
         to(tmp_path / "p.star", source, **known)
     same = {"voltage_kV": 300, "spherical_aberration_mm": 2.7, "amplitude_contrast": 0.1}
     to(tmp_path / "p.star", source, **same, pixel_size_A=1.5, box_px=16)

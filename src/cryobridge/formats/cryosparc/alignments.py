@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import UsageError
+from cryobridge.errors import UsageError, option
 from cryobridge.model.fields import field
 from cryobridge.model.geometry import euler_to_matrix, rotvec_to_matrix, shift_px_to_A
 from cryobridge.model.particles import Poses
@@ -58,7 +58,9 @@ def choose_alignment(names: Iterable[str], wanted: str | None, path: Path) -> tu
             f"no alignment {wanted}",
             path=path,
             field=f"{wanted}/pose",
-            hint=f"--pose-from takes {', or '.join(found)}." if found else "The file has no alignments at all.",
+            hint=f"{option('pose_from')} takes {', or '.join(found)}."
+            if found
+            else "The file has no alignments at all.",
         )
     name = wanted if wanted is not None else next(iter(found), None)
     return None if name is None else (name, found[name])

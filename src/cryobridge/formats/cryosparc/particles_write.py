@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import FormatError, MissingDataError, UsageError
+from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, ROWS, to_cryosparc
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
@@ -120,7 +120,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
     if has_sign and contrast is not None:
         raise UsageError(
-            "--contrast is for files that don't say how particles look, and this one does (blob/sign)",
+            f"{option('contrast')} is for files that don't say how particles look, and this one does (blob/sign)",
             path=particles.source,
             hint="Leave it out.",
         )
@@ -128,7 +128,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     if not has_sign and contrast is None:
         text = (
             "nothing says whether particles are bright or dark in the images; they are taken as bright (blob/sign 1), "
-            "as RELION extracts them: give --contrast dark if they are not"
+            f"as RELION extracts them: give {option('contrast', 'dark')} if they are not"
         )
         messages.append(warning("contrast-assumed", text, option="contrast"))
     columns: dict[str, Values] = {"uid": particles.uid if particles.uid is not None else make_uids(particles.images)}
@@ -173,7 +173,8 @@ def _require_two_half_sets(particles: ParticleSet) -> None:
             path=particles.source,
             field="rlnRandomSubset",
             count=len(others),
-            hint="Leave them out with `cryobridge select --where 'rlnRandomSubset <= 2'`, or number them 1 and 2.",
+            hint=f"`cryobridge select` leaves them out with {option('where', 'rlnRandomSubset <= 2')}; or number them "
+            "1 and 2.",
         )
 
 
