@@ -329,7 +329,7 @@ def test_half_sets_that_cryosparc_does_not_have_are_refused(tmp_path):
     star = save_star(tmp_path / "a.star", "", star_columns(**poses, rlnRandomSubset=[1, 2, 3, 4, 4, 0]))
     with pytest.raises(FormatError, match="rlnRandomSubset: 3 particles are of half set 3, 4; cryoSPARC") as caught:
         convert(star, tmp_path / "a.cs")
-    (condition,) = re.findall("--where '(.*)'", caught.value.hint)
+    (condition,) = re.findall("where='(.*)'", caught.value.hint)
     select_files(star, tmp_path / "b.star", where=condition)
     convert(tmp_path / "b.star", tmp_path / "b.cs")
     assert np.load(tmp_path / "b.cs")["alignments3D/split"].tolist() == [0, 1, 0]

@@ -350,8 +350,8 @@ def test_what_no_file_says_can_be_given(tmp_path):
     path = save_cs(tmp_path / "a.cs", columns)
     with pytest.raises(MissingDataError) as caught:
         to(tmp_path / "p.star", path)
-    for option in ("--voltage", "--cs", "--amplitude-contrast", "--pixel-size", "--box"):
-        assert option in caught.value.hint
+    for option in ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast", "pixel_size_A", "box_px"):
+        assert f"{option}='X'" in caught.value.hint
     given = ("--voltage", 200, "--cs", 1.4, "--amplitude-contrast", 0.07, "--pixel-size", 1.06, "--box", 64)
     result = run("convert", path, "-o", tmp_path / "p.star", *given)
     assert result.returncode == 0, result.stderr

@@ -201,7 +201,7 @@ def _analysis_facts(analysis: Analysis) -> Facts:
         name = f", {maps[cluster].path.name}" if cluster in maps else ""
         facts.append((f"cluster {cluster}", f"{counted(n, 'particle')}{share}{name}"))
     if len(analysis.populations) > _N_CLUSTERS_SHOWN:
-        facts.append(("more clusters", f"{len(analysis.populations) - _N_CLUSTERS_SHOWN} (--json has all)"))
+        facts.append(("more clusters", f"{len(analysis.populations) - _N_CLUSTERS_SHOWN} (all are in the JSON)"))
     if not analysis.populations and analysis.n_centers is not None:
         facts.append(("clusters", f"{analysis.n_centers}, populations unknown"))
     if analysis.center_volumes:

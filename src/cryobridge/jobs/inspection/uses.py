@@ -54,9 +54,9 @@ _STAR_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rln
 _STAR_POSES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 # Options of `cryobridge convert` for what a STAR file lacks.
 _STAR_OPTIONS = {
-    "rlnVoltage": "--voltage KV",
-    "rlnSphericalAberration": "--cs MM",
-    "rlnAmplitudeContrast": "--amplitude-contrast X",
+    "rlnVoltage": option("voltage_kV", "KV"),
+    "rlnSphericalAberration": option("spherical_aberration_mm", "MM"),
+    "rlnAmplitudeContrast": option("amplitude_contrast", "X"),
 }
 _STAR_NEEDS = {
     "stacks": ("rlnImageName", *_STAR_CTF),

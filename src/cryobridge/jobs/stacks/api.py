@@ -17,7 +17,7 @@ from cryobridge.jobs.stacks.options import DownsampleOptions, GridImages, GridOp
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
 from cryobridge.jobs.stacks.report import DownsampleReport, GridReport, StacksReport
 from cryobridge.jobs.stacks.run import StackJob
-from cryobridge.options import as_path, made, takes
+from cryobridge.options import as_path, checked, made, takes
 
 if TYPE_CHECKING:
     import os
@@ -99,7 +99,7 @@ def stacks(
     >>> report = cb.stacks([("a.star", "a.mrc"), ("b.star", "b.mrc")], "fourier", params="params.npz")
     """
     given = made(_StacksKeywords, options)
-    runs_on = executor or DeviceExecutor(device)
+    runs_on = executor or DeviceExecutor(checked(device, str, "device"))
     folder = as_path(output, "output")
     source = read_stack_input(particles, _part(given, BareNameOptions), given.on_missing, _part(given, PairedOptions))
     job = StackJob(plan_stacks(source, given), folder, runs_on, resume)
@@ -158,7 +158,7 @@ def downsample(
     >>> report = cb.downsample("relion/refined.star", "small", box_px=128)
     """
     given = made(_DownsampleKeywords, options)
-    runs_on = executor or DeviceExecutor(device)
+    runs_on = executor or DeviceExecutor(checked(device, str, "device"))
     folder, path = as_path(output, "output"), as_path(particles, "particles")
     source = read_downsample_input(path, given.image_search(path), given)
     job = StackJob(plan_downsample(source, given), folder, runs_on, resume)

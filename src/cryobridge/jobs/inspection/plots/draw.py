@@ -80,7 +80,7 @@ def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = 
         raise MissingDataError(
             "there is nothing to draw: it holds no numbers that vary",
             path=path,
-            hint="`cryobridge inspect` without --plot tells what is in it.",
+            hint=f"Leave {option('plot')} out to see what is in it.",
         )
     with style():
         return lay_out(sheet)
