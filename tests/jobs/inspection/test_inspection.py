@@ -201,7 +201,7 @@ def test_the_hint_for_a_star_file_names_every_option_that_its_command_needs(tmp_
         },
     )
     save_mrc(tmp_path / "s.mrcs", noise_images(2, 16), 1.5)
-    uses = described(path)["uses"]
+    uses = json.loads(run("inspect", path, "--json").stdout)[0]["uses"]
     for use in ("stacks", "recovar"):
         assert not uses[use]["ready"]
         (command,) = re.findall(r"`(.+)` writes them", uses[use]["hint"])
