@@ -45,8 +45,8 @@ class DeviceExecutor:
         If a device is not there, or is named twice.
     """
 
-    def __init__(self, device: str | Sequence[str] = "auto") -> None:
-        self.devices = device_names(device) if isinstance(device, str) else tuple(device)
+    def __init__(self, device: str | list[str] | tuple[str, ...] = "auto") -> None:
+        self.devices = tuple(device) if isinstance(device, list | tuple) else device_names(device)
 
     def prepare(self, work: Work[Result]) -> Run[Result]:
         """Make a worker for each device; see `cryobridge.executors.base.Executor`."""
