@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
+from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.cryosparc.particles_write import cs_content
 from cryobridge.formats.fields import lookup
+from cryobridge.formats.particles_pickle import pickle_content
 from cryobridge.formats.relion.particles import read_particles_star
+from cryobridge.formats.relion.particles_write import star_content
 from cryobridge.jobs.convert.convert import convert, write_plan
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
@@ -122,3 +126,106 @@ def test_every_row_is_whole(item):
 def test_no_column_is_in_two_rows():
     names = [name for item in FIELDS for program in ("cryosparc", "relion") for name in item.names(program)]
     assert len(names) == len(set(names))
+
+
+def codes(content):
+    return [message.code for message in content.messages]
+
+
+def changed(tmp_path, **more):
+    write_cs(tmp_path / "odd.cs", columns(**more))
+    return read_particles_cs(tmp_path / "odd.cs")
+
+
+def test_half_sets_that_stop_relion_are_warned_of(tmp_path):
+    for split, code in (([0] * N, "one-half-set"), ([0, 1, 2, 0, 1], "half-sets-unknown")):
+        particles = changed(tmp_path, **{"alignments3D/split": np.array(split, "u4")})
+        assert codes(star_content(particles)) == [code]
+    particles = changed(tmp_path, **{"alignments3D/split": np.array([0, 1, 0, 0, 1], "u4")})
+    assert codes(star_content(particles)) == []
+
+
+def test_shifts_that_are_no_numbers_are_refused_with_their_rows(tmp_path):
+    shift = np.zeros((N, 2), "f4")
+    shift[3, 1] = np.nan
+    particles = changed(tmp_path, **{"alignments3D/shift": shift})
+    for content in (star_content, cs_content, pickle_content):
+        with pytest.raises(FormatError, match="shift is not a number") as caught:
+            content(particles)
+        assert (caught.value.rows, caught.value.count) == ((3,), 1)
+
+
+def test_shifts_in_pixels_of_no_size_are_warned_of(tmp_path):
+    zero = np.zeros(N, "f4")
+    particles = changed(tmp_path, **{"alignments3D/psize_A": zero, "alignments3D/shift": np.ones((N, 2), "f4")})
+    (message,) = particles.messages
+    assert (message.code, message.severity) == ("shift-pixel-size-zero", "warning")
+
+
+def test_aberrations_that_are_left_out_are_warned_of(tmp_path):
+    particles = changed(tmp_path, **{"ctf/tilt_A": np.full((N, 2), 1000, "f4"), "ctf/tetra_A": np.ones((N, 4), "f4")})
+    (message,) = star_content(particles).messages
+    assert (message.code, message.option) == ("aberrations-dropped", "aberrations")
+    assert "beam tilt, tetrafoil" in str(message)
+    assert "trefoil, " not in str(message)
+    assert codes(star_content(particles, aberrations=True)) == ["aberration-signs"]
+
+
+STAR = """data_optics
+
+loop_
+_rlnOpticsGroup
+_rlnOpticsGroupName
+_rlnVoltage
+_rlnSphericalAberration
+_rlnAmplitudeContrast
+_rlnImagePixelSize
+_rlnImageSize
+1 001 300 2.7 0.1 1.3 64
+2 7 300 2.7 0.1 1.3 64
+
+data_particles
+
+loop_
+_rlnImageName
+_rlnAngleRot
+_rlnAngleTilt
+_rlnAnglePsi
+_rlnOpticsGroup
+_rlnVoltage
+1@a.mrcs 10 20 30 1 {0}
+2@a.mrcs 11 21 31 2 {0}
+"""
+
+
+def test_names_of_optics_groups_stay_as_they_are(tmp_path):
+    (tmp_path / "a.star").write_text(STAR.format(300))
+    particles = read_particles_star(tmp_path / "a.star")
+    assert codes(particles) == []
+    optics = star_content(particles).blocks[0]
+    assert optics.texts("rlnOpticsGroupName").to_pylist() == ["001", "7"]
+
+
+def test_particles_that_contradict_their_optics_group_are_warned_of(tmp_path):
+    (tmp_path / "a.star").write_text(STAR.format(200))
+    particles = read_particles_star(tmp_path / "a.star")
+    assert codes(particles) == ["optics-contradiction"]
+    assert particles.per_particle("voltage_kV").tolist() == [300, 300]
+
+
+def test_poses_without_shifts_and_without_ctf_make_pickles_that_verify(tmp_path):
+    (tmp_path / "a.star").write_text(STAR.format(300))
+    found, _ = verified(tmp_path / "a.star", tmp_path / "pkl", to="pickles")
+    assert set(found) == {"particles", "orientation"}
+    content = pickle_content(read_particles_star(tmp_path / "a.star"))
+    assert content.shifts_box.tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_layout_of_relion_3_0_needs_no_box(tmp_path):
+    labels = "ImageName Voltage SphericalAberration AmplitudeContrast Magnification DetectorPixelSize AnglePsi"
+    head = "".join(f"_rln{label}\n" for label in labels.split())
+    (tmp_path / "a.star").write_text(f"data_\n\nloop_\n{head}1@a.mrcs 300 2.7 0.1 50000 5 30\n")
+    particles = read_particles_star(tmp_path / "a.star")
+    assert "rlnImageSize" not in star_content(particles, version="3.0").blocks[0]
+    with pytest.raises(MissingDataError, match="box is missing"):
+        star_content(particles)

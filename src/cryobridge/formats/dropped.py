@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS
+from cryobridge.errors import FormatError, option
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, fields_of
 from cryobridge.model.particles import Labels
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -42,6 +44,38 @@ def dropped_columns(particles: ParticleSet, held: Collection[str], program: Prog
     if extra is not None and extra.program != program:
         names += [*extra.names, *(name for name in extra.optics if name not in _modelled())]
     return tuple(dict.fromkeys(names))
+
+
+def dropped_aberrations(particles: ParticleSet, held: Collection[str]) -> list[Message]:
+    """Return a warning where aberrations that are not zero are left out; none where all are held or zero."""
+    lost = [
+        item.title for item in fields_of("optics.aberrations") if item.name not in held and is_known(particles, item)
+    ]
+    if not lost:
+        return []
+    text = f"{', '.join(lost)}: not zero, and left out, for their signs are not established"
+    return [warning("aberrations-dropped", f"{text}; {option('aberrations')} writes them", option="aberrations")]
+
+
+def refuse_nan_shifts(particles: ParticleSet) -> None:
+    """Refuse shifts that are not numbers.
+
+    Raises
+    ------
+    FormatError
+        If there are some; it names the rows.
+    """
+    shift_A = None if particles.poses is None else particles.poses.shift_A
+    if shift_A is None or np.isfinite(shift_A).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(shift_A).all(axis=1))
+    raise FormatError(
+        "the shift is not a number",
+        path=particles.source,
+        rows=tuple(int(row) for row in bad[:3]),
+        count=len(bad),
+        hint="Leave these particles out with `cryobridge select`, or correct the values.",
+    )
 
 
 def _modelled() -> set[str]:

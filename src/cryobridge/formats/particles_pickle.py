@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, UsageError
-from cryobridge.formats.dropped import dropped_columns
+from cryobridge.formats.dropped import dropped_columns, refuse_nan_shifts
 from cryobridge.formats.mrc_header import MrcHeader, read_header
 from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics
 from cryobridge.formats.pickles import read_ctf, read_poses, write_ctf, write_indices, write_poses
@@ -191,17 +191,21 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
             hint="Give the file that has them as another input.",
         )
     messages: list[Message] = []
-    rotations = shifts = table = None
+    rotations: Floats | None = None
+    shifts: Floats | None = None
+    table: Floats | None = None
     if particles.ctf is not None:
         require_optics(particles, needed("ctf", "image"))
         table = to_table(particles, messages)
     if particles.poses is not None:
+        refuse_nan_shifts(particles)
         rotations = particles.poses.matrix
         if particles.poses.is_2d:
             text = "the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones"
             messages.append(warning("poses-are-2d", text))
         if particles.poses.shift_A is None:
             messages.append(note("shifts-taken-as-zero", "no shifts are known; taken as 0"))
+            shifts = np.zeros((len(particles), 2))
         else:
             require_optics(particles, needed("image"))
             shifts = shift_A_to_box_fraction(

@@ -12,6 +12,7 @@ from cryobridge.errors import UsageError, option
 from cryobridge.model.fields import field
 from cryobridge.model.geometry import euler_to_matrix, rotvec_to_matrix, shift_px_to_A
 from cryobridge.model.particles import Poses
+from cryobridge.report import warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,6 +148,9 @@ class Alignment:
                 "shifts-left-out", f"{self.source}: no pixel size, so shifts in Å are unknown and left out"
             )
             return Poses(matrix, None, self.source, is_2d)
+        if (unknown := (pixel_size == 0) & shift_px.any(axis=1)).any():
+            text = f"{self.source}: psize_A is 0 for {int(unknown.sum()):,} particles, whose shifts in Å become 0"
+            self._columns.messages.append(warning("shift-pixel-size-zero", text))
         return Poses(matrix, shift_px_to_A(shift_px, pixel_size), self.source, is_2d)
 
     def _field(self, name: str) -> Any:

@@ -15,7 +15,7 @@ from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
 from cryobridge.formats.cryosparc.fields import FIT
-from cryobridge.formats.dropped import dropped_columns
+from cryobridge.formats.dropped import dropped_aberrations, dropped_columns, refuse_nan_shifts
 from cryobridge.formats.optics import exposure_groups, has_exposure_groups, needed, require_optics
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, field, fields_of
 from cryobridge.model.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
@@ -117,6 +117,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     require_optics(particles, needed(*purposes), ", which cryoSPARC needs")
     assert particles.optics is not None  # just asked for
     _require_two_half_sets(particles)
+    refuse_nan_shifts(particles)
     has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
     if has_sign and contrast is not None:
         raise UsageError(
@@ -151,6 +152,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     if particles.helix is not None:
         columns |= _filament(particles, particles.helix)
     held = _held(particles, set(columns), aberrations=aberrations)
+    messages += dropped_aberrations(particles, held)
     dropped = dropped_columns(particles, held, "cryosparc")
     if is_cryosparcs(particles):
         carried, replaced = _carried(particles, columns)

@@ -33,7 +33,7 @@ from cryobridge.model.particles import (
     Poses,
     ctf_of,
 )
-from cryobridge.report import note
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +45,8 @@ _NOTHING_KNOWN = KnownOptics()
 _POSES, _SHIFTS, _LOCATIONS = field("poses.matrix"), field("poses.shift_A"), field("locations")
 # Where RELION 3.0 has the pixel size: detector pixel in µm over magnification.
 PIXEL_SIZE_3_0 = ("rlnMagnification", "rlnDetectorPixelSize")
+# Values of particles and of their optics groups that differ by less, relatively, are the same.
+_SAME = 1e-3
 # 2 for images of single particles, whatever the file says: no quantity of the model.
 DIMENSIONALITY = "rlnImageDimensionality"
 
@@ -95,6 +97,8 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
     optics, optics_index = (
         _optics_block(_with_prefix(star["optics"]), columns) if has_optics else _optics_of_rows(columns)
     )
+    if has_optics and optics is not None and optics_index is not None:
+        columns.messages += _contradictions(columns, optics, optics_index)
     optics, optics_index = fill_optics(optics, optics_index, block.n_rows, known, star.path)
     pixel_size_A = None if optics is None or optics_index is None else optics.pixel_size_A[optics_index]
     particles = ParticleSet(
@@ -219,6 +223,22 @@ def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDA
         columns.note("one-optics-group", "no rlnOpticsGroup column; the one optics group is taken for all")
         return groups, np.zeros(columns.n_rows, np.int32)
     return groups, _rows_of(group_id, wanted, optics.path)
+
+
+def _contradictions(columns: ColumnReader, optics: Optics, index: NDArray[np.int32]) -> list[Message]:
+    """Warn of values of particles that differ from those of their optics groups."""
+    differing = []
+    for item in fields_of("optics"):
+        values = None if item.is_coded or not item.needed_for else columns.floats(*item.names("relion"))
+        if values is None:
+            continue
+        of_group = getattr(optics, item.key)[index]
+        if (np.abs(values - of_group) > _SAME * np.abs(of_group)).any():
+            differing.append(item.columns("relion")[0])
+    if not differing:
+        return []
+    text = f"{', '.join(differing)} of the particles differ from the optics table, whose values are taken"
+    return [warning("optics-contradiction", text)]
 
 
 def _rows_of(group_id: NDArray[np.int64], wanted: NDArray[np.int64], path: Path) -> NDArray[np.int32]:

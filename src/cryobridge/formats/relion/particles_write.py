@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.aberrations import BEAM_TILT, MAGNIFICATION, RELION_COLUMNS, is_singular, to_relion
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
-from cryobridge.formats.dropped import dropped_columns
+from cryobridge.formats.dropped import dropped_aberrations, dropped_columns, refuse_nan_shifts
 from cryobridge.formats.helical import direction_rad, tube_codes
 from cryobridge.formats.optics import group_names, needed, require_optics
 from cryobridge.formats.relion.particles import DIMENSIONALITY, PIXEL_SIZE_3_0
@@ -35,6 +35,7 @@ _DIGITS = 6
 _ROWS_A_CHUNK = 1 << 18
 _MAGNIFICATION = 10_000
 _DIMENSIONALITY = 2
+_N_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
             path=particles.source,
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
-    messages: list[Message] = []
+    messages = _odd_half_sets(particles.half_set)
+    refuse_nan_shifts(particles)
     is_3_0 = version == "3.0"
     require_optics(
         particles, [item for item in needed("ctf", "image") if item.is_in_3_0 or not is_3_0], ", which RELION needs"
@@ -117,8 +119,23 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     held = _held({*of_optics, *columns} - set(others), is_3_0=is_3_0)
     if np.any(optics.box_px % 2):
         messages.append(warning("odd-box", "a box of an odd number of pixels, which RELION refuses"))
+    messages += dropped_aberrations(particles, held)
     dropped = dropped_columns(particles, held, "relion")
     return StarContent(tuple(blocks), held, tuple(dict.fromkeys((*dropped, *others))), tuple(messages))
+
+
+def _odd_half_sets(half_set: NDArray[np.int64] | None) -> list[Message]:
+    """Warn of half sets with which RELION stops."""
+    if half_set is None or not len(half_set):
+        return []
+    found = np.unique(half_set)
+    if not np.isin(found, (0, 1, 2)).all():
+        text = f"half sets are {', '.join(map(str, found[:_N_SHOWN]))}; RELION takes 1 and 2 only"
+        return [warning("half-sets-unknown", text)]
+    if len(found) == 1 and found[0] > 0 and len(half_set) > 1:
+        text = f"all particles are in half set {found[0]}: RELION's refinement stops where one has none"
+        return [warning("one-half-set", text)]
+    return []
 
 
 def _held(written: set[str], *, is_3_0: bool) -> frozenset[str]:
@@ -187,7 +204,7 @@ def _image_columns(particles: ParticleSet) -> dict[str, Any]:
     columns: dict[str, Any] = {"rlnImageName": image_names(particles.images)}
     locations = particles.locations
     if locations is not None:
-        x, y = _rounded(locations.coordinate_px).T
+        x, y = (_rounded(values) for values in locations.coordinate_px.T)
         columns |= dict(zip(field("locations").columns("relion"), (locations.micrograph, x, y), strict=True))
     return columns
 
@@ -235,7 +252,7 @@ def _pose_columns(
     names = field("poses.shift_A").columns("relion")
     if version == "3.0":
         shift, names = shift_A_to_px(shift, optics.pixel_size_A[group]), tuple(field("poses.shift_A").star_also)
-    return columns | dict(zip(names, _rounded(shift).T, strict=True))
+    return columns | {name: _rounded(values) for name, values in zip(names, shift.T, strict=True)}
 
 
 def _helical_priors(particles: ParticleSet, helix: Helix) -> dict[str, Any]:
