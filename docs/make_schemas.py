@@ -18,6 +18,9 @@ FOLDER = Path(__file__).resolve().parent / "schemas"
 # Command -> its report, and the classes that its annotations name without importing them.
 REPORTS = {
     "convert": ("cryobridge.jobs.convert.report:ConvertReport", ["cryobridge.jobs.convert.verify:Difference"]),
+    "coords": ("cryobridge.jobs.coords.report:CoordsReport", []),
+    "select": ("cryobridge.jobs.selection.report:SelectReport", []),
+    "converge": ("cryobridge.jobs.converge.report:ConvergeReport", []),
 }
 _PLAIN: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},

@@ -7,7 +7,7 @@ import pytest
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.relion.star import StarBlock
-from cryobridge.formats.relion.star_check import compare_with_starfile
+from cryobridge.formats.relion.star_check import compare_with_starfile, require_starfile_reads
 from cryobridge.formats.relion.star_write import write_star
 
 N = 50
@@ -84,3 +84,26 @@ def test_what_starfile_cannot_read_is_an_error(tmp_path):
     path.write_text("data_particles\nloop_\n_rlnA\n_rlnB\n1 2\n3 4 5\n")
     with pytest.raises(FormatError):
         compare_with_starfile(path)
+
+
+def test_select_checks_its_star_file_when_asked(star, tmp_path, monkeypatch):
+    import starfile
+
+    from cryobridge.errors import CryobridgeError
+    from helpers import run
+
+    out = tmp_path / "out.star"
+    words = ("select", star, "--where", "rlnClassNumber < 4", "-o", out, "--verify")
+    assert run(*words).returncode == 0
+    with pytest.raises(CryobridgeError, match="not the 7 rows"):
+        require_starfile_reads(out, 7)
+    read = starfile.read
+
+    def misread(*given, **named):
+        blocks = read(*given, **named)
+        blocks["particles"]["rlnClassNumber"] += 1
+        return blocks
+
+    monkeypatch.setattr(starfile, "read", misread)
+    with pytest.raises(CryobridgeError, match="particles rlnClassNumber in"):
+        require_starfile_reads(out, N)

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.errors import FormatError
+from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.relion.star import open_star
 from cryobridge.model.particles import Labels
 
@@ -95,6 +95,24 @@ def compare_with_starfile(
         for block in both:
             differing |= _compare(block, theirs[block.name])
     return StarfileCheck(rows, sum(block.n_rows for block in both), differing)
+
+
+def require_starfile_reads(path: str | os.PathLike[str], n_rows: int) -> None:
+    """Check a STAR file that was just written, and how many rows its main table has.
+
+    Raises
+    ------
+    CryobridgeError
+        If ``starfile`` reads other values, or the file has another number of rows.
+    """
+    check = compare_with_starfile(path)
+    if check.differing or n_rows not in check.rows.values():
+        differing = ", ".join(f"{name} in {count:,} rows" for name, count in check.differing.items())
+        raise CryobridgeError(
+            f"starfile does not read what was written: {differing or f'not the {n_rows:,} rows'}",
+            path=path,
+            hint="Don't use it. If nothing else wrote to that file, this is a mistake in cryobridge; please report it.",
+        )
 
 
 def _compare(block: StarBlock, table: Any) -> dict[str, int]:

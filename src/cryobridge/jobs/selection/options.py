@@ -66,6 +66,7 @@ class SelectOptions(Options):
         Path | None, Opt("One file a class, instead of one output.", metavar="DIR", panel=_FILES)
     ] = None
     allow_empty: Annotated[bool, Opt("Write a file without rows.", panel=_FILES)] = False
+    verify: Annotated[bool, Opt("Check STAR outputs with starfile, another reader.", panel=_FILES)] = False
     sources: Annotated[
         Path | None, Opt("Sources of a downsampled set, if not found.", metavar="FILE.csv", panel=_FILES)
     ] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryobridge.formats.atomic import together
+from cryobridge.formats.relion.star_check import require_starfile_reads
 from cryobridge.formats.write import RowWriter
 from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
 
@@ -39,3 +40,7 @@ def write_parts(plan: SelectPlan, *, overwrite: bool, reporter: Reporter) -> Non
             reporter.advance()
         # Another run may have written them since.
         refuse_existing(plan.outputs(), overwrite=overwrite)
+    if plan.options.verify:
+        for part in plan.parts:
+            if part.path.suffix == ".star":
+                require_starfile_reads(part.path, int(part.kept.sum()))
