@@ -15,7 +15,7 @@ from cryobridge.jobs.convert.convert import convert, write_plan
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.convert.verify import verify
-from cryobridge.jobs.inspection import inspect_path
+from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.model import fields
 from cryobridge.model.fields import DEGREE, FIELDS, Field
 from cryobridge.model.particles import Labels
@@ -99,9 +99,9 @@ def test_a_made_up_column_is_one_row(with_column, tmp_path):
 
 def test_inspect_knows_the_made_up_column(with_column, tmp_path):
     write_cs(tmp_path / "a.cs", columns(**{"ctf/stage_tilt_rad": np.full(N, 30, "f4")}))
-    (summary,) = (item for item in inspect_path(tmp_path / "a.cs").fields if item.name == "ctf/stage_tilt_rad")
+    (summary,) = (item for item in inspect(tmp_path / "a.cs").fields if item.name == "ctf/stage_tilt_rad")
     assert summary.meaning == TILT.meaning
-    assert "looks like degrees" in " ".join(summary.problems)
+    assert "looks like degrees" in " ".join(map(str, summary.problems))
 
 
 def test_without_the_row_it_is_only_carried_along(tmp_path):
