@@ -188,13 +188,13 @@ def test_every_command_sees_the_same_members_rows_and_columns(job, tmp_path, mon
 def test_files_that_could_not_be_read_are_named_by_every_command(job, tmp_path, make, named):
     path, _ = make(job)
     plan = plan_select(path, tmp_path / "out" / "a.cs", SelectOptions(where="uid > 0"))
-    found = [open_particles(path).warnings, texts(plan.report().warnings), open_for_stacks(path, "cryosparc").warnings]
-    found.append(list(map(str, convert(path, tmp_path / "a.star").warnings)))
-    found.append(texts(read_downsample_input(path, ImageSearch(path), DownsampleOptions(box_px=8)).messages))
+    found = [open_particles(path).messages, plan.report().warnings, open_for_stacks(path, "cryosparc").messages]
+    found.append(convert(path, tmp_path / "a.star").warnings)
+    found.append(read_downsample_input(path, ImageSearch(path), DownsampleOptions(box_px=8)).messages)
     if make is not cut_passthrough:
-        found.append(list(map(str, read_picks(path).messages)))
-    for warnings in found:
-        assert any(named in warning for warning in warnings)
+        found.append(read_picks(path).messages)
+    for messages in found:
+        assert any(named in message.text for message in messages if message.severity == "warning")
     plan.run()
     assert read_csg(tmp_path / "out" / "a.csg").problems == ()
 
@@ -236,7 +236,7 @@ def test_rows_that_are_lost_are_counted_or_refused(job, tmp_path):
     # Who needs nothing of it keeps all rows, and says so.
     files = open_for_stacks(job / MAIN, "cryosparc")
     assert len(files) == N
-    assert any(PASSED in note and "lacks 2 of its uids" in note for note in files.notes)
+    assert any(PASSED in note and "lacks 2 of its uids" in note for note in texts(files.messages))
     assert len(read_picks(job / MAIN)) == 4
 
 
@@ -277,14 +277,14 @@ def test_a_relion_job_is_taken_wherever_cryosparcs_are_and_which_file_is_said(re
     assert last in map(str, report.notes)
     plan = plan_select(relion_job, tmp_path / "a.star", SelectOptions(classes=(1,)))
     assert (plan.report().rows_out, last in texts(plan.report().notes)) == (3, True)
-    assert last in open_for_stacks(relion_job, "relion").notes
+    assert last in texts(open_for_stacks(relion_job, "relion").messages)
     found = read_downsample_input(relion_job, ImageSearch(relion_job), DownsampleOptions(box_px=8))
     assert last in texts(found.messages)
     assert inspect(relion_job).kind == "relion job"
     with pytest.raises(UsageError, match="this is a RELION job"):
         read_picks(relion_job)
     save_star(relion_job / "run_data.star", "particles", relion_columns())
-    notes = open_particles(relion_job).notes
+    notes = texts(open_particles(relion_job).messages)
     assert "Class2D/job004: the particles are those of run_data.star" in notes
 
 

@@ -163,8 +163,3 @@ def jsonable(value: Any, show: Show | None = None) -> Any:
     if isinstance(value, Iterable):
         return [jsonable(item, show) for item in value]
     raise TypeError(f"a report holds {type(value).__name__}, which JSON has no place for")
-
-
-def as_messages(items: Iterable[Message | str], severity: Severity = "note") -> list[Message]:
-    """Return messages of what may still be bare sentences."""
-    return [item if isinstance(item, Message) else Message("general", severity, item) for item in items]

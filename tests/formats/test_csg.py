@@ -18,6 +18,7 @@ from cryobridge.formats.cryosparc.join import join_on_uid
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.table import Column, Table
 from cryobridge.model.particles import Labels
+from helpers import texts
 
 BIG = 2**63 + 12345  # neither an int64 nor a float64 holds it
 
@@ -55,7 +56,7 @@ def test_rows_are_joined_by_uid_in_the_order_of_the_main_file():
     assert read["b/y"].tolist() == [30, 10, 20]
     assert read["uid"].tolist() == [BIG, 7, BIG + 1]
     assert read["uid"].dtype == np.uint64
-    assert (joined.left_out, joined.duplicates, joined.notes) == ({}, {}, ())
+    assert (joined.left_out, joined.duplicates, joined.messages) == ({}, {}, ())
 
 
 def test_uids_that_one_float_cannot_tell_apart_stay_apart():
@@ -80,8 +81,8 @@ def test_rows_that_one_side_lacks_are_left_out_and_counted():
         "rows of a.cs whose uid is not in b.cs": 2,
         "rows of b.cs whose uid is not in a.cs": 1,
     }
-    assert len(joined.notes) == 2
-    assert "2 rows remain" in joined.notes[0]
+    assert len(joined.messages) == 2
+    assert "2 rows remain" in texts(joined.messages)[0]
 
 
 def test_rows_in_are_rows_out_and_rows_left_out_with_three_files():
@@ -296,7 +297,7 @@ def test_a_job_that_was_copied_out_of_its_project_still_finds_its_files(exported
 def test_missing_members_and_wrong_lengths_are_told_as_data(exported):
     (exported.parent / "J42_005_particles.cs").unlink()
     exported.write_text(GROUP.replace("num_items: 3\n    type: particle.location", "num_items: 4\n    type: x"))
-    problems = " ".join(read_csg(exported).problems)
+    problems = " ".join(texts(read_csg(exported).problems))
     assert "J42_005_particles.cs does not exist (slots alignments3D)" in problems
     assert "Slot location should have 4 rows; J42_passthrough_particles.cs has 3" in problems
     assert "differ in num_items" in problems
@@ -307,13 +308,13 @@ def test_missing_members_and_wrong_lengths_are_told_as_data(exported):
 
 def test_problems_of_a_group_are_notes_of_its_table(exported):
     exported.write_text(GROUP.replace("num_items: 3\n    type: particle.blob", "num_items: 8\n    type: particle.blob"))
-    assert any("should have 8 rows" in note for note in open_particles(exported).warnings)
+    assert any("should have 8 rows" in text for text in texts(open_particles(exported).messages))
 
 
-def test_a_slot_whose_columns_are_not_there_is_told(exported):
+def test_a_slot_whose_columns_are_not_there_is_reported(exported):
     exported.write_text(GROUP.replace("  location:", "  filament:"))
-    assert "J42_passthrough_particles.cs has no column filament/…, which the group promises." in (
-        read_csg(exported).problems
+    assert "J42_passthrough_particles.cs has no column filament/…, which the group promises" in (
+        texts(read_csg(exported).problems)
     )
 
 
@@ -323,7 +324,7 @@ def test_a_member_elsewhere_on_the_machine_is_a_path_that_is_reported(exported, 
     exported.write_text(GROUP.replace(">J42_005_particles.cs", str(secret)))
     group = read_csg(exported)
     assert group.slots[0].metafile == secret
-    assert any("not a .cs file" in problem for problem in group.problems)
+    assert any("not a .cs file" in problem for problem in texts(group.problems))
     assert secret.read_text() == "root:x:0:0"
 
 
@@ -331,7 +332,7 @@ def test_a_member_elsewhere_on_the_machine_is_a_path_that_is_reported(exported, 
 def test_a_member_that_is_a_pipe_does_not_hang_the_reader(exported):
     os.mkfifo(exported.parent / "pipe.cs")
     exported.write_text(GROUP.replace(">J42_005_particles.cs", ">pipe.cs"))
-    assert "pipe.cs does not exist" in read_csg(exported).problems[0]
+    assert "pipe.cs does not exist" in texts(read_csg(exported).problems)[0]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_a_member_that_is_a_pipe_does_not_hang_the_reader(exported):
 )
 def test_impossible_member_names_are_problems_not_crashes(exported, name):
     exported.write_text(GROUP.replace(">J42_005_particles.cs", f">{name}"))
-    assert "does not exist" in read_csg(exported).problems[0]
+    assert "does not exist" in texts(read_csg(exported).problems)[0]
 
 
 def test_a_nul_in_a_member_name_is_refused(exported):

@@ -24,7 +24,7 @@ from cryobridge.formats.own_output import read_own_output
 from cryobridge.formats.projects import folder_refusal
 from cryobridge.formats.recovar.job import read_recovar_job
 from cryobridge.formats.relion.job import read_relion_job
-from helpers import run
+from helpers import run, texts
 
 
 def touch(folder, *names, content="data_x\n"):
@@ -48,7 +48,7 @@ def write_volume(path, voxel_size=2.0, box=4):
 
 
 def words(item):
-    return " ".join(item.problems)
+    return " ".join(texts(item.problems))
 
 
 # Folders that a command does not take
@@ -549,7 +549,7 @@ def test_a_continued_run_takes_over_where_it_was_continued(tmp_path):
     assert chain == [(n, None) for n in range(11)] + [(n, 10) for n in range(11, 21)]
     assert len(found.iterations) == 26
     assert found.last.data.name == "run_ct10_it020_data.star"
-    assert "Iterations 11, 12, 13, 14, 15 were done again after the run was continued." in found.problems
+    assert "Iterations 11, 12, 13, 14, 15 were done again after the run was continued" in texts(found.problems)
 
 
 def test_missing_and_half_written_iterations_are_told(tmp_path):
@@ -559,13 +559,13 @@ def test_missing_and_half_written_iterations_are_told(tmp_path):
     (job / "run_it007_data.star").write_text("")
     problems = words(read_relion_job(job))
     assert "Missing iterations: 3-4" in problems
-    assert "Iteration 7: no model.star, no sampling.star." in problems
+    assert "Iteration 7: no model.star, no sampling.star" in problems
     assert "run_it007_data.star is empty" in problems
 
 
 def test_a_lone_half_model_is_told(tmp_path):
     names = iteration(0, halves=True) + iteration(1, halves=True, lacking=("half2_model.star",))
-    assert "Iteration 1: no half2_model.star." in words(read_relion_job(touch(tmp_path / "job", *names)))
+    assert "Iteration 1: no half2_model.star" in words(read_relion_job(touch(tmp_path / "job", *names)))
 
 
 def test_a_job_that_writes_every_tenth_iteration_has_no_gaps(tmp_path):
@@ -577,7 +577,7 @@ def test_a_job_that_writes_every_tenth_iteration_has_no_gaps(tmp_path):
     (job / "run_it100_data.star").unlink()
     for name in iteration(100):
         (job / name).unlink(missing_ok=True)
-    assert "Missing iterations: 100." in read_relion_job(job).problems
+    assert "Missing iterations: 100" in texts(read_relion_job(job).problems)
 
 
 def test_the_last_iteration_may_come_before_its_turn(tmp_path):
@@ -633,14 +633,14 @@ def test_a_second_run_in_the_folder_is_told_and_passed_over(tmp_path):
     job = touch(tmp_path / "job", *iteration(0), *iteration(1), *iteration(0, root="test"))
     found = read_relion_job(job)
     assert [item.number for item in found.iterations] == [0, 1]
-    assert "Other runs lie in the folder and are passed over: test." in found.problems
+    assert "Other runs lie in the folder and are passed over: test" in texts(found.problems)
 
 
 def test_the_real_optimiser_alone_is_a_job_of_one_half_written_iteration(reference_data, tmp_path):
     shutil.copy(reference_data / "real" / "run_it025_optimiser_2D.star", tmp_path / "run_it025_optimiser.star")
     found = read_relion_job(tmp_path)
     assert found.last.optimiser.name == "run_it025_optimiser.star"
-    assert "Iteration 25: no model.star, no data.star, no sampling.star." in found.problems
+    assert "Iteration 25: no model.star, no data.star, no sampling.star" in texts(found.problems)
 
 
 def test_a_folder_that_is_no_relion_job_is_refused_with_a_hint(tmp_path):
@@ -783,7 +783,7 @@ def test_the_older_layout_is_understood(result):
     assert found.problems == ()
     (grids,) = job.densities
     assert (grids.layout, grids.knee.alpha, len(grids.all_densities)) == ("older", 0.5, 2)
-    assert grids.problems == ("Missing densities: 1.",)
+    assert texts(grids.problems) == ["Missing densities: 1"]
     assert identify_folder(analysis) == identify_folder(density) == "recovar result"
 
 
@@ -794,11 +794,11 @@ def test_problems_of_an_analysis_are_told_as_data(result):
     for path in (analysis / "kmeans").glob("center002*"):
         path.unlink()
     problems = words(read_recovar_job(result).analyses[0])
-    assert "k-means has 9 labels, but there are 10 latent coordinates." in problems
-    assert "Center 001: no pair of half maps." in problems
-    assert "center000.mrc: the voxel size in its header is 0." in problems
-    assert "Missing maps: 002." in problems
-    assert "k-means has 4 centers, but there are maps of 3." in problems
+    assert "k-means has 9 labels, but there are 10 latent coordinates" in problems
+    assert "Center 001: no pair of half maps" in problems
+    assert "center000.mrc: the voxel size in its header is 0" in problems
+    assert "Missing maps: 002" in problems
+    assert "k-means has 4 centers, but there are maps of 3" in problems
     # The same when the analysis alone is given.
     assert "10 latent coordinates" in words(read_recovar_job(analysis).analyses[0])
 
@@ -819,7 +819,7 @@ def test_missing_pieces_of_a_model_are_told_as_data(result):
     (result / "model" / "params.pkl").unlink()
     np.save(result / "model" / "zdim_3" / "contrasts.npy", np.zeros(4))
     problems = words(read_recovar_job(result))
-    assert "model/params.pkl is missing." in problems
+    assert "model/params.pkl is missing" in problems
     assert "lists zdim 7, which model/ does not have" in problems
     assert "no mask map" in problems
     assert "no pair of half maps of the mean" in problems
@@ -924,10 +924,10 @@ def test_a_whole_set_of_stacks_has_no_problems(tmp_path):
 
 def test_gaps_and_missing_partners_are_told(tmp_path):
     found = read_own_output(stacks(tmp_path / "o", [0, 1, 2, 5], [0, 2, 5, 6], [0, 1, 2]))
-    assert "Missing Fourier stacks: 000003-000004." in found.problems
-    assert "Fourier stacks without their .npz: 000001." in found.problems
-    assert "Descriptors without their Fourier stack: 000006." in found.problems
-    assert "Fourier stacks without their physical stack: 000005." in found.problems
+    assert "Missing Fourier stacks: 000003-000004" in texts(found.problems)
+    assert "Fourier stacks without their .npz: 000001" in texts(found.problems)
+    assert "Descriptors without their Fourier stack: 000006" in texts(found.problems)
+    assert "Fourier stacks without their physical stack: 000005" in texts(found.problems)
 
 
 def test_stacks_without_physical_ones_lack_nothing(tmp_path):
@@ -943,8 +943,8 @@ def test_coordinates_are_compared_with_their_list(tmp_path):
     found = read_own_output(out)
     assert found.kind == "coords"
     assert len(found.pick_files) == 2
-    assert "Named in autopick.star but not in Raw_data: m2_autopick.star." in found.problems
-    assert "In Raw_data but not named in autopick.star: m3_autopick.star." in found.problems
+    assert "Named in autopick.star but not in Raw_data: m2_autopick.star" in texts(found.problems)
+    assert "In Raw_data but not named in autopick.star: m3_autopick.star" in texts(found.problems)
 
 
 def test_an_unfinished_job_of_ours_is_recognised_by_its_job_json(tmp_path):

@@ -18,6 +18,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Us
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import decide_kind, read_header
 from cryobridge.formats.mrc_write import MrcStackWriter, write_mrc_stack, write_mrc_volume
+from helpers import texts
 
 STAMPS = {"<": b"\x44\x44\0\0", ">": b"\x11\x11\0\0"}
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -84,7 +85,7 @@ def test_a_wrong_machine_stamp_does_not_hide_the_byte_order(write, data, mode, o
     for stamp in stamps:
         file = open_mrc(write(mode=mode, order=order, stamp=stamp))
         np.testing.assert_array_equal(file.read([4]), data[[4]])
-        assert any("machine stamp" in problem for problem in file.problems)
+        assert any("machine stamp" in problem for problem in texts(file.problems))
 
 
 def test_the_stamp_that_relion_and_cryosparc_write_is_accepted(write):
@@ -93,7 +94,7 @@ def test_the_stamp_that_relion_and_cryosparc_write_is_accepted(write):
 
 def test_a_missing_identifier_is_a_note(write, data):
     file = open_mrc(write(map=bytes(4)))
-    assert file.problems == ("the identifier 'MAP' is missing from its header",)
+    assert texts(file.problems) == ["the identifier 'MAP' is missing from its header"]
     np.testing.assert_array_equal(file.images, data)
 
 
@@ -102,7 +103,7 @@ def test_an_unusable_cell_means_no_pixel_size(write, cell):
     header = read_header(write(cell=cell))
     assert header.pixel_size_xyz_A == (None, None, None)
     assert header.pixel_size_A is None
-    assert header.problems == ("there is no pixel size in its header",)
+    assert texts(header.problems) == ["there is no pixel size in its header"]
 
 
 def test_pixel_sizes_are_cell_over_grid_along_each_axis(write):
@@ -111,7 +112,7 @@ def test_pixel_sizes_are_cell_over_grid_along_each_axis(write):
     assert header.pixel_size_A == 2
     unequal = read_header(write(cell=(12, 10, 3), grid=(6, 4, 1)))
     assert unequal.pixel_size_A is None
-    assert "2 × 2.5" in unequal.problems[0]
+    assert "2 × 2.5" in texts(unequal.problems)[0]
 
 
 def test_undefined_statistics_are_legal(write):
@@ -122,7 +123,7 @@ def test_bytes_after_the_data_are_a_note(write, data):
     path = write()
     path.write_bytes(path.read_bytes() + b"tail")
     file = open_mrc(path)
-    assert file.problems == ("4 bytes follow the data; ignored",)
+    assert texts(file.problems) == ["4 bytes follow the data; ignored"]
     np.testing.assert_array_equal(file.images, data)
 
 
@@ -135,17 +136,17 @@ def test_an_extended_header_is_skipped(write, data):
 @pytest.mark.parametrize("nsymbt", [-5, 128, 2**31 - 1])
 def test_an_extended_header_that_is_not_there_is_a_note(write, data, nsymbt):
     file = open_mrc(write(nsymbt=nsymbt))
-    assert "extended header" in file.problems[0]
+    assert "extended header" in texts(file.problems)[0]
     np.testing.assert_array_equal(file.images, data)
 
 
 def test_permuted_axes_and_unsigned_bytes_are_notes(write):
-    assert "(3, 2, 1)" in read_header(write(axes=(3, 2, 1))).problems[0]
+    assert "(3, 2, 1)" in texts(read_header(write(axes=(3, 2, 1))).problems)[0]
     path = write(mode=0)
     raw = bytearray(path.read_bytes())
     struct.pack_into("<2i", raw, 152, 1146047817, 0)
     path.write_bytes(raw)
-    assert "unsigned" in read_header(path).problems[0]
+    assert "unsigned" in texts(read_header(path).problems)[0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -294,7 +295,7 @@ def test_cut_off_data_are_refused_with_the_number_of_whole_sections(write):
     path.write_bytes(path.read_bytes()[: 1024 + 3 * 4 * 6 * 4 + 50])
     header = read_header(path)
     assert (header.nz, header.whole_sections) == (5, 3)
-    assert "3 whole sections of 5" in header.problems[0]
+    assert "3 whole sections of 5" in texts(header.problems)[0]
     with pytest.raises(FormatError, match="3 whole sections of 5") as caught:
         open_mrc(path)
     assert caught.value.count == 2
@@ -444,7 +445,7 @@ def test_the_real_stack_whose_header_says_volume_is_told_from_one(reference_data
     assert header.ispg == 1
     assert "although its header says volume" in decide_kind(header).reason
     assert decide_kind(header, max_index=6).certain
-    assert header.problems == ("there is no pixel size in its header",)
+    assert texts(header.problems) == ["there is no pixel size in its header"]
 
 
 # Writing

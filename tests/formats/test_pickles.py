@@ -34,6 +34,7 @@ from cryobridge.formats.pickles import (
     write_kmeans,
     write_poses,
 )
+from helpers import texts
 
 PROTOCOLS = range(6)
 
@@ -527,7 +528,7 @@ def test_impossible_ctf_parameters_are_refused_with_their_rows(save, ctf, column
 def test_what_cryodrgn_would_object_to_is_a_note(save, ctf):
     ctf[:, 0] = 127
     ctf[3, 1] = 1.5
-    problems = read_ctf(save(ctf)).problems
+    problems = texts(read_ctf(save(ctf)).problems)
     assert any("2 different pixel sizes" in problem for problem in problems)
     assert any("odd box size" in problem for problem in problems)
 

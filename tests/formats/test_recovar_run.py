@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError, UsageError
 from cryobridge.formats.recovar import open_recovar
 from cryobridge.formats.recovar.clusters import read_clusters
+from helpers import texts
 from recovar_runs import CENTERS, simulate_run, write_analysis, write_job, write_pickle
 
 LAYOUTS = ["documented", "older"]
@@ -78,7 +79,7 @@ def test_rows_of_the_real_run_are_those_of_its_particle_file(real, reference_dat
 def test_the_particle_file_of_the_real_run_is_found_beside_it_and_that_is_said(real, reference_data):
     assert real.particles_file == reference_data / "recovar_run" / "particles" / "particles.star"
     assert real.particles.name == "/data/proj/ds/test_dataset/particles.star"
-    (note,) = real.notes
+    (note,) = texts(real.messages)
     assert real.particles.name in note
     assert str(real.particles_file) in note
 
@@ -178,7 +179,7 @@ def test_without_half_sets_the_finite_coordinates_tell_the_rows_and_it_is_said(s
         path.unlink()
     run = open_recovar(simulated.out)
     assert run.rows.tolist() == simulated.rows.tolist()
-    assert any("no half sets" in note for note in run.notes)
+    assert any("no half sets" in note for note in texts(run.messages))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_particles_without_coordinates_are_counted(documented):
     np.save(path, coords)
     run = open_recovar(documented.out)
     assert run.rows.size == 12
-    assert "1 of the run's 12 particles have no latent coordinates." in run.notes
+    assert "1 of the run's 12 particles have no latent coordinates" in texts(run.messages)
 
 
 def test_labels_of_another_run_are_refused(documented):
@@ -381,14 +382,14 @@ def move(folder, target):
 def test_a_particle_file_where_it_is_said_to_be_is_taken_without_a_note(documented):
     run = open_recovar(documented.out)
     assert run.particles_file == documented.particles
-    assert run.notes == ()
+    assert run.messages == ()
 
 
 def test_a_particle_file_is_found_after_the_whole_project_moved(documented, tmp_path):
     moved = move(tmp_path / "project", tmp_path / "archive" / "2026" / "project")
     run = open_recovar(moved / "jobs" / "out")
     assert run.particles_file == moved / "particles" / "particles.star"
-    assert str(documented.particles) in run.notes[0]
+    assert str(documented.particles) in texts(run.messages)[0]
 
 
 def test_a_relative_name_is_looked_for_in_the_folders_above_the_result(documented, monkeypatch, tmp_path):
@@ -399,7 +400,7 @@ def test_a_relative_name_is_looked_for_in_the_folders_above_the_result(documente
     monkeypatch.chdir(tmp_path / "cwd")
     run = open_recovar(documented.out)
     assert run.particles_file == documented.particles
-    assert str(documented.particles) in run.notes[0]
+    assert str(documented.particles) in texts(run.messages)[0]
 
 
 def test_of_two_files_of_the_name_none_is_taken(documented, tmp_path):
@@ -410,7 +411,7 @@ def test_of_two_files_of_the_name_none_is_taken(documented, tmp_path):
         shutil.copy(documented.particles, folder)
     run = open_recovar(documented.out)
     assert run.particles_file is None
-    assert "none was taken" in run.notes[0]
+    assert "none was taken" in texts(run.messages)[0]
 
 
 def test_images_that_the_pipeline_made_smaller_stand_in_for_a_lost_particle_file(documented):
@@ -420,14 +421,14 @@ def test_images_that_the_pipeline_made_smaller_stand_in_for_a_lost_particle_file
     shutil.copy(documented.particles, smaller)
     run = open_recovar(documented.out)
     assert run.particles_file == smaller
-    assert "rows are the same" in run.notes[0]
+    assert "rows are the same" in texts(run.messages)[0]
 
 
 def test_a_particle_file_that_is_nowhere_is_named(documented):
     write_job(documented.out, "pipeline", {"particles": "/nowhere/else.star"})
     run = open_recovar(documented.out)
     assert run.particles_file is None
-    assert "/nowhere/else.star" in run.notes[0]
+    assert "/nowhere/else.star" in texts(run.messages)[0]
     assert run.rows.size == 12
 
 
@@ -451,7 +452,7 @@ def test_a_run_that_names_no_particle_file_says_so(documented, line):
     (documented.out / "command.txt").write_text(line)
     run = open_recovar(documented.out)
     assert run.particles_file is None
-    assert "does not say" in run.notes[0]
+    assert "does not say" in texts(run.messages)[0]
 
 
 @given(st.one_of(st.none(), st.integers(), st.text(), st.lists(st.text())), st.text())
@@ -463,4 +464,4 @@ def test_odd_names_never_crash(tmp_path_factory, name, out):
     write_job(folder, "pipeline", {"particles": name, "outdir": out})
     found = open_recovar(folder).particles
     assert found.path is None
-    assert found.notes
+    assert texts(found.messages)

@@ -18,6 +18,7 @@ from cryobridge.formats.relion.star_text import quote, split_tokens
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.formats.table import Column
 from cryobridge.model.particles import Labels
+from helpers import texts
 from relion_grammar import GrammarError, read_block, tokens_of
 
 OPTICS = """
@@ -86,7 +87,7 @@ def test_relion_3_1_layout(save):
     assert star.names == ("optics", "particles")
     assert star.main == "particles"
     assert star.comments == ("version 30001", "version 30001")
-    assert star.notes == ()
+    assert star.messages == ()
     optics, particles = star["optics"], star["particles"]
     assert optics.columns == (
         Column("rlnOpticsGroup", "i8"),
@@ -279,7 +280,7 @@ def test_spacing_is_free(save):
     text = "data_particles\n\nloop_ \n_rlnDefocusU #1 \n  _rlnVoltage\t#2\t\n\n \t \n1\t 2\n \t3   4  \t\n5 6 "
     star = open_star(save(text))
     assert as_lists(star["particles"]) == {"rlnDefocusU": [1, 3, 5], "rlnVoltage": [2, 4, 6]}
-    assert star.notes == ()
+    assert star.messages == ()
 
 
 @pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\x85", "\u2028"])
@@ -296,8 +297,8 @@ def test_crlf_is_read_and_reported(save):
     star = open_star(save((OPTICS + PARTICLES).replace("\n", "\r\n")))
     assert as_lists(star["optics"])["rlnOpticsGroupName"] == ["opticsGroup1", "second group"]
     assert as_lists(star["particles"])["rlnOpticsGroup"] == [1, 2, 1]
-    assert len(star.notes) == 1
-    assert "CRLF" in star.notes[0]
+    assert len(star.messages) == 1
+    assert "CRLF" in texts(star.messages)[0]
 
 
 def test_a_byte_order_mark_is_passed_over(save):
@@ -308,17 +309,19 @@ def test_a_byte_order_mark_is_passed_over(save):
 def test_text_after_the_last_row_is_reported(save):
     star = open_star(save(OPTICS + PARTICLES + "1@c.mrcs 1 1\nmore\n\n" + PARTICLES.replace("particles", "extra")))
     first = (OPTICS + PARTICLES).count("\n") + 1
-    assert star.notes == (f"line {first}: text after the last row of data_particles is ignored, 2 lines in all",)
+    assert texts(star.messages) == [
+        f"line {first}: text after the last row of data_particles is ignored, 2 lines in all"
+    ]
     assert [block.n_rows for block in star.blocks] == [2, 3, 3]
     assert star["extra"].comments == ("version 30001",)
     star = open_star(save(PARTICLES + "stray"))
-    assert star.notes[0].endswith("after the last row of data_particles is ignored")
+    assert texts(star.messages)[0].endswith("after the last row of data_particles is ignored")
 
 
 def test_a_glued_number_is_read_and_reported(save):
     star = open_star(save(loop(["rlnVoltage#1", "rlnDefocusU #2"], "300 1")))
     assert as_lists(star["particles"]) == {"rlnVoltage": [300.0], "rlnDefocusU": [1.0]}
-    assert star.notes == ("line 4: no space between _rlnVoltage and #1",)
+    assert texts(star.messages) == ["line 4: no space between _rlnVoltage and #1"]
 
 
 def test_blocks_need_no_blank_line_between_them(save):
@@ -326,7 +329,7 @@ def test_blocks_need_no_blank_line_between_them(save):
     star = open_star(save(text))
     assert [block.n_rows for block in star.blocks] == [2, 3]
     assert as_lists(star["particles"])["rlnDefocusU"] == [13108.082418, -15000.0, 12730.825404]
-    assert star.notes == ()
+    assert star.messages == ()
 
 
 def test_a_comment_may_follow_the_last_row(save):
@@ -339,7 +342,7 @@ def test_rows_may_start_with_words_of_the_grammar(save):
     star = open_star(save(loop(["rlnMicrographName", "rlnVoltage"], *rows) + PARTICLES.replace("particles", "b")))
     assert star.names == ("particles", "b")
     assert as_lists(star["particles"])["rlnMicrographName"] == [row.split()[0] for row in rows]
-    assert star.notes == ()
+    assert star.messages == ()
 
 
 @pytest.mark.parametrize("chunk_bytes", range(1, 30))
@@ -349,7 +352,7 @@ def test_rows_with_words_of_the_grammar_are_cut_anywhere(save, chunk_bytes, monk
     star = open_star(save(loop(["rlnMicrographName", "rlnVoltage"], *rows) + "data_b\n_c 1"))
     assert star.names == ("particles", "b")
     assert as_lists(star["particles"])["rlnMicrographName"] == ["data_1.mrc", "loop_", "data_", "x"]
-    assert star.notes == ()
+    assert star.messages == ()
 
 
 def test_no_rows(save, tmp_path):
@@ -510,7 +513,7 @@ def test_where_a_file_is_cut_into_pieces_does_not_show(tmp_path_factory, rows, c
         star = open_star(path)
         assert star.names == ("particles", "data_loop_", "last")
         assert [texts_of(block) for block in star.blocks] == whole
-        assert star.notes == ()
+        assert star.messages == ()
     for block in whole:
         assert [float(text) for text in block.pop("rlnDefocusU")] == columns["rlnDefocusU"].tolist()
         assert block == {"rlnMicrographName": columns["rlnMicrographName"], "made_up": columns["made_up"]}
@@ -521,7 +524,7 @@ def test_errors_name_the_same_line_wherever_pieces_end(save, chunk_bytes, monkey
     monkeypatch.setattr(star_text, "CHUNK_BYTES", chunk_bytes)
     text = loop(["x", "y"], *["1 2"] * 10, name="first") + loop(["x", "y"], *["1 2"] * 20, "1", "1 2") + "stray\n"
     star = open_star(save(text))
-    assert star.notes == (f"line {text.count(chr(10))}: text after the last row of data_particles is ignored",)
+    assert texts(star.messages) == [f"line {text.count(chr(10))}: text after the last row of data_particles is ignored"]
     with pytest.raises(FormatError, match=r"line 42: 1 values") as caught:
         star["particles"]
     assert caught.value.rows == (20,)
@@ -586,7 +589,7 @@ def test_any_text_survives_a_round_trip(tmp_path_factory, first, is_loop):
     star = open_star(path)
     assert texts_of(star[""]) == columns
     assert as_lists(star[""])["rlnMicrographName"] == first[::-1]
-    assert star.notes == ()
+    assert star.messages == ()
 
 
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4), is_loop=st.booleans())
@@ -776,7 +779,7 @@ def test_what_starfile_writes_is_read(tmp_path_factory, names, numbers):
     starfile.write({"general": {"rlnOutputRootName": "a/b", "rlnNrClasses": 3}, "particles": frame}, path)
     star = open_star(path)
     assert star.names == ("general", "particles")
-    assert star.notes == ()
+    assert star.messages == ()
     assert star["general"].value("rlnNrClasses") == 3
     block = star["particles"]
     assert block.texts("rlnMicrographName").to_pylist() == block.texts("made_up").to_pylist() == names
@@ -792,7 +795,7 @@ def test_starfile_and_we_agree_on_real_files(reference_data):
         ours = open_star(reference_data / "real" / name)
         theirs = starfile.read(reference_data / "real" / name, always_dict=True)
         assert ours.names == tuple(theirs)
-        assert ours.notes == ()
+        assert ours.messages == ()
         for block in ours.blocks:
             other = theirs[block.name]
             assert block.names == tuple(other)

@@ -8,12 +8,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.errors import FormatError
+from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.report import warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from cryobridge.report import Message
 
 # Far above any job's; a file beyond it is not a job description.
 _JSON_MAX_BYTES = 64 << 20
@@ -73,6 +76,28 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def read_json_of(listing: Listing, name: str, problems: list[Message], *, otherwise: str = "") -> dict[str, Any]:
+    """Read a JSON file of a folder; empty where it is not there.
+
+    Parameters
+    ----------
+    listing, name
+        The folder, and the file in it.
+    problems
+        A file that can't be read is added to it, and the content is empty.
+    otherwise
+        What is used instead of such a file.
+    """
+    if name not in listing.files:
+        return {}
+    try:
+        return read_json(listing.path / name)
+    except CryobridgeError as error:
+        text = f"{error}; {otherwise}" if otherwise else str(error)
+        problems.append(warning("file-not-read", text, where=listing.path / name))
+        return {}
 
 
 def list_if_there(path: Path) -> Listing:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.report import Message
 
 if TYPE_CHECKING:
     import io
@@ -44,7 +45,7 @@ class MrcFile:
     _decompressed: NDArray[Any] | None = None
 
     @property
-    def problems(self) -> tuple[str, ...]:
+    def problems(self) -> tuple[Message, ...]:
         """What is wrong with the file, in words."""
         return self.header.problems
 

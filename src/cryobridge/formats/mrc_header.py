@@ -17,6 +17,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     import os
@@ -75,7 +76,7 @@ class MrcHeader:
     mz: int
     data_offset: int
     whole_sections: int | None
-    problems: tuple[str, ...]
+    problems: tuple[Message, ...]
 
     @property
     def n_sections(self) -> int:
@@ -203,7 +204,7 @@ def open_bytes(path: Path) -> Iterator[tuple[IO[bytes], bool]]:
 
 
 def _parse_header(path: Path, raw: bytes, file_size: int | None) -> MrcHeader:
-    problems: list[str] = []
+    problems: list[Message] = []
     header = _in_byte_order(path, raw, problems)
     nx, ny, nz, mode = (int(header[name]) for name in ("nx", "ny", "nz", "mode"))
     dtype = np.dtype(_PIXEL_TYPES[mode]).newbyteorder(_order_of(header)) if mode in _PIXEL_TYPES else None
@@ -211,18 +212,21 @@ def _parse_header(path: Path, raw: bytes, file_size: int | None) -> MrcHeader:
     extended = int(header["nsymbt"])
     fits_without = file_size is not None and dtype and file_size == HEADER_BYTES + data_bytes
     if extended < 0 or (extended and fits_without):
-        problems.append(f"the extended header can't have {extended} bytes; read as if there were none")
+        text = f"the extended header can't have {extended} bytes; read as if there were none"
+        problems.append(warning("mrc-header", text, where=path))
         extended = 0
     offset = HEADER_BYTES + extended
     whole = None
     if file_size is not None and dtype:
         whole = min(nz, max(0, file_size - offset) // (nx * ny * dtype.itemsize))
         if whole < nz:
-            problems.append(f"the data are cut off: {whole} whole sections of {nz}")
+            text = f"the data are cut off: {whole} whole sections of {nz}"
+            problems.append(warning("file-cut-off", text, where=path))
         elif file_size > offset + data_bytes:
-            problems.append(f"{file_size - offset - data_bytes} bytes follow the data; ignored")
+            text = f"{file_size - offset - data_bytes} bytes follow the data; ignored"
+            problems.append(warning("bytes-ignored", text, where=path))
     pixel_size = tuple(_pixel_size(header, axis) for axis in "xyz")
-    problems += _oddities(header, pixel_size)
+    problems += (warning("mrc-header", text, where=path) for text in _unusual(header, pixel_size))
     return MrcHeader(
         path=path,
         nx=nx,
@@ -239,7 +243,7 @@ def _parse_header(path: Path, raw: bytes, file_size: int | None) -> MrcHeader:
     )
 
 
-def _in_byte_order(path: Path, raw: bytes, problems: list[str]) -> np.void:
+def _in_byte_order(path: Path, raw: bytes, problems: list[Message]) -> np.void:
     """Interpret the header in the byte order that its stamp names, or in the one that makes sense."""
     read_as: dict[ByteOrder, np.void] = {}
     for order in _BYTE_ORDERS:
@@ -260,9 +264,10 @@ def _in_byte_order(path: Path, raw: bytes, problems: list[str]) -> np.void:
         order = min(read_as, key=lambda candidate: int(read_as[candidate]["nx"]))
         word = {"<": "little", ">": "big"}[order]
         stamp = raw[212:216].hex(" ")
-        problems.append(f"the machine stamp is wrong ({stamp}); read as {word}-endian, as its numbers make sense")
+        text = f"the machine stamp is wrong ({stamp}); read as {word}-endian, as its numbers make sense"
+        problems.append(warning("mrc-header", text, where=path))
     if raw[208:211] != b"MAP":
-        problems.append("the identifier 'MAP' is missing from its header")
+        problems.append(warning("mrc-header", "the identifier 'MAP' is missing from its header", where=path))
     return read_as[order]
 
 
@@ -286,7 +291,8 @@ def _pixel_size(header: np.void, axis: str) -> float | None:
     return cell / grid if grid > 0 and math.isfinite(cell) and cell > 0 else None
 
 
-def _oddities(header: np.void, pixel_size: tuple[float | None, ...]) -> Iterator[str]:
+def _unusual(header: np.void, pixel_size: tuple[float | None, ...]) -> Iterator[str]:
+    """Say what is unusual about the pixel size, the order of the axes and the flag of signed bytes."""
     x, y = pixel_size[:2]
     if x is None or y is None:
         yield "there is no pixel size in its header"

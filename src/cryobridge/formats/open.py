@@ -126,16 +126,6 @@ class ParticleFiles:
         """The file that names the images, from which they are looked for: the first of `files`."""
         return self.files[0]
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was joined or assumed, in sentences."""
-        return tuple(str(message) for message in self.messages if message.severity == "note")
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What could not be read or contradicts itself, in sentences."""
-        return tuple(str(message) for message in self.messages if message.severity == "warning")
-
     @cached_property
     def particles(self) -> ParticleSet:
         """The particles in the terms of the model; made when they are first asked for.
@@ -491,7 +481,7 @@ def _in_relion_job(folder: Path, request: _Request) -> tuple[Path, list[Message]
     last = "" if number is None else f", the last iteration ({number})"
     name = f"{folder.absolute().parent.name}/{folder.absolute().name}" if job.kind else folder.name
     messages = [note("result-chosen", f"{name}: the particles are those of {path.name}{last}", where=path)]
-    return path, messages + [note("job-problem", problem.rstrip("."), where=folder) for problem in job.problems]
+    return path, [*messages, *(replace(problem, severity="note") for problem in job.problems)]
 
 
 def _of_run(folder: Path) -> tuple[Path, list[Message]]:
@@ -501,7 +491,7 @@ def _of_run(folder: Path) -> tuple[Path, list[Message]]:
     path = run.particles_file
     if path is None:
         raise MissingDataError(
-            " ".join(run.particles.notes) or "the run's particle file was not found",
+            "; ".join(map(str, run.particles.messages)) or "the run's particle file was not found",
             path=run.path,
             hint="Name the particle file that the run was given.",
         )
@@ -512,10 +502,7 @@ def _of_run(folder: Path) -> tuple[Path, list[Message]]:
             hint="Name the .star or .cs file of the same images.",
         )
     text = f"{folder.name}: the particles are those of {path.name}, which the run was made from"
-    return path, [
-        note("result-chosen", text, where=path),
-        *(note("result-chosen", told.rstrip("."), where=path) for told in run.particles.notes),
-    ]
+    return path, [note("result-chosen", text, where=path), *run.particles.messages]
 
 
 def _in_own_output(folder: Path, request: _Request) -> tuple[Path, list[Message]]:
@@ -575,7 +562,7 @@ def _open_csg(path: Path, more: Sequence[Path], request: _Request) -> ParticleFi
     """Join the members of a result group: each column from the file of its slot."""
     group = read_csg(path)
     refuse_missing_members(group)
-    messages = [warning("group-problem", problem.rstrip("."), where=path) for problem in group.problems]
+    messages = list(group.problems)
     main, *others = [open_cs(member) for member in main_first(group)]
     joining = _Joining(main, request.needs, messages)
     for table in others:
@@ -674,7 +661,7 @@ class _Joining:
         if tables[1:]:
             text = f"joined on uid with {', '.join(table.path.name for table in tables[1:])}"
             self._messages.append(note("files-joined", text, where=self.main.path))
-        self._messages += [note("rows-not-joined", told.rstrip("."), where=self.main.path) for told in joined.notes]
+        self._messages += joined.messages
         self._messages += _contradictions(joined, slots)
         return joined
 
@@ -726,7 +713,7 @@ def _files_of_cryosparc(
 
 def _contradictions(joined: JoinedTable, decided: Mapping[str, int]) -> list[Message]:
     """Say which columns two files have with different values, where no group decides which is taken."""
-    told = []
+    messages = []
     for table, rows in joined.members[1:]:
         shared = [name for name in table.names if name in joined and name not in {"uid", *decided}]
         differing = []
@@ -742,8 +729,9 @@ def _contradictions(joined: JoinedTable, decided: Mapping[str, int]) -> list[Mes
             more = f" and {len(differing) - _N_NAMED} more" if len(differing) > _N_NAMED else ""
             first = joined.path.name
             text = f"{table.path.name} has other values than {first} in {', '.join(differing[:_N_NAMED])}{more}"
-            told.append(warning("values-contradict", f"{text}: those of {first} are taken", where=table.path))
-    return told
+            text = f"{text}: those of {first} are taken"
+            messages.append(warning("values-contradict", text, where=table.path))
+    return messages
 
 
 def _is_equal(one: Values, other: Values) -> bool:
@@ -800,8 +788,9 @@ def _open_star(path: Path) -> ParticleFiles:
 
     star = open_star(path)
     block = star[star.main]
-    messages = tuple(note("star-repaired", told.rstrip("."), where=path) for told in star.notes)
-    return ParticleFiles(path, "relion", (path,), ((block, None),), block, block.n_rows, star=star, messages=messages)
+    return ParticleFiles(
+        path, "relion", (path,), ((block, None),), block, block.n_rows, star=star, messages=star.messages
+    )
 
 
 def _stacks_in(block: StarBlock, kept: NDArray[np.bool_]) -> list[str]:

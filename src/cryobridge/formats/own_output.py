@@ -13,12 +13,13 @@ from cryobridge.formats.listing import (
     gaps,
     list_folder,
     list_if_there,
-    read_json,
+    read_json_of,
     say_numbers,
     say_ranges,
     text_of,
 )
 from cryobridge.formats.relion.star import open_star, to_labels
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     import os
@@ -88,7 +89,7 @@ class OwnOutput:
     plots: int = 0
     pick_files: tuple[Path, ...] = ()
     autopick_star: Path | None = None
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
 
 def is_own_description(content: dict[str, Any]) -> bool:
@@ -121,13 +122,8 @@ def read_own_output(folder: str | os.PathLike[str]) -> OwnOutput:
         If it can't be listed, or is not an output of cryobridge.
     """
     listing = list_folder(Path(folder))
-    problems: list[str] = []
-    content: dict[str, Any] = {}
-    if "job.json" in listing.files:
-        try:
-            content = read_json(listing.path / "job.json")
-        except FormatError as error:
-            problems.append(f"{error}.")
+    problems: list[Message] = []
+    content = read_json_of(listing, "job.json", problems)
     version, command, status, title = (text_of(content, key) for key in ("version", "command", "status", "title"))
     output = OwnOutput(listing.path, "other", version, command, status, title, problems=tuple(problems))
     if looks_like_stacks(listing):
@@ -146,7 +142,7 @@ def read_own_output(folder: str | os.PathLike[str]) -> OwnOutput:
     )
 
 
-def _read_stacks(listing: Listing, problems: list[str]) -> tuple[tuple[StackSeries, ...], int]:
+def _read_stacks(listing: Listing, problems: list[Message]) -> tuple[tuple[StackSeries, ...], int]:
     fft = list_if_there(listing.path / "fft")
     phys = list_if_there(listing.path / "phys")
     plots = list_if_there(listing.path / "plots")
@@ -157,7 +153,8 @@ def _read_stacks(listing: Listing, problems: list[str]) -> tuple[tuple[StackSeri
     )
     for series in found:
         if series.missing:
-            problems.append(f"Missing {series.content}: {say_ranges(series.missing, _NUMBER_DIGITS)}.")
+            text = f"Missing {series.content}: {say_ranges(series.missing, _NUMBER_DIGITS)}"
+            problems.append(warning("files-missing", text, where=listing.path))
     stacks, descriptors, images = (set(series.numbers) for series in found)
     pairs = [
         (stacks - descriptors, "Fourier stacks without their .npz"),
@@ -168,7 +165,8 @@ def _read_stacks(listing: Listing, problems: list[str]) -> tuple[tuple[StackSeri
             (stacks - images, "Fourier stacks without their physical stack"),
             (images - stacks, "Physical stacks without their Fourier stack"),
         ]
-    problems += [f"{what}: {say_numbers(lone, _NUMBER_DIGITS)}." for lone, what in pairs if lone]
+    texts = (f"{what}: {say_numbers(lone, _NUMBER_DIGITS)}" for lone, what in pairs if lone)
+    problems += [warning("files-unpaired", text, where=listing.path) for text in texts]
     n_plots = sum(_PLOT.fullmatch(name) is not None for name in plots.files)
     return tuple(series for series in found if series.files), n_plots
 
@@ -180,7 +178,7 @@ def _series(listing: Listing, pattern: re.Pattern[str], suffix: str, content: st
     return StackSeries(content, tuple(listing.path / name for _, name in numbered), numbers, gaps(numbers))
 
 
-def _read_picks(listing: Listing, problems: list[str]) -> tuple[Path, ...]:
+def _read_picks(listing: Listing, problems: list[Message]) -> tuple[Path, ...]:
     """List the coordinate files and compare them with those that autopick.star names."""
     inner = list_if_there(listing.path / _PICKS_FOLDER)
     there = {name for name in inner.files if _PICKS.fullmatch(name)}
@@ -189,14 +187,15 @@ def _read_picks(listing: Listing, problems: list[str]) -> tuple[Path, ...]:
         block = star["coordinate_files"] if "coordinate_files" in star else star[star.main]
         listed = {Path(text).name for text in to_labels(block.texts(_COORDINATES)).values}
     except CryobridgeError as error:
-        problems.append(f"{error}.")
+        problems.append(warning("file-not-read", str(error), where=listing.path / "autopick.star"))
     else:
-        problems += [
-            f"{what}: {', '.join(sorted(lone)[:3])}{f' … ({len(lone):,} in all)' if len(lone) > 3 else ''}."
+        texts = (
+            f"{what}: {', '.join(sorted(lone)[:3])}{f' … ({len(lone):,} in all)' if len(lone) > 3 else ''}"
             for lone, what in (
                 (listed - there, f"Named in autopick.star but not in {_PICKS_FOLDER}"),
                 (there - listed, f"In {_PICKS_FOLDER} but not named in autopick.star"),
             )
             if lone
-        ]
+        )
+        problems += [warning("files-unpaired", text, where=listing.path) for text in texts]
     return tuple(inner.path / name for name in sorted(there))

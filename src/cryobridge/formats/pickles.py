@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import FormatError
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.model.fields import ctf_fields
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -171,11 +172,11 @@ class CtfTable:
     values
         (N, 9) float64; the columns are `CTF_COLUMNS`. Box and pixel size are those of the original stack.
     problems
-        What cryoDRGN or RECOVAR would object to, in words.
+        What cryoDRGN or RECOVAR would object to.
     """
 
     values: NDArray[np.float64]
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
 
 @_QUIETLY
@@ -192,7 +193,7 @@ def read_ctf(path: str | os.PathLike[str]) -> CtfTable:
         raise _not_a(path, "CTF parameters", "a table of (N, 9)", value)
     table = np.asarray(value, np.float64)
     check_ctf(Path(path), table)
-    return CtfTable(table, tuple(_ctf_problems(table)))
+    return CtfTable(table, tuple(warning("ctf-table", text, where=Path(path)) for text in _ctf_problems(table)))
 
 
 def write_ctf(path: str | os.PathLike[str], values: Array) -> None:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from cryobridge.errors import CryobridgeError, FormatError, UsageError
 from cryobridge.formats.cryosparc.job import is_cryosparc_description
 from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, OWN_OUTPUT, RELION_JOB, identify_folder
-from cryobridge.formats.listing import list_folder, list_if_there, object_of, read_json, text_of
+from cryobridge.formats.listing import list_folder, list_if_there, object_of, read_json_of, text_of
 from cryobridge.formats.own_output import read_own_output
 from cryobridge.formats.relion.job import EXIT_MARKERS, JOB_KINDS, MICROGRAPH_STARS, particles_in, read_relion_job
 from cryobridge.formats.relion.star import open_star
 from cryobridge.model.particles import Labels
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,14 +89,14 @@ class Project:
     jobs
         The last of them, at most `MOST_JOBS`.
     problems
-        What could not be read, in sentences.
+        What could not be read.
     """
 
     path: Path
     program: Program
     names: tuple[str, ...]
     jobs: tuple[ListedJob, ...]
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
 
 def project_jobs(listing: Listing) -> tuple[Program, tuple[str, ...]] | None:
@@ -116,7 +117,7 @@ def read_project(listing: Listing) -> Project | None:
     if found is None:
         return None
     program, names = found
-    problems: list[str] = []
+    problems: list[Message] = []
     if program == "cryoSPARC":
         jobs = [_cryosparc_job(listing.path / name, problems) for name in names[-MOST_JOBS:]]
     else:
@@ -173,11 +174,11 @@ def _in_job(folder: Path, wanted: Wanted) -> Path | None:
     return next((outputs[name] for name in MICROGRAPH_STARS if name in outputs), None)
 
 
-def _cryosparc_job(folder: Path, problems: list[str]) -> ListedJob:
+def _cryosparc_job(folder: Path, problems: list[Message]) -> ListedJob:
     try:
-        content = read_json(folder / "job.json") if "job.json" in list_folder(folder).files else {}
+        content = read_json_of(list_folder(folder), "job.json", problems)
     except FormatError as error:
-        problems.append(f"{error}.")
+        problems.append(warning("file-not-read", str(error), where=folder))
         content = {}
     if not is_cryosparc_description(content):
         return ListedJob(folder, folder.name)
@@ -185,14 +186,15 @@ def _cryosparc_job(folder: Path, problems: list[str]) -> ListedJob:
     return ListedJob(folder, folder.name, job_type, text_of(content, "status"), text_of(content, "title"))
 
 
-def _relion_jobs(listing: Listing, names: tuple[str, ...], problems: list[str]) -> list[ListedJob]:
-    told = _processes(listing, problems)
-    absent = told.keys() - set(names)
+def _relion_jobs(listing: Listing, names: tuple[str, ...], problems: list[Message]) -> list[ListedJob]:
+    listed = _processes(listing, problems)
+    absent = listed.keys() - set(names)
     if absent:
-        problems.append(f"{len(absent)} of the {len(told)} jobs of {_PIPELINE} are not in this folder.")
+        text = f"{len(absent)} of the {len(listed)} jobs of {_PIPELINE} are not in this folder"
+        problems.append(warning("jobs-not-found", text, where=listing.path))
     jobs = []
     for name in names[-MOST_JOBS:]:
-        status, alias = told.get(name, ("", ""))
+        status, alias = listed.get(name, ("", ""))
         folder = listing.path / name
         jobs.append(ListedJob(folder, name, name.partition("/")[0], status or _marked_status(folder), alias))
     return jobs
@@ -208,7 +210,7 @@ def _relion_folders(listing: Listing) -> tuple[str, ...]:
     return tuple(name for _, name in sorted(found))
 
 
-def _processes(listing: Listing, problems: list[str]) -> dict[str, tuple[str, str]]:
+def _processes(listing: Listing, problems: list[Message]) -> dict[str, tuple[str, str]]:
     """Read the state and the alias of each job off the pipeline."""
     if _PIPELINE not in listing.files:
         return {}
@@ -222,7 +224,7 @@ def _processes(listing: Listing, problems: list[str]) -> dict[str, tuple[str, st
             for name, values in block.read(block.names).items()
         }
     except CryobridgeError as error:
-        problems.append(f"{error}.")
+        problems.append(warning("file-not-read", str(error), where=listing.path / _PIPELINE))
         return {}
     names = [name.rstrip("/") for name in columns[f"{_PROCESS}Name"]]
     labels, numbers = columns.get(f"{_PROCESS}StatusLabel"), columns.get(f"{_PROCESS}Status")

@@ -16,6 +16,7 @@ from cryobridge.formats.atomic import atomic_path, read_error, readable_size
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.image_search import as_given
 from cryobridge.formats.listing import int_of, is_there, object_of, text_of
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -78,7 +79,7 @@ class ResultGroup:
     version: str
     created: str
     slots: tuple[Slot, ...]
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
     @property
     def members(self) -> tuple[Path, ...]:
@@ -314,29 +315,38 @@ def project_folder(folder: Path) -> Path:
     return as_given(next(jobs, absolute).parent, folder)
 
 
-def _check_members(slots: tuple[Slot, ...]) -> tuple[str, ...]:
-    problems = []
+def _check_members(slots: tuple[Slot, ...]) -> tuple[Message, ...]:
+    problems: list[Message] = []
     for member in dict.fromkeys(slot.metafile for slot in slots):
         own = [slot for slot in slots if slot.metafile == member]
         names = ", ".join(slot.name for slot in own)
         if not is_there(member):
-            problems.append(f"{member} does not exist (slots {names}).")
+            problems.append(warning("file-not-found", f"{member} does not exist (slots {names})", where=member))
             continue
         try:
             table = open_cs(member)
         except FormatError as error:
-            problems.append(f"{error} (slots {names}).")
+            problems.append(warning("file-not-read", f"{error} (slots {names})", where=member))
             continue
         problems += [
-            f"Slot {slot.name} should have {slot.num_items:,} rows; {member.name} has {table.n_rows:,}."
+            warning(
+                "rows-differ",
+                f"Slot {slot.name} should have {slot.num_items:,} rows; {member.name} has {table.n_rows:,}",
+                where=member,
+            )
             for slot in own
             if slot.num_items is not None and slot.num_items != table.n_rows
         ]
         problems += [
-            f"{member.name} has no column {slot.name}/…, which the group promises."
+            warning(
+                "columns-not-found",
+                f"{member.name} has no column {slot.name}/…, which the group promises",
+                where=member,
+            )
             for slot in own
             if not any(name.startswith(f"{slot.name}/") for name in table.names)
         ]
     if len({slot.num_items for slot in slots}) > 1:
-        problems.append("The slots differ in num_items; cryoSPARC refuses to import such a group.")
+        text = "The slots differ in num_items; cryoSPARC refuses to import such a group"
+        problems.append(warning("slots-differ", text))
     return tuple(problems)

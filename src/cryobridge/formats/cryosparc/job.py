@@ -20,10 +20,11 @@ from cryobridge.formats.listing import (
     list_if_there,
     object_of,
     objects_of,
-    read_json,
+    read_json_of,
     say_ranges,
     text_of,
 )
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     import os
@@ -88,7 +89,7 @@ class CryosparcJob:
     class_averages: Path | None = None
     batches: tuple[ImageBatches, ...] = ()
     groups: tuple[Path, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
 
 def is_cryosparc_description(content: dict[str, Any]) -> bool:
@@ -115,13 +116,8 @@ def read_job(folder: str | os.PathLike[str]) -> CryosparcJob:
         If it can't be listed, or is no cryoSPARC job's.
     """
     listing = list_folder(Path(folder))
-    problems: list[str] = []
-    content: dict[str, Any] = {}
-    if "job.json" in listing.files:
-        try:
-            content = read_json(listing.path / "job.json")
-        except FormatError as error:
-            problems.append(f"{error}; the file names are used instead.")
+    problems: list[Message] = []
+    content = read_json_of(listing, "job.json", problems, otherwise="the file names are used instead")
     if not is_cryosparc_description(content):
         if not has_cryosparc_names(listing):
             raise FormatError(
@@ -213,7 +209,7 @@ def _class_averages(listing: Listing) -> Path | None:
     return listing.path / f"{last.name}.mrc" if last else None
 
 
-def _batches(listing: Listing, problems: list[str]) -> list[ImageBatches]:
+def _batches(listing: Listing, problems: list[Message]) -> list[ImageBatches]:
     kinds: tuple[Literal["restack", "downsample"], ...] = ("restack", "downsample")
     found = []
     for kind in kinds:
@@ -224,7 +220,8 @@ def _batches(listing: Listing, problems: list[str]) -> list[ImageBatches]:
         numbers = {name: int(match["number"]) for name, match in matches.items()}
         missing = gaps(numbers.values())
         if missing:
-            problems.append(f"{kind}/: missing batches: {say_ranges(missing, 6)}.")
+            text = f"{kind}/: missing batches: {say_ranges(missing, 6)}"
+            problems.append(warning("files-missing", text, where=inner.path))
         if numbers:
             files = tuple(inner.path / name for name in sorted(numbers, key=lambda name: (numbers[name], name)))
             n_from_zero = missing[0][0] if missing else max(numbers.values()) + 1

@@ -7,6 +7,7 @@ uids in an order that is not to be trusted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.table import Column, Table
+from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,8 +44,8 @@ class JoinedTable(Table):
         Rows that are not in the join, by reason.
     duplicates
         Rows whose uid an earlier row of the same file has, by file.
-    notes
-        The same in sentences for the user.
+    messages
+        The same for the user.
     """
 
     def __init__(
@@ -53,14 +55,14 @@ class JoinedTable(Table):
         n_rows: int,
         left_out: dict[str, int],
         duplicates: dict[str, int],
-        notes: tuple[str, ...],
+        messages: tuple[Message, ...],
     ) -> None:
         by_name = [{column.name: column for column in source.table.columns} for source in sources]
         columns: tuple[Column, ...] = tuple(by_name[place][name] for name, place in origin.items())
         super().__init__(sources[0].table.path, n_rows, columns)
         self.left_out = left_out
         self.duplicates = duplicates
-        self.notes = notes
+        self.messages = messages
         self._sources = tuple(sources)
         self._origin = dict(origin)
         self._whole: dict[str, Values] = {}
@@ -242,7 +244,14 @@ class UidJoin:
         matches = (None, *(other.rows for other in others))
         sources = [_Source(table, _kept(rows, keep)) for table, rows in zip(tables, matches, strict=True)]
         n_rows = int(np.count_nonzero(keep))
-        return JoinedTable(sources, origin, n_rows, left_out, duplicates, _notes(left_out, duplicates, n_rows))
+        return JoinedTable(
+            sources,
+            origin,
+            n_rows,
+            left_out,
+            duplicates,
+            _messages(sources[0].table.path, left_out, duplicates, n_rows),
+        )
 
 
 def _first_with_each_column(tables: Sequence[Table]) -> dict[str, int]:
@@ -315,10 +324,13 @@ def _labels(tables: Sequence[Table]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(table.path) for table in tables]
 
 
-def _notes(left_out: dict[str, int], duplicates: dict[str, int], n_rows: int) -> tuple[str, ...]:
-    notes = [f"{count:,} {reason}: left out, {n_rows:,} rows remain." for reason, count in left_out.items()]
-    notes += [
-        f"{name}: {count:,} rows have a uid that an earlier row has; a look-up finds the first of them."
+def _messages(path: Path, left_out: dict[str, int], duplicates: dict[str, int], n_rows: int) -> tuple[Message, ...]:
+    lost = (f"{count:,} {reason}: left out, {n_rows:,} rows remain" for reason, count in left_out.items())
+    repeated = (
+        f"{name}: {count:,} rows have a uid that an earlier row has; a look-up finds the first of them"
         for name, count in duplicates.items()
-    ]
-    return tuple(notes)
+    )
+    return (
+        *(note("rows-not-joined", text, where=path) for text in lost),
+        *(note("uid-repeated", text, where=path) for text in repeated),
+    )

@@ -110,7 +110,7 @@ def members_of_job(folder: Path) -> Members:
     iteration = "" if output.iteration is None else f", iteration {output.iteration}"
     which = f"{job.uid or folder.name}: the result {output.name}{iteration}: {output.main.name}"
     members = members_of(output.main, output)
-    problems = [note("job-problem", problem.rstrip("."), where=folder) for problem in job.problems]
+    problems = (replace(problem, severity="note") for problem in job.problems)
     return replace(members, messages=(note("result-chosen", which, where=output.main), *problems, *members.messages))
 
 

@@ -12,6 +12,7 @@ from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.csg import locate_in_project
 from cryobridge.formats.cryosparc.names import Iteration, group_by_name, is_excluded, kind_of, parse_cs_name
 from cryobridge.formats.listing import Listing, int_of, is_there, list_of, object_of, objects_of, text_of
+from cryobridge.report import Message, warning
 
 
 @dataclass(frozen=True)
@@ -133,30 +134,29 @@ def _version_at(versions: list[int | None], at: int) -> int:
     return -1 if version is None else version
 
 
-def disagreements(outputs: tuple[JobOutput, ...]) -> list[str]:
+def disagreements(outputs: tuple[JobOutput, ...]) -> list[Message]:
     """Compare what job.json says with the headers of the files."""
-    problems = []
+    problems: list[Message] = []
     for output in outputs:
         for path in (output.main, *output.passthroughs):
             if path is None:
                 continue
             if not is_there(path):
-                problems.append(f"{output.name}: {path} does not exist.")
+                problems.append(warning("file-not-found", f"{output.name}: {path} does not exist", where=path))
                 continue
             try:
                 n_rows = open_cs(path).n_rows
             except FormatError as error:
-                problems.append(f"{output.name}: {error}.")
+                problems.append(warning("file-not-read", f"{output.name}: {error}", where=path))
                 continue
             promised = {slot.num_items for slot in output.slots if slot.metafile == path} - {None, n_rows}
-            problems += [
-                f"{output.name}: job.json says {count:,} rows, {path.name} has {n_rows:,}." for count in promised
-            ]
+            texts = (f"{output.name}: job.json says {count:,} rows, {path.name} has {n_rows:,}" for count in promised)
+            problems += [warning("rows-differ", text, where=path) for text in texts]
     return problems
 
 
-def named_outputs(listing: Listing, problems: list[str]) -> tuple[JobOutput, ...]:
-    """Read the results off the file names of a folder; what is odd is added to ``problems``."""
+def named_outputs(listing: Listing, problems: list[Message]) -> tuple[JobOutput, ...]:
+    """Read the results off the file names of a folder; problems are added to ``problems``."""
     outputs = []
     for group in group_by_name(name for name in listing.files if name.endswith(".cs")):
         first = group.main or group.passthroughs[0]
@@ -164,7 +164,7 @@ def named_outputs(listing: Listing, problems: list[str]) -> tuple[JobOutput, ...
         try:
             num_items = open_cs(listing.path / first.name).n_rows
         except FormatError as error:
-            problems.append(f"{group.name}: {error}.")
+            problems.append(warning("file-not-read", f"{group.name}: {error}", where=listing.path / first.name))
         outputs.append(
             JobOutput(
                 group.name,
@@ -179,5 +179,6 @@ def named_outputs(listing: Listing, problems: list[str]) -> tuple[JobOutput, ...
         )
         numbers = [iteration for iteration in group.iterations if isinstance(iteration, int)]
         if len(numbers) != len(set(numbers)):
-            problems.append(f"{group.name}: an iteration has two files; the one whose name sorts last is taken.")
+            text = f"{group.name}: an iteration has two files; the one whose name sorts last is taken"
+            problems.append(warning("iteration-repeated", text, where=listing.path))
     return tuple(outputs)

@@ -35,6 +35,7 @@ from cryobridge.formats.recovar.parts import (
     read_facts,
     volume_problems,
 )
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class Trajectory:
     volumes
         All maps of the states, half maps and unfiltered ones among them; `maps` leaves those out.
     ends
-        The clusters whose centers it leads from and to; None where that is not told.
+        The clusters whose centers it leads from and to; None where that is not known.
     coordinates
         latent_coords.txt, or None.
     """
@@ -136,7 +137,7 @@ class Analysis:
     endpoints: Path | None
     umap: Path | None
     absent: tuple[str, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Message, ...]
 
     @property
     def centers(self) -> tuple[Volume, ...]:
@@ -163,7 +164,7 @@ def read_analysis(listing: Listing, model: ModelFacts) -> Analysis:
     model
         What is known of the pipeline that it was made from.
     """
-    problems: list[str] = []
+    problems: list[Message] = []
     facts = read_facts(listing, problems)
     kmeans_path = first_there(listing.path, "data/kmeans_result.pkl", "kmeans_result.pkl")
     kmeans = read_bounded(kmeans_path, read_clusters, problems) if kmeans_path else None
@@ -175,7 +176,8 @@ def read_analysis(listing: Listing, model: ModelFacts) -> Analysis:
     pairs = read_bounded(endpoints, read_pairs, problems) if endpoints else None
     trajectories = tuple(_trajectories(listing, pairs or ()))
     for trajectory in trajectories:
-        problems += [f"{trajectory.path.name}: {problem}" for problem in _trajectory_problems(trajectory)]
+        texts = (f"{trajectory.path.name}: {text}" for text in _trajectory_problems(trajectory))
+        problems += [warning("files-missing", text, where=trajectory.path) for text in texts]
     problems += volume_problems([*centers, *(volume for path in trajectories for volume in path.volumes)], model)
     is_older = "kmeans_result.pkl" in listing.files or any(volume.path.name.startswith("vol") for volume in centers)
     return Analysis(
@@ -240,33 +242,31 @@ def _zdim_of(folder: Path, facts: JobFacts | None, kmeans: KmeansResult | None) 
 
 def _is_noreg(folder: Path, facts: JobFacts | None) -> bool:
     match = _FOLDER_NAME.fullmatch(folder.absolute().name)
-    told = facts is not None and facts.parameters.get("no_z_regularization") is True
-    return told or (match is not None and match["noreg"] is not None)
+    is_chosen = facts is not None and facts.parameters.get("no_z_regularization") is True
+    return is_chosen or (match is not None and match["noreg"] is not None)
 
 
 def _populations(
-    kmeans: KmeansResult | None, model: ModelFacts, zdim: int | None, problems: list[str]
+    kmeans: KmeansResult | None, model: ModelFacts, zdim: int | None, problems: list[Message]
 ) -> tuple[int, ...]:
-    """Count the particles of each cluster; labels that don't fit the latent coordinates are told, not counted."""
+    """Count the particles of each cluster; labels that don't fit the latent coordinates are reported, not counted."""
     if kmeans is None:
         return ()
     n_coordinates = model.n_coordinates.get(zdim) if zdim is not None else None
     if n_coordinates is not None and len(kmeans.labels) != n_coordinates:
-        problems.append(
-            f"k-means has {len(kmeans.labels):,} labels, but there are {n_coordinates:,} latent coordinates."
-        )
+        text = f"k-means has {len(kmeans.labels):,} labels, but there are {n_coordinates:,} latent coordinates"
+        problems.append(warning("labels-differ", text))
         return ()
     labels = kmeans.labels
     if model.rows is not None:
         if model.rows.size and int(model.rows[-1]) >= len(labels):
-            problems.append(
-                f"k-means has {len(labels):,} labels, but the run has a particle of row {int(model.rows[-1]):,} "
-                "(counted from 0)."
-            )
+            text = f"k-means has {len(labels):,} labels, but the run has a particle of row {int(model.rows[-1]):,}"
+            problems.append(warning("labels-differ", f"{text} (counted from 0)"))
             return ()
         labels = labels[model.rows]
         if n_without := int((labels < 0).sum()):
-            problems.append(f"k-means has no label for {n_without:,} of the run's {len(labels):,} particles.")
+            text = f"k-means has no label for {n_without:,} of the run's {len(labels):,} particles"
+            problems.append(warning("labels-missing", text))
     return tuple(np.bincount(labels[labels >= 0], minlength=len(kmeans.centers)).tolist())
 
 
@@ -277,16 +277,16 @@ def _center_volumes(folder: Path) -> tuple[Volume, ...]:
     return ()
 
 
-def _center_problems(folder: Path, centers: tuple[Volume, ...], n_centers: int | None) -> list[str]:
+def _center_problems(folder: Path, centers: tuple[Volume, ...], n_centers: int | None) -> list[Message]:
     """Say which centers lack maps or half maps; an analysis made without maps lacks none."""
-    problems = _numbering_problems(centers)
+    texts = _numbering_problems(centers)
     n_maps = len({volume.index for volume in filtered_maps(centers)})
     if centers and n_centers is not None and n_maps != n_centers:
-        problems.append(f"k-means has {n_centers} centers, but there are maps of {n_maps}.")
+        texts.append(f"k-means has {n_centers} centers, but there are maps of {n_maps}")
     lacking = [index for index, stem in _without_halves(centers) if not _has_own_folder_of_halves(folder, stem)]
     if lacking:
-        problems.append(f"Center {say_numbers(lacking, 3)}: no pair of half maps.")
-    return problems
+        texts.append(f"Center {say_numbers(lacking, 3)}: no pair of half maps")
+    return [warning("files-missing", text, where=folder) for text in texts]
 
 
 def _without_halves(volumes: tuple[Volume, ...]) -> list[tuple[int, str]]:
@@ -311,19 +311,19 @@ def _numbering_problems(volumes: tuple[Volume, ...]) -> list[str]:
     numbers = {volume.index for volume in volumes if volume.index is not None}
     # Some versions count from 1, so that the absence of number 0 says nothing.
     missing = gaps(numbers, first=1)
-    return [f"Missing maps: {say_ranges(missing, 3)}."] if missing else []
+    return [f"Missing maps: {say_ranges(missing, 3)}"] if missing else []
 
 
 def _trajectory_problems(trajectory: Trajectory) -> list[str]:
-    problems = _numbering_problems(trajectory.volumes)
+    texts = _numbering_problems(trajectory.volumes)
     if not trajectory.volumes:
-        problems.append("no maps of its states.")
+        texts.append("no maps of its states")
     # Older versions kept the half maps of states elsewhere.
     is_present = all(volume.path.parent == trajectory.path for volume in trajectory.volumes)
     lacking = [index for index, _ in _without_halves(trajectory.volumes)] if is_present else []
     if lacking:
-        problems.append(f"State {say_numbers(lacking, 3)}: no pair of half maps.")
-    return problems
+        texts.append(f"State {say_numbers(lacking, 3)}: no pair of half maps")
+    return texts
 
 
 def _trajectories(listing: Listing, pairs: tuple[tuple[int, int], ...]) -> list[Trajectory]:

@@ -12,6 +12,7 @@ import numpy as np
 from cryobridge.formats.listing import Listing, gaps, int_of, is_there, list_if_there, say_ranges
 from cryobridge.formats.pickles import LatentDensity, read_density
 from cryobridge.formats.recovar.parts import JobFacts, absent_outputs, first_there, read_bounded, read_facts
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +95,7 @@ class Density:
     knee: DensityFile | None
     all_densities: tuple[DensityFile, ...]
     absent: tuple[str, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Message, ...]
 
     @property
     def knee_index(self) -> int | None:
@@ -112,7 +113,7 @@ def looks_like_density(listing: Listing) -> bool:
 
 def read_density_folder(listing: Listing) -> Density:
     """Describe a folder of densities in latent space."""
-    problems: list[str] = []
+    problems: list[Message] = []
     facts = read_facts(listing, problems)
     knee_path = first_there(listing.path, f"data/{_KNEE}", _KNEE)
     folder = listing.path / (
@@ -124,7 +125,7 @@ def read_density_folder(listing: Listing) -> Density:
         if (match := _DENSITY.fullmatch(name))
     }
     if missing := gaps(numbered):
-        problems.append(f"Missing densities: {say_ranges(missing)}.")
+        problems.append(warning("files-missing", f"Missing densities: {say_ranges(missing)}", where=listing.path))
     knee = _density_file(knee_path, None, problems) if knee_path else None
     files = tuple(_density_file(numbered[index], index, problems) for index in sorted(numbered))
     density = Density(
@@ -140,27 +141,31 @@ def read_density_folder(listing: Listing) -> Density:
     return replace(density, problems=(*problems, *_disagreements(density)))
 
 
-def _density_file(path: Path, index: int | None, problems: list[str]) -> DensityFile:
+def _density_file(path: Path, index: int | None, problems: list[Message]) -> DensityFile:
     content: LatentDensity | None = read_bounded(path, read_density, problems)
     if content is None:
         return DensityFile(path, index, None, (), ())
     if not bool(np.isfinite(content.density).all()):
-        problems.append(f"{path.name}: the density is not finite everywhere.")
+        text = f"{path.name}: the density is not finite everywhere"
+        problems.append(warning("not-finite", text, where=path))
     bounds = tuple((float(low), float(high)) for low, high in content.bounds)
     if not all(low <= high for low, high in bounds):  # NaN fails it too
-        problems.append(f"{path.name}: a lower bound of the grid is above the upper one.")
+        text = f"{path.name}: a lower bound of the grid is above the upper one"
+        problems.append(warning("grid-bounds", text, where=path))
     return DensityFile(path, index, content.alpha, content.density.shape, bounds)
 
 
-def _disagreements(density: Density) -> list[str]:
+def _disagreements(density: Density) -> list[Message]:
     """Say where the densities of one folder, which differ in their alpha only, differ in more."""
     knee, read = density.knee, [file for file in density.all_densities if file.shape]
     if knee is None or not knee.shape or not read:
         return []
-    problems = []
+    problems: list[Message] = []
     others = [file.path.name for file in read if (file.shape, file.bounds) != (knee.shape, knee.bounds)]
     if others:
-        problems.append(f"{', '.join(others[:3])}: another grid than that of {knee.path.name}.")
+        text = f"{', '.join(others[:3])}: another grid than that of {knee.path.name}"
+        problems.append(warning("grids-differ", text, where=density.path))
     if knee.alpha is not None and density.knee_index is None:
-        problems.append(f"{knee.path.name}: no other density has its alpha, {knee.alpha:g}.")
+        text = f"{knee.path.name}: no other density has its alpha, {knee.alpha:g}"
+        problems.append(warning("alpha-not-found", text, where=knee.path))
     return problems

@@ -27,6 +27,7 @@ from cryobridge.formats.recovar.parts import (
     read_facts,
     volume_problems,
 )
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     import os
@@ -60,7 +61,7 @@ class RecovarJob:
     analyses: tuple[Analysis, ...]
     densities: tuple[Density, ...]
     absent: tuple[str, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Message, ...]
 
 
 def looks_like_recovar(listing: Listing) -> bool:
@@ -87,7 +88,7 @@ def read_recovar_job(folder: str | os.PathLike[str]) -> RecovarJob:
         If it can't be listed, or is not RECOVAR's.
     """
     listing = list_folder(Path(folder))
-    problems: list[str] = []
+    problems: list[Message] = []
     facts = read_facts(listing, problems)
     kind = _kind_of(listing, facts)
     if kind is None:
@@ -123,8 +124,8 @@ def pipeline_of(job: RecovarJob) -> RecovarJob | None:
 
 def _pipeline_folder(folder: Path, facts: JobFacts | None) -> Path | None:
     above = list(folder.absolute().parents)[:_PARENT_LEVELS]
-    told = [Path(facts.pipeline_folder)] if facts is not None and facts.pipeline_folder else []
-    for candidate in (*above, *told):
+    named = [Path(facts.pipeline_folder)] if facts is not None and facts.pipeline_folder else []
+    for candidate in (*above, *named):
         try:
             if looks_like_pipeline(list_if_there(candidate)):
                 return candidate
@@ -145,14 +146,15 @@ def _kind_of(listing: Listing, facts: JobFacts | None) -> Kind | None:
     return None
 
 
-def _read_pipeline(listing: Listing, facts: JobFacts | None, problems: list[str]) -> RecovarJob:
+def _read_pipeline(listing: Listing, facts: JobFacts | None, problems: list[Message]) -> RecovarJob:
     root = listing.path
     model_folder = list_if_there(root / "model")
     model = read_model(model_folder, problems)
     embeddings = read_embeddings(model_folder, problems)
     absent = sorted(set(model.zdims) - {embedding.zdim for embedding in embeddings})
     if absent:
-        problems.append(f"model/metadata.json lists zdim {', '.join(map(str, absent))}, which model/ does not have.")
+        text = f"model/metadata.json lists zdim {', '.join(map(str, absent))}, which model/ does not have"
+        problems.append(warning("files-missing", text, where=root))
     known = _facts_of(model, embeddings)
     volumes = pipeline_volumes(list_if_there(root / "output" / "volumes"))
     problems += _missing_pieces(volumes)
@@ -182,13 +184,13 @@ def _facts_of(model: Model, embeddings: tuple[Embedding, ...]) -> ModelFacts:
     return ModelFacts(model.volume_shape, model.voxel_size_A, counts, model.rows)
 
 
-def _missing_pieces(volumes: tuple[Volume, ...]) -> list[str]:
+def _missing_pieces(volumes: tuple[Volume, ...]) -> list[Message]:
     kinds = {volume.kind for volume in volumes}
     halves = {volume.half for volume in volumes if volume.kind == "half map"}
-    problems = [f"output/volumes: no {kind} map." for kind in ("mean", "mask") if kind not in kinds]
+    missing = [f"{kind} map" for kind in ("mean", "mask") if kind not in kinds]
     if halves != {1, 2}:
-        problems.append("output/volumes: no pair of half maps of the mean.")
-    return problems
+        missing.append("pair of half maps of the mean")
+    return [warning("files-missing", f"output/volumes: no {what}") for what in missing]
 
 
 def _facts_of_pipeline(folder: Path | None) -> ModelFacts:
@@ -197,5 +199,5 @@ def _facts_of_pipeline(folder: Path | None) -> ModelFacts:
     try:
         model_folder = list_folder(folder / "model")
         return _facts_of(read_model(model_folder, []), read_embeddings(model_folder, []))
-    except CryobridgeError:  # told where the pipeline itself is described
+    except CryobridgeError:  # reported where the pipeline itself is described
         return ModelFacts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,10 +12,19 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.arrays import describe_arrays, read_npy
-from cryobridge.formats.listing import Listing, float_of, int_of, is_there, list_folder, list_of, read_json
+from cryobridge.formats.listing import (
+    Listing,
+    float_of,
+    int_of,
+    is_there,
+    list_folder,
+    list_of,
+    read_json_of,
+)
 from cryobridge.formats.pickle_data import peek_pickle
 from cryobridge.formats.pickles import read_halfsets
 from cryobridge.formats.recovar.parts import first_there, read_bounded
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,14 +136,9 @@ def is_zdim_folder(name: str) -> bool:
     return _ZDIM.fullmatch(name) is not None
 
 
-def read_model(folder: Listing, problems: list[str]) -> Model:
+def read_model(folder: Listing, problems: list[Message]) -> Model:
     """Read what model/ holds besides the latent coordinates; what is missing or damaged is added to the problems."""
-    content: dict[str, Any] = {}
-    if "metadata.json" in folder.files:
-        try:
-            content = read_json(folder.path / "metadata.json")
-        except FormatError as error:
-            problems.append(f"{error}.")
+    content = read_json_of(folder, "metadata.json", problems)
     voxel = content.get("voxel_size")
     shape = [side for item in list_of(content, "volume_shape") if (side := int_of(item)) is not None]
     params = folder.path / "params.pkl"
@@ -141,12 +146,12 @@ def read_model(folder: Listing, problems: list[str]) -> Model:
     if is_there(params):
         peeked = read_bounded(params, _peek_params, problems)
     else:
-        problems.append("model/params.pkl is missing.")
+        problems.append(warning("files-missing", "model/params.pkl is missing", where=folder.path))
     values, refused = peeked or (None, ())
     halves_path = first_there(folder.path, "particles_halfsets.pkl", "halfsets.pkl")
     halves = read_bounded(halves_path, read_halfsets, problems) if halves_path else None
     if voxel == 0:
-        problems.append("model/metadata.json: the voxel size is 0.")
+        problems.append(warning("voxel-size-missing", "model/metadata.json: the voxel size is 0", where=folder.path))
     return Model(
         float_of(voxel),
         tuple(shape),
@@ -168,7 +173,7 @@ def _peek_params(path: Path) -> _Params:
     return None, refused
 
 
-def read_embeddings(folder: Listing, problems: list[str]) -> tuple[Embedding, ...]:
+def read_embeddings(folder: Listing, problems: list[Message]) -> tuple[Embedding, ...]:
     """List the latent coordinates in model/, by their headers, ascending by dimension."""
     found = []
     for name in folder.folders:
@@ -185,18 +190,18 @@ def read_embeddings(folder: Listing, problems: list[str]) -> tuple[Embedding, ..
         found = read_bounded(folder.path / _OLD_EMBEDDINGS, _read_old_embeddings, problems) or []
     for embedding in found:
         where = f"model/{embedding.path.name}" + (f", zdim {embedding.zdim}" if embedding.path.suffix else "")
-        problems += [f"{where}: {problem}" for problem in _embedding_problems(embedding)]
+        problems += _embedding_problems(where, embedding)
     return tuple(sorted(found, key=lambda embedding: embedding.zdim))
 
 
-def _read_array_header(path: Path, problems: list[str]) -> LatentArray | None:
+def _read_array_header(path: Path, problems: list[Message]) -> LatentArray | None:
     try:
         info = describe_arrays(path)
     except CryobridgeError as error:
-        problems.append(f"{error}.")
+        problems.append(warning("file-not-read", str(error), where=path))
         return None
     if len(info) != 1:
-        problems.append(f"{path} holds {len(info)} arrays, not one.")
+        problems.append(warning("array-shape", f"{path} holds {len(info)} arrays, not one", where=path))
         return None
     return LatentArray(path, path.stem, info[0].shape, info[0].dtype)
 
@@ -217,14 +222,15 @@ def _read_old_embeddings(path: Path) -> list[Embedding]:
     return [Embedding(zdim, path, tuple(arrays)) for zdim, arrays in by_zdim.items()]
 
 
-def _embedding_problems(embedding: Embedding) -> list[str]:
-    problems = []
+def _embedding_problems(where: str, embedding: Embedding) -> Iterator[Message]:
     coords = embedding.array("latent_coords")
     if coords is None:
-        return ["latent_coords.npy is missing."]
+        yield warning("files-missing", f"{where}: latent_coords.npy is missing", where=embedding.path)
+        return
     if coords.shape[1:] != (embedding.zdim,):
-        problems.append(f"latent_coords.npy is of shape {coords.shape}, not (N, {embedding.zdim}).")
+        text = f"{where}: latent_coords.npy is of shape {coords.shape}, not (N, {embedding.zdim})"
+        yield warning("array-shape", text, where=embedding.path)
     others = [f"{array.name}.npy" for array in embedding.arrays if array.shape[:1] != coords.shape[:1]]
     if others:
-        problems.append(f"{', '.join(others)} and latent_coords.npy differ in length.")
-    return problems
+        text = f"{where}: {', '.join(others)} and latent_coords.npy differ in length"
+        yield warning("array-shape", text, where=embedding.path)

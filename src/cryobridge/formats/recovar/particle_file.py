@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.image_search import as_given, folders_above
 from cryobridge.formats.listing import is_there, list_if_there, read_json, text_of
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +32,13 @@ class ParticleFile:
         As the run names it; empty where it names none.
     path
         Where it is; None where it was not found.
-    notes
-        What was assumed in finding it, or where it was looked for, in sentences.
+    messages
+        What was assumed in finding it, or where it was looked for.
     """
 
     name: str
     path: Path | None
-    notes: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
 
 
 def find_particle_file(folder: Path, facts: JobFacts | None) -> ParticleFile:
@@ -49,9 +50,9 @@ def find_particle_file(folder: Path, facts: JobFacts | None) -> ParticleFile:
     come the images that the pipeline made smaller, whose rows are those of the file, and last a file of the same bare
     name in the folders beside the result, where only one may have it.
     """
-    name, told_by = _name_of(folder, facts)
+    name, source = _name_of(folder, facts)
     if not name:
-        return ParticleFile("", None, ("The run does not say which particle file it was made from.",))
+        return _found("", None, "The run does not say which particle file it was made from")
     out = facts.parameters.get("outdir") if facts is not None else None
     for candidate in _candidates(name, folder, out if isinstance(out, str) else ""):
         if is_there(candidate):
@@ -59,20 +60,24 @@ def find_particle_file(folder: Path, facts: JobFacts | None) -> ParticleFile:
             if path == Path(name) and path.is_absolute():
                 return ParticleFile(name, path)
             path = as_given(path, folder)
-            return ParticleFile(name, path, (f"{told_by} names {name}; {path} was taken for it.",))
+            return _found(name, path, f"{source} names {name}; {path} was taken for it")
     smaller = _downsampled(folder)
     if len(smaller) == 1:
-        note = f"{told_by} names {name}, which was not found; {smaller[0]} was taken, whose rows are the same."
-        return ParticleFile(name, smaller[0], (note,))
+        text = f"{source} names {name}, which was not found; {smaller[0]} was taken, whose rows are the same"
+        return _found(name, smaller[0], text)
     beside = _beside(folder, PurePath(name).name)
     if len(beside) == 1:
-        note = f"{told_by} names {name}, which is not there; {beside[0]}, of the same name, was taken for it."
-        return ParticleFile(name, beside[0], (note,))
+        text = f"{source} names {name}, which is not there; {beside[0]}, of the same name, was taken for it"
+        return _found(name, beside[0], text)
     if beside:
-        return ParticleFile(
-            name, None, (f"{told_by} names {name}; {' and '.join(map(str, beside))} may be it, none was taken.",)
-        )
-    return ParticleFile(name, None, (f"{told_by} names {name}, which was not found, neither there nor near the run.",))
+        text = f"{source} names {name}; {' and '.join(map(str, beside))} may be it, none was taken"
+        return _found(name, None, text)
+    return _found(name, None, f"{source} names {name}, which was not found, neither there nor near the run")
+
+
+def _found(name: str, path: Path | None, text: str) -> ParticleFile:
+    """Return the particle file with a message: a warning where it was not found."""
+    return ParticleFile(name, path, ((warning if path is None else note)("particle-file", text, where=path),))
 
 
 def _name_of(folder: Path, facts: JobFacts | None) -> tuple[str, str]:
@@ -83,7 +88,7 @@ def _name_of(folder: Path, facts: JobFacts | None) -> tuple[str, str]:
             if name := text_of(read_json(folder / "model" / "metadata.json"), "original_particles_file"):
                 return name, "model/metadata.json"
         except CryobridgeError:
-            pass  # told by those who describe the model
+            pass  # reported where the model is described
     return _name_in_command(folder / "command.txt"), "command.txt"
 
 

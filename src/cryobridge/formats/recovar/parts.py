@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.listing import Listing, float_of, is_there, object_of, read_json, text_of
+from cryobridge.formats.listing import Listing, float_of, is_there, object_of, read_json_of, text_of
 from cryobridge.formats.mrc import MrcFile, open_mrc
 from cryobridge.formats.mrc_header import read_header
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -144,15 +145,10 @@ def absent_outputs(folder: Path, facts: JobFacts | None) -> tuple[str, ...]:
     return tuple(name for name in (facts.outputs if facts is not None else ()) if not is_there(folder / name))
 
 
-def read_facts(listing: Listing, problems: list[str]) -> JobFacts | None:
+def read_facts(listing: Listing, problems: list[Message]) -> JobFacts | None:
     """Read the job.json of a folder; None where there is none, and a broken one is added to the problems."""
-    if "job.json" not in listing.files:
-        return None
-    try:
-        return facts_of(read_json(listing.path / "job.json"))
-    except CryobridgeError as error:
-        problems.append(f"{error}.")
-        return None
+    content = read_json_of(listing, "job.json", problems)
+    return facts_of(content) if content else None
 
 
 def first_there(folder: Path, *names: str) -> Path | None:
@@ -202,7 +198,7 @@ def filtered_maps(volumes: Iterable[Volume]) -> tuple[Volume, ...]:
     return tuple(volume for volume in volumes if volume.half is None and not volume.is_unfiltered)
 
 
-def volume_problems(volumes: Iterable[Volume], model: ModelFacts) -> list[str]:
+def volume_problems(volumes: Iterable[Volume], model: ModelFacts) -> list[Message]:
     """Say what is wrong with the headers of maps: no voxel size, cut off, another box or voxel than the model's."""
     counts: Counter[str] = Counter()
     example: dict[str, str] = {}
@@ -210,24 +206,27 @@ def volume_problems(volumes: Iterable[Volume], model: ModelFacts) -> list[str]:
         for problem in _header_problems(volume.path, model):
             counts[problem] += 1
             example.setdefault(problem, volume.path.name)
-    return [
-        f"{example[problem]}{f' and {count - 1} more maps' if count > 1 else ''}: {problem}."
+    texts = (
+        f"{example[problem]}{f' and {count - 1} more maps' if count > 1 else ''}: {problem}"
         for problem, count in counts.items()
-    ]
+    )
+    return [warning("map-header", text) for text in texts]
 
 
-def read_bounded(path: Path, read: Callable[[Path], _Content], problems: list[str]) -> _Content | None:
+def read_bounded(path: Path, read: Callable[[Path], _Content], problems: list[Message]) -> _Content | None:
     """Read a file unless it is large; what goes wrong is added to the problems, and then the content is None."""
     try:
         size = path.stat().st_size
         if size > PICKLE_MAX_BYTES:
-            problems.append(f"{path.name} was not read: it is {size >> 20} MiB large.")
+            text = f"{path.name} was not read: it is {size >> 20} MiB large"
+            problems.append(warning("file-not-read", text, where=path))
             return None
         return read(path)
     except OSError as error:
-        problems.append(f"{path.name} can't be read ({error.strerror or error}).")
+        text = f"{path.name} can't be read ({error.strerror or error})"
+        problems.append(warning("file-not-read", text, where=path))
     except CryobridgeError as error:
-        problems.append(f"{error}.")
+        problems.append(warning("file-not-read", str(error), where=path))
     return None
 
 

@@ -14,6 +14,7 @@ from cryobridge.formats.recovar.clusters import read_clusters
 from cryobridge.formats.recovar.density import LatentGrid
 from cryobridge.formats.recovar.job import RecovarJob, pipeline_of, read_recovar_job
 from cryobridge.formats.recovar.particle_file import ParticleFile, find_particle_file
+from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
     import os
@@ -68,9 +69,9 @@ class RecovarRun:
         return find_particle_file(self.path, self.job.facts)
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What was assumed in finding the particle file and the rows, in sentences."""
-        return (*self.particles.notes, *self._rows_and_notes[1])
+    def messages(self) -> tuple[Message, ...]:
+        """What was assumed in finding the particle file and the rows."""
+        return (*self.particles.messages, *self._rows_and_messages[1])
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -91,7 +92,7 @@ class RecovarRun:
                 path=self.path,
                 hint="Rows can be taken from runs of single particles only.",
             )
-        return self._rows_and_notes[0]
+        return self._rows_and_messages[0]
 
     @property
     def is_tilt_series(self) -> bool:
@@ -200,10 +201,10 @@ class RecovarRun:
             raise MissingDataError(
                 "there is no kmeans_result.pkl", path=analysis.path, hint="Run `recovar analyze` again."
             )
-        # None where it was too large for a summary, or damaged, which is told by reading it.
+        # None where it was too large for a summary, or damaged, which reading it reports.
         n_labels = len(read_clusters(analysis.kmeans).labels) if analysis.n_labels is None else analysis.n_labels
         self._require_one_per_coordinate(analysis.kmeans, "labels", n_labels, analysis.zdim)
-        return read_clusters(analysis.kmeans, self._rows_and_notes[0])
+        return read_clusters(analysis.kmeans, self._rows_and_messages[0])
 
     def umap(self, which: int | Analysis) -> NDArray[np.float64]:
         """Return the UMAP embedding, (n, 2) in the order of `rows`, of an analysis; see `kmeans`.
@@ -226,7 +227,7 @@ class RecovarRun:
                 "no UMAP embedding: a table of numbers is expected", path=analysis.umap, hint=_OF_THIS_RUN
             )
         self._require_one_per_coordinate(analysis.umap, "points", len(value), analysis.zdim)
-        return value[self._rows_and_notes[0]].astype(np.float64)
+        return value[self._rows_and_messages[0]].astype(np.float64)
 
     def _array(self, zdim: int, name: str) -> LatentArray:
         for embedding in self.job.embeddings:
@@ -239,7 +240,7 @@ class RecovarRun:
         )
 
     def _per_particle(self, zdim: int, what: str, regularised: bool) -> NDArray[np.float64]:
-        found, rows = self._array(zdim, what if regularised else f"{what}_noreg"), self._rows_and_notes[0]
+        found, rows = self._array(zdim, what if regularised else f"{what}_noreg"), self._rows_and_messages[0]
         array = found.read()
         if rows.size and (array.ndim == 0 or int(rows[-1]) >= len(array)):
             raise FormatError(
@@ -261,7 +262,7 @@ class RecovarRun:
         )
 
     @cached_property
-    def _rows_and_notes(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    def _rows_and_messages(self) -> tuple[NDArray[np.int64], tuple[Message, ...]]:
         """Find the rows of the run: those of its half sets; without them those whose coordinates are finite."""
         if not self.zdims:
             raise MissingDataError(
@@ -273,8 +274,8 @@ class RecovarRun:
         finite = np.isfinite(coordinates).all(axis=tuple(range(1, coordinates.ndim)))
         rows = self.job.model.rows if self.job.model is not None else None
         if rows is None:
-            note = "There are no half sets in model/; the rows with latent coordinates were taken for those of the run."
-            return np.flatnonzero(finite), (note,)
+            text = "There are no half sets in model/; the rows with latent coordinates were taken for those of the run"
+            return np.flatnonzero(finite), (note("half-sets-missing", text, where=self.path),)
         have = np.flatnonzero(finite)
         outside, beyond = np.setdiff1d(have, rows), rows[rows >= finite.size]
         if outside.size or beyond.size:
@@ -288,7 +289,8 @@ class RecovarRun:
                 hint=_ONE_RUN,
             )
         n_lost = rows.size - have.size
-        return rows, (f"{n_lost:,} of the run's {rows.size:,} particles have no latent coordinates.",) if n_lost else ()
+        text = f"{n_lost:,} of the run's {rows.size:,} particles have no latent coordinates"
+        return rows, (note("latent-missing", text, where=self.path),) if n_lost else ()
 
 
 def open_recovar(path: str | os.PathLike[str]) -> RecovarRun:

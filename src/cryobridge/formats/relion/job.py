@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from cryobridge.errors import FormatError
 from cryobridge.formats.image_search import as_given
 from cryobridge.formats.listing import Listing, is_there, list_folder
-from cryobridge.formats.relion.names import RelionIteration, chain_of, oddities_of, sort_iterations
+from cryobridge.formats.relion.names import RelionIteration, chain_of, iteration_problems, sort_iterations
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     import os
@@ -129,7 +130,7 @@ class RelionJob:
     iterations: tuple[RelionIteration, ...] = ()
     final: RelionIteration | None = None
     outputs: tuple[Path, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[Message, ...] = ()
 
     @property
     def chain(self) -> tuple[RelionIteration, ...]:
@@ -174,9 +175,10 @@ def read_relion_job(folder: str | os.PathLike[str]) -> RelionJob:
         )
     iterations, finals, problems = sort_iterations(listing.path, listing.files)
     if len(finals) > 1:
-        problems.append("There are several final sets, of continued runs; the one that was continued last is taken.")
+        text = "There are several final sets, of continued runs; the one that was continued last is taken"
+        problems.append(warning("several-final-sets", text, where=listing.path))
     kind, told_by = _guess_kind(listing, iterations)
-    problems += oddities_of(iterations)
+    problems += iteration_problems(iterations)
     problems += _empty_files(iterations[-1:] + finals[-1:])
     status: Status = next((status for name, status in EXIT_MARKERS.items() if name in listing.files), "unknown")
     return RelionJob(
@@ -255,7 +257,7 @@ def _kind_by_files(listing: Listing, iterations: tuple[RelionIteration, ...]) ->
     return next((kind for name, kind in _KIND_OF_FILE.items() if name in listing.files), "")
 
 
-def _empty_files(sets: tuple[RelionIteration, ...]) -> list[str]:
+def _empty_files(sets: tuple[RelionIteration, ...]) -> list[Message]:
     """Find files of no bytes among the last ones, which a job that was stopped leaves behind."""
     paths = [
         path
@@ -263,15 +265,16 @@ def _empty_files(sets: tuple[RelionIteration, ...]) -> list[str]:
         for path in (item.data, item.model, item.half1_model, item.half2_model, item.optimiser, item.sampling)
         if path is not None
     ]
-    problems = []
+    problems: list[Message] = []
     for path in paths:
         try:
             size = path.stat().st_size
         except OSError as error:
-            problems.append(f"{path.name} can't be read ({error.strerror or error}).")
+            text = f"{path.name} can't be read ({error.strerror or error})"
+            problems.append(warning("file-not-read", text, where=path))
             continue
         if size == 0:
-            problems.append(f"{path.name} is empty.")
+            problems.append(warning("file-empty", f"{path.name} is empty", where=path))
     return problems
 
 

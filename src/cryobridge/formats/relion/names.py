@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cryobridge.formats.listing import say_numbers, say_ranges
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,7 +81,7 @@ class RelionIteration:
 
 def sort_iterations(
     folder: Path, names: Iterable[str]
-) -> tuple[tuple[RelionIteration, ...], tuple[RelionIteration, ...], list[str]]:
+) -> tuple[tuple[RelionIteration, ...], tuple[RelionIteration, ...], list[Message]]:
     """Sort file names into iterations.
 
     Where a folder holds runs under several names, ``run`` is taken, else the one with most files.
@@ -89,7 +90,7 @@ def sort_iterations(
     -------
     tuple
         The iterations, ascending, those of a continued run after those that it continues; the final sets
-        (usually one, or none); and what is odd, in sentences.
+        (usually one, or none); and problems.
     """
     numbered: dict[str, dict[tuple[int, int | None], dict[str, str]]] = {}
     final: dict[int | None, dict[str, str]] = {}
@@ -102,7 +103,7 @@ def sort_iterations(
             numbered.setdefault(match["root"], {}).setdefault(key, {})[match["part"]] = name
         elif (match := _FINAL_FILE.fullmatch(name)) is not None:
             final.setdefault(_int(match["continued"]), {})[match["part"]] = name
-    root, problems = _choose_root({root: len(found) for root, found in numbered.items()})
+    root, problems = _choose_root(folder, {root: len(found) for root, found in numbered.items()})
     found = numbered.get(root, {})
     sets = [_as_set(folder, number, continued, parts) for (number, continued), parts in found.items()]
     sets = [item for item in sets if _holds_something(item)]
@@ -129,17 +130,17 @@ def chain_of(iterations: Iterable[RelionIteration]) -> tuple[RelionIteration, ..
     return tuple(chain)
 
 
-def oddities_of(iterations: tuple[RelionIteration, ...]) -> list[str]:
+def iteration_problems(iterations: tuple[RelionIteration, ...]) -> list[Message]:
     """Say which iterations are missing, half-written, or superseded by a continuation."""
     chain = chain_of(iterations)
     numbers = [item.number for item in chain if item.number is not None]
-    problems = []
+    problems: list[Message] = []
     # Some jobs write only every n-th iteration, and the last one: that is no gap.
     steps = Counter(after - before for before, after in pairwise(numbers) if after > before)
     step = max(steps, key=lambda distance: (steps[distance], -distance), default=1)
     missing = [range(before + step, after, step) for before, after in pairwise(numbers) if after > before + step]
     if missing:
-        problems.append(f"Missing iterations: {say_ranges(missing)}.")
+        problems.append(warning("iterations-missing", f"Missing iterations: {say_ranges(missing)}"))
     by_lack: dict[tuple[str, ...], list[int]] = {}
     for item in iterations:
         if item.lacking and item.number is not None:
@@ -147,12 +148,14 @@ def oddities_of(iterations: tuple[RelionIteration, ...]) -> list[str]:
     for lacking, which in by_lack.items():
         files = [f"{part}.star" for part in lacking]
         if 1 < len(which) == len(iterations):
-            problems.append(f"No iteration has its {' or '.join(files)}.")
+            text = f"No iteration has its {' or '.join(files)}"
         else:
-            problems.append(f"Iteration {say_numbers(which)}: no {', no '.join(files)}.")
+            text = f"Iteration {say_numbers(which)}: no {', no '.join(files)}"
+        problems.append(warning("iterations-incomplete", text))
     superseded = sorted({item.number for item in iterations if item not in chain and item.number is not None})
     if superseded:
-        problems.append(f"Iterations {say_numbers(superseded)} were done again after the run was continued.")
+        text = f"Iterations {say_numbers(superseded)} were done again after the run was continued"
+        problems.append(warning("iterations-superseded", text))
     return problems
 
 
@@ -160,12 +163,13 @@ def _int(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
-def _choose_root(counts: Mapping[str, int]) -> tuple[str, list[str]]:
+def _choose_root(folder: Path, counts: Mapping[str, int]) -> tuple[str, list[Message]]:
     if not counts:
         return "run", []
     root = "run" if "run" in counts else Counter(counts).most_common(1)[0][0]
     others = sorted(set(counts) - {root})
-    return root, [f"Other runs lie in the folder and are passed over: {', '.join(others)}."] if others else []
+    text = f"Other runs lie in the folder and are passed over: {', '.join(others)}"
+    return root, [warning("other-runs", text, where=folder)] if others else []
 
 
 def _as_set(folder: Path, number: int | None, continued: int | None, parts: Mapping[str, str]) -> RelionIteration:

@@ -33,7 +33,7 @@ from cryobridge.model.particles import (
     Poses,
     ctf_of,
 )
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,8 +114,7 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
         columns={name: values for name, values in columns.part("columns", "relion").items() if values is not None},
         **columns.part("", "relion"),
     )
-    syntax = (note("star-syntax", text, where=star.path) for text in star.notes)
-    return replace(particles, extra=_extra(star, block, particles), messages=(*syntax, *columns.messages))
+    return replace(particles, extra=_extra(star, block, particles), messages=(*star.messages, *columns.messages))
 
 
 class _AsWritten:

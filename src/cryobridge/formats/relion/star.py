@@ -120,7 +120,7 @@ class StarFile:
         finally:
             text.close()
         self._blocks: dict[str, StarBlock] = {}
-        self.notes = tuple(text.notes)
+        self.messages = tuple(text.messages)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.report import Message, note
 
 CHUNK_BYTES = 4 << 20
 MAX_LINE_BYTES = 64 << 20
@@ -62,7 +63,7 @@ class StarText:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.notes: list[str] = []
+        self.messages: list[Message] = []
         self._size = readable_size(path)
         try:
             self._file = path.open("rb")
@@ -125,8 +126,11 @@ class StarText:
             raise FormatError("no data_ block", path=self.path, hint="Check that this is a STAR file.")
         for number, lines in ignored.items():
             text = f"line {lines[0]}: text after the last row of data_{found[number - 1].name} is ignored"
-            self.notes.append(text if len(lines) == 1 else f"{text}, {len(lines):,} lines in all")
+            self._note(text if len(lines) == 1 else f"{text}, {len(lines):,} lines in all")
         return found
+
+    def _note(self, text: str) -> None:
+        self.messages.append(note("star-syntax", text, where=self.path))
 
     def _stray(self, text: str, line: int) -> FormatError:
         return FormatError(
@@ -143,8 +147,8 @@ class StarText:
             end = data.find(b"\n")
             if end >= 0 or position + length >= self._size:
                 raw = data[: end + 1] if end >= 0 else data
-                if raw.endswith(b"\r\n") and not any("CRLF" in note for note in self.notes):
-                    self.notes.append("CRLF line ends (RELION refuses them; convert with dos2unix)")
+                if raw.endswith(b"\r\n") and not any("CRLF" in found.text for found in self.messages):
+                    self._note("CRLF line ends (RELION refuses them; convert with dos2unix)")
                 try:
                     # Editors on Windows put a byte order mark in front.
                     return raw.decode("utf-8" if position else "utf-8-sig"), position + len(raw)
@@ -164,7 +168,7 @@ class StarText:
         tokens = split_tokens(text)
         label, _, glued = tokens[0].partition("#")
         if glued:
-            self.notes.append(f"line {line}: no space between {label} and #{glued}")
+            self._note(f"line {line}: no space between {label} and #{glued}")
         label = label[1:]
         if label in block.labels:
             raise FormatError(f"line {line}: the column stands twice in data_{block.name}", path=self.path, field=label)

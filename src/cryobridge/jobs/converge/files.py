@@ -75,8 +75,7 @@ def find_iterations(listing: Listing) -> JobFiles:
     with_data = [item for item in found if item.data is not None]
     if with_data:
         chain = chain_of(with_data)
-        unclear = (warning("iteration-files", problem.removesuffix("."), where=folder) for problem in problems)
-        return JobFiles(folder, "RELION", _relion(chain), ended, (*unclear, *_superseded(with_data, chain)))
+        return JobFiles(folder, "RELION", _relion(chain), ended, (*problems, *_superseded(with_data, chain)))
     kept = _kept_by_cryosparc(listing)
     if kept:
         numbering = warning("classes-from-zero", "cryoSPARC counts classes from 0; its class 0 is class 1 here")

@@ -18,7 +18,7 @@ from cryobridge.formats.registry import NPY, NPZ, identify_file
 from cryobridge.formats.table import Array, Column, is_number_or_text, numpy_dtype_label
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions, UseName
-from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use, as_warnings
+from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
 from cryobridge.jobs.inspection.stats import summarise_values
 from cryobridge.progress import Reporter
 from cryobridge.report import Message, note, warning
@@ -45,7 +45,7 @@ def inspect_mrc(path: Path, options: InspectOptions, _reporter: Reporter) -> Ins
     """Describe an MRC file; pixel statistics come from at most 64 evenly spaced sections."""
     header = read_header(path)
     kind = decide_kind(header)
-    messages = list(as_warnings("mrc-header", header.problems))
+    messages = list(header.problems)
     fields: tuple[FieldSummary, ...] = ()
     if options.statistics:
         try:

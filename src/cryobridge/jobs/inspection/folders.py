@@ -17,7 +17,7 @@ from cryobridge.formats.relion.job import read_relion_job
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.projects import files_text, known_files
-from cryobridge.jobs.inspection.report import Inspection, Use, as_warnings
+from cryobridge.jobs.inspection.report import Inspection, Use
 from cryobridge.jobs.inspection.tables import Facts, inspect_table, of_joining
 from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
 from cryobridge.progress import Reporter
@@ -53,7 +53,7 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions, reporter: Reporte
         "cryosparc job",
         "cryoSPARC job",
         facts=tuple(facts),
-        messages=as_warnings("job-problem", job.problems),
+        messages=job.problems,
         details=details,
     )
     files, error = particles_of(job)
@@ -154,7 +154,7 @@ def inspect_relion_job(path: Path, _options: InspectOptions, _reporter: Reporter
         "relion job",
         f"RELION job {job.kind}".strip(),
         facts=tuple(facts),
-        messages=as_warnings("job-problem", job.problems),
+        messages=job.problems,
         details=details,
     )
 
@@ -191,7 +191,7 @@ def inspect_own_output(path: Path, _options: InspectOptions, _reporter: Reporter
         "cryobridge output",
         "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
         facts=tuple(facts),
-        messages=as_warnings("output-problem", output.problems),
+        messages=output.problems,
         details=details,
     )
 

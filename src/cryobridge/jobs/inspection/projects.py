@@ -14,7 +14,7 @@ from cryobridge.formats.folders import FOLDER_WORDS, identify_folder
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.projects import MOST_JOBS, ListedJob, Project, project_jobs, read_project
 from cryobridge.jobs.inspection.counts import counted
-from cryobridge.jobs.inspection.report import Inspection, as_warnings
+from cryobridge.jobs.inspection.report import Inspection
 
 if TYPE_CHECKING:
     from cryobridge.formats.listing import Listing
@@ -133,7 +133,7 @@ def inspect_folder(path: Path, _options: InspectOptions, _reporter: Reporter) ->
         "files": dict(Counter(_suffix(name) for name in contents.files)),
         "next": command,
     }
-    messages = () if project is None else as_warnings("project-problem", project.problems)
+    messages = () if project is None else project.problems
     return Inspection(str(path), contents.kind, title, facts=tuple(facts), messages=messages, details=details)
 
 

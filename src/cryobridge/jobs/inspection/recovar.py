@@ -19,7 +19,7 @@ from cryobridge.jobs.inspection.recovar_maps import (
     sizes_text,
     volume_facts,
 )
-from cryobridge.jobs.inspection.report import Inspection, as_warnings
+from cryobridge.jobs.inspection.report import Inspection
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def inspect_recovar(path: Path, options: InspectOptions, _reporter: Reporter) ->
     """Describe a RECOVAR result: a pipeline, an analysis or a density."""
     job = read_recovar_job(path)
     facts = _job_facts(job.facts)
-    messages = [*as_warnings("recovar-problem", job.problems), *_of_status(job.facts)]
+    messages = [*job.problems, *_of_status(job.facts)]
     if job.kind == "pipeline":
         facts += _particle_facts(job)
         messages += _of_particles(job, is_whole=options.statistics)
@@ -55,12 +55,12 @@ def inspect_recovar(path: Path, options: InspectOptions, _reporter: Reporter) ->
         facts += [(f"analysis {analysis.path.name}", _analysis_text(analysis)) for analysis in job.analyses]
         facts += [(f"density {density.path.name}", _density_text(density)) for density in job.densities]
         for part in parts:
-            found = (*as_warnings("recovar-problem", part.problems), *_of_status(part.facts))
+            found = (*part.problems, *_of_status(part.facts))
             messages += [replace(message, text=f"{part.path.name}: {message.text}") for message in found]
     else:
         facts += [fact for analysis in job.analyses for fact in _analysis_facts(analysis)]
         facts += [fact for density in job.densities for fact in _density_facts(density)]
-        messages += [message for part in parts for message in as_warnings("recovar-problem", part.problems)]
+        messages += [message for part in parts for message in part.problems]
     messages += _of_absent_files((job, *parts) if job.kind in {"pipeline", "other"} else parts, job.path)
     return Inspection(
         str(path),
@@ -140,9 +140,9 @@ def _of_particles(job: RecovarJob, *, is_whole: bool) -> tuple[Message, ...]:
     """Return what the rows of the run contradict in its particle file."""
     run = RecovarRun(job)
     try:
-        return as_warnings("particle-file", run.notes if is_whole else run.particles.notes)
+        return run.messages if is_whole else run.particles.messages
     except CryobridgeError as error:
-        return (*as_warnings("particle-file", run.particles.notes), warning("particle-file", str(error)))
+        return (*run.particles.messages, warning("particle-file", str(error)))
 
 
 def _model_facts(job: RecovarJob) -> Facts:
@@ -302,7 +302,7 @@ def _analysis_details(analysis: Analysis) -> dict[str, Any]:
             for trajectory in analysis.trajectories
         ],
         "absent": list(analysis.absent),
-        "problems": list(analysis.problems),
+        "problems": list(map(str, analysis.problems)),
     }
 
 
@@ -318,5 +318,5 @@ def _density_details(density: Density) -> dict[str, Any]:
         "alphas": [file.alpha for file in density.all_densities],
         "knee": None if grid is None else {"alpha": grid.alpha, "index": density.knee_index},
         "absent": list(density.absent),
-        "problems": list(density.problems),
+        "problems": list(map(str, density.problems)),
     }

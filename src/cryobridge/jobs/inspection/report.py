@@ -231,11 +231,6 @@ class Inspection:
         }
 
 
-def as_warnings(code: str, sentences: Iterable[str]) -> tuple[Message, ...]:
-    """Return sentences of a reader as warnings of one code."""
-    return tuple(warning(code, sentence.rstrip(".")) for sentence in sentences)
-
-
 def _plain(value: Any, show: Show | None) -> Any:
     """Return data that strict JSON can hold: infinities and NaN become text."""
     if isinstance(value, dict):

@@ -16,7 +16,7 @@ from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
-from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use, as_warnings
+from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
 from cryobridge.jobs.inspection.stats import summarise
 from cryobridge.jobs.inspection.uses import (
     of_several_files,
@@ -26,7 +26,7 @@ from cryobridge.jobs.inspection.uses import (
     without_unset_locations,
 )
 from cryobridge.model.particles import ImageRefs, Labels
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ def inspect_csg(path: Path, options: InspectOptions, reporter: Reporter) -> Insp
             "csg",
             title,
             facts=tuple(facts),
-            messages=(*as_warnings("group-problem", group.problems), warning("group-incomplete", str(error))),
+            messages=(*group.problems, warning("group-incomplete", str(error))),
             details=details,
         )
     found = inspect_table(files.columns, path, options, reporter)
@@ -81,7 +81,7 @@ def inspect_csg(path: Path, options: InspectOptions, reporter: Reporter) -> Insp
         title=title,
         facts=(*facts, *found.facts),
         uses=of_several_files(found.uses, path),
-        messages=(*as_warnings("group-problem", group.problems), *of_joining(files), *found.messages),
+        messages=(*group.problems, *of_joining(files), *found.messages),
         details={**details, **found.details},
     )
 
@@ -146,7 +146,7 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Ins
         tuple(facts),
         fields,
         uses,
-        (*(note("star-repaired", text.rstrip(".")) for text in star.notes), *_no_rows(block), *messages),
+        (*star.messages, *_no_rows(block), *messages),
         details,
     )
 

@@ -107,7 +107,7 @@ def rows_of_run(folder: Path, run: RecovarRun, particles: ParticleFiles, sources
         If the run and the file don't line up.
     """
     own = run.particles_file
-    rows, messages = run.rows, tuple(note("recovar-run", text.rstrip("."), where=run.path) for text in run.notes)
+    rows, messages = run.rows, run.messages
     if own is not None and own.suffix in TABLE_SUFFIXES and own.resolve() not in _resolved(particles):
         of_run = open_particles(own, join=False)
         match = match_rows(identities_of(particles, sources), identities_of(of_run, sources))
