@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+import cryobridge.cli.app  # noqa: F401 - the commands make their flags known
+from cryobridge.cli.build import flag
+from cryobridge.errors import shown
 from cryobridge.formats.image_search import ImageSearch, Remedy, folders_above, names_lead_elsewhere, not_found, suggest
 
 
@@ -25,6 +28,11 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     return tmp_path / "P1" / "J2" / "particles.cs"
+
+
+def typed(text):
+    """Return a text as the command line shows it."""
+    return shown(text, flag)
 
 
 def found(search, name):
@@ -142,7 +150,7 @@ def test_a_moved_project_is_found_by_its_prefix(project, make, tmp_path):
     make(*(f"P1/J1/{number}.mrc" for number in range(4)))
     remedy = suggest(names, project)
     assert remedy == Remedy(tmp_path, "/old/home", 4)
-    assert remedy.as_options() == f"--datadir {tmp_path} --strip-prefix /old/home"
+    assert typed(remedy.as_options()) == f"--datadir {tmp_path} --strip-prefix /old/home"
     assert resolved(remedy, names, project) == 4
 
 
@@ -151,7 +159,7 @@ def test_extra_folders_and_the_working_directory_are_tried(project, make, tmp_pa
     assert suggest(["J1/a.mrc"], project) is None
     remedy = suggest([">J1/a.mrc"], project, [tmp_path / "extra"])
     assert remedy == Remedy(tmp_path / "extra", None, 1)
-    assert remedy.as_options() == f"--datadir {tmp_path / 'extra'}"
+    assert typed(remedy.as_options()) == f"--datadir {tmp_path / 'extra'}"
     # A remedy is named as the metadata file is.
     assert suggest([">J1/b.mrc"], project) == Remedy(tmp_path / "cwd", None, 1)
     assert suggest([">J1/b.mrc"], Path("../P1/J2/particles.cs")) == Remedy(Path(), None, 1)
@@ -173,7 +181,7 @@ def test_of_equals_the_one_that_strips_least_is_suggested(project, make, tmp_pat
 def test_suggested_options_survive_a_shell(project, make, tmp_path):
     make("my data/a b.mrc")
     remedy = suggest(["/it's/old/a b.mrc"], project, [tmp_path / "my data"])
-    assert shlex.split(remedy.as_options()) == ["--datadir", str(tmp_path / "my data"), "--strip-prefix", "/it's/old"]
+    assert shlex.split(typed(remedy.as_options())) == ["--datadir", str(tmp_path / "my data"), "--strip-prefix", "/it's/old"]
 
 
 def test_where_nothing_is_found_nothing_is_suggested(project):
@@ -184,29 +192,29 @@ def test_where_nothing_is_found_nothing_is_suggested(project):
 def test_names_that_no_longer_lead_to_images_have_a_remedy_that_can_be_typed(project, make, tmp_path, monkeypatch):
     (image,) = make("my data/J1/a.mrc")
     told = names_lead_elsewhere("J1/a.mrc", image, Path("x.star"), tmp_path / "my data" / "a.cs")
-    assert shlex.split(told)[-2:] == ["--datadir", str(tmp_path / "my data")]
+    assert shlex.split(typed(told.text))[-2:] == ["--datadir", str(tmp_path / "my data")]
     told = names_lead_elsewhere("J1/a.mrc", image, tmp_path / "far" / "x.star", Path("../my data/a.cs"))
-    assert shlex.split(told)[-2:] == ["--datadir", "../my data"]
-    assert names_lead_elsewhere("J1/a.mrc", image, tmp_path / "my data" / "x.star", project) == ""
+    assert shlex.split(typed(told.text))[-2:] == ["--datadir", "../my data"]
+    assert names_lead_elsewhere("J1/a.mrc", image, tmp_path / "my data" / "x.star", project) is None
 
 
 def test_what_is_not_found_is_told_with_what_finds_it(project, make, tmp_path):
     names = ["J1/a.mrc", "J1/b.mrc"]
-    assert not_found(names, ImageSearch(project)) == (
+    assert typed(not_found(names, ImageSearch(project)).text) == (
         f"2 of 2 stacks are not found below the working directory, {tmp_path}/P1/J2, {tmp_path}/P1 and the folders "
         "above: commands that read images need --datadir"
     )
     make("P1/J1/a.mrc", "P1/renamed/b.mrc")
-    assert not_found(names, ImageSearch(project)) == (
+    assert typed(not_found(names, ImageSearch(project)).text) == (
         f"1 of 2 stacks is not found: commands that read images need --datadir {tmp_path}/P1/renamed --strip-prefix J1"
     )
     make("P1/J1/b.mrc")
-    assert not_found(names, ImageSearch(project)) == ""
+    assert not_found(names, ImageSearch(project)) is None
 
 
 def test_of_many_stacks_some_are_looked_for(project, monkeypatch):
     looked = []
     monkeypatch.setattr(ImageSearch, "resolve", lambda _, name: looked.append(name))
     told = not_found([f"J1/{number}.mrc" for number in range(5000)], ImageSearch(project))
-    assert told.startswith("200 of the first 200 of 5,000 stacks are not found")
+    assert str(told).startswith("200 of the first 200 of 5,000 stacks are not found")
     assert len(looked) == 200

@@ -186,7 +186,7 @@ def readable_size(path: Path) -> int:
     """
     try:
         size = path.stat().st_size
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a NUL is no file's
         raise read_error(path, error) from error
     if path.is_dir():
         raise FormatError("this is a folder, not a file", path=path, hint="Name a file in it.")
@@ -199,7 +199,7 @@ def readable_size(path: Path) -> int:
     return size
 
 
-def read_error(path: Path, error: OSError) -> FormatError:
+def read_error(path: Path, error: OSError | ValueError) -> FormatError:
     """Return the error that says that ``path`` can't be read, and what to do about it."""
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         return FormatError(
@@ -208,7 +208,7 @@ def read_error(path: Path, error: OSError) -> FormatError:
             hint="Find out where that went, and make the link anew.",
         )
     return FormatError(
-        f"can't be read ({error.strerror or error})",
+        f"can't be read ({getattr(error, 'strerror', None) or error})",
         path=path,
         hint="Check the name and its permissions.",
     )

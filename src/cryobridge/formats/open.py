@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats import registry
+from cryobridge.formats.atomic import read_error
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.csg import read_csg, refuse_missing_members, slot_origin
 from cryobridge.formats.cryosparc.join import JoinedTable, Matched, UidJoin
@@ -413,7 +414,11 @@ class _Request:
 
 def _kind_of(path: Path, program: Program | None) -> str:
     """Return the format of a file, or the kind of a folder that has particles."""
-    if not path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # job.json may name what is too long for a file system
+        raise read_error(path, error) from error
+    if not is_folder:
         return registry.identify_file(path)
     # Imported late: what it imports takes longer than opening a file.
     from cryobridge.formats import folders

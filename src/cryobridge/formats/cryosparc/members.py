@@ -183,13 +183,21 @@ def _files_of(output: JobOutput) -> list[Path]:
 
 def _without(main: Path, files: Iterable[Path]) -> tuple[Path, ...]:
     """Return files, each once, without the main one."""
-    by_place = {file.resolve(): file for file in reversed(list(files))}
-    by_place.pop(main.resolve(), None)
+    by_place = {_resolved(file): file for file in reversed(list(files))}
+    by_place.pop(_resolved(main), None)
     return tuple(reversed(by_place.values()))
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    return one.name == other.name and one.resolve() == other.resolve()
+    return one.name == other.name and _resolved(one) == _resolved(other)
+
+
+def _resolved(path: Path) -> Path:
+    """Return where a path leads; one that no file system takes, such as one with a NUL, as it is."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):
+        return path
 
 
 def _is_one_of_several(main: Path, passthrough: Path) -> bool:
