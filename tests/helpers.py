@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import re
 import subprocess
 import sys
 import warnings
+from functools import cached_property
 from pathlib import Path
 
 import mrcfile
@@ -21,7 +24,48 @@ def environment(**changes):
     return {**kept, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **changes}
 
 
+class CommandServer:
+    """A process in whose forks commands run; started with the first question."""
+
+    def __init__(self, *before):
+        self._words = [*before, sys.executable, str(Path(__file__).with_name("command_server.py"))]
+
+    @cached_property
+    def process(self):
+        atexit.register(self.close)
+        return subprocess.Popen(
+            self._words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        )
+
+    def ask(self, question):
+        """Return how a job ended, or each of several that run side by side."""
+        self.process.stdin.write(json.dumps(question, default=str) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        atexit.unregister(self.close)
+        self.process.communicate()
+
+
+def command_job(words, cwd, **more):
+    """What a command server is asked to run."""
+    return {"words": [str(word) for word in words], "cwd": str(cwd or Path.cwd()), "environment": environment(), **more}
+
+
+_SERVER = CommandServer()
+
+
 def run(*words, cwd=None, **changes):
+    """Run the command line in a process of its own; a new one where the environment is to differ, else a fork."""
+    if changes or sys.platform != "linux":
+        return run_anew(*words, cwd=cwd, **changes)
+    done = _SERVER.ask(command_job(words, cwd))
+    return subprocess.CompletedProcess(words, done["code"], done["stdout"], done["stderr"])
+
+
+def run_anew(*words, cwd=None, **changes):
+    """Run the command as a shell does, which takes a second for Python and its packages."""
     return subprocess.run(
         [COMMAND, *map(str, words)],
         cwd=cwd,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import re
@@ -9,7 +8,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,8 @@ from cryobridge.errors import CryobridgeError
 from cryobridge.formats.atomic import atomic_path, leftovers, temporary_path, together
 from cryobridge.jobs.output_folder import locked
 from helpers import (
+    CommandServer,
+    command_job,
     noise_images,
     open_terminal,
     particle_columns,
@@ -32,7 +32,6 @@ from helpers import (
     without_escapes,
 )
 
-RUNNER = Path(__file__).with_name("fault_runner.py")
 # What differs between two runs that do the same: times, and the words of the command.
 _TIMES = re.compile(rb"created: .*|\d{4}-\d\d-\d\dT[0-9:+]*|after [0-9.]+ s")
 OF_THE_RUN = {"command.txt", "README.txt", "job.json", "run.log"}
@@ -40,21 +39,16 @@ OF_THE_RUN = {"command.txt", "README.txt", "job.json", "run.log"}
 SEED = int(os.environ.get("CRYOBRIDGE_TEST_SEED") or secrets.randbelow(1 << 32))
 
 
-class Runner:
-    def __init__(self, process, *, can_mount):
-        self._process = process
+class Runner(CommandServer):
+    def __init__(self, *before, can_mount):
+        super().__init__(*before)
         self._can_mount = can_mount
 
     def run(self, words, folder, cwd, **fault):
         return self.ask(self.job(words, folder, cwd, **fault))
 
     def job(self, words, folder, cwd, **fault):
-        return {"words": [str(word) for word in words], "folder": str(folder), "cwd": str(cwd), **fault}
-
-    def ask(self, question):
-        self._process.stdin.write(json.dumps(question, default=str) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        return command_job(words, cwd, folder=str(folder), small_demo=True, **fault)
 
     @contextmanager
     def mounted(self, options, folder, filled_from=None, *, read_only=False):
@@ -68,7 +62,7 @@ class Runner:
             steps += ' && mount -o remount,ro "$0"'
         assert self.ask({"shell": [steps, str(folder), str(filled_from)]}) == 0
         try:
-            yield Path(f"/proc/{self._process.pid}/root{folder}")
+            yield Path(f"/proc/{self.process.pid}/root{folder}")
         finally:
             assert self.ask({"shell": ['umount "$0"', str(folder)]}) == 0
 
@@ -79,13 +73,9 @@ def runner(tmp_path_factory):
     own_mounts = ["unshare", "-rm"] if shutil.which("unshare") else []
     trial = [*own_mounts, "mount", "-t", "tmpfs", "none", tmp_path_factory.mktemp("mount")]
     can_mount = bool(own_mounts) and subprocess.run(trial, capture_output=True, check=False).returncode == 0
-    command = [*(own_mounts if can_mount else []), sys.executable, RUNNER]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        yield Runner(process, can_mount=can_mount)
-        process.stdin.close()
+    server = Runner(*(own_mounts if can_mount else []), can_mount=can_mount)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")

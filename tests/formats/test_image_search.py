@@ -181,7 +181,12 @@ def test_of_equals_the_one_that_strips_least_is_suggested(project, make, tmp_pat
 def test_suggested_options_survive_a_shell(project, make, tmp_path):
     make("my data/a b.mrc")
     remedy = suggest(["/it's/old/a b.mrc"], project, [tmp_path / "my data"])
-    assert shlex.split(typed(remedy.as_options())) == ["--datadir", str(tmp_path / "my data"), "--strip-prefix", "/it's/old"]
+    assert shlex.split(typed(remedy.as_options())) == [
+        "--datadir",
+        str(tmp_path / "my data"),
+        "--strip-prefix",
+        "/it's/old",
+    ]
 
 
 def test_where_nothing_is_found_nothing_is_suggested(project):

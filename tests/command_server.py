@@ -1,8 +1,8 @@
-"""Runs commands that are disturbed on purpose: before its N-th change to a folder a run is killed, interrupted ….
+"""Runs commands of the command line, each in a fork of a process that has imported everything already.
 
-`python fault_runner.py` reads one JSON object a line and answers each with one; a list of jobs is run side by side,
-and answered with a list. Every run is a fork of a process that has imported everything already, so that hundreds of
-them take seconds.
+`python command_server.py` reads one JSON object a line and answers each with one; a list of jobs is run side by side,
+and answered with a list. A command takes milliseconds to start. It may be disturbed on purpose: before its N-th change
+to a folder it is killed, interrupted ….
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import gc
+import importlib
 import io
 import json
 import os
+import pkgutil
 import resource
 import shutil
 import signal
@@ -28,6 +31,8 @@ from types import SimpleNamespace
 from unittest import mock
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+# A command that has not ended by then hangs.
+_MOST_S = 120
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.truncate"}
 
 
@@ -119,6 +124,12 @@ def _work(job, out, err, log):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
     os.chdir(job["cwd"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.alarm(_MOST_S)
+    if job.get("small_demo"):
+        _use_small_demo()
     if (limit := job.get("limit")) is not None:
         # Python ignores the signal, and writing fails as on a full disk; at its default it ends the process.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL if job.get("fault") == "kill" else signal.SIG_IGN)
@@ -127,7 +138,8 @@ def _work(job, out, err, log):
     if (free := job.get("free")) is not None:
         shutil.disk_usage = lambda _: SimpleNamespace(free=free, total=1 << 40)
     sys.argv = ["cryobridge", *job["words"]]
-    sys.addaudithook(Fault(job, log))
+    if "folder" in job:
+        sys.addaudithook(Fault(job, log))
     time.sleep(job.get("wait_s", 0))
     main()
 
@@ -198,34 +210,34 @@ def _answer(job):
     return _finish(_start(job))
 
 
-def _serve():
-    import torch
+def _import_everything():
+    import cryobridge
 
-    import cryobridge.cli.app
-    import cryobridge.cli.converge_view
-    import cryobridge.demo
-    import cryobridge.jobs.converge.follow
-    import cryobridge.jobs.converge.volatile
-    import cryobridge.jobs.convert.convert
-    import cryobridge.jobs.coords.coords
-    import cryobridge.jobs.coords.preview
-    import cryobridge.jobs.selection.plan
-    import cryobridge.jobs.selection.write
-    import cryobridge.jobs.stacks.cropping.plan
-    import cryobridge.jobs.stacks.cropping.transform
-    import cryobridge.jobs.stacks.cropping.writing
-    import cryobridge.jobs.stacks.polar.drawing
-    import cryobridge.jobs.stacks.polar.plan
-    import cryobridge.jobs.stacks.polar.transform
-    import cryobridge.jobs.stacks.polar.writing
-    import cryobridge.plots.converge
+    for module in pkgutil.walk_packages(cryobridge.__path__, "cryobridge."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in ("matplotlib.figure", "pandas", "pyarrow.csv", "scipy.fft", "starfile", "torch", "typer.rich_utils"):
+        importlib.import_module(name)
 
-    torch.set_num_threads(1)
+
+def _use_small_demo():
     # As small as a project can be; the commands that are shown on it have runs of their own.
+    import cryobridge.cli.demo_command
+    import cryobridge.demo
+
     simulated = cryobridge.demo.plan_demo
     small = {"n_micrographs": 1, "particles_per_micrograph": 2}
     cryobridge.demo.plan_demo = lambda folder, options: simulated(folder, dataclasses.replace(options, **small))
     mock.patch.object(cryobridge.cli.demo_command, "_tour", lambda _: []).start()
+
+
+def _serve():
+    import torch
+
+    _import_everything()
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # else each fork would copy what it looks through for cycles
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)  # noqa: T201
 
