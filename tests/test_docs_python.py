@@ -25,14 +25,19 @@ _SHAPE = re.compile(r"^(?:(\w+) = )?([^#\n]+?)  # (\((?:\w+,|\w+(?:, \w+)+)\))")
 PAGES = [page for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if _BLOCK.search(page.read_text("utf-8"))]
 
 
-def script(text):
-    # Lines keep their number, so that a traceback names those of the page, whose first one is a heading.
+def examples(text):
+    """Return the lines of the examples of a page; they keep their number, so that messages name those of the page."""
     lines = [""] * (text.count("\n") + 1)
-    lines[0] = "from test_docs_python import has_shape as _has_shape"
     for block in _BLOCK.finditer(text):
         first = text[: block.start(1)].count("\n")
         for number, line in enumerate(block[1].splitlines(), first):
-            lines[number] = with_shape_checked(line)
+            lines[number] = line
+    return lines
+
+
+def script(text):
+    lines = [with_shape_checked(line) for line in examples(text)]
+    lines[0] = "from test_docs_python import has_shape as _has_shape"  # a heading is there
     return "\n".join(lines) + "\n"
 
 
@@ -97,6 +102,24 @@ def test_the_python_of_a_page_runs_in_the_demo_project_and_prints_nothing(page, 
         add_recovar_run(project)
     done = run_script(page.read_text(encoding="utf-8"), project)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+
+
+def test_the_python_of_the_pages_passes_mypy_strict(tmp_path):
+    scripts = []
+    for page in PAGES:
+        scripts.append(tmp_path / f"page_{page.stem}.py")
+        scripts[-1].write_text("\n".join(examples(page.read_text(encoding="utf-8"))) + "\n", encoding="utf-8")
+    # The settings of the project, so that what `make types` has found of its modules is used again.
+    words = [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml", *map(str, scripts)]
+    environ = environment(MYPYPATH=str(ROOT / "src"))
+    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_only_the_last_section_of_the_python_page_imports_other_modules():
+    page = (DOCS / "python.md").read_text(encoding="utf-8")
+    imports = re.findall(r"^(?:import|from) .*", page.partition("## For contributors")[0], re.MULTILINE)
+    assert imports == ["import cryobridge as cb", "import torch"]
 
 
 def test_every_page_with_python_is_run():

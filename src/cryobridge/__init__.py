@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
+    from cryobridge.demo.project import simulate_project as simulate_project
     from cryobridge.errors import CryobridgeError as CryobridgeError
     from cryobridge.formats.open import open_images as open_images
     from cryobridge.formats.open import open_table as open_table
     from cryobridge.formats.open import read as read
+    from cryobridge.formats.recovar.run import open_recovar as open_recovar
     from cryobridge.fourier.grid import PolarGrid as PolarGrid
     from cryobridge.fourier.polar import PolarTransform as PolarTransform
     from cryobridge.jobs.converge.converge import converge as converge
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from cryobridge.jobs.coords.coords import coords as coords
     from cryobridge.jobs.inspection.describe import inspect as inspect
     from cryobridge.jobs.selection.choose import select as select
+    from cryobridge.jobs.selection.choose import select_files as select_files
     from cryobridge.jobs.stacks.api import downsample as downsample
     from cryobridge.jobs.stacks.api import stacks as stacks
+    from cryobridge.jobs.stacks.api import write_grid as write_grid
     from cryobridge.model.particles import ParticleSet as ParticleSet
     from cryobridge.report import Message as Message
     from cryobridge.report import Report as Report
@@ -46,11 +50,15 @@ _PUBLIC = {
     "downsample": "cryobridge.jobs.stacks.api",
     "inspect": "cryobridge.jobs.inspection.describe",
     "open_images": "cryobridge.formats.open",
+    "open_recovar": "cryobridge.formats.recovar.run",
     "open_table": "cryobridge.formats.open",
     "read": "cryobridge.formats.open",
     "select": "cryobridge.jobs.selection.choose",
+    "select_files": "cryobridge.jobs.selection.choose",
+    "simulate_project": "cryobridge.demo.project",
     "stacks": "cryobridge.jobs.stacks.api",
     "write": "cryobridge.jobs.convert.write",
+    "write_grid": "cryobridge.jobs.stacks.api",
 }
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
