@@ -122,11 +122,14 @@ def require_optics(particles: ParticleSet, rows: Iterable[Field], who: str = "")
         )
 
 
-def unknown_optics(particles: ParticleSet, rows: Iterable[Field]) -> list[Field]:
-    """Return which optics values are unknown for some particle."""
+def unknown_optics(
+    particles: ParticleSet, rows: Iterable[Field], *, of: NDArray[np.int64] | None = None
+) -> list[Field]:
+    """Return which optics values are unknown for some particle; ``of`` are the rows that are looked at, all if None."""
     optics = None
     if particles.optics is not None and particles.optics_index is not None:
-        optics = particles.optics.take(np.unique(particles.optics_index))
+        index = particles.optics_index if of is None else particles.optics_index[of]
+        optics = particles.optics.take(np.unique(index))
     return [item for item in rows if optics is None or _is_absent(optics, item.key).any()]
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.formats.optics import distinct_rows, first_rows, group_names
+from cryobridge.formats.optics import distinct_rows, first_rows, group_names, needed
 from cryobridge.formats.relion.star import StarBlock
+from cryobridge.model.fields import field
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
@@ -38,20 +39,17 @@ def micrographs_content(particles: ParticleSet, version: Version) -> tuple[StarB
         return None
     code, first_of = np.unique(locations.micrograph.codes, return_index=True)
     optics = optics.take(index[first_of])  # one row a micrograph
-    values = (optics.voltage_kV, optics.spherical_aberration_mm, optics.amplitude_contrast)
+    values = [getattr(optics, item.key) for item in needed("ctf")]
     group = distinct_rows([optics.group_id, *values, pixel_size_A[index[first_of]]])
     groups = optics.take(first_rows(group))
-    assert groups.micrograph_pixel_size_A is not None  # asked for above
     columns: dict[str, Any] = {
         "rlnOpticsGroup": np.arange(1, len(groups) + 1),
         "rlnOpticsGroupName": group_names(groups),
-        "rlnVoltage": groups.voltage_kV,
-        "rlnSphericalAberration": groups.spherical_aberration_mm,
-        "rlnAmplitudeContrast": groups.amplitude_contrast,
-        "rlnMicrographPixelSize": groups.micrograph_pixel_size_A,
     }
-    if groups.movie_pixel_size_A is not None and not np.isnan(groups.movie_pixel_size_A).any():
-        columns["rlnMicrographOriginalPixelSize"] = groups.movie_pixel_size_A
+    for item in (*needed("ctf"), field("optics.micrograph_pixel_size_A"), field("optics.movie_pixel_size_A")):
+        of_groups = getattr(groups, item.key)
+        if of_groups is not None and (item.needed_for or not np.isnan(of_groups).any()):
+            columns[item.columns("relion")[0]] = of_groups
     single = {
         name: values.astype(np.float32) if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
         for name, values in columns.items()

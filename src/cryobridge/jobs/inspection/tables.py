@@ -25,6 +25,7 @@ from cryobridge.jobs.inspection.uses import (
     without_images,
     without_unset_locations,
 )
+from cryobridge.model.fields import field
 from cryobridge.model.particles import ImageRefs, Labels
 from cryobridge.report import Message, warning
 
@@ -330,13 +331,17 @@ def _star_facts(star: StarFile, fields: dict[str, FieldSummary]) -> Facts:
     return facts
 
 
-_OPTICS_FACTS = (
-    ("rlnVoltage", "", " kV"),
-    ("rlnSphericalAberration", "Cs ", " mm"),
-    ("rlnAmplitudeContrast", "amplitude contrast ", ""),
-    ("rlnImagePixelSize", "pixel ", " Å"),
-    ("rlnMicrographPixelSize", "micrograph pixel ", " Å"),
-    ("rlnImageSize", "box ", " px"),
+# Short titles of what is said of an optics group, and the unit that follows the value.
+_OPTICS_FACTS = tuple(
+    (field(f"optics.{name}").columns("relion")[0], title, unit)
+    for name, title, unit in (
+        ("voltage_kV", "", " kV"),
+        ("spherical_aberration_mm", "Cs ", " mm"),
+        ("amplitude_contrast", "amplitude contrast ", ""),
+        ("pixel_size_A", "pixel ", " Å"),
+        ("micrograph_pixel_size_A", "micrograph pixel ", " Å"),
+        ("box_px", "box ", " px"),
+    )
 )
 
 

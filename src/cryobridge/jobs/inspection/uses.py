@@ -12,8 +12,11 @@ from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, open_particles, with_columns_beside
+from cryobridge.formats.optics import needed
+from cryobridge.formats.relion.particles import PIXEL_SIZE_3_0
 from cryobridge.jobs.inspection.options import USE_NAMES
 from cryobridge.jobs.inspection.report import Use
+from cryobridge.model.fields import QUANTITIES, Program, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,67 +28,64 @@ if TYPE_CHECKING:
 
 _N_COMPARED = 1000
 
+# What each use needs of the model; amplitude contrast has a default in Fourier stacks.
+_DEFOCUS = ("ctf.defocus_u_A", "ctf.defocus_v_A", "ctf.defocus_angle_rad")
+_CTF = (*_DEFOCUS, "optics.voltage_kV", "optics.spherical_aberration_mm")
+
+
+def _columns(program: Program, *names: str) -> tuple[str, ...]:
+    """Return the columns that hold quantities of the model."""
+    return tuple(column for name in names for column in field(name).columns(program))
+
+
 # "a|b" means that one of them is enough, "a+b" that both are needed; a pattern ends in "*".
-_CS_CTF = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm")
-_CS_POSES = ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*|alignments2D/pose",)
-_CS_IMAGES = ("blob/path", "blob/idx")
+_CS_CTF = _columns("cryosparc", *_CTF)
 _CS_NEEDS = {
-    "coords": (
-        "location/micrograph_path",
-        "location/micrograph_shape",
-        "location/center_x_frac",
-        "location/center_y_frac",
-    ),
-    "stacks": (*_CS_IMAGES, *_CS_CTF),
+    "coords": _columns("cryosparc", "locations"),
+    "stacks": _columns("cryosparc", "images", *_CTF),
     "stacks-job": _CS_CTF,
-    "poses": _CS_POSES,
+    "poses": ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*|alignments2D/pose",),
     "ctf": _CS_CTF,
     "recovar": (
-        *_CS_IMAGES,
-        "blob/shape",
-        "blob/psize_A",
-        *_CS_CTF,
-        "ctf/amp_contrast",
+        *_columns("cryosparc", "images", "optics.box_px", "optics.pixel_size_A", *_CTF, "optics.amplitude_contrast"),
         "alignments3D/pose",
         "alignments3D/shift",
     ),
 }
-_STAR_CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnVoltage", "rlnSphericalAberration")
-_STAR_POSES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_POSES, _SHIFTS = _columns("relion", "poses.matrix"), field("poses.shift_A")
+_IMAGE = _columns("relion", "images")[0]
 # Options of `cryobridge convert` for what a STAR file lacks.
+_VALUES = {"kV": "KV", "mm": "MM"}
 _STAR_OPTIONS = {
-    "rlnVoltage": option("voltage_kV", "KV"),
-    "rlnSphericalAberration": option("spherical_aberration_mm", "MM"),
-    "rlnAmplitudeContrast": option("amplitude_contrast", "X"),
+    item.columns("relion")[0]: option(item.key, _VALUES.get(QUANTITIES[item.quantity].unit, "X"))
+    for item in needed("ctf")
 }
 _STAR_NEEDS = {
-    "stacks": ("rlnImageName", *_STAR_CTF),
-    "poses": _STAR_POSES,
-    "ctf": _STAR_CTF,
+    "stacks": _columns("relion", "images", *_CTF),
+    "poses": _POSES,
+    "ctf": _columns("relion", *_CTF),
     # What RECOVAR 1.0.5 reads, in the layouts of RELION 3.1 and of 3.0. It takes the box from the images where
     # rlnImageSize is not there, and it does not know rlnPixelSize.
     "recovar": (
-        "rlnImageName",
-        "rlnImagePixelSize|rlnDetectorPixelSize+rlnMagnification",
-        *_STAR_CTF,
-        "rlnAmplitudeContrast",
-        *_STAR_POSES,
-        "rlnOriginXAngst+rlnOriginYAngst|rlnOriginX+rlnOriginY",
+        _IMAGE,
+        f"{_columns('relion', 'optics.pixel_size_A')[0]}|{'+'.join(reversed(PIXEL_SIZE_3_0))}",
+        *_columns("relion", *_CTF, "optics.amplitude_contrast"),
+        *_POSES,
+        f"{'+'.join(_SHIFTS.columns('relion'))}|{'+'.join(_SHIFTS.star_also)}",
     ),
 }
 # The uses for which pixels are read through the names in the metadata.
 _OF_IMAGES = ("stacks", "recovar")
-_SHAPE = "location/micrograph_shape"
-_FRACTIONS = ("location/center_x_frac", "location/center_y_frac")
+_SHAPE, *_FRACTIONS = _CS_NEEDS["coords"][1:]
 
 
 def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
     """Judge cryoSPARC columns; what is missing is looked for in the files beside ``path``."""
     uses = []
     for use in USE_NAMES:
-        needed = _missing(_CS_NEEDS[use], table.names)
-        joined = _joined_by_command(use, path, table, needed) if needed else ""
-        missing, hint = ((), joined) if joined else (_readable(needed), _where(path, needed))
+        lacking = _missing(_CS_NEEDS[use], table.names)
+        joined = _joined_by_command(use, path, table, lacking) if lacking else ""
+        missing, hint = ((), joined) if joined else (_readable(lacking), _where(path, lacking))
         if use == "stacks-job":
             absent = _job_folder_lacks(path)
             missing, hint = (*missing, *absent), hint or ("Give the job's folder, not a file of it." if absent else "")
@@ -99,7 +99,7 @@ def without_unset_locations(uses: tuple[Use, ...], table: Table, fields: Mapping
     Parameters
     ----------
     uses
-        As the columns' names alone tell.
+        As judged by the columns' names alone.
     table
         Where the values are; without statistics the first rows stand for all.
     fields
@@ -219,7 +219,7 @@ def _where(path: Path, missing: tuple[str, ...]) -> str:
     return "; ".join(sentences)
 
 
-def _joined_by_command(use: str, path: Path, table: Table, needed: tuple[str, ...]) -> str:
+def _joined_by_command(use: str, path: Path, table: Table, lacking: tuple[str, ...]) -> str:
     """Say which files the command joins by itself for what is missing; empty where it joins none, or refuses to."""
     if use not in {"coords", "stacks"}:
         return ""
@@ -227,17 +227,17 @@ def _joined_by_command(use: str, path: Path, table: Table, needed: tuple[str, ..
         files = _as_joined(use, path)
     except CryobridgeError:
         return ""
-    others = [member for member, _ in files.members if member.path != table.path and not _lacks_all(needed, member)]
-    if not others or _missing(needed, tuple(name for member in others for name in member.names)):
+    others = [member for member, _ in files.members if member.path != table.path and not _lacks_all(lacking, member)]
+    if not others or _missing(lacking, tuple(name for member in others for name in member.names)):
         return ""
-    groups = list(dict.fromkeys(f"{name.partition('/')[0]}/*" for name in needed))
+    groups = list(dict.fromkeys(f"{name.partition('/')[0]}/*" for name in lacking))
     names = ", ".join(member.path.name for member in others)
     part = "" if len(files) == table.n_rows else f" and has {len(files):,} of the {table.n_rows:,} particles"
     return f"{' and '.join(groups)} come{'s' if len(groups) == 1 else ''} from {names}, which is joined{part}"
 
 
-def _lacks_all(needed: tuple[str, ...], table: Table) -> bool:
-    return len(_missing(needed, table.names)) == len(needed)
+def _lacks_all(needs: tuple[str, ...], table: Table) -> bool:
+    return len(_missing(needs, table.names)) == len(needs)
 
 
 def _as_joined(use: str, path: Path) -> ParticleFiles:
@@ -283,9 +283,9 @@ def _star_hint(path: Path, missing: tuple[str, ...], have: tuple[str, ...]) -> s
         return ""
     if any(name.startswith(("rlnAngle", "rlnOrigin")) for name in missing):
         return "Orientations and shifts come from Refine3D or Class3D: give its run_data.star."
-    if any(name.startswith("rlnDefocus") for name in missing):
+    if any(name in _columns("relion", *_DEFOCUS) for name in missing):
         return "CTF values come from CtfFind and Extract: give particles.star of an Extract job."
-    if "rlnImageName" in missing:
+    if _IMAGE in missing:
         return "Give a STAR file of particles, such as particles.star of an Extract job."
     # What is left are optics. It asks for all of them; pixel size and box come from the images too.
     words = [words for name, words in _STAR_OPTIONS.items() if name not in have]

@@ -1,6 +1,6 @@
 """The ways in: particles, and where the image of each one lies.
 
-What is wrong with files and rows is collected, not raised, so that the plan can tell it together with the rest.
+What is wrong with files and rows is collected, not raised, so that the plan reports it together with the rest.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, Program, open
 from cryobridge.jobs.stacks.checks import Findings, Rows, shown
 from cryobridge.jobs.stacks.image_files import find_images, read_headers, whole_sections
 from cryobridge.jobs.stacks.options import PairedOptions
+from cryobridge.model.concatenate import concatenate
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
 from cryobridge.options import as_path
-from cryobridge.report import note
+from cryobridge.report import distinct, note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.mrc_header import MrcHeader
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from cryobridge.formats.relion.star import StarFile
     from cryobridge.jobs.shared_options import BareNameOptions
     from cryobridge.jobs.stacks.options import AngleUnit, OnMissing
-    from cryobridge.model.particles import Floats
     from cryobridge.report import Message
 
 _Part = Literal["images", "ctf", "optics"]
@@ -212,7 +212,7 @@ def files_input(files: ParticleFiles, search: ImageSearch, on_missing: OnMissing
     """
     make = star_input if files.program == "relion" else indexed_input
     source = make(files.particles, search, on_missing)
-    return replace(source, messages=tuple(dict.fromkeys([*files.messages, *source.messages])))
+    return replace(source, messages=distinct([*files.messages, *source.messages]))
 
 
 def open_for_stacks(path: str | os.PathLike[str], program: Program | None = None) -> ParticleFiles:
@@ -289,8 +289,7 @@ def paired_input(
     assert joined.ctf is not None
     ctf = _in_radians(joined.ctf, defocus_angle_unit, phase_shift_unit)
     joined = replace(joined, ctf=ctf)
-    told = (message for particles in sets for message in (*particles.messages, *_defaults(particles)))
-    messages = tuple(dict.fromkeys(told))
+    messages = distinct(item for particles in sets for item in (*particles.messages, *_defaults(particles)))
     if any(particles.poses is not None for particles in sets):
         text = "angles and shifts of paired STAR files are not carried along, as in CryoLike"
         messages += (note("poses-left-out", text),)
@@ -374,13 +373,13 @@ def _job_folder(project: Path, number: int) -> Path:
     inner = list_if_there(project).folders
     jobs = sorted((name for name in inner if re.fullmatch(r"J\d+", name)), key=lambda name: int(name[1:]))
     if re.fullmatch(r"J\d+", project.name):
-        told, hint = "this is a job's folder", f"`cryobridge stacks job {project.parent} {project.name[1:]}`."
+        problem, hint = "this is a job's folder", f"`cryobridge stacks job {project.parent} {project.name[1:]}`."
     elif not project.is_dir():
-        told, hint = "there is no such folder", "FOLDER/J12 is read."
+        problem, hint = "there is no such folder", "FOLDER/J12 is read."
     else:
         has = f"it has {shown(jobs)}" if jobs else "it has no job"
-        told, hint = f"there is no J{number} in it", f"FOLDER/J12 is read; {has}."
-    raise UsageError(told, path=project, hint=f"Give the project's folder, and the number of the job: {hint}")
+        problem, hint = f"there is no J{number} in it", f"FOLDER/J12 is read; {has}."
+    raise UsageError(problem, path=project, hint=f"Give the project's folder, and the number of the job: {hint}")
 
 
 def _require(particles: ParticleSet, *parts: _Part) -> None:
@@ -427,46 +426,14 @@ def _stopped_at_gap(batches: ImageBatches) -> Message:
 
 
 def _joined(sets: Sequence[ParticleSet], images: ImageRefs) -> ParticleSet:
-    """Join the rows of several sets; only what a stack says of its lens is kept."""
-    optics = [particles.optics for particles in sets if particles.optics is not None]
-    ctfs = [_with_defaults(particles.ctf) for particles in sets if particles.ctf is not None]
-    starts = np.cumsum([0, *(len(groups) for groups in optics)])
-    indices = [
-        particles.optics_index + start
-        for particles, start in zip(sets, starts, strict=False)
-        if particles.optics_index is not None
+    """Return the CTF and optics of several sets, one after another, with their images."""
+    known = [
+        ParticleSet(len(item), item.source, optics=item.optics, optics_index=item.optics_index, ctf=item.ctf)
+        for item in sets
     ]
-
-    def joined(parts: Iterable[Floats]) -> Floats:
-        return np.concatenate(list(parts))
-
-    return ParticleSet(
-        n_rows=len(images.index),
-        source=sets[0].source,
-        images=images,
-        optics=Optics(
-            group_id=np.arange(1, starts[-1] + 1),
-            name=tuple(name for groups in optics for name in groups.name),
-            voltage_kV=joined(groups.voltage_kV for groups in optics),
-            spherical_aberration_mm=joined(groups.spherical_aberration_mm for groups in optics),
-            amplitude_contrast=joined(groups.amplitude_contrast for groups in optics),
-            pixel_size_A=joined(groups.pixel_size_A for groups in optics),
-            box_px=np.concatenate([groups.box_px for groups in optics]),
-        ),
-        optics_index=np.concatenate(indices).astype(np.int32),
-        ctf=CTF(
-            joined(ctf.defocus_u_A for ctf in ctfs),
-            joined(ctf.defocus_v_A for ctf in ctfs),
-            joined(ctf.defocus_angle_rad for ctf in ctfs),
-            joined(
-                np.zeros(len(ctf.defocus_u_A)) if ctf.phase_shift_rad is None else ctf.phase_shift_rad for ctf in ctfs
-            )
-            if any(ctf.phase_shift_rad is not None for ctf in ctfs)
-            else None,
-            joined(ctf.bfactor_A2 for ctf in ctfs if ctf.bfactor_A2 is not None),
-            joined(ctf.scale for ctf in ctfs if ctf.scale is not None),
-        ),
-    )
+    joined = concatenate(known)
+    assert joined.ctf is not None  # required of each
+    return replace(joined, images=images, ctf=_with_defaults(joined.ctf), messages=())
 
 
 def _with_defaults(ctf: CTF) -> CTF:

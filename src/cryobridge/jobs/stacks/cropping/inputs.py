@@ -17,7 +17,7 @@ from cryobridge.formats.optics import KnownOptics
 from cryobridge.jobs.stacks.image_files import find_images
 from cryobridge.jobs.stacks.inputs import StackInput, file_with
 from cryobridge.model.particles import ImageRefs, ParticleSet
-from cryobridge.report import Message, note
+from cryobridge.report import Message, distinct, note
 
 if TYPE_CHECKING:
     from cryobridge.formats.image_search import ImageSearch
@@ -71,7 +71,7 @@ def read_downsample_input(path: str | os.PathLike[str], search: ImageSearch, opt
         unchosen | found.left_out,
         star=files.star,
         reread=files.read,
-        messages=tuple(dict.fromkeys([*everything.messages, *messages, *found.messages])),
+        messages=distinct([*everything.messages, *messages, *found.messages]),
         findings=found.findings,
     )
 

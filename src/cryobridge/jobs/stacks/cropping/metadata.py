@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
 from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.optics import needed, unknown_optics
 from cryobridge.formats.particles_pickle import PickleContent, pickle_content
 from cryobridge.formats.pickles import check_ctf, check_poses
 from cryobridge.formats.relion.particles_write import image_names, star_content
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from cryobridge.jobs.stacks.inputs import StackInput
     from cryobridge.model.particles import ImageRefs, Optics, ParticleSet
 
-_LENS = {
-    "voltage_kV": "voltage",
-    "spherical_aberration_mm": "spherical aberration",
-    "amplitude_contrast": "amplitude contrast",
-}
 _DIGITS = 9
 
 
@@ -109,7 +105,7 @@ def downsampled_metadata(
     dropped: tuple[str, ...] = ()
     if source.star is not None:
         blocks = downsampled_blocks(source.star, source.metadata_rows[kept], renewed, old_box_px / new_box_px)
-    elif particles.images is not None and not _unknown_lens(particles):
+    elif particles.images is not None and not unknown_optics(particles, needed("ctf")):
         content = star_content(renewed)
         blocks, dropped = content.blocks, content.dropped_columns
         messages += content.messages
@@ -124,16 +120,9 @@ def downsampled_metadata(
     return DownsampledMetadata(blocks, pickles, dropped, tuple(dict.fromkeys(messages)))
 
 
-def _unknown_lens(particles: ParticleSet) -> list[str]:
-    """Return which values of the microscope are not known of some particle."""
-    assert particles.optics is not None and particles.optics_index is not None
-    used = np.unique(particles.optics_index)
-    return [title for name, title in _LENS.items() if np.isnan(getattr(particles.optics, name)[used]).any()]
-
-
 def _pickles(particles: ParticleSet, messages: list[Message]) -> PickleContent | None:
     """Return poses and CTF as far as they are known, and say why one is not written."""
-    unknown = _unknown_lens(particles)
+    unknown = [item.title for item in unknown_optics(particles, needed("ctf"))]
     poses, ctf = particles.poses, particles.ctf
     if poses is None:
         messages.append(note("no-poses", "no poses in the metadata: no poses.pkl"))

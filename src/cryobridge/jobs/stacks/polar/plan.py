@@ -11,6 +11,7 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.descriptor import ImageDescriptor
+from cryobridge.formats.optics import needed, unknown_optics
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
@@ -35,11 +36,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.stacks.polar.transform import PolarChunkTransform
     from cryobridge.jobs.stacks.polar.writing import OpenPolarStack
 
-_LENS_VALUES = {
-    "voltage_kV": "voltage",
-    "spherical_aberration_mm": "spherical aberration",
-    "amplitude_contrast": "amplitude contrast",
-}
+_MICROSCOPE = needed("ctf")  # a stack holds one value of each
 
 
 @dataclass(frozen=True)
@@ -365,7 +362,7 @@ def _ordered(source: StackInput, order: str) -> Rows:
 
 def _lens_of(source: StackInput) -> Rows:
     """Return for each optics group the number of its set of lens values."""
-    values = np.column_stack([getattr(source.optics, name) for name in _LENS_VALUES])
+    values = np.column_stack([getattr(source.optics, item.key) for item in _MICROSCOPE])
     # NaN, a value that is not known, is one value here.
     _, number = np.unique(np.nan_to_num(values, nan=-1.0), axis=0, return_inverse=True)
     return np.asarray(number, np.int64).reshape(-1)
@@ -381,12 +378,8 @@ def _note_split(source: StackInput) -> list[Message]:
 
 
 def _check_known(source: StackInput) -> None:
-    groups = np.unique(source.optics_of(source.rows))
-    unknown = [
-        _LENS_VALUES[name]
-        for name in ("voltage_kV", "spherical_aberration_mm")
-        if np.isnan(getattr(source.optics, name)[groups]).any()
-    ]
+    stored = [item for item in _MICROSCOPE if item.key != "amplitude_contrast"]  # which has a default
+    unknown = [item.title for item in unknown_optics(source.particles, stored, of=source.rows)]
     if unknown:
         raise MissingDataError(
             f"the {' and the '.join(unknown)} is not known",
@@ -403,11 +396,11 @@ def _refuse_mixed_lens(source: StackInput, tasks: tuple[StackTask, ...]) -> None
         return
     groups = np.unique(source.optics_of(mixed[0].rows))
     problems = []
-    for name, title in _LENS_VALUES.items():
-        values = getattr(source.optics, name)[groups]
+    for item in _MICROSCOPE:
+        values = getattr(source.optics, item.key)[groups]
         if len(np.unique(values)) > 1:
             named = zip(source.optics.group_id[groups], values, strict=True)
-            problems.append(f"{title} ({', '.join(f'group {group}: {value:g}' for group, value in named)})")
+            problems.append(f"{item.title} ({', '.join(f'group {group}: {value:g}' for group, value in named)})")
     raise CryobridgeError(
         f"stack {mixed[0].number} would mix values of the {' and of the '.join(problems)}",
         path=source.particles.source,
