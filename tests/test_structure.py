@@ -12,6 +12,7 @@ import typer
 
 import cryobridge
 from cryobridge.cli.app import app
+from cryobridge.cli.commands import COMMANDS, load
 
 SOURCE = Path(cryobridge.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -30,7 +31,7 @@ def flags_of(command):
     return own.union(*(flags_of(below) for below in getattr(command, "commands", {}).values()))
 
 
-OUR_FLAGS = flags_of(typer.main.get_command(app))
+OUR_FLAGS = flags_of(typer.main.get_command(app)).union(*(flags_of(load(name)) for name in COMMANDS))
 
 
 def sentences(tree):

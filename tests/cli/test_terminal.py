@@ -4,12 +4,11 @@ import re
 
 import numpy as np
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from cryobridge.cli.app import app
+from cryobridge.cli.commands import COMMANDS, load
 from cryobridge.cli.field_table import field_lines
 from cryobridge.jobs.inspection.report import FieldSummary
 from helpers import (
@@ -50,12 +49,12 @@ def test_no_line_is_longer_than_the_terminal(columns, many_files, tmp_path):
         assert max(map(cell_len, lines)) <= columns
 
 
-def commands(group=None, words=()):
+def commands(below=None, words=()):
     # Every command, and the words that call it.
-    group = group or typer.main.get_command(app)
-    for name, command in group.commands.items():
+    below = below or {name: load(name) for name in COMMANDS}
+    for name, command in below.items():
         if hasattr(command, "commands"):
-            yield from commands(command, (*words, name))
+            yield from commands(command.commands, (*words, name))
         yield (*words, name), command
 
 

@@ -12,16 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cryobridge.cli import (
-    converge_command,
-    convert_command,
-    coords_command,
-    demo_command,
-    inspect_command,
-    select_command,
-    stacks_command,
-)
-from cryobridge.cli.common import BridgeCommand, BridgeGroup
+from cryobridge.cli.commands import RootGroup
 from cryobridge.cli.completion import install_completion, prepare_completion, show_completion
 from cryobridge.cli.failure import explained
 from cryobridge.cli.terminal import ReaderGoneError, note, prepare_streams, settings, show_error, show_traceback
@@ -31,18 +22,6 @@ EXIT_INTERRUPTED = 130
 EXIT_BAD_DATA = 1
 _KINDS = {"int": "integer", "integer": "integer", "float": "number"}
 
-
-_ORDER = ("inspect", "coords", "stacks", "convert", "select", "converge", "demo")
-
-
-class RootGroup(BridgeGroup):
-    """The whole command: its commands in the order of the work; Typer would list groups last."""
-
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """Return the names of the commands as help and completion show them."""
-        return sorted(super().list_commands(ctx), key=_ORDER.index)
-
-
 app = typer.Typer(
     cls=RootGroup,
     help="Carry cryo-EM particles between cryoSPARC, RELION, CryoLike and RECOVAR/cryoDRGN.",
@@ -51,13 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("inspect", cls=BridgeCommand)(inspect_command.inspect)
-app.command("coords", cls=BridgeCommand)(coords_command.coords)
-app.command("convert", cls=BridgeCommand)(convert_command.convert)
-app.command("converge", cls=BridgeCommand)(converge_command.converge)
-app.command("select", cls=BridgeCommand)(select_command.select)
-app.add_typer(stacks_command.app, name="stacks")
-app.command("demo", cls=BridgeCommand)(demo_command.demo)
 
 
 @app.callback()

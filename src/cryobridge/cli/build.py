@@ -6,7 +6,7 @@ import inspect
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -23,6 +23,11 @@ _OFF: dict[str, str] = {}
 
 def flag(name: str, value: str | None = None) -> str:
     """Return how an option is typed, with what it is given if that is to be shown."""
+    if name not in _FLAGS:
+        # It may be one of a command that is not loaded.
+        from cryobridge.cli.commands import COMMANDS, load
+
+        list(map(load, COMMANDS))
     typed = _OFF[name] if value == "False" and name in _OFF else _FLAGS.get(name, name.upper())
     if value is None or value in {"True", "False"}:
         return typed
@@ -82,8 +87,9 @@ def _remember(item: Declared) -> None:
         _OFF[item.name] = off
 
 
+@cache
 def _parameter(item: Declared) -> inspect.Parameter:
-    """Return a field as a parameter that Typer makes a flag of."""
+    """Return a field as a parameter that Typer makes a flag of; commands share the fields of their options' bases."""
     kind, default = _typed_as(item), inspect.Parameter.empty if item.default is MISSING else item.default
     if get_origin(item.kind) is tuple and not default:
         default = None if item.is_optional or default == () else default

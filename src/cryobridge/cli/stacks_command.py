@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from cryobridge.jobs.stacks.run import StackJob
 
 app = typer.Typer(
+    name="stacks",
     cls=BridgeGroup,
     help="Turn particle images and their metadata into Fourier-polar torch stacks.",
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 OutputFolder = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.", show_default=False)]

@@ -1,0 +1,40 @@
+"""The commands by name, each loaded when it is called; all of them are loaded for help, completion and suggestions."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+from cryobridge.cli.common import BridgeCommand, BridgeGroup
+
+# In the order of the work.
+COMMANDS = ("inspect", "coords", "stacks", "convert", "select", "converge", "demo")
+
+
+@cache
+def load(name: str) -> Any:
+    """Return a command, or a group of commands, as Typer makes it of what the command's module holds."""
+    module = import_module(f"cryobridge.cli.{name}_command")
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        app.command(name, cls=BridgeCommand)(getattr(module, name))
+    return get_command(app)
+
+
+class RootGroup(BridgeGroup):
+    """The whole command: its commands in the order of the work, loaded when they are asked for."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Return the names of the commands as help and completion show them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        """Return one command; a name that is none loads them all, for Typer then suggests the nearest."""
+        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:
+            self.commands[name] = load(name)
+        return super().get_command(ctx, cmd_name)
