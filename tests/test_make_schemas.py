@@ -7,11 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import jsonschema
 import pytest
 
+from cryobridge.jobs.inspection.describe import _FILES, _FOLDERS
+from cryobridge.jobs.inspection.json_keys import KEYS_OF_KIND
 from cryobridge.report import Report, warning
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -60,6 +62,10 @@ class MadeUp(Report):
     renamed: bool = field(default=False, metadata={"json": "is_new"})
 
 
+class Optional(TypedDict, total=False):
+    first: int
+
+
 def report(**changes):
     given = {"rows_in": 3, "rows_out": 2, "left_out": {"bad": 1}, "mode": "fast", "parts": (Part(Path("a"), 0.5),)}
     return MadeUp(**{**given, "messages": (warning("odd", "something is odd"),), **changes}).to_json()
@@ -87,6 +93,9 @@ def test_what_a_report_gives_fits_its_schema(changes):
         {"parts": [{"place": "a"}]},
         {"parts": [{"place": "a", "shift_A": 1, "more": 2}]},
         {"pair": [1, "a", 2]},
+        {"pair": [1]},
+        {"rows_in": -1},
+        {"left_out": {"bad": -1}},
         {"counts": {"a": "1"}},
         {"is_new": 1},
         {"unknown": 1},
@@ -114,7 +123,35 @@ def test_descriptions_come_from_the_docstrings_of_a_class_and_its_bases():
     }
 
 
-@pytest.mark.parametrize("command", make_schemas.REPORTS)
-def test_the_schemas_are_those_of_the_reports(command):
-    written = json.loads((DOCS / "schemas" / f"{command}.schema.json").read_text(encoding="utf-8"))
-    assert written == make_schemas.command_schema(command), "run docs/make_schemas.py"
+@pytest.mark.parametrize("name", make_schemas.SCHEMAS)
+def test_the_schemas_are_those_of_the_reports(name):
+    written = json.loads((DOCS / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8"))
+    assert written == make_schemas.command_schema(name), "run docs/make_schemas.py"
+
+
+def test_no_schema_is_written_by_hand():
+    assert {path.name for path in (DOCS / "schemas").iterdir()} == {
+        f"{name}.schema.json" for name in make_schemas.SCHEMAS
+    }
+
+
+def test_the_keys_of_every_kind_that_inspect_knows_are_declared():
+    assert set(KEYS_OF_KIND) == {*_FILES, *_FOLDERS}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "is_valid"),
+    [
+        (int, -1, False),
+        (float | int | None, -1, True),
+        (int | None, None, True),
+        (int | None, -1, False),
+        (float | str | None, "nan", True),
+        (Optional, {"first": 1}, True),
+        (Optional, {}, True),
+        (Optional, {"first": "a"}, False),
+        (Optional, {"other": 1}, False),
+    ],
+)
+def test_plain_types_and_dictionaries(kind, value, is_valid):
+    assert jsonschema.Draft202012Validator(make_schemas.schema_of(kind)).is_valid(value) == is_valid

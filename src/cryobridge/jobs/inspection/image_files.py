@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from cryobridge.report import Message, note, warning
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cryobridge.jobs.inspection.json_keys import ImageFilesKeys
     from cryobridge.model.particles import ImageRefs
     from cryobridge.progress import Reporter
 
@@ -54,7 +55,7 @@ class ImageFiles:
         """Whether every image is there."""
         return not (self.missing or self.too_short or self.unreadable)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ImageFilesKeys:
         """Return the same as JSON-ready data."""
         return {
             "files": self.n_files,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cryobridge.errors import CryobridgeError, shown
 from cryobridge.jobs.inspection.options import UseName
 from cryobridge.report import Message, Show, jsonable, warning
+
+if TYPE_CHECKING:
+    from cryobridge.jobs.inspection.json_keys import FieldKeys, InspectionKeys
 
 # What a file can be used for, as it is shown.
 USE_TITLES: dict[UseName, str] = {
@@ -69,7 +72,7 @@ class FieldSummary:
         """Whether all elements are one value."""
         return self.distinct == 1 and not self.nan
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FieldKeys:
         """Return the summary as JSON-ready data, with the names that are documented."""
         return {
             "name": self.name,
@@ -133,7 +136,7 @@ class Inspection:
     messages
         What is wrong, or was assumed, of the whole; what is implausible in a column is with that column.
     details
-        What is special to the kind, for JSON.
+        What is special to the kind, for JSON (`cryobridge.jobs.inspection.json_keys`).
 
     Examples
     --------
@@ -213,7 +216,7 @@ class Inspection:
         show
             How references to options in texts are shown (`cryobridge.errors.shown`).
         """
-        return {
+        common: InspectionKeys = {
             "path": self.path,
             "kind": self.kind,
             "title": self.title,
@@ -227,8 +230,8 @@ class Inspection:
             "problems": [shown(message.text, show) for message in self.messages],
             "notes": jsonable(self.notes, show),
             "warnings": jsonable(self.warnings, show),
-            **_plain(self.details, show),
         }
+        return {**common, **_plain(self.details, show)}
 
 
 def _plain(value: Any, show: Show | None) -> Any:
