@@ -59,6 +59,11 @@ def short_types(text: str | None) -> str | None:
     return ARRAY.sub(r"NDArray[\1]", text)
 
 
+def escape_stars(lines: list[str]) -> None:
+    """Keep the stars of patterns such as 'ctf/*' in lists of options, where they would begin emphasis."""
+    lines[:] = [line.replace("*", r"\*") if line.lstrip().startswith("- ``") else line for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Show recorded terminals as they are: `select` is a word of the shell, but not in `cryobridge select`."""
     app.add_lexer("console", TerminalLexer)
@@ -66,3 +71,4 @@ def setup(app: Sphinx) -> None:
         "autodoc-process-signature",
         lambda app, what, name, obj, options, signature, returned: (short_types(signature), short_types(returned)),
     )
+    app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: escape_stars(lines))
