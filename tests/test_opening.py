@@ -19,8 +19,10 @@ from cryobridge.jobs.convert.convert import convert
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.coords.picks import read_picks
 from cryobridge.jobs.inspection.describe import inspect
+from cryobridge.jobs.selection.choose import select_files
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
+from cryobridge.jobs.selection.write import SelectJob
 from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
 from cryobridge.jobs.stacks.inputs import open_for_stacks
 from cryobridge.jobs.stacks.options import DownsampleOptions
@@ -140,7 +142,7 @@ def cut_passthrough(job):
 
 
 def selection(job):
-    plan_select(job / MAIN, job.parent / "S" / "sub.cs", SelectOptions(where="uid > 0")).run()
+    select_files(job / MAIN, job.parent / "S" / "sub.cs", where="uid > 0")
     return job.parent / "S" / "sub.cs", ("sub.cs", "sub_passthrough.cs")
 
 
@@ -195,7 +197,7 @@ def test_files_that_could_not_be_read_are_named_by_every_command(job, tmp_path, 
         found.append(read_picks(path).messages)
     for messages in found:
         assert any(named in message.text for message in messages if message.severity == "warning")
-    plan.run()
+    SelectJob(plan).run()
     assert read_csg(tmp_path / "out" / "a.csg").problems == ()
 
 
@@ -243,7 +245,7 @@ def test_rows_that_are_lost_are_counted_or_refused(job, tmp_path):
 def test_rows_of_a_passthrough_file_are_counted_in_it(job, tmp_path):
     np.save(tmp_path / "ind.npy", np.array([0, 1]))
     plan = plan_select(job / PASSED, tmp_path / "a.cs", SelectOptions(rows=tmp_path / "ind.npy"))
-    plan.run()
+    SelectJob(plan).run()
     assert np.load(tmp_path / "a.cs")["uid"].tolist() == sorted(located()["uid"][:2].tolist())
 
 

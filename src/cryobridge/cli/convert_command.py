@@ -15,8 +15,7 @@ from cryobridge.errors import UsageError
 from cryobridge.jobs.convert.options import ConvertOptions
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.convert.report import ConvertReport
-    from cryobridge.jobs.convert.verify import Difference
+    from cryobridge.jobs.convert.report import ConvertReport, Difference
 
 
 @takes_options
@@ -37,10 +36,13 @@ def convert(
     """Carry particles between cryoSPARC, RELION and the pickles of cryoDRGN and RECOVAR."""
     if output is None:
         raise _no_output(inputs)
+    from cryobridge.jobs.convert.convert import ConvertJob
     from cryobridge.jobs.convert.plan import plan_convert
 
     titles = ("Converted", "Would write")
-    run_job(lambda: plan_convert(inputs, output, options), run, titles, partial(_view, is_copy=options.copy))
+    run_job(
+        lambda: ConvertJob(plan_convert(inputs, output, options)), run, titles, partial(_view, is_copy=options.copy)
+    )
 
 
 def _no_output(inputs: list[Path]) -> UsageError:

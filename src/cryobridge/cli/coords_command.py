@@ -17,6 +17,7 @@ from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
 
 if TYPE_CHECKING:
+    from cryobridge.jobs.coords.job import CoordsJob
     from cryobridge.jobs.coords.plan import CoordsPlan
 
 
@@ -72,12 +73,12 @@ def coords(
     """Turn cryoSPARC picks into RELION coordinates."""
     inputs = _inputs(picks or old.old_picks, micrographs or old.old_micrographs)
     from cryobridge.cli.coords_view import facts
-    from cryobridge.jobs.coords.plan import plan_coords
+    from cryobridge.jobs.coords.job import prepare_coords
 
     with progress(PATIENCE_S) as reporter:
-        plan = plan_coords(*inputs, output, old.added_to(options), reporter=reporter)
-    titles = ("Not written",) * 2 if plan.is_refused else ("Picks for RELION", "Would write")
-    run_job(lambda: plan, run, titles, facts, confirm=lambda: _confirmed(plan, run))
+        job = prepare_coords(*inputs, output, old.added_to(options), reporter=reporter)
+    titles = ("Not written",) * 2 if job.plan.is_refused else ("Picks for RELION", "Would write")
+    run_job(lambda: job, run, titles, facts, confirm=lambda: _confirmed(job, run))
 
 
 def _inputs(picks: Path | None, micrographs: Path | None) -> tuple[Path, Path]:
@@ -89,14 +90,15 @@ def _inputs(picks: Path | None, micrographs: Path | None) -> tuple[Path, Path]:
     return picks, micrographs
 
 
-def _confirmed(plan: CoordsPlan, run: AskOptions) -> AskOptions:
+def _confirmed(job: CoordsJob, run: AskOptions) -> AskOptions:
     """Show what was inferred and checked, ask what has to be asked, and return the options with the answers."""
     from cryobridge.cli.coords_view import orientation_table
 
+    plan = job.plan
     _confirm_columns(plan, yes=run.yes or run.dry_run)
     if plan.orientation is not None and not run.as_json:
         show(orientation_table(plan.orientation, plan.options.convention))
-    return replace(run, overwrite=_may_replace(plan, run))
+    return replace(run, overwrite=_may_replace(job, run))
 
 
 def _confirm_columns(plan: CoordsPlan, *, yes: bool) -> None:
@@ -114,11 +116,12 @@ def _confirm_columns(plan: CoordsPlan, *, yes: bool) -> None:
         )
 
 
-def _may_replace(plan: CoordsPlan, run: AskOptions) -> bool:
+def _may_replace(job: CoordsJob, run: AskOptions) -> bool:
     """Whether picks that are there may be replaced, which is asked; without a terminal they may not."""
     if run.overwrite or run.dry_run:
         return True
     # What stands in the way in any case comes before the question.
-    plan.check(overwrite=True)
+    job.check(overwrite=True)
+    plan = job.plan
     existing = [] if plan.is_refused else plan.existing()
     return bool(existing) and ask(f"{plan.folder} holds {len(existing)} files of picks. Replace them?")

@@ -14,7 +14,7 @@ from cryobridge.options import Opt
 from cryobridge.report import Report
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.job import Plan
+    from cryobridge.jobs.job import Job
 
 _RUN = "Run"
 
@@ -52,7 +52,7 @@ Facts = list[tuple[str, str]]
 
 
 def run_job(
-    plan: Callable[[], Plan[R]],
+    prepare: Callable[[], Job[R]],
     options: RunOptions,
     titles: tuple[str, str],
     view: Callable[[R], Facts],
@@ -63,8 +63,8 @@ def run_job(
 
     Parameters
     ----------
-    plan
-        Reads the inputs and returns the plan.
+    prepare
+        Reads the inputs and returns the job.
     options
         What may be replaced, and how the answer is shown.
     titles
@@ -80,13 +80,13 @@ def run_job(
         What was shown.
     """
     with working("reading"):
-        made = plan()
+        job = prepare()
     # What is known before the work is said before it, which may take hours.
-    known = made.report().messages
+    known = job.report().messages
     tell(known)
     options = options if confirm is None else confirm()
     with progress() as reporter:
-        report = executed(made, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
+        report = executed(job, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
     tell(message for message in report.messages if message not in known)
     show_answer(report, options, titles, view)
     report.require()

@@ -34,8 +34,10 @@ def select(
 ) -> None:
     """Write a subset of a particle file, or attach classes and coordinates to it."""
     from cryobridge.jobs.selection.plan import plan_select
+    from cryobridge.jobs.selection.write import SelectJob
 
-    run_job(lambda: plan_select(particles, output, options), run_options, ("Selection", "Would write"), _view)
+    titles = ("Selection", "Would write")
+    run_job(lambda: SelectJob(plan_select(particles, output, options)), run_options, titles, _view)
 
 
 def _view(report: SelectReport) -> Facts:

@@ -1,4 +1,4 @@
-"""What every job is: a plan that has read and checked everything, and the work that follows from it."""
+"""What every job is: a plan, which has read and checked everything, with the work that follows from it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ R = TypeVar("R", bound=Report)
 R_co = TypeVar("R_co", bound=Report, covariant=True)
 
 
-class Plan(Protocol[R_co]):
-    """What a job has read and checked, and can carry out."""
+class Job(Protocol[R_co]):
+    """A plan that can be carried out."""
 
     def report(self) -> R_co:
         """Return what the work will make."""
@@ -25,22 +25,22 @@ class Plan(Protocol[R_co]):
         """Do the work and return what it made."""
 
 
-def executed(plan: Plan[R], *, overwrite: bool, dry_run: bool, reporter: Reporter) -> R:
-    """Carry a plan out, or only check it, and return its report."""
+def executed(job: Job[R], *, overwrite: bool, dry_run: bool, reporter: Reporter) -> R:
+    """Carry a job out, or only check it, and return its report."""
     if not dry_run:
-        return plan.run(overwrite=overwrite, reporter=reporter)
-    plan.check(overwrite=overwrite)
-    return replace(plan.report(), dry_run=True)
+        return job.run(overwrite=overwrite, reporter=reporter)
+    job.check(overwrite=overwrite)
+    return replace(job.report(), dry_run=True)
 
 
-def carried_out(plan: Plan[R], *, overwrite: bool, dry_run: bool, reporter: Reporter | None) -> R:
-    """Carry a plan out for Python: as `executed`, and what the report itself finds wrong is raised.
+def carried_out(job: Job[R], *, overwrite: bool, dry_run: bool, reporter: Reporter | None) -> R:
+    """Carry a job out for Python: as `executed`, and what the report itself finds wrong is raised.
 
     Raises
     ------
     CryobridgeError
         See `cryobridge.report.Report.require`.
     """
-    report = executed(plan, overwrite=overwrite, dry_run=dry_run, reporter=reporter or Silent())
+    report = executed(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter or Silent())
     report.require()
     return report

@@ -12,7 +12,8 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Ou
 from cryobridge.jobs.convert.convert import check_outputs, convert, write_plan
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
-from cryobridge.jobs.convert.verify import require_equal, verify
+from cryobridge.jobs.convert.report import require_equal
+from cryobridge.jobs.convert.verify import verify
 from helpers import (
     noise_images,
     particle_columns,

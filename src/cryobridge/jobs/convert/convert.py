@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import FormatError, option
@@ -80,8 +81,34 @@ def convert(
     >>> report = cb.convert(["particles.mrcs", "poses.pkl", "ctf.pkl"], "particles.cs")
     >>> report = cb.convert("run_data.star", "pickles", to="pickles", classes=(1, 4))
     """
-    plan = plan_convert(inputs, output, made(ConvertOptions, options))
-    return carried_out(plan, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+    job = ConvertJob(plan_convert(inputs, output, made(ConvertOptions, options)))
+    return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+
+
+@dataclass(frozen=True)
+class ConvertJob:
+    """A conversion that can be carried out."""
+
+    plan: ConvertPlan
+
+    def report(self) -> ConvertReport:
+        """Return what will be written."""
+        return self.plan.report()
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """Refuse outputs that can't be written; raises as `check_outputs` does."""
+        check_outputs(self.plan, overwrite=overwrite)
+
+    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> ConvertReport:
+        """Write the output, and read it back if that is asked for; raises as `write_plan` does."""
+        reporter = reporter or Silent()
+        write_plan(self.plan, overwrite=overwrite, reporter=reporter)
+        if not self.plan.options.verify:
+            return self.plan.report()
+        from cryobridge.jobs.convert.verify import verify
+
+        reporter.start("reading back", None)
+        return replace(self.plan.report(), verified=tuple(verify(self.plan)))
 
 
 def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryobridge.formats.relion.star import StarBlock
-    from cryobridge.progress import Reporter
     from cryobridge.report import Message
 
 Content: TypeAlias = StarContent | CsContent | PickleContent
@@ -123,25 +122,6 @@ class ConvertPlan:
             links=len(self.links),
         )
 
-    def check(self, *, overwrite: bool = False) -> None:
-        """Refuse outputs that can't be written (see `cryobridge.jobs.convert.convert.check_outputs`)."""
-        from cryobridge.jobs.convert.convert import check_outputs
-
-        check_outputs(self, overwrite=overwrite)
-
-    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> ConvertReport:
-        """Write the output (see `cryobridge.jobs.convert.convert.write_plan`); read it back if that is asked for."""
-        from cryobridge.jobs.convert.convert import write_plan
-
-        write_plan(self, overwrite=overwrite, reporter=reporter)
-        if not self.options.verify:
-            return self.report()
-        from cryobridge.jobs.convert.verify import verify
-
-        if reporter is not None:
-            reporter.start("reading back", None)
-        return replace(self.report(), verified=tuple(verify(self)))
-
 
 def plan_convert(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ParticleSet,
@@ -163,7 +143,7 @@ def plan_convert(
     Returns
     -------
     ConvertPlan
-        Whose ``run`` writes the output.
+        What `cryobridge.jobs.convert.convert.ConvertJob` carries out.
 
     Raises
     ------

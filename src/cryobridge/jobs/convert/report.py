@@ -2,14 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cryobridge.errors import CryobridgeError
 from cryobridge.report import Report
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.convert.verify import Difference
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one quantity of the output is from the input's.
+
+    Parameters
+    ----------
+    quantity
+        What was compared.
+    largest
+        The largest difference of all particles.
+    unit
+        Its unit; ``rows`` where differing rows were counted.
+    tolerance
+        What rounding explains.
+    """
+
+    quantity: str
+    largest: float
+    unit: str
+    tolerance: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether rounding explains the difference; NaN is no answer."""
+        return self.largest <= self.tolerance
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the difference as JSON-ready data."""
+        largest = self.largest if math.isfinite(self.largest) else None
+        return {"quantity": self.quantity, "largest": largest, "unit": self.unit, "tolerance": self.tolerance}
+
+
+def require_equal(differences: Sequence[Difference], output: Path) -> None:
+    """Raise where rounding does not explain a difference.
+
+    Parameters
+    ----------
+    differences
+        As `cryobridge.jobs.convert.verify.verify` returns them.
+    output
+        The file or folder that was read back.
+
+    Raises
+    ------
+    CryobridgeError
+        If one is larger than its tolerance.
+    """
+    bad = [item for item in differences if not item.is_good]
+    if bad:
+        told = ", ".join(f"{item.quantity} by {item.largest:g} {item.unit}".rstrip() for item in bad)
+        raise CryobridgeError(
+            f"the output does not read back as the input: {told}",
+            path=output,
+            count=len(bad),
+            hint="Don't use it. If nothing else wrote to that file, this is a mistake in cryobridge; please report it.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +110,4 @@ class ConvertReport(Report):
         CryobridgeError
             If rounding does not explain a difference.
         """
-        from cryobridge.jobs.convert.verify import require_equal
-
         require_equal(self.verified or (), self.outputs[0])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.dropped import is_known
 from cryobridge.formats.helical import tube_codes
@@ -17,12 +16,13 @@ from cryobridge.formats.particles_pickle import CTF_TABLE, INDICES, POSES, Pickl
 from cryobridge.formats.pickles import read_ctf, read_indices, read_poses
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.formats.relion.star_check import compare_with_starfile
+from cryobridge.jobs.convert.report import Difference
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
 from cryobridge.model.geometry import box_fraction_to_shift_A
 from cryobridge.model.particles import CTF, Labels, ParticleSet, Poses
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
     from cryobridge.jobs.convert.plan import ConvertPlan
@@ -33,38 +33,6 @@ _ANGLE_DEG = 1e-4
 _SHIFT_A = 1e-3
 _PIXELS = 1e-2
 _RELATIVE = 1e-6
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far one quantity of the output is from the input's.
-
-    Parameters
-    ----------
-    quantity
-        What was compared.
-    largest
-        The largest difference of all particles.
-    unit
-        Its unit; ``rows`` where differing rows were counted.
-    tolerance
-        What rounding explains.
-    """
-
-    quantity: str
-    largest: float
-    unit: str
-    tolerance: float
-
-    @property
-    def is_good(self) -> bool:
-        """Whether rounding explains the difference; NaN is no answer."""
-        return self.largest <= self.tolerance
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the difference as JSON-ready data."""
-        largest = self.largest if np.isfinite(self.largest) else None
-        return {"quantity": self.quantity, "largest": largest, "unit": self.unit, "tolerance": self.tolerance}
 
 
 def verify(plan: ConvertPlan) -> list[Difference]:
@@ -108,32 +76,6 @@ def _as_starfile_reads(output: Path, n_rows: int) -> Difference:
     check = compare_with_starfile(output)
     n_wrong = check.n_differing if n_rows in check.rows.values() else n_rows
     return Difference("rows in starfile", float(n_wrong), "rows", 0.0)
-
-
-def require_equal(differences: Sequence[Difference], output: Path) -> None:
-    """Raise where rounding does not explain a difference.
-
-    Parameters
-    ----------
-    differences
-        As `verify` returns them.
-    output
-        The file or folder that was read back.
-
-    Raises
-    ------
-    CryobridgeError
-        If one is larger than its tolerance.
-    """
-    bad = [item for item in differences if not item.is_good]
-    if bad:
-        told = ", ".join(f"{item.quantity} by {item.largest:g} {item.unit}".rstrip() for item in bad)
-        raise CryobridgeError(
-            f"the output does not read back as the input: {told}",
-            path=output,
-            count=len(bad),
-            hint="Don't use it. If nothing else wrote to that file, this is a mistake in cryobridge; please report it.",
-        )
 
 
 def compare(expected: ParticleSet, found: ParticleSet, held: Collection[str]) -> list[Difference]:

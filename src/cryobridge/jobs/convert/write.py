@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cryobridge.errors import UsageError
 from cryobridge.formats.atomic import together
 from cryobridge.formats.write import outputs_of, suffixes_of, write_as_read
+from cryobridge.jobs.convert.convert import ConvertJob
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
@@ -66,8 +67,8 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
     output = as_path(path, "path")
     origin = particles.origin
     if origin is None or options or output.suffix not in suffixes_of(origin.files):
-        plan = plan_convert(particles, output, made(ConvertOptions, options))
-        return carried_out(plan, overwrite=overwrite, dry_run=False, reporter=None)
+        job = ConvertJob(plan_convert(particles, output, made(ConvertOptions, options)))
+        return carried_out(job, overwrite=overwrite, dry_run=False, reporter=None)
     files = outputs_of(origin.files, output)
     refuse_inputs(files, origin.files.files, name="path")
     refuse_existing(files, overwrite=overwrite)

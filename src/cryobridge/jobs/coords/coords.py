@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cryobridge.jobs.coords.job import prepare_coords
 from cryobridge.jobs.coords.options import CoordsOptions
-from cryobridge.jobs.coords.plan import plan_coords
 from cryobridge.jobs.job import carried_out
 from cryobridge.options import made, takes
 
@@ -73,5 +73,5 @@ def coords(
     >>> report.outputs[0]
     PosixPath('AutoPick/cryosparc/autopick.star')
     """
-    plan = plan_coords(picks, micrographs, output, made(CoordsOptions, options), reporter=reporter)
-    return carried_out(plan, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+    job = prepare_coords(picks, micrographs, output, made(CoordsOptions, options), reporter=reporter)
+    return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)

@@ -22,12 +22,11 @@ from cryobridge.jobs.coords.matching import match_micrographs, unmatched_error
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.coords.picks import Picks, read_picks
 from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
-from cryobridge.jobs.coords.report import CoordsReport, agrees, orientation_messages, orientation_of
+from cryobridge.jobs.coords.report import CoordsReport, agrees, orientation_of
 from cryobridge.jobs.coords.sizes import MicrographFiles, MicrographSizes, compare_sizes
-from cryobridge.jobs.output_folder import files_in, refuse_existing
+from cryobridge.jobs.output_folder import files_in
 from cryobridge.model.particles import Floats
 from cryobridge.options import as_path
-from cryobridge.progress import Reporter, Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
@@ -134,54 +133,17 @@ class CoordsPlan:
             orientation=None if self.orientation is None else orientation_of(self.orientation, convention),
         )
 
-    def check(self, *, overwrite: bool = False) -> None:
-        """Refuse what can't be written.
-
-        Raises
-        ------
-        OutputExistsError
-            If there are picks in the folder already and ``overwrite`` is False.
-        CryobridgeError
-            If RELION's micrographs are of another shape than cryoSPARC's, or one that is to be drawn is not there.
-        """
-        if self.is_refused:
-            return
-        if self.sizes.error:
-            raise self.sizes.error
-        if self.options.preview:
-            from cryobridge.jobs.coords.preview import preview_sources
-
-            preview_sources(self, self.options.preview)
-        refuse_existing(self.existing(), overwrite=overwrite)
-
-    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> CoordsReport:
-        """Write the picks and draw the pictures, unless the orientation check forbids it."""
-        from cryobridge.jobs.coords.write import write_picks
-
-        self.check(overwrite=overwrite)
-        if self.is_refused:
-            return self.report()
-        (reporter or Silent()).start("writing pick files", None)
-        write_picks(self, overwrite=overwrite)
-        if not self.options.preview:
-            return self.report()
-        from cryobridge.jobs.coords.preview import write_previews
-
-        return replace(self.report(), previews=tuple(write_previews(self, self.options.preview)))
-
 
 def plan_coords(
     picks: str | os.PathLike[str],
     micrographs: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
     options: CoordsOptions | None = None,
-    *,
-    reporter: Reporter | None = None,
 ) -> CoordsPlan:
-    """Read picks and micrographs, match them, compute the coordinates, and check the orientation if that is asked for.
+    """Read picks and micrographs, match them, and compute the coordinates.
 
-    What the sizes of RELION's micrographs forbid is an error of `CoordsPlan.check`, after the orientation check, which
-    may find that x and y are exchanged.
+    What the sizes of RELION's micrographs forbid is an error of `cryobridge.jobs.coords.job.CoordsJob.check`, after the
+    orientation check, which may find that x and y are exchanged.
 
     Parameters
     ----------
@@ -193,13 +155,11 @@ def plan_coords(
         The output folder; the current one, with a message, if not given.
     options
         What is asked for; the usual axis convention if not given.
-    reporter
-        Who hears of the progress.
 
     Returns
     -------
     CoordsPlan
-        Whose ``run`` writes the picks.
+        What `cryobridge.jobs.coords.job.CoordsJob` carries out.
 
     Raises
     ------
@@ -212,19 +172,8 @@ def plan_coords(
     """
     picks_path, star, folder = as_path(picks, "picks"), as_path(micrographs, "micrographs"), Path()
     folder = folder if output is None else as_path(output, "output")
-    options = options or CoordsOptions()
-    reporter = reporter or Silent()
-    reporter.start("reading picks", None)
-    plan = _matched(picks_path, star, folder, options)
-    messages = [*plan.messages, *_messages(plan, has_output=output is not None)]
-    if not options.checks_orientation:
-        return replace(plan, messages=tuple(messages))
-    from cryobridge.jobs.coords.micrographs import check_plan
-
-    reporter.start("comparing with RELION's micrographs", None)
-    check = check_plan(plan, options.check_micrographs)
-    messages += orientation_messages(check, options.convention)
-    return replace(plan, messages=tuple(messages), orientation=check)
+    plan = _matched(picks_path, star, folder, options or CoordsOptions())
+    return replace(plan, messages=(*plan.messages, *_messages(plan, has_output=output is not None)))
 
 
 def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions) -> CoordsPlan:

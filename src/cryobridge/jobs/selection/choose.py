@@ -14,6 +14,7 @@ from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.output_folder import make_folder, refuse_existing
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_choice, plan_select
+from cryobridge.jobs.selection.write import SelectJob
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path, made, takes
 from cryobridge.report import distinct
@@ -78,7 +79,7 @@ def select(
             _write_set(chosen, as_path(output, "output"), overwrite=overwrite)
         return chosen
     plan = plan_select(particles, output, asked)
-    carried_out(plan, overwrite=overwrite, dry_run=False, reporter=None)
+    carried_out(SelectJob(plan), overwrite=overwrite, dry_run=False, reporter=None)
     return _chosen(plan)
 
 
@@ -150,5 +151,5 @@ def select_files(
     >>> report = select_files("run_data.star", "good.star", classes=(1, 4))
     >>> report = select_files("run_data.star", split_by_class="classes")
     """
-    plan = plan_select(particles, output, made(SelectOptions, options))
-    return carried_out(plan, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+    job = SelectJob(plan_select(particles, output, made(SelectOptions, options)))
+    return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from cryobridge.formats.recovar import RecovarRun
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import Floats
-    from cryobridge.progress import Reporter
 
 Mask = NDArray[np.bool_]
 _MAX_FILES = 1000
@@ -108,20 +107,6 @@ class SelectPlan:
             seed=self.options.seed if is_drawn else None,
         )
 
-    def check(self, *, overwrite: bool = False) -> None:
-        """Refuse outputs that can't be written (see `cryobridge.jobs.selection.write.check_outputs`)."""
-        from cryobridge.jobs.selection.write import check_outputs
-
-        check_outputs(self, overwrite=overwrite)
-
-    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> SelectReport:
-        """Write the files (see `cryobridge.jobs.selection.write.write_parts`)."""
-        from cryobridge.jobs.selection.write import write_parts
-        from cryobridge.progress import Silent
-
-        write_parts(self, overwrite=overwrite, reporter=reporter or Silent())
-        return self.report()
-
 
 @dataclass
 class _Choice:
@@ -170,7 +155,7 @@ def plan_select(
     >>> from cryobridge.jobs.selection.plan import plan_select
     >>> plan = plan_select("run_data.star", "good.star", SelectOptions(classes=(1, 4)))
     >>> plan.report().rows_out
-    >>> report = plan.run()
+    120
     """
     path = None if particles is None else as_path(particles, "particles")
     file = None if output is None else as_path(output, "output")
