@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cryobridge.errors import FormatError, UsageError, option
+from cryobridge.errors import UsageError, option
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
-from cryobridge.formats.atomic import read_error, readable_size
 from cryobridge.jobs.inspection import files, folders, projects, recovar, tables
 from cryobridge.jobs.inspection.counts import size_text
+from cryobridge.jobs.inspection.kinds import kind_of
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.report import Inspection
 from cryobridge.options import as_path, made, takes
@@ -53,31 +52,6 @@ _IN_WORDS = {
     projects.RELION_PROJECT: "the folder of a whole project",
     projects.FOLDER: "a folder that is no job itself",
 }
-
-
-def kind_of(path: Path) -> str:
-    """Return the kind of a file or folder.
-
-    Raises
-    ------
-    FormatError
-        If it can't be read, is no regular file or folder, or nothing is known of it.
-    """
-    try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-    except OSError as error:
-        raise read_error(path, error) from error
-    if not is_folder:
-        readable_size(path)
-        return registry.identify_file(path)
-    kind = folder_kinds.identify_folder(path) or projects.read_contents(path).kind
-    if not kind:
-        raise FormatError(
-            "nothing known is in this folder, or in a folder in it",
-            path=path,
-            hint="Known are projects and jobs of cryoSPARC and RELION, RECOVAR results, and our own outputs.",
-        )
-    return kind
 
 
 @takes(InspectOptions)

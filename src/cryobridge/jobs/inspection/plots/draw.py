@@ -10,7 +10,7 @@ from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.jobs.inspection.describe import kind_of
+from cryobridge.jobs.inspection.kinds import kind_of
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots.arrays import arrays_sheet, pickle_sheet
 from cryobridge.jobs.inspection.plots.folders import own_sheet, relion_sheet
