@@ -272,7 +272,7 @@ def _with_fields(text: str, options: type) -> str:
     said = f"The fields of `{options.__name__}`"
     helps = {item.name: item.opt.help.replace(" Repeatable.", "") for item in declared(options)}
     listed = "".join(f"\n        - ``{name}``: {help_text}" for name, help_text in helps.items() if help_text)
-    return text.replace(f"{said}.", f"{said}:\n{listed}\n")
+    return text.replace(f"{said}.", f"{said}:\n{listed}")
 
 
 def _is_needed(item: Field[Any]) -> bool:

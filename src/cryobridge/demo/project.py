@@ -120,7 +120,8 @@ def simulate_project(
 
     Examples
     --------
-    >>> project = simulate_project("trial", n_micrographs=1, particles_per_micrograph=10, seed=7)
+    >>> import cryobridge as cb
+    >>> project = cb.simulate_project("trial", n_micrographs=1, particles_per_micrograph=10, seed=7)
     >>> project.truth.particles.matrix  # (n, 3, 3) what a refinement should find
     """
     plan = plan_demo(folder, made(DemoOptions, options))

@@ -295,8 +295,15 @@ def read(
 
     Parameters
     ----------
-    path, more, join, pose
-        As `open_particles` takes them.
+    path
+        A `.cs`, `.csg` or `.star` file, a stack of images, the folder of a cryoSPARC or RELION job, of a RECOVAR run,
+        or of cryobridge's own output.
+    more
+        `.cs` files to be joined with a `.cs` file, before others that are found; the pickles of a stack.
+    join
+        False for a `.cs` file by itself.
+    pose
+        The alignment that poses are read from, such as ``alignments3D``; the first if not given.
     defaults
         Optics values for files that don't say, such as ``{"voltage_kV": 300, "pixel_size_A": 1.06}``.
 
@@ -307,8 +314,12 @@ def read(
 
     Raises
     ------
-    UsageError, MissingDataError, FormatError
-        As `open_particles`.
+    UsageError
+        If the files are of kinds that do not go together, or hold no particles.
+    MissingDataError
+        If a file that is needed is not there, or lacks what joins it with the others.
+    FormatError
+        If a file can't be read or is damaged.
 
     Examples
     --------

@@ -36,7 +36,7 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
     overwrite
         Replace outputs that are there.
     **options
-        The fields of `ConvertOptions`; with any of them, particles always go through the model.
+        With any of them, particles always go through the model. The fields of `ConvertOptions`.
 
     Returns
     -------

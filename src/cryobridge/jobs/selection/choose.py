@@ -148,8 +148,9 @@ def select_files(
 
     Examples
     --------
-    >>> report = select_files("run_data.star", "good.star", classes=(1, 4))
-    >>> report = select_files("run_data.star", split_by_class="classes")
+    >>> import cryobridge as cb
+    >>> report = cb.select_files("run_data.star", "good.star", classes=(1, 4))
+    >>> report = cb.select_files("run_data.star", split_by_class="classes")
     """
     job = SelectJob(plan_select(particles, output, made(SelectOptions, options)))
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)

@@ -31,16 +31,16 @@ T = TypeVar("T", bound=Options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StacksKeywords(StackOptions, PairedOptions, BareNameOptions):
+class StacksKeywords(StackOptions, PairedOptions, BareNameOptions):
     """All keywords of `stacks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _DownsampleKeywords(DownsampleOptions, BareNameOptions):
+class DownsampleKeywords(DownsampleOptions, BareNameOptions):
     """All keywords of `downsample`."""
 
 
-@takes(_StacksKeywords)
+@takes(StacksKeywords)
 def stacks(
     particles: AnyPath | Sequence[tuple[AnyPath, AnyPath]],
     output: AnyPath,
@@ -75,8 +75,7 @@ def stacks(
     executor
         Who makes the stacks; this process on ``device`` unless another is given.
     **options
-        The fields of `StackOptions`, `BareNameOptions` (where image files are looked for) and, for pairs,
-        `PairedOptions`.
+        The fields of `StacksKeywords`.
 
     Returns
     -------
@@ -98,7 +97,7 @@ def stacks(
     >>> report = cb.stacks("J4/J4_003_particles.cs", "fourier", batch_size=256, plots=False)
     >>> report = cb.stacks([("a.star", "a.mrc"), ("b.star", "b.mrc")], "fourier", params="params.npz")
     """
-    given = made(_StacksKeywords, options)
+    given = made(StacksKeywords, options)
     runs_on = executor or DeviceExecutor(checked(device, str, "device"))
     folder = as_path(output, "output")
     source = read_stack_input(particles, _part(given, BareNameOptions), given.on_missing, _part(given, PairedOptions))
@@ -106,7 +105,7 @@ def stacks(
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
 
 
-@takes(_DownsampleKeywords)
+@takes(DownsampleKeywords)
 def downsample(
     particles: AnyPath,
     output: AnyPath,
@@ -140,7 +139,7 @@ def downsample(
     executor
         Who makes the stacks; this process on ``device`` unless another is given.
     **options
-        The fields of `DownsampleOptions`, of which ``box_px`` has to be given, and of `BareNameOptions`.
+        ``box_px`` has to be given. The fields of `DownsampleKeywords`.
 
     Returns
     -------
@@ -157,7 +156,7 @@ def downsample(
     >>> import cryobridge as cb
     >>> report = cb.downsample("relion/refined.star", "small", box_px=128)
     """
-    given = made(_DownsampleKeywords, options)
+    given = made(DownsampleKeywords, options)
     runs_on = executor or DeviceExecutor(checked(device, str, "device"))
     folder, path = as_path(output, "output"), as_path(particles, "particles")
     source = read_downsample_input(path, given.image_search(path), given)
