@@ -22,7 +22,7 @@ from cryobridge.report import Message, Report, json_key
 FOLDER = Path(__file__).resolve().parent / "schemas"
 # Name of the schema -> the report, and the classes that its annotations name without importing them.
 REPORTS = {
-    "convert": ("cryobridge.jobs.convert.report:ConvertReport", ["cryobridge.jobs.convert.verify:Difference"]),
+    "convert": ("cryobridge.jobs.convert.report:ConvertReport", []),
     "coords": ("cryobridge.jobs.coords.report:CoordsReport", []),
     "select": ("cryobridge.jobs.selection.report:SelectReport", []),
     "stacks": ("cryobridge.jobs.stacks.report:StacksReport", []),
