@@ -101,10 +101,10 @@ def wander(n_particles, n_classes, n_iterations, seed=0, share=0.4):
     return course
 
 
-def save_kept_iterations(folder, course, seed=0):
+def save_kept_iterations(folder, assignments, seed=0):
     rng = np.random.default_rng(seed)
-    uids = rng.integers(2**63, 2**64 - 1, len(course[0]), dtype=np.uint64)
-    for number, classes in enumerate(course):
+    uids = rng.integers(2**63, 2**64 - 1, len(assignments[0]), dtype=np.uint64)
+    for number, classes in enumerate(assignments):
         order = rng.permutation(len(classes))
         numbers = np.array([classes[particle] - 1 for particle in order], "u4")
         columns = {

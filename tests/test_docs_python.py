@@ -43,13 +43,13 @@ def script(text):
 
 def with_shape_checked(line):
     """Make a line whose comment gives a shape, such as (n, 3), compare it; a word stands for any number."""
-    told = _SHAPE.match(line)
-    if told is None or not re.search(r"[A-Za-z]", told[3]):
+    message = _SHAPE.match(line)
+    if message is None or not re.search(r"[A-Za-z]", message[3]):
         return line
-    sides = [int(side) if side.isdigit() else None for side in re.findall(r"\w+", told[3])]
-    value = told[1] or f"({told[2]})"
-    check = f"assert _has_shape({value}, {sides}), 'not of shape {told[3]}'"
-    return f"{told[0].split('  #')[0]}; {check}" if told[1] else check
+    sides = [int(side) if side.isdigit() else None for side in re.findall(r"\w+", message[3])]
+    value = message[1] or f"({message[2]})"
+    check = f"assert _has_shape({value}, {sides}), 'not of shape {message[3]}'"
+    return f"{message[0].split('  #')[0]}; {check}" if message[1] else check
 
 
 def has_shape(value, sides):
@@ -130,7 +130,7 @@ def test_every_page_with_python_is_run():
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("1 / 0", "ZeroDivisionError"),
         ("np.zeros((4, 2))  # (n, 3) Å", "not of shape (n, 3)"),
@@ -138,13 +138,13 @@ def test_every_page_with_python_is_run():
         ("x = np.zeros((4, 2))  # (n, 3), of all", "not of shape (n, 3)"),
     ],
 )
-def test_what_a_page_has_wrong_is_told_by_its_line(line, told, tmp_path):
+def test_what_a_page_has_wrong_is_reported_by_its_line(line, message, tmp_path):
     page = f"# A page\n\n```python\nimport numpy as np\n```\n\n```python\nx = np.ones(3)  # (n,) ones\n\n{line}\n```\n"
     done = run_script(page, tmp_path)
     assert done.returncode == 1
     assert "page.py" in done.stderr
     assert "line 10" in done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize(

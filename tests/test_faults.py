@@ -331,7 +331,7 @@ REPLACED_AT_ONCE = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_full_disk_is_told_and_loses_nothing(case, disturbed):
+def test_a_full_disk_is_reported_and_loses_nothing(case, disturbed):
     command = disturbed(case)
     for over in (False, True):
         options = command.begin(over=over)
@@ -344,7 +344,7 @@ def test_a_full_disk_is_told_and_loses_nothing(case, disturbed):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_disk_that_is_full_at_some_file_is_told_and_no_file_is_partial(case, disturbed):
+def test_a_disk_that_is_full_at_some_file_is_reported_and_no_file_is_partial(case, disturbed):
     command = disturbed(case)
     for at in some(command.changes_over, 1):
         done = command.run(*command.begin(over=True), fault="full", at=at)
@@ -375,7 +375,7 @@ def test_an_interrupt_anywhere_ends_with_130_and_whole_files(case, disturbed):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_output_folder_that_vanishes_is_told(case, disturbed):
+def test_an_output_folder_that_vanishes_is_reported(case, disturbed):
     command = disturbed(case)
     command.begin(over=False)
     # Before, some folders are made again as they are needed.
@@ -384,7 +384,7 @@ def test_an_output_folder_that_vanishes_is_told(case, disturbed):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_file_in_the_place_of_the_output_folder_is_told_and_stays(case, disturbed):
+def test_a_file_in_the_place_of_the_output_folder_is_reported_and_stays(case, disturbed):
     command = disturbed(case)
     command.begin(over=False)
     command.out.rmdir()
@@ -399,7 +399,7 @@ def test_a_file_in_the_place_of_the_output_folder_is_told_and_stays(case, distur
 
 
 @pytest.mark.parametrize(
-    ("case", "victim", "told"),
+    ("case", "victim", "message"),
     [
         ("stacks cs", "J1/b.mrc", "shorter|read"),
         ("stacks star", "J1/b.mrc", "shorter|read"),
@@ -410,7 +410,9 @@ def test_a_file_in_the_place_of_the_output_folder_is_told_and_stays(case, distur
     ],
 )
 @pytest.mark.parametrize("fault", ["lose", "shrink"])
-def test_an_input_that_goes_in_mid_run_is_told_and_leaves_whole_files(case, victim, told, fault, inputs, disturbed):
+def test_an_input_that_goes_in_mid_run_is_reported_and_leaves_whole_files(
+    case, victim, message, fault, inputs, disturbed
+):
     command = disturbed(case)
     victim = inputs / victim
     if victim.is_dir():
@@ -419,7 +421,7 @@ def test_an_input_that_goes_in_mid_run_is_told_and_leaves_whole_files(case, vict
     with put_back(victim):
         done = command.run(fault=fault, at=1, victim=victim)
     require_plain_error(done)
-    assert re.search(told, done["stderr"])
+    assert re.search(message, done["stderr"])
     assert victim.name in done["stderr"]
     require_no_temporaries(command.out)
 
@@ -458,7 +460,7 @@ OF_METADATA = pytest.mark.parametrize(
 
 
 @OF_METADATA
-def test_metadata_that_go_between_two_looks_at_them_are_told_or_have_been_read(case, name, inputs, disturbed):
+def test_metadata_that_go_between_two_looks_at_them_are_reported_or_have_been_read(case, name, inputs, disturbed):
     command, victim = disturbed(case), inputs / name
     for opening in range(1, looks_at(command, victim) + 1):
         require_told_or_read(command, victim, opening, ("lose", "shrink")[opening % 2])
@@ -673,7 +675,7 @@ def test_what_else_lies_among_old_picks_survives_a_kill_at_every_step(disturbed)
         ("demo", []),
     ],
 )
-def test_a_disk_without_room_is_told_before_the_first_byte_by_a_dry_run_too(case, options, disturbed):
+def test_a_disk_without_room_is_reported_before_the_first_byte_by_a_dry_run_too(case, options, disturbed):
     command = disturbed(case)
     command.begin(over=False)
     done = command.run(*options, free=10)
@@ -695,13 +697,13 @@ def test_room_is_counted_as_the_files_need_it(disturbed):
     command.begin(over=True)
     size = sum(path.stat().st_size for path in command.out.rglob("*.pt"))
     command.begin(over=False)
-    told = command.run(free=1)["stderr"]
-    needed = float(re.search(r"needs ([0-9.]+) MB", told)[1]) * 1e6
+    message = command.run(free=1)["stderr"]
+    needed = float(re.search(r"needs ([0-9.]+) MB", message)[1]) * 1e6
     assert needed == pytest.approx(size, rel=0.2, abs=1e5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_read_only_file_system_is_told(case, runner, disturbed):
+def test_a_read_only_file_system_is_reported(case, runner, disturbed):
     command = disturbed(case)
     options = command.begin(over=True)
     with runner.mounted("mode=755", command.out, command.first, read_only=True):
@@ -711,7 +713,7 @@ def test_a_read_only_file_system_is_told(case, runner, disturbed):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_small_file_system_is_told_and_nothing_partial_stays(case, runner, disturbed):
+def test_a_small_file_system_is_reported_and_nothing_partial_stays(case, runner, disturbed):
     command = disturbed(case)
     command.begin(over=False)
     # A page of memory, and one file besides the folder itself.

@@ -333,7 +333,7 @@ def _absurd_files(folder):
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_numbers_that_are_none_are_told_and_never_printed_as_json(tmp_path):
+def test_numbers_that_are_none_are_reported_and_never_printed_as_json(tmp_path):
     paths = _absurd_files(tmp_path)
     shown = run("inspect", "--rows", "2", *paths[:2])
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -347,8 +347,8 @@ def test_numbers_that_are_none_are_told_and_never_printed_as_json(tmp_path):
     found = {item["path"]: item for item in json.loads(done.stdout, parse_constant=refuse)}
     assert len(found) == len(paths)
     for item in found.values():
-        told = [problem for field in item["fields"] for problem in field["problems"]]
-        assert any("NaN" in text or "infinite" in text for text in told), item["path"]
+        message = [problem for field in item["fields"] for problem in field["problems"]]
+        assert any("NaN" in text or "infinite" in text for text in message), item["path"]
     drawn = run("inspect", tmp_path / "a.npz", "--plot", tmp_path / "a.png")
     assert (drawn.returncode, drawn.stderr.count("Warning")) == (0, 0)
 
@@ -657,7 +657,7 @@ def test_huge_whole_numbers_in_pickles_are_described(tmp_path):
     assert report.fields[0].example == "a number of 50,001 bits"
 
 
-def test_times_without_a_unit_are_told_by_their_type(tmp_path):
+def test_times_without_a_unit_are_reported_by_their_type(tmp_path):
     from cryobridge.jobs.inspection.describe import inspect
 
     save(tmp_path / "a.npy", _npy_header((2,), "'<M8'") + struct.pack("<2q", 5, 6))

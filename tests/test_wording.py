@@ -15,6 +15,8 @@ import numpy as np
 
 import cryobridge
 import cryobridge.cli.app  # it knows how options are typed
+from converge_jobs import save_kept_iterations, write_iteration
+from coords_files import location, save_micrographs
 from cryobridge.cli.build import flag
 from cryobridge.errors import shown
 from cryobridge.jobs.convert.convert import convert
@@ -164,7 +166,101 @@ def select_run():
     yield select_files("used.star", "c.star", kmeans=labels, clusters=(0,))
 
 
-CASES = (convert_from_cryosparc, convert_from_relion, convert_from_pickles, select_rows, select_run)
+def find_coordinates():
+    stems = ["a", "a", "a", "b"]
+    columns = location(stems, [(0.2, 0.3), (0.4, 0.5), (0.6, 0.8), (0.7, 0.4)])
+    save_micrographs(Path("m.star"), stems)
+    yield cryobridge.coords(save_cs(Path("p.cs"), columns), "m.star", "named")
+    renamed = {name.replace("center_", "at_").replace("_frac", ""): values for name, values in columns.items()}
+    save_cs(Path("renamed.cs"), renamed)
+    yield cryobridge.coords("renamed.cs", "m.star", "inferred")
+    yield cryobridge.coords("renamed.cs", "m.star", "placed", nudge=False)
+    scores = {"pick_stats/ncc_score": np.linspace(0.1, 0.4, N, dtype="f4"), "pick_stats/angle_rad": np.zeros(N, "f4")}
+    yield cryobridge.coords(save_cs(Path("scored.cs"), columns | scores), "m.star", "CtfFind/job003")
+    save_micrographs(Path("more.star"), [*stems, "c"])
+    yield cryobridge.coords("p.cs", "more.star", "more", picks_only=True)
+
+
+def watch_classes():
+    assignments = [dict.fromkeys(range(60), 1) | dict.fromkeys(range(n), 2) for n in (30, 20, 10, 5, 4)]
+    for number, classes in enumerate(assignments, 1):
+        write_iteration(Path("Class3D/job004"), number, classes)
+    yield cryobridge.converge("Class3D/job004", dry_run=True)
+    write_iteration(Path("job"), 1, assignments[0])
+    write_iteration(Path("job"), 3, assignments[1], figures=False)
+    write_iteration(Path("job"), 3, assignments[2], run_name="run_ct1")
+    yield cryobridge.converge("job", dry_run=True)
+    few = {particle: number for particle, number in assignments[2].items() if particle % 7}
+    for number, classes in enumerate((assignments[0], few, assignments[2]), 1):
+        write_iteration(Path("absent"), number, classes)
+    yield cryobridge.converge("absent", dry_run=True)
+    save_kept_iterations(Path("J2"), assignments)
+    yield cryobridge.converge("J2", dry_run=True)
+
+
+def make_stacks():
+    stack("Extract/a.mrcs")
+    star("a.star", **POSES)
+    yield cryobridge.stacks("a.star", "a", dry_run=True)
+    star("unknown.star", rlnImagePixelSize=None, rlnAmplitudeContrast=None)
+    yield cryobridge.stacks("unknown.star", "b", dry_run=True)
+    star("other.star", rlnImagePixelSize=[2.5] * N)
+    yield cryobridge.stacks("other.star", "c", dry_run=True)
+    names = [f"{row + 1:06d}@Extract/{name}.mrcs" for row, name in enumerate(["a", "a", "gone", "a"])]
+    star("gone.star", rlnImageName=names)
+    yield cryobridge.stacks("gone.star", "d", dry_run=True, on_missing="skip")
+    yield cryobridge.stacks([("a.star", "Extract/a.mrcs")], "e", dry_run=True)
+    star("mixed.star", rlnVoltage=[300, 200] * (N // 2))
+    yield cryobridge.stacks("mixed.star", "f", dry_run=True, split_optics=True)
+
+
+def make_images_smaller():
+    stack("Extract/a.mrcs")
+    star("a.star")
+    yield cryobridge.downsample("a.star", "a", box_px=8, dry_run=True)
+    yield cryobridge.downsample("a.star", "b", box_px=16, dry_run=True)
+    dump("Extract/poses.pkl", (np.tile(np.eye(3, dtype="f4"), (N, 1, 1)), np.zeros((N, 2), "f4")))
+    yield cryobridge.downsample("Extract/a.mrcs", "c", box_px=8, dry_run=True)
+    stack(f"J1/extract/{UID}_a.mrc")
+    refined("J5/J5_003_particles.cs", **{"blob/sign": np.full(N, -1, "f4")})
+    located("J5/J5_passthrough_particles.cs")
+    yield cryobridge.downsample("J5", "d", box_px=8, dry_run=True)
+
+
+def inspect_files():
+    star("none.star")
+    yield cryobridge.inspect("none.star")
+    values = np.array([1e4, np.nan, np.inf, 1.2], "f4")
+    refined("J5/J5_003_particles.cs", uid=np.zeros(N, "u8"), **{"ctf/df1_A": values})
+    yield cryobridge.inspect("J5/J5_003_particles.cs")
+    write_iteration(Path("Class3D/job004"), 1, dict.fromkeys(range(6), 1))
+    write_iteration(Path("Class3D/job004"), 4, dict.fromkeys(range(6), 1), figures=False)
+    Path("Class3D/job004/run_it004_optimiser.star").touch()
+    yield cryobridge.inspect("Class3D/job004")
+    images = stack("cut.mrcs")
+    images.write_bytes(images.read_bytes()[:-300])
+    yield cryobridge.inspect(images)
+    glued = star("glued.star").read_text().replace("_rlnImageName #1", "_rlnImageName#1").replace("\n", "\r\n")
+    Path("glued.star").write_text(glued, newline="")
+    yield cryobridge.inspect("glued.star")
+    Path("J7").mkdir()
+    Path("J7/job.json").write_text("{")
+    refined("J7/J7_003_particles.cs")
+    yield cryobridge.inspect("J7")
+
+
+CASES = (
+    convert_from_cryosparc,
+    convert_from_relion,
+    convert_from_pickles,
+    select_rows,
+    select_run,
+    find_coordinates,
+    watch_classes,
+    make_stacks,
+    make_images_smaller,
+    inspect_files,
+)
 
 
 def codes_in_source():
@@ -199,7 +295,7 @@ def test_the_wording_is_as_it_was(tmp_path, monkeypatch):
         folder.mkdir()
         monkeypatch.chdir(folder)
         for report in case():
-            messages += report.messages
+            messages += getattr(report, "all_messages", report.messages)  # those of columns too
     now = snapshot(messages).replace(str(tmp_path), "/data")
     if os.environ.get("UPDATE_WORDING"):
         SNAPSHOT.write_text(now, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How work tells of its progress; silent unless somebody listens."""
+"""How work reports its progress; silent unless somebody listens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Reporter(Protocol):
         """Say which part of the work is in hand, in a few words."""
 
     def note(self, message: str) -> None:
-        """Tell the user something worth knowing."""
+        """Show the user something worth knowing."""
 
 
 class Silent:

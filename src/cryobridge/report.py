@@ -108,7 +108,7 @@ class Report:
         Raises
         ------
         CryobridgeError
-            Only reports of jobs that can tell do so.
+            Only reports of jobs that check their output do so.
         """
 
     def to_json(self, show: Show | None = None) -> dict[str, Any]:

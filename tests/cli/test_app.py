@@ -74,7 +74,7 @@ def test_only_debug_shows_a_traceback(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "sentence"),
     [
         (("inpsect",), "inpsect"),
         (("inspect",), "PATH"),
@@ -97,12 +97,12 @@ def test_only_debug_shows_a_traceback(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_request_that_cannot_be_meant_ends_with_2_and_what_is_right(words, told, tmp_path):
+def test_a_request_that_cannot_be_meant_ends_with_2_and_what_is_right(words, sentence, tmp_path):
     done = run(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert "→" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -146,9 +146,9 @@ BAD_FILES = {
 @pytest.mark.parametrize("name", BAD_FILES, ids=lambda name: name[:20])
 def test_a_bad_file_gives_one_message_with_file_and_remedy(name, messages_of_bad_files):
     message, _, remedy = messages_of_bad_files[name].partition("→")
-    _, told = BAD_FILES[name]
+    _, sentence = BAD_FILES[name]
     assert f"{name}: " in message
-    assert told in message
+    assert sentence in message
     assert "mistake in cryobridge" not in remedy
     assert len(remedy.strip()) > 10
 
@@ -261,17 +261,17 @@ def test_piped_output_is_not_cut_and_has_no_blanks_at_line_ends(tmp_path):
     assert any(line.endswith(f" {long}") for line in lines)
     assert any("g" * 150 in line for line in lines)
     assert all(line == line.rstrip() for line in lines)
-    told = run("inspect", path.with_name("absent.cs"), COLUMNS="40").stderr.splitlines()
-    assert told[0] == f"Error: {path.with_name('absent.cs')}: can't be read (No such file or directory)"
+    sentence = run("inspect", path.with_name("absent.cs"), COLUMNS="40").stderr.splitlines()
+    assert sentence[0] == f"Error: {path.with_name('absent.cs')}: can't be read (No such file or directory)"
 
 
 def test_an_interrupt_ends_with_130(tmp_path):
     with start("demo", tmp_path / "demo") as child:
         wait_until((tmp_path / "demo" / "cryosparc").exists, child)
         child.send_signal(signal.SIGINT)
-        _, told = child.communicate(timeout=30)
+        _, sentence = child.communicate(timeout=30)
     assert child.returncode == 130
-    assert told == "interrupted\n"
+    assert sentence == "interrupted\n"
 
 
 def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(tmp_path):
@@ -419,10 +419,10 @@ def test_a_quiet_demo_says_nothing_but_errors(tmp_path, monkeypatch, capfd):
     )
     monkeypatch.setattr(cryobridge.cli.demo_command, "_tour", tour)
     monkeypatch.setattr(settings, "quiet", False)
-    app(["demo", str(tmp_path / "told")], standalone_mode=False)
-    told = capfd.readouterr()
-    assert "Where to look" in told.out
-    assert "! " in told.err
+    app(["demo", str(tmp_path / "sentence")], standalone_mode=False)
+    sentence = capfd.readouterr()
+    assert "Where to look" in sentence.out
+    assert "! " in sentence.err
     app(["demo", "-q", str(tmp_path / "quiet")], standalone_mode=False)
     assert capfd.readouterr() == ("", "")
     names.append("a")
@@ -445,10 +445,10 @@ def test_a_debug_traceback_shows_no_control_character_of_a_name(tmp_path):
     absent, text = tmp_path / f"absent{evil}.cs", tmp_path / f"text{evil}.cs"
     text.write_text("no table")
     for words in (("inspect", absent, text), ("convert", text, "-o", tmp_path / f"{evil}.star")):
-        told = run("--debug", *words).stderr
-        assert "Traceback" in told
-        assert "\\x1b[31mred\\x07\\n\\x9b2J\\u202ex" in told
-        assert all(char.isprintable() or char == "\n" for char in told)
+        sentence = run("--debug", *words).stderr
+        assert "Traceback" in sentence
+        assert "\\x1b[31mred\\x07\\n\\x9b2J\\u202ex" in sentence
+        assert all(char.isprintable() or char == "\n" for char in sentence)
 
 
 def test_debug_changes_neither_what_is_shown_nor_the_exit_code(particles_cs, tmp_path):

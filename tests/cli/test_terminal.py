@@ -68,14 +68,14 @@ def test_every_help_fits_80_columns_uncut(words):
 
 
 def test_one_option_has_the_same_words_in_every_command():
-    told = {}
+    message = {}
     for _, command in commands():
         for parameter in command.params:
-            told.setdefault(parameter.opts[0], set()).add((parameter.help, parameter.metavar))
+            message.setdefault(parameter.opts[0], set()).add((parameter.help, parameter.metavar))
     same = {"--json", "--overwrite", "--dry-run", "--resume", "--datadir", "--strip-prefix", "--folder-mrc"}
     same |= {"--flip-x", "--flip-y", "--swap-xy", "--on-missing"}
-    assert {name: words for name, words in told.items() if name in same and len(words) > 1} == {}
-    assert same <= told.keys()
+    assert {name: words for name, words in message.items() if name in same and len(words) > 1} == {}
+    assert same <= message.keys()
 
 
 def test_a_terminal_has_colours_unless_no_color_asks_otherwise(particles_cs, tmp_path):

@@ -419,18 +419,18 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch
     assert not (tmp_path / "deep").exists()
 
 
-def test_progress_is_told_micrograph_by_micrograph(tmp_path):
-    told = []
+def test_progress_is_reported_micrograph_by_micrograph(tmp_path):
+    sentence = []
 
     class Listener:
         def start(self, what, total):
-            told.append(total)
+            sentence.append(total)
 
         def advance(self, steps=1):
-            told.append(steps)
+            sentence.append(steps)
 
         def note(self, message):
             raise AssertionError(message)
 
     simulate_project(tmp_path / "demo", n_micrographs=2, particles_per_micrograph=1, reporter=Listener())
-    assert told == [2, 1, 1]
+    assert sentence == [2, 1, 1]

@@ -294,7 +294,7 @@ def test_a_job_that_was_copied_out_of_its_project_still_finds_its_files(exported
     assert len(open_particles(exported)) == 3
 
 
-def test_missing_members_and_wrong_lengths_are_told_as_data(exported):
+def test_missing_members_and_wrong_lengths_are_reported_as_data(exported):
     (exported.parent / "J42_005_particles.cs").unlink()
     exported.write_text(GROUP.replace("num_items: 3\n    type: particle.location", "num_items: 4\n    type: x"))
     problems = " ".join(texts(read_csg(exported).problems))
@@ -434,7 +434,7 @@ def test_a_damaged_group_is_read_or_refused_but_never_crashes(tmp_path_factory, 
         assert error.path
 
 
-def test_an_absent_group_is_told_by_name(tmp_path):
+def test_an_absent_group_is_reported_by_name(tmp_path):
     with pytest.raises(FormatError, match=r"none\.csg"):
         read_csg(tmp_path / "none.csg")
 

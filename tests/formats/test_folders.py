@@ -372,7 +372,7 @@ def test_without_job_json_the_file_names_give_the_same_files(v4_job):
     )
 
 
-def test_a_broken_job_json_is_told_and_the_file_names_are_used(v4_job):
+def test_a_broken_job_json_is_reported_and_the_file_names_are_used(v4_job):
     (v4_job.path / "job.json").write_text('{"uid": "J42", "out')
     job = read_job(v4_job.path)
     assert job.layout == "file names"
@@ -388,7 +388,7 @@ def test_a_job_copied_out_of_its_project_finds_its_files(v4_job, tmp_path):
     assert job.outputs[0].main == copied / "J42_010_particles.cs"
 
 
-def test_missing_files_and_wrong_counts_are_told_as_data(v4_job):
+def test_missing_files_and_wrong_counts_are_reported_as_data(v4_job):
     (v4_job.path / "J42_010_particles.cs").unlink()
     particles(v4_job.path / "J42_passthrough_particles.cs", 5, "blob")
     problems = words(read_job(v4_job.path))
@@ -492,12 +492,12 @@ def iteration(number, *, root="run", halves=False, classes=0, lacking=()):
     return [f"{stem}_{part}" for part in parts if part not in lacking]
 
 
-def test_a_3d_classification_is_told_by_its_folder_and_its_iterations_are_listed(tmp_path):
+def test_a_3d_classification_is_reported_by_its_folder_and_its_iterations_are_listed(tmp_path):
     job = tmp_path / "proj" / "Class3D" / "job012"
     touch(job, *(name for n in range(26) for name in iteration(n, classes=4)), "RELION_JOB_EXIT_SUCCESS")
     touch(tmp_path / "proj", "default_pipeline.star")
     found = read_relion_job(job)
-    assert (found.kind, found.told_by, found.status) == ("Class3D", "folder name", "success")
+    assert (found.kind, found.known_by, found.status) == ("Class3D", "folder name", "success")
     assert found.project == tmp_path / "proj"
     assert [item.number for item in found.iterations] == list(range(26))
     last = found.last
@@ -526,7 +526,7 @@ def test_a_refinement_ends_with_its_final_files(tmp_path):
         "run.job",
     )
     found = read_relion_job(job)
-    assert (found.kind, found.told_by, found.status) == ("Refine3D", "files", "unknown")
+    assert (found.kind, found.known_by, found.status) == ("Refine3D", "files", "unknown")
     assert found.iterations[-1].half1_model == job / "run_it002_half1_model.star"
     assert found.iterations[-1].half2_model == job / "run_it002_half2_model.star"
     assert found.iterations[-1].model is None
@@ -552,7 +552,7 @@ def test_a_continued_run_takes_over_where_it_was_continued(tmp_path):
     assert "Iterations 11, 12, 13, 14, 15 were done again after the run was continued" in texts(found.problems)
 
 
-def test_missing_and_half_written_iterations_are_told(tmp_path):
+def test_missing_and_half_written_iterations_are_reported(tmp_path):
     names = [name for n in (0, 1, 2, 5, 6) for name in iteration(n)]
     names += iteration(7, lacking=("model.star", "sampling.star"))
     job = touch(tmp_path / "Class3D" / "job001", *names)
@@ -563,7 +563,7 @@ def test_missing_and_half_written_iterations_are_told(tmp_path):
     assert "run_it007_data.star is empty" in problems
 
 
-def test_a_lone_half_model_is_told(tmp_path):
+def test_a_lone_half_model_is_reported(tmp_path):
     names = iteration(0, halves=True) + iteration(1, halves=True, lacking=("half2_model.star",))
     assert "Iteration 1: no half2_model.star" in words(read_relion_job(touch(tmp_path / "job", *names)))
 
@@ -605,7 +605,7 @@ def test_job_star_tells_the_kind_before_folder_and_files_do(tmp_path, line, kind
     job = tmp_path / "External" / "job009"
     touch(job, "job.star", content=f"\n# version 30001\n\ndata_job\n\n{line}\n_rlnJobIsContinue   0\n")
     found = read_relion_job(job)
-    assert (found.kind, found.told_by) == (kind, "job.star")
+    assert (found.kind, found.known_by) == (kind, "job.star")
 
 
 @pytest.mark.parametrize(
@@ -621,7 +621,7 @@ def test_job_star_tells_the_kind_before_folder_and_files_do(tmp_path, line, kind
 def test_the_files_tell_the_kind_of_other_jobs(tmp_path, names, kind):
     job = touch(tmp_path / "job", *names, "RELION_JOB_EXIT_FAILURE")
     found = read_relion_job(job)
-    assert (found.kind, found.told_by, found.status) == (kind, "files", "failure")
+    assert (found.kind, found.known_by, found.status) == (kind, "files", "failure")
     assert {path.name for path in found.outputs} == set(names)
 
 
@@ -629,7 +629,7 @@ def test_an_aborted_job_says_so(tmp_path):
     assert read_relion_job(touch(tmp_path / "job", "RELION_JOB_EXIT_ABORTED")).status == "aborted"
 
 
-def test_a_second_run_in_the_folder_is_told_and_passed_over(tmp_path):
+def test_a_second_run_in_the_folder_is_reported_and_passed_over(tmp_path):
     job = touch(tmp_path / "job", *iteration(0), *iteration(1), *iteration(0, root="test"))
     found = read_relion_job(job)
     assert [item.number for item in found.iterations] == [0, 1]
@@ -787,7 +787,7 @@ def test_the_older_layout_is_understood(result):
     assert identify_folder(analysis) == identify_folder(density) == "recovar result"
 
 
-def test_problems_of_an_analysis_are_told_as_data(result):
+def test_problems_of_an_analysis_are_reported_as_data(result):
     analysis = add_analysis(result / "analysis_3", n_labels=9, n_centers=4)
     (analysis / "kmeans" / "center001_half2_unfil.mrc").unlink()
     write_volume(analysis / "kmeans" / "center000.mrc", voxel_size=0.0)
@@ -810,7 +810,7 @@ def test_an_analysis_without_maps_lacks_no_half_maps(result):
     assert found.centers == found.problems == ()
 
 
-def test_missing_pieces_of_a_model_are_told_as_data(result):
+def test_missing_pieces_of_a_model_are_reported_as_data(result):
     (result / "model" / "metadata.json").write_text(
         json.dumps({"voxel_size": 0.0, "volume_shape": [8, 8, 8], "zdims_computed": [3, 7]})
     )
@@ -828,7 +828,7 @@ def test_missing_pieces_of_a_model_are_told_as_data(result):
     assert "its size (4, 4, 4) is not the model's (8, 8, 8)" in problems
 
 
-def test_damaged_pieces_of_a_model_are_told_as_data(result):
+def test_damaged_pieces_of_a_model_are_reported_as_data(result):
     (result / "job.json").write_text("{")
     (result / "model" / "metadata.json").write_text("[1]")
     (result / "model" / "params.pkl").write_bytes(b"not a pickle")
@@ -922,7 +922,7 @@ def test_a_whole_set_of_stacks_has_no_problems(tmp_path):
     assert found.problems == ()
 
 
-def test_gaps_and_missing_partners_are_told(tmp_path):
+def test_gaps_and_missing_partners_are_reported(tmp_path):
     found = read_own_output(stacks(tmp_path / "o", [0, 1, 2, 5], [0, 2, 5, 6], [0, 1, 2]))
     assert "Missing Fourier stacks: 000003-000004" in texts(found.problems)
     assert "Fourier stacks without their .npz: 000001" in texts(found.problems)
@@ -961,7 +961,7 @@ def test_a_folder_that_is_not_ours_is_refused_with_a_hint(tmp_path):
 # Which is which
 
 
-def test_folders_are_told_apart_by_content(tmp_path, v4_job, result, reference_data):
+def test_folders_are_distinguished_by_content(tmp_path, v4_job, result, reference_data):
     assert identify_folder(v4_job.path) == "cryosparc job"
     assert identify_folder(reference_data / "cryolike_reference" / "job_directory" / "cryosparc" / "J4") == (
         "cryosparc job"

@@ -196,14 +196,14 @@ def test_where_nothing_is_found_nothing_is_suggested(project):
 
 def test_names_that_no_longer_lead_to_images_have_a_remedy_that_can_be_typed(project, make, tmp_path, monkeypatch):
     (image,) = make("my data/J1/a.mrc")
-    told = names_lead_elsewhere("J1/a.mrc", image, Path("x.star"), tmp_path / "my data" / "a.cs")
-    assert shlex.split(typed(told.text))[-2:] == ["--datadir", str(tmp_path / "my data")]
-    told = names_lead_elsewhere("J1/a.mrc", image, tmp_path / "far" / "x.star", Path("../my data/a.cs"))
-    assert shlex.split(typed(told.text))[-2:] == ["--datadir", "../my data"]
+    message = names_lead_elsewhere("J1/a.mrc", image, Path("x.star"), tmp_path / "my data" / "a.cs")
+    assert shlex.split(typed(message.text))[-2:] == ["--datadir", str(tmp_path / "my data")]
+    message = names_lead_elsewhere("J1/a.mrc", image, tmp_path / "far" / "x.star", Path("../my data/a.cs"))
+    assert shlex.split(typed(message.text))[-2:] == ["--datadir", "../my data"]
     assert names_lead_elsewhere("J1/a.mrc", image, tmp_path / "my data" / "x.star", project) is None
 
 
-def test_what_is_not_found_is_told_with_what_finds_it(project, make, tmp_path):
+def test_what_is_not_found_is_reported_with_what_finds_it(project, make, tmp_path):
     names = ["J1/a.mrc", "J1/b.mrc"]
     assert typed(not_found(names, ImageSearch(project)).text) == (
         f"2 of 2 stacks are not found below the working directory, {tmp_path}/P1/J2, {tmp_path}/P1 and the folders "
@@ -220,6 +220,6 @@ def test_what_is_not_found_is_told_with_what_finds_it(project, make, tmp_path):
 def test_of_many_stacks_some_are_looked_for(project, monkeypatch):
     looked = []
     monkeypatch.setattr(ImageSearch, "resolve", lambda _, name: looked.append(name))
-    told = not_found([f"J1/{number}.mrc" for number in range(5000)], ImageSearch(project))
-    assert str(told).startswith("200 of the first 200 of 5,000 stacks are not found")
+    message = not_found([f"J1/{number}.mrc" for number in range(5000)], ImageSearch(project))
+    assert str(message).startswith("200 of the first 200 of 5,000 stacks are not found")
     assert len(looked) == 200

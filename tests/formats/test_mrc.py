@@ -440,7 +440,7 @@ def test_real_files_read_as_mrcfile_reads_them(reference_data, name, shape, pixe
         np.testing.assert_array_equal(file.read(range(shape[0])), other.data.astype(np.float32))
 
 
-def test_the_real_stack_whose_header_says_volume_is_told_from_one(reference_data):
+def test_the_real_stack_whose_header_says_volume_is_reported_from_one(reference_data):
     header = read_header(reference_data / "real/empiar_10076_7.mrc")
     assert header.ispg == 1
     assert "although its header says volume" in decide_kind(header).reason

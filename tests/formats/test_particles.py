@@ -704,7 +704,7 @@ def test_rows_that_are_not_there_are_refused(save_cs, rows):
         read_particles_cs(save_cs(**blob(4))).take(np.array(rows))
 
 
-def test_an_optics_value_that_is_not_there_is_told_with_those_that_are(save_cs):
+def test_an_optics_value_that_is_not_there_is_reported_with_those_that_are(save_cs):
     particles = read_particles_cs(save_cs(**blob(4)))
     for name in ("pixelsize", "name"):
         with pytest.raises(ValueError, match=f"no '{name}'; they have group_id, voltage_kV, .*pixel_size_A"):
@@ -720,7 +720,7 @@ def test_a_set_shows_in_a_line_what_it_has(save_cs):
     assert repr(many) == "Labels(500 texts, 500 distinct: 'stack 0.mrc', 'stack 1.mrc', 'stack 2.mrc', …)"
 
 
-def test_groups_are_told_apart_by_six_digits_and_nan_equals_nan():
+def test_groups_are_distinguished_by_six_digits_and_nan_equals_nan():
     from cryobridge.formats.optics import distinct_rows
 
     psize = np.array([1.3099979, 1.31, 0.83, np.nan, np.nan], "f4")

@@ -480,7 +480,7 @@ def test_shifts_in_pixels_are_refused_in_either_direction(save, rotations, shift
         5,
     ],
 )
-def test_what_is_no_poses_file_is_told_by_its_content(save, value):
+def test_what_is_no_poses_file_is_reported_by_its_content(save, value):
     with pytest.raises(FormatError) as caught:
         read_poses(save(value))
     assert caught.value.hint

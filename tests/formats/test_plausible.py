@@ -36,7 +36,7 @@ def _particles(
     return ParticleSet(n, Path("a.star"), optics=optics, optics_index=np.zeros(n, dtype=np.int32), ctf=ctf)
 
 
-def test_plausible_values_are_not_told_of() -> None:
+def test_plausible_values_are_not_reported_of() -> None:
     assert implausible_units(_particles()) == ()
     assert implausible_units(ParticleSet(0, Path("a.star"))) == ()
     # One particle may be odd; no CTF is 0.
@@ -47,7 +47,7 @@ def test_plausible_values_are_not_told_of() -> None:
     assert implausible_units(_particles(pixel_size_A=float("nan"), box_px=0)) == ()
 
 
-def test_defocus_in_micrometres_is_told_of_once() -> None:
+def test_defocus_in_micrometres_is_named_once() -> None:
     assert implausible_units(_particles(defocus_A=[0.9, 1.4, 2.1])) == (
         "defocus: 0.9 to 2.1 looks like µm; Å expected (× 10,000)",
     )
@@ -59,7 +59,7 @@ def test_voltage_in_volts() -> None:
     )
 
 
-def test_pixel_size_in_nanometres_is_told_by_the_box() -> None:
+def test_pixel_size_in_nanometres_is_reported_by_the_box() -> None:
     assert implausible_units(_particles(pixel_size_A=0.15, box_px=96)) == (
         "pixel size: 0.15 makes a box of 96 px only 14.4 Å wide, which looks like nm; Å expected (× 10)",
     )
@@ -73,11 +73,11 @@ def _orientations(angles_deg: np.ndarray) -> ParticleSet:
     return ParticleSet(len(matrix), Path("a.star"), poses=Poses(matrix, None, "rlnAngle*"))
 
 
-def test_euler_angles_in_radians_are_told_by_their_spread() -> None:
+def test_euler_angles_in_radians_are_reported_by_their_spread() -> None:
     angles = np.random.default_rng(0).uniform((-180, 0, -180), (180, 180, 180), (300, 3))
-    (told,) = implausible_units(_orientations(np.radians(angles)))
+    (sentence,) = implausible_units(_orientations(np.radians(angles)))
     assert re.fullmatch(
-        r"orientations: all within [67](\.\d)?° of none, which looks like Euler angles in rad; .*", told
+        r"orientations: all within [67](\.\d)?° of none, which looks like Euler angles in rad; .*", sentence
     )
     # As they should be; too few to tell; none refined yet; turned in the plane only.
     flat = angles * (0, 0, 1)

@@ -268,7 +268,7 @@ def test_an_analysis_without_regularisation_is_passed_over_unless_it_is_opened(d
 
 
 @pytest.mark.parametrize("zdim", [3, 4])
-def test_what_the_run_does_not_have_is_told_with_a_remedy(documented, zdim):
+def test_what_the_run_does_not_have_is_reported_with_a_remedy(documented, zdim):
     run = open_recovar(documented.out)
     with pytest.raises(MissingDataError, match=f"no analysis of zdim {zdim}") as caught:
         run.kmeans(zdim)
@@ -452,7 +452,7 @@ def test_a_run_that_names_no_particle_file_says_so(documented, line):
     (documented.out / "command.txt").write_text(line)
     run = open_recovar(documented.out)
     assert run.particles_file is None
-    assert "does not say" in texts(run.messages)[0]
+    assert "does not name" in texts(run.messages)[0]
 
 
 @given(st.one_of(st.none(), st.integers(), st.text(), st.lists(st.text())), st.text())

@@ -90,17 +90,17 @@ def save(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "kind"), CONTENTS.values(), ids=CONTENTS)
-def test_formats_are_told_by_content_under_any_name(save, content, kind):
+def test_formats_are_reported_by_content_under_any_name(save, content, kind):
     assert {name: identify_file(save(content, name)) for name in NAMES} == dict.fromkeys(NAMES, kind)
 
 
 @pytest.mark.parametrize("name", ["x.mrc", "x.mrcs", "x.map", "X.MRC", "x.mrc.gz"])
-def test_other_files_that_are_named_mrc_are_told_by_content(save, name):
+def test_other_files_that_are_named_mrc_are_reported_by_content(save, name):
     for content, kind in CONTENTS.values():
         assert identify_file(save(content, name)) == kind
 
 
-def test_old_mrc_files_are_told_by_their_names(save):
+def test_old_mrc_files_are_reported_by_their_names(save):
     # Without the word MAP; the first bytes of 640 columns are those of a pickle too.
     for nx in (4, 640, 896, 1152, 1408):
         for name in ("x.mrc", "x.mrcs", "x.map", "x.st", "x.MRCS"):
@@ -111,7 +111,7 @@ def test_old_mrc_files_are_told_by_their_names(save):
         identify_file(save(mrc(nx=640, has_map=False), "x"))
 
 
-def test_pickles_of_old_protocols_are_told_by_their_names(save):
+def test_pickles_of_old_protocols_are_reported_by_their_names(save):
     for protocol in (0, 1):
         for name in ("x.pkl", "x.pickle"):
             assert identify_file(save(pickle.dumps([1.5, "a"], protocol=protocol), name)) == registry.PICKLE

@@ -177,7 +177,7 @@ def _warm_up(reader, folder, seeds):
             reader.read(reader.lay_out(folder / "scratch", data))
         except CryobridgeError:
             continue
-        except Exception as error:  # it is told when it has its turn as an input
+        except Exception as error:  # it is sentence when it has its turn as an input
             sys.stderr.write(f"a seed or kept input fails: {_place_of(error)}\n")
 
 

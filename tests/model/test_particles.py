@@ -160,7 +160,7 @@ def test_labels_of_a_cs_file_stay_with_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "sentence"),
     [
         ({"score": [1, 2]}, "2 values for 3 particles"),
         ({"score": np.zeros((3, 2))}, "one value a particle"),
@@ -170,8 +170,8 @@ def test_labels_of_a_cs_file_stay_with_it(tmp_path):
         ({"poses": [1, 2, 3]}, "no name for a column"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(columns, told):
-    with pytest.raises(UsageError, match=told) as caught:
+def test_labels_that_do_not_fit_are_refused(columns, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
         particles().with_columns(**columns)
     assert caught.value.option == next(iter(columns))
 

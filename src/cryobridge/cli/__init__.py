@@ -1,1 +1,1 @@
-"""The command line: thin commands over the job rooms; the only room that knows Rich."""
+"""The command line: thin commands over the jobs; the only package that imports Rich."""

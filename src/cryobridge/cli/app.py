@@ -95,9 +95,9 @@ def _run() -> int:
             return EXIT_INTERRUPTED
         if settings.debug:
             show_traceback(error)
-        told = explained(error)
-        show_error(told)
-        return told.exit_code
+        problem = explained(error)
+        show_error(problem)
+        return problem.exit_code
     return result if isinstance(result, int) else 0
 
 

@@ -43,7 +43,7 @@ def completion_script(shell: str) -> str:
     """Return what makes a shell ask the command, as ``bash``, ``zsh`` or ``fish`` reads it."""
     if shell not in _SHELLS:
         raise UsageError(
-            f"there is no completion for {shell or 'this shell, which does not tell its name'}",
+            f"there is no completion for {shell or 'this shell, whose name is unknown'}",
             hint=f"There is one for {', '.join(_SHELLS)}: call cryobridge from that shell.",
         )
     make = completion.get_completion_script  # type: ignore[attr-defined]  # imported there without an "as"

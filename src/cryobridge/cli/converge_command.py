@@ -10,7 +10,7 @@ import typer
 
 from cryobridge.cli.build import flag, takes_options
 from cryobridge.cli.run import RunOptions
-from cryobridge.cli.terminal import output_width, print_json, progress, show, tell
+from cryobridge.cli.terminal import output_width, print_json, progress, show, show_messages
 from cryobridge.errors import UsageError, option
 from cryobridge.jobs.converge.options import ConvergeOptions
 from cryobridge.jobs.shared_options import Options
@@ -69,7 +69,7 @@ def converge(
     else:
         with progress() as reporter:
             report = executed(plan, overwrite=run.overwrite, dry_run=run.dry_run, reporter=reporter)
-    tell(report.messages)
+    show_messages(report.messages)
     if run.as_json:
         print_json(report.to_json(flag))
     else:

@@ -43,7 +43,7 @@ def history_view(
     width
         Characters in a line.
     most_iterations, most_classes
-        So many rows at most; a line tells how many are left out.
+        So many rows at most; a line says how many are left out.
     with_rule
         Whether to show the rule that the verdict follows.
     """
@@ -54,7 +54,7 @@ def history_view(
 
 def verdict_view(verdict: Verdict, *, with_rule: bool = True) -> Group:
     """Show the answer, what decided, and the rule."""
-    answers = {True: ("Converged", "green"), False: ("Not converged", "red"), None: ("Too early to tell", "")}
+    answers = {True: ("Converged", "green"), False: ("Not converged", "red"), None: ("Too early to decide", "")}
     word, style = answers[verdict.converged]
     left = verdict.iterations_left
     more = f" About {left:,} more {'iteration' if left == 1 else 'iterations'}." if left else ""

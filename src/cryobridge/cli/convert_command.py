@@ -50,7 +50,7 @@ def _no_output(inputs: list[Path]) -> UsageError:
     hint = "cryobridge convert INPUT... -o OUTPUT, such as -o particles.star"
     if len(inputs) > 1 and last.suffix in {".star", ".cs"} and not last.exists():
         hint = f"Did you mean -o {last}?"
-    return UsageError("nothing says where to write to", hint=hint)
+    return UsageError("the output is missing", hint=hint)
 
 
 def _view(report: ConvertReport, *, is_copy: bool) -> Facts:

@@ -58,7 +58,7 @@ def columns_panel(fields: CoordinateFields) -> Panel:
 def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:
     """Show the scores of the eight axis conventions, best first."""
     measure = "correlation" if check.method == "images" else "contrast (σ)"
-    sure = f"sure, {check.sigma:.0f} σ ahead" if check.is_sure else f"can't tell, {check.sigma:.1f} σ ahead"
+    sure = f"sure, {check.sigma:.0f} σ ahead" if check.is_sure else f"uncertain, {check.sigma:.1f} σ ahead"
     table = Table(
         title=f"Orientation: {sure}",
         title_justify="left",

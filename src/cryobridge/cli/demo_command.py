@@ -13,7 +13,7 @@ import typer
 
 from cryobridge.cli.build import flag, takes_options
 from cryobridge.cli.run import RunOptions
-from cryobridge.cli.terminal import print_json, progress, settings, show, show_command, show_report, tell
+from cryobridge.cli.terminal import print_json, progress, settings, show, show_command, show_messages, show_report
 from cryobridge.demo.options import DemoOptions
 from cryobridge.demo.report import TourStep
 
@@ -35,7 +35,7 @@ def demo(
     with progress() as reporter:
         plan = plan_demo(folder, options)
         report = executed(plan, overwrite=run.overwrite, dry_run=run.dry_run, reporter=reporter)
-    tell(report.messages)
+    show_messages(report.messages)
     app = context.find_root().command
     tour = [] if report.dry_run else [[str(word) for word in words] for words in _tour(report.project)]
     if run.as_json:

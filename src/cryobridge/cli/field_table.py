@@ -99,14 +99,14 @@ def _widths(rows: Sequence[tuple[str, ...]], titles: tuple[str, ...]) -> tuple[i
 
 
 def _cells(field: FieldSummary, layout: _Layout) -> tuple[list[Text], Text]:
-    """Return the cells of a field; a text's first value stands where there is more room for it."""
+    """Return the cells of a field; a text's first value stands where there is more space for it."""
     numbers, last = Text(_numbers_text(_numbers(field), layout)), Text()
     if field.histogram and layout.n_bars:
         last = Text(_sparkline(field.histogram, layout.n_bars), style="cyan")
     elif field.example and field.minimum is None:
-        room = max(layout.cells[2], layout.last)
-        first = _cut(plain(field.example, "dim"), room)
-        numbers, last = (numbers, first) if layout.last >= room else (first, last)
+        limit = max(layout.cells[2], layout.last)
+        first = _cut(plain(field.example, "dim"), limit)
+        numbers, last = (numbers, first) if layout.last >= limit else (first, last)
     texts = (_distinct(field), _nan(field), _mark(field))
     return [Text(type_text(field)), Text(field.unit), numbers, *map(Text, texts)], last
 
@@ -173,11 +173,11 @@ def _sparkline(histogram: tuple[int, ...], n_bars: int) -> str:
     return "".join(_BARS[0 if count == 0 else max(1, round(8 * count / top))] for count in histogram)
 
 
-def _cut(text: Text, room: int) -> Text:
+def _cut(text: Text, limit: int) -> Text:
     """Return the end of a text that is too long: what paths differ in."""
-    if text.cell_len <= room:
+    if text.cell_len <= limit:
         return text
-    kept = text[max(0, len(text) - room + 1) :]
-    while kept and kept.cell_len >= room:
+    kept = text[max(0, len(text) - limit + 1) :]
+    while kept and kept.cell_len >= limit:
         kept = kept[1:]
     return Text("…", style="dim").append_text(kept)

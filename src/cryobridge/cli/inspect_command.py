@@ -17,8 +17,8 @@ from cryobridge.cli.terminal import (
     progress,
     settings,
     show_error,
+    show_messages,
     show_traceback,
-    tell,
     working,
 )
 from cryobridge.errors import CryobridgeError, UsageError, option
@@ -52,7 +52,7 @@ def inspect(
     if options.plot and found:
         _draw(paths[0], options.plot, options)
     not_ready = [message for inspection in found for message in inspection.not_ready(options.check)]
-    tell(not_ready)
+    show_messages(not_ready)
     raise typer.Exit(exit_code or (EXIT_CHECK_FAILED if not_ready else 0))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cryobridge.cli.build import flag
-from cryobridge.cli.terminal import print_json, progress, show_report, tell, working
+from cryobridge.cli.terminal import print_json, progress, show_messages, show_report, working
 from cryobridge.jobs.job import executed
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
@@ -83,11 +83,11 @@ def run_job(
         job = prepare()
     # What is known before the work is said before it, which may take hours.
     known = job.report().messages
-    tell(known)
+    show_messages(known)
     options = options if confirm is None else confirm()
     with progress() as reporter:
         report = executed(job, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
-    tell(message for message in report.messages if message not in known)
+    show_messages(message for message in report.messages if message not in known)
     show_answer(report, options, titles, view)
     report.require()
     return report

@@ -12,7 +12,7 @@ from cryobridge.cli.build import takes_options
 from cryobridge.cli.common import BridgeCommand, BridgeGroup
 from cryobridge.cli.downsample_command import downsample
 from cryobridge.cli.run import Facts, OverwriteOptions, ResumeOptions, left_out, run_job, show_answer
-from cryobridge.cli.terminal import tell
+from cryobridge.cli.terminal import show_messages
 from cryobridge.errors import UsageError
 from cryobridge.jobs.shared_options import BareNameOptions
 from cryobridge.jobs.stacks.options import DeviceOptions, GridImages, GridOptions, PairedOptions, StackOptions
@@ -86,7 +86,7 @@ def stacks_grid(
     from cryobridge.jobs.stacks.grid import write_grid_file
 
     report = write_grid_file(output, images, options, overwrite=run.overwrite)
-    tell(report.messages)
+    show_messages(report.messages)
     show_answer(report, run, ("Grid", "Grid"), _grid_view)
 
 

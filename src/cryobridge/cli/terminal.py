@@ -126,17 +126,17 @@ def _write(text: str) -> None:
 
 
 def note(message: str) -> None:
-    """Tell the user something worth knowing, unless -q."""
+    """Show the user something worth knowing, unless -q."""
     if not settings.quiet:
         _stderr().print(plain(message, "dim"))
 
 
 def warn(message: str) -> None:
-    """Tell the user something that may be wrong, even with -q."""
+    """Show the user something that may be wrong, even with -q."""
     _stderr().print(warning(message))
 
 
-def tell(report: Iterable[Message] | dict[str, Any]) -> None:
+def show_messages(report: Iterable[Message] | dict[str, Any]) -> None:
     """Show messages, notes first."""
     if not isinstance(report, dict):
         for message in sorted(report, key=lambda item: item.severity == "warning"):
@@ -295,7 +295,7 @@ def progress(after_s: float = 0) -> Iterator[Reporter]:
 
 
 class _BarConsole(Console):
-    """Leaves room for the ^C that terminals show: behind a full line it begins another, and the bar stays."""
+    """Leaves space for the ^C that terminals show: behind a full line it begins another, and the bar stays."""
 
     @property  # type: ignore[misc]
     def size(self) -> ConsoleDimensions:

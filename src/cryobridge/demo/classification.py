@@ -60,15 +60,15 @@ def _course(n: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
     """Draw the class (from 1) of each particle at each iteration: at random first, then where it belongs."""
     belongs = rng.choice(_N_CLASSES - 1, n, p=[0.4, 0.3, 0.2, 0.1]) + 1
     settled_at = rng.exponential(_ITERATIONS_TO_SETTLE, n)
-    course = [rng.integers(1, _N_CLASSES + 1, n)]
+    assignments = [rng.integers(1, _N_CLASSES + 1, n)]
     for iteration in range(1, N_ITERATIONS + 1):
-        classes = np.where(settled_at <= iteration, belongs, course[-1])
+        classes = np.where(settled_at <= iteration, belongs, assignments[-1])
         jumps = (settled_at > iteration) & (rng.random(n) < 0.5) | (rng.random(n) < _RESTLESS)
         classes[jumps] = rng.integers(1, _N_CLASSES + 1, int(jumps.sum()))
         if iteration > _LAST_ITERATION_OF_DYING_CLASS:
             classes = np.where(classes == _DYING_CLASS, belongs, classes)
-        course.append(classes)
-    return course
+        assignments.append(classes)
+    return assignments
 
 
 def _particles(truth: Truth, names: list[str], classes: NDArray[np.int64]) -> dict[str, object]:
@@ -135,7 +135,7 @@ def _optimiser(iteration: int, changed: float, resolution_A: float) -> StarBlock
 
 
 def _sampling() -> StarBlock:
-    """Return what RELION samples in 2D unless it is told otherwise; offsets are in Å."""
+    """Return what RELION samples in 2D by default; offsets are in Å."""
     return _block(
         "sampling_general",
         {

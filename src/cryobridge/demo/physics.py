@@ -176,7 +176,7 @@ def raw_images(
     matrix, centre_px, ctf
         Of n particles, as for `project` and `contrast_transfer`.
     grid
-        The pixels of the images. The Fourier transform wraps around, so leave room for what the CTF spreads.
+        The pixels of the images. The Fourier transform wraps around, so leave a margin for what the CTF spreads.
 
     Returns
     -------

@@ -94,7 +94,7 @@ def _container(path: Path) -> Literal["npy", "npz", "pt"]:
     raise FormatError(
         "neither a .npy, .npz nor .pt file: it starts with none of their marks",
         path=path,
-        hint="`cryobridge inspect` tells what a file is.",
+        hint="`cryobridge inspect` says what a file is.",
     )
 
 
@@ -219,7 +219,7 @@ def read_npz(path: str | os.PathLike[str]) -> NpzArrays:
     """
     path = Path(path)
     if _container(path) != "npz":
-        raise FormatError("not an .npz file", path=path, hint="`cryobridge inspect` tells what a file is.")
+        raise FormatError("not an .npz file", path=path, hint="`cryobridge inspect` says what a file is.")
     with _open_zip(path) as archive:
         names = archive.namelist()
     return NpzArrays(path, {name.removesuffix(".npy"): name for name in names if name.endswith(".npy")})
@@ -287,7 +287,7 @@ def _torch_refusal(path: Path, is_zip: bool) -> FormatError:
         return FormatError(
             "not a torch file of tensors, or a damaged one",
             path=path,
-            hint="`cryobridge inspect` tells what a file is.",
+            hint="`cryobridge inspect` says what a file is.",
         )
     shown = ", ".join(foreign[:5]) + (" …" if foreign[5:] else "")
     return UnsafeFileError(

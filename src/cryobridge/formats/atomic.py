@@ -113,7 +113,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def temporary_path(final: Path) -> Path:
-    """Return a new hidden name beside a file or folder that tells the machine and the process at work on it."""
+    """Return a new hidden name beside a file or folder with the machine and the process at work on it."""
     return final.with_name(f".{final.stem}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
 
 

@@ -31,7 +31,7 @@ class Format(Protocol):
     def suffixes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def recognise(self, head: bytes, path: Path) -> bool:
-        """Whether a file is of this format, as its first bytes tell; a name decides only where they can't.
+        """Whether a file is of this format, by its first bytes; a name decides only where they can't.
 
         Raises
         ------

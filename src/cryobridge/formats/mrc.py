@@ -188,7 +188,7 @@ def _decompress(header: MrcHeader) -> NDArray[Any]:
             while len(data) < n_bytes and (piece := pieces.read1(min(_PIECE_BYTES, n_bytes - len(data)))):
                 data += piece
         except EOFError:
-            pass  # the stream is cut off; how much of it is there is told below
+            pass  # the stream is cut off; how much of it is there is reported below
     _require_whole(header, max(0, len(data) - header.data_offset) // header.section_bytes)
     images = np.frombuffer(data, header.dtype, offset=header.data_offset)
     images.flags.writeable = False

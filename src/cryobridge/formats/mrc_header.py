@@ -133,7 +133,7 @@ def decide_kind(
 ) -> MrcKind:
     """Decide whether a file is a stack of images or a volume; never by its header alone.
 
-    RELION and cryoSPARC write ISPG 0 and mz = nz for both, so that this pair tells nothing.
+    RELION and cryoSPARC write ISPG 0 and mz = nz for both, so that this pair means nothing.
 
     Parameters
     ----------

@@ -92,7 +92,7 @@ class ParticleFiles:
     pose
         The alignment that poses are read from; None for the first.
     defaults
-        Optics values for files that don't say.
+        Optics values for files that lack them.
     """
 
     path: Path
@@ -139,7 +139,7 @@ class ParticleFiles:
         return self.read(self.defaults).with_origin(Origin(self))
 
     def read(self, defaults: KnownOptics) -> ParticleSet:
-        """Return the particles, given other optics values for files that don't say; raises as `particles` does."""
+        """Return the particles, given other optics values for files that lack them; raises as `particles` does."""
         if self._read_pickles is not None:
             particles = self._read_pickles(defaults)
         elif self.star is not None:
@@ -227,7 +227,7 @@ def open_particles(
     """Open particles, with the files that belong to them.
 
     A `.cs` file is joined on uid with what a result group (`.csg`) beside it or job.json names along with it; where
-    neither does, with its passthrough file as the names tell. A file that lacks some of its uids leaves these rows out.
+    neither does, with its passthrough file by their names. A file that lacks some of its uids leaves these rows out.
     A file that was not named by the user and can't be read, or has none of its uids, is passed over with a warning.
 
     Parameters
@@ -248,7 +248,7 @@ def open_particles(
     pose
         The alignment that poses are read from, such as ``alignments3D``; the first if not given.
     defaults
-        Optics values for files that don't say.
+        Optics values for files that lack them.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def read(
     pose
         The alignment that poses are read from, such as ``alignments3D``; the first if not given.
     defaults
-        Optics values for files that don't say, such as ``{"voltage_kV": 300, "pixel_size_A": 1.06}``.
+        Optics values for files that lack them, such as ``{"voltage_kV": 300, "pixel_size_A": 1.06}``.
 
     Returns
     -------

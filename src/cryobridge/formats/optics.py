@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-# float32 pixel sizes are 1.3099979 for a nominal 1.31: groups are told apart by this many significant digits.
+# float32 pixel sizes are 1.3099979 for a nominal 1.31: groups are distinguished by this many significant digits.
 _SIGNIFICANT_DIGITS = 6
 _SMALLEST = 1e-290  # below, the scale would be beyond all numbers
 _EXPOSURE_GROUP = re.compile(r"opticsGroup(\d{1,9})(?:_\d+)?")
@@ -55,7 +55,7 @@ def needed(*purposes: str) -> tuple[Field, ...]:
 def fill_optics(
     optics: Optics | None, index: NDArray[np.int32] | None, n_rows: int, known: KnownOptics, path: Path
 ) -> tuple[Optics | None, NDArray[np.int32] | None]:
-    """Put what the user says where a file says nothing.
+    """Put what the user says where a file lacks it.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def fill_optics(
             raise UsageError(
                 f"{option(name, f'{value:g}')} contradicts the file, which has {found:g}",
                 path=path,
-                hint=f"Leave out {option(name)}: it is for files that don't say.",
+                hint=f"Leave out {option(name)}: it is for files that lack them.",
             )
         filled: dict[str, Any] = {name: np.where(is_absent, value, column).astype(column.dtype)}
         optics = replace(optics, **filled)
@@ -153,9 +153,9 @@ def group_optics(
     n_rows
         Number of particles.
     also
-        Arrays (n, …) that tell groups apart too.
+        Arrays (n, …) that distinguish groups too.
     values
-        By name of the field of `Optics`, such as ``voltage_kV``: arrays (n,), or None where the file does not say (NaN
+        By name of the field of `Optics`, such as ``voltage_kV``: arrays (n,), or None where the file lacks it (NaN
         in the groups, 0 for whole numbers).
 
     Returns
@@ -186,7 +186,7 @@ def optics_of(group_id: NDArray[np.int64], name: tuple[str, ...] | None, values:
     name
         Names of the groups; if not given, ``opticsGroup23`` for number 23, as RELION calls them.
     values
-        By name of the field, (g,); None, or absent, where the file does not say.
+        By name of the field, (g,); None, or absent, where the file lacks it.
     """
     n = len(group_id)
     groups: dict[str, Any] = {}

@@ -64,7 +64,7 @@ class OwnOutput:
     Parameters
     ----------
     kind
-        ``stacks``, ``coords``, or ``other`` for a folder that only its job.json tells to be cryobridge's.
+        ``stacks``, ``coords``, or ``other`` for a folder that is cryobridge's by its job.json only.
     version, command, status, title
         From job.json; empty without one, as in folders that CryoLike wrote.
     series

@@ -142,7 +142,7 @@ def _read(stream: IO[bytes], size: int) -> _Read:
 
 
 def _stopped(stream: IO[bytes], n_bytes: int) -> IO[bytes]:
-    """Return a pickle that stops after so many bytes; it is as long as before, since a frame of it tells its length."""
+    """Return a pickle that stops after so many bytes; it is as long as before, since a frame of it holds its length."""
     content = stream.read()
     return io.BytesIO(content[:n_bytes] + pickle.STOP * (len(content) - n_bytes))
 

@@ -1,7 +1,7 @@
 """What the instructions of a pickle do to its stack, followed without running them.
 
 Python's own unpickler hashes the keys of dictionaries and the members of sets as they come: a deep tuple among them
-overflows the interpreter's stack, and a tuple of tuples that repeat takes for ever. It also makes room for as many
+overflows the interpreter's stack, and a tuple of tuples that repeat takes for ever. It also reserves space for as many
 remembered objects as a file claims. So every instruction is followed first, in numbers instead of objects.
 """
 

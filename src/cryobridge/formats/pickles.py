@@ -29,13 +29,13 @@ PickleKind = Literal[
 # In their order in a ctf.pkl; angles are in degrees there.
 CTF_COLUMNS = tuple(item.key.replace("_rad", "_deg") for item in ctf_fields())
 _ORTHONORMAL_TOLERANCE = 1e-3
-# What is not finite is refused or told by name, not by NumPy's warnings.
+# What is not finite is refused or named, not by NumPy's warnings.
 _QUIETLY = np.errstate(over="ignore", invalid="ignore")
 
 
 @_QUIETLY
 def classify_pickle(source: object) -> PickleKind:
-    """Tell what a pickle of cryoDRGN or RECOVAR is, by its content.
+    """Find out what a pickle of cryoDRGN or RECOVAR is, by its content.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ class LatentDensity:
     bounds
         (dim, 2): the ends of each axis in latent coordinates.
     alpha
-        The regularisation that it was made with; None where it isn't told.
+        The regularisation that it was made with; None where it is unknown.
     """
 
     density: NDArray[np.float64]
@@ -393,7 +393,7 @@ def _not_a(path: str | os.PathLike[str], what: str, shape: str, value: Any) -> F
     return FormatError(
         f"{what}: expected {shape}, found {found}",
         path=path,
-        hint="`cryobridge inspect` tells what a file is.",
+        hint="`cryobridge inspect` says what a file is.",
     )
 
 

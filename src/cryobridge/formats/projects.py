@@ -54,7 +54,7 @@ _STATUS_OF_NUMBER = {"0": "running", "1": "scheduled", "2": "success", "3": "fai
 
 @dataclass(frozen=True)
 class ListedJob:
-    """A job of a project, as far as its description tells.
+    """A job of a project, as far as its description says.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class ListedJob:
     name
         ``J42`` or ``Class3D/job012``.
     job_type
-        As the program calls it, such as ``homo_refine_new`` or ``Class3D``; empty where nothing tells.
+        As the program calls it, such as ``homo_refine_new`` or ``Class3D``; empty where it is unknown.
     status
         cryoSPARC's own word; of RELION ``success``, ``failure``, ``aborted``, ``running`` or ``scheduled``. Empty
         where it is not known.

@@ -116,7 +116,7 @@ def _zip_kind(path: Path) -> str | None:
 
 
 def _decompressed(head: bytes) -> bytes:
-    """Return what a compressed file starts with; nothing where its first bytes do not tell."""
+    """Return what a compressed file starts with; nothing where its first bytes do not show it."""
     try:
         if head.startswith(_GZIP):
             return zlib.decompressobj(wbits=31).decompress(head, _MRC_HEADER_BYTES)

@@ -75,7 +75,7 @@ def normalise_images(images: Tensor) -> tuple[Tensor, Tensor]:
     mean = images.mean((1, 2))
     # Rounding is monotonic, so this is exactly the largest absolute value of the difference.
     scale = torch.maximum(highest - mean, mean - lowest)
-    # The range tells a constant image from what rounding leaves of it; infinities, NaN and a mean that
+    # The range distinguishes a constant image from what rounding leaves of it; infinities, NaN and a mean that
     # overflows all reach the scale.
     unusable = (lowest == highest) | ~torch.isfinite(scale) | (scale == 0)
     centred = images - mean[:, None, None]

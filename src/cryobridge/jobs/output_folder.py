@@ -73,7 +73,7 @@ def refuse_folder_of_others(folder: Path, *, overwrite: bool) -> None:
     UsageError
         If another program's job is in it, whether ``overwrite`` is set or not.
     OutputExistsError
-        If a file of a record is in it, which job.json does not tell to be cryobridge's, and ``overwrite`` is False.
+        If a file of a record is in it, which is not cryobridge's by its job.json, and ``overwrite`` is False.
     """
     if not folder.is_dir():
         return
@@ -188,7 +188,7 @@ def require_space(folder: Path, n_bytes: int, hint: str, *, freed: Iterable[Path
         return
     usage = shutil.disk_usage(nearest)
     free = usage.free + sum(path.lstat().st_size for path in freed if _is_there(path))
-    # Some file systems don't tell their size.
+    # Some file systems don't report their size.
     if n_bytes > free and usage.total > 0:
         raise CryobridgeError(
             f"the output needs {_in_words(n_bytes)}, and the disk has {_in_words(free)} left", path=folder, hint=hint
@@ -281,7 +281,7 @@ def job_record(folder: Path, title: str, contents: str, *, check: Callable[[], o
     Yields
     ------
     JobRecord
-        Whose report goes into job.json; the status there tells whether the job came to its end.
+        Whose report goes into job.json; the status there says whether the job came to its end.
 
     Raises
     ------
@@ -299,7 +299,7 @@ def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
     record = JobRecord()
     started, clock = datetime.now(timezone.utc), time.monotonic()
 
-    def tell(status: str) -> None:
+    def write_status(status: str) -> None:
         seconds, report = time.monotonic() - clock, record.to_json()
         description = {
             "program": "cryobridge",
@@ -315,18 +315,18 @@ def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
         lines = [f"{started.isoformat(timespec='seconds')} {title}", *_log_lines(report)]
         _write_text(folder / "run.log", "\n".join([*lines, f"{status} after {seconds:.1f} s"]) + "\n")
 
-    # First, so that an older run's good end is not told of what this one leaves if it is killed.
-    tell("running")
+    # First, so that the status of an older run does not stand beside what this one leaves if it is killed.
+    write_status("running")
     _write_text(folder / "command.txt", command + "\n")
     _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {command}\n")
     try:
         yield record
     except BaseException:
-        # Why the work failed is to be told, not why that can't be written down (on a full disk, say).
+        # Why the work failed is reported, not why that can't be written down (on a full disk, say).
         with suppress(CryobridgeError):
-            tell("failed")
+            write_status("failed")
         raise
-    tell("completed")
+    write_status("completed")
 
 
 def _log_lines(report: dict[str, Any]) -> list[str]:

@@ -98,7 +98,7 @@ class BareNameOptions(ImageSearchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class OpticsDefaults(Options):
-    """Optics values for files that don't say."""
+    """Optics values for files that lack them."""
 
     box_px: Annotated[int | None, Opt("Box in pixels, if no file says.", metavar="N", panel="Optics", low=1)] = None
     pixel_size_A: Annotated[

@@ -23,7 +23,7 @@ WORST_RESOLUTION_A = 900.0
 
 @dataclass(frozen=True)
 class IterationMetrics:
-    """What RELION says of an iteration itself; None or an empty array where it does not say.
+    """What RELION says of an iteration itself; None or an empty array where it is unknown.
 
     Parameters
     ----------
@@ -135,13 +135,13 @@ class Verdict:
     Parameters
     ----------
     converged
-        The answer; None with too few iterations to tell.
+        The answer; None with too few iterations to decide.
     rule
         The rule in one sentence, with its numbers.
     reason
         What decided, in one sentence.
     iterations_left
-        Estimate of how many more are needed; 0 when converged, None where the trend does not tell.
+        Estimate of how many more are needed; 0 when converged, None where the trend is unclear.
     """
 
     converged: bool | None
@@ -161,7 +161,7 @@ class History:
     program
         ``RELION`` or ``cryoSPARC``.
     kind
-        Class2D, Class3D, Refine3D … empty where nothing tells.
+        Class2D, Class3D, Refine3D … empty where it is unknown.
     iterations
         In their order.
     threshold

@@ -87,13 +87,13 @@ class _Concatenation:
         if self.dropped:
             text = f"not known of all particles, and left out: {', '.join(dict.fromkeys(self.dropped))}"
             self.messages.append(warning("columns-dropped", text))
-        told = [message for particles in self.sets for message in particles.messages]
+        of_sets = [message for particles in self.sets for message in particles.messages]
         return ParticleSet(
             sum(map(len, self.sets)),
             self.sets[0].source,
             optics=optics,
             optics_index=indices,
-            messages=tuple(dict.fromkeys((*told, *self.messages))),
+            messages=tuple(dict.fromkeys((*of_sets, *self.messages))),
             **parts,
         )
 

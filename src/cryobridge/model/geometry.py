@@ -29,7 +29,7 @@ _GIMBAL_SINE = 16 * float(np.finfo(np.float32).eps)
 # Deviations from a rotation: the first is rounding in float64, the second is beyond any file's rounding.
 _ORTHONORMAL = 1e-12
 _NOT_A_ROTATION = 1e-2
-# What is not finite stays so; the checks of a job tell it, once, instead of a warning from each formula.
+# What is not finite stays so; the checks of a job report it, once, instead of a warning from each formula.
 _QUIETLY = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 

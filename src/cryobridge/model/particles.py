@@ -1,4 +1,4 @@
-"""The particle set: what every file becomes at the door.
+"""The particle set: what every file becomes when it is read.
 
 Frozen dataclasses of parallel arrays, one row a particle. Units are in the names; angles are radians, poses are
 matrices and shifts are ångström, whatever the file held.
@@ -105,7 +105,7 @@ class ImageRefs:
 class Aberrations:
     """What a microscope adds to defocus, astigmatism and spherical aberration; one row an optics group.
 
-    Phases are told with k = (kx, ky) in 1/Å, λ in Å and φ the polar angle of k.
+    Phases are given with k = (kx, ky) in 1/Å, λ in Å and φ the polar angle of k.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class Aberrations:
 
 @dataclass(frozen=True)
 class Optics:
-    """One row an optics group; arrays are (g,) and NaN (0 for the box) where the file does not say.
+    """One row an optics group; arrays are (g,) and NaN (0 for the box) where the file lacks it.
 
     Parameters
     ----------
@@ -140,9 +140,9 @@ class Optics:
     name
         The group's name, or its number as text.
     micrograph_pixel_size_A, movie_pixel_size_A
-        Of the micrographs that the particles come from, and of their movies; None where the file does not say.
+        Of the micrographs that the particles come from, and of their movies; None where the file lacks it.
     aberrations
-        None where the file does not say.
+        None where the file lacks it.
     """
 
     group_id: NDArray[np.int64]
@@ -227,7 +227,7 @@ class Locations:
     coordinate_px
         (n, 2) x, y in pixels of the micrograph file; first stored pixel is 0.
     shape_px
-        (n, 2) ny, nx of the micrograph, or None where the file does not say.
+        (n, 2) ny, nx of the micrograph, or None where the file lacks it.
     image_frame_px
         (n, 2) the coordinates in the frame in which the images were cut out; None where it is the same.
     """
@@ -247,7 +247,7 @@ class Helix:
     tube
         The filament on its micrograph, from 1; 0 for a particle that is none.
     track_length_A
-        Where along the filament the segment is, from its first one; None where the file does not say.
+        Where along the filament the segment is, from its first one; None where the file lacks it.
     uid
         cryoSPARC's identity of the filament, or None.
     """

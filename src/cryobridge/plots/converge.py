@@ -176,7 +176,7 @@ def iteration_sentence(iteration: Iteration, n_classes: int) -> str:
 def verdict_sentence(history: History) -> str:
     """Say whether the job has converged, with the reason."""
     verdict = history.verdict
-    answer = {True: "converged", False: "not converged", None: "too early to tell"}[verdict.converged]
+    answer = {True: "converged", False: "not converged", None: "too early to decide"}[verdict.converged]
     left = verdict.iterations_left
     more = f" About {left} more iteration{'s' if left != 1 else ''}." if left and not verdict.converged else ""
     return f"{answer}. {verdict.reason}{more}"

@@ -82,7 +82,7 @@ def draw_changed(history: History) -> Draw:
 
 
 def _log_axis(axes: Axes, percent: Floats) -> float:
-    """Make the y axis logarithmic with room for all values; return the height that stands for 0."""
+    """Make the y axis logarithmic with a range for all values; return the height that stands for 0."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     known = percent[np.isfinite(percent)]
@@ -141,7 +141,7 @@ def draw_resolution(history: History, colours: Mapping[int, str]) -> Draw:
     known = np.concatenate([whole, classes.ravel()])
     known = known[np.isfinite(known)]
     if known.size == 0:
-        return draw_sentence("The files of this job tell no resolution.")
+        return draw_sentence("The files of this job have no resolution.")
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter

@@ -71,7 +71,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def count_tick(value: float, _: object = None) -> str:
-    """Write a number of particles at a tick; six digits have room."""
+    """Write a number of particles at a tick; six digits fit."""
     return f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:g}M"
 
 
@@ -147,7 +147,7 @@ def iteration_axis(axes: Axes, numbers: Sequence[int]) -> None:
 
 
 def write_end_labels(axes: Axes, x: float, labels: Sequence[EndLabel]) -> None:
-    """Write texts at the right of the axes, each at its height or as near to it as the others leave room."""
+    """Write texts at the right of the axes, each at its height or as near to it as the others allow."""
     from matplotlib.collections import LineCollection
 
     if not labels:

@@ -97,11 +97,11 @@ def tile_sheet(
     n_columns = len(tiles) if len(tiles) <= 3 else math.ceil(math.sqrt(len(tiles)))
     n_rows = math.ceil(len(tiles) / n_columns)
     left, bottom = _BESIDE_TILES_IN[tile_axes is not None]
-    room = max(_TILE_IN, (_LEAST_WIDTH_IN - left) / n_columns - _GAP_IN)
-    width, height = room, room * aspect
-    if height > 2 * room:
-        width, height = 2 * room / aspect, 2 * room
-    pitch = (room + _GAP_IN, height + _TITLE_IN)
+    cell = max(_TILE_IN, (_LEAST_WIDTH_IN - left) / n_columns - _GAP_IN)
+    width, height = cell, cell * aspect
+    if height > 2 * cell:
+        width, height = 2 * cell / aspect, 2 * cell
+    pitch = (cell + _GAP_IN, height + _TITLE_IN)
     whole = (n_columns * pitch[0], n_rows * pitch[1])
 
     def draw(axes: Axes) -> None:

@@ -61,7 +61,7 @@ def _bin_edges(finite: Floats, n_bins: int, *, is_whole: bool) -> NDArray[np.flo
     if is_whole and max(abs(low), abs(high)) < 2**52:  # beyond, float64 has no halves to put edges on
         width = math.ceil((high - low + 1) / _MOST_BINS)
         return low - 0.5 + width * np.arange(math.ceil((high - low + 1) / width) + 1)
-    # Numbers that differ in their last digits alone leave no room for bins between them.
+    # Numbers that differ in their last digits alone leave no space for bins between them.
     largest = max(abs(low), abs(high), 1e-100)
     if high - low < 1e-12 * largest:
         low, high = low - 0.01 * largest, high + 0.01 * largest

@@ -118,8 +118,8 @@ def lay_out(sheet: Sheet) -> Figure:
         for axis in (axes.xaxis, axes.yaxis):
             axis.label.set_fontsize(_NOTE_PT)
             axis.get_offset_text().set_fontsize(TICK_PT)
-        room = _characters(cell_w - left, _TITLE_PT)
-        title = _shortened(f"⚠ {panel.title}" if panel.is_marked else panel.title, room)
+        limit = _characters(cell_w - left, _TITLE_PT)
+        title = _shortened(f"⚠ {panel.title}" if panel.is_marked else panel.title, limit)
         colour = "firebrick" if panel.is_marked else "black"
         axes.set_title(title, loc="left", fontsize=_TITLE_PT, color=colour, parse_math=False)
     return figure
@@ -164,14 +164,14 @@ def _wrapped(texts: Iterable[str], width_in: float, size_pt: float) -> list[str]
 
 
 def _characters(width_in: float, size_pt: float) -> int:
-    """Return how many characters have room; on average one is 0.62 of the font's size wide."""
+    """Return how many characters fit; on average one is 0.62 of the font's size wide."""
     return int(width_in * 72 / (0.62 * size_pt))
 
 
-def _shortened(text: str, room: int) -> str:
+def _shortened(text: str, limit: int) -> str:
     """Take out the middle of a text that is too long; names of columns differ at their ends."""
     text = _drawable(text)
-    return text if len(text) <= room else f"{text[: (room - 1) // 2]}…{text[-(room // 2) :]}"
+    return text if len(text) <= limit else f"{text[: (limit - 1) // 2]}…{text[-(limit // 2) :]}"
 
 
 def _drawable(text: str) -> str:

@@ -40,10 +40,10 @@ def read(folder, last=None, rule=None):
     return follower.history(rule or Rule())
 
 
-def check(history, course, numbers):
+def check(history, assignments, numbers):
     assert [iteration.number for iteration in history.iterations] == list(numbers)
     before = None
-    for iteration, classes in zip(history.iterations, course, strict=True):
+    for iteration, classes in zip(history.iterations, assignments, strict=True):
         counts = count(classes)
         assert {k + 1: n for k, n in enumerate(iteration.populations.tolist()) if n} == counts
         assert iteration.particles == len(classes)
@@ -63,36 +63,36 @@ def check(history, course, numbers):
 
 
 def test_a_plain_job_is_counted_as_a_dictionary_counts_it(tmp_path):
-    course = wander(300, 6, 8)
-    for number, classes in enumerate(course, 1):
+    assignments = wander(300, 6, 8)
+    for number, classes in enumerate(assignments, 1):
         write_iteration(tmp_path / "Class2D" / "job004", number, classes)
     history = read(tmp_path / "Class2D" / "job004")
-    check(history, course, range(1, 9))
+    check(history, assignments, range(1, 9))
     assert (history.program, history.kind) == ("RELION", "Class2D")
-    shares = [n / 300 for n in count(course[-1]).values()]
+    shares = [n / 300 for n in count(assignments[-1]).values()]
     assert history.iterations[-1].effective_classes == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)))
 
 
 def test_particles_are_followed_by_name_when_rows_change_places(tmp_path):
-    course = wander(200, 4, 5, seed=3)
+    assignments = wander(200, 4, 5, seed=3)
     rng = np.random.default_rng(1)
-    for number, classes in enumerate(course, 1):
+    for number, classes in enumerate(assignments, 1):
         write_iteration(tmp_path, number, classes, order=rng.permutation(200).tolist())
-    check(read(tmp_path), course, range(1, 6))
+    check(read(tmp_path), assignments, range(1, 6))
 
 
 def test_a_continued_run_takes_over_where_it_started_and_its_iterations_count(tmp_path):
-    course = wander(150, 5, 7, seed=4)
-    for number, classes in enumerate(course[:4], 1):
+    assignments = wander(150, 5, 7, seed=4)
+    for number, classes in enumerate(assignments[:4], 1):
         write_iteration(tmp_path, number, classes)
     # These were left behind when the job was continued from iteration 4.
     for number in (5, 6):
         write_iteration(tmp_path, number, dict.fromkeys(range(150), 1))
-    write_iteration(tmp_path, 4, course[3], run_name="run_ct4")
-    for number, classes in enumerate(course[4:], 5):
+    write_iteration(tmp_path, 4, assignments[3], run_name="run_ct4")
+    for number, classes in enumerate(assignments[4:], 5):
         write_iteration(tmp_path, number, classes, run_name="run_ct4")
     history = read(tmp_path)
-    check(history, course, range(1, 8))
+    check(history, assignments, range(1, 8))
     assert [iteration.source.name for iteration in history.iterations][2:5] == [
         "run_it003_data.star",
         "run_ct4_it004_data.star",
@@ -102,22 +102,22 @@ def test_a_continued_run_takes_over_where_it_started_and_its_iterations_count(tm
 
 
 def test_runs_continued_twice_are_one_course(tmp_path):
-    course = wander(80, 3, 6, seed=5)
+    assignments = wander(80, 3, 6, seed=5)
     for name, numbers in (("run", (0, 1, 2)), ("run_ct2", (3, 4)), ("run_ct4", (5,))):
         for number in numbers:
-            write_iteration(tmp_path, number, course[number], run_name=name)
-    check(read(tmp_path), course, range(6))
+            write_iteration(tmp_path, number, assignments[number], run_name=name)
+    check(read(tmp_path), assignments, range(6))
 
 
-def test_gaps_are_compared_across_and_told(tmp_path):
-    course = wander(100, 4, 4, seed=6)
-    for number, classes in zip((0, 10, 20, 30), course, strict=True):
+def test_gaps_are_compared_across_and_reported(tmp_path):
+    assignments = wander(100, 4, 4, seed=6)
+    for number, classes in zip((0, 10, 20, 30), assignments, strict=True):
         write_iteration(tmp_path, number, classes)
     history = read(tmp_path)
-    check(history, course, (0, 10, 20, 30))
+    check(history, assignments, (0, 10, 20, 30))
     assert "One iteration in 10" in texts(history)
     (tmp_path / "run_it020_data.star").rename(tmp_path / "run_it011_data.star")
-    write_iteration(tmp_path, 12, course[0])
+    write_iteration(tmp_path, 12, assignments[0])
     assert "Missing iterations: 1-9, 13-29" in texts(read(tmp_path))
 
 
@@ -144,10 +144,10 @@ def test_a_class_that_was_always_empty_counts_where_the_model_has_it(tmp_path):
 
 
 def test_two_hundred_classes_are_counted(tmp_path):
-    course = wander(1000, 200, 3, seed=7)
-    for number, classes in enumerate(course):
+    assignments = wander(1000, 200, 3, seed=7)
+    for number, classes in enumerate(assignments):
         write_iteration(tmp_path, number, classes, figures=False)
-    check(read(tmp_path), course, range(3))
+    check(read(tmp_path), assignments, range(3))
 
 
 def test_particles_that_come_and_go_are_reported_and_not_called_changed(tmp_path):
@@ -176,7 +176,7 @@ def test_copies_of_a_symmetry_expansion_are_followed_one_by_one(tmp_path):
     )
 
 
-def test_particles_without_a_class_are_told_and_stand_in_no_class(tmp_path):
+def test_particles_without_a_class_are_reported_and_stand_in_no_class(tmp_path):
     first = {particle: particle % 3 for particle in range(30)}
     then = dict.fromkeys(range(30), 1)
     for number, classes in enumerate((first, then, first), 1):
@@ -189,9 +189,9 @@ def test_particles_without_a_class_are_told_and_stand_in_no_class(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["in a line", "at a line end", "in the optics", "empty", "in its labels"])
-def test_a_half_written_last_file_is_left_out_and_told(tmp_path, how):
-    course = wander(60, 3, 3, seed=8)
-    paths = [write_iteration(tmp_path, number, classes) for number, classes in enumerate(course, 1)]
+def test_a_half_written_last_file_is_left_out_and_reported(tmp_path, how):
+    assignments = wander(60, 3, 3, seed=8)
+    paths = [write_iteration(tmp_path, number, classes) for number, classes in enumerate(assignments, 1)]
     text = paths[-1].read_text()
     cut = {
         "in a line": text[: len(text) * 2 // 3].rsplit("\n", 1)[0] + "\nmic.mrc 00000",
@@ -202,7 +202,7 @@ def test_a_half_written_last_file_is_left_out_and_told(tmp_path, how):
     }[how]
     paths[-1].write_text(cut)
     history = read(tmp_path)
-    check(history, course[:2], (1, 2))
+    check(history, assignments[:2], (1, 2))
     assert "run_it003_data.star is left out" in texts(history)
 
 
@@ -216,21 +216,21 @@ def test_a_cut_off_last_value_is_not_taken_for_a_class(tmp_path):
 
 
 def test_an_iteration_that_can_not_be_read_in_the_middle_is_left_out(tmp_path):
-    course = wander(60, 3, 4, seed=9)
-    for number, classes in enumerate(course, 1):
+    assignments = wander(60, 3, 4, seed=9)
+    for number, classes in enumerate(assignments, 1):
         write_iteration(tmp_path, number, classes)
     (tmp_path / "run_it002_data.star").write_text("not a STAR file\n")
     history = read(tmp_path)
-    check(history, [course[0], *course[2:]], (1, 3, 4))
+    check(history, [assignments[0], *assignments[2:]], (1, 3, 4))
     assert "run_it002_data.star is left out" in texts(history)
 
 
 def test_iteration_0_without_classes_is_left_out(tmp_path):
-    course = wander(40, 3, 2)
+    assignments = wander(40, 3, 2)
     write_iteration(tmp_path, 0, dict.fromkeys(range(40), 0), figures=False)
-    for number, classes in enumerate(course, 1):
+    for number, classes in enumerate(assignments, 1):
         write_iteration(tmp_path, number, classes)
-    check(read(tmp_path), course, (1, 2))
+    check(read(tmp_path), assignments, (1, 2))
 
 
 def test_tomo_particles_and_relion_3_0_layouts_are_read(tmp_path):
@@ -302,7 +302,7 @@ def test_half_sets_of_an_auto_refinement_make_one_iteration(tmp_path):
     assert read(folder, last=2).verdict.converged is False
 
 
-def test_counts_that_disagree_with_the_distribution_are_told(tmp_path):
+def test_counts_that_disagree_with_the_distribution_are_reported(tmp_path):
     classes = {particle: 1 + particle % 4 for particle in range(40)}
     write_iteration(tmp_path, 1, classes)
     assert not read(tmp_path).messages
@@ -312,15 +312,15 @@ def test_counts_that_disagree_with_the_distribution_are_told(tmp_path):
     assert "12 %" in sentence
 
 
-def test_gradient_refinement_is_told(tmp_path):
+def test_gradient_refinement_is_reported(tmp_path):
     write_iteration(tmp_path, 10, {1: 1, 2: 2})
     (tmp_path / "run_it010_optimiser.star").write_text(optimiser_text(10, 200, rlnDoGradientRefine=1))
     assert "VDAM" in texts(read(tmp_path))
 
 
-def test_iterations_left_behind_by_a_job_that_was_continued_in_place_are_told(tmp_path):
-    course = wander(40, 3, 6)
-    for number, classes in enumerate(course, 1):
+def test_iterations_left_behind_by_a_job_that_was_continued_in_place_are_reported(tmp_path):
+    assignments = wander(40, 3, 6)
+    for number, classes in enumerate(assignments, 1):
         path = write_iteration(tmp_path, number, classes)
         # Iterations 3 and 4 were written again, after 5 and 6.
         os.utime(path, (0, 1e9 + 600 * number + (7200 if number in {3, 4} else 0)))
@@ -332,13 +332,13 @@ def test_iterations_left_behind_by_a_job_that_was_continued_in_place_are_told(tm
 
 
 def test_a_file_that_is_written_to_while_it_is_read_waits_for_the_next_look(tmp_path, monkeypatch):
-    course = wander(40, 3, 2)
-    write_iteration(tmp_path, 1, course[0])
+    assignments = wander(40, 3, 2)
+    write_iteration(tmp_path, 1, assignments[0])
     original = follow.read_assignments
 
     def write_meanwhile(path):
         found = original(path)
-        write_iteration(tmp_path, 1, {**course[1], 1000: 1})
+        write_iteration(tmp_path, 1, {**assignments[1], 1000: 1})
         return found
 
     monkeypatch.setattr(follow, "read_assignments", write_meanwhile)
@@ -350,7 +350,7 @@ def test_a_file_that_is_written_to_while_it_is_read_waits_for_the_next_look(tmp_
     assert follower.history(Rule()).iterations[0].particles == 41
 
 
-def test_collapsing_classes_are_told(tmp_path):
+def test_collapsing_classes_are_reported(tmp_path):
     even = {particle: 1 + particle % 10 for particle in range(100)}
     collapsed = {particle: 1 if particle < 90 else 2 + particle % 9 for particle in range(100)}
     for number, classes in enumerate((even, collapsed), 1):
@@ -361,11 +361,11 @@ def test_collapsing_classes_are_told(tmp_path):
 
 
 def test_iterations_that_cryosparc_kept_are_followed_by_uid(tmp_path):
-    course = wander(120, 5, 21, seed=10)
-    save_kept_iterations(tmp_path / "J2", course)
+    assignments = wander(120, 5, 21, seed=10)
+    save_kept_iterations(tmp_path / "J2", assignments)
     history = read(tmp_path / "J2")
     assert history.program == "cryoSPARC"
-    check(history, course, range(21))
+    check(history, assignments, range(21))
     (message,) = history.messages
     assert message.code == "classes-from-zero"
     assert str(message) == "cryoSPARC counts classes from 0; its class 0 is class 1 here"
@@ -426,8 +426,8 @@ def test_the_verdict_needs_still_populations():
 
 def test_iterations_left_follow_from_an_exponential_decay():
     # 50 % halved in each iteration is under 1 % in iteration 6, and must stay there for 3.
-    course = [step(number, round(500 / 2**number)) for number in range(5)]
-    verdict = judge(course, Rule())
+    assignments = [step(number, round(500 / 2**number)) for number in range(5)]
+    verdict = judge(assignments, Rule())
     assert (verdict.converged, verdict.iterations_left) == (False, 4)
     tenth = [step(10 * number, round(500 / 2**number)) for number in range(5)]
     assert judge(tenth, Rule()).iterations_left == 17 + 20  # it crosses at 56.4, then two steps of 10
@@ -437,15 +437,15 @@ def test_iterations_left_follow_from_an_exponential_decay():
 
 
 def test_the_log_is_that_of_reliosparc(tmp_path):
-    course = wander(90, 3, 4, seed=11)
-    for number, classes in enumerate(course):
+    assignments = wander(90, 3, 4, seed=11)
+    for number, classes in enumerate(assignments):
         write_iteration(tmp_path, number, classes)
     done = run("converge", ".", "--no-plots", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # reliosparc starts with a blank and with iteration 1, which it only counts.
     expected = " Iteration: 1\nLoaded data for 90 particles.\n\n"
     for number in (2, 3):
-        moved = changed(course[number - 1], course[number])
+        moved = changed(assignments[number - 1], assignments[number])
         expected += f"Iteration: {number}\n{moved} of 90 particles were re-assigned to new classes.\n"
         expected += f"This is {round(100 * float(moved) / 90.0, 1)} percent of the input pool.\n\n"
     assert (tmp_path / "converge.log").read_text() == expected
@@ -454,20 +454,20 @@ def test_the_log_is_that_of_reliosparc(tmp_path):
 @pytest.fixture(scope="module")
 def plain_job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project") / "Class2D" / "job007"
-    course = wander(400, 5, 12, seed=12)
-    for number, classes in enumerate(course[:9]):
+    assignments = wander(400, 5, 12, seed=12)
+    for number, classes in enumerate(assignments[:9]):
         write_iteration(folder, number, classes, last=11)
-    for number, classes in enumerate(course[9:], 9):
+    for number, classes in enumerate(assignments[9:], 9):
         write_iteration(folder, number, classes, run_name="run_ct8", last=11)
-    return folder, course
+    return folder, assignments
 
 
 def test_json_has_what_is_promised(plain_job, tmp_path):
-    folder, course = plain_job
+    folder, assignments = plain_job
     done = run("converge", folder, "-o", tmp_path, "--no-plots", "--json")
     report = json.loads(done.stdout)
     assert [item["iteration"] for item in report["iterations"]] == list(range(12))
-    for before, after, item in zip([None, *course], course, report["iterations"], strict=False):
+    for before, after, item in zip([None, *assignments], assignments, report["iterations"], strict=False):
         assert item["particles"] == 400
         assert item["populations"] == {str(k): count(after).get(k, 0) for k in range(1, 6)}
         assert item["occupied"] == len(count(after))
@@ -481,14 +481,14 @@ def test_json_has_what_is_promised(plain_job, tmp_path):
     assert last["relion"]["resolution_A"] == 9.5
     assert set(report["verdict"]) >= {"converged", "rule", "iterations_left"}
     moves = {}
-    for before, after in zip(course[-6:], course[-5:], strict=False):
+    for before, after in zip(assignments[-6:], assignments[-5:], strict=False):
         for particle in after:
             move = before[particle], after[particle]
             moves[move] = moves.get(move, 0) + 1
     assert report["transitions"]["summed_steps"] == 5
     assert {(item["from"], item["to"]): item["particles"] for item in report["transitions"]["summed"]} == moves
     jumps = [
-        sum(a[particle] != b[particle] for a, b in zip(course[-6:], course[-5:], strict=False))
+        sum(a[particle] != b[particle] for a, b in zip(assignments[-6:], assignments[-5:], strict=False))
         for particle in range(400)
     ]
     expected = {str(times): jumps.count(times) for times in range(6)}
@@ -496,19 +496,19 @@ def test_json_has_what_is_promised(plain_job, tmp_path):
 
 
 def test_tables_hold_the_counts(plain_job, tmp_path):
-    folder, course = plain_job
+    folder, assignments = plain_job
     assert run("converge", folder, "-o", tmp_path, "--no-plots").returncode == 0
     with (tmp_path / "converge.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["iteration"]) for row in rows] == list(range(12))
     assert [row["changed"] for row in rows] == [
         "",
-        *(str(changed(a, b)) for a, b in pairwise(course)),
+        *(str(changed(a, b)) for a, b in pairwise(assignments)),
     ]
     with (tmp_path / "converge_classes.csv").open() as file:
         classes = list(csv.DictReader(file))
     assert len(classes) == 12 * 5
-    before, after = course[-2:]
+    before, after = assignments[-2:]
     for row in classes[-5:]:
         number = int(row["class"])
         assert int(row["particles"]) == count(after).get(number, 0)
@@ -559,12 +559,12 @@ def test_pictures_and_page_are_written_and_refreshed_and_relion_s_files_are_left
 
 
 def test_particles_that_jump_and_those_that_settled_are_written_with_all_columns(plain_job, tmp_path):
-    folder, course = plain_job
+    folder, assignments = plain_job
     jumping, settled = tmp_path / "jumping.star", tmp_path / "settled.star"
     words = ("--volatile", jumping, "--settled", settled, "--volatile-last", 6, "--volatile-min", 1)
     done = run("converge", folder, "-o", tmp_path, "--no-plots", *words)
     assert done.returncode == 0, done.stderr
-    times = {p: sum(a[p] != b[p] for a, b in zip(course[-7:], course[-6:], strict=False)) for p in range(400)}
+    times = {p: sum(a[p] != b[p] for a, b in zip(assignments[-7:], assignments[-6:], strict=False)) for p in range(400)}
     source = starfile.read(folder / "run_ct8_it011_data.star")
     for path, chosen in ((jumping, [p for p in times if times[p] >= 1]), (settled, [p for p in times if not times[p]])):
         written = starfile.read(path)
@@ -588,8 +588,8 @@ def test_particles_of_cryosparc_are_not_written_as_star(tmp_path):
 
 
 def test_the_exit_code_tells_whether_it_converged(plain_job, tmp_path):
-    folder, course = plain_job
-    last = [changed(a, b) / 400 for a, b in zip(course[-4:], course[-3:], strict=False)]
+    folder, assignments = plain_job
+    last = [changed(a, b) / 400 for a, b in zip(assignments[-4:], assignments[-3:], strict=False)]
     assert max(last) < 0.1
     words = ("converge", folder, "-o", tmp_path, "--no-plots", "--fail-if-not-converged", "--json")
     done = run(*words, "--threshold", 10)
@@ -623,8 +623,8 @@ def test_wrong_folders_say_what_to_give(tmp_path):
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_left_out(tmp_path, monkeypatch):
-    course = wander(20, 2, 3)
-    for number, classes in enumerate(course, 1):
+    assignments = wander(20, 2, 3)
+    for number, classes in enumerate(assignments, 1):
         write_iteration(tmp_path, number, classes)
     original = follow.read_assignments
 

@@ -203,7 +203,7 @@ def test_a_history_without_iterations_has_no_picture_but_a_page(tmp_path):
             sheet(history)
         assert caught.value.hint
     write_html(history, tmp_path / "page.html")
-    assert "Too early to tell" in (tmp_path / "page.html").read_text()
+    assert "Too early to decide" in (tmp_path / "page.html").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
@@ -363,7 +363,7 @@ def test_the_resolution_of_empty_classes_is_not_drawn_and_finer_is_higher():
     assert low > 25
     assert high < 9
     silent = panel(figure_of(summary_sheet(build(rows, 3))), "Resolution")
-    assert texts(silent) == ["The files of this job tell no resolution."]
+    assert texts(silent) == ["The files of this job have no resolution."]
 
 
 def test_the_summary_tells_verdict_rule_and_the_first_warnings():
@@ -454,7 +454,7 @@ def test_many_classes_have_matrices_and_the_largest_moves():
     assert np.nan_to_num(np.ma.filled(last, 0)).sum() == (rows[7] != rows[8]).sum()
 
 
-def test_particles_that_came_or_went_are_told_below_the_flows():
+def test_particles_that_came_or_went_are_reported_below_the_flows():
     history, _ = simulated(3, 3)
     steps = list(history.iterations)
     steps[2] = replace(steps[2], arrived=1234, departed=5)
@@ -550,24 +550,24 @@ def test_the_table_of_iterations_is_the_history():
     steps = list(history.iterations)
     steps[3] = replace(steps[3], arrived=7, unassigned=2)
     page = Page(html_page(replace(history, iterations=tuple(steps))))
-    told = rows_of(page.tables[0])
-    assert [row["iteration"] for row in told] == ["1", "2", "3", "4"]
-    assert {row["particles"] for row in told} == {"3,000"}
-    assert told[0]["changed"] == told[0]["changed (%)"] == "–"
+    message = rows_of(page.tables[0])
+    assert [row["iteration"] for row in message] == ["1", "2", "3", "4"]
+    assert {row["particles"] for row in message} == {"3,000"}
+    assert message[0]["changed"] == message[0]["changed (%)"] == "–"
     for step in (1, 2, 3):
         changed = rows[step] != rows[step - 1]
-        assert told[step]["changed"] == f"{changed.sum():,}"
-        assert float(told[step]["changed (%)"].removesuffix(" %")) == pytest.approx(100 * changed.mean(), abs=0.051)
-    assert [row["came"] for row in told] == ["0", "0", "0", "7"]
-    assert [row["without a class"] for row in told] == ["0", "0", "0", "2"]
-    assert "went" not in told[0]
+        assert message[step]["changed"] == f"{changed.sum():,}"
+        assert float(message[step]["changed (%)"].removesuffix(" %")) == pytest.approx(100 * changed.mean(), abs=0.051)
+    assert [row["came"] for row in message] == ["0", "0", "0", "7"]
+    assert [row["without a class"] for row in message] == ["0", "0", "0", "2"]
+    assert "went" not in message[0]
     counts = np.bincount(rows[2], minlength=5)
-    assert told[2]["largest class"] == f"{counts.argmax() + 1}: {counts.max() / 30:.1f} %"
-    assert told[2]["smallest class"] == f"{counts.argmin() + 1}: {counts.min() / 30:.1f} %"
-    assert told[1]["RELION: changed (%)"] == "25.0 %"
-    assert told[1]["resolution (Å)"] == "23"
-    assert "log-likelihood" not in told[0]
-    assert told[3]["file"] == "run_it004_data.star"
+    assert message[2]["largest class"] == f"{counts.argmax() + 1}: {counts.max() / 30:.1f} %"
+    assert message[2]["smallest class"] == f"{counts.argmin() + 1}: {counts.min() / 30:.1f} %"
+    assert message[1]["RELION: changed (%)"] == "25.0 %"
+    assert message[1]["resolution (Å)"] == "23"
+    assert "log-likelihood" not in message[0]
+    assert message[3]["file"] == "run_it004_data.star"
 
 
 def test_the_table_of_classes_tells_late_and_dead_ones_and_exchanges():
@@ -578,9 +578,9 @@ def test_the_table_of_classes_tells_late_and_dead_ones_and_exchanges():
             [0, 0, 2, 1, 1, 1, 1, 0],
         ]
     )
-    told = rows_of(Page(html_page(build(rows, 5))).tables[1])
-    by_class = {row["class"]: row for row in told}
-    assert [row["class"] for row in told] == ["2", "1", "3", "4", "5"]
+    message = rows_of(Page(html_page(build(rows, 5))).tables[1])
+    by_class = {row["class"]: row for row in message}
+    assert [row["class"] for row in message] == ["2", "1", "3", "4", "5"]
     assert by_class["1"]["particles"] == "3"
     assert by_class["1"]["share"] == "37.5 %"
     assert by_class["1"]["change (percentage points)"] == "−12.50"
@@ -636,13 +636,13 @@ def test_hostile_texts_are_escaped(tmp_path):
         (Verdict(True, RULE, "It is still.", 0), "Converged"),
         (Verdict(False, RULE, "It moves.", 1), "Not converged It moves. About 1 more iteration needed."),
         (Verdict(False, RULE, "It moves.", None), "Not converged It moves. Rule:"),
-        (Verdict(None, RULE, "One iteration.", None), "Too early to tell One iteration. Rule:"),
+        (Verdict(None, RULE, "One iteration.", None), "Too early to decide One iteration. Rule:"),
     ],
 )
-def test_the_verdict_is_told(verdict, words):
+def test_the_verdict_is_reported(verdict, words):
     history, _ = simulated(3, 2, verdict=verdict, messages=(warning("one", "Class 3 collapsed"),))
     page = Page(html_page(history))
-    told = " ".join(" ".join(page.text).split())
-    assert words in told
-    assert RULE in told
-    assert "Class 3 collapsed." in told
+    message = " ".join(" ".join(page.text).split())
+    assert words in message
+    assert RULE in message
+    assert "Class 3 collapsed." in message

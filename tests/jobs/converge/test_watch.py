@@ -314,10 +314,10 @@ def test_ctrl_c_leaves_whole_files_and_exits_with_130(source, empty_job):
     process = start("converge", empty_job, "--watch")
     wait_until((empty_job / "converge_summary.png").exists)  # it is drawing
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "interrupted" in told
-    assert "Traceback" not in told
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert "interrupted" in message
+    assert "Traceback" not in message
     made = [path for path in empty_job.iterdir() if not path.name.startswith("run_")]
     assert not [path.name for path in made if path.name.startswith(".")]
     for path in made:

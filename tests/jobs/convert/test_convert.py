@@ -176,7 +176,9 @@ def test_names_of_cryosparc_exports_lose_their_mark(tmp_path):
         "J1/a.mrc",
         "J1/b.mrcs",
     ]
-    assert any("1 stack is named .mrc" in told and "link_stacks='DIR'" in told for told in texts(report.warnings))
+    assert any(
+        "1 stack is named .mrc" in message and "link_stacks='DIR'" in message for message in texts(report.warnings)
+    )
 
 
 def test_micrographs_are_listed_beside_the_particles(refined, tmp_path):
@@ -354,7 +356,7 @@ def test_particles_for_cryosparc(tmp_path):
     assert table["location/micrograph_shape"].tolist() == [[4092, 5760]] * 5
     assert len(set(table["uid"].tolist())) == 5
     assert "rlnMtfFileName" in report.dropped_columns
-    assert any("contrast='dark'" in told for told in texts(report.warnings))
+    assert any("contrast='dark'" in message for message in texts(report.warnings))
 
 
 def test_the_group_beside_it_names_every_slot(tmp_path):
@@ -415,7 +417,7 @@ def test_pickles_of_a_cs_file(refined, tmp_path):
     np.testing.assert_allclose(table, np.column_stack(expected), rtol=1e-6)
     assert table.dtype == rotations.dtype == np.float32
     assert not (tmp_path / "out" / "ind.pkl").exists()
-    assert any("first row" in told for told in texts(report.warnings))
+    assert any("first row" in message for message in texts(report.warnings))
 
 
 def test_chosen_rows_become_indices_into_whole_pickles(refined, tmp_path):

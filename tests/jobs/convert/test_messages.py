@@ -93,22 +93,22 @@ def job(tmp_path):
 # --- contrast -------------------------------------------------------------------------------------------------------
 
 
-def test_dark_particles_are_told_of_where_they_go(tmp_path):
+def test_dark_particles_are_named_where_they_go(tmp_path):
     dark = save_cs(tmp_path / "negative.cs", refined(**{"blob/sign": np.full(N, -1, "f4")}))
-    (told,) = [told for told in texts(convert(dark, tmp_path / "a.star").warnings) if "dark" in told]
-    assert told.startswith(
+    (message,) = [message for message in texts(convert(dark, tmp_path / "a.star").warnings) if "dark" in message]
+    assert message.startswith(
         "particles are dark in the images (blob/sign -1; look at some), and RELION takes bright ones"
     )
-    assert "relion_image_handler --i STACK.mrcs --multiply_constant -1" in told
-    (told,) = texts(convert(dark, tmp_path / "p", to="pickles").warnings)
-    assert "cryoDRGN needs --uninvert-data" in told
-    assert not any("dark" in told for told in texts(convert(dark, tmp_path / "b.cs").warnings))
+    assert "relion_image_handler --i STACK.mrcs --multiply_constant -1" in message
+    (message,) = texts(convert(dark, tmp_path / "p", to="pickles").warnings)
+    assert "cryoDRGN needs --uninvert-data" in message
+    assert not any("dark" in message for message in texts(convert(dark, tmp_path / "b.cs").warnings))
     assert set(np.load(tmp_path / "b.cs")["blob/sign"]) == {-1}
     some = save_cs(tmp_path / "some.cs", refined(**{"blob/sign": np.array([1, 1, -1, 1, -1, 1], "f4")}))
-    told = texts(convert(some, tmp_path / "c.star", to="star", classes=(1,)).warnings)
-    assert any(text.startswith("1 of 2 particles are dark") for text in told)
+    message = texts(convert(some, tmp_path / "c.star", to="star", classes=(1,)).warnings)
+    assert any(text.startswith("1 of 2 particles are dark") for text in message)
     bright = save_cs(tmp_path / "bright.cs", refined())
-    assert not any("dark" in told for told in texts(convert(bright, tmp_path / "d.star").warnings))
+    assert not any("dark" in message for message in texts(convert(bright, tmp_path / "d.star").warnings))
 
 
 def test_the_sign_survives_the_way_to_relion_and_back(tmp_path):
@@ -117,22 +117,22 @@ def test_the_sign_survives_the_way_to_relion_and_back(tmp_path):
     result = run("convert", tmp_path / "a.star", "-o", tmp_path / "back.cs", "--contrast", "dark", "--json")
     assert result.returncode == 0, result.stderr
     assert set(np.load(tmp_path / "back.cs")["blob/sign"]) == {-1}
-    assert not any("--contrast" in told for told in texts(json.loads(result.stdout)["warnings"]))
+    assert not any("--contrast" in message for message in texts(json.loads(result.stdout)["warnings"]))
     for contrast, sign in (("bright", 1), (None, 1)):
         report = convert(tmp_path / "a.star", tmp_path / "c.cs", to="cs", contrast=contrast, overwrite=True)
         assert set(np.load(tmp_path / "c.cs")["blob/sign"]) == {sign}
         # A guess is told of, an answer is not.
-        assert any("contrast='dark'" in told for told in texts(report.warnings)) == (contrast is None)
+        assert any("contrast='dark'" in message for message in texts(report.warnings)) == (contrast is None)
 
 
 def test_the_contrast_is_asked_for_only_where_no_file_says(tmp_path):
-    with pytest.raises(UsageError, match="files that don't say"):
+    with pytest.raises(UsageError, match="files that lack them"):
         convert(save_cs(tmp_path / "a.cs", refined()), tmp_path / "b.cs", to="cs", contrast="dark")
     with pytest.raises(UsageError, match="contrast= would do nothing"):
         convert(tmp_path / "a.cs", tmp_path / "b.star", to="star", contrast="dark")
     without = {name: values for name, values in refined().items() if name != "blob/sign"}
     report = convert(save_cs(tmp_path / "c.cs", without), tmp_path / "d.cs")
-    assert any("contrast='dark'" in told for told in texts(report.warnings))
+    assert any("contrast='dark'" in message for message in texts(report.warnings))
 
 
 # --- files that go together -----------------------------------------------------------------------------------------
@@ -152,13 +152,13 @@ def test_a_passthrough_file_that_is_not_needed_does_no_harm(job, tmp_path):
     assert convert([whole, job / "J5_passthrough_particles.cs"], tmp_path / "a.star").warnings == ()
 
 
-def test_values_that_two_files_disagree_in_are_told(job, tmp_path):
+def test_values_that_two_files_disagree_in_are_reported(job, tmp_path):
     # Another result that brings a column of its own, but other poses too.
     other = {**refined(**{"alignments3D/pose": np.full((N, 3), 0.5, "f4")}), "ctf/scale": np.ones(N, "f4")}
     report = convert([job / "J5_003_particles.cs", save_cs(tmp_path / "other.cs", other)], tmp_path / "a.star")
-    (told,) = [told for told in texts(report.warnings) if "other values" in told]
+    (message,) = [message for message in texts(report.warnings) if "other values" in message]
     first = "J5_003_particles.cs"
-    assert told == f"other.cs has other values than {first} in alignments3D/pose: those of {first} are taken"
+    assert message == f"other.cs has other values than {first} in alignments3D/pose: those of {first} are taken"
     # The passthrough file that belongs to the main file is joined all the same.
     assert "rlnMicrographName" in labels(tmp_path / "a.star")
     assert str(job / "J5_passthrough_particles.cs") in texts(report.inputs)
@@ -166,8 +166,8 @@ def test_values_that_two_files_disagree_in_are_told(job, tmp_path):
 
 def test_a_passthrough_file_alone_says_which_particles_were_taken(job, tmp_path):
     report = convert(job / "J5_passthrough_particles.cs", tmp_path / "a.star")
-    told = "J5_passthrough_particles.cs is a passthrough file: the particles are those of J5_003_particles.cs"
-    assert any(note.startswith(told) for note in texts(report.notes))
+    message = "J5_passthrough_particles.cs is a passthrough file: the particles are those of J5_003_particles.cs"
+    assert any(note.startswith(message) for note in texts(report.notes))
     assert texts(report.inputs)[0].endswith("J5_003_particles.cs")
 
 
@@ -182,11 +182,11 @@ def test_a_passthrough_file_alone_says_which_particles_were_taken(job, tmp_path)
         ("J5_003_particles.cs", "J5_003_particles_passthrough.cs"),
     ],
 )
-def test_without_a_passthrough_file_what_is_missing_is_told_and_what_was_looked_for(tmp_path, name, expected):
+def test_without_a_passthrough_file_what_is_missing_is_reported_and_what_was_looked_for(tmp_path, name, expected):
     path = save_cs(tmp_path / "alone" / name, refined())
-    (told,) = texts(convert(path, tmp_path / "a.star").warnings)
-    assert "no micrographs and coordinates" in told
-    assert re.search(rf"neither (\S+ nor )?{re.escape(expected)}( nor \S+)? lies beside {re.escape(name)}; ", told)
+    (message,) = texts(convert(path, tmp_path / "a.star").warnings)
+    assert "no micrographs and coordinates" in message
+    assert re.search(rf"neither (\S+ nor )?{re.escape(expected)}( nor \S+)? lies beside {re.escape(name)}; ", message)
     # The file of that name is the one that is found.
     save_cs(path.with_name(expected), located())
     assert convert(path, tmp_path / "b.star").warnings == ()
@@ -206,8 +206,8 @@ def test_a_subset_is_converted_with_what_select_wrote_beside_it(job, tmp_path):
 
 def test_a_file_beside_it_that_does_not_fit_is_the_reason(job, tmp_path):
     save_cs(job / "J5_passthrough_particles.cs", located(uid=np.arange(N, dtype="u8")))
-    (told,) = texts(convert(job / "J5_003_particles.cs", tmp_path / "a.star").warnings)
-    assert "J5_passthrough_particles.cs beside it has none of its uids" in told
+    (message,) = texts(convert(job / "J5_003_particles.cs", tmp_path / "a.star").warnings)
+    assert "J5_passthrough_particles.cs beside it has none of its uids" in message
 
 
 # --- where particles lie --------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_file_beside_it_that_does_not_fit_is_the_reason(job, tmp_path):
 def test_locations_of_zero_are_no_places(tmp_path, zero):
     path = save_cs(tmp_path / "a.cs", {**refined(), **located(**zero)})
     report = convert(path, tmp_path / "a.star")
-    assert any("no micrographs and coordinates" in told and "zero" in told for told in texts(report.warnings))
+    assert any("no micrographs and coordinates" in message and "zero" in message for message in texts(report.warnings))
     assert not {"rlnCoordinateX", "rlnMicrographName"} & set(labels(tmp_path / "a.star"))
     assert "nan" not in (tmp_path / "a.star").read_text()
     # cryoSPARC's own columns stay as they are in a .cs file.
@@ -249,30 +249,30 @@ def test_some_micrographs_without_a_size_are_refused(tmp_path):
 # --- units, names, classes ------------------------------------------------------------------------------------------
 
 
-def test_values_in_another_unit_are_told(tmp_path):
+def test_values_in_another_unit_are_reported(tmp_path):
     micrometres = {"rlnDefocusU": [1.2] * N, "rlnDefocusV": [1.1] * N}
     star = save_star(tmp_path / "um.star", "", star_columns(**micrometres))
     for output, options in (("a.cs", {}), ("a.star", {}), ("p", {"to": "pickles"})):
         report = convert(star, tmp_path / output, **options)
-        assert any("defocus: 1.2 looks like µm" in told for told in texts(report.warnings))
+        assert any("defocus: 1.2 looks like µm" in message for message in texts(report.warnings))
     nanometres = save_star(tmp_path / "nm.star", "", star_columns(rlnImagePixelSize=[0.15] * N))
-    assert any("looks like nm" in told for told in texts(convert(nanometres, tmp_path / "b.cs").warnings))
+    assert any("looks like nm" in message for message in texts(convert(nanometres, tmp_path / "b.cs").warnings))
     right = save_star(tmp_path / "A.star", "", star_columns())
-    assert not any("looks like" in told for told in texts(convert(right, tmp_path / "c.cs").warnings))
+    assert not any("looks like" in message for message in texts(convert(right, tmp_path / "c.cs").warnings))
 
 
-def test_names_that_lead_nowhere_from_the_output_are_told(tmp_path):
+def test_names_that_lead_nowhere_from_the_output_are_reported(tmp_path):
     star = save_star(tmp_path / "relion" / "p.star", "", star_columns())
     save_mrc(tmp_path / "relion" / "Extract" / "a.mrcs", noise_images(N, 16), 1.5)
     near = convert(star, tmp_path / "relion" / "Import" / "near.star")
     assert near.warnings == ()
     far = convert(star, tmp_path / "far" / "p.star")
     remedy = f"they are found with datadir='{tmp_path / 'relion'}'"
-    assert any(told.endswith(remedy) for told in texts(far.warnings))
+    assert any(message.endswith(remedy) for message in texts(far.warnings))
 
 
 @pytest.mark.parametrize("words", [["convert", "-o", "a.star"], ["select", "--random", "3", "-o", "s.cs"]])
-def test_stacks_that_are_nowhere_are_told_of_once_with_what_finds_them(job, stack, tmp_path, words):
+def test_stacks_that_are_nowhere_are_named_once_with_what_finds_them(job, stack, tmp_path, words):
     def warnings():
         command = [words[0], "J5/J5_003_particles.cs", *words[1:], "--overwrite", "--json"]
         return texts(json.loads(run(*command, cwd=tmp_path).stdout)["warnings"])
@@ -283,8 +283,8 @@ def test_stacks_that_are_nowhere_are_told_of_once_with_what_finds_them(job, stac
         "1 of 1 stacks is not found: commands that read images need --datadir 'J1 old' --strip-prefix J1"
     ]
     (tmp_path / "J1 old" / "extract" / "a.mrcs").unlink()
-    (told,) = warnings()
-    assert told.startswith("1 of 1 stacks is not found below the working directory, J5, .. and the folders above: ")
+    (message,) = warnings()
+    assert message.startswith("1 of 1 stacks is not found below the working directory, J5, .. and the folders above: ")
 
 
 def test_an_absolute_input_has_an_absolute_remedy(tmp_path):
@@ -310,7 +310,7 @@ def test_a_choice_of_rows_that_no_longer_goes_is_removed_with_the_old_pickles(jo
     report = convert(whole, folder, to="pickles", overwrite=True)
     assert f"{chosen} is of another choice of rows: overwrite=True removes it" in texts(report.notes)
     assert sorted(path.name for path in folder.iterdir()) == ["ctf.pkl", "poses.pkl"]
-    assert not any("ind.pkl" in told for told in texts(convert(whole, tmp_path / "q", to="pickles").notes))
+    assert not any("ind.pkl" in message for message in texts(convert(whole, tmp_path / "q", to="pickles").notes))
 
 
 def test_an_input_is_not_removed_as_an_old_choice_of_rows(tmp_path, job):
@@ -360,7 +360,7 @@ def test_particles_that_have_no_ctf_yet_go_from_cs_to_cs(tmp_path):
     assert convert(save_cs(tmp_path / "a.cs", plain), tmp_path / "b.cs").rows_out == N
 
 
-def test_shifts_that_are_not_known_are_told(tmp_path):
+def test_shifts_that_are_not_known_are_reported(tmp_path):
     poses = {"rlnAngleRot": [1.0] * N, "rlnAngleTilt": [50.0] * N, "rlnAnglePsi": [3.0] * N}
     shifts = {"rlnOriginXAngst": [1.0] * N, "rlnOriginYAngst": [2.0] * N}
     for columns, is_told in ((star_columns(**poses), True), (star_columns(**poses, **shifts), False)):
@@ -370,18 +370,18 @@ def test_shifts_that_are_not_known_are_told(tmp_path):
             assert ("no shifts are known; taken as 0" in texts(report.notes)) == is_told
 
 
-def test_sizes_that_are_read_off_stacks_are_told_once(tmp_path):
+def test_sizes_that_are_read_off_stacks_are_reported_once(tmp_path):
     without = {name: values for name, values in star_columns().items() if name != "rlnImageSize"}
     save_mrc(tmp_path / "Extract" / "a.mrcs", noise_images(N, 16), 1.5)
     star = save_star(tmp_path / "a.star", "", {**without, "rlnVoltage": [300, 200] * 3})
-    (told,) = [told for told in texts(convert(star, tmp_path / "b.star").notes) if "the box of" in told]
-    assert told == "the box of 2 optics groups is that of a.mrcs: 16 px"
+    (message,) = [message for message in texts(convert(star, tmp_path / "b.star").notes) if "the box of" in message]
+    assert message == "the box of 2 optics groups is that of a.mrcs: 16 px"
     star = save_star(tmp_path / "c.star", "", without)
-    (told,) = [told for told in texts(convert(star, tmp_path / "d.star").notes) if "the box of" in told]
-    assert told == "the box of optics group opticsGroup0 is that of a.mrcs: 16 px"
+    (message,) = [message for message in texts(convert(star, tmp_path / "d.star").notes) if "the box of" in message]
+    assert message == "the box of optics group opticsGroup0 is that of a.mrcs: 16 px"
 
 
-def test_classes_are_written_as_in_select_and_absent_ones_are_told(tmp_path):
+def test_classes_are_written_as_in_select_and_absent_ones_are_reported(tmp_path):
     path = save_cs(tmp_path / "a.cs", refined())
     for words in (["--class", "0,3"], ["--class", "0", "--class", "3"]):
         result = run("convert", path, "-o", tmp_path / "a.star", *words, "--overwrite", "--json")
@@ -391,13 +391,13 @@ def test_classes_are_written_as_in_select_and_absent_ones_are_told(tmp_path):
     result = run("convert", path, "-o", tmp_path / "b.star", "--class", "1-3")
     assert result.returncode == 0
     assert "! no particle is of class 2; those of the file: 0, 1, 3" in result.stderr
-    for words, code, told in (
+    for words, code, message in (
         (["--class", "7"], 1, "no particle is of class 7; those of the file: 0, 1, 3"),
         (["--class", "-1"], 2, "is no number from 0 on"),
         (["--class", "one"], 2, "is no number from 0 on"),
     ):
         result = run("convert", path, "-o", tmp_path / "c.star", *words)
-        assert (result.returncode, told in result.stderr) == (code, True), result.stderr
+        assert (result.returncode, message in result.stderr) == (code, True), result.stderr
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -459,12 +459,12 @@ def test_paths_may_be_texts_one_or_several(job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: convert(3, "a.star"), "inputs: a path is needed, not int"),
         (lambda: convert([], "a.star"), "no input"),
         (lambda: convert("a.cs", None), "output: a path is needed"),
-        (lambda: convert("a.cs", "a.txt"), "does not tell what to write"),
+        (lambda: convert("a.cs", "a.txt"), "does not say what to write"),
         (lambda: ConvertOptions(to="pickle"), "to: 'pickle' is none of star, cs, pickles"),
         (lambda: ConvertOptions(to="star", relion="3"), "relion: '3' is none of 3.0, 3.1, 4"),
         (lambda: ConvertOptions(to="star", datadir=1), "datadir: a path is needed"),
@@ -472,12 +472,12 @@ def test_paths_may_be_texts_one_or_several(job, tmp_path):
         (lambda: SelectOptions(kmeans=["a.pkl"]), "kmeans: a path is needed, not list"),
     ],
 )
-def test_what_is_no_path_or_choice_is_told(call, told):
-    with pytest.raises(UsageError, match=told):
+def test_what_is_no_path_or_choice_is_reported(call, message):
+    with pytest.raises(UsageError, match=message):
         call()
 
 
-def test_an_output_that_is_there_is_told_for_python_too(job, tmp_path):
+def test_an_output_that_is_there_is_reported_for_python_too(job, tmp_path):
     convert(job, tmp_path / "a.star")
     with pytest.raises(OutputExistsError) as caught:
         convert(job, tmp_path / "a.star")

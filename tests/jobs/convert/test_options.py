@@ -116,7 +116,7 @@ def test_pickles_take_all_rows_of_a_file_that_needs_no_other(source, tmp_path):
     assert to(tmp_path / "pickles", source, target="pickles").rows_out == N
 
 
-def test_a_file_beside_it_that_does_not_fit_is_told_of_and_left_alone(source, tmp_path):
+def test_a_file_beside_it_that_does_not_fit_is_named_and_left_alone(source, tmp_path):
     beside = tmp_path / "J5" / "J5_passthrough_particles.cs"
     save_cs(beside, {**location(), "uid": np.arange(N, dtype="u8")})
     assert any("none of its uids" in note for note in texts(to(tmp_path / "p.star", source).notes))
@@ -153,7 +153,7 @@ def test_inputs_that_make_no_set_are_refused(source, tmp_path):
     stack = save_mrc(tmp_path / "a.mrcs", noise_images(N, 16), 1.5)
     with pytest.raises(UsageError, match="no particle set"):
         to(tmp_path / "p.star", source, star)
-    with pytest.raises(UsageError, match="says nothing of its particles"):
+    with pytest.raises(UsageError, match="no metadata of its particles"):
         to(tmp_path / "p.star", stack)
     (tmp_path / "k.pkl").write_bytes(pickle.dumps({"centers": np.zeros((2, 3), "f4"), "labels": np.zeros(6, int)}))
     with pytest.raises(UsageError, match="this is kmeans"):
@@ -277,7 +277,7 @@ def test_a_name_never_leads_out_of_the_folder_of_links(tmp_path):
     assert (tmp_path / "out" / "links" / "a.mrcs").is_symlink()
 
 
-def test_stacks_that_are_not_found_are_told_with_a_remedy(with_stack, tmp_path):
+def test_stacks_that_are_not_found_are_reported_with_a_remedy(with_stack, tmp_path):
     moved = tmp_path / "moved" / "deep" / "p.cs"
     moved.parent.mkdir(parents=True)
     shutil.copy(with_stack, moved)
@@ -342,7 +342,7 @@ def test_names_of_an_export_still_hold_in_another_folder(tmp_path):
     assert np.load(tmp_path / "out" / "deep" / "p.cs")["blob/path"][0] == b">../../exports/J1/a.mrc"
 
 
-# --- values that files don't say ------------------------------------------------------------------------------------
+# --- values that files lack ------------------------------------------------------------------------------------------
 
 
 def test_what_no_file_says_can_be_given(tmp_path):
@@ -511,7 +511,7 @@ def test_subtomograms_are_refused(tmp_path):
         to(tmp_path / "p.star", tmp_path / "a.star")
 
 
-def test_particles_without_half_set_or_class_are_told_of(tmp_path):
+def test_particles_without_half_set_or_class_are_reported_of(tmp_path):
     columns = {"rlnImageName": [f"00000{row + 1}@a.mrcs" for row in range(3)], "rlnVoltage": [300] * 3}
     columns |= {"rlnSphericalAberration": [2.7] * 3, "rlnAmplitudeContrast": [0.1] * 3, "rlnAngleTilt": [5, 6, 7]}
     columns |= {"rlnRandomSubset": [0, 1, 2], "rlnClassNumber": [0, 0, 0]}
@@ -523,7 +523,7 @@ def test_particles_without_half_set_or_class_are_told_of(tmp_path):
     require_equal(verify(plan), tmp_path / "p.cs")
 
 
-def test_values_and_names_that_can_not_be_written_are_told_with_the_file(tmp_path):
+def test_values_and_names_that_can_not_be_written_are_reported_with_the_file(tmp_path):
     broken = refined()
     broken["alignments3D/pose"][3] = np.nan
     path = save_cs(tmp_path / "a.cs", broken)
@@ -596,7 +596,7 @@ def test_coordinates_go_back_to_cryosparc_on_the_command_line(located, tmp_path)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-o", "out"], "does not tell what to write"),
+        (["-o", "out"], "does not say what to write"),
         (["-o", "a.star", "--to", "cs"], "does not go with"),
         (["-o", "folder", "--to", "star"], "does not go with"),
         (["-o", "out", "--to", "pickles", "--relion", "3.1"], "--relion would do nothing"),

@@ -238,7 +238,7 @@ def test_dots_in_the_way_to_the_output_do_not_lead_to_another_project(files, tmp
     assert all(name.startswith("picks/Raw_data/") for name in pick_files_listed(tmp_path / "two" / "picks"))
 
 
-def test_the_project_can_be_named_and_without_any_the_user_is_told(files, tmp_path, monkeypatch, command):
+def test_the_project_can_be_named_and_without_any_the_user_is_reported(files, tmp_path, monkeypatch, command):
     picks, star = files
     monkeypatch.chdir(tmp_path)
     code, _, err = command("coords", picks, star, "-o", "a/b")
@@ -459,17 +459,17 @@ def test_no_particles_is_one_clear_message_and_nothing_is_written(tmp_path, comm
 # Running again, dry runs, JSON, the old spelling
 
 
-def test_without_an_output_the_user_is_told_where_the_picks_go(files, tmp_path, monkeypatch, command):
-    told = "without -o the picks go into the current folder"
+def test_without_an_output_the_user_is_reported_where_the_picks_go(files, tmp_path, monkeypatch, command):
+    message = "without -o the picks go into the current folder"
     monkeypatch.chdir(tmp_path)
     code, _, err = command("coords", *files)
     assert code == 0
-    assert f"\n{told}\n" in err
-    assert told not in command("coords", *files, "-o", ".", "--overwrite")[2]
+    assert f"\n{message}\n" in err
+    assert message not in command("coords", *files, "-o", ".", "--overwrite")[2]
     J = tmp_path / "J5"
     (J / "job.json").write_text(json.dumps({"job_type": "extract_micrographs_multi", "uid": "J5", "project_uid": "P1"}))
     monkeypatch.chdir(J)
-    assert f"! {told}, which is that of a cryoSPARC job\n" in command("coords", *files)[2]
+    assert f"! {message}, which is that of a cryoSPARC job\n" in command("coords", *files)[2]
 
 
 def test_overwriting_leaves_no_old_pick_and_every_other_file(tmp_path):
@@ -642,21 +642,21 @@ def test_old_options_are_not_in_the_help(command):
 def test_a_missing_file_or_column_is_one_message(files, tmp_path, command):
     picks, star = files
     no_names = save_star(tmp_path / "no_names.star", "micrographs", {"rlnOpticsGroup": [1]})
-    for words, told in (
+    for words, message in (
         (("coords", tmp_path / "absent.cs", star), "absent.cs"),
         (("coords", picks, tmp_path / "absent.star"), "absent.star"),
         (("coords", picks, no_names), "rlnMicrographName"),
     ):
         code, out, err = command(*words, "-o", tmp_path / "out")
         assert (code, out) == (1, "")
-        assert told in err
+        assert message in err
         assert "→" in err
         assert "mistake in cryobridge" not in err
     with pytest.raises(MissingDataError):
         planned(picks, no_names, tmp_path / "out")
 
 
-def test_files_in_the_wrong_order_are_told_so(files, tmp_path, command):
+def test_files_in_the_wrong_order_are_reported_so(files, tmp_path, command):
     picks, star = files
     out = tmp_path / "out"
     code, _, err = command("coords", star, picks, "-o", out)

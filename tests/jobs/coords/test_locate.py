@@ -129,7 +129,7 @@ def test_no_nudge_changes_nothing_where_names_tell(tmp_path):
 
 
 @pytest.mark.parametrize("has_names", [True, False], ids=["named", "f0 to fn"])
-def test_xy_fields_are_taken_as_told(has_names, tmp_path, command):
+def test_xy_fields_are_taken_as_reported(has_names, tmp_path, command):
     columns = columns_in(ORDERS["pixel size first"], **{"own/x": np.linspace(0, 1, 60), "own/y": np.linspace(1, 0, 60)})
     names = ["own/x", "own/y"] if has_names else [place_of(columns, name) for name in ("own/x", "own/y")]
     picks, star = save(tmp_path, columns if has_names else without_names(columns))
@@ -143,7 +143,7 @@ def test_xy_fields_are_taken_as_told(has_names, tmp_path, command):
 
 
 @pytest.mark.parametrize(
-    ("told", "code", "message"),
+    ("sentence", "code", "message"),
     [
         ("a", 2, "two names"),
         ("a,b,c", 2, "two names"),
@@ -152,9 +152,9 @@ def test_xy_fields_are_taken_as_told(has_names, tmp_path, command):
         ("location/micrograph_path,location/center_x_frac", 1, "wrong type"),
     ],
 )
-def test_xy_fields_that_cannot_be_are_an_error(told, code, message, tmp_path, command):
+def test_xy_fields_that_cannot_be_are_an_error(sentence, code, message, tmp_path, command):
     picks, star = save(tmp_path, columns_in(ORDERS["pixel size first"]))
-    ended, _, err = command("coords", picks, star, "-o", tmp_path / "out", "--xy-fields", told)
+    ended, _, err = command("coords", picks, star, "-o", tmp_path / "out", "--xy-fields", sentence)
     assert ended == code
     assert message in err
     assert not (tmp_path / "out").exists()
@@ -171,10 +171,10 @@ def refused(tmp_path, columns):
 def test_a_score_after_the_fractions_makes_it_ambiguous(low, tmp_path):
     score = np.random.default_rng(9).uniform(low, low + 0.6, 60).astype("f4")
     columns = columns_in(ORDERS["after the distance"], **{"pick_stats/ncc_score": score})
-    told = refused(tmp_path, columns)
+    sentence = refused(tmp_path, columns)
     for name in (NAME["x"], NAME["y"], NAME["psize"], "pick_stats/ncc_score"):
-        assert f"{place_of(columns, name)} (" in told
-    assert "60 values" in told
+        assert f"{place_of(columns, name)} (" in sentence
+    assert "60 values" in sentence
 
 
 @pytest.mark.parametrize("narrow", ["x", "y"])
@@ -199,9 +199,9 @@ def test_a_few_picks_that_tell_nothing_are_not_guessed_at(n, tmp_path):
     columns = columns_in(ORDERS["pixel size first"], n=n)
     columns[NAME["x"]] = np.linspace(0.5, 0.55, n, dtype="f4")
     columns[NAME["y"]] = np.linspace(0.25, 0.28, n, dtype="f4")
-    told = refused(tmp_path, columns)
+    sentence = refused(tmp_path, columns)
     for key in ("psize", "x", "y"):
-        assert f"{place_of(columns, NAME[key])} (" in told
+        assert f"{place_of(columns, NAME[key])} (" in sentence
 
 
 def test_a_few_picks_that_are_spread_are_found(tmp_path):
@@ -222,8 +222,8 @@ def test_a_few_pixel_sizes_and_distances_are_no_fractions(tmp_path):
 
 def test_two_constant_columns_are_no_coordinates(tmp_path):
     columns = columns_in(("psize", "min_dist"), min_dist=0.5)
-    told = refused(tmp_path, columns)
-    assert "hardly varies" in told
+    sentence = refused(tmp_path, columns)
+    assert "hardly varies" in sentence
 
 
 def test_the_shape_of_a_box_is_not_a_micrograph(tmp_path):
@@ -247,10 +247,10 @@ def test_the_shape_of_a_box_is_not_a_micrograph(tmp_path):
 def test_two_places_that_look_alike_are_an_error_that_names_both(tmp_path):
     first, second = (columns_in(ORDERS["pixel size first"], seed=seed) for seed in (1, 2))
     columns = first | {f"again/{name}": values for name, values in second.items()}
-    told = refused(tmp_path, columns)
+    sentence = refused(tmp_path, columns)
     for prefix in ("", "again/"):
         for key in "xy":
-            assert place_of(columns, prefix + NAME[key]) in told
+            assert place_of(columns, prefix + NAME[key]) in sentence
 
 
 def test_a_few_bad_fractions_are_an_error_of_their_own_after_a_nudge(tmp_path):

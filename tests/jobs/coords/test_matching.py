@@ -60,7 +60,7 @@ def test_an_exact_name_decides_between_two_that_hold_it():
     assert match_micrographs([f"J/{UID}m1_patch_aligned.mrc"], names).relion_name.popitem()[1] == "M/m1.mrc"
 
 
-def test_two_exposures_of_one_name_are_told_apart_by_the_uid_where_both_sides_have_it():
+def test_two_exposures_of_one_name_are_distinguished_by_the_uid_where_both_sides_have_it():
     relion = [f"linked/{UID}m.mrc", f"linked/{OTHER_UID}m.mrc"]
     cryosparc = [f"J2/motioncorrected/{OTHER_UID}m.mrc", f"J2/motioncorrected/{UID}m.mrc"]
     assert list(match_micrographs(cryosparc, relion).relion_name.values()) == relion[::-1]

@@ -69,11 +69,13 @@ def test_coordinates_count_the_pixels_of_relions_micrographs(shape, picks, tmp_p
     assert code == 0
     for stem in STEMS:
         np.testing.assert_allclose(coordinates_of(out, stem), expected_of(stem, shape), atol=6e-4)
-    told = f"2 of 2 RELION micrographs are of another size than cryoSPARC's ({shape[0]} × {shape[1]} px for 300 × 400)"
-    assert err.startswith(f"! {told}: the coordinates count RELION's pixels")
+    sentence = (
+        f"2 of 2 RELION micrographs are of another size than cryoSPARC's ({shape[0]} × {shape[1]} px for 300 × 400)"
+    )
+    assert err.startswith(f"! {sentence}: the coordinates count RELION's pixels")
     (message,) = json.loads(shown)["warnings"]
     assert message["code"] == "micrograph-sizes-differ"
-    assert message["text"].startswith(told)
+    assert message["text"].startswith(sentence)
 
 
 @pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=convention_id)
@@ -128,21 +130,21 @@ def test_a_micrograph_that_is_absent_while_others_are_binned_is_an_error(picks, 
     assert planned(picks, save_project(tmp_path / "other", [SHAPE, None]), tmp_path / "out").sizes.message is None
 
 
-def test_what_could_not_be_compared_is_told_once(picks, tmp_path, command):
+def test_what_could_not_be_compared_is_reported_once(picks, tmp_path, command):
     star = save_project(tmp_path / "relion", [None, None])
-    told = (
+    sentence = (
         "the size of RELION's micrographs was not compared with cryoSPARC's (300 × 400 px): "
         f"{relion_name('a')} is not there\n"
     )
     # From a RELION project they are expected to be found.
-    assert command("coords", picks, star, "-o", tmp_path / "relion" / "picks")[2] == f"! {told}"
+    assert command("coords", picks, star, "-o", tmp_path / "relion" / "picks")[2] == f"! {sentence}"
     (tmp_path / "relion" / "default_pipeline.star").unlink()
-    assert command("coords", picks, star, "-o", tmp_path / "out")[2].splitlines(keepends=True)[0] == told
+    assert command("coords", picks, star, "-o", tmp_path / "out")[2].splitlines(keepends=True)[0] == sentence
     for stem in STEMS:
         save_mrc(tmp_path / "relion" / relion_name(stem), np.zeros((1, *SHAPE))).write_bytes(b"empty")
     code, _, err = command("coords", picks, star, "-o", tmp_path / "out", "--overwrite")
     assert code == 0
-    assert err.startswith(told.replace("is not there", "can't be read"))
+    assert err.startswith(sentence.replace("is not there", "can't be read"))
 
 
 def test_few_headers_are_read_unless_one_differs(tmp_path, monkeypatch):

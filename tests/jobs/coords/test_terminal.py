@@ -30,8 +30,8 @@ def test_inferred_columns_are_shown_and_asked_about_in_a_terminal(nameless, tmp_
     child = open_terminal(*words, columns=120)
     child.expect("Take these columns")
     shown = without_escapes(child.before)
-    for told in ("f6", "f7", "taken as x", "taken as y", "hardly varies", "distinct"):
-        assert told in shown
+    for message in ("f6", "f7", "taken as x", "taken as y", "hardly varies", "distinct"):
+        assert message in shown
     child.send("n\r")
     child.expect(pexpect.EOF)
     child.close()

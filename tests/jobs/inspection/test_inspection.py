@@ -116,7 +116,7 @@ def test_json_has_the_documented_names(particles_cs):
     assert item["first_rows"][0]["ctf/cs_mm"] == 2.7
 
 
-def test_identifiers_have_no_median_and_repeated_ones_are_told(tmp_path):
+def test_identifiers_have_no_median_and_repeated_ones_are_reported(tmp_path):
     columns = particle_columns(["a.mrc"] * 3, range(3)) | {"uid": np.array([2**64 - 1, 7, 2**64 - 1], "u8")}
     uid = fields_of(save_cs(tmp_path / "twice.cs", columns))["uid"]
     assert (uid["min"], uid["median"], uid["max"], uid["distinct"]) == (None, None, None, 2)
@@ -126,13 +126,13 @@ def test_identifiers_have_no_median_and_repeated_ones_are_told(tmp_path):
     assert fields_of(save_cs(tmp_path / "close.cs", close))["uid"]["distinct"] == 2
 
 
-def test_degrees_in_a_column_of_radians_are_told(tmp_path):
+def test_degrees_in_a_column_of_radians_are_reported(tmp_path):
     columns = particle_columns(["a.mrc"] * 3, range(3)) | {"ctf/df_angle_rad": np.array([12.0, 80.0, 170.0], "f4")}
     (problem,) = fields_of(save_cs(tmp_path / "p.cs", columns))["ctf/df_angle_rad"]["problems"]
     assert "deg" in problem
 
 
-def test_without_statistics_only_the_header_is_told(particles_cs):
+def test_without_statistics_only_the_header_is_reported(particles_cs):
     table = described(particles_cs, statistics=False)
     assert table["rows"] == 5
     assert all(field["min"] is None and field["distinct"] is None for field in table["fields"])
@@ -269,7 +269,7 @@ def test_what_reads_images_is_not_ready_where_they_are_not_there(particles_cs, t
     assert "2 of 2 image files missing" in done.stderr
 
 
-def test_one_image_file_that_is_too_short_is_told_too(particles_cs):
+def test_one_image_file_that_is_too_short_is_reported_too(particles_cs):
     save_mrc(particles_cs.parent / "extract" / "a.mrc", noise_images(2, 16), 1.5)
     use = described(particles_cs, check_paths=True)["uses"]["stacks"]
     assert use == {"ready": False, "missing": ["1 of 2 image files"], "hint": "Copy them again."}
@@ -404,7 +404,7 @@ class Steps(Silent):
         self.done[self.now_at] += steps
 
 
-def test_it_is_told_how_far_the_work_is(particles_cs):
+def test_it_is_reported_how_far_the_work_is(particles_cs):
     steps = Steps()
     inspect(particles_cs, check_paths=True, reporter=steps)
     n_columns = len(np.load(particles_cs).dtype.names)

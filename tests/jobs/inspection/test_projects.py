@@ -116,7 +116,7 @@ def test_links_named_like_jobs_make_no_project_of_a_folder(demo_project):
     assert "Extract/" not in dict(inspect(demo_project.relion).facts)
 
 
-def test_downsampled_stacks_are_told_by_their_title_and_files(particles_cs, tmp_path):
+def test_downsampled_stacks_are_reported_by_their_title_and_files(particles_cs, tmp_path):
     out = tmp_path / "out"
     assert run("stacks", "downsample", particles_cs, "-D", 8, "-o", out).returncode == 0
     facts = dict(inspect(out).facts)

@@ -30,7 +30,7 @@ def simulated(tmp_path):
 # The real run
 
 
-def test_the_real_pipeline_is_told_whole(reference_data):
+def test_the_real_pipeline_is_reported_whole(reference_data):
     out = reference_data / "recovar_run" / "out"
     item = described(out)
     facts, found = item["facts"], item["recovar"]
@@ -128,7 +128,7 @@ def test_a_run_of_some_particles_counts_those(simulated):
     assert described(simulated.analysis)["facts"]["cluster 2"] == "4 particles (33.3 %), center002.mrc"
 
 
-def test_the_older_layout_is_told_as_well(tmp_path):
+def test_the_older_layout_is_reported_as_well(tmp_path):
     simulated = simulate_run(tmp_path / "project", "older")
     item = described(simulated.out)
     assert item["rows"] == 12
@@ -137,7 +137,7 @@ def test_the_older_layout_is_told_as_well(tmp_path):
     )
     assert "zdim 2; 3 clusters of 4, 4, 4 particles" in item["facts"]["analysis analysis_2"]
     assert item["facts"]["density density"] == "grid of 4 × 5, 3 alphas; knee at alpha 0.1 (number 1)"
-    assert item["problems"] == ["The run does not say which particle file it was made from"]
+    assert item["problems"] == ["The run does not name its particle file"]
     assert described(simulated.analysis)["facts"]["cluster 0"] == "4 particles (33.3 %), vol0000.mrc"
     assert described(simulated.density)["facts"]["alphas"] == "0: 10, 1: 0.1, 2: 0.001"
 
@@ -329,7 +329,7 @@ def test_missing_and_damaged_pieces_are_listed(simulated, damage, where, text):
     assert text in problems_of(folder)
 
 
-def test_a_problem_is_told_once(simulated):
+def test_a_problem_is_reported_once(simulated):
     for folder in (simulated.out, simulated.analysis):
         (folder / "job.json").write_text("{")
     for path in (simulated.analysis / "kmeans").glob("center*_half*"):

@@ -90,7 +90,7 @@ def test_with_an_output_the_file_has_the_same_rows(cs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "told"),
+    ("options", "error", "message"),
     [
         ({}, UsageError, "nothing is asked for"),
         ({"rows": [0, N]}, CryobridgeError, f"row {N} .* is asked for"),
@@ -106,9 +106,9 @@ def test_with_an_output_the_file_has_the_same_rows(cs, tmp_path):
         ({"where": "absent > 1"}, CryobridgeError, "absent"),
     ],
 )
-def test_what_can_not_be_chosen_by_is_an_error_that_names_it(cs, options, error, told):
+def test_what_can_not_be_chosen_by_is_an_error_that_names_it(cs, options, error, message):
     for given in (cs, select(cs, where="uid > 0")):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             select(given, **options)
 
 

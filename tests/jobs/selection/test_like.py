@@ -79,12 +79,12 @@ def test_a_selection_goes_from_relion_to_cryosparc_and_back(tmp_path, stack):
     assert kept_of_star(tmp_path / "back.star") == [0, 1]
 
 
-def test_a_stack_that_was_imported_elsewhere_is_found_by_its_name_and_that_is_told(tmp_path):
+def test_a_stack_that_was_imported_elsewhere_is_found_by_its_name_and_that_is_reported(tmp_path):
     cs = cs_of(tmp_path / "J1_particles.cs", [(f">J1/imported/{UID}mic1_particles.mrcs", 0), ("J1/imported/x.mrc", 0)])
     star = star_of(tmp_path / "a.star", ["000001@Extract/job012/Movies/mic1_particles.mrcs"])
     report = select(cs, tmp_path / "out.cs", like=star)
     assert kept_of_cs(tmp_path / "out.cs") == [0]
-    assert any("matched by file name alone" in told for told in texts(report.warnings))
+    assert any("matched by file name alone" in message for message in texts(report.warnings))
 
 
 def test_stacks_of_one_name_in_several_folders_are_kept_apart(tmp_path):
@@ -201,7 +201,7 @@ def test_the_table_of_sources_can_be_named(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "image,uid\n1@a.mrcs,3\n", "image,source_row,source_file,source_slice,uid\nx,y,z,w,v\n", "\x00\x01"]
 )
-def test_a_damaged_table_of_sources_is_told(tmp_path, text):
+def test_a_damaged_table_of_sources_is_reported(tmp_path, text):
     small = downsampled(tmp_path / "small", IMAGES)
     (tmp_path / "small" / "particles.128_sources.csv").write_text(text)
     with pytest.raises(FormatError):

@@ -86,7 +86,7 @@ def test_one_file_for_each_cluster_of_a_real_run(real, real_labels, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told", "hint"),
+    ("options", "message", "hint"),
     [
         ({"zdim": 4, "clusters": (0,)}, "no clusters of zdim 4; the run has them of zdim 2", "recovar analyze"),
         ({"zdim": 7, "clusters": (0,)}, "no clusters of zdim 7", "zdim=2"),
@@ -94,10 +94,10 @@ def test_one_file_for_each_cluster_of_a_real_run(real, real_labels, tmp_path):
         ({"clusters": (2,)}, "no cluster 2: the clusters of zdim 2 has 2", "0 to 1"),
     ],
 )
-def test_what_a_run_does_not_have_is_told(real, tmp_path, options, told, hint):
+def test_what_a_run_does_not_have_is_reported(real, tmp_path, options, message, hint):
     with pytest.raises(UsageError) as caught:
         select(None, tmp_path / "a.star", run=real / "out", **options)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert hint in caught.value.hint
 
 
@@ -259,7 +259,7 @@ def test_a_copy_of_the_runs_particles_in_the_same_order_does(real, real_labels, 
     assert numbers_of(tmp_path / "a.star") == [row for row, label in enumerate(real_labels) if label == 0]
 
 
-def test_particles_under_other_names_are_taken_in_order_and_that_is_told(real, real_labels, tmp_path):
+def test_particles_under_other_names_are_taken_in_order_and_that_is_reported(real, real_labels, tmp_path):
     star = shuffled(tmp_path / "copy.star", real, range(600))
     star.write_text(star.read_text().replace("@particles.32.mrcs", "@other.mrcs"))
     report = select(star, tmp_path / "a.star", kmeans=real / "out/analysis_2/data/kmeans_result.pkl", clusters=(0,))

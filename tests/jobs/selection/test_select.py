@@ -151,7 +151,7 @@ def test_rows_are_taken_from_a_list_in_the_files_order(star, tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "sentence"),
     [
         ([0, 12], "row 12 (counted from 0) is asked for, run_data.star has 12 rows"),
         ([0, 5, 5, 7, 5], "5 rows are listed, 3 different ones: row 5 stands 3 times"),
@@ -159,7 +159,7 @@ def test_rows_are_taken_from_a_list_in_the_files_order(star, tmp_path, suffix):
     ],
 )
 @pytest.mark.parametrize("suffix", ["pkl", "npy", "txt"])
-def test_rows_that_can_not_be_are_refused(star, tmp_path, rows, told, suffix):
+def test_rows_that_can_not_be_are_refused(star, tmp_path, rows, sentence, suffix):
     path = tmp_path / f"ind.{suffix}"
     if suffix == "txt":
         path.write_text(" ".join(map(str, rows)))
@@ -169,7 +169,7 @@ def test_rows_that_can_not_be_are_refused(star, tmp_path, rows, told, suffix):
         dump(path, np.array(rows))
     with pytest.raises(CryobridgeError) as caught:
         select(star, tmp_path / "out.star", rows=path)
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)
     assert not (tmp_path / "out.star").exists()
 
 
@@ -177,7 +177,7 @@ def test_rows_that_can_not_be_are_refused(star, tmp_path, rows, told, suffix):
     ("name", "content"),
     [("ind.txt", b"1 2 x"), ("ind.txt", b"1.5"), ("ind.txt", b"\xff\xfe"), ("ind.dat", b"1 2"), ("ind.txt", b"")],
 )
-def test_a_list_that_is_none_is_told(star, tmp_path, name, content):
+def test_a_list_that_is_none_is_reported(star, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CryobridgeError):
         select(star, tmp_path / "out.star", rows=tmp_path / name)
@@ -244,7 +244,7 @@ def test_rows_without_a_label_are_in_no_cluster_even_inverted(star, tmp_path):
     assert report.left_out == {"chosen, and the others are kept": 6, "no label in k.pkl": 2}
 
 
-def test_a_cluster_that_is_not_there_is_told(star, tmp_path):
+def test_a_cluster_that_is_not_there_is_reported(star, tmp_path):
     with pytest.raises(UsageError, match=r"no cluster 4: k\.pkl has 4, counted from 0"):
         select(star, tmp_path / "out.star", kmeans=kmeans(tmp_path / "k.pkl", LABELS), clusters=(1, 4))
 
@@ -307,7 +307,9 @@ def test_nothing_left_is_an_error_that_says_why(star, tmp_path):
     assert (
         read_block((tmp_path / "out.star").read_text(), "particles")[0] == read_block(star.read_text(), "particles")[0]
     )
-    assert any("no particle is of class 9; those of the file: 1, 2, 3, 4" in told for told in texts(report.warnings))
+    assert any(
+        "no particle is of class 9; those of the file: 1, 2, 3, 4" in sentence for sentence in texts(report.warnings)
+    )
 
 
 def test_labels_become_class_numbers(star, tmp_path):
@@ -332,17 +334,17 @@ def test_latent_coordinates_become_columns_that_read_back_and_rows_without_are_l
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "sentence"),
     [
         (np.zeros((11, 2)), "it has 11 latent coordinates, run_data.star has 12 rows"),
         (np.zeros(12), "an array of (12,)"),
     ],
 )
-def test_latent_coordinates_that_do_not_fit_are_refused(star, tmp_path, array, told):
+def test_latent_coordinates_that_do_not_fit_are_refused(star, tmp_path, array, sentence):
     np.save(tmp_path / "z.npy", array)
     with pytest.raises(CryobridgeError) as caught:
         select(star, tmp_path / "out.star", attach_latent=tmp_path / "z.npy")
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)
 
 
 def test_one_file_for_each_class(star, tmp_path):
@@ -624,7 +626,7 @@ def _copy(source, target):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "sentence"),
     [
         ({}, "nothing is asked for"),
         ({"invert": True}, "invert= without a choice"),
@@ -641,10 +643,10 @@ def _copy(source, target):
         ({"classes": (1,), "no_passthrough": True}, "no_passthrough= is for a .cs file"),
     ],
 )
-def test_requests_that_contradict_each_other_are_refused(star, tmp_path, options, told):
+def test_requests_that_contradict_each_other_are_refused(star, tmp_path, options, sentence):
     with pytest.raises(UsageError) as caught:
         select(star, tmp_path / "out.star", **options)
-    assert told in caught.value.message
+    assert sentence in caught.value.message
 
 
 def test_the_output_is_of_the_same_program(star, job, tmp_path):
@@ -655,20 +657,20 @@ def test_the_output_is_of_the_same_program(star, job, tmp_path):
         select(job / "J7_010_particles.cs", tmp_path / "out.star", classes=(1,))
 
 
-def test_a_file_that_is_no_table_is_told(tmp_path):
+def test_a_file_that_is_no_table_is_reported(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(3))
     with pytest.raises(UsageError, match="not a particle file, but npy"):
         select(tmp_path / "a.npy", tmp_path / "out.star", classes=(1,))
 
 
-def test_a_file_without_classes_is_told(tmp_path):
+def test_a_file_without_classes_is_reported(tmp_path):
     path = tmp_path / "a.star"
     path.write_text("\ndata_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n\n")
     with pytest.raises(MissingDataError, match="has no classes"):
         select(path, tmp_path / "out.star", classes=(1,))
 
 
-def test_where_images_are_found_is_told_when_the_names_lead_nowhere_from_the_output(star, tmp_path):
+def test_where_images_are_found_is_reported_when_the_names_lead_nowhere_from_the_output(star, tmp_path):
     stack = star.parent / "Extract" / "job003" / "mic0.mrcs"
     stack.parent.mkdir(parents=True)
     stack.write_bytes(b"x")
@@ -676,28 +678,28 @@ def test_where_images_are_found_is_told_when_the_names_lead_nowhere_from_the_out
     near = select(star, star.parent / "Select" / "near.star", classes=(1,))
     far = select(star, tmp_path / "far.star", classes=(1,))
     assert near.warnings == ()
-    assert any(f"datadir='{star.parent}'" in told for told in texts(far.warnings))
+    assert any(f"datadir='{star.parent}'" in sentence for sentence in texts(far.warnings))
 
 
-def test_stacks_of_the_chosen_rows_that_are_nowhere_are_told_of(star, tmp_path):
+def test_stacks_of_the_chosen_rows_that_are_nowhere_are_reported_of(star, tmp_path):
     folder = star.parent / "Extract" / "job003"
     folder.mkdir(parents=True)
     (folder / "mic0.mrcs").write_bytes(b"x")
     output = star.parent / "Select" / "a.star"
-    (told,) = texts(select(star, output, classes=(1, 2, 3, 4)).warnings)
-    assert told.startswith("1 of 2 stacks is not found below ")
+    (sentence,) = texts(select(star, output, classes=(1, 2, 3, 4)).warnings)
+    assert sentence.startswith("1 of 2 stacks is not found below ")
     assert select(star, output, overwrite=True, where="rlnDefocusU < 10550").warnings == ()
     assert select(star, output, overwrite=True, where="rlnDefocusU < 0", allow_empty=True).warnings == ()
 
 
-def test_names_that_count_from_the_files_own_folder_are_told_of(tmp_path):
+def test_names_that_count_from_the_files_own_folder_are_reported_of(tmp_path):
     path = save_cs(tmp_path / "in" / "a.cs", particle_columns([">imported/a.mrc"] * 3, range(3)))
     (tmp_path / "in" / "imported").mkdir()
     (tmp_path / "in" / "imported" / "a.mrc").write_bytes(b"x")
     near = select(path, tmp_path / "in" / "b.cs", where="blob/idx > 0")
     far = select(path, tmp_path / "b.cs", where="blob/idx > 0")
     assert near.warnings == ()
-    assert any("start with >" in told for told in texts(far.warnings))
+    assert any("start with >" in sentence for sentence in texts(far.warnings))
     assert np.load(tmp_path / "b.cs")["blob/path"].tolist() == [b">imported/a.mrc"] * 2
 
 
@@ -740,7 +742,7 @@ def test_the_command_speaks_json_and_a_dry_run_writes_nothing(star, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "sentence"),
     [
         (["--class", "1,x"], "'x' is no number from 0 on"),
         (["--class", "3-1"], "'3-1' is no number"),
@@ -751,10 +753,10 @@ def test_the_command_speaks_json_and_a_dry_run_writes_nothing(star, tmp_path):
         (["--class", "1", "--split-by-class", "x"], "one place to write to"),
     ],
 )
-def test_mistakes_on_the_command_line_exit_with_2(star, tmp_path, words, told):
+def test_mistakes_on_the_command_line_exit_with_2(star, tmp_path, words, sentence):
     done = run("select", star, *words, "-o", "out.star", cwd=tmp_path)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert list(tmp_path.glob("*.star")) == []
 
 

@@ -191,7 +191,7 @@ def test_no_rows_is_no_error():
 
 
 @pytest.mark.parametrize(
-    ("text", "position", "told"),
+    ("text", "position", "sentence"),
     [
         ("", 1, "no condition"),
         ("   ", 1, "no condition"),
@@ -239,12 +239,12 @@ def test_no_rows_is_no_error():
         ("(" * 150 + "rlnClassNumber > 1" + ")" * 150, 101, "nested more than 100"),
     ],
 )
-def test_a_mistake_is_told_with_its_position(text, position, told):
+def test_a_mistake_is_reported_with_its_position(text, position, sentence):
     with pytest.raises(UsageError) as caught:
         holds(text)
     assert caught.value.message.startswith(f"character {position}: ")
     assert caught.value.option == "where"
-    assert told in caught.value.message
+    assert sentence in caught.value.message
     assert caught.value.hint
     assert len(str(caught.value)) < 300
 

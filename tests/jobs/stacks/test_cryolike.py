@@ -90,7 +90,7 @@ def test_the_job_record_accounts_for_every_image(particles_cs, tmp_path):
     }
 
 
-def test_defaults_that_stand_in_for_columns_are_told(particles_cs, tmp_path):
+def test_defaults_that_stand_in_for_columns_are_reported(particles_cs, tmp_path):
     columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
     del columns["ctf/phase_shift_rad"], columns["ctf/amp_contrast"]
     report = run_stacks(plan(save_cs(particles_cs, columns)), tmp_path / "out")
@@ -168,11 +168,11 @@ def test_a_truncated_stack_counts_its_whole_images(particles_cs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("box_px", "pixel_size_A", "told"),
+    ("box_px", "pixel_size_A", "message"),
     [(32, 1.5, "32 × 32 px, the images have 16"), (16, 1.6, "1.6 Å, those of the images have 1.5 Å")],
 )
-def test_a_grid_for_other_images_is_refused(box_px, pixel_size_A, told, particles_cs):
-    with pytest.raises(CryobridgeError, match=told) as caught:
+def test_a_grid_for_other_images_is_refused(box_px, pixel_size_A, message, particles_cs):
+    with pytest.raises(CryobridgeError, match=message) as caught:
         plan(particles_cs, descriptor=ImageDescriptor.for_box(box_px, pixel_size_A))
     assert "params=" in caught.value.hint
 
@@ -281,7 +281,7 @@ def test_what_a_plan_refuses_ends_the_command_with_1_and_no_output(particles_cs,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_grid_beyond_the_memory_is_told_as_that(particles_cs, tmp_path):
+def test_a_grid_beyond_the_memory_is_reported_as_that(particles_cs, tmp_path):
     done = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", "--resolution-factor", 1e12)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: not enough memory")

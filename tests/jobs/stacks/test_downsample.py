@@ -196,10 +196,10 @@ def test_rows_of_an_index_file_are_taken_in_its_order(star, expected, tmp_path):
         assert len(pickle.loads((folder / "ctf.pkl").read_bytes())) == 3
 
 
-@pytest.mark.parametrize(("rows", "told"), [([0, 6], "row 6 is asked for"), ([2, 2], "twice: 2"), ([], "no rows")])
-def test_rows_that_are_not_there_or_there_twice_are_refused(rows, told, star, tmp_path):
+@pytest.mark.parametrize(("rows", "message"), [([0, 6], "row 6 is asked for"), ([2, 2], "twice: 2"), ([], "no rows")])
+def test_rows_that_are_not_there_or_there_twice_are_refused(rows, message, star, tmp_path):
     np.save(tmp_path / "ind.npy", np.array(rows, int))
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         planned(star, indices=tmp_path / "ind.npy")
 
 
@@ -233,7 +233,7 @@ def test_the_number_of_images_in_memory_does_not_matter(star, tmp_path):
     assert (tmp_path / "one" / "particles.8.mrcs").read_bytes() == (tmp_path / "all" / "particles.8.mrcs").read_bytes()
 
 
-def test_two_pixel_sizes_are_kept_apart_and_told(star, tmp_path):
+def test_two_pixel_sizes_are_kept_apart_and_reported(star, tmp_path):
     star.write_text(star.read_text().replace("0.07 1.5 16", "0.07 1.25 16"))
     report = made(star, tmp_path / "out")
     assert columns_of(tmp_path / "out" / "particles.8.star", "optics")["rlnImagePixelSize"] == ("3", "2.5")
@@ -242,12 +242,12 @@ def test_two_pixel_sizes_are_kept_apart_and_told(star, tmp_path):
     np.testing.assert_allclose(pickle.loads((tmp_path / "out" / "ctf.pkl").read_bytes())[:, 1], [3, 2.5] * 3)
 
 
-def test_all_that_is_wrong_with_the_input_is_told_at_once_and_nothing_is_written(star, tmp_path):
+def test_all_that_is_wrong_with_the_input_is_reported_at_once_and_nothing_is_written(star, tmp_path):
     save_mrc(tmp_path / "a.mrcs", noise_images(2, 20))
     result = run("stacks", "downsample", star, "-D", 18, "--pixel-size", 2, "-o", tmp_path / "out")
     assert result.returncode != 0
-    for told in ("--pixel-size 2 contradicts", "image 3 is asked for, the file has 2", "2 sizes", "a.mrcs 20 × 20"):
-        assert told in result.stderr
+    for message in ("--pixel-size 2 contradicts", "image 3 is asked for, the file has 2", "2 sizes", "a.mrcs 20 × 20"):
+        assert message in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -258,9 +258,9 @@ def test_images_of_another_box_than_the_metadata_say_are_refused(star, tmp_path)
         planned(star)
 
 
-@pytest.mark.parametrize(("box", "told"), [(18, "can't enlarge"), (7, "not even"), (0, "not even")])
-def test_larger_and_odd_boxes_are_refused(box, told, star):
-    with pytest.raises(UsageError, match=told):
+@pytest.mark.parametrize(("box", "message"), [(18, "can't enlarge"), (7, "not even"), (0, "not even")])
+def test_larger_and_odd_boxes_are_refused(box, message, star):
+    with pytest.raises(UsageError, match=message):
         planned(star, box)
 
 
@@ -547,9 +547,9 @@ def test_the_command_ends_with_the_next_one_to_type(star, tmp_path):
     assert job["report"]["outputs"] == [
         f"out/{name}" for name in ("particles.8.star", "particles.8_sources.csv", "poses.pkl", "ctf.pkl")
     ]
-    status, told = run_in_terminal("stacks", "downsample", star, "-D", 8, "-o", "more", cwd=tmp_path)
+    status, message = run_in_terminal("stacks", "downsample", star, "-D", 8, "-o", "more", cwd=tmp_path)
     assert status == 0
-    assert "16 → 8 px" in without_escapes(told)
+    assert "16 → 8 px" in without_escapes(message)
 
 
 def test_a_usage_fault_ends_with_2_and_says_what_to_do(star, tmp_path):

@@ -149,7 +149,7 @@ def test_indexed_files_are_restacked_to_the_batch(tmp_path):
 
 
 @pytest.mark.parametrize("unit", ["degree", "radian"])
-def test_angles_of_paired_files_are_in_the_unit_that_is_told(unit, tmp_path):
+def test_angles_of_paired_files_are_in_the_unit_that_is_reported(unit, tmp_path):
     (star, stack), *_ = save_pairs(tmp_path, (3,), rlnPhaseShift=[0.5, 1.0, 1.5])
     words = ("--pair", star, stack, "--defocus-angle-unit", unit, "--phase-shift-unit", unit)
     done = run("stacks", "paired", *words, "-o", tmp_path / "out", "--no-plots", "--no-phys")
@@ -326,7 +326,7 @@ def test_a_pixel_size_given_by_hand_must_agree_with_the_metadata(particles_cs):
     assert plan_stacks(source, StackOptions(pixel_size_A=1.50001)).descriptor.pixel_size_A[0] == pytest.approx(1.5)
 
 
-def test_all_that_is_wrong_is_told_at_once_and_nothing_is_written(particles_cs, tmp_path):
+def test_all_that_is_wrong_is_reported_at_once_and_nothing_is_written(particles_cs, tmp_path):
     columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
     names = ["J1/extract/b.mrc", "J1/extract/a.mrc", "J1/extract/gone.mrc", "J1/extract/b.mrc", "J1/extract/a.mrc"]
     columns |= {
@@ -339,8 +339,8 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_is_written(particles_cs, 
     save_mrc(tmp_path / "J1" / "extract" / "b.mrc", noise_images(2, 18), 1.5)
     done = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", "--downsample-factor", 4)
     assert done.returncode == 1
-    for told in ("gone.mrc", "image 4 is asked for", "18 × 18", "1.7 Å", "mix values of the voltage"):
-        assert told in done.stderr
+    for sentence in ("gone.mrc", "image 4 is asked for", "18 × 18", "1.7 Å", "mix values of the voltage"):
+        assert sentence in done.stderr
     assert done.stderr.count("→") >= 5
     assert not (tmp_path / "out").exists()
 

@@ -82,16 +82,18 @@ def files_of(folder):
         (15.0, None, "says 1.5 Å, as if it were in nm, but the image files 15 Å"),
     ],
 )
-def test_a_pixel_size_that_image_files_say_otherwise_is_told(in_header_A, note, warning, particles_cs, tmp_path):
+def test_a_pixel_size_that_image_files_say_otherwise_is_reported(in_header_A, note, warning, particles_cs, tmp_path):
     for name, n in (("a", 3), ("b", 4)):
         save_mrc(tmp_path / "J1" / "extract" / f"{name}.mrc", noise_images(n, 16), in_header_A)
     plan = plan_stacks(indexed_input(read_particles_cs(particles_cs), ImageSearch(particles_cs)), StackOptions())
-    assert [str(told) for told in plan.messages if told.code == "pixel-size-in-image-files"] == ([note] if note else [])
-    (told,) = [str(told) for told in plan.messages if told.code == "pixel-size-contradicts"] or [None]
-    assert warning is None if told is None else warning in told
+    assert [str(message) for message in plan.messages if message.code == "pixel-size-in-image-files"] == (
+        [note] if note else []
+    )
+    (message,) = [str(message) for message in plan.messages if message.code == "pixel-size-contradicts"] or [None]
+    assert warning is None if message is None else warning in message
     assert plan.descriptor.pixel_size_A[0] == pytest.approx(1.5)
     done = run("stacks", "downsample", particles_cs, "-D", 8, "-o", tmp_path / "small", "--dry-run", "--json")
-    assert ("pixel-size-contradicts" in [told["code"] for told in json.loads(done.stdout)["warnings"]]) == (
+    assert ("pixel-size-contradicts" in [message["code"] for message in json.loads(done.stdout)["warnings"]]) == (
         warning is not None
     )
 
@@ -107,21 +109,21 @@ def test_metadata_of_another_box_are_refused(way, stack, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_where_the_parameter_file_stands_another_box_and_pixel_size_are_told(stack, tmp_path):
+def test_where_the_parameter_file_stands_another_box_and_pixel_size_are_reported(stack, tmp_path):
     # CryoLike's paired mode: its ImageDescriptor says what the images are.
     star = save_relion(tmp_path / "p.star", IMAGES, rlnImageSize=[32], rlnImagePixelSize=[0.75])
     write_image_descriptor(tmp_path / "p.npz", DESCRIPTOR)
     words = ("stacks", "paired", "--pair", star, stack, "-p", tmp_path / "p.npz", "-o", tmp_path / "out", "--json")
     done = run(*words, "--dry-run")
     assert done.returncode == 0, done.stderr
-    box, pixel_size = (told["text"] for told in json.loads(done.stdout)["warnings"])
+    box, pixel_size = (message["text"] for message in json.loads(done.stdout)["warnings"])
     assert "the STAR file of a.mrcs says 32 px, but the images have 16 px" in box
     assert "p.star says 0.75 Å, but the parameter file 1.5 Å, which stands" in pixel_size
     assert json.loads(done.stdout)["pixel_size_A"] == 1.5
 
 
 @pytest.mark.parametrize("words", [("star",), ("downsample", "-D", 8)], ids=lambda words: words[0])
-def test_values_in_another_unit_are_told(words, stack, tmp_path):
+def test_values_in_another_unit_are_reported(words, stack, tmp_path):
     star = save_relion(tmp_path / "p.star", IMAGES, defocus=1.2)
     done = run("stacks", words[0], star, *words[1:], "-o", tmp_path / "out", "--dry-run")
     assert done.returncode == 0
@@ -129,13 +131,13 @@ def test_values_in_another_unit_are_told(words, stack, tmp_path):
 
 
 @pytest.mark.parametrize(("signs", "who"), [([-1] * 3, "particles"), ([-1, 1, 1], "1 of 3 particles"), ([1] * 3, None)])
-def test_dark_particles_are_told_of_where_they_go(signs, who, stack, tmp_path):
+def test_dark_particles_are_named_where_they_go(signs, who, stack, tmp_path):
     path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrcs"] * 3, range(3), **{"blob/sign": signs}))
     done = run("stacks", "downsample", path, "-D", 8, "-o", tmp_path / "out", "--dry-run", "--json")
-    told = [told["text"] for told in json.loads(done.stdout)["warnings"] if told["code"] == "contrast"]
-    assert len(told) == (who is not None)
+    message = [message["text"] for message in json.loads(done.stdout)["warnings"] if message["code"] == "contrast"]
+    assert len(message) == (who is not None)
     if who:
-        assert told[0].startswith(f"{who} are dark in the images (blob/sign -1; look at some): RECOVAR finds")
+        assert message[0].startswith(f"{who} are dark in the images (blob/sign -1; look at some): RECOVAR finds")
 
 
 # What can be given
@@ -175,7 +177,7 @@ def test_a_group_and_a_job_folder_are_taken_for_their_particles(words, job, tmp_
 
 
 @pytest.mark.parametrize(
-    ("words", "told", "hint"),
+    ("words", "message", "hint"),
     [
         (("J1", 1), "this is a job's folder", "`cryobridge stacks job . 1`"),
         (("absent", 1), "there is no such folder", "FOLDER/J12 is read"),
@@ -184,10 +186,10 @@ def test_a_group_and_a_job_folder_are_taken_for_their_particles(words, job, tmp_
         ((".", "J1"), "no J1_passthrough_particles.cs in this job", "`stacks cs` takes any other"),
     ],
 )
-def test_a_job_that_is_not_there_says_how_jobs_are_named(words, told, hint, job):
+def test_a_job_that_is_not_there_says_how_jobs_are_named(words, message, hint, job):
     done = run("stacks", "job", *words, "-o", "out", cwd=job.parent.parent)
     assert done.returncode in {1, 2}
-    assert told in done.stderr
+    assert message in done.stderr
     assert hint in done.stderr.partition("→")[2]
 
 
@@ -262,7 +264,7 @@ def test_many_missing_names_take_two_lines_of_a_terminal(tmp_path):
 
 
 @pytest.mark.parametrize(("option", "what"), [("--datadir", "does not exist"), ("--folder-mrc", "is no folder")])
-def test_a_folder_that_is_none_is_told(option, what, particles_cs, tmp_path):
+def test_a_folder_that_is_none_is_reported(option, what, particles_cs, tmp_path):
     (tmp_path / "file").touch()
     folder = "absent" if "exist" in what else "file"
     done = run("stacks", "cs", particles_cs, option, folder, "-o", tmp_path / "out", cwd=tmp_path)
@@ -270,7 +272,7 @@ def test_a_folder_that_is_none_is_told(option, what, particles_cs, tmp_path):
     assert f"{option} {folder} {what}" in done.stderr
 
 
-def test_a_prefix_that_no_name_has_is_told(particles_cs, tmp_path):
+def test_a_prefix_that_no_name_has_is_reported(particles_cs, tmp_path):
     (tmp_path / "J1" / "extract").rename(tmp_path / "gone")
     for path in (tmp_path / "gone").iterdir():
         path.unlink()
@@ -279,7 +281,7 @@ def test_a_prefix_that_no_name_has_is_told(particles_cs, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("cs",), ("downsample", "-D", 8)], ids=lambda words: words[0])
-def test_a_device_that_is_not_there_is_told_before_any_work(words, tmp_path):
+def test_a_device_that_is_not_there_is_reported_before_any_work(words, tmp_path):
     # The file is not even looked for.
     done = run("stacks", words[0], tmp_path / "absent.cs", *words[1:], "-o", tmp_path / "out", "--device", "cuda:99")
     assert done.returncode == 2
@@ -289,11 +291,11 @@ def test_a_device_that_is_not_there_is_told_before_any_work(words, tmp_path):
 
 def test_skipping_all_images_says_where_they_may_be(particles_cs, tmp_path):
     (tmp_path / "J1" / "extract").rename(tmp_path / "extracted")
-    told = [
+    message = [
         run("stacks", "cs", particles_cs, "-o", tmp_path / "out", *words).stderr
         for words in ((), ("--on-missing", "skip"))
     ]
-    assert told[0] == told[1]
+    assert message[0] == message[1]
 
 
 @pytest.mark.parametrize("words", [("--quiet",), ("--json",), ("--quiet", "--json")], ids=" ".join)
@@ -307,10 +309,10 @@ def test_warnings_are_never_hidden(words, stack, tmp_path):
         assert done.returncode == 0, done.stderr
         assert warning in done.stderr
         if "--json" in words:
-            assert any("µm" in told["text"] for told in json.loads(done.stdout)["warnings"])
+            assert any("µm" in message["text"] for message in json.loads(done.stdout)["warnings"])
 
 
-def test_a_grid_of_pixels_in_nanometres_is_told(tmp_path):
+def test_a_grid_of_pixels_in_nanometres_is_reported(tmp_path):
     words = ("stacks", "grid", "--n-pixels", 96, "-o", tmp_path / "p.npz", "--overwrite")
     assert "looks like nm; Å expected" in run(*words, "--pixel-size", 0.15).stderr
     assert run(*words, "--pixel-size", 1.5).stderr == ""

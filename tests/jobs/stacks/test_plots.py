@@ -174,7 +174,7 @@ def test_axes_that_differ_in_box_and_pixel_size_have_their_own_units(tmp_path, f
     assert "along axis 1 they are 0.4 times them" in caption(figures[2])
 
 
-def test_the_axes_end_where_the_grid_does_and_the_nyquist_frequency_is_told(tmp_path, figures):
+def test_the_axes_end_where_the_grid_does_and_the_nyquist_frequency_is_reported(tmp_path, figures):
     for number, factor in enumerate((1.0, 1.5, 0.5)):
         grid = PolarGrid.for_box(20, factor, N_ANGLES)
         draw_stack(tmp_path, number, noise(1, 20), random_polar(1, grid), grid, 2.0)

@@ -255,7 +255,7 @@ def test_compressed_stacks_are_read(tmp_path):
     assert torch.equal(*tensors)
 
 
-def test_an_image_file_that_shrinks_while_it_is_read_is_told(particles_cs, tmp_path):
+def test_an_image_file_that_shrinks_while_it_is_read_is_reported(particles_cs, tmp_path):
     planned = plan(particles_cs)
     stack = tmp_path / "J1" / "extract" / "a.mrc"
     stack.write_bytes(stack.read_bytes()[:1500])
@@ -404,7 +404,7 @@ def test_each_stack_gets_its_pictures(particles_cs, tmp_path):
             picture.verify()
 
 
-def test_pictures_that_cannot_be_drawn_are_told_and_the_stacks_are_whole(particles_cs, tmp_path, monkeypatch):
+def test_pictures_that_cannot_be_drawn_are_reported_and_the_stacks_are_whole(particles_cs, tmp_path, monkeypatch):
     # A process that ends at once, as when memory runs out.
     monkeypatch.setattr("cryobridge.jobs.stacks.polar.drawing.sys.executable", "/bin/false")
     with pytest.raises(CryobridgeError, match="pictures could not be drawn") as caught:

@@ -124,7 +124,7 @@ class Alignment:
         Parameters
         ----------
         image_pixel_size_A
-            (n,) of the images: what shifts are counted in where the alignment does not say.
+            (n,) of the images: what shifts are counted in where the alignment lacks it.
         """
         pose = self._get("pose")
         assert pose is not None  # the alignment was chosen by it

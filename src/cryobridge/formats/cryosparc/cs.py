@@ -1,4 +1,4 @@
-"""cryoSPARC `.cs` files: a NumPy structured array, or a CSDAT stream of columns, told apart by their magic bytes.
+"""cryoSPARC `.cs` files: a NumPy structured array, or a CSDAT stream of columns, distinguished by their magic bytes.
 
 Columns are read on demand through windows of the file, so that neither the mapped nor the allocated memory grows
 with the file.
@@ -49,7 +49,7 @@ def open_cs(path: str | os.PathLike[str]) -> CsNpyFile | CsStreamFile:
     raise FormatError(
         f"not a .cs file: it starts with {magic!r}, not with {NPY_MAGIC!r} or {CSDAT_MAGIC!r}",
         path=path,
-        hint="Check that this is the file that cryoSPARC wrote; `cryobridge inspect` tells what it is.",
+        hint="Check that this is the file that cryoSPARC wrote; `cryobridge inspect` says what it is.",
     )
 
 

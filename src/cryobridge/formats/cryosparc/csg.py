@@ -45,7 +45,7 @@ class Slot:
     written
         The same as the group spells it.
     num_items
-        Rows that the file should have, or None where the group does not say.
+        Rows that the file should have, or None where it is unknown.
     """
 
     name: str

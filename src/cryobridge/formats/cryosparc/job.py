@@ -1,4 +1,4 @@
-"""cryoSPARC job folders: which `.cs` files are the results, told by `job.json` or, without one, by the file names."""
+"""cryoSPARC job folders: which `.cs` files are the results, by `job.json` or, without one, by the file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which `.cs` files make one set of particles: what a result group or job.json names, then what file names tell."""
+"""Which `.cs` files make one set of particles: what a result group or job.json names, then what file names show."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def members_of(path: Path, output: JobOutput | None = None) -> Members:
     """Find the files that belong to a `.cs` file.
 
     What a `.csg` beside it names along with it comes first, then what job.json does. Where neither names a file that is
-    there, the names of the files beside it tell. For a passthrough file the main file is found.
+    there, the names of the files beside it decide. For a passthrough file the main file is found.
 
     Parameters
     ----------
@@ -167,13 +167,13 @@ def _output_with(path: Path) -> JobOutput | None:
     try:
         content = read_json(description)
     except FormatError:
-        return None  # told by whoever reads the job's folder; the names of the files tell as much
+        return None  # reported where the job's folder is read; the names of the files show as much
     if not is_cryosparc_description(content):
         return None
     outputs = [item for item in described_outputs(path.parent, content) if item.main is not None]
     of_file = [item for item in outputs if any(_is_same(file, path) for file in _files_of(item))]
     as_main = [item for item in of_file if item.main is not None and _is_same(item.main, path)]
-    # A passthrough file of several results: which of them is meant, only its name tells.
+    # A passthrough file of several results: which of them is meant, only its name shows.
     return as_main[0] if as_main else of_file[0] if len(of_file) == 1 else None
 
 
@@ -206,7 +206,7 @@ def _is_one_of_several(main: Path, passthrough: Path) -> bool:
 
 
 def related_by_name(path: Path) -> tuple[Path, ...]:
-    """Return the passthrough files of a main file, or the main file of a passthrough first, as the names tell."""
+    """Return the passthrough files of a main file, or the main file of a passthrough first, by their names."""
     own = parse_cs_name(path.name)
     beside = [parse_cs_name(name) for name in list_if_there(path.parent).files if name.endswith(".cs")]
     if own.main:
@@ -248,7 +248,7 @@ class Beside:
     Parameters
     ----------
     fit
-        The one to be joined; several where nothing tells which of them is meant.
+        The one to be joined; several where it is unknown which of them is meant.
     n_shared
         How many of the particles each one has, of `fit` and of those that are not taken because they lack some.
     """

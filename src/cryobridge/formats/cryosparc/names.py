@@ -148,5 +148,5 @@ def is_excluded(group: str) -> bool:
 
 
 def kind_of(group: str) -> str:
-    """Return ``particle``, ``template``, ``exposure``, ``mask`` or ``volume``; empty where the name tells nothing."""
+    """Return ``particle``, ``template``, ``exposure``, ``mask`` or ``volume``; else empty."""
     return next((kind for kind, pattern in _KINDS if pattern.search(group)), "")

@@ -95,7 +95,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
         Write beam tilt, trefoil, tetrafoil and magnification of RELION's files too, whose signs are not
         established.
     contrast
-        How the particles look in the images, for files that don't say (`blob/sign`); bright if not given.
+        How the particles look in the images, for files without it (`blob/sign`); bright if not given.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     """
     if particles.images is None:
         raise MissingDataError(
-            "nothing says where the images are",
+            "image references are missing",
             path=particles.source,
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
@@ -121,14 +121,14 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
     if has_sign and contrast is not None:
         raise UsageError(
-            f"{option('contrast')} is for files that don't say how particles look, and this one does (blob/sign)",
+            f"{option('contrast')} is for files without it, and this one has it (blob/sign)",
             path=particles.source,
             hint="Leave it out.",
         )
     messages: list[Message] = []
     if not has_sign and contrast is None:
         text = (
-            "nothing says whether particles are bright or dark in the images; they are taken as bright (blob/sign 1), "
+            "the contrast of the particles in the images is unknown; they are taken as bright (blob/sign 1), "
             f"as RELION extracts them: give {option('contrast', 'dark')} if they are not"
         )
         messages.append(warning("contrast-assumed", text, option="contrast"))
@@ -181,12 +181,12 @@ def _require_two_half_sets(particles: ParticleSet) -> None:
 
 
 def dark_particles(particles: ParticleSet) -> str:
-    """Say that particles are dark in the images, as their cryoSPARC file tells (`blob/sign` -1).
+    """Say that particles are dark in the images, as their cryoSPARC file says (`blob/sign` -1).
 
     Returns
     -------
     str
-        The beginning of a sentence; empty if nothing says so.
+        The beginning of a sentence; empty if they are not.
     """
     extra = particles.extra
     if extra is None or extra.program != "cryosparc" or _SIGN not in extra.names:

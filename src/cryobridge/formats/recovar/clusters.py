@@ -2,7 +2,7 @@
 
 RECOVAR gives a label to every row of the particle file up to the last one of the run, also to those that the run left
 out. The label of such a row is NaN turned into an integer, which is the lowest integer on some processors and 0 on
-others, or NaN itself in older files: it can't be told from its value, only from the rows of the run.
+others, or NaN itself in older files: it can't be known from its value, only from the rows of the run.
 """
 
 from __future__ import annotations

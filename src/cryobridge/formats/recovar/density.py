@@ -33,7 +33,7 @@ class LatentGrid:
         For each dimension the latent coordinates of the grid's points, (n,) float64: evenly spaced from bound to
         bound, both ends included, as RECOVAR makes its grids.
     alpha
-        The regularisation; None where it isn't told.
+        The regularisation; None where it is unknown.
     """
 
     density: NDArray[np.float64]

@@ -52,7 +52,7 @@ def find_particle_file(folder: Path, facts: JobFacts | None) -> ParticleFile:
     """
     name, source = _name_of(folder, facts)
     if not name:
-        return _found("", None, "The run does not say which particle file it was made from")
+        return _found("", None, "The run does not name its particle file")
     out = facts.parameters.get("outdir") if facts is not None else None
     for candidate in _candidates(name, folder, out if isinstance(out, str) else ""):
         if is_there(candidate):

@@ -268,7 +268,7 @@ class RecovarRun:
             raise MissingDataError(
                 "there are no latent coordinates in it",
                 path=self.path,
-                hint="The pipeline may not have ended; `cryobridge inspect` tells what is there.",
+                hint="The pipeline may not have ended; `cryobridge inspect` says what is there.",
             )
         coordinates = self._array(self.zdims[0], "latent_coords").read()
         finite = np.isfinite(coordinates).all(axis=tuple(range(1, coordinates.ndim)))

@@ -105,9 +105,9 @@ class RelionJob:
     Parameters
     ----------
     kind
-        ``Class2D``, ``Refine3D``, ``Extract`` … as RELION names the folder; empty where nothing tells.
-    told_by
-        What told the kind: ``job.star``, ``folder name``, ``files``, or nothing.
+        ``Class2D``, ``Refine3D``, ``Extract`` … as RELION names the folder; empty where it is unknown.
+    known_by
+        What the kind is known by: ``job.star``, ``folder name``, ``files``, or nothing.
     project
         The folder above that has default_pipeline.star, or None. Paths in STAR files are relative to it.
     status
@@ -124,7 +124,7 @@ class RelionJob:
 
     path: Path
     kind: str
-    told_by: str
+    known_by: str
     project: Path | None
     status: Status
     iterations: tuple[RelionIteration, ...] = ()
@@ -177,14 +177,14 @@ def read_relion_job(folder: str | os.PathLike[str]) -> RelionJob:
     if len(finals) > 1:
         text = "There are several final sets, of continued runs; the one that was continued last is taken"
         problems.append(warning("several-final-sets", text, where=listing.path))
-    kind, told_by = _guess_kind(listing, iterations)
+    kind, known_by = _guess_kind(listing, iterations)
     problems += iteration_problems(iterations)
     problems += _empty_files(iterations[-1:] + finals[-1:])
     status: Status = next((status for name, status in EXIT_MARKERS.items() if name in listing.files), "unknown")
     return RelionJob(
         listing.path,
         kind,
-        told_by,
+        known_by,
         _project_of(listing.path),
         status,
         iterations,

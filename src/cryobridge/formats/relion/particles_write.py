@@ -83,7 +83,7 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     """
     if particles.images is None:
         raise MissingDataError(
-            "nothing says where the images are",
+            "image references are missing",
             path=particles.source,
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )

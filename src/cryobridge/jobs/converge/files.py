@@ -52,7 +52,7 @@ class JobFiles:
     iterations
         Ascending, each number once.
     ended
-        ``success``, ``failure`` or ``aborted``; empty while the job runs, and where nothing tells.
+        ``success``, ``failure`` or ``aborted``; empty while the job runs, and where it is unknown.
     messages
         What was passed over.
     """
@@ -84,7 +84,7 @@ def find_iterations(listing: Listing) -> JobFiles:
 
 
 def kind_of(folder: Path) -> str:
-    """Return Class2D, Class3D, Refine3D …; empty where nothing tells, as in cryoSPARC's folders."""
+    """Return Class2D, Class3D, Refine3D …; empty where it is unknown, as in cryoSPARC's folders."""
     return read_relion_job(folder).kind if looks_like_relion_job(list_folder(folder)) else ""
 
 

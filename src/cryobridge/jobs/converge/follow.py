@@ -55,7 +55,7 @@ class Follower:
     last
         The last iteration to take, or None for all.
     settle_s
-        For how many seconds a file's size must have been still, if nothing else tells that it is whole.
+        For how many seconds a file's size must have been still, if nothing else shows that it is whole.
     """
 
     def __init__(self, folder: str | os.PathLike[str], last: int | None = None, settle_s: float = 0) -> None:

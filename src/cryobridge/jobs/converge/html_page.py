@@ -91,7 +91,7 @@ def html_page(history: History) -> str:
 
 def _verdict(history: History) -> str:
     verdict = history.verdict
-    answer = {True: "Converged", False: "Not converged", None: "Too early to tell"}[verdict.converged]
+    answer = {True: "Converged", False: "Not converged", None: "Too early to decide"}[verdict.converged]
     colour = {True: "good", False: "bad", None: "unsure"}[verdict.converged]
     left = verdict.iterations_left
     more = "" if verdict.converged or not left else f" About {left:,} more iteration{'' if left == 1 else 's'} needed."

@@ -22,7 +22,7 @@ _RELION = "relion_"
 
 @dataclass(frozen=True, kw_only=True)
 class RelionMetrics:
-    """What RELION says of an iteration itself; None where it does not say.
+    """What RELION says of an iteration itself; None where it is unknown.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ class JudgedVerdict(Verdict):
     Parameters
     ----------
     converged
-        The answer; None when it is too early to tell.
+        The answer; None when it is too early to decide.
     rule
         The rule in one sentence.
     reason
@@ -248,7 +248,7 @@ class ConvergeReport(Report):
     program
         ``RELION`` or ``cryoSPARC``; empty while there is no iteration.
     kind
-        Class2D, Class3D, Refine3D …; empty where nothing says it.
+        Class2D, Class3D, Refine3D …; empty where it is unknown.
     iterations
         The iterations, in their order.
     classes

@@ -180,7 +180,7 @@ def _new_links(plan: ConvertPlan) -> list[Link]:
 def _require_space(links: Sequence[Link]) -> None:
     n_bytes = sum(link.target.stat().st_size for link in links if link.target.is_file())
     require_space(
-        links[0].path.parent, n_bytes, f"Make room, or leave out {option('copy', True)}: links need no space."
+        links[0].path.parent, n_bytes, f"Free some space, or leave out {option('copy', True)}: links need no space."
     )
 
 

@@ -42,7 +42,7 @@ def read_inputs(paths: Sequence[Path], target: Target, options: ConvertOptions) 
     elif files.program == "relion":
         _refuse_other_than_images(files)
     elif not {"poses", "ctf"} & files.parts.keys():
-        raise UsageError("a stack alone says nothing of its particles", path=files.metadata, hint=KINDS)
+        raise UsageError("a stack alone has no metadata of its particles", path=files.metadata, hint=KINDS)
     return files
 
 

@@ -26,14 +26,14 @@ def target_of(output: Path, asked: Target | None = None) -> Target:
     Raises
     ------
     UsageError
-        If the name does not tell, or belongs to something else than what is asked for.
+        If the name does not show it, or belongs to something else than what is asked for.
     """
     by_name: dict[str, Target] = {".star": "star", ".cs": "cs"}
     named = by_name.get(output.suffix)
     target: Target | None = asked or named
     if target is None:
         raise UsageError(
-            f"{option('output', output)}: its name does not tell what to write",
+            f"{option('output', output)}: its name does not say what to write",
             hint=f"End it in .star or .cs, or give {option('to', 'pickles')} for a folder of poses.pkl and ctf.pkl.",
         )
     if target != (named or "pickles"):

@@ -1,4 +1,4 @@
-"""Box and pixel size out of the headers of the stacks, where the metadata don't say."""
+"""Box and pixel size out of the headers of the stacks, where the metadata lack them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def with_sizes_of_stacks(particles: ParticleSet, search: ImageSearch) -> tuple[ParticleSet, list[Message]]:
     """Return the particles with box and pixel size of each optics group, by the stack of its first particle.
 
-    Only what the metadata don't say is looked up; a stack that is not found or says nothing changes nothing. Notes say
+    Only what the metadata lack is looked up; a stack that is not found or lacks it changes nothing. Notes say
     what was taken from which stack.
     """
     if particles.images is None or len(particles) == 0:

@@ -54,7 +54,7 @@ def pick_columns(
 
 
 def round_px(coordinate_px: Floats, *, subpixel: bool) -> Floats:
-    """Round coordinates to whole pixels, or to what float32 fractions can tell."""
+    """Round coordinates to whole pixels, or to the precision of float32 fractions."""
     rounded: Floats = np.round(coordinate_px, _SUBPIXEL_DIGITS if subpixel else 0)
     return rounded + 0.0  # no negative zero
 

@@ -28,7 +28,7 @@ NAMES = (
 )
 # A micrograph is larger than this along both axes; a box of particles may be too, but no fractions follow it.
 _SMALLEST_MICROGRAPH_PX = 100
-# How many columns after the shape are looked at: pixel size, minimum distance and the two fractions, with room.
+# How many columns after the shape are looked at: pixel size, minimum distance and the two fractions.
 _REACH = 8
 # Rows that the guess looks at; spread over the file.
 _SAMPLED_ROWS = 100_000

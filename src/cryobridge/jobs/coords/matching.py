@@ -81,7 +81,7 @@ def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> Microg
             raise CryobridgeError(
                 f"micrograph {name} fits {len(fitting)}: {_some(fitting)}",
                 field="location/micrograph_path",
-                hint="Give a micrographs STAR file in which names are told apart.",
+                hint="Give a micrographs STAR file in which names differ.",
             )
         if fitting:
             matches[name] = fitting[0]
@@ -154,7 +154,7 @@ def _refuse_shared(matches: dict[str, str]) -> None:
             raise CryobridgeError(
                 f"{len(names)} cryoSPARC micrographs fit {match}: {_some(names)}",
                 field="location/micrograph_path",
-                hint="Give a micrographs STAR file in which names are told apart.",
+                hint="Give a micrographs STAR file in which names differ.",
             )
 
 

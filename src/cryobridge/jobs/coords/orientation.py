@@ -86,7 +86,7 @@ class OrientationCheck:
     sigma
         By how many standard errors the best leads the next.
     is_sure
-        Whether that is enough to tell.
+        Whether that is enough to decide.
     """
 
     scores: tuple[ConventionScore, ...]

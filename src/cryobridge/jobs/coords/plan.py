@@ -353,7 +353,7 @@ def _refuse_shared_files(names: list[str]) -> None:
         if other != name:
             raise CryobridgeError(
                 f"micrographs {other} and {name} would share {pick_file_name(name)}",
-                hint="RELION tells pick files apart by the micrograph's file name; rename one of them.",
+                hint="RELION distinguishes pick files by the micrograph's file name; rename one of them.",
             )
 
 

@@ -52,7 +52,7 @@ class Orientation:
     sigma
         Lead over the next one, in standard errors.
     sure
-        Whether that is enough to tell.
+        Whether that is enough to decide.
     agrees
         Whether the one that was asked for is not contradicted.
     scores
@@ -80,7 +80,7 @@ class CoordsReport(Report):
     convention, convention_words
         The axis convention of the coordinates, as formulas and in words.
     columns_inferred
-        Whether the columns of the coordinates were found by their content, since no names tell.
+        Whether the columns of the coordinates were found by their content, not by names.
     coordinate_fields
         The columns of micrograph, its shape, x and y.
     relion_project
@@ -140,9 +140,9 @@ def agrees(check: OrientationCheck, chosen: Convention) -> bool:
 
 
 def orientation_messages(check: OrientationCheck, chosen: Convention) -> list[Message]:
-    """Return a warning where the check can't tell, or finds another axis convention."""
+    """Return a warning where the check is uncertain, or finds another axis convention."""
     if not check.is_sure:
-        return [warning("orientation-uncertain", "the images can't tell which orientation is right")]
+        return [warning("orientation-uncertain", "the images do not show which orientation is right")]
     if agrees(check, chosen):
         return []
     flips = [option(name) for name in check.best.flips]

@@ -22,7 +22,7 @@ from cryobridge.report import Message, note, warning
 
 # Headers that are read to see whether sizes differ; only where one does, all are.
 _N_HEADERS = 32
-# Binned sizes are rounded, often to even numbers: so many pixels of the smaller micrograph tell no other shape.
+# Binned sizes are rounded, often to even numbers: so many pixels of the smaller micrograph are no other shape.
 _ROUNDING_PX = 2
 
 Shape = tuple[int, int]

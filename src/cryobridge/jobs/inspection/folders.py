@@ -121,7 +121,7 @@ def inspect_relion_job(path: Path, _options: InspectOptions, _reporter: Reporter
     numbers = [iteration.number for iteration in job.iterations if iteration.number is not None]
     continued = sorted({i.continued_from for i in job.iterations if i.continued_from is not None})
     facts: Facts = [
-        ("job", f"{job.kind or 'of unknown kind'}" + (f" (known by {job.told_by})" if job.told_by else "")),
+        ("job", f"{job.kind or 'of unknown kind'}" + (f" (known by {job.known_by})" if job.known_by else "")),
         ("status", job.status),
         ("project", str(job.project) if job.project else "no default_pipeline.star above it"),
     ]

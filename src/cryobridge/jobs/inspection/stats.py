@@ -122,7 +122,7 @@ def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
 
 
 def is_identifier(column: Column) -> bool:
-    """Whether a column's numbers only tell things apart."""
+    """Whether a column's numbers only distinguish things."""
     return column.dtype == "u8" and column.name.endswith(("uid", "import_sig"))
 
 

@@ -99,8 +99,8 @@ def latent_columns(particles: ParticleFiles, latent: Floats) -> tuple[dict[str, 
             columns[f"components_mode_{mode}/value"] = values.astype(np.float32)
         names = [name for name in columns if name.endswith("/value")]
     shown = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
-    placed = note("latent-columns", f"latent coordinates are in {shown}", option="attach_latent")
-    return columns, [placed, *_replaced(particles, columns)]
+    named = note("latent-columns", f"latent coordinates are in {shown}", option="attach_latent")
+    return columns, [named, *_replaced(particles, columns)]
 
 
 def _replaced(particles: ParticleFiles, columns: dict[str, Values]) -> list[Message]:

@@ -85,11 +85,11 @@ def select(
 
 def _chosen(plan: SelectPlan) -> ParticleSet:
     particles = plan.particles.particles.take(plan.kept)
-    told = replace(particles, messages=distinct([*particles.messages, *plan.messages]))
+    chosen = replace(particles, messages=distinct([*particles.messages, *plan.messages]))
     if plan.attached is None:
         # Messages are no change of the particles: they are still those of their files.
-        return told.with_origin(particles.origin)
-    return replace(told, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
+        return chosen.with_origin(particles.origin)
+    return replace(chosen, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
 
 
 def _write_set(particles: ParticleSet, output: Path, *, overwrite: bool) -> None:

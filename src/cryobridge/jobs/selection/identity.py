@@ -257,7 +257,7 @@ def _ambiguous(name: _Parts, candidates: list[_Parts]) -> CryobridgeError:
     return CryobridgeError(
         f"the stack {'/'.join(name)} may be {shown}",
         count=len(candidates),
-        hint=f"Rows can't be told apart by these names; choose by uid (two .cs files), or by {option('rows')}.",
+        hint=f"Rows can't be distinguished by these names; choose by uid (two .cs files), or by {option('rows')}.",
     )
 
 

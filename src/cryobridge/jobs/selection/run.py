@@ -138,7 +138,7 @@ def run_around(path: Path) -> RecovarRun | None:
 def labels_without_holes(run: RecovarRun, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Message]]:
     """Return a run's labels with -1 in rows that it left out, and messages.
 
-    RECOVAR gives such rows a label too, which can't be told from the others by its value.
+    RECOVAR gives such rows a label too, which can't be distinguished from the others by its value.
     """
     rows = run.rows
     if len(rows) == len(labels) or rows[-1] >= len(labels):

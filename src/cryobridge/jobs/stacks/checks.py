@@ -26,7 +26,7 @@ N_SHOWN = 10
 
 
 @dataclass
-class Findings:
+class Problems:
     """Errors that stand beside each other: a user mends them in one go."""
 
     errors: list[CryobridgeError] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The image files that rows refer to: found, opened and long enough, or told what is wrong with them."""
+"""The image files that rows refer to: found, opened and long enough, or what is wrong with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from cryobridge.errors import FormatError, MissingDataError, option
 from cryobridge.formats.image_search import ImageSearch, name_some, what_finds
 from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
-from cryobridge.jobs.stacks.checks import Findings, Rows, refuse_equal_names, shown
+from cryobridge.jobs.stacks.checks import Problems, Rows, refuse_equal_names, shown
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class FoundImages:
         How many rows have none, by the reason.
     messages
         What is missing.
-    findings
+    problems
         What is wrong.
     """
 
@@ -42,7 +42,7 @@ class FoundImages:
     rows: Rows
     left_out: dict[str, int]
     messages: tuple[Message, ...] = ()
-    findings: Findings = field(default_factory=Findings)
+    problems: Problems = field(default_factory=Problems)
 
 
 def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -> FoundImages:
@@ -55,26 +55,26 @@ def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -
     search
         Where the files are looked for.
     on_missing
-        ``"skip"`` leaves out rows without an image; else they are findings.
+        ``"skip"`` leaves out rows without an image; else they are problems.
     """
-    findings = Findings()
+    problems = Problems()
     names = {code: images.path.values[code] for code in np.unique(images.path.codes).tolist()}
     if search.folder is not None:
-        with findings.collect():
+        with problems.collect():
             refuse_equal_names(names.values(), search.metadata)
     found = {code: path for code, name in names.items() if (path := search.resolve(name)) is not None}
     missing = [name for code, name in names.items() if code not in found]
-    with findings.collect():
+    with problems.collect():
         if missing and (on_missing == "error" or not found):
             _refuse_missing(missing, len(names), search)
-    headers = read_headers(found, findings)
+    headers = read_headers(found, problems)
     has_file = np.isin(images.path.codes, list(found))
     available = np.zeros(len(images.path.values), np.int64)
     for code, header in headers.items():
         available[code] = whole_sections(header)
     beyond = has_file & ((images.index < 0) | (images.index >= available[images.path.codes]))
     beyond &= np.isin(images.path.codes, list(headers))
-    with findings.collect():
+    with problems.collect():
         if beyond.any() and on_missing == "error":
             _refuse_beyond(np.flatnonzero(beyond), images, headers)
     reasons = {"image file missing": int((~has_file).sum()), "beyond the end of its file": int(beyond.sum())}
@@ -85,29 +85,29 @@ def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -
         (note("images-not-found", f"{_missing_of(len(missing), len(names))}: {name_some(missing)}"),)
         if missing
         else (),
-        findings,
+        problems,
     )
 
 
-def read_headers(files: dict[int, Path], findings: Findings) -> dict[int, MrcHeader]:
-    """Read the headers of image files; those that can't be read are one finding."""
+def read_headers(files: dict[int, Path], problems: Problems) -> dict[int, MrcHeader]:
+    """Read the headers of image files; those that can't be read are one problem."""
     headers: dict[int, MrcHeader] = {}
-    problems: list[str] = []
+    unreadable: list[str] = []
     for code, path in files.items():
         try:
             header = read_header(path)
         except FormatError as error:
-            problems.append(str(error))
+            unreadable.append(str(error))
             continue
         if header.dtype is None:
-            problems.append(f"{path}: mode {header.mode} ({UNREAD_MODES[header.mode]}) is not read")
+            unreadable.append(f"{path}: mode {header.mode} ({UNREAD_MODES[header.mode]}) is not read")
         else:
             headers[code] = header
-    if problems:
-        findings.errors.append(
+    if unreadable:
+        problems.errors.append(
             FormatError(
-                shown(problems),
-                count=len(problems),
+                shown(unreadable),
+                count=len(unreadable),
                 hint="Copy those files again, or convert them to mode 2 (float32).",
             )
         )
@@ -138,13 +138,13 @@ def _where_to_look(missing: list[str], n_files: int, search: ImageSearch) -> str
     found_with = what_finds(missing, search)
     if found_with:
         return f"Give {found_with}."
-    told = f"Looked {search.places(missing[0])}."
+    looked = f"Looked {search.places(missing[0])}."
     prefix = search.strip_prefix
     if prefix and not any(name.removeprefix(">").startswith(prefix) for name in missing):
-        told += f" None of the names starts with {option('strip_prefix', prefix)}."
+        looked += f" None of the names starts with {option('strip_prefix', prefix)}."
     leave_out = f", or leave their particles out with {option('on_missing', 'skip')}"
     skip = leave_out if len(missing) < n_files else ""
-    return f"{told} Say where they are with {option('datadir')} or {option('folder_mrc')}{skip}."
+    return f"{looked} Say where they are with {option('datadir')} or {option('folder_mrc')}{skip}."
 
 
 def _refuse_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader]) -> None:

@@ -19,7 +19,7 @@ from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.listing import list_if_there
 from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, Program, open_particles
-from cryobridge.jobs.stacks.checks import Findings, Rows, shown
+from cryobridge.jobs.stacks.checks import Problems, Rows, shown
 from cryobridge.jobs.stacks.image_files import find_images, read_headers, whole_sections
 from cryobridge.jobs.stacks.options import PairedOptions
 from cryobridge.model.concatenate import concatenate
@@ -75,7 +75,7 @@ class StackInput:
         needed.
     messages
         What was assumed, and what may be wrong.
-    findings
+    problems
         What is wrong.
     """
 
@@ -89,7 +89,7 @@ class StackInput:
     star: StarFile | None = None
     reread: Callable[[KnownOptics], ParticleSet] | None = None
     messages: tuple[Message, ...] = ()
-    findings: Findings = field(default_factory=Findings)
+    problems: Problems = field(default_factory=Problems)
 
     @property
     def ctf(self) -> CTF:
@@ -191,7 +191,7 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
         np.arange(particles.n_rows),
         found.left_out,
         messages=(*particles.messages, *_defaults(particles), *found.messages),
-        findings=found.findings,
+        problems=found.problems,
     )
 
 
@@ -270,15 +270,15 @@ def paired_input(
     if len(set(stacks)) < len(stacks):
         twice = next(stack for stack in stacks if stacks.count(stack) > 1)
         raise UsageError(f"{twice} is in two pairs", hint="Give each stack once.")
-    findings = Findings()
+    problems = Problems()
     sets = []
     for star, _ in pairs:
         particles = open_particles(star, program="relion").particles
         _require(particles, "ctf", "optics")
         sets.append(particles)
-    headers = read_headers(dict(enumerate(stacks)), findings)
+    headers = read_headers(dict(enumerate(stacks)), problems)
     for code, header in headers.items():
-        with findings.collect():
+        with problems.collect():
             _refuse_other_number(sets[code], whole_sections(header), stacks[code].name)
     lengths = [particles.n_rows for particles in sets]
     index = np.concatenate([np.arange(n) for n in lengths])
@@ -294,7 +294,7 @@ def paired_input(
         text = "angles and shifts of paired STAR files are not carried along, as in CryoLike"
         messages += (note("poses-left-out", text),)
     return StackInput(
-        joined, images, headers, np.arange(len(index)), index, separate_files=True, messages=messages, findings=findings
+        joined, images, headers, np.arange(len(index)), index, separate_files=True, messages=messages, problems=problems
     )
 
 
@@ -333,19 +333,19 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
         )
     particles = open_particles(metadata, join=False, program="cryosparc").particles
     _require(particles, "ctf", "optics")
-    findings = Findings()
+    problems = Problems()
     files = chosen.files[: chosen.n_from_zero]
-    headers = read_headers(dict(enumerate(files)), findings)
+    headers = read_headers(dict(enumerate(files)), problems)
     sections = [whole_sections(headers[code]) if code in headers else 0 for code in range(len(files))]
     n_images = sum(sections)
     messages = [*particles.messages, *_defaults(particles)]
     if len(chosen.files) > len(files):
         messages.append(_stopped_at_gap(chosen))
     left_out = {}
-    with findings.collect():
+    with problems.collect():
         if on_missing == "skip" and n_images < particles.n_rows:
             left_out["no image in the batches"] = particles.n_rows - n_images
-        elif not findings.errors:
+        elif not problems.errors:
             _refuse_other_number(particles, n_images, f"the {len(files)} batches in {chosen.kind}/", skippable=True)
     index = np.concatenate([np.arange(n) for n in sections])
     # Rows after the last image get a reference that nothing reads.
@@ -361,7 +361,7 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
         np.arange(particles.n_rows),
         left_out,
         messages=tuple(messages),
-        findings=findings,
+        problems=problems,
     )
 
 

@@ -69,7 +69,7 @@ class DownsampleDeviceOptions(DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(Options):
-    """What all stacks jobs may be told of the images."""
+    """Options on the images, of all stacks jobs."""
 
     pixel_size_A: Annotated[
         float | None, Opt("For metadata that do not say the pixel size.", metavar="Å", panel=_IMAGES)

@@ -37,7 +37,7 @@ class PixelSizes:
     known_A
         The distinct sizes in Å that the metadata give; empty where they are silent.
     missing_A
-        The size in Å of images whose metadata don't say; None where all say, or nobody knows.
+        The size in Å of images whose metadata lack it; None where all have it, or it is unknown.
     messages
         What was assumed, and what the image files say against it.
     """
@@ -53,7 +53,7 @@ class PixelSizes:
 
 
 def settle_pixel_size(source: StackInput, given_A: float | None, of_parameters_A: float | None = None) -> PixelSizes:
-    """Return the pixel sizes: those of the metadata, and what images whose metadata don't say are taken to have.
+    """Return the pixel sizes: those of the metadata, and what images whose metadata lack it are taken to have.
 
     That is the size given by hand, else the others' if they have one, else that of the image files, else that of the
     parameter file.
@@ -74,7 +74,7 @@ def settle_pixel_size(source: StackInput, given_A: float | None, of_parameters_A
     CryobridgeError
         If the image files are of several sizes where they count.
     MissingDataError
-        If nothing says it.
+        If it is missing.
     """
     metadata, headers = source.particles.source, list(source.headers.values())
     sizes_A = metadata_sizes(source)
@@ -87,10 +87,10 @@ def settle_pixel_size(source: StackInput, given_A: float | None, of_parameters_A
     if given_A is not None:
         return PixelSizes(known_A, given_A, _compare(np.array([given_A]), option("pixel_size_A"), headers))
     if len(known_A) and _are_one(known_A):
-        told = note(
+        message = note(
             "pixel-size-of-others", f"particles without pixel size are taken to have the others' {known_A[0]:g} Å"
         )
-        return PixelSizes(known_A, float(known_A[0]), (told, *_compare(known_A, metadata.name, headers)))
+        return PixelSizes(known_A, float(known_A[0]), (message, *_compare(known_A, metadata.name, headers)))
     if in_files:
         size_A = one_pixel_size(in_files, metadata)
         return PixelSizes(known_A, size_A, (_taken_from("image files", size_A),))
@@ -114,12 +114,12 @@ def pixel_size_of_parameters(source: StackInput, size_A: float) -> PixelSizes:
     if not len(others_A):
         return PixelSizes(known_A, size_A, compared)
     listed = ", ".join(f"{other:g}" for other in others_A[:3])
-    told = warning(
+    message = warning(
         "pixel-size-contradicts",
         f"pixel size: {source.particles.source.name} says {listed} Å, but the parameter file {size_A:g} Å, which "
         "stands",
     )
-    return PixelSizes(np.zeros(0), size_A, (told, *compared))
+    return PixelSizes(np.zeros(0), size_A, (message, *compared))
 
 
 def metadata_sizes(source: StackInput) -> Floats:
@@ -187,13 +187,13 @@ def _compare(sizes_A: Floats, who_says: str, headers: Iterable[MrcHeader]) -> tu
     in_files = in_files[deviation > _ROUNDING]
     listed = ", ".join(f"{size:g}" for size in in_files[:3])
     if deviation.max() <= _CALIBRATION:
-        text = f"the image files say pixels of {listed} Å; {sizes_A[0]:g} Å stands"
+        text = f"the image files say pixels of {listed} Å; {sizes_A[0]:g} Å is taken"
         return (note("pixel-size-in-image-files", text),)
     nm = ", as if it were in nm" if (np.abs(in_files / sizes_A[0] - 10) < _CALIBRATION * 10).any() else ""
     return (
         warning(
             "pixel-size-contradicts",
             f"pixel size: {who_says} says {sizes_A[0]:g} Å{nm}, but the image files {listed} Å; {sizes_A[0]:g} Å "
-            "stands. Correct it if the images are right.",
+            "is taken; correct it if the images are right",
         ),
     )

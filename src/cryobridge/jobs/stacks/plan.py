@@ -236,14 +236,14 @@ class StackPlan(ABC, Generic[R]):
             return replace(planned, stacks_kept=n_kept)
         rows = self.source.metadata_rows[left_out].tolist()
         shown = ", ".join(map(str, rows[:_N_ROWS_SHOWN])) + (" …" if len(rows) > _N_ROWS_SHOWN else "")
-        told = note("images-unusable", f"images that can't be used were left out: rows {shown}")
+        message = note("images-unusable", f"images that can't be used were left out: rows {shown}")
         return replace(
             planned,
             stacks_kept=n_kept,
             rows_out=planned.rows_out - len(rows),
             left_out={**planned.left_out, self.unusable: len(rows)},
             left_out_rows=tuple(rows),
-            messages=(*planned.messages, told),
+            messages=(*planned.messages, message),
         )
 
 

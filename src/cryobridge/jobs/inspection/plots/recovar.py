@@ -117,7 +117,7 @@ def _add_plain_latent(page: _Page, run: RecovarRun, zdim: int) -> None:
 
 
 def _add_planes(page: _Page, run: RecovarRun, analysis: Analysis, *, n_dimensions: int) -> bool:
-    """Draw the planes of the first dimensions by cluster; return whether it was done, and tell what prevents it."""
+    """Draw the planes of the first dimensions by cluster; return whether it was done, and say what prevents it."""
     try:
         if analysis.zdim is None or analysis.kmeans is None:
             return False

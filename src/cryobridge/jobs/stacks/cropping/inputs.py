@@ -46,7 +46,7 @@ def read_downsample_input(path: str | os.PathLike[str], search: ImageSearch, opt
     UsageError
         If the file is of another kind, or options don't go with it.
     CryobridgeError
-        If it can't be read, or says nothing of images.
+        If it can't be read, or has no image references.
     """
     path = Path(path)
     files, messages = _open(path, search, options)
@@ -54,9 +54,7 @@ def read_downsample_input(path: str | os.PathLike[str], search: ImageSearch, opt
     if everything.n_rows == 0:
         raise MissingDataError("there are no particles in it", path=path, hint="Choose another file.")
     if everything.images is None:
-        raise MissingDataError(
-            "nothing says where the images are", path=path, hint=file_with(everything.source, "images")
-        )
+        raise MissingDataError("image references are missing", path=path, hint=file_with(everything.source, "images"))
     rows = np.arange(everything.n_rows) if options.indices is None else _indices(options.indices, everything)
     images = ImageRefs(everything.images.path.take(rows), everything.images.index[rows])
     found = find_images(images, replace(search, metadata=everything.source), options.on_missing)
@@ -72,7 +70,7 @@ def read_downsample_input(path: str | os.PathLike[str], search: ImageSearch, opt
         star=files.star,
         reread=files.read,
         messages=distinct([*everything.messages, *messages, *found.messages]),
-        findings=found.findings,
+        problems=found.problems,
     )
 
 

@@ -44,7 +44,7 @@ particles.N.mrcs          the downsampled images, N px; particles.N.0.mrcs … a
 particles.N.star          their metadata: pixel and image size corrected, shifts in Å as they were
 particles.N_sources.csv   the row, file and slice of the source (counted from 0) and the uid of each image
 poses.pkl, ctf.pkl        poses and CTF for cryoDRGN and RECOVAR, where they are known"""
-# RECOVAR downsamples to this by itself unless it is told not to.
+# RECOVAR downsamples to this by itself unless an option forbids it.
 _RECOVAR_BOX_PX = 256
 _N_SHOWN = 3
 
@@ -93,7 +93,7 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
     def space_hint(self) -> str:
         """What to do where the disk has too little space."""
         return (
-            f"Make room, choose another disk with {option('output')}, or halve the size with "
+            f"Free some space, choose another disk with {option('output')}, or halve the size with "
             f"{option('half_precision')}."
         )
 
@@ -326,7 +326,7 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
 
 
 def plan_downsample(source: StackInput, options: DownsampleOptions) -> DownsamplePlan:
-    """Plan the files, and check all that metadata and headers can tell.
+    """Plan the files, and check all that metadata and headers show.
 
     Parameters
     ----------
@@ -346,27 +346,27 @@ def plan_downsample(source: StackInput, options: DownsampleOptions) -> Downsampl
         If image files are missing or unreadable, boxes disagree or are smaller than asked for, or values of the
         metadata are impossible. Everything that is wrong is in the one error.
     """
-    findings = source.findings
+    problems = source.problems
     box_px = None
     messages = [*source.messages]
-    with findings.collect():
+    with problems.collect():
         source, about_size = _with_pixel_size(source, options)
         messages += about_size
-    with findings.collect():
+    with problems.collect():
         box_px = _square_box(source)
-    with findings.collect():
+    with problems.collect():
         if box_px is not None and options.box_px > box_px:
             raise UsageError(
                 f"{option('box_px', options.box_px)}: the images have {box_px} px, and cropping can't enlarge them",
                 hint=f"Use {box_px - box_px % 2} or less.",
             )
-    with findings.collect():
+    with problems.collect():
         if box_px is not None and source.particles.optics is not None:
             groups = np.unique(source.optics_of(source.rows))
             refuse_other_box(
                 other_boxes(source.optics, groups, (box_px, box_px)), (box_px, box_px), source.particles.source
             )
-    findings.raise_all()
+    problems.raise_all()
     if box_px is None:
         raise MissingDataError(
             "no particle has an image",

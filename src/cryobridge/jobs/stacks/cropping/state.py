@@ -22,7 +22,7 @@ class StackState:
     """A small file beside a stack: what it is made from, and which rows are left out of it.
 
     A row that can't be used is noted before those after it are written, so that the number of images in an unfinished
-    stack tells where to go on.
+    stack shows where to go on.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Planning Fourier stacks: the grid, which images go into which stack, and all that metadata and headers can tell."""
+"""Planning Fourier stacks: the grid, which images go into which stack, and all checks of metadata and headers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class PolarPlan(StackPlan[StacksReport]):
     def space_hint(self) -> str:
         """What to do where the disk has too little space."""
         images = f" {option('physical', 'False')} leaves out the images themselves." if self.options.physical else ""
-        return f"Make room, or choose another disk with {option('output')}.{images}"
+        return f"Free some space, or choose another disk with {option('output')}.{images}"
 
     @property
     def folders(self) -> Sequence[str]:
@@ -188,7 +188,7 @@ def _one_core_left() -> Iterator[None]:
 
 
 def plan_stacks(source: StackInput, options: StackOptions) -> PolarPlan:
-    """Plan the stacks, and check all that metadata and headers can tell.
+    """Plan the stacks, and check all that metadata and headers show.
 
     Parameters
     ----------
@@ -208,35 +208,35 @@ def plan_stacks(source: StackInput, options: StackOptions) -> PolarPlan:
         If image files are missing or unreadable, or boxes, pixel sizes or the lens values within a stack disagree.
         Everything that is wrong is in the one error.
     """
-    findings = source.findings
+    problems = source.problems
     given = options.image_descriptor()
     factor = options.downsample_factor
     box, size_A, sizes = None, None, PixelSizes(np.zeros(0), None)
     messages = [*source.messages, *implausible_units(source.particles)]
     metadata = source.particles.source
-    with findings.collect():
+    with problems.collect():
         box = image_box(source)
-    with findings.collect():
+    with problems.collect():
         if box is not None:
             messages += _check_box(source, box, given)
-    with findings.collect():
+    with problems.collect():
         sizes = _pixel_size(source, options, given)
         messages += sizes.messages
         size_A = one_pixel_size(sizes.all_A, metadata) if len(sizes.all_A) else None
-    with findings.collect():
+    with problems.collect():
         if box is not None:
             _check_binning(box, factor)
-    with findings.collect():
+    with problems.collect():
         if box is not None and given is not None:
             _check_grid(given, box, size_A, factor)
     tasks: tuple[StackTask, ...] = ()
-    with findings.collect():
+    with problems.collect():
         _check_known(source)
         if options.split_optics:
             messages += _note_split(source)
         tasks = _cut(source, options)
         _refuse_mixed_lens(source, tasks)
-    findings.raise_all()
+    problems.raise_all()
     if len(source.rows) == 0 or box is None:
         raise MissingDataError(
             "no particle has an image",
@@ -323,7 +323,7 @@ def _default_grid(
             path=source.particles.source,
             hint=f"Give a parameter file with {option('params')}.",
         )
-    assert pixel_size_A is not None  # or there was a finding
+    assert pixel_size_A is not None  # or there was a problem
     factor = options.downsample_factor
     return ImageDescriptor.for_box(
         box[0] // factor,
