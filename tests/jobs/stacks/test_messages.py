@@ -77,8 +77,8 @@ def files_of(folder):
     [
         (1.5, None, None),
         (1.512, None, None),
-        (1.53, "the image files say pixels of 1.53 Å; 1.5 Å stands", None),
-        (3.0, None, "pixel size: J1_particles.cs says 1.5 Å, but the image files 3 Å; 1.5 Å stands."),
+        (1.53, "the image files say pixels of 1.53 Å; 1.5 Å is taken", None),
+        (3.0, None, "pixel size: J1_particles.cs says 1.5 Å, but the image files 3 Å; 1.5 Å is taken;"),
         (15.0, None, "says 1.5 Å, as if it were in nm, but the image files 15 Å"),
     ],
 )
