@@ -126,7 +126,7 @@ def test_the_sign_survives_the_way_to_relion_and_back(tmp_path):
 
 
 def test_the_contrast_is_asked_for_only_where_no_file_says(tmp_path):
-    with pytest.raises(UsageError, match="files that lack them"):
+    with pytest.raises(UsageError, match="files without it"):
         convert(save_cs(tmp_path / "a.cs", refined()), tmp_path / "b.cs", to="cs", contrast="dark")
     with pytest.raises(UsageError, match="contrast= would do nothing"):
         convert(tmp_path / "a.cs", tmp_path / "b.star", to="star", contrast="dark")

@@ -63,9 +63,9 @@ def require_equal(differences: Sequence[Difference], output: Path) -> None:
     """
     bad = [item for item in differences if not item.is_good]
     if bad:
-        told = ", ".join(f"{item.quantity} by {item.largest:g} {item.unit}".rstrip() for item in bad)
+        differing = ", ".join(f"{item.quantity} by {item.largest:g} {item.unit}".rstrip() for item in bad)
         raise CryobridgeError(
-            f"the output does not read back as the input: {told}",
+            f"the output does not read back as the input: {differing}",
             path=output,
             count=len(bad),
             hint="Don't use it. If nothing else wrote to that file, this is a mistake in cryobridge; please report it.",
