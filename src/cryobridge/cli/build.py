@@ -24,15 +24,22 @@ _OFF: dict[str, str] = {}
 def flag(name: str, value: str | None = None) -> str:
     """Return how an option is typed, with what it is given if that is to be shown."""
     if name not in _FLAGS:
-        # It may be one of a command that is not loaded.
-        from cryobridge.cli.commands import COMMANDS, load
-
-        list(map(load, COMMANDS))
+        _look_in_other_commands(name)
     typed = _OFF[name] if value == "False" and name in _OFF else _FLAGS.get(name, name.upper())
     if value is None or value in {"True", "False"}:
         return typed
     is_list = value.startswith("(") and value.endswith(")")
     return f"{typed} {value[1:-1].replace(', ', ',') if is_list else shlex.quote(value)}"
+
+
+def _look_in_other_commands(name: str) -> None:
+    """Load commands until one declares the option; those of `stacks`, which take longest, are among the last."""
+    from cryobridge.cli.commands import COMMANDS, module_of
+
+    for command in reversed(COMMANDS):
+        module_of(command)
+        if name in _FLAGS:
+            return
 
 
 def takes_options(command: Callable[..., Any]) -> Callable[..., None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -15,10 +16,15 @@ from cryobridge.cli.common import BridgeCommand, BridgeGroup
 COMMANDS = ("inspect", "coords", "stacks", "convert", "select", "converge", "demo")
 
 
+def module_of(name: str) -> ModuleType:
+    """Return the module of a command; its options are known once it is loaded."""
+    return import_module(f"cryobridge.cli.{name}_command")
+
+
 @cache
 def load(name: str) -> Any:
     """Return a command, or a group of commands, as Typer makes it of what the command's module holds."""
-    module = import_module(f"cryobridge.cli.{name}_command")
+    module = module_of(name)
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,11 @@ class CoordsPlan:
     messages: tuple[Message, ...]
     orientation: OrientationCheck | None = None
 
+    @cached_property
+    def n_micrographs(self) -> int:
+        """How many micrographs have picks that are written."""
+        return len(np.unique(self.picks.micrograph.codes[self.kept]))
+
     @property
     def raw_data(self) -> Path:
         """The folder of pick files."""
@@ -123,7 +129,7 @@ class CoordsPlan:
             left_out=self.left_out,
             messages=self.messages,
             outputs=() if self.is_refused else (self.autopick_star, self.raw_data),
-            micrographs=len(np.unique(self.picks.micrograph.codes[self.kept])),
+            micrographs=self.n_micrographs,
             micrographs_unmatched=self.unmatched,
             convention=convention.formula,
             convention_words=convention.words,
