@@ -17,11 +17,14 @@ import io
 import json
 import os
 import pkgutil
+import pty
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import traceback
@@ -116,20 +119,19 @@ def _absolute(path):
     return os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else ""  # noqa: PTH100
 
 
-def _work(job, out, err, log):
+def _work(job, log):
     from cryobridge.cli.app import main
 
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.FileIO(number, "w", closefd=False), line_buffering=True) for number in (1, 2)
+    )
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(_MOST_S)
-    if job.get("small_demo"):
-        _use_small_demo()
+    if "demo" in job:
+        _use_small_demo(job["demo"], has_tour=job["has_tour"])
     if (limit := job.get("limit")) is not None:
         # Python ignores the signal, and writing fails as on a full disk; at its default it ends the process.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL if job.get("fault") == "kill" else signal.SIG_IGN)
@@ -142,6 +144,21 @@ def _work(job, out, err, log):
         sys.addaudithook(Fault(job, log))
     time.sleep(job.get("wait_s", 0))
     main()
+
+
+def _work_and_exit(job, log=None):
+    code = 99
+    try:
+        _work(job, log)
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 98)
 
 
 @dataclass
@@ -162,19 +179,12 @@ def _start(job):
     began_s = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        code = 99
-        try:
-            os.setsid()
-            _work(job, *(writing for _, writing in pipes))
-        except SystemExit as error:
-            code = error.code
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code if isinstance(code, int) else 98)
+        os.setsid()
+        out, err, log = (writing for _, writing in pipes)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _work_and_exit(job, log)
     killer = None
     if (seconds := job.get("kill_after_s")) is not None:
         killer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
@@ -202,12 +212,26 @@ def _finish(child):
     return {"code": code, "stdout": texts[0], "stderr": texts[1], "changes": changes, "seconds": seconds}
 
 
+def _in_terminal(job):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 50, job["columns"], 0, 0))
+        _work_and_exit(job)
+    shown = bytearray()
+    with contextlib.suppress(OSError):  # Linux: the other end was closed
+        while piece := os.read(terminal, 1 << 16):
+            shown += piece
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    return {"code": os.waitstatus_to_exitcode(status), "shown": shown.decode(errors="replace")}
+
+
 def _answer(job):
     if isinstance(job, list):
         return [_finish(child) for child in [_start(one) for one in job]]
     if (shell := job.get("shell")) is not None:
         return subprocess.run(["sh", "-c", *shell], stdin=subprocess.DEVNULL, check=False).returncode
-    return _finish(_start(job))
+    return _in_terminal(job) if "columns" in job else _finish(_start(job))
 
 
 def _import_everything():
@@ -220,15 +244,15 @@ def _import_everything():
         importlib.import_module(name)
 
 
-def _use_small_demo():
-    # As small as a project can be; the commands that are shown on it have runs of their own.
+def _use_small_demo(size, *, has_tour):
+    # The project as it is shown, and the commands on it, take ten seconds.
     import cryobridge.cli.demo_command
     import cryobridge.demo
 
     simulated = cryobridge.demo.plan_demo
-    small = {"n_micrographs": 1, "particles_per_micrograph": 2}
-    cryobridge.demo.plan_demo = lambda folder, options: simulated(folder, dataclasses.replace(options, **small))
-    mock.patch.object(cryobridge.cli.demo_command, "_tour", lambda _: []).start()
+    cryobridge.demo.plan_demo = lambda folder, options: simulated(folder, dataclasses.replace(options, **size))
+    if not has_tour:
+        mock.patch.object(cryobridge.cli.demo_command, "_tour", lambda _: []).start()
 
 
 def _serve():

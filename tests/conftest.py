@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from helpers import noise_images, particle_columns, save_cs, save_mrc
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# How long an input takes tells of the machine and of what else it does.
+settings.register_profile("cryobridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cryobridge")
 
 
 @pytest.fixture(autouse=True)

@@ -48,19 +48,29 @@ class CommandServer:
         self.process.communicate()
 
 
-def command_job(words, cwd, **more):
-    """What a command server is asked to run."""
-    return {"words": [str(word) for word in words], "cwd": str(cwd or Path.cwd()), "environment": environment(), **more}
+def command_job(words, cwd, changes=None, **more):
+    """What a command server is asked to run, and how it may be disturbed."""
+    words, cwd = [str(word) for word in words], str(cwd or Path.cwd())
+    return {"words": words, "cwd": cwd, "environment": environment(**(changes or {})), **more}
 
 
 _SERVER = CommandServer()
+# What is looked at when a command starts; other changes need a new Python.
+_READ_LATE = {"COLUMNS", "NO_COLOR", "TERM"}
 
 
-def run(*words, cwd=None, **changes):
-    """Run the command line in a process of its own; a new one where the environment is to differ, else a fork."""
-    if changes or sys.platform != "linux":
+def _may_fork(changes):
+    return sys.platform == "linux" and changes.keys() <= _READ_LATE
+
+
+def run(*words, cwd=None, demo=None, **changes):
+    """Run the command line in a process of its own, a fork where the environment lets it.
+
+    `demo` is the size of a smaller demo: `n_micrographs` and `particles_per_micrograph`.
+    """
+    if not _may_fork(changes):
         return run_anew(*words, cwd=cwd, **changes)
-    done = _SERVER.ask(command_job(words, cwd))
+    done = _SERVER.ask(command_job(words, cwd, changes, **({"demo": demo, "has_tour": True} if demo else {})))
     return subprocess.CompletedProcess(words, done["code"], done["stdout"], done["stderr"])
 
 
@@ -103,6 +113,10 @@ def open_terminal(*words, columns=80, cwd=None, **changes):
 
 
 def run_in_terminal(*words, columns=80, cwd=None, **changes):
+    """Run the command line in a terminal, a demo without its tour; return the exit code and all that was shown."""
+    if _may_fork(changes):
+        done = _SERVER.ask(command_job(words, cwd, changes, columns=columns, demo={}, has_tour=False))
+        return done["code"], done["shown"]
     child = open_terminal(*words, columns=columns, cwd=cwd, **changes)
     child.expect(pexpect.EOF)
     child.close()

@@ -39,6 +39,9 @@ OF_THE_RUN = {"command.txt", "README.txt", "job.json", "run.log"}
 SEED = int(os.environ.get("CRYOBRIDGE_TEST_SEED") or secrets.randbelow(1 << 32))
 
 
+SMALLEST = {"n_micrographs": 1, "particles_per_micrograph": 2}
+
+
 class Runner(CommandServer):
     def __init__(self, *before, can_mount):
         super().__init__(*before)
@@ -48,7 +51,7 @@ class Runner(CommandServer):
         return self.ask(self.job(words, folder, cwd, **fault))
 
     def job(self, words, folder, cwd, **fault):
-        return command_job(words, cwd, folder=str(folder), small_demo=True, **fault)
+        return command_job(words, cwd, folder=str(folder), demo=SMALLEST, has_tour=False, **fault)
 
     @contextmanager
     def mounted(self, options, folder, filled_from=None, *, read_only=False):

@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": ["demo", "{out}"],
     "inspect": ["inspect", "--no-stats", "{cs}", "{job}", "{classes}", "{micrographs}", "{group}", "{stack}"],
 }
+SMALL = {"n_micrographs": 2, "particles_per_micrograph": 20}
 MORE = [
     ("coords", ["coords", "{cs}", "{micrographs}", "-o", "{out}", "--dry-run"]),
     ("convert", ["convert", "{cs}", "-o", "{out}", "--to", "pickles"]),
@@ -46,7 +47,7 @@ def complaints(name, data):
     ]
 
 
-def answer(words, project, out, cwd=None):
+def answer(words, project, out, cwd=None, **more):
     # Told from a working directory, the project's files have relative names.
     places = {
         "cs": project.particles_cs,
@@ -61,7 +62,7 @@ def answer(words, project, out, cwd=None):
     }
     if cwd is not None:
         places = {name: os.path.relpath(path, cwd) for name, path in places.items()}
-    done = run(*(word.format(**places, out=out) for word in words), "--json", cwd=cwd)
+    done = run(*(word.format(**places, out=out) for word in words), "--json", cwd=cwd, **more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -143,7 +144,7 @@ def test_files_of_every_kind_are_described_as_the_schema_says(demo_project, tmp_
 
 
 def test_the_demo_gives_what_each_of_its_commands_prints(demo_project, tmp_path):
-    whole = answer(COMMANDS["demo"], demo_project, tmp_path / "project")
+    whole = answer(COMMANDS["demo"], demo_project, tmp_path / "project", demo=SMALL)
     assert complaints("demo", whole) == []
     said = whole["commands"]
     assert [step["words"][:2] for step in said][:2] == [["cryobridge", "inspect"], ["cryobridge", "coords"]]

@@ -57,7 +57,7 @@ def peak_of(function):
 # .npy
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(array=hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, min_side=0), fill=st.nothing()))
 def test_npy_reads_what_was_written(tmp_path_factory, array):
     path = tmp_path_factory.mktemp("npy") / "a.npy"
@@ -238,7 +238,7 @@ def test_damaged_archives_are_refused_with_a_remedy(tmp_path):
         read_npz(other)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=5))
 def test_no_change_to_an_archive_raises_anything_but_a_format_error(tmp_path_factory, changes):
     path = tmp_path_factory.getbasetemp() / "fuzzed.npz"

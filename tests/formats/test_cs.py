@@ -195,7 +195,7 @@ SLICES = st.builds(slice, *[st.none() | st.integers(-15, 15)] * 2, st.none() | s
 
 
 @given(rows=SLICES, window_bytes=st.sampled_from([1, 100, 1 << 20]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_row_slices_are_those_of_numpy(tmp_path_factory, rows, window_bytes):
     folder = tmp_path_factory.getbasetemp()
     array = sample_array()
@@ -364,7 +364,7 @@ def test_a_file_that_vanishes_or_shrinks_between_open_and_read_is_a_format_error
 
 
 @given(st.binary(max_size=200), st.integers(0, 130))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_damage_leaves_a_reader_but_as_our_own_error(tmp_path_factory, noise, place):
     path = tmp_path_factory.getbasetemp() / "damaged.cs"
     for content in (npy_bytes(sample_array(3)), WHOLE_STREAM):
@@ -593,7 +593,7 @@ def tables(draw):
 
 
 @given(tables(), st.sampled_from(["npy", "csdat"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_written_reads_back_to_the_bit(tmp_path_factory, columns, container):
     path = tmp_path_factory.getbasetemp() / "round_trip.cs"
     write_cs(path, columns, container=container)
@@ -611,7 +611,7 @@ def test_what_is_written_reads_back_to_the_bit(tmp_path_factory, columns, contai
 
 
 @given(tables())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_numpy_reads_what_is_written_with_a_nul_after_the_longest_text(tmp_path_factory, columns):
     path = tmp_path_factory.getbasetemp() / "for_numpy.cs"
     write_cs(path, columns)

@@ -149,7 +149,7 @@ uids = st.lists(st.integers(0, 20) | st.integers(2**64 - 5, 2**64 - 1), max_size
 
 
 @given(uids, uids, st.integers(0, 10), st.integers(0, 30), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_join_is_that_of_a_dictionary(main_uids, other_uids, start, stop, step):
     main = table("a.cs", main_uids, a__row=np.arange(len(main_uids)))
     other = table("b.cs", other_uids, b__row=np.arange(len(other_uids)))
@@ -415,7 +415,7 @@ def test_what_is_no_group_gives_one_clear_error(tmp_path, text):
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_random_bytes_raise_nothing_else(tmp_path_factory, noise):
     path = tmp_path_factory.mktemp("noise") / "noise.csg"
     path.write_bytes(noise)
@@ -424,7 +424,7 @@ def test_random_bytes_raise_nothing_else(tmp_path_factory, noise):
 
 
 @given(st.integers(0, len(GROUP)), st.text(alphabet="&*!<>[]{}:'\"\n #0az-", max_size=6))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_damaged_group_is_read_or_refused_but_never_crashes(tmp_path_factory, place, junk):
     path = tmp_path_factory.mktemp("noise") / "damaged.csg"
     path.write_text(GROUP[:place] + junk + GROUP[place + 1 :])

@@ -416,7 +416,7 @@ junk = st.recursive(
     st.sampled_from(["metafiles", "versions", "num_items", "passthrough", "group_name", "name", "type"]),
     junk,
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_job_json_of_wrong_types_never_crashes(tmp_path_factory, key, value, inner_key, inner_value):
     job = tmp_path_factory.mktemp("job") / "J42"
     particles(job / "J42_010_particles.cs", 1, "blob")
@@ -878,7 +878,7 @@ def test_a_job_of_another_command_lists_its_maps(tmp_path):
 
 
 @given(st.sampled_from(["timing", "status", "parameters", "provenance", "recovar_version"]), junk)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_recovar_job_json_of_wrong_types_never_crashes(tmp_path_factory, key, value):
     folder = tmp_path_factory.mktemp("recovar")
     (folder / "model").mkdir()

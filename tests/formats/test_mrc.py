@@ -149,7 +149,7 @@ def test_permuted_axes_and_unsigned_bytes_are_notes(write):
     assert "unsigned" in texts(read_header(path).problems)[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(indices=st.lists(st.integers(0, 11), max_size=30))
 def test_images_come_in_the_order_asked_for(tmp_path_factory, indices):
     stack = np.arange(12 * 6, dtype=np.float32).reshape(12, 2, 3)
@@ -359,7 +359,7 @@ def test_a_file_without_permission_is_refused(write):
         open_mrc(path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(changes=st.lists(st.tuples(st.integers(0, 1023), st.integers(0, 255)), min_size=1, max_size=8))
 def test_no_header_raises_anything_but_a_format_error(tmp_path_factory, changes):
     raw = bytearray(mrc_bytes(np.ones((2, 3, 4)), 2))

@@ -155,7 +155,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(value=values, protocol=st.sampled_from(PROTOCOLS))
 def test_whatever_is_plain_comes_back(tmp_path_factory, value, protocol):
     path = tmp_path_factory.getbasetemp() / "any.pkl"
@@ -379,7 +379,7 @@ def test_a_list_that_holds_itself_is_refused(save_raw):
         load_pickle(save_raw(b"\x80\x02]q\x00h\x00a."))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_change_to_a_file_raises_anything_but_a_format_error(tmp_path_factory, data):
     raw = bytearray(pickle.dumps({"a": np.arange(3.0), "b": [np.float64(1)], "c": {1}}, protocol=4))

@@ -158,7 +158,7 @@ def test_labels_of_rows_that_the_run_left_out_are_never_taken(tmp_path, hole):
 
 
 @given(rows=st.sets(st.integers(0, 29), min_size=3).map(sorted))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_choice_of_rows_is_found_again(tmp_path_factory, rows):
     simulated = simulate_run(tmp_path_factory.mktemp("run") / "project", rows=rows)
     run = open_recovar(simulated.out)
@@ -456,7 +456,7 @@ def test_a_run_that_names_no_particle_file_says_so(documented, line):
 
 
 @given(st.one_of(st.none(), st.integers(), st.text(), st.lists(st.text())), st.text())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_odd_names_never_crash(tmp_path_factory, name, out):
     folder = tmp_path_factory.mktemp("run")
     (folder / "model").mkdir()

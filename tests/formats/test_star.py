@@ -469,7 +469,7 @@ def test_a_file_that_vanishes_or_shrinks_is_a_format_error(save):
     noise=st.text(max_size=30) | st.sampled_from(["\n\n", "data_", '"', "#", "loop_\n", "\r", "\0"]),
     place=st.floats(0, 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_damage_leaves_the_reader_but_as_our_own_error(tmp_path_factory, noise, place):
     path = tmp_path_factory.getbasetemp() / "damaged.star"
     text = OPTICS + PARTICLES
@@ -493,7 +493,7 @@ TOKEN = st.text(st.sampled_from("ab01.#'\" @"), max_size=6)
     tight=st.booleans(),
     comment=st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_where_a_file_is_cut_into_pieces_does_not_show(tmp_path_factory, rows, chunk_bytes, tight, comment):
     path = tmp_path_factory.getbasetemp() / "pieces.star"
     columns = {
@@ -580,7 +580,7 @@ TEXTS = PRINTABLE | QUOTING | ODD
 
 
 @given(first=st.lists(TEXTS, min_size=1, max_size=5), is_loop=st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_survives_a_round_trip(tmp_path_factory, first, is_loop):
     path = tmp_path_factory.getbasetemp() / "texts.star"
     first = first if is_loop else first[:1]
@@ -593,7 +593,7 @@ def test_any_text_survives_a_round_trip(tmp_path_factory, first, is_loop):
 
 
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4), is_loop=st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_relion_reads_any_text_that_it_can_hold(tmp_path_factory, texts, is_loop):
     # In rows RELION drops what would escape a quote, and makes one space of several.
     assume(not is_loop or not any(re.search("'([ \t]|$)", text) and re.search('"([ \t]|$)', text) for text in texts))
@@ -642,7 +642,7 @@ def test_quotes_are_set_only_where_they_are_needed():
 
 
 @given(st.lists(st.floats(width=64), min_size=1, max_size=5), st.lists(st.floats(width=32), min_size=1, max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_floats_survive_a_round_trip_to_the_bit(tmp_path_factory, double, single):
     path = tmp_path_factory.getbasetemp() / "floats.star"
     double, single = np.array(double), np.array(single, np.float32)
@@ -742,7 +742,7 @@ TAME = st.text(st.sampled_from("abcXYZ019_./@-"), min_size=1, max_size=8)
     names=st.lists(TAME.map(lambda text: f"{text} x.mrc"), min_size=1, max_size=6),
     numbers=st.lists(st.floats(-1e6, 1e6), min_size=6, max_size=6),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_starfile_reads_what_is_written(tmp_path_factory, names, numbers):
     path = tmp_path_factory.getbasetemp() / "for_starfile.star"
     columns = {
@@ -764,7 +764,7 @@ def test_starfile_reads_what_is_written(tmp_path_factory, names, numbers):
     names=st.lists(TAME | st.just("with a space") | st.just(""), min_size=1, max_size=6),
     numbers=st.lists(st.floats(-1e6, 1e6), min_size=6, max_size=6),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_starfile_writes_is_read(tmp_path_factory, names, numbers):
     path = tmp_path_factory.getbasetemp() / "of_starfile.star"
     frame = pd.DataFrame(

@@ -43,7 +43,7 @@ def interpolated(image, new_size):
 SIZES = st.tuples(st.integers(1, 13), st.integers(1, 13))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=SIZES, new_size=SIZES, seed=st.integers(0, 2**32 - 1))
 def test_changed_images_are_samples_of_the_interpolant(size, new_size, seed):
     larger = tuple(map(max, size, new_size))
@@ -56,7 +56,7 @@ def test_changed_images_are_samples_of_the_interpolant(size, new_size, seed):
     np.testing.assert_allclose(padded[0], interpolated(image.numpy(), larger), atol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=SIZES, growth=st.tuples(st.integers(0, 5), st.integers(0, 5)), seed=st.integers(0, 2**32 - 1))
 def test_cropping_undoes_padding_and_keeps_the_mean(size, growth, seed):
     images = noise(2, *size, seed=seed)

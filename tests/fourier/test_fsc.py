@@ -35,7 +35,7 @@ def fsc_of(first, second, mask=None):
 
 
 @given(n=st.integers(1, 17), seed=st.integers(0, 9), masked=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_curve_is_the_definition(n, seed, masked):
     rng = np.random.default_rng(seed)
     first, second, mask = rng.normal(size=(3, n, n, n))

@@ -126,7 +126,7 @@ def test_transform_equals_the_sum_over_pixels(size, resolution_factor, n_inplane
     assert error(found, direct_sum(images, grid)) < LARGEST_ERROR[dtype]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
     radius_max=st.floats(0.3, 12.0),

@@ -23,7 +23,7 @@ def text_of(row, gap):
     return start + gap.join(f"{value}" for value in values) + end
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(rows, min_size=1, max_size=6), gaps, st.sampled_from(["", "\n", " \n", "\ndata_x\n\n_rlnB 1\n"]))
 def test_chosen_columns_are_those_of_the_whole_block(tmp_path, content, gap, tail):
     path = tmp_path / "x.star"
@@ -37,7 +37,7 @@ def test_chosen_columns_are_those_of_the_whole_block(tmp_path, content, gap, tai
     assert whole.table["rlnImageName"].to_pylist() == [row[3] for row in content]
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.one_of(words, quoted), min_size=3, max_size=5), min_size=1, max_size=4))
 def test_rows_that_are_refused_or_quoted_are_so_for_chosen_columns_too(tmp_path, content):
     path = tmp_path / "x.star"

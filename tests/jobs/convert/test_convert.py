@@ -606,9 +606,7 @@ def same_set(one, other):
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
-@settings(
-    max_examples=30, deadline=None, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), n=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_cryosparc_to_relion_and_back_gives_the_model_again(tmp_path, data, n, seed):
     columns = simulated(n, seed)
@@ -630,9 +628,7 @@ def test_cryosparc_to_relion_and_back_gives_the_model_again(tmp_path, data, n, s
     assert load(back)["ctf/exp_group_id"].tolist() == columns["ctf/exp_group_id"].tolist()
 
 
-@settings(
-    max_examples=20, deadline=None, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), n=st.integers(1, 12))
 def test_relion_to_cryosparc_and_back_gives_the_model_again(tmp_path, data, n):
     def column(low, high):

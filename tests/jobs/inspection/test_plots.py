@@ -246,7 +246,7 @@ def test_titles_stay_apart_however_long_the_names_are(tmp_path, rng):
         assert not any(box.overlaps(other) for other in boxes[place + 1 :])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(width=64), min_size=2, max_size=30))
 def test_any_numbers_can_be_drawn(tmp_path_factory, numbers):
     path = tmp_path_factory.mktemp("any") / "a.npy"

@@ -125,7 +125,7 @@ expressions = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(expressions, st.lists(row_values, min_size=1, max_size=6))
 def test_conditions_mean_what_python_means_by_them(expression, rows):
     ours, python = expression
@@ -277,7 +277,7 @@ def test_a_column_like_no_other_brings_a_list():
     assert "It has 6 columns, such as rlnClassNumber" in caught.value.hint
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="rlnA1.5'\"`()[],<>=! andotr/@\n\x00é", max_size=40))
 def test_any_text_is_a_condition_or_a_usage_error(text):
     try:

@@ -31,7 +31,7 @@ def test_images_are_those_of_the_cropped_transform(old, new, device):
     np.testing.assert_allclose(found, cropped_directly(images, new), atol=4e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(old=st.integers(4, 40), new=st.integers(1, 20), seed=st.integers(0, 2**32 - 1))
 def test_the_mean_is_kept(old, new, seed):
     new = min(2 * new, old - old % 2)
