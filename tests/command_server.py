@@ -199,7 +199,7 @@ def _finish(child):
     if child.killer is not None:
         child.killer.cancel()
         child.killer.join()
-    _, status = os.waitpid(child.pid, 0)
+    _, status, used = os.wait4(child.pid, 0)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)  # whoever the run has left behind
     texts = []
@@ -209,7 +209,11 @@ def _finish(child):
             texts.append(file.read())
     code = os.waitstatus_to_exitcode(status)
     changes = texts[2].splitlines()
-    return {"code": code, "stdout": texts[0], "stderr": texts[1], "changes": changes, "seconds": seconds}
+    peak_MiB = used.ru_maxrss / 1024
+    return {
+        **{"code": code, "stdout": texts[0], "stderr": texts[1]},
+        **{"changes": changes, "seconds": seconds, "peak_MiB": peak_MiB},
+    }
 
 
 def _in_terminal(job):

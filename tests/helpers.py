@@ -66,12 +66,15 @@ def _may_fork(changes):
 def run(*words, cwd=None, demo=None, **changes):
     """Run the command line in a process of its own, a fork where the environment lets it.
 
-    `demo` is the size of a smaller demo: `n_micrographs` and `particles_per_micrograph`.
+    `demo` is the size of a smaller demo: `n_micrographs` and `particles_per_micrograph`. The result of a fork has
+    `peak_MiB`, the most memory that it had; about 250 MiB are what it starts with.
     """
     if not _may_fork(changes):
         return run_anew(*words, cwd=cwd, **changes)
     done = _SERVER.ask(command_job(words, cwd, changes, **({"demo": demo, "has_tour": True} if demo else {})))
-    return subprocess.CompletedProcess(words, done["code"], done["stdout"], done["stderr"])
+    result = subprocess.CompletedProcess(words, done["code"], done["stdout"], done["stderr"])
+    result.peak_MiB = done["peak_MiB"]
+    return result
 
 
 def run_anew(*words, cwd=None, **changes):
