@@ -358,7 +358,7 @@ def _read_recovar(path):
     from cryobridge.formats.recovar import open_recovar
 
     run = open_recovar(path)
-    for name in ("zdims", "particles_file", "notes", "rows", "eigenvalues", "is_tilt_series"):
+    for name in ("zdims", "particles_file", "messages", "rows", "eigenvalues", "is_tilt_series"):
         refused_or(getattr, run, name)
     for zdim in refused_or(getattr, run, "zdims") or ():
         for read in (run.latent, run.precision, run.contrasts, run.kmeans, run.umap):
