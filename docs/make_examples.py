@@ -92,14 +92,14 @@ def run_in_terminal(command: str, folder: Path, columns: int) -> list[str]:
         written += piece
     os.close(ours)
     process.wait()
-    lines = _lines(written.decode())
+    lines = final_lines(written.decode())
     if any(str(folder) in line for line in lines):
         raise SystemExit(f"the output of `{command}` names the folder that it was run in")
     return lines
 
 
-def _lines(written: str) -> list[str]:
-    """Follow what moves the cursor and clears lines: progress bars come and go."""
+def final_lines(written: str) -> list[str]:
+    """Return the lines that stand on a terminal in the end; progress bars come and go."""
     lines, row, at_start = [""], 0, False
     for piece in _CONTROL.split(written):
         if piece == "\n":

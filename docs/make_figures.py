@@ -50,7 +50,8 @@ def coordinates() -> Figure:
     )
     for panel, placement in zip(axes[1:], placements, strict=True):
         panel.plot(*placement.to_px(LETTER_F, SHAPE_PX).T, "o", color=BLUE, ms=4)
-        title = f"RELION, {placement.options}\n{placement.formula}"
+        options = " ".join(f"--{name.replace('_', '-')}" for name in placement.flips) or "(no option)"
+        title = f"RELION, {options}\n{placement.formula}"
         panel.set(title=title, xlim=(0, 4000), ylim=(0, 3000), xlabel="x (pixels)", aspect="equal")
         panel.set_ylabel("y (pixels)")
     axes[5].set(xlim=(0, 3000), ylim=(0, 4000))

@@ -220,6 +220,8 @@ def _in_terminal(job):
     pid, terminal = pty.fork()
     if pid == 0:
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 50, job["columns"], 0, 0))
+        if job.get("is_alone"):
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         _work_and_exit(job)
     shown = bytearray()
     with contextlib.suppress(OSError):  # Linux: the other end was closed

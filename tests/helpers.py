@@ -115,10 +115,14 @@ def open_terminal(*words, columns=80, cwd=None, **changes):
     )
 
 
-def run_in_terminal(*words, columns=80, cwd=None, **changes):
-    """Run the command line in a terminal, a demo without its tour; return the exit code and all that was shown."""
+def run_in_terminal(*words, columns=80, cwd=None, is_alone=False, **changes):
+    """Run the command line in a terminal, a demo without its tour; return the exit code and all that was shown.
+
+    One that is alone has nobody at the keyboard.
+    """
     if _may_fork(changes):
-        done = _SERVER.ask(command_job(words, cwd, changes, columns=columns, demo={}, has_tour=False))
+        more = {"columns": columns, "is_alone": is_alone, "demo": {}, "has_tour": False}
+        done = _SERVER.ask(command_job(words, cwd, changes, **more))
         return done["code"], done["shown"]
     child = open_terminal(*words, columns=columns, cwd=cwd, **changes)
     child.expect(pexpect.EOF)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path, PurePath
 
 import pytest
 
-from helpers import run
+from helpers import run, run_in_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -31,7 +32,21 @@ def load(name):
 
 @pytest.fixture(scope="module")
 def examples():
-    return load("make_examples")
+    # `make docs` runs all examples as a shell does.
+    module = load("make_examples")
+    in_shell = module.run_in_terminal
+
+    def in_fork(command, folder, columns):
+        parts = shlex.shlex(command.replace("\\\n", " "), posix=True, punctuation_chars=True)
+        parts.whitespace_split = True
+        words = list(parts)
+        if words[:1] != ["cryobridge"] or words[1:2] == ["demo"] or any(set(word) <= set("();<>|&") for word in words):
+            return in_shell(command, folder, columns)
+        _, shown = run_in_terminal(*words[1:], columns=columns, cwd=folder, is_alone=True)
+        return module.final_lines(shown)
+
+    module.run_in_terminal = in_fork
+    return module
 
 
 @pytest.fixture(scope="module")
