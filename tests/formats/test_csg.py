@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.csg import project_folder, read_csg, write_csg
-from cryobridge.formats.cryosparc.join import join_on_uid
+from cryobridge.formats.cryosparc.join import UidJoin
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.table import Column, Table
 from cryobridge.model.particles import Labels
@@ -45,6 +45,11 @@ def table(name, uid, **columns):
 
 
 # Joining
+
+
+def join_on_uid(main, *others):
+    join = UidJoin(main)
+    return join.joined([join.match(table) for table in others])
 
 
 def test_rows_are_joined_by_uid_in_the_order_of_the_main_file():

@@ -1,7 +1,8 @@
-"""Which columns of a source have no place in an output."""
+"""What an output holds of a particle set, and which columns of the source have no place in it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,25 @@ if TYPE_CHECKING:
 
     from cryobridge.model.fields import Field, Program
     from cryobridge.model.particles import ParticleSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileContent:
+    """What becomes of a particle set in the files of a program.
+
+    Parameters
+    ----------
+    held
+        The quantities of the model that are in it, by their names in `cryobridge.model.fields`.
+    dropped_columns
+        Columns of the source that the program has no place for, or no equivalent of.
+    messages
+        What was filled in or assumed, and what the program may refuse or go wrong with.
+    """
+
+    held: frozenset[str]
+    dropped_columns: tuple[str, ...]
+    messages: tuple[Message, ...]
 
 
 def dropped_columns(particles: ParticleSet, held: Collection[str], program: Program | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, UsageError
-from cryobridge.formats.dropped import dropped_columns, refuse_nan_shifts
+from cryobridge.formats.dropped import FileContent, dropped_columns, refuse_nan_shifts
 from cryobridge.formats.mrc_header import MrcHeader, read_header
 from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics
 from cryobridge.formats.pickles import read_ctf, read_poses, write_ctf, write_indices, write_poses
@@ -134,8 +134,8 @@ def _require_rows(path: Path, n_rows: int, stack: Path, n_images: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class PickleContent:
+@dataclass(frozen=True, kw_only=True)
+class PickleContent(FileContent):
     """What becomes of a particle set in pickles.
 
     Parameters
@@ -146,21 +146,12 @@ class PickleContent:
         (n, 9) table of a ctf.pkl, or None.
     indices
         Rows that were chosen, or None for all.
-    held
-        The quantities of the model that are in it, by their names in `cryobridge.model.fields`.
-    dropped_columns
-        Columns of the source that pickles have no place for.
-    messages
-        What was assumed, and what makes them less than a reconstruction needs.
     """
 
     rotations: Floats | None
     shifts_box: Floats | None
     ctf: Floats | None
     indices: NDArray[np.int64] | None
-    held: frozenset[str]
-    dropped_columns: tuple[str, ...]
-    messages: tuple[Message, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,7 +210,15 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
     held |= {"poses.matrix"} if rotations is not None else set()
     held |= {"poses.shift_A"} if shifts is not None else set()
     dropped = dropped_columns(particles, held, None)
-    return PickleContent(rotations, shifts, table, chosen, frozenset(held), dropped, tuple(messages))
+    return PickleContent(
+        rotations=rotations,
+        shifts_box=shifts,
+        ctf=table,
+        indices=chosen,
+        held=frozenset(held),
+        dropped_columns=dropped,
+        messages=tuple(messages),
+    )
 
 
 def write_pickles(folder: Path, content: PickleContent) -> None:

@@ -109,43 +109,6 @@ class JoinedTable(Table):
         return {name: _take(self._whole[name], places) for name in names}
 
 
-def join_on_uid(main: Table, *passthroughs: Table) -> JoinedTable:
-    """Join tables on ``uid``; a row stays if every table has it, in the order of ``main``.
-
-    Where tables share a column, the first one that has it wins. Columns are read when they are asked for.
-
-    Parameters
-    ----------
-    main
-        The table whose row order is kept.
-    passthroughs
-        Tables that add columns.
-
-    Raises
-    ------
-    MissingDataError
-        If a table has no uid.
-    FormatError
-        If a uid column is not an integer of 64 bits.
-    """
-    join = UidJoin(main)
-    return join.joined([join.match(table) for table in passthroughs])
-
-
-def join_columns(tables: Sequence[Table], origin: Mapping[str, int]) -> JoinedTable:
-    """Join tables on ``uid``, taking each column from the table that ``origin`` names by its place.
-
-    Raises
-    ------
-    MissingDataError
-        If a table has no uid.
-    FormatError
-        If a uid column is not an integer of 64 bits.
-    """
-    join = UidJoin(tables[0])
-    return join.joined([join.match(table) for table in tables[1:]], origin)
-
-
 @dataclass(frozen=True, eq=False)
 class Matched:
     """A table, and its rows that are those of the main one.

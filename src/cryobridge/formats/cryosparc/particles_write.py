@@ -15,7 +15,7 @@ from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
 from cryobridge.formats.cryosparc.fields import FIT
-from cryobridge.formats.dropped import dropped_aberrations, dropped_columns, refuse_nan_shifts
+from cryobridge.formats.dropped import FileContent, dropped_aberrations, dropped_columns, refuse_nan_shifts
 from cryobridge.formats.optics import exposure_groups, has_exposure_groups, needed, require_optics
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, field, fields_of
 from cryobridge.model.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
@@ -45,26 +45,17 @@ SIGNS: dict[Contrast, float] = {"bright": 1.0, "dark": -1.0}
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-@dataclass(frozen=True)
-class CsContent:
+@dataclass(frozen=True, kw_only=True)
+class CsContent(FileContent):
     """What becomes of a particle set in a `.cs` file.
 
     Parameters
     ----------
     columns
         To be written.
-    held
-        The quantities of the model that are in it, by their names in `cryobridge.model.fields`.
-    dropped_columns
-        Columns of the source that cryoSPARC has no place for, or no equivalent of.
-    messages
-        What was filled in, and what was assumed and may be wrong.
     """
 
     columns: dict[str, Values]
-    held: frozenset[str]
-    dropped_columns: tuple[str, ...]
-    messages: tuple[Message, ...]
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -118,20 +109,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     assert particles.optics is not None  # just asked for
     _require_two_half_sets(particles)
     refuse_nan_shifts(particles)
-    has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
-    if has_sign and contrast is not None:
-        raise UsageError(
-            f"{option('contrast')} is for files without it, and this one has it (blob/sign)",
-            path=particles.source,
-            hint="Leave it out.",
-        )
-    messages: list[Message] = []
-    if not has_sign and contrast is None:
-        text = (
-            "the contrast of the particles in the images is unknown; they are taken as bright (blob/sign 1), "
-            f"as RELION extracts them: give {option('contrast', 'dark')} if they are not"
-        )
-        messages.append(warning("contrast-assumed", text, option="contrast"))
+    messages = _about_contrast(particles, contrast)
     columns: dict[str, Values] = {"uid": particles.uid if particles.uid is not None else make_uids(particles.images)}
     columns |= _blob(particles, particles.images, SIGNS[contrast or "bright"])
     columns |= _ctf(particles, particles.optics, particles.ctf, aberrations=aberrations)
@@ -161,7 +139,25 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     elif particles.poses is not None:
         text = "cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0"
         messages.append(note("fit-columns-zero", text))
-    return CsContent(columns, held, dropped, tuple(messages))
+    return CsContent(columns=columns, held=held, dropped_columns=dropped, messages=tuple(messages))
+
+
+def _about_contrast(particles: ParticleSet, contrast: Contrast | None) -> list[Message]:
+    """Refuse a contrast that the particles have already; warn where it is neither in the file nor given."""
+    has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
+    if has_sign and contrast is not None:
+        raise UsageError(
+            f"{option('contrast')} is for files without it, and this one has it (blob/sign)",
+            path=particles.source,
+            hint="Leave it out.",
+        )
+    if has_sign or contrast is not None:
+        return []
+    text = (
+        "the contrast of the particles in the images is unknown; they are taken as bright (blob/sign 1), "
+        f"as RELION extracts them: give {option('contrast', 'dark')} if they are not"
+    )
+    return [warning("contrast-assumed", text, option="contrast")]
 
 
 def _require_two_half_sets(particles: ParticleSet) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.aberrations import BEAM_TILT, MAGNIFICATION, RELION_COLUMNS, is_singular, to_relion
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
-from cryobridge.formats.dropped import dropped_aberrations, dropped_columns, refuse_nan_shifts
+from cryobridge.formats.dropped import FileContent, dropped_aberrations, dropped_columns, refuse_nan_shifts
 from cryobridge.formats.helical import direction_rad, tube_codes
 from cryobridge.formats.optics import group_names, needed, require_optics
 from cryobridge.formats.relion.particles import DIMENSIONALITY, PIXEL_SIZE_3_0
@@ -38,26 +38,17 @@ _DIMENSIONALITY = 2
 _N_SHOWN = 3
 
 
-@dataclass(frozen=True)
-class StarContent:
+@dataclass(frozen=True, kw_only=True)
+class StarContent(FileContent):
     """What becomes of a particle set in a STAR file.
 
     Parameters
     ----------
     blocks
         To be written.
-    held
-        The quantities of the model that are in it, by their names in `cryobridge.model.fields`.
-    dropped_columns
-        Columns of the source that RELION has no place for.
-    messages
-        What may make RELION refuse the file or go wrong with it.
     """
 
     blocks: tuple[StarBlock, ...]
-    held: frozenset[str]
-    dropped_columns: tuple[str, ...]
-    messages: tuple[Message, ...]
 
 
 def star_content(particles: ParticleSet, *, version: Version = "3.1", aberrations: bool = False) -> StarContent:
@@ -121,7 +112,8 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
         messages.append(warning("odd-box", "a box of an odd number of pixels, which RELION refuses"))
     messages += dropped_aberrations(particles, held)
     dropped = dropped_columns(particles, held, "relion")
-    return StarContent(tuple(blocks), held, tuple(dict.fromkeys((*dropped, *others))), tuple(messages))
+    dropped = tuple(dict.fromkeys((*dropped, *others)))
+    return StarContent(blocks=tuple(blocks), held=held, dropped_columns=dropped, messages=tuple(messages))
 
 
 def _odd_half_sets(half_set: NDArray[np.int64] | None) -> list[Message]:
