@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.cryosparc.job import has_cryosparc_names, is_cryosparc_description
-from cryobridge.formats.listing import list_folder, read_json
+from cryobridge.formats.listing import Listing, list_folder, read_json
 from cryobridge.formats.own_output import is_own_description, looks_like_coords, looks_like_stacks
-from cryobridge.formats.recovar.job import looks_like_recovar
 from cryobridge.formats.relion.job import looks_like_relion_job
 
 if TYPE_CHECKING:
@@ -55,9 +54,15 @@ def identify_folder(path: str | os.PathLike[str]) -> str | None:
         (OWN_OUTPUT, looks_like_stacks),
         (RELION_JOB, looks_like_relion_job),
         (OWN_OUTPUT, looks_like_coords),
-        (RECOVAR_RESULT, looks_like_recovar),
+        (RECOVAR_RESULT, _looks_like_recovar),
         (CRYOSPARC_JOB, has_cryosparc_names),
     ):
         if is_one(listing):
             return kind
     return None
+
+
+def _looks_like_recovar(listing: Listing) -> bool:
+    from cryobridge.formats.recovar.job import looks_like_recovar  # late: most folders are of other programs
+
+    return looks_like_recovar(listing)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cryobridge.errors import UsageError, option
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
-from cryobridge.jobs.inspection import files, folders, projects, recovar, tables
+from cryobridge.jobs.inspection import files, folders, projects, tables
 from cryobridge.jobs.inspection.counts import size_text
 from cryobridge.jobs.inspection.kinds import kind_of
 from cryobridge.jobs.inspection.options import InspectOptions
@@ -20,6 +20,13 @@ from cryobridge.progress import Reporter, Silent
 
 if TYPE_CHECKING:
     import os
+
+
+def _inspect_recovar(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
+    from cryobridge.jobs.inspection.recovar import inspect_recovar  # late: its readers are for RECOVAR's files alone
+
+    return inspect_recovar(path, options, reporter)
+
 
 _Describe: TypeAlias = Callable[[Path, InspectOptions, Reporter], Inspection]
 _FILES: dict[str, _Describe] = {
@@ -35,7 +42,7 @@ _FILES: dict[str, _Describe] = {
 _FOLDERS: dict[str, _Describe] = {
     folder_kinds.CRYOSPARC_JOB: folders.inspect_cryosparc_job,
     folder_kinds.RELION_JOB: folders.inspect_relion_job,
-    folder_kinds.RECOVAR_RESULT: recovar.inspect_recovar,
+    folder_kinds.RECOVAR_RESULT: _inspect_recovar,
     folder_kinds.OWN_OUTPUT: folders.inspect_own_output,
     projects.CRYOSPARC_PROJECT: projects.inspect_folder,
     projects.RELION_PROJECT: projects.inspect_folder,
