@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from cryobridge.cli.build import flag
 from cryobridge.demo.physics import ImageGrid, demo_molecule, project
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.model.convention import Convention
@@ -24,7 +25,7 @@ from cryobridge.model.geometry import euler_to_matrix
 FIGURES = Path(__file__).resolve().parent / "figures"
 BOX_PX, PIXEL_SIZE_A = 96, 1.5
 SHAPE_PX = np.array([3000, 4000])
-# Picks in the shape of a letter that has no symmetry, so that each placement looks different.
+# Picks in the shape of a letter that has no symmetry, so that each axis convention looks different.
 LETTER_F = np.array(
     [
         *((0.30, fy) for fy in np.linspace(0.12, 0.76, 9)),
@@ -41,17 +42,17 @@ def coordinates() -> Figure:
     axes = grid.flat
     axes[0].plot(*LETTER_F.T, "o", color=GRAY, ms=4)
     axes[0].set(title="cryoSPARC\nfractions fx, fy", xlim=(0, 1), ylim=(0, 1), xlabel="fx", ylabel="fy", aspect=0.75)
-    placements = (
+    conventions = (
         Convention(False, True),
         Convention(False, False),
         Convention(True, True),
         Convention(True, False),
         Convention(False, True, swap_xy=True),
     )
-    for panel, placement in zip(axes[1:], placements, strict=True):
-        panel.plot(*placement.to_px(LETTER_F, SHAPE_PX).T, "o", color=BLUE, ms=4)
-        options = " ".join(f"--{name.replace('_', '-')}" for name in placement.flips) or "(no option)"
-        title = f"RELION, {options}\n{placement.formula}"
+    for panel, convention in zip(axes[1:], conventions, strict=True):
+        panel.plot(*convention.to_px(LETTER_F, SHAPE_PX).T, "o", color=BLUE, ms=4)
+        options = " ".join(map(flag, convention.flips)) or "(no option)"
+        title = f"RELION, {options}\n{convention.formula}"
         panel.set(title=title, xlim=(0, 4000), ylim=(0, 3000), xlabel="x (pixels)", aspect="equal")
         panel.set_ylabel("y (pixels)")
     axes[5].set(xlim=(0, 3000), ylim=(0, 4000))
