@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/cryobridge demo demo --overwrite
 
 test: lint types $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 interop: $(READY) $(PROGRAMS)/.ready
 	$(BIN)/python -m interop --programs $(PROGRAMS)/bin --work .interop/run --report docs/interop.md
