@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -108,27 +107,3 @@ class BridgeGroup(TyperGroup):
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         """Return the group's parameters and the common options."""
         return [*super().get_params(ctx), *common_options()]
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
-FlipXOption = Annotated[bool, typer.Option("--flip-x", help="Count x from the other edge: x = nx − nx·fx.")]
-FlipYOption = Annotated[
-    bool, typer.Option("--flip-y", help="Count y from cryoSPARC's first row: y = ny·fy; without it y = ny − ny·fy.")
-]
-SwapXYOption = Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y after that.")]
-DatadirOption = Annotated[
-    Path | None,
-    typer.Option("--datadir", metavar="DIR", help="Look for image files below this folder.", show_default=False),
-]
-StripPrefixOption = Annotated[
-    str | None,
-    typer.Option(
-        "--strip-prefix",
-        metavar="PREFIX",
-        help="Leading part to take off the names of image files.",
-        show_default=False,
-    ),
-]

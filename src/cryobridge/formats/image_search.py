@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryobridge.errors import UsageError, option
+from cryobridge.errors import CryobridgeError, UsageError, option
+from cryobridge.formats.listing import is_there
 from cryobridge.options import as_path
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from cryobridge.formats.mrc_header import MrcHeader
 
 # How far above the metadata file a project folder is looked for.
 _MAX_LEVELS_UP = 4
@@ -86,7 +89,17 @@ class ImageSearch:
 
     def resolve(self, name: str) -> Path | None:
         """Return the first candidate that is a file, or None."""
-        return next((path for path in self.candidates(name) if _is_file(path)), None)
+        return next((path for path in self.candidates(name) if is_there(path)), None)
+
+    def header(self, name: str) -> MrcHeader | None:
+        """Return the header of the first candidate that is a file; None where there is none or it can't be read."""
+        from cryobridge.formats.mrc_header import read_header
+
+        path = self.resolve(name)
+        try:
+            return None if path is None else read_header(path)
+        except CryobridgeError:
+            return None
 
     def places(self, name: str) -> str:
         """Say where a name was looked for, such as ``below cryosparc/J4 and cryosparc``."""
@@ -280,7 +293,7 @@ def _resolving(names: Iterable[str], folders: Iterable[Path]) -> Counter[tuple[P
             rest = Path(*parts[cut:])
             prefix = str(Path(*parts[:cut])) if cut else ""
             for base in bases if not rest.is_absolute() else ():
-                if _is_file(base / rest):
+                if is_there(base / rest):
                     found[base, prefix] += 1
     return found
 
@@ -292,11 +305,3 @@ def _folders_in(folder: Path) -> list[Path]:
     except OSError:
         return []
     return [folder / name for name in inner[:_MOST_FOLDERS_BESIDE]]
-
-
-def _is_file(path: Path) -> bool:
-    """Whether a file is there; a name that no file system takes names none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

@@ -84,6 +84,11 @@ class MrcHeader:
         return self.nz
 
     @property
+    def n_whole(self) -> int:
+        """Sections that can be read: all of them, unless the file is known to be cut off."""
+        return self.nz if self.whole_sections is None else min(self.nz, self.whole_sections)
+
+    @property
     def pixel_size_A(self) -> float | None:
         """Pixel size in the image plane, in Å; None when it is unknown or differs between x and y."""
         x, y, _ = self.pixel_size_xyz_A

@@ -845,7 +845,7 @@ def _open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
         if not decided.certain:
             text = f"{stack.name} is taken for a stack of images: {decided.reason}"
             messages.append(note("taken-for-stack", text, where=stack))
-    n_rows = header.n_sections if parts.keys() & {"poses", "ctf"} else _whole_sections(header)
+    n_rows = header.n_sections if parts.keys() & {"poses", "ctf"} else header.n_whole
     chosen = None if "indices" not in parts else read_indices(parts["indices"])
     if chosen is not None and chosen.max(initial=-1) >= n_rows:
         raise UsageError(
@@ -875,15 +875,11 @@ def _open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
     )
 
 
-def _whole_sections(header: MrcHeader) -> int:
-    return header.nz if header.whole_sections is None else min(header.nz, header.whole_sections)
-
-
 def _bare_stack(path: Path, header: MrcHeader, known: KnownOptics) -> ParticleSet:
     """Return the images of a stack of which nothing else is known."""
     from cryobridge.formats.optics import fill_optics
 
-    n = _whole_sections(header)
+    n = header.n_whole
     optics, index = fill_optics(None, None, n, replace(known, box_px=header.nx), path)
     refs = ImageRefs(Labels(np.zeros(n, np.int32), (str(path),)), np.arange(n))
     return ParticleSet(n, path, images=refs, optics=optics, optics_index=index)

@@ -14,13 +14,13 @@ from cryobridge.plots.converge_populations import (
     LABEL_PT,
     EndLabel,
     add_colour_scale,
-    count_tick,
+    count_particles_along_x,
     draw_counts,
     percent,
     spread,
     write_end_labels,
 )
-from cryobridge.plots.page import TICK_PT, TICK_STEPS, Draw, Floats
+from cryobridge.plots.page import TICK_PT, Draw, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,7 +184,6 @@ def draw_moves(transitions: Counts) -> Draw:
         return draw_sentence("No particle changed class.")
 
     def draw(axes: Axes) -> None:
-        from matplotlib.ticker import MaxNLocator
 
         places: NDArray[np.int64] = np.arange(len(moves))
         counts = np.array([count for _, _, count in moves], dtype=np.int64)
@@ -196,10 +195,6 @@ def draw_moves(transitions: Counts) -> Draw:
             )
         axes.set_ylim(max(len(moves), 8) - 0.4, -0.6)
         axes.set_xlim(0, 1.02 * float(counts.max()))
-        axes.xaxis.set_major_locator(MaxNLocator(4, steps=TICK_STEPS, integer=True))
-        axes.xaxis.set_major_formatter(count_tick)
-        axes.set_xlabel("particles")
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right"]].set_visible(False)
+        count_particles_along_x(axes)
 
     return draw

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,17 @@ def percent(part: float, whole: float) -> str:
 def count_tick(value: float, _: object = None) -> str:
     """Write a number of particles at a tick; six digits fit."""
     return f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:g}M"
+
+
+def count_particles_along_x(axes: Axes, *, prune: Literal["upper"] | None = None) -> None:
+    """Make x the axis of numbers of particles; ``prune`` leaves out the last tick."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=TICK_STEPS, integer=True, prune=prune))
+    axes.xaxis.set_major_formatter(count_tick)
+    axes.set_xlabel("particles")
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def points(change: float, digits: int) -> str:
@@ -205,7 +216,6 @@ def draw_population_bars(now: Iteration, before: Iteration | None, colours: Mapp
         texts = [f"{text}, {points(change, 1)}" for text, change in zip(texts, changes.tolist(), strict=True)]
 
     def draw(axes: Axes) -> None:
-        from matplotlib.ticker import MaxNLocator
 
         places = np.arange(len(populations))
         axes.barh(places, populations, height=0.7, color=[colours[index] for index in places.tolist()])
@@ -226,11 +236,7 @@ def draw_population_bars(now: Iteration, before: Iteration | None, colours: Mapp
                 color="#222222",
             )
         axes.set_yticks(places, [f"class {index + 1}" for index in places.tolist()])
-        axes.xaxis.set_major_locator(MaxNLocator(4, steps=TICK_STEPS, integer=True, prune="upper"))
-        axes.xaxis.set_major_formatter(count_tick)
-        axes.set_xlabel("particles")
-        axes.tick_params(axis="y", length=0)
-        axes.spines[["top", "right"]].set_visible(False)
+        count_particles_along_x(axes, prune="upper")
 
     return draw
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError, option
-from cryobridge.formats.mrc_header import read_header
+from cryobridge.errors import MissingDataError, option
 from cryobridge.report import warning
 
 if TYPE_CHECKING:
@@ -112,11 +111,7 @@ def _shapes(locations: Locations, options: ConvertOptions, search: ImageSearch) 
         return np.tile(np.array(options.micrograph_shape_px, np.int64), (len(codes), 1))
     shapes = np.zeros((len(locations.micrograph.values), 2), np.int64)
     for code in np.unique(codes):
-        path = search.resolve(locations.micrograph.values[int(code)])
-        try:
-            header = None if path is None else read_header(path)
-        except CryobridgeError:
-            header = None
+        header = search.header(locations.micrograph.values[int(code)])
         if header is None:
             return None
         shapes[code] = header.ny, header.nx

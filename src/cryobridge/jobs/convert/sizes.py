@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError
-from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.optics import first_rows, group_names, group_optics
 from cryobridge.report import Message, note
 
@@ -35,11 +33,7 @@ def with_sizes_of_stacks(particles: ParticleSet, search: ImageSearch) -> tuple[P
     of_stacks: dict[tuple[str, str], list[tuple[str, str]]] = {}  # groups and stacks by what they say
     box, pixel_size_A, names = optics.box_px.copy(), optics.pixel_size_A.copy(), group_names(optics)
     for group in np.intersect1d(np.flatnonzero(is_absent), index):
-        path = search.resolve(particles.images.path[int(first[group])])
-        try:
-            header = None if path is None else read_header(path)
-        except CryobridgeError:
-            header = None
+        header = search.header(particles.images.path[int(first[group])])
         if header is None:
             continue
         if box[group] == 0:

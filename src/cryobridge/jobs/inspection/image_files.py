@@ -14,8 +14,6 @@ from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cryobridge.jobs.inspection.json_keys import ImageFilesKeys
     from cryobridge.model.particles import ImageRefs
     from cryobridge.progress import Reporter
@@ -107,7 +105,7 @@ def check_image_files(images: ImageRefs, search: ImageSearch, reporter: Reporter
             missing.append(name)
             continue
         try:
-            sections = _n_sections(path)
+            sections = read_header(path).n_whole
         except FormatError as error:
             unreadable.append((name, error.message))
             continue
@@ -116,11 +114,6 @@ def check_image_files(images: ImageRefs, search: ImageSearch, reporter: Reporter
     extra = [search.datadir] if search.datadir else []
     remedy = suggest(missing[:_N_TRIED], search.metadata, extra) if missing else None
     return ImageFiles(n_files, n_files - len(missing), tuple(missing), tuple(too_short), tuple(unreadable), remedy)
-
-
-def _n_sections(path: Path) -> int:
-    header = read_header(path)
-    return header.n_sections if header.whole_sections is None else min(header.n_sections, header.whole_sections)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import FormatError
 from cryobridge.formats.atomic import readable_size
 from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.listing import is_there
 from cryobridge.formats.relion.particles import parse_image_names
 from cryobridge.formats.relion.star import StarBlock, to_labels
 from cryobridge.jobs.output_folder import files_in
@@ -103,7 +104,7 @@ def find_sources(table: Path, images: ImageRefs) -> Iterator[Sources]:
     for stack in _first_used(images):
         places += [table.parent / PurePosixPath(stack).name, *search.candidates(stack)]
     named = dict.fromkeys(place.with_name(f"{place.stem}{SOURCES_SUFFIX}") for place in places)
-    found = [path for path in named if _is_file(path)]
+    found = [path for path in named if is_there(path)]
     yield from map(read_sources, found)
     folders = dict.fromkeys(place.parent for place in places)
     for path in (path for folder in folders for path in files_in(folder, f"*{SOURCES_SUFFIX}") if path not in found):
@@ -116,10 +117,3 @@ def find_sources(table: Path, images: ImageRefs) -> Iterator[Sources]:
 def _first_used(images: ImageRefs) -> Iterable[str]:
     used = np.unique(images.path.codes)[:_MAX_STACKS]
     return (images.path.values[int(code)] for code in used)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

@@ -71,7 +71,7 @@ def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -
     has_file = np.isin(images.path.codes, list(found))
     available = np.zeros(len(images.path.values), np.int64)
     for code, header in headers.items():
-        available[code] = whole_sections(header)
+        available[code] = header.n_whole
     beyond = has_file & ((images.index < 0) | (images.index >= available[images.path.codes]))
     beyond &= np.isin(images.path.codes, list(headers))
     with problems.collect():
@@ -114,11 +114,6 @@ def read_headers(files: dict[int, Path], problems: Problems) -> dict[int, MrcHea
     return headers
 
 
-def whole_sections(header: MrcHeader) -> int:
-    """Return how many images of a file can be read."""
-    return header.nz if header.whole_sections is None else min(header.nz, header.whole_sections)
-
-
 def _missing_of(n_missing: int, n_files: int) -> str:
     if n_files == 1:
         return "the image file is missing"
@@ -151,7 +146,7 @@ def _refuse_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader])
     row = int(rows[0])
     header = headers[int(images.path.codes[row])]
     raise MissingDataError(
-        f"image {images.index[row] + 1} is asked for, the file has {whole_sections(header)} whole ones",
+        f"image {images.index[row] + 1} is asked for, the file has {header.n_whole} whole ones",
         path=header.path,
         rows=tuple(int(row) for row in rows[:3]),
         count=len(rows),

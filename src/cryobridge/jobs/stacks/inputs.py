@@ -20,7 +20,7 @@ from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.listing import list_if_there
 from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, Program, open_particles
 from cryobridge.jobs.stacks.checks import Problems, Rows, shown
-from cryobridge.jobs.stacks.image_files import find_images, read_headers, whole_sections
+from cryobridge.jobs.stacks.image_files import find_images, read_headers
 from cryobridge.jobs.stacks.options import PairedOptions
 from cryobridge.model.concatenate import concatenate
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
@@ -279,7 +279,7 @@ def paired_input(
     headers = read_headers(dict(enumerate(stacks)), problems)
     for code, header in headers.items():
         with problems.collect():
-            _refuse_other_number(sets[code], whole_sections(header), stacks[code].name)
+            _refuse_other_number(sets[code], header.n_whole, stacks[code].name)
     lengths = [particles.n_rows for particles in sets]
     index = np.concatenate([np.arange(n) for n in lengths])
     images = ImageRefs(
@@ -336,7 +336,7 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
     problems = Problems()
     files = chosen.files[: chosen.n_from_zero]
     headers = read_headers(dict(enumerate(files)), problems)
-    sections = [whole_sections(headers[code]) if code in headers else 0 for code in range(len(files))]
+    sections = [headers[code].n_whole if code in headers else 0 for code in range(len(files))]
     n_images = sum(sections)
     messages = [*particles.messages, *_defaults(particles)]
     if len(chosen.files) > len(files):
