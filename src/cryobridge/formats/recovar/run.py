@@ -14,6 +14,7 @@ from cryobridge.formats.recovar.clusters import read_clusters
 from cryobridge.formats.recovar.density import LatentGrid
 from cryobridge.formats.recovar.job import RecovarJob, pipeline_of, read_recovar_job
 from cryobridge.formats.recovar.particle_file import ParticleFile, find_particle_file
+from cryobridge.options import as_path
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
@@ -306,10 +307,19 @@ def open_recovar(path: str | os.PathLike[str]) -> RecovarRun:
 
     Raises
     ------
+    UsageError
+        If ``path`` is neither text nor path.
     FormatError
         If it is no result of RECOVAR, or the pipeline that it was made from is not found.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> run = cb.open_recovar("small_recovar")
+    >>> run.latent(4).shape
+    (288, 4)
     """
-    opened = read_recovar_job(path)
+    opened = read_recovar_job(as_path(path, "path"))
     if opened.kind == "pipeline":
         return RecovarRun(opened)
     pipeline = pipeline_of(opened)
