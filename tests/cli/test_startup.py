@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from helpers import run
 from startup_probe import probe
 
 
@@ -64,6 +65,6 @@ def test_completion_of_an_argument_leaves_it_to_the_shells_file_names():
     ],
 )
 def test_help_shows_every_option_whole_in_80_columns(words, some):
-    shown, _ = probe(*words, "--help", COLUMNS="80")
+    shown = run(*words, "--help", COLUMNS="80").stdout
     assert not [word for word in shown.split() if word.startswith("-") and "…" in word]
     assert some <= set(shown.split())
