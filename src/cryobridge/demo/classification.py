@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cryobridge.demo.relion_files import optics_block, star_block
 from cryobridge.demo.truth import BOX_PX, PIXEL_SIZE_A
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
@@ -34,11 +35,11 @@ def write_classification(project: Path, truth: Truth, seed: int) -> None:
     make_folder(folder)
     names = _image_names(truth)
     previous = None
-    for iteration, classes in enumerate(_course(len(names), np.random.default_rng([seed, 2]))):
+    for iteration, classes in enumerate(_assignments(len(names), np.random.default_rng([seed, 2]))):
         stem = folder / f"run_it{iteration:03d}"
         changed = 0.0 if previous is None else float((classes != previous).mean())
         resolution_A = 30 * np.exp(-iteration / 5) + 9
-        write_star(f"{stem}_data.star", [_optics(truth), _block("particles", _particles(truth, names, classes))])
+        write_star(f"{stem}_data.star", [_optics(truth), star_block("particles", _particles(truth, names, classes))])
         write_star(f"{stem}_model.star", _model(classes, resolution_A))
         write_star(f"{stem}_optimiser.star", [_optimiser(iteration, changed, resolution_A)])
         write_star(f"{stem}_sampling.star", [_sampling()])
@@ -56,7 +57,7 @@ def _image_names(truth: Truth) -> list[str]:
     return names
 
 
-def _course(n: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+def _assignments(n: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
     """Draw the class (from 1) of each particle at each iteration: at random first, then where it belongs."""
     belongs = rng.choice(_N_CLASSES - 1, n, p=[0.4, 0.3, 0.2, 0.1]) + 1
     settled_at = rng.exponential(_ITERATIONS_TO_SETTLE, n)
@@ -85,31 +86,20 @@ def _particles(truth: Truth, names: list[str], classes: NDArray[np.int64]) -> di
 
 
 def _optics(truth: Truth) -> StarBlock:
-    return _block(
-        "optics",
-        {
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnOpticsGroup": [1],
-            "rlnVoltage": [truth.microscope.voltage_kV],
-            "rlnSphericalAberration": [truth.microscope.spherical_aberration_mm],
-            "rlnAmplitudeContrast": [truth.microscope.amplitude_contrast],
-            "rlnImagePixelSize": [PIXEL_SIZE_A],
-            "rlnImageSize": [BOX_PX],
-            "rlnImageDimensionality": [2],
-        },
-    )
+    sizes = {"rlnImagePixelSize": PIXEL_SIZE_A, "rlnImageSize": BOX_PX, "rlnImageDimensionality": 2}
+    return optics_block(truth, sizes)
 
 
 def _model(classes: NDArray[np.int64], resolution_A: float) -> list[StarBlock]:
     counts = np.bincount(classes, minlength=_N_CLASSES + 1)[1:]
     resolutions = np.where(counts > 0, resolution_A * (1 + 0.1 * np.arange(_N_CLASSES)), 999.0)
     return [
-        _block(
+        star_block(
             "model_general",
             {"rlnNrClasses": [_N_CLASSES], "rlnCurrentResolution": [round(resolution_A, 6)]},
             is_loop=False,
         ),
-        _block(
+        star_block(
             "model_classes",
             {
                 "rlnReferenceImage": [f"{number:06d}@run_classes.mrcs" for number in range(1, _N_CLASSES + 1)],
@@ -121,7 +111,7 @@ def _model(classes: NDArray[np.int64], resolution_A: float) -> list[StarBlock]:
 
 
 def _optimiser(iteration: int, changed: float, resolution_A: float) -> StarBlock:
-    return _block(
+    return star_block(
         "optimiser_general",
         {
             "rlnCurrentIteration": [iteration],
@@ -136,7 +126,7 @@ def _optimiser(iteration: int, changed: float, resolution_A: float) -> StarBlock
 
 def _sampling() -> StarBlock:
     """Return what RELION samples in 2D by default; offsets are in Å."""
-    return _block(
+    return star_block(
         "sampling_general",
         {
             "rlnIs3DSampling": [0],
@@ -147,7 +137,3 @@ def _sampling() -> StarBlock:
         },
         is_loop=False,
     )
-
-
-def _block(name: str, columns: dict[str, object], *, is_loop: bool = True) -> StarBlock:
-    return StarBlock.from_columns(name, columns, is_loop=is_loop, comments=("version 30001",))  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import numpy as np
 
 from cryobridge.demo.truth import PIXEL_SIZE_A
 from cryobridge.formats.mrc_write import write_mrc_stack
+from cryobridge.formats.optics import needed
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.output_folder import make_folder
@@ -48,30 +49,23 @@ def write_metadata(project: Path, truth: Truth) -> None:
     """Write the STAR files: the pipeline, and the micrographs with and without CTF."""
     for name in (_MOTION_STAR, CTF_STAR):
         make_folder((project / name).parent)
-    optics, micrographs = _optics(truth), _micrographs(truth)
-    write_star(project / _MOTION_STAR, [optics, _block("micrographs", micrographs)])
-    write_star(project / CTF_STAR, [optics, _block("micrographs", {**micrographs, **_ctf(truth)})])
+    sizes = {"rlnMicrographOriginalPixelSize": PIXEL_SIZE_A, "rlnMicrographPixelSize": PIXEL_SIZE_A}
+    optics, micrographs = optics_block(truth, sizes), _micrographs(truth)
+    write_star(project / _MOTION_STAR, [optics, star_block("micrographs", micrographs)])
+    write_star(project / CTF_STAR, [optics, star_block("micrographs", {**micrographs, **_ctf(truth)})])
     write_star(project / "default_pipeline.star", _pipeline())
 
 
-def _block(name: str, columns: dict[str, Any], *, is_loop: bool = True) -> StarBlock:
+def star_block(name: str, columns: dict[str, Any], *, is_loop: bool = True) -> StarBlock:
+    """Return a block as RELION 3.1 and later write it."""
     return StarBlock.from_columns(name, columns, is_loop=is_loop, comments=("version 30001",))
 
 
-def _optics(truth: Truth) -> StarBlock:
-    microscope = truth.microscope
-    return _block(
-        "optics",
-        {
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnOpticsGroup": [1],
-            "rlnMicrographOriginalPixelSize": [PIXEL_SIZE_A],
-            "rlnVoltage": [microscope.voltage_kV],
-            "rlnSphericalAberration": [microscope.spherical_aberration_mm],
-            "rlnAmplitudeContrast": [microscope.amplitude_contrast],
-            "rlnMicrographPixelSize": [PIXEL_SIZE_A],
-        },
-    )
+def optics_block(truth: Truth, sizes: dict[str, float]) -> StarBlock:
+    """Return the block of the one optics group, with the sizes that its job knows."""
+    microscope = {item.columns("relion")[0]: getattr(truth.microscope, item.key) for item in needed("ctf")}
+    columns = {"rlnOpticsGroupName": "opticsGroup1", "rlnOpticsGroup": 1, **microscope, **sizes}
+    return star_block("optics", {name: [value] for name, value in columns.items()})
 
 
 def _micrographs(truth: Truth) -> dict[str, Any]:
@@ -101,8 +95,8 @@ def _ctf(truth: Truth) -> dict[str, Any]:
 def _pipeline() -> list[StarBlock]:
     motion, ctf = _PROCESSES
     return [
-        _block("pipeline_general", {"rlnPipeLineJobCounter": [4]}, is_loop=False),
-        _block(
+        star_block("pipeline_general", {"rlnPipeLineJobCounter": [4]}, is_loop=False),
+        star_block(
             "pipeline_processes",
             {
                 "rlnPipeLineProcessName": list(_PROCESSES),
@@ -111,21 +105,21 @@ def _pipeline() -> list[StarBlock]:
                 "rlnPipeLineProcessStatusLabel": ["Succeeded"] * len(_PROCESSES),
             },
         ),
-        _block(
+        star_block(
             "pipeline_nodes",
             {
                 "rlnPipeLineNodeName": list(_NODES),
                 "rlnPipeLineNodeTypeLabel": list(_NODES.values()),
             },
         ),
-        _block(
+        star_block(
             "pipeline_input_edges",
             {
                 "rlnPipeLineEdgeFromNode": [_MOTION_STAR],
                 "rlnPipeLineEdgeProcess": [ctf],
             },
         ),
-        _block(
+        star_block(
             "pipeline_output_edges",
             {
                 "rlnPipeLineEdgeProcess": [motion, ctf],

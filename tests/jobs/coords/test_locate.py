@@ -125,7 +125,7 @@ def test_no_nudge_takes_the_two_right_after_the_shape_and_says_so(tmp_path, comm
 
 def test_no_nudge_changes_nothing_where_names_tell(tmp_path):
     table = open_cs(save_cs(tmp_path / "p.cs", columns_in(ORDERS["pixel size first"])))
-    assert locate_coordinates(table, nudge=False).x == NAME["x"]
+    assert locate_coordinates(table, infer=False).x == NAME["x"]
 
 
 @pytest.mark.parametrize("has_names", [True, False], ids=["named", "f0 to fn"])

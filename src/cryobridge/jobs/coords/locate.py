@@ -93,7 +93,7 @@ class CoordinateFields:
 
 
 def locate_coordinates(
-    table: Table, *, nudge: bool = True, xy_fields: tuple[str, str] | None = None
+    table: Table, *, infer: bool = True, xy_fields: tuple[str, str] | None = None
 ) -> CoordinateFields:
     """Find the columns that hold micrograph, its shape, and the fractions.
 
@@ -101,7 +101,7 @@ def locate_coordinates(
     ----------
     table
         A cryoSPARC table.
-    nudge
+    infer
         Where the names are not there, infer the columns from their content. False takes the two floats right after the
         shape.
     xy_fields
@@ -119,7 +119,7 @@ def locate_coordinates(
     if all(name in table for name in NAMES):
         return CoordinateFields(*NAMES, found_by="name")
     places = [place for place in _shapes(table) if _floats_after(table, place)]
-    if not nudge:
+    if not infer:
         readings = [reading for place in places if (reading := _at_usual_position(table, place)) is not None]
     else:
         judged = {place: _judged(table, place) for place in places}

@@ -87,7 +87,7 @@ def read_picks(
     path: str | os.PathLike[str],
     passthrough: str | os.PathLike[str] | None = None,
     *,
-    nudge: bool = True,
+    infer: bool = True,
     xy_fields: tuple[str, str] | None = None,
 ) -> Picks:
     """Read picks, joined with a passthrough file where the coordinates are in that.
@@ -99,7 +99,7 @@ def read_picks(
     passthrough
         The file that has ``location/*``; without one, and without coordinates in ``path``, the job folder names it,
         or it is looked for beside the file, by its name and as the one that has all of the uids.
-    nudge, xy_fields
+    infer, xy_fields
         See `locate_coordinates`.
 
     Raises
@@ -111,7 +111,7 @@ def read_picks(
     """
     files, elsewhere = _opened(path, passthrough, xy_fields)
     table = files.columns
-    fields = _located(table, elsewhere, nudge=nudge, xy_fields=xy_fields)
+    fields = _located(table, elsewhere, infer=infer, xy_fields=xy_fields)
     columns = ColumnReader(table)
     micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
     x, y = columns.floats(fields.x), columns.floats(fields.y)
@@ -170,11 +170,11 @@ def _opened(
 
 
 def _located(
-    table: Table, elsewhere: dict[Path, int], *, nudge: bool, xy_fields: tuple[str, str] | None
+    table: Table, elsewhere: dict[Path, int], *, infer: bool, xy_fields: tuple[str, str] | None
 ) -> CoordinateFields:
     """Locate the coordinates; where there are none, name the files that have those of a part of the particles."""
     try:
-        return locate_coordinates(table, nudge=nudge, xy_fields=xy_fields)
+        return locate_coordinates(table, infer=infer, xy_fields=xy_fields)
     except MissingDataError as error:
         if not elsewhere:
             raise

@@ -185,7 +185,7 @@ def plan_coords(
 def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions) -> CoordsPlan:
     """Read picks and micrographs, match them, and compute the coordinates."""
     _refuse_exchanged(picks_path, star)
-    picks = read_picks(picks_path, options.passthrough, nudge=options.nudge, xy_fields=options.xy_fields)
+    picks = read_picks(picks_path, options.passthrough, infer=options.nudge, xy_fields=options.xy_fields)
     relion_names = micrograph_names(star)
     match = match_micrographs(picks.micrograph.values, relion_names)
     if match.unmatched and (options.on_unmatched == "error" or not match.relion_name):
