@@ -106,7 +106,7 @@ class StackJob(Generic[R]):
         results = list(whole.values())
         with job_record(folder, plan.title, plan.contents, check=partial(self._refuse, overwrite=overwrite)) as record:
             record.report = self.report().to_json()
-            self._make_room(whole)
+            self._clear_folder(whole)
             reporter.start("images", sum(len(task.rows) for task in todo))
             with plan.beside(folder) as follow:
 
@@ -137,7 +137,7 @@ class StackJob(Generic[R]):
         found = [*self.plan.existing(self.folder), *self.plan.unfinished(self.folder)]
         return [path for path in found if path not in kept]
 
-    def _make_room(self, whole: Mapping[int, StackResult]) -> None:
+    def _clear_folder(self, whole: Mapping[int, StackResult]) -> None:
         """Make the folders, and remove what is not kept of earlier stacks: a reader would take it for new ones."""
         for name in self.plan.folders:
             make_subfolder(self.folder / name)
