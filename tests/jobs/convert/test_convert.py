@@ -109,6 +109,15 @@ def refined(tmp_path):
 # --- cryoSPARC -> RELION --------------------------------------------------------------------------------------------
 
 
+def test_defocus_is_printed_to_the_digits_of_relion(refined, tmp_path):
+    """The shortest text of a float32 would be off by half of its last digit, 5e-4 Å at usual values."""
+    source, columns = refined
+    run(source, tmp_path / "particles.star")
+    table = star_table(tmp_path / "particles.star")
+    for label, name in (("rlnDefocusU", "ctf/df1_A"), ("rlnDefocusV", "ctf/df2_A")):
+        assert np.abs(table[label].astype(float) - columns[name].astype(float)).max() < 1e-6
+
+
 @pytest.mark.parametrize("version", ["3.0", "3.1", "5"])
 def test_particles_for_relion(refined, tmp_path, version):
     source, columns = refined

@@ -209,7 +209,10 @@ def _field_columns(particles: ParticleSet, *, is_3_0: bool) -> dict[str, Any]:
         if values is None or not item.columns("relion") or (is_3_0 and not item.is_in_3_0):
             continue
         unit = item.star_unit
-        is_rounded = item.kind == "float" and (unit is not None or item.part == "helix")
+        # What is judged by an absolute difference is printed with fixed digits: the shortest text of a single-precision
+        # defocus is off by half of its last digit, 5e-4 Å.
+        has_fixed_digits = unit is not None or item.part == "helix" or item.tolerance is not None
+        is_rounded = item.kind == "float" and has_fixed_digits
         values = values if unit is None else unit.from_model(values)
         columns[item.columns("relion")[0]] = _rounded(values) if is_rounded else values
     described = {item.key for item in FIELDS if item.part == "columns"}
