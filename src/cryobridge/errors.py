@@ -1,7 +1,7 @@
 """The errors that leave cryobridge.
 
 Each one says what is wrong, where, and what to do next. The command line prints the message and the hint
-and exits with ``exit_code``; nothing else is ever shown unless ``--debug`` is given.
+and exits with ``exit_code``; nothing else is ever shown unless a traceback is asked for.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class TourStep:
     words
         The command as it is typed.
     result
-        What it prints with ``--json``.
+        What it prints as JSON.
     """
 
     words: tuple[str, ...]

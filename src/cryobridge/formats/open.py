@@ -394,17 +394,6 @@ def open_images(path: str | os.PathLike[str]) -> MrcFile:
     return open_mrc(as_path(path, "path"))
 
 
-def in_memory(particles: ParticleSet) -> ParticleFiles:
-    """Return a set in memory as what `open_particles` returns for files, without a table.
-
-    Its program is that of the file that its other columns come from; without any it counts as a stack with pickles,
-    whose images are named from the working directory.
-    """
-    program: Program = "pickles" if particles.extra is None else particles.extra.program
-    found = ParticleFiles(particles.source, program, (particles.source,), (), None, len(particles))
-    return replace(found, _read_pickles=lambda _defaults: particles)
-
-
 @dataclass(frozen=True)
 class _Request:
     join: bool

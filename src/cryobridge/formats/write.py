@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.open import ParticleFiles
     from cryobridge.formats.relion.star import StarFile
     from cryobridge.formats.table import Values
-    from cryobridge.model.particles import ParticleSet
+    from cryobridge.model.particles import Origin, ParticleSet
 
 Rows: TypeAlias = "NDArray[Any]"
 _EXPOSURE_SLOTS = ("micrograph_blob", "movie_blob")
@@ -42,6 +42,21 @@ def outputs_of(files: ParticleFiles, path: Path) -> tuple[Path, ...]:
     group = stem.with_name(f"{stem.name}.csg")
     tables = (stem.with_name(f"{stem.name}.cs"), *(stem.with_name(name) for name in others))
     return (group, *tables) if path.suffix == ".csg" else (*tables, group)
+
+
+def origin_for(particles: ParticleSet, path: Path) -> Origin:
+    """Return where particles were read from, to be written to a file of the same program.
+
+    Raises
+    ------
+    UsageError
+        If the particles were changed, or the file is of another program.
+    """
+    origin = particles.origin
+    if origin is None or path.suffix not in suffixes_of(origin.files):
+        why = "the particles are not those of a file any more" if origin is None else "a file of another program"
+        raise UsageError(why, path=path, hint="Convert them: cryobridge.write does.")
+    return origin
 
 
 def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
@@ -70,10 +85,7 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     >>> write_as_read(particles.take(particles.half_set == 1), Path("half.cs"))
     (PosixPath('half.cs'), PosixPath('half_passthrough.cs'), PosixPath('half.csg'))
     """
-    origin = particles.origin
-    if origin is None or path.suffix not in suffixes_of(origin.files):
-        why = "the particles are not those of a file any more" if origin is None else "a file of another program"
-        raise UsageError(why, path=path, hint="Convert them.")
+    origin = origin_for(particles, path)
     rows = np.arange(len(particles)) if origin.rows is None else origin.rows
     RowWriter(origin.files).write(path, rows, {})
     return outputs_of(origin.files, path)

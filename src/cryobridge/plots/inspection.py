@@ -1,4 +1,4 @@
-"""Histograms, points and grids: what `cryobridge inspect --plot` draws of tables, arrays and pickles."""
+"""Histograms, points and grids: what `cryobridge inspect` draws of tables, arrays and pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves, latent planes by cluster and densities: what `cryobridge inspect --plot` draws of RECOVAR's results."""
+"""Curves, latent planes by cluster and densities: what `cryobridge inspect` draws of RECOVAR's results."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_a_continued_run_takes_over_where_it_started_and_its_iterations_count(tm
     assert "continued run counts" in texts(history)
 
 
-def test_runs_continued_twice_are_one_course(tmp_path):
+def test_runs_continued_twice_are_one_history(tmp_path):
     assignments = wander(80, 3, 6, seed=5)
     for name, numbers in (("run", (0, 1, 2)), ("run_ct2", (3, 4)), ("run_ct4", (5,))):
         for number in numbers:

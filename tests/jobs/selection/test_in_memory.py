@@ -9,6 +9,7 @@ import pytest
 
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.open import open_particles
+from cryobridge.jobs.convert.write import write
 from cryobridge.jobs.selection.choose import select, select_files
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.model.particles import ParticleSet
@@ -118,8 +119,12 @@ def test_a_set_that_is_as_it_was_read_is_written_with_all_columns(cs, tmp_path):
     assert np.load(tmp_path / "b.cs")["my/score"].tolist() == [3, 6]
     with pytest.raises(OutputExistsError):
         select(some, classes=(1,), output=tmp_path / "b.cs")
-    with pytest.raises(UsageError, match="read from this file"):
+    with pytest.raises(UsageError, match="the output is one of the inputs"):
         select(some, classes=(1,), output=cs, overwrite=True)
+    with pytest.raises(UsageError, match="the output is one of the inputs"):
+        write(some, cs, overwrite=True)
+    with pytest.raises(OutputExistsError):
+        write(some, tmp_path / "b.cs")
     with pytest.raises(UsageError, match="not those of a file any more"):
         select(replace(some, class_number=some.class_number + 1), rows=[0], output=tmp_path / "c.cs")
 

@@ -13,7 +13,8 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Us
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
-from cryobridge.formats.open import ParticleFiles, in_memory
+from cryobridge.formats.in_memory import SetInMemory
+from cryobridge.formats.open import ParticleFiles
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.particles_write import StarContent, star_content
@@ -186,7 +187,7 @@ def plan_convert(
 
 def _opened(inputs: Any, target: Target, options: ConvertOptions) -> ParticleFiles:
     if isinstance(inputs, ParticleSet):
-        return in_memory(inputs)
+        return SetInMemory(inputs)
     several = inputs if isinstance(inputs, list | tuple) else [inputs]
     return read_inputs([as_path(path, "inputs") for path in several], target, options)
 

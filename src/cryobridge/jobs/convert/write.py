@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
-from cryobridge.formats.atomic import together
-from cryobridge.formats.write import outputs_of, suffixes_of, write_as_read
+from cryobridge.formats.write import suffixes_of
 from cryobridge.jobs.convert.convert import ConvertJob
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
-from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
+from cryobridge.jobs.set_file import write_set
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path, made, takes
 from cryobridge.report import Report
@@ -69,10 +68,5 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
     if origin is None or options or output.suffix not in suffixes_of(origin.files):
         job = ConvertJob(plan_convert(particles, output, made(ConvertOptions, options)))
         return carried_out(job, overwrite=overwrite, dry_run=False, reporter=None)
-    files = outputs_of(origin.files, output)
-    refuse_inputs(files, origin.files.files, name="path")
-    refuse_existing(files, overwrite=overwrite)
-    make_folder(output.parent)
-    with together():
-        write_as_read(particles, output)
+    files = write_set(particles, output, overwrite=overwrite, name="path")
     return Report(rows_in=len(particles), rows_out=len(particles), messages=particles.messages, outputs=files)

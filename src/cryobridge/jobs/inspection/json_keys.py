@@ -152,9 +152,9 @@ class TableKeys(TypedDict, total=False):
     Attributes
     ----------
     first_rows
-        With --rows.
+        Where rows are asked for.
     image_files
-        With --paths.
+        Where image files are checked.
     """
 
     first_rows: list[dict[str, Any]]

@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import UsageError
-from cryobridge.formats.atomic import together
-from cryobridge.formats.write import outputs_of, write_as_read
 from cryobridge.jobs.job import carried_out
-from cryobridge.jobs.output_folder import make_folder, refuse_existing
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_choice, plan_select
 from cryobridge.jobs.selection.write import SelectJob
+from cryobridge.jobs.set_file import write_set
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path, made, takes
 from cryobridge.report import distinct
 
 if TYPE_CHECKING:
     import os
-    from pathlib import Path
 
     from cryobridge.jobs.selection.plan import SelectPlan
     from cryobridge.jobs.selection.report import SelectReport
@@ -76,7 +73,7 @@ def select(
     if output is None or isinstance(particles, ParticleSet):
         chosen = _chosen(plan_choice(particles, asked))
         if output is not None:
-            _write_set(chosen, as_path(output, "output"), overwrite=overwrite)
+            write_set(chosen, as_path(output, "output"), overwrite=overwrite)
         return chosen
     plan = plan_select(particles, output, asked)
     carried_out(SelectJob(plan), overwrite=overwrite, dry_run=False, reporter=None)
@@ -90,19 +87,6 @@ def _chosen(plan: SelectPlan) -> ParticleSet:
         # Messages are no change of the particles: they are still those of their files.
         return chosen.with_origin(particles.origin)
     return replace(chosen, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
-
-
-def _write_set(particles: ParticleSet, output: Path, *, overwrite: bool) -> None:
-    """Write a set with all columns that its files have."""
-    if particles.origin is not None:
-        files = particles.origin.files
-        outputs = outputs_of(files, output)
-        if {path.resolve() for path in outputs} & {path.resolve() for path in files.files}:
-            raise UsageError("the particles are read from this file", path=output, hint="Give another name.")
-        refuse_existing(outputs, overwrite=overwrite)
-    make_folder(output.parent)
-    with together():
-        write_as_read(particles, output)
 
 
 @takes(SelectOptions)

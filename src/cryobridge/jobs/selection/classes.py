@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.alignments import Alignment, alignments_in
+from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.table import ColumnReader
-from cryobridge.jobs.selection.in_memory import SetInMemory
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:

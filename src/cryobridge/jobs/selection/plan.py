@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
+from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import ParticleFiles, open_particles
 from cryobridge.formats.recovar import open_recovar
 from cryobridge.formats.registry import CS, identify_file
@@ -20,7 +21,6 @@ from cryobridge.formats.write import outputs_of, suffixes_of
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
 from cryobridge.jobs.selection.identity import identities_of, match_rows
-from cryobridge.jobs.selection.in_memory import SetInMemory
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.report import SelectReport
 from cryobridge.jobs.selection.row_values import RowValues

@@ -1,4 +1,4 @@
-"""A particle set in memory, to be chosen from as a file is."""
+"""A particle set in memory, with what jobs ask of particle files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class SetInMemory(ParticleFiles):
-    """A particle set with what a choice asks of particle files.
+    """A particle set with what jobs ask of particle files.
+
+    Its program is that of the file that its other columns come from; without any it counts as a stack with pickles,
+    whose images are named from the working directory.
 
     Parameters
     ----------
