@@ -459,7 +459,17 @@ def test_what_is_no_rotation_is_refused_with_its_rows(save, rotations, shifts, t
     assert not (tmp_path / "out.pkl").exists()
 
 
-@pytest.mark.parametrize("value", [3.0, -3.0, np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["matrix", "shift"])
+def test_what_is_not_a_number_is_called_so(save, rotations, shifts, part, value, tmp_path):
+    {"matrix": rotations[:, 0], "shift": shifts}[part][4, 1] = value
+    for act in (lambda: read_poses(save((rotations, shifts))), lambda: write_poses(tmp_path / "p", rotations, shifts)):
+        with pytest.raises(FormatError, match=f"the {part} is not a number, or infinite") as caught:
+            act()
+        assert (caught.value.rows, caught.value.count) == ((4,), 1)
+
+
+@pytest.mark.parametrize("value", [3.0, -3.0])
 def test_shifts_in_pixels_are_refused_in_either_direction(save, rotations, shifts, value):
     shifts[4, 1] = value
     with pytest.raises(FormatError, match="larger than the box") as caught:

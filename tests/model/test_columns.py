@@ -137,29 +137,74 @@ def changed(tmp_path, **more):
     return read_particles_cs(tmp_path / "odd.cs")
 
 
-def test_half_sets_that_stop_relion_are_warned_of(tmp_path):
-    for split, code in (([0] * N, "one-half-set"), ([0, 1, 2, 0, 1], "half-sets-unknown")):
+def test_half_sets_that_stop_relion_are_left_out_with_a_warning(tmp_path):
+    for split, code in (
+        ([0] * N, "one-half-set"),
+        ([0, 1, 2, 0, 1], "half-sets-unknown"),
+        ([0, 1, 2**32 - 1, 0, 1], "half-sets-unknown"),
+    ):
         particles = changed(tmp_path, **{"alignments3D/split": np.array(split, "u4")})
-        assert codes(star_content(particles)) == [code]
+        content = star_content(particles)
+        assert codes(content) == [code]
+        assert "rlnRandomSubset" not in content.blocks[-1].names
+        assert "alignments3D/split" in content.dropped_columns
     particles = changed(tmp_path, **{"alignments3D/split": np.array([0, 1, 0, 0, 1], "u4")})
     assert codes(star_content(particles)) == []
+    assert "rlnRandomSubset" in star_content(particles).blocks[-1]
 
 
-def test_shifts_that_are_no_numbers_are_refused_with_their_rows(tmp_path):
-    shift = np.zeros((N, 2), "f4")
-    shift[3, 1] = np.nan
-    particles = changed(tmp_path, **{"alignments3D/shift": shift})
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("alignments3D/shift", "shift"),
+        ("alignments3D/pose", "orientation"),
+        ("ctf/df1_A", "defocus"),
+        ("ctf/df_angle_rad", "defocus angle"),
+    ],
+)
+def test_what_is_not_a_number_is_refused_with_its_rows(tmp_path, name, title, value):
+    values = columns()[name].copy()
+    values.reshape(N, -1)[3, -1] = value
+    particles = changed(tmp_path, **{name: values})
     for content in (star_content, cs_content, pickle_content):
-        with pytest.raises(FormatError, match="shift is not a number") as caught:
+        with pytest.raises(FormatError, match=f"row 3: {title}: not a number, or infinite") as caught:
             content(particles)
         assert (caught.value.rows, caught.value.count) == ((3,), 1)
+        assert name in caught.value.field
 
 
-def test_shifts_in_pixels_of_no_size_are_warned_of(tmp_path):
-    zero = np.zeros(N, "f4")
-    particles = changed(tmp_path, **{"alignments3D/psize_A": zero, "alignments3D/shift": np.ones((N, 2), "f4")})
-    (message,) = particles.messages
-    assert (message.code, message.severity) == ("shift-pixel-size-zero", "warning")
+def test_shifts_in_pixels_of_no_size_are_refused(tmp_path):
+    for size_A in (0.0, np.nan):
+        size = np.full(N, 1.5, "f4")
+        size[[1, 4]] = size_A
+        shift = np.ones((N, 2), "f4")
+        shift[4] = 0  # no pixels are 0 Å, whatever their size
+        particles = changed(tmp_path, **{"alignments3D/psize_A": size, "alignments3D/shift": shift})
+        (message,) = particles.messages
+        assert (message.code, message.severity) == ("shift-pixel-size-zero", "warning")
+        assert particles.poses.shift_A[4].tolist() == [0, 0]
+        for content in (star_content, cs_content, pickle_content):
+            with pytest.raises(FormatError, match="alignments3D/psize_A: row 1: the shifts are counted in pixels of 0"):
+                content(particles)
+        assert star_content(particles.take(np.array([0, 2, 3, 4]))).blocks
+
+
+def test_a_voltage_or_pixel_size_of_0_is_none(tmp_path):
+    for name, option in (("ctf/accel_kv", "voltage_kV"), ("blob/psize_A", "pixel_size_A")):
+        particles = changed(tmp_path, **{name: np.zeros(N, "f4")})
+        with pytest.raises(MissingDataError, match=r"missing \(0 in the file\), which RELION needs") as caught:
+            star_content(particles)
+        assert option in caught.value.hint
+
+
+def test_a_defocus_of_0_is_warned_of(tmp_path):
+    zero = np.where(np.arange(N) == 2, 0, 9000).astype("f4")
+    particles = changed(tmp_path, **{"ctf/df1_A": zero, "ctf/df2_A": zero})
+    for content in (star_content, pickle_content):
+        (message,) = [message for message in content(particles).messages if message.severity == "warning"]
+        assert (message.code, "of 1 of 5 particles" in str(message)) == ("defocus-zero", True)
+    assert "defocus-zero" not in codes(cs_content(particles))
 
 
 def test_aberrations_that_are_left_out_are_warned_of(tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import FormatError, option
+from cryobridge.errors import option
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, fields_of
 from cryobridge.model.particles import Labels
 from cryobridge.report import Message, warning
@@ -75,27 +75,6 @@ def dropped_aberrations(particles: ParticleSet, held: Collection[str]) -> list[M
         return []
     text = f"{', '.join(lost)}: not zero, and left out, for their signs are not established"
     return [warning("aberrations-dropped", f"{text}; {option('aberrations')} writes them", option="aberrations")]
-
-
-def refuse_nan_shifts(particles: ParticleSet) -> None:
-    """Refuse shifts that are not numbers.
-
-    Raises
-    ------
-    FormatError
-        If there are some; it names the rows.
-    """
-    shift_A = None if particles.poses is None else particles.poses.shift_A
-    if shift_A is None or np.isfinite(shift_A).all():
-        return
-    bad = np.flatnonzero(~np.isfinite(shift_A).all(axis=1))
-    raise FormatError(
-        "the shift is not a number",
-        path=particles.source,
-        rows=tuple(int(row) for row in bad[:3]),
-        count=len(bad),
-        hint="Leave these particles out with `cryobridge select`, or correct the values.",
-    )
 
 
 def _modelled() -> set[str]:

@@ -26,6 +26,8 @@ _SMALLEST = 1e-290  # below, the scale would be beyond all numbers
 _EXPOSURE_GROUP = re.compile(r"opticsGroup(\d{1,9})(?:_\d+)?")
 # What the user types has fewer digits than what a file says.
 _SAME_AS_TYPED = 1e-3
+# 0 in these is no value, as where a program knew none.
+_NEVER_ZERO = ("voltage_kV", "pixel_size_A", "box_px")
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,22 @@ def require_optics(particles: ParticleSet, rows: Iterable[Field], who: str = "")
         titles = [item.title for item in absent]
         named = " and ".join([", ".join(titles[:-1]), titles[-1]] if len(titles) > 1 else titles)
         raise MissingDataError(
-            f"{named} {'is' if len(absent) == 1 else 'are'} missing{who}",
+            f"{named} {'is' if len(absent) == 1 else 'are'} missing{_or_zero(particles, absent)}{who}",
             path=particles.source,
             hint=f"Give {', '.join(option(item.key, 'X') for item in absent)}, or the file that has "
             f"{'it' if len(absent) == 1 else 'them'}.",
         )
+
+
+def _or_zero(particles: ParticleSet, absent: Iterable[Field]) -> str:
+    """Say that a file has 0 for a value that is never 0."""
+    zeros = [item for item in absent if item.key != "box_px" and _has_zeros(particles, item)]
+    return " (0 in the file)" if zeros else ""
+
+
+def _has_zeros(particles: ParticleSet, item: Field) -> bool:
+    values = particles.get(item.name)
+    return values is not None and bool((values <= 0).any())
 
 
 def unknown_optics(
@@ -136,7 +149,9 @@ def unknown_optics(
 def _is_absent(optics: Optics, name: str) -> NDArray[np.bool_]:
     """Return for each group, (g,), whether the file does not say a value."""
     values = getattr(optics, name)
-    absent: NDArray[np.bool_] = values < 1 if name == "box_px" else np.isnan(values)
+    absent: NDArray[np.bool_] = np.isnan(values)
+    if name in _NEVER_ZERO:
+        absent = absent | (values <= 0)
     return absent
 
 

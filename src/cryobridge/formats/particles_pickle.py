@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, UsageError
-from cryobridge.formats.dropped import FileContent, dropped_columns, refuse_nan_shifts
+from cryobridge.formats.dropped import FileContent, dropped_columns
 from cryobridge.formats.mrc_header import MrcHeader, read_header
 from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics
 from cryobridge.formats.pickles import read_ctf, read_poses, write_ctf, write_indices, write_poses
+from cryobridge.formats.relion.accepted import premultiplied
+from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import ctf_fields
 from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
 from cryobridge.model.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
@@ -174,6 +176,8 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
     ------
     MissingDataError
         If there are neither poses nor CTF, or the CTF's microscope is not known.
+    FormatError
+        If a pose, shift or CTF value is not a number.
     """
     if particles.ctf is None and particles.poses is None:
         raise MissingDataError(
@@ -181,7 +185,8 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
             path=particles.source,
             hint="Give the file that has them as another input.",
         )
-    messages: list[Message] = []
+    refuse_unusable(particles, without=("locations", "ctf.bfactor_A2", "ctf.scale"))
+    messages: list[Message] = [*premultiplied(particles, "cryoDRGN and RECOVAR"), *zero_defocus(particles)]
     rotations: Floats | None = None
     shifts: Floats | None = None
     table: Floats | None = None
@@ -189,7 +194,6 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
         require_optics(particles, needed("ctf", "image"))
         table = to_table(particles, messages)
     if particles.poses is not None:
-        refuse_nan_shifts(particles)
         rotations = particles.poses.matrix
         if particles.poses.is_2d:
             text = "the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones"

@@ -151,9 +151,11 @@ def check_poses(path: Path, rotations: Array, shifts: Array | None) -> None:
         errors = np.abs(rotations @ np.swapaxes(rotations, 1, 2) - np.eye(3)).max(axis=(1, 2), initial=0)
         # Written as what must hold, so that NaN fails it.
         rotates = (errors <= _ORTHONORMAL_TOLERANCE) & (np.linalg.det(rotations) > 0)
+    _refuse_no_numbers(path, rotations, ~rotates, "the matrix", "rotations")
     _refuse_rows(path, ~rotates, "the matrix is no rotation", "rotations", "Check that this is a poses.pkl.")
     if shifts is not None:
         inside = (np.abs(shifts) <= 1).all(axis=1)
+        _refuse_no_numbers(path, shifts, np.asarray(~inside), "the shift", "shifts")
         _refuse_rows(
             path,
             np.asarray(~inside),
@@ -372,6 +374,7 @@ def write_halfsets(path: str | os.PathLike[str], first: Array, second: Array) ->
     write_pickle(path, [_indices(path, half, f"half {number}") for number, half in enumerate((first, second), 1)])
 
 
+_NOT_NUMBERS = "Leave these particles out, or make the file anew from metadata in which they are numbers."
 _WHOLE_RESULT = "Check that the file is of this job and complete."
 
 
@@ -395,6 +398,13 @@ def _not_a(path: str | os.PathLike[str], what: str, shape: str, value: Any) -> F
         path=path,
         hint="`cryobridge inspect` says what a file is.",
     )
+
+
+def _refuse_no_numbers(path: Path, values: Array, wrong: NDArray[np.bool_], what: str, field: str) -> None:
+    """Say of rows that are wrong because they are no numbers that this is why."""
+    is_number = np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if not (wrong & is_number).any():
+        _refuse_rows(path, wrong, f"{what} is not a number, or infinite", field, _NOT_NUMBERS)
 
 
 def _refuse_rows(path: Path, wrong: NDArray[np.bool_], fault: str, field: str | None, hint: str) -> None:

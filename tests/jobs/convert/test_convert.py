@@ -623,6 +623,7 @@ def test_cryosparc_to_relion_and_back_gives_the_model_again(tmp_path, data, n, s
     shift = st.lists(st.floats(-200, 200, width=32), min_size=2, max_size=2)
     columns["alignments3D/pose"] = np.array(data.draw(st.lists(pose, min_size=n, max_size=n)), "f4")
     columns["alignments3D/shift"] = np.array(data.draw(st.lists(shift, min_size=n, max_size=n)), "f4")
+    columns["alignments3D/split"] = np.arange(n, dtype="u4") % 2  # half sets that don't split are left out
     if np.abs(columns["alignments3D/pose"][:, :2]).max() < 1e-3:
         columns["alignments3D/pose"][0, 0] = 1  # all in the plane would be a 2D alignment
     flips = {name: data.draw(st.booleans()) for name in ("flip_x", "flip_y", "swap_xy")}

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from cryobridge.errors import FormatError, MissingDataError, OutputExistsError, UsageError
+from cryobridge.errors import MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.pickles import write_indices
+from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.convert.convert import check_outputs, convert
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
@@ -324,16 +325,16 @@ def test_an_input_is_not_removed_as_an_old_choice_of_rows(tmp_path, job):
     assert (mine / "ind.pkl").is_file()
 
 
-def test_half_sets_that_cryosparc_does_not_have_are_refused(tmp_path):
+def test_half_sets_that_neither_program_has_are_left_out_with_a_warning(tmp_path):
     poses = {"rlnAngleRot": [1.0] * N, "rlnAngleTilt": [50.0] * N, "rlnAnglePsi": [3.0] * N}
     star = save_star(tmp_path / "a.star", "", star_columns(**poses, rlnRandomSubset=[1, 2, 3, 4, 4, 0]))
-    with pytest.raises(FormatError, match="rlnRandomSubset: 3 particles are of half set 3, 4; cryoSPARC") as caught:
-        convert(star, tmp_path / "a.cs")
-    (condition,) = re.findall("where='(.*)'", caught.value.hint)
-    select_files(star, tmp_path / "b.star", where=condition)
-    convert(tmp_path / "b.star", tmp_path / "b.cs")
-    assert np.load(tmp_path / "b.cs")["alignments3D/split"].tolist() == [0, 1, 0]
-    assert convert(star, tmp_path / "c.star").rows_out == N
+    for name in ("a.cs", "c.star"):
+        report = convert(star, tmp_path / name, verify=True)
+        assert report.rows_out == N
+        (message,) = [message for message in report.warnings if message.code == "half-sets-unknown"]
+        assert "left out" in str(message)
+    assert np.load(tmp_path / "a.cs")["alignments3D/split"].tolist() == [0] * N
+    assert read_particles_star(tmp_path / "c.star").half_set is None
 
 
 def test_what_belongs_to_poses_is_named_where_there_are_none(tmp_path):

@@ -529,7 +529,9 @@ def test_values_and_names_that_can_not_be_written_are_reported_with_the_file(tmp
     path = save_cs(tmp_path / "a.cs", broken)
     result = run("convert", path, "-o", tmp_path / "p.star")
     assert result.returncode == 1
-    assert f"{path}: row 3: 1 of 6 matrices are not rotations" in result.stderr
+    assert f"{path}: alignments3D/pose: row 3: orientation: not a number, or infinite" in result.stderr
+    chosen = run("convert", path, "-o", tmp_path / "p.star", "--class", "1,2")
+    assert "alignments3D/pose: row 3: " in chosen.stderr  # of the file, not of those that were chosen
     for name in ("a\nb.mrcs", "a\x07.mrcs"):
         path = save_cs(tmp_path / "b.cs", refined(**{"blob/path": np.array([name] * N)}))
         with pytest.raises(FormatError, match="line break or a control character"):

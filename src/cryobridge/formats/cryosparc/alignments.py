@@ -138,20 +138,24 @@ class Alignment:
         if shift_px is None:
             return Poses(matrix, None, self.source, is_2d)
         pixel_size: Array | None = self._get("psize_A")
+        is_own = pixel_size is not None
         if pixel_size is None:
             pixel_size = image_pixel_size_A
             self._columns.note(
                 "shifts-in-image-pixels", f"{self.source}: no psize_A; shifts are taken as pixels of the image"
             )
-        if pixel_size is None or np.isnan(pixel_size).any():
+        if pixel_size is None or (not is_own and np.isnan(pixel_size).any()):
             self._columns.note(
                 "shifts-left-out", f"{self.source}: no pixel size, so shifts in Å are unknown and left out"
             )
             return Poses(matrix, None, self.source, is_2d)
-        if (unknown := (pixel_size == 0) & shift_px.any(axis=1)).any():
-            text = f"{self.source}: psize_A is 0 for {int(unknown.sum()):,} particles, whose shifts in Å become 0"
+        # No pixels are 0 Å whatever their size.
+        shift_A = np.where(shift_px == 0, 0.0, shift_px_to_A(shift_px, pixel_size))
+        if (unknown := ~(pixel_size > 0) & shift_px.any(axis=1)).any():
+            shift_A[unknown] = np.nan
+            text = f"{self.source}: psize_A is 0 for {int(unknown.sum()):,} particles, whose shifts in Å are unknown"
             self._columns.messages.append(warning("shift-pixel-size-zero", text))
-        return Poses(matrix, shift_px_to_A(shift_px, pixel_size), self.source, is_2d)
+        return Poses(matrix, shift_A, self.source, is_2d)
 
     def _field(self, name: str) -> Any:
         """Return a quantity of the set in the model's unit."""

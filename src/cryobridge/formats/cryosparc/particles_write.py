@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import FormatError, MissingDataError, UsageError, option
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, ROWS, to_cryosparc
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
 from cryobridge.formats.cryosparc.fields import FIT
-from cryobridge.formats.dropped import FileContent, dropped_aberrations, dropped_columns, refuse_nan_shifts
+from cryobridge.formats.dropped import FileContent, dropped_aberrations, dropped_columns
 from cryobridge.formats.optics import exposure_groups, has_exposure_groups, needed, require_optics
+from cryobridge.formats.relion.accepted import premultiplied
+from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, field, fields_of
 from cryobridge.model.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
 from cryobridge.model.particles import Labels
@@ -36,8 +38,6 @@ _ASSUMED = {
     *(_SIGN, "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
     *(f"{group}/{name}" for group in (ALIGNED_2D, ALIGNED_3D) for name in (*FIT, "alpha", "alpha_min", "class_ess")),
 }
-_N_HALF_SETS = 2
-_N_SHOWN = 3
 Contrast = Literal["bright", "dark"]
 # What `blob/sign` says of the particles in the images.
 SIGNS: dict[Contrast, float] = {"bright": 1.0, "dark": -1.0}
@@ -93,7 +93,7 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     MissingDataError
         If there are no images, or an optics value is not known that cryoSPARC needs.
     FormatError
-        If there are more than two half sets.
+        If a pose, shift, CTF value or coordinate is not a number.
     UsageError
         If the contrast is given for particles that have it.
     """
@@ -107,9 +107,10 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     purposes = ("image",) if is_cryosparcs(particles) else ("ctf", "image")
     require_optics(particles, needed(*purposes), ", which cryoSPARC needs")
     assert particles.optics is not None  # just asked for
-    _require_two_half_sets(particles)
-    refuse_nan_shifts(particles)
-    messages = _about_contrast(particles, contrast)
+    refuse_unusable(particles)
+    messages = _about_contrast(particles, contrast) + premultiplied(particles, "cryoSPARC")
+    if not is_cryosparcs(particles):
+        messages += zero_defocus(particles)
     columns: dict[str, Values] = {"uid": particles.uid if particles.uid is not None else make_uids(particles.images)}
     columns |= _blob(particles, particles.images, SIGNS[contrast or "bright"])
     columns |= _ctf(particles, particles.optics, particles.ctf, aberrations=aberrations)
@@ -158,22 +159,6 @@ def _about_contrast(particles: ParticleSet, contrast: Contrast | None) -> list[M
         f"as RELION extracts them: give {option('contrast', 'dark')} if they are not"
     )
     return [warning("contrast-assumed", text, option="contrast")]
-
-
-def _require_two_half_sets(particles: ParticleSet) -> None:
-    if particles.poses is None or particles.half_set is None or is_cryosparcs(particles):
-        return
-    others = particles.half_set[particles.half_set > _N_HALF_SETS]
-    if len(others):
-        found = ", ".join(map(str, np.unique(others)[:_N_SHOWN]))
-        raise FormatError(
-            f"{len(others):,} particles are of half set {found}; cryoSPARC has two, 1 and 2",
-            path=particles.source,
-            field="rlnRandomSubset",
-            count=len(others),
-            hint=f"`cryobridge select` leaves them out with {option('where', 'rlnRandomSubset <= 2')}; or number them "
-            "1 and 2.",
-        )
 
 
 def dark_particles(particles: ParticleSet) -> str:

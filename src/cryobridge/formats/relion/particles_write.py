@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.aberrations import BEAM_TILT, MAGNIFICATION, RELION_COLUMNS, is_singular, to_relion
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
-from cryobridge.formats.dropped import FileContent, dropped_aberrations, dropped_columns, refuse_nan_shifts
+from cryobridge.formats.dropped import FileContent, dropped_aberrations, dropped_columns
 from cryobridge.formats.helical import direction_rad, tube_codes
 from cryobridge.formats.optics import group_names, needed, require_optics
+from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, premultiplied
 from cryobridge.formats.relion.particles import DIMENSIONALITY, PIXEL_SIZE_3_0
 from cryobridge.formats.relion.star import StarBlock
+from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import FIELDS, field, fields_of
 from cryobridge.model.geometry import matrix_to_euler, shift_A_to_px
 from cryobridge.model.particles import Labels, Optics
@@ -35,7 +37,6 @@ _DIGITS = 6
 _ROWS_A_CHUNK = 1 << 18
 _MAGNIFICATION = 10_000
 _DIMENSIONALITY = 2
-_N_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     """Turn particles into the blocks of a STAR file.
 
     Angles are the Euler angles of the matrices in degrees, shifts ångström (3.1 and 5) or pixels of the image
-    (3.0). Optics groups that have particles are numbered from 1. Half sets of 2D alignments are left out.
+    (3.0). Optics groups that have particles are numbered from 1. Half sets of 2D alignments are left out, and those
+    with which RELION's refinement would stop.
 
     Parameters
     ----------
@@ -71,6 +73,8 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     ------
     MissingDataError
         If there are no images, or RELION needs an optics value that is not known.
+    FormatError
+        If a pose, shift, CTF value or coordinate is not a number.
     """
     if particles.images is None:
         raise MissingDataError(
@@ -78,8 +82,10 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
             path=particles.source,
             hint="blob/path and blob/idx, or rlnImageName, are needed; give the file that has them as another input.",
         )
-    messages = _odd_half_sets(particles.half_set)
-    refuse_nan_shifts(particles)
+    refuse_unusable(particles)
+    messages = half_sets_left_out(particles.half_set)
+    has_half_sets = not messages
+    messages += zero_defocus(particles)
     is_3_0 = version == "3.0"
     require_optics(
         particles, [item for item in needed("ctf", "image") if item.is_in_3_0 or not is_3_0], ", which RELION needs"
@@ -89,9 +95,12 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     of_optics = {**_optics_columns(optics, is_3_0=is_3_0), **own}
     columns = {**_image_columns(particles), **_pose_columns(particles, optics, group, version)}
     columns |= _field_columns(particles, is_3_0=is_3_0)
+    if not has_half_sets:
+        del columns[HALF_SETS]
     blocks = []
     if is_3_0:
         others = [name for name in own if name not in BEAM_TILT]
+        messages += premultiplied(particles, "RELION 3.0")
         columns |= {name: values[group] for name, values in of_optics.items() if name not in others}
     else:
         others = []
@@ -114,20 +123,6 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     dropped = dropped_columns(particles, held, "relion")
     dropped = tuple(dict.fromkeys((*dropped, *others)))
     return StarContent(blocks=tuple(blocks), held=held, dropped_columns=dropped, messages=tuple(messages))
-
-
-def _odd_half_sets(half_set: NDArray[np.int64] | None) -> list[Message]:
-    """Warn of half sets with which RELION stops."""
-    if half_set is None or not len(half_set):
-        return []
-    found = np.unique(half_set)
-    if not np.isin(found, (0, 1, 2)).all():
-        text = f"half sets are {', '.join(map(str, found[:_N_SHOWN]))}; RELION takes 1 and 2 only"
-        return [warning("half-sets-unknown", text)]
-    if len(found) == 1 and found[0] > 0 and len(half_set) > 1:
-        text = f"all particles are in half set {found[0]}: RELION's refinement stops where one has none"
-        return [warning("one-half-set", text)]
-    return []
 
 
 def _held(written: set[str], *, is_3_0: bool) -> frozenset[str]:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
-from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles
+from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles, is_cryosparcs
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import ParticleFiles
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.particles_write import StarContent, star_content
+from cryobridge.formats.unusable import rows_of_file
 from cryobridge.jobs.convert.coordinates import in_frame_of_target
 from cryobridge.jobs.convert.inputs import messages_of, read_inputs, why_no_locations
 from cryobridge.jobs.convert.micrographs import micrographs_content, micrographs_path
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.relion.star import StarBlock
     from cryobridge.report import Message
 
+_N_SHOWN = 3
 Content: TypeAlias = StarContent | CsContent | PickleContent
 
 
@@ -174,7 +176,8 @@ def plan_convert(
     if target == "cs":
         particles, found = _counted_from_1(particles)
         messages += found
-    content = _content(particles, source, target, options)
+    with rows_of_file(source.file_rows[rows]):
+        content = _content(particles, source, target, options)
     micrographs = _micrographs(particles, source, target, options)
     if source.program == "cryosparc" and target == "star":
         messages += _lost_to_relion(particles, source)
@@ -266,7 +269,8 @@ def _pickles_plan(
             hint="Convert to .star first, which leaves these rows out, and make the pickles of that.",
         )
     particles, sizes = with_sizes_of_stacks(source.particles, search)
-    content = pickle_content(particles, rows if len(rows) < source.n_rows else None)
+    with rows_of_file(source.file_rows):
+        content = pickle_content(particles, rows if len(rows) < source.n_rows else None)
     messages = [
         *messages,
         *sizes,
@@ -336,9 +340,18 @@ def _first_class(particles: ParticleSet) -> int:
 
 
 def _counted_from_1(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]:
-    """Put particles without half set or class into the first one: cryoSPARC has no word for none."""
+    """Put particles without half set or class into the first one: cryoSPARC has no word for none.
+
+    Half sets other than two are left out; cryoSPARC's own stay as they are.
+    """
     numbers: dict[str, Any] = {"half_set": particles.half_set, "class_number": particles.class_number}
     warnings = []
+    if particles.half_set is not None and not is_cryosparcs(particles):
+        odd = np.unique(particles.half_set[~np.isin(particles.half_set, (0, 1, 2))])
+        if len(odd):
+            text = f"half sets are left out: {', '.join(map(str, odd[:_N_SHOWN]))} is among them, cryoSPARC has 1 and 2"
+            warnings.append(warning("half-sets-unknown", text))
+            numbers["half_set"] = None
     for name, words in (("half_set", "half set"), ("class_number", "class")):
         values = numbers[name]
         n_without = 0 if values is None else int((values < 1).sum())

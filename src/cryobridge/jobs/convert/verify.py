@@ -220,9 +220,10 @@ def _texts(quantity: str, expected: Any, found: Any) -> Difference:
 
 
 def _gap(expected: Floats, found: Floats) -> float:
-    """Return the largest difference; values that are not numbers in both are equal."""
-    is_neither = np.isnan(expected) & np.isnan(found)
-    return _largest(np.where(is_neither, 0.0, expected - found))
+    """Return the largest difference; values that are not numbers, or infinite alike, in both are equal."""
+    is_alike = (np.isnan(expected) & np.isnan(found)) | (expected == found)
+    with np.errstate(invalid="ignore"):
+        return _largest(np.where(is_alike, 0.0, expected - found))
 
 
 def _largest(values: Floats) -> float:

@@ -14,8 +14,10 @@ from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.optics import needed, unknown_optics
 from cryobridge.formats.particles_pickle import PickleContent, pickle_content
 from cryobridge.formats.pickles import check_ctf, check_poses
+from cryobridge.formats.relion.accepted import half_sets_left_out
 from cryobridge.formats.relion.particles_write import image_names, star_content
 from cryobridge.formats.relion.star import StarBlock
+from cryobridge.formats.unusable import refuse_unusable, rows_of_file
 from cryobridge.jobs.stacks.cropping.star import downsampled_blocks
 from cryobridge.model.particles import Labels
 from cryobridge.report import Message, note
@@ -90,7 +92,7 @@ def downsampled_metadata(
     Raises
     ------
     FormatError
-        If a pose or CTF value is impossible.
+        If a pose, shift or CTF value is impossible, or not a number.
     """
     particles = source.particles
     if not np.array_equal(kept, np.arange(particles.n_rows)):
@@ -101,10 +103,13 @@ def downsampled_metadata(
     locations = particles.locations if source.star is not None else None
     renewed = replace(particles, images=images, optics=optics, locations=locations)
     messages: list[Message] = []
-    pickles = _pickles(renewed, messages)
+    with rows_of_file(source.metadata_rows[kept]):
+        refuse_unusable(renewed)
+        pickles = _pickles(renewed, messages)
     dropped: tuple[str, ...] = ()
     if source.star is not None:
         blocks = downsampled_blocks(source.star, source.metadata_rows[kept], renewed, old_box_px / new_box_px)
+        messages += half_sets_left_out(renewed.half_set)
     elif particles.images is not None and not unknown_optics(particles, needed("ctf")):
         content = star_content(renewed)
         blocks, dropped = content.blocks, content.dropped_columns

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from cryobridge.formats.arrow import numbers_to_arrow
+from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out
 from cryobridge.formats.relion.particles_write import image_names
 from cryobridge.formats.relion.star import StarBlock, StarFile
 
@@ -27,8 +28,8 @@ _MAGNIFICATION = 10_000.0
 def downsampled_blocks(star: StarFile, rows: Rows, particles: ParticleSet, factor: float) -> tuple[StarBlock, ...]:
     """Return the blocks of a STAR file for images whose pixels are larger by a factor.
 
-    Every column, optics group and other block stays. What changes is the image name, the pixel and image size, and
-    shifts that are in pixels.
+    Every column, optics group and other block stays, except half sets with which RELION's refinement would stop. What
+    changes is the image name, the pixel and image size, and shifts that are in pixels.
 
     Parameters
     ----------
@@ -73,6 +74,8 @@ def _renewed_main(
             values = np.asarray(chosen.read([name])[name], np.float64)
             values = values * factor if name in _PIXEL_SIZES else values / factor
             table = _with_column(table, name, np.round(values, _DIGITS))
+    if HALF_SETS in chosen and half_sets_left_out(particles.half_set):
+        table = table.drop_columns([HALF_SETS])
     if "rlnImageSize" in chosen:
         table = _with_column(table, "rlnImageSize", particles.per_particle("box_px"))
     if not has_optics and not any(name in chosen for name in _PIXEL_SIZES):

@@ -1,0 +1,140 @@
+"""Values of particles that no program can use: poses, shifts, CTF values and coordinates that are not numbers."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import CryobridgeError, FormatError, option
+from cryobridge.formats.dropped import source_columns
+from cryobridge.model.fields import FIELDS, Field
+from cryobridge.report import Message, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from cryobridge.model.particles import Locations, ParticleSet
+
+# Shown of rows that are wrong.
+N_SHOWN = 3
+_CODED = ("poses.matrix", "poses.shift_A", "locations")
+
+
+def calculated_with() -> tuple[Field, ...]:
+    """Return the quantities of each particle that programs calculate with: what is not a number spoils all."""
+    return tuple(item for item in FIELDS if item.name in _CODED or item.part == "ctf")
+
+
+def not_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return for each row of (n, …) values whether one of them is not a number, or infinite."""
+    wrong: NDArray[np.bool_] = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return wrong
+
+
+def refuse_unusable(particles: ParticleSet, *, without: Collection[str] = ()) -> None:
+    """Refuse particles of which a pose, shift, CTF value or coordinate is not a number.
+
+    Parameters
+    ----------
+    particles
+        What is to be written.
+    without
+        Quantities that the output has no place for, by their names in `cryobridge.model.fields`.
+
+    Raises
+    ------
+    FormatError
+        If there are some; it names the rows.
+    """
+    wrong = [(item, rows) for item, rows in _wrong_rows(particles) if item.name not in without]
+    if not wrong:
+        return
+    for item, rows in wrong:
+        if item.name == "poses.shift_A":
+            _refuse_unsized_shifts(particles, rows)
+    any_wrong = np.logical_or.reduce([rows for _, rows in wrong])
+    titles = list(dict.fromkeys(item.title for item, _ in wrong))
+    columns = dict.fromkeys(name for item, _ in wrong for name in source_columns(particles, item))
+    subject = " and ".join([", ".join(titles[:-1]), titles[-1]] if len(titles) > 1 else titles)
+    raise _refusal(
+        particles,
+        f"{subject}: not a number, or infinite",
+        any_wrong,
+        ", ".join(columns),
+        f"Leave these particles out with `cryobridge select` ({option('where', 'COLUMN < 1e9')} passes over what is no "
+        "number), or correct the values.",
+    )
+
+
+def _wrong_rows(particles: ParticleSet) -> Iterator[tuple[Field, NDArray[np.bool_]]]:
+    for item in calculated_with():
+        values = particles.get(item.name)
+        if item.name == "locations" and values is not None:
+            place: Locations = values
+            values = place.coordinate_px
+        if values is not None and (wrong := not_finite(values)).any():
+            yield item, wrong
+    if particles.optics is None or particles.optics_index is None:
+        return
+    for item in FIELDS:
+        values = particles.get(item.name) if item.is_of_optics and item.needed_for else None
+        # NaN stands for what a file does not say.
+        if values is not None and (wrong := np.isinf(values)[particles.optics_index]).any():
+            yield item, wrong
+
+
+def _refuse_unsized_shifts(particles: ParticleSet, rows: NDArray[np.bool_]) -> None:
+    """Refuse shifts that are unknown because the pixels that they are counted in have no size."""
+    extra, poses = particles.extra, particles.poses
+    if poses is None or extra is None or extra.program != "cryosparc":
+        return
+    names = [f"{group}/psize_A" for group in poses.source.split(", ")]
+    names = [name for name in names if name in extra.of_file]
+    n = len(particles)
+    has_none = np.zeros(n, bool)
+    for values in extra.read(names).values():
+        has_none |= ~(np.asarray(values, np.float64).reshape(n, -1) > 0).all(axis=1)
+    if (unsized := rows & has_none).any():
+        raise _refusal(
+            particles,
+            "the shifts are counted in pixels of 0 Å, or of no known size: all of them would become 0",
+            unsized,
+            ", ".join(names),
+            "Give a file of the same particles in which it is filled in, such as the result of the refinement itself.",
+        )
+
+
+def _refusal(particles: ParticleSet, text: str, wrong: NDArray[np.bool_], where: str, hint: str) -> FormatError:
+    rows = np.flatnonzero(wrong)
+    shown = tuple(int(row) for row in rows[:N_SHOWN])
+    return FormatError(text, path=particles.source, field=where, rows=shown, count=len(rows), hint=hint)
+
+
+@contextmanager
+def rows_of_file(file_rows: NDArray[np.integer[Any]]) -> Iterator[None]:
+    """Have errors of the block name rows of the file, not of the particles that were chosen from it.
+
+    Parameters
+    ----------
+    file_rows
+        (n,) the row of the file of each particle.
+    """
+    try:
+        yield
+    except CryobridgeError as error:
+        error.rows = tuple(int(file_rows[row]) for row in error.rows)
+        raise
+
+
+def zero_defocus(particles: ParticleSet) -> list[Message]:
+    """Return a warning where defocus is 0, which files without CTF information are padded with."""
+    ctf = particles.ctf
+    n_without = 0 if ctf is None else int(np.count_nonzero((ctf.defocus_u_A == 0) & (ctf.defocus_v_A == 0)))
+    if not n_without:
+        return []
+    who = "of all particles" if n_without == len(particles) else f"of {n_without:,} of {len(particles):,} particles"
+    text = f"the defocus {who} is 0, as where none was found: a CTF of no defocus would be corrected for"
+    return [warning("defocus-zero", text)]
