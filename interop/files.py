@@ -10,6 +10,7 @@ import mrcfile
 import numpy as np
 
 from cryobridge.demo import simulate_project
+from interop.maps import volume_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,13 +72,7 @@ class Simulated:
 
     def molecule(self, box_px: int, voxel_size_A: float, x_sign: float = 1.0) -> NDArray[Any]:
         """Return the molecule as a volume (z, y, x); ``x_sign`` -1 is its mirror image."""
-        molecule = self.project.truth.molecule
-        at_A = (np.arange(box_px) - box_px // 2) * voxel_size_A
-        centres = molecule.position_A * (x_sign, 1.0, 1.0)
-        x, y, z = np.exp(-0.5 * ((at_A - centres.T[..., np.newaxis]) / molecule.sigma_A[:, np.newaxis]) ** 2)
-        weight = molecule.weight / molecule.sigma_A**3
-        volume: NDArray[Any] = np.einsum("b,bz,by,bx->zyx", weight, z, y, x)
-        return volume
+        return volume_of(self.project.truth.molecule, box_px, voxel_size_A, x_sign)
 
 
 def simulate(folder: Path) -> Simulated:

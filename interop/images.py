@@ -22,6 +22,7 @@ from interop.files import (
     rows_that_differ,
     with_pickles,
 )
+from interop.maps import correlation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,14 +168,6 @@ def check_reconstruction(checks: Checks, programs: Programs, simulated: Simulate
         checks.at_least(f"{name}", correlation(volume, simulated.molecule(NEW_BOX, pixel_size_A)), CORRELATION)
         mirrored = correlation(volume, simulated.molecule(NEW_BOX, pixel_size_A, x_sign=-1.0))
         checks.at_most(f"{name}, with the mirror image of the molecule", mirrored, MIRRORED)
-
-
-def correlation(volume: NDArray[Any], other: NDArray[Any]) -> float:
-    """Correlate two volumes within the sphere that fits into the box."""
-    n = len(volume)
-    squares = (np.arange(n) - n // 2) ** 2
-    inside = squares[:, None, None] + squares[:, None] + squares < (n // 2 - 1) ** 2
-    return float(np.corrcoef(volume[inside], other[inside])[0, 1])
 
 
 def _below_nyquist(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,61 @@ class ProgramFailedError(Exception):
     """A program ended with an error: its command, its exit code and the end of what it said."""
 
 
-class Programs:
+class Runner:
+    """Runs programs in a folder.
+
+    Parameters
+    ----------
+    folder
+        Where they run; logs go to ``logs`` in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._logs = folder / "logs"
+        self._logs.mkdir(exist_ok=True)
+
+    def run_command(
+        self, command: list[str], *, folder: str = ".", environment: Mapping[str, str] = MappingProxyType({})
+    ) -> str:
+        """Run a command and return what it printed on stdout.
+
+        Parameters
+        ----------
+        command
+            Its words.
+        folder
+            Where to run it, relative to the folder of all.
+        environment
+            Variables to add.
+
+        Raises
+        ------
+        ProgramFailedError
+            If it ends with another exit code than 0.
+        """
+        number = len(list(self._logs.iterdir())) + 1
+        log = self._logs / f"{number:03d}_{Path(command[0]).name}_{Path(command[1]).stem}.log"
+        with log.open("w", encoding="utf-8") as file:
+            done = subprocess.run(
+                command,
+                cwd=self.folder / folder,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                check=False,
+            )
+            file.write(done.stdout)
+        if done.returncode:
+            last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-_LAST_LINES:])
+            told = " ".join([Path(command[0]).name, *command[1:]]).replace(f"{self.folder}/", "")
+            raise ProgramFailedError(f"`{told}` ended with {done.returncode}; the end of logs/{log.name}:\n{last}")
+        return done.stdout
+
+
+class Programs(Runner):
     """Runs cryobridge, RECOVAR and cryoDRGN in a folder.
 
     Parameters
@@ -40,9 +95,8 @@ class Programs:
     """
 
     def __init__(self, cryobridge: Path, others: Path, folder: Path) -> None:
-        self._cryobridge, self._others, self.folder = cryobridge, others, folder
-        self._logs = folder / "logs"
-        self._logs.mkdir()
+        super().__init__(folder)
+        self._cryobridge, self._others = cryobridge, others
 
     def cryobridge(self, *arguments: str) -> str:
         """Run our own command and return what it printed on stdout."""
@@ -94,22 +148,4 @@ class Programs:
         return {name: of[name.lower()] for name in names}
 
     def _run(self, command: list[str]) -> str:
-        number = len(list(self._logs.iterdir())) + 1
-        log = self._logs / f"{number:02d}_{Path(command[0]).name}_{Path(command[1]).stem}.log"
-        with log.open("w", encoding="utf-8") as file:
-            done = subprocess.run(
-                command,
-                cwd=self.folder,
-                env={**os.environ, **_ENVIRONMENT},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                check=False,
-            )
-            file.write(done.stdout)
-        if done.returncode:
-            last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-_LAST_LINES:])
-            told = " ".join([Path(command[0]).name, *command[1:]]).replace(f"{self.folder}/", "")
-            raise ProgramFailedError(f"`{told}` ended with {done.returncode}; the end of logs/{log.name}:\n{last}")
-        return done.stdout
+        return self.run_command(command, environment=_ENVIRONMENT)

@@ -20,7 +20,8 @@ from interop.files import (
     unpickle,
     with_pickles,
 )
-from interop.images import CORRELATION, MIRRORED, SMALL_STAR, STACK, correlation
+from interop.images import CORRELATION, MIRRORED, SMALL_STAR, STACK
+from interop.maps import correlation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # How long an input takes tells of the machine and of what else it does.
 settings.register_profile("cryobridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cryobridge")
+
+
+def pytest_collection_modifyitems(items):
+    relion = [item for item in items if item.get_closest_marker("relion")]
+    if relion and shutil.which("relion_refine") is None:
+        for item in relion:
+            item.add_marker(pytest.mark.skip(reason="RELION is not installed (Debian: apt-get install relion)"))
 
 
 @pytest.fixture(autouse=True)
