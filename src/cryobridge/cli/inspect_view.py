@@ -86,8 +86,10 @@ def _uses(uses: tuple[Use, ...]) -> Table:
     table.add_column("missing, and where it is" if any(not use.ready for use in uses) else "", overflow="fold")
     for use in uses:
         verdict = Text("ready", style="green") if use.ready else Text("no", style="red")
-        explanation = Text("\n" if use.missing and use.hint else "").join(
-            [plain(", ".join(use.missing)), plain(shown(use.hint, flag), "dim")]
-        )
+        lines = [
+            plain(text) for text in (", ".join(use.missing), *(shown(reason, flag) for reason in use.reasons)) if text
+        ]
+        lines += [plain(shown(use.hint, flag), "dim")] if use.hint else []
+        explanation = Text("\n").join(lines)
         table.add_row(plain(USE_TITLES.get(use.name, use.name)), verdict, explanation)
     return table

@@ -103,8 +103,8 @@ def test_json_has_the_documented_names(particles_cs):
     assert {"path", "kind", "rows", "fields", "uses", "problems"} <= item.keys()
     assert (item["path"], item["kind"], item["rows"]) == (str(particles_cs), "cs", 5)
     assert all(field.keys() >= FIELD_KEYS for field in item["fields"])
-    assert set(item["uses"]) == {"coords", "stacks", "stacks-job", "poses", "ctf", "recovar"}
-    assert item["uses"]["stacks"] == {"ready": True, "missing": [], "hint": ""}
+    assert set(item["uses"]) == {"coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion"}
+    assert item["uses"]["stacks"] == {"ready": True, "missing": [], "hint": "", "reasons": []}
     assert item["uses"]["poses"]["ready"] is False
     assert item["uses"]["poses"]["missing"]
     by_name = {field["name"]: field for field in item["fields"]}
@@ -166,7 +166,7 @@ def test_missing_columns_are_looked_for_among_files_of_the_same_particles(partic
     save_cs(particles_cs.with_name("J1_other.cs"), {"uid": uid + 99, **location})
     # The command takes the file as it is named, since it joins the other one by itself.
     hint = "location/* comes from J1_passthrough_particles.cs, which is joined"
-    assert described(particles_cs)["uses"]["coords"] == {"ready": True, "missing": [], "hint": hint}
+    assert described(particles_cs)["uses"]["coords"] == {"ready": True, "missing": [], "hint": hint, "reasons": []}
     assert run("inspect", particles_cs, "--check", "coords").returncode == 0
     passthrough = particles_cs.with_name("J1_passthrough_particles.cs")
     assert described(passthrough)["uses"]["stacks"] == {
@@ -272,7 +272,7 @@ def test_what_reads_images_is_not_ready_where_they_are_not_there(particles_cs, t
 def test_one_image_file_that_is_too_short_is_reported_too(particles_cs):
     save_mrc(particles_cs.parent / "extract" / "a.mrc", noise_images(2, 16), 1.5)
     use = described(particles_cs, check_paths=True)["uses"]["stacks"]
-    assert use == {"ready": False, "missing": ["1 of 2 image files"], "hint": "Copy them again."}
+    assert use == {"ready": False, "missing": ["1 of 2 image files"], "hint": "Copy them again.", "reasons": []}
 
 
 def ready_uses(item):
@@ -501,7 +501,7 @@ def test_images_of_a_job_folder_are_looked_for_from_its_project(demo_project):
         ("real/pose.cs.pkl", "pickle", 2019, {"poses"}),
         ("real/ctf2.pkl", "pickle", 2019, {"ctf"}),
         ("recovar_run/particles/particles.32.mrcs", "mrc", 600, {"recovar"}),
-        ("recovar_run/particles/particles.star", "star", 600, {"stacks", "poses", "ctf", "recovar"}),
+        ("recovar_run/particles/particles.star", "star", 600, {"stacks", "poses", "ctf", "recovar", "relion"}),
         ("recovar_run/out", "recovar result", 600, set()),
         ("recovar_run/out/model/params.pkl", "pickle", None, set()),
         ("cryolike_reference/indexed_cs/params.npz", "npz", None, set()),
@@ -597,3 +597,67 @@ def test_an_error_names_the_flags_of_this_command(particles_cs):
     done = run("inspect", "--rows", 1, particles_cs.parent / "extract" / "a.mrc")
     assert "--fields, --rows and --paths" in done.stderr
     assert "--ind" not in done.stderr
+
+
+STAR_FOR_RELION = """data_optics
+
+loop_
+_rlnOpticsGroup
+_rlnOpticsGroupName
+_rlnVoltage
+_rlnSphericalAberration
+_rlnAmplitudeContrast
+_rlnImagePixelSize
+_rlnImageSize
+_rlnImageDimensionality
+_rlnCtfDataAreCtfPremultiplied
+1 opticsGroup1 300 2.7 0.1 1.5 32 2 1
+
+data_particles
+
+loop_
+_rlnImageName
+_rlnDefocusU
+_rlnDefocusV
+_rlnDefocusAngle
+_rlnAngleRot
+_rlnOriginXAngst
+_rlnOpticsGroup
+_rlnRandomSubset
+000001@a.mrcs 10000 9900 1 5 1 1 1
+000002@a.mrcs 10000 9900 1 5 1 1 2
+000003@a.mrcs 10000 9900 1 5 1 1 1
+"""
+
+
+def test_a_star_file_that_relion_takes_is_ready_for_it(tmp_path):
+    path = tmp_path / "a.star"
+    path.write_text(STAR_FOR_RELION)
+    found = inspect(path, check=["relion"])
+    assert found.is_ready("relion")
+    assert dict(found.facts)["optics group 1"].endswith("box 32 px, CTF-premultiplied")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("5 1 1 2", "5 1 1 1", "rlnRandomSubset: all particles are in half set 1"),
+        ("5 1 1 2", "5 1 1 3", "rlnRandomSubset: half sets are 1, 3; RELION takes 1 and 2 only"),
+        ("5 1 1 2", "5 1 1 0", "rlnRandomSubset: 1 of 3 particles are in no half set"),
+        ("5 1 1 2", "nan 1 1 2", "rlnAngleRot: not a number, or infinite, in row 1"),
+        ("5 1 1 2", "5 inf 1 2", "rlnOriginXAngst: not a number, or infinite, in row 1"),
+        ("2@a.mrcs 10000", "2@a.mrcs nan", "rlnDefocusU: not a number, or infinite, in row 1"),
+        ("5 1 1 2", "5 1 7 2", "rlnOpticsGroup: not defined in data_optics, in row 1"),
+        ("2@a.mrcs", "2@a.mrc", "rlnImageName: 1 images are in stacks named .mrc, which RELION keeps for maps"),
+        (" 300 ", " 0 ", "rlnVoltage: 0, with which RELION can't calculate, in row 0"),
+    ],
+)
+def test_what_relion_refuses_or_misreads_is_not_ready_for_it(old, new, reason, tmp_path):
+    path = tmp_path / "a.star"
+    path.write_text(STAR_FOR_RELION.replace(old, new))
+    done = run("inspect", path, "--check", "relion", "--json")
+    assert done.returncode == 3
+    (item,) = json.loads(done.stdout)
+    assert item["uses"]["relion"]["reasons"] == [reason]
+    assert item["uses"]["relion"]["hint"]
+    assert f"not ready for relion: {reason}" in " ".join(run("inspect", path, "--check", "relion").stderr.split())

@@ -6,19 +6,48 @@ was found by running RELION 3.1.3.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.errors import option
+from cryobridge.formats.unusable import N_SHOWN, calculated_with, not_finite
+from cryobridge.model.fields import FIELDS
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryobridge.formats.relion.star import StarBlock, StarFile
+    from cryobridge.formats.table import Values
     from cryobridge.model.particles import ParticleSet
 
 HALF_SETS = "rlnRandomSubset"
 PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
-_N_SHOWN = 3
+_IMAGE, _GROUP = "rlnImageName", "rlnOpticsGroup"
+# RELION keeps the suffix .mrc for maps and micrographs.
+_NAMED_MRC = r"@.*\.mrc$"
+# Without these no CTF can be computed, and no pixel has a size.
+_NEVER_ZERO = ("optics.voltage_kV", "optics.pixel_size_A")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why RELION would refuse a STAR file as it stands, or read it wrongly.
+
+    Parameters
+    ----------
+    reason
+        What is wrong, with the column and the first rows (0-based).
+    remedy
+        What to do, as a sentence.
+    """
+
+    reason: str
+    remedy: str
 
 
 def half_sets_refused(half_set: NDArray[np.integer[Any]]) -> str:
@@ -44,7 +73,7 @@ def half_sets_refused(half_set: NDArray[np.integer[Any]]) -> str:
     if len(half_set) < 2 or not found.any():
         return ""
     if not np.isin(found, (0, 1, 2)).all():
-        odd = ", ".join(map(str, found[:_N_SHOWN])) + (" …" if len(found) > _N_SHOWN else "")
+        odd = ", ".join(map(str, found[:N_SHOWN])) + (" …" if len(found) > N_SHOWN else "")
         return f"half sets are {odd}; RELION takes 1 and 2 only"
     if found[0] == 0:
         return f"{int(np.count_nonzero(half_set == 0)):,} of {len(half_set):,} particles are in no half set"
@@ -96,3 +125,115 @@ def is_premultiplied(particles: ParticleSet) -> bool:
     if flags is None or particles.optics_index is None:
         return False
     return bool(np.asarray(flags, np.float64)[np.unique(particles.optics_index)].any())
+
+
+def named_mrc(names: Sequence[str]) -> list[Message]:
+    """Return a warning of stacks that RELION does not open because of their names.
+
+    Parameters
+    ----------
+    names
+        Distinct names of stacks, as they are written.
+    """
+    n_mrc = sum(name.endswith(".mrc") for name in names)
+    if not n_mrc:
+        return []
+    stacks = "1 stack is" if n_mrc == 1 else f"{n_mrc:,} stacks are"
+    text = (
+        f"{stacks} named .mrc, which RELION takes for single images; {option('link_stacks', 'DIR')} gives them names "
+        "that it opens"
+    )
+    return [warning("stacks-named-mrc", text, option="link_stacks")]
+
+
+def refused(star: StarFile) -> tuple[Refusal, ...]:
+    """Return why RELION would refuse a STAR file of particles as it stands, or read it wrongly.
+
+    Parameters
+    ----------
+    star
+        The file, with a column of image names.
+
+    Returns
+    -------
+    tuple of Refusal
+        Empty where nothing is found.
+
+    Examples
+    --------
+    >>> [item.reason for item in refused(open_star("half1.star"))]
+    ['rlnRandomSubset: all particles are in half set 1']
+    """
+    block = star[star.main]
+    optics = star["optics"] if "optics" in star else None  # noqa: SIM401 - a StarFile has no get
+    return (
+        *_no_numbers(block),
+        *_odd_half_sets(block),
+        *_undefined_groups(block, optics),
+        *_useless_optics(block if optics is None else optics),
+        *_stacks_named_mrc(block),
+    )
+
+
+def _numbers(block: StarBlock, name: str) -> NDArray[Any] | None:
+    values: Values | None = block.read([name])[name] if name in block else None
+    return values if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" else None
+
+
+def _rows(wrong: NDArray[np.bool_]) -> str:
+    rows = np.flatnonzero(wrong)
+    more = f" … ({len(rows):,} in all)" if len(rows) > N_SHOWN else ""
+    return f"row {', '.join(map(str, rows[:N_SHOWN]))}{more}"
+
+
+def _no_numbers(block: StarBlock) -> Iterator[Refusal]:
+    for item in calculated_with():
+        for name in item.names("relion"):
+            values = _numbers(block, name)
+            if values is not None and values.dtype.kind == "f" and (wrong := not_finite(values)).any():
+                yield Refusal(
+                    f"{name}: not a number, or infinite, in {_rows(wrong)}",
+                    f"`cryobridge select` with {option('where', f'{name} < 1e9')} leaves these particles out.",
+                )
+
+
+def _odd_half_sets(block: StarBlock) -> Iterator[Refusal]:
+    values = _numbers(block, HALF_SETS)
+    if values is not None and (why := half_sets_refused(values)):
+        yield Refusal(f"{HALF_SETS}: {why}", "`cryobridge convert` to a new STAR file leaves the column out.")
+
+
+def _undefined_groups(block: StarBlock, optics: StarBlock | None) -> Iterator[Refusal]:
+    groups = _numbers(block, _GROUP)
+    defined = None if optics is None else _numbers(optics, _GROUP)
+    if groups is not None and defined is not None and (wrong := ~np.isin(groups, defined)).any():
+        yield Refusal(f"{_GROUP}: not defined in data_optics, in {_rows(wrong)}", "Add the group, or correct the rows.")
+
+
+def _useless_optics(block: StarBlock) -> Iterator[Refusal]:
+    for item in FIELDS:
+        if not (item.is_of_optics and item.needed_for):
+            continue
+        for name in item.names("relion"):
+            values = _numbers(block, name)
+            if values is None:
+                continue
+            wrong = not_finite(values) | ((values <= 0) if item.name in _NEVER_ZERO else False)
+            if wrong.any():
+                yield Refusal(
+                    f"{name}: {values[wrong][0]:g}, with which RELION can't calculate, in {_rows(wrong)}",
+                    f"`cryobridge convert` with {option(item.key, 'X')} writes another.",
+                )
+
+
+def _stacks_named_mrc(block: StarBlock) -> Iterator[Refusal]:
+    import pyarrow.compute as pc
+
+    if _IMAGE not in block or not block.n_rows:
+        return
+    n_named = pc.sum(pc.match_substring_regex(block.texts(_IMAGE), _NAMED_MRC)).as_py() or 0
+    if n_named:
+        yield Refusal(
+            f"{_IMAGE}: {n_named:,} images are in stacks named .mrc, which RELION keeps for maps",
+            f"`cryobridge convert` with {option('link_stacks', 'DIR')} gives them names that it opens.",
+        )

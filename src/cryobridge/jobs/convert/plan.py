@@ -17,6 +17,7 @@ from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import ParticleFiles
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
+from cryobridge.formats.relion.accepted import named_mrc
 from cryobridge.formats.relion.particles_write import StarContent, star_content
 from cryobridge.formats.unusable import rows_of_file
 from cryobridge.jobs.convert.coordinates import in_frame_of_target
@@ -426,7 +427,7 @@ class _Names:
 
     def _doubtful(self, old: list[str], new: list[str]) -> list[Message]:
         """Return warnings of stacks that are not found, or that the other program would not find or open."""
-        messages = _unread_suffix(new) if self.target == "star" else []
+        messages = named_mrc(new) if self.target == "star" else []
         of_cryosparc = self.target == "cs" and self.source.program == "relion"
         addition = "; cryoSPARC looks for the same names in its project folder" if of_cryosparc else ""
         lost = not_found(old, self.search, addition)
@@ -441,18 +442,6 @@ class _Names:
         found = self.search.resolve(old[0])
         elsewhere = names_lead_elsewhere(new[0], found, self.output, self.search.metadata) if found else None
         return [*messages, elsewhere] if elsewhere else messages
-
-
-def _unread_suffix(names: Sequence[str]) -> list[Message]:
-    n_mrc = sum(name.endswith(".mrc") for name in names)
-    if not n_mrc:
-        return []
-    stacks = "1 stack is" if n_mrc == 1 else f"{n_mrc:,} stacks are"
-    text = (
-        f"{stacks} named .mrc, which RELION takes for single images; {option('link_stacks', 'DIR')} gives them names "
-        "that it opens"
-    )
-    return [warning("stacks-named-mrc", text, option="link_stacks")]
 
 
 def _n_used(particles: ParticleSet) -> int:

@@ -55,16 +55,19 @@ class UseKeys(TypedDict):
     Attributes
     ----------
     ready
-        Whether nothing is missing.
+        Whether nothing is missing or refused.
     missing
         The columns or files that are missing.
     hint
         Where they are, or what to do.
+    reasons
+        Why what is there would be refused, or read wrongly.
     """
 
     ready: bool
     missing: list[str]
     hint: str
+    reasons: list[str]
 
 
 class InspectionKeys(TypedDict):

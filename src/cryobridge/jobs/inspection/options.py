@@ -11,7 +11,7 @@ from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.options import Opt
 
 # What a file can be used for.
-UseName: TypeAlias = Literal["coords", "stacks", "stacks-job", "poses", "ctf", "recovar"]
+UseName: TypeAlias = Literal["coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion"]
 USE_NAMES: tuple[UseName, ...] = get_args(UseName)
 
 

@@ -22,6 +22,7 @@ USE_TITLES: dict[UseName, str] = {
     "poses": "poses",
     "ctf": "ctf",
     "recovar": "recovar",
+    "relion": "relion",
 }
 
 
@@ -98,19 +99,27 @@ class Use:
     Parameters
     ----------
     name
-        The job: ``coords``, ``stacks``, ``stacks-job``, ``poses``, ``ctf`` or ``recovar``.
+        The job: ``coords``, ``stacks``, ``stacks-job``, ``poses``, ``ctf``, ``recovar`` or ``relion``.
     ready
-        Whether nothing is missing.
+        Whether nothing is missing or refused.
     missing
         The columns or files that are missing.
     hint
         Where they are, or what to do.
+    reasons
+        Why what is there would be refused, or read wrongly.
     """
 
     name: UseName
     ready: bool
     missing: tuple[str, ...] = ()
     hint: str = ""
+    reasons: tuple[str, ...] = ()
+
+    def why_not(self) -> str:
+        """Return what is missing, and what is wrong with what is there."""
+        missing = [f"{', '.join(self.missing)} missing"] if self.missing else []
+        return "; ".join([*missing, *self.reasons])
 
 
 @dataclass(frozen=True)
@@ -188,8 +197,7 @@ class Inspection:
             if name not in uses:
                 found.append(warning("not-ready", f"{self.path}: {self.title}: nothing for {name}"))
             elif not uses[name].ready:
-                missing = ", ".join(uses[name].missing)
-                found.append(warning("not-ready", f"{self.path}: not ready for {name}: {missing} missing"))
+                found.append(warning("not-ready", f"{self.path}: not ready for {name}: {uses[name].why_not()}"))
         return tuple(found)
 
     def require(self, names: Iterable[UseName]) -> None:
@@ -224,7 +232,12 @@ class Inspection:
             "facts": dict(self.facts),
             "fields": [_plain(summary.to_json(), show) for summary in self.fields],
             "uses": {
-                use.name: {"ready": use.ready, "missing": list(use.missing), "hint": shown(use.hint, show)}
+                use.name: {
+                    "ready": use.ready,
+                    "missing": list(use.missing),
+                    "hint": shown(use.hint, show),
+                    "reasons": [shown(reason, show) for reason in use.reasons],
+                }
                 for use in self.uses
             },
             "problems": [shown(message.text, show) for message in self.messages],

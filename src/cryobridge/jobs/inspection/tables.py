@@ -23,6 +23,7 @@ from cryobridge.jobs.inspection.uses import (
     uses_of_cs,
     uses_of_star,
     without_images,
+    without_refused,
     without_unset_locations,
 )
 from cryobridge.model.fields import field
@@ -159,7 +160,8 @@ def _star_uses(path: Path, star: StarFile, block: StarBlock) -> tuple[Use, ...]:
         return ()
     is_micrographs = star.main == "micrographs" or "rlnImageName" not in block
     names = (*block.names, *(star.labels("optics") if "optics" in star else ()))
-    return uses_of_star(path, names, is_micrographs=is_micrographs and "rlnCoordinateX" not in block)
+    uses = uses_of_star(path, names, is_micrographs=is_micrographs and "rlnCoordinateX" not in block)
+    return without_refused(uses, star)
 
 
 def _fields(table: Table, options: InspectOptions, reporter: Reporter) -> tuple[FieldSummary, ...]:
@@ -326,11 +328,14 @@ def _star_facts(star: StarFile, fields: dict[str, FieldSummary]) -> Facts:
         facts.append(("stacks", f"{len(images.path.values):,}"))
     for row in _optics_rows(star):
         values = [f"{title}{row[label]:g}{unit}" for label, title, unit in _OPTICS_FACTS if label in row]
+        if row.get(PREMULTIPLIED) in (1, True):
+            values.append("CTF-premultiplied")
         name = f"{row['rlnOpticsGroupName']}: " if "rlnOpticsGroupName" in row else ""
         facts.append((f"optics group {row.get('rlnOpticsGroup', '?')}", name + ", ".join(values)))
     return facts
 
 
+PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
 # Short titles of what is said of an optics group, and the unit that follows the value.
 _OPTICS_FACTS = tuple(
     (field(f"optics.{name}").columns("relion")[0], title, unit)

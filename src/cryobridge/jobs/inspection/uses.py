@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from cryobridge.formats.relion.star import StarFile
     from cryobridge.formats.table import Table
     from cryobridge.jobs.inspection.image_files import ImageFiles
     from cryobridge.jobs.inspection.report import FieldSummary
@@ -73,6 +74,11 @@ _STAR_NEEDS = {
         *_POSES,
         f"{'+'.join(_SHIFTS.columns('relion'))}|{'+'.join(_SHIFTS.star_also)}",
     ),
+    "relion": (
+        _IMAGE,
+        "|".join((*field("optics.pixel_size_A").names("relion"), "+".join(reversed(PIXEL_SIZE_3_0)))),
+        *_columns("relion", "optics.voltage_kV", "optics.spherical_aberration_mm", "optics.amplitude_contrast"),
+    ),
 }
 # The uses for which pixels are read through the names in the metadata.
 _OF_IMAGES = ("stacks", "recovar")
@@ -83,6 +89,9 @@ def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
     """Judge cryoSPARC columns; what is missing is looked for in the files beside ``path``."""
     uses = []
     for use in USE_NAMES:
+        if use == "relion":
+            uses.append(_of_other_program(path))
+            continue
         lacking = _missing(_CS_NEEDS[use], table.names)
         joined = _joined_by_command(use, path, table, lacking) if lacking else ""
         missing, hint = ((), joined) if joined else (_readable(lacking), _where(path, lacking))
@@ -91,6 +100,27 @@ def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
             missing, hint = (*missing, *absent), hint or ("Give the job's folder, not a file of it." if absent else "")
         uses.append(Use(use, not missing, missing, hint))
     return tuple(uses)
+
+
+def _of_other_program(path: Path) -> Use:
+    command = shlex.join(["cryobridge", "convert", str(path), "-o", "NEW.star"])
+    return Use("relion", False, ("a STAR file",), f"`{command}` writes one.")
+
+
+def without_refused(uses: tuple[Use, ...], star: StarFile) -> tuple[Use, ...]:
+    """Take back that a STAR file of particles is ready for RELION where RELION would refuse it, or read it wrongly."""
+    from cryobridge.formats.relion.accepted import refused
+
+    found = refused(star) if _IMAGE in star.labels(star.main) else ()
+    if not found:
+        return uses
+    reasons, remedies = tuple(item.reason for item in found), dict.fromkeys(item.remedy for item in found)
+    return tuple(
+        replace(use, ready=False, reasons=reasons, hint=" ".join(filter(None, [use.hint, *remedies])))
+        if use.name == "relion"
+        else use
+        for use in uses
+    )
 
 
 def without_unset_locations(uses: tuple[Use, ...], table: Table, fields: Mapping[str, FieldSummary]) -> tuple[Use, ...]:
@@ -150,7 +180,7 @@ def without_one_result(uses: tuple[Use, ...], error: CryobridgeError) -> tuple[U
 def _lacking(uses: tuple[Use, ...], names: tuple[str, ...], missing: tuple[str, ...], hint: str) -> tuple[Use, ...]:
     """Return uses of which some lack more."""
     return tuple(
-        Use(use.name, False, (*use.missing, *missing), f"{use.hint}; {hint}" if use.hint else hint)
+        replace(use, ready=False, missing=(*use.missing, *missing), hint=f"{use.hint}; {hint}" if use.hint else hint)
         if use.name in names
         else use
         for use in uses
