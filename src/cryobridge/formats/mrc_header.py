@@ -183,7 +183,7 @@ def _kind_from_shape(header: MrcHeader) -> MrcKind:
     return MrcKind(
         "ambiguous",
         False,
-        f"ambiguous: {shape} may be either, and ISPG 0 with mz {header.mz} is written for both",
+        f"{shape} may be either, and ISPG 0 with mz {header.mz} is written for both",
     )
 
 

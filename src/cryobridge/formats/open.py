@@ -467,8 +467,7 @@ def _opened(paths: list[Path], kinds: list[str], request: _Request) -> ParticleF
         request.refuse("pickles", stack, "mrc")
         return _open_stack(stack, [path for path in paths if path != stack])
     if len(paths) == 1 and kinds[0] == registry.STAR:
-        request.refuse("relion", first, "star")
-        return _open_star(first)
+        return _open_star(first, request)
     if len(paths) == 1:
         raise UsageError(f"not a particle file, but {kinds[0]}", path=first, hint=KINDS)
     names = ", ".join(f"{path.name} ({kind})" for path, kind in zip(paths, kinds, strict=True))
@@ -788,10 +787,13 @@ def with_columns_beside(files: ParticleFiles, columns: Sequence[str]) -> tuple[P
     ), {}
 
 
-def _open_star(path: Path) -> ParticleFiles:
+def _open_star(path: Path, request: _Request) -> ParticleFiles:
     from cryobridge.formats.relion.star import open_star
+    from cryobridge.formats.relion.tomography import refuse_tomography
 
     star = open_star(path)
+    refuse_tomography(star)
+    request.refuse("relion", path, "star")
     block = star[star.main]
     return ParticleFiles(
         path, "relion", (path,), ((block, None),), block, block.n_rows, star=star, messages=star.messages

@@ -213,7 +213,7 @@ def test_the_hint_for_a_star_file_names_every_option_that_its_command_needs(tmp_
 
 def test_paths_in_hints_are_quoted():
     (use,) = of_several_files((Use("recovar", True),), Path("cryo sparc/J4"))
-    assert use.hint.startswith("`cryobridge stacks downsample 'cryo sparc/J4'` makes")
+    assert use.hint.startswith("`cryobridge stacks downsample 'cryo sparc/J4' -D 128 -o NEW` makes")
 
 
 def test_image_files_are_found_and_measured(particles_cs, tmp_path):
@@ -295,6 +295,7 @@ STAR_CTF = {
 STAR_POSES = {name: [0.0, 1.0] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")}
 SHIFTS_PX = {"rlnOriginX": [0.0, 1.0], "rlnOriginY": [0.0, 1.0]}
 SHIFTS_A = {"rlnOriginXAngst": [0.0, 1.0], "rlnOriginYAngst": [0.0, 1.0]}
+NO_SHIFTS = "There are no shifts: RECOVAR takes 0, with a warning."
 MAGNIFIED = {"rlnMagnification": [1e4, 1e4], "rlnDetectorPixelSize": [1.5, 1.5]}
 
 
@@ -305,7 +306,7 @@ MAGNIFIED = {"rlnMagnification": [1e4, 1e4], "rlnDetectorPixelSize": [1.5, 1.5]}
         (SHIFTS_A | {"rlnImagePixelSize": [1.5, 1.5]}, []),
         (SHIFTS_PX | {"rlnPixelSize": [1.5, 1.5]}, ["rlnImagePixelSize (or its like)"]),
         (SHIFTS_PX | {"rlnMagnification": [1e4, 1e4]}, ["rlnImagePixelSize (or its like)"]),
-        (MAGNIFIED, ["rlnOriginXAngst and rlnOriginYAngst (or its like)"]),
+        (MAGNIFIED, []),
         (MAGNIFIED | {"rlnOriginX": [0.0, 1.0]}, ["rlnOriginXAngst and rlnOriginYAngst (or its like)"]),
     ],
 )
@@ -317,7 +318,8 @@ def test_recovar_takes_the_layout_of_relion_30(columns, missing, tmp_path):
     hint = f"`cryobridge convert {path} -o NEW.star` writes them."
     if any("rlnOrigin" in name for name in missing):  # shifts that no file has are not made up
         hint = "Orientations and shifts come from Refine3D or Class3D: give its run_data.star."
-    assert use["hint"] == (hint if missing else "")
+    no_shifts = "" if "rlnOriginX" in columns or "rlnOriginXAngst" in columns else NO_SHIFTS
+    assert use["hint"] == (hint if missing else no_shifts)
 
 
 def test_our_own_files_in_the_layout_of_relion_30_are_ready_for_recovar(demo_project, tmp_path):
@@ -365,7 +367,9 @@ def test_what_a_folder_is_ready_for_is_what_commands_take_it_for(demo_project, t
     for path in (demo_project.refinement, demo_project.group_csg):
         uses = described(path, statistics=False)["uses"]
         assert {"coords", "stacks", "recovar"} <= {name for name, use in uses.items() if use["ready"]}
-        assert uses["recovar"]["hint"] == f"`cryobridge stacks downsample {path}` makes files that RECOVAR takes."
+        assert uses["recovar"]["hint"] == (
+            f"`cryobridge stacks downsample {path} -D 96 -o NEW` makes files that RECOVAR takes."
+        )
         words = (
             ("coords", path, demo_project.micrographs_star, "-o", tmp_path / "coords"),
             ("stacks", "cs", path, "-o", tmp_path / "stacks"),

@@ -63,6 +63,12 @@ class CsNpyFile(Table):
         self.offset = offset
         super().__init__(path, n_rows, tuple(_npy_column(name, dtype) for name in dtype.names or ()))
 
+    @property
+    def n_header_bytes(self) -> int:
+        """Length of the header's text, without the magic bytes, version and length before it, as NumPy counts it."""
+        n_before = 10 if self.offset - 10 < 1 << 16 else 12  # longer ones have four bytes for their length, not two
+        return self.offset - n_before
+
     def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
         """Read columns: arrays for numbers, `Labels` for text (see `formats.table.Table`)."""
         wanted = self._wanted(names)

@@ -19,6 +19,7 @@ from cryobridge.formats.fields import lookup
 from cryobridge.formats.helical import from_first_segment, tube_codes
 from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics, optics_of
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star, to_labels
+from cryobridge.formats.relion.tomography import refuse_tomography
 from cryobridge.formats.table import ColumnReader
 from cryobridge.model.fields import FIELDS, field, fields_of
 from cryobridge.model.geometry import euler_to_matrix, shift_px_to_A
@@ -50,6 +51,11 @@ _SAME = 1e-3
 # 2 for images of single particles, whatever the file says: no quantity of the model.
 DIMENSIONALITY = "rlnImageDimensionality"
 
+_NAME_HINT = "RELION counts images from 1, as in 000001@Extract/job012/stack.mrcs."
+_WHOLE_FILE_HINT = (
+    "A name without number@ is that of a file of its own, a subtomogram or a single image, which are not supported; "
+    "images in stacks are named as in 000001@Extract/job012/stack.mrcs."
+)
 # A number from 1, of as many digits as fit an int64, and a name.
 _IMAGE_NAME = r"^0*[1-9]\d{0,17}@."
 
@@ -65,11 +71,14 @@ def read_particles_star(path: str | os.PathLike[str]) -> ParticleSet:
     Raises
     ------
     FormatError
-        If the file is not STAR, an image name is not ``number@stack``, or a value is not a number.
+        If the file is not STAR, an image name is not ``number@stack``, a value is not a number, or it holds
+        subtomograms.
     MissingDataError
         If a particle names an optics group that the file does not define.
     """
-    return particles_from_star(open_star(path))
+    star = open_star(path)
+    refuse_tomography(star)
+    return particles_from_star(star)
 
 
 def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) -> ParticleSet:
@@ -180,7 +189,7 @@ def parse_image_names(block: StarBlock) -> ImageRefs:
             field="rlnImageName",
             rows=tuple(int(row) for row in bad[:3]),
             count=len(bad),
-            hint="RELION counts images from 1, as in 000001@Extract/job012/stack.mrcs.",
+            hint=_WHOLE_FILE_HINT if len(bad) == len(names) and "@" not in names[0].as_py() else _NAME_HINT,
         )
     flat = pc.list_flatten(pc.split_pattern(names, "@", max_splits=1))
     number, path = (flat.take(numbers_to_arrow(np.arange(first, len(flat), 2))) for first in (0, 1))
@@ -289,9 +298,7 @@ def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bo
     if absent:
         columns.note("angles-taken-as-zero", f"no {', '.join(absent)}; taken as 0")
     matrix = euler_to_matrix(*(np.zeros(columns.n_rows) if angle is None else angle for angle in angles))
-    # 2D classification leaves out rot and tilt, or writes zeros; one particle of a refinement may have zeros too.
-    is_flat = columns.n_rows > 0 and not any(angle is not None and angle.any() for angle in angles[:2])
-    is_2d = is_flat and (columns.n_rows > 1 or "rlnRandomSubset" not in columns)
+    is_2d = _are_2d(columns, angles)
     shift_A = _pair(columns, *_SHIFTS.columns("relion"))
     if shift_A is not None:
         return Poses(matrix, shift_A, "rlnAngle*, rlnOrigin*Angst", is_2d)
@@ -308,6 +315,18 @@ def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bo
             "shifts-in-pixels", "shifts are in pixels (rlnOriginX/Y), which RELION ignores in a file with optics"
         )
     return Poses(matrix, shift_px_to_A(shift_px, pixel_size_A), "rlnAngle*, rlnOrigin*", is_2d)
+
+
+def has_2d_poses(columns: ColumnReader) -> bool:
+    """Whether the angles of particles are those in the plane alone, as 2D classification leaves them."""
+    angles = [columns.floats(angle) for angle in _POSES.columns("relion")]
+    return any(angle is not None for angle in angles) and _are_2d(columns, angles)
+
+
+def _are_2d(columns: ColumnReader, angles: list[Floats | None]) -> bool:
+    # 2D classification leaves out rot and tilt, or writes zeros; one particle of a refinement may have zeros too.
+    is_flat = columns.n_rows > 0 and not any(angle is not None and angle.any() for angle in angles[:2])
+    return is_flat and (columns.n_rows > 1 or "rlnRandomSubset" not in columns)
 
 
 def _pair(columns: ColumnReader, x_name: str, y_name: str) -> Floats | None:

@@ -18,6 +18,7 @@ from cryobridge.formats.image_search import as_given
 from cryobridge.formats.projects import INSTEAD, folder_refusal
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.star import open_star, to_labels
+from cryobridge.formats.relion.tomography import refuse_tomography
 from cryobridge.jobs.coords.columns import round_px
 from cryobridge.jobs.coords.matching import match_micrographs, unmatched_error
 from cryobridge.jobs.coords.options import CoordsOptions
@@ -283,6 +284,7 @@ def micrograph_names(path: Path) -> tuple[str, ...]:
     if path.is_dir():
         raise folder_refusal(path, "micrographs")
     star = open_star(path)
+    refuse_tomography(star)
     block = star[star.main]
     if "rlnImageName" in block or "rlnCoordinateX" in block:
         raise MissingDataError(f"data_{star.main} lists particles, not micrographs", path=path, hint=_STAR_HINT)

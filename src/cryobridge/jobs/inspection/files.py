@@ -53,7 +53,7 @@ def inspect_mrc(path: Path, options: InspectOptions, _reporter: Reporter) -> Ins
             messages += sampled
         except FormatError as error:
             messages.append(warning("images-not-read", error.message))
-    what = {"stack": "stack of images", "volume": "volume"}.get(kind.kind, kind.kind)
+    what = {"stack": "stack of images", "volume": "volume"}.get(kind.kind, "stack or volume")
     noun = "section" if kind.kind == "volume" else "image"
     facts = [
         ("kind", kind.reason if kind.reason.startswith("probably") else f"{what}: {kind.reason}"),

@@ -14,6 +14,7 @@ from cryobridge.formats.listing import list_folder
 from cryobridge.formats.open import ParticleFiles, open_particles
 from cryobridge.formats.own_output import read_own_output
 from cryobridge.formats.relion.job import read_relion_job
+from cryobridge.formats.table import Table
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.projects import files_text, known_files
@@ -65,7 +66,7 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions, reporter: Reporte
         rows=len(files),
         facts=(*facts, *particles.facts),
         fields=particles.fields,
-        uses=_uses_of_job(job, particles.uses, error),
+        uses=_uses_of_job(job, files.columns, particles.uses, error),
         messages=(*inspection.messages, *of_joining(files), *particles.messages),
         details={**details, **particles.details},
     )
@@ -102,13 +103,15 @@ def particles_of(job: CryosparcJob) -> tuple[ParticleFiles | None, CryobridgeErr
     return None, refusal
 
 
-def _uses_of_job(job: CryosparcJob, of_table: tuple[Use, ...], refusal: CryobridgeError | None) -> tuple[Use, ...]:
+def _uses_of_job(
+    job: CryosparcJob, table: Table, of_table: tuple[Use, ...], refusal: CryobridgeError | None
+) -> tuple[Use, ...]:
     """Judge a job: its joined columns, whether commands take its folder, and its batches of images."""
     missing = [] if _has_passthrough(job) else ["J<n>_passthrough_particles.cs"]
     missing += [] if job.batches else ["restack/ or downsample/ with batch_000000_*.mrc"]
     of_batches = Use("stacks-job", not missing, tuple(missing), "Run Restack Particles." if missing else "")
     uses = tuple(of_batches if use.name == "stacks-job" else use for use in of_table)
-    return of_several_files(uses, job.path) if refusal is None else without_one_result(uses, refusal)
+    return of_several_files(uses, job.path, table) if refusal is None else without_one_result(uses, refusal)
 
 
 def _has_passthrough(job: CryosparcJob) -> bool:

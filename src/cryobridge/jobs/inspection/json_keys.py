@@ -203,11 +203,14 @@ class StarKeys(TypedDict):
         The one that is described.
     optics
         The rows of the optics groups.
+    tomography
+        What it holds of tomography, such as ``subtomograms``, which are not supported; null for single particles.
     """
 
     blocks: dict[str, BlockKeys]
     main_block: str
     optics: list[dict[str, Any]]
+    tomography: str | None
 
 
 # In this form since `is` is a word of Python.

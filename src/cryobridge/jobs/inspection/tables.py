@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.errors import MissingDataError
+from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csg import Slot, read_csg
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
+from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomography_of
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
@@ -22,13 +23,14 @@ from cryobridge.jobs.inspection.uses import (
     of_several_files,
     uses_of_cs,
     uses_of_star,
+    uses_of_tomography,
     without_images,
     without_refused,
     without_unset_locations,
 )
 from cryobridge.model.fields import field
 from cryobridge.model.particles import ImageRefs, Labels
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +84,7 @@ def inspect_csg(path: Path, options: InspectOptions, reporter: Reporter) -> Insp
         kind="csg",
         title=title,
         facts=(*facts, *found.facts),
-        uses=of_several_files(found.uses, path),
+        uses=of_several_files(found.uses, path, files.columns),
         messages=(*group.problems, *of_joining(files), *found.messages),
         details={**details, **found.details},
     )
@@ -129,38 +131,55 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Ins
     facts: Facts = [("layout", _star_layout(star))]
     if len(star.names) > 1:
         facts.append(("blocks", ", ".join(f"data_{name}" for name in star.names)))
-    facts += _star_facts(star, {summary.name: summary for summary in fields})
+    tomography = tomography_of(star)
+    images, odd = (None, ()) if tomography is not None else _named_images(block)
+    facts += _star_facts(star, {summary.name: summary for summary in fields}, images)
     details: dict[str, Any] = {
         "blocks": {name: {"rows": star[name].n_rows, "is_loop": star.is_loop(name)} for name in star.names},
         "main_block": main,
         "optics": _optics_rows(star),
+        "tomography": None if tomography is None else tomography.what,
     }
-    files, messages, uses = _image_details(
-        details, options, path, lambda: _star_images(block), _star_uses(path, star, block), reporter
-    )
+    about: tuple[Message, ...] = odd
+    content = _star_content(main, block.names)
+    if tomography is not None:
+        content, uses = tomography.what, uses_of_tomography(tomography)
+        about = (warning("tomography", tomography.refusal),)
+    else:
+        uses = _star_uses(path, star, block, has_odd_names=bool(odd))
+        if (n_particles := tilted_particles(block)) is not None:
+            text = f"rows of one {GROUP} are tilts of one particle: {n_particles:,} particles in {block.n_rows:,} rows"
+            about = (*about, note("rows-are-tilts", text))
+    files, messages, uses = _image_details(details, options, path, lambda: images, uses, reporter)
     facts += files
     _first_rows(details, block, fields, options)
     return Inspection(
         str(path),
         "star",
-        f"RELION STAR, {_star_content(main, block.names)}",
+        f"RELION STAR, {content}",
         block.n_rows,
         tuple(facts),
         fields,
         uses,
-        (*star.messages, *_no_rows(block), *messages),
+        (*star.messages, *about, *_no_rows(block), *messages),
         details,
     )
 
 
-def _star_uses(path: Path, star: StarFile, block: StarBlock) -> tuple[Use, ...]:
+def _star_uses(path: Path, star: StarFile, block: StarBlock, *, has_odd_names: bool) -> tuple[Use, ...]:
     """Judge the main block and the optics; files that list neither particles nor micrographs serve nothing."""
     is_listed = "rlnImageName" in block or "rlnMicrographName" in block
     if star.main == "coordinate_files" or not is_listed:
         return ()
     is_micrographs = star.main == "micrographs" or "rlnImageName" not in block
-    names = (*block.names, *(star.labels("optics") if "optics" in star else ()))
-    uses = uses_of_star(path, names, is_micrographs=is_micrographs and "rlnCoordinateX" not in block)
+    optics = star["optics"] if "optics" in star.names else None
+    uses = uses_of_star(
+        path,
+        block,
+        optics,
+        is_micrographs=is_micrographs and "rlnCoordinateX" not in block,
+        has_odd_names=has_odd_names,
+    )
     return without_refused(uses, star)
 
 
@@ -217,11 +236,19 @@ def _cs_images(table: Table) -> ImageRefs | None:
     return None if path is None or index is None else ImageRefs(path, index)
 
 
-def _star_images(block: StarBlock) -> ImageRefs | None:
+def _named_images(block: StarBlock) -> tuple[ImageRefs | None, tuple[Message, ...]]:
+    """Return the images that rows name; None, and what is wrong, where a name is none."""
     # Imported late: what it imports takes longer than inspecting most files.
     from cryobridge.formats.relion.particles import parse_image_names
 
-    return parse_image_names(block) if "rlnImageName" in block else None
+    if "rlnImageName" not in block:
+        return None, ()
+    try:
+        return parse_image_names(block), ()
+    except FormatError as error:
+        n_rows = error.count or 0
+        where = f"row {error.rows[0]}" if n_rows == 1 else f"{n_rows:,} rows, the first of them row {error.rows[0]}"
+        return None, (warning("image-names", f"rlnImageName: {where}: {error.message}"),)
 
 
 def _first_rows(
@@ -316,15 +343,13 @@ def _star_content(main: str, names: tuple[str, ...]) -> str:
     return main.replace("_", " ") or "one unnamed table"
 
 
-def _star_facts(star: StarFile, fields: dict[str, FieldSummary]) -> Facts:
+def _star_facts(star: StarFile, fields: dict[str, FieldSummary], images: ImageRefs | None) -> Facts:
     facts: Facts = []
     micrographs = fields.get("rlnMicrographName")
     if micrographs is not None and micrographs.distinct is not None:
         facts.append(("micrographs", f"{micrographs.distinct:,}"))
-    block = star[star.main]
     names = fields.get("rlnImageName")
-    images = _star_images(block) if names is not None and names.distinct is not None else None
-    if images is not None:
+    if images is not None and names is not None and names.distinct is not None:
         facts.append(("stacks", f"{len(images.path.values):,}"))
     for row in _optics_rows(star):
         values = [f"{title}{row[label]:g}{unit}" for label, title, unit in _OPTICS_FACTS if label in row]

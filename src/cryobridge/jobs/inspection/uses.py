@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
-from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
+from cryobridge.formats.cryosparc.csdat import CsStreamFile
 from cryobridge.formats.cryosparc.job import siblings_with
+from cryobridge.formats.needs import in_words, missing_columns
 from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, open_particles, with_columns_beside
 from cryobridge.formats.optics import needed
-from cryobridge.formats.relion.particles import PIXEL_SIZE_3_0
+from cryobridge.formats.recovar.input import FLAT_ANGLES, downsampling, reading_of_cs, reading_of_star
+from cryobridge.formats.relion.particles import PIXEL_SIZE_3_0, has_2d_poses
+from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.inspection.options import USE_NAMES
 from cryobridge.jobs.inspection.report import Use
 from cryobridge.model.fields import QUANTITIES, Program, field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from cryobridge.formats.relion.star import StarFile
+    from cryobridge.formats.relion.star import StarBlock, StarFile
+    from cryobridge.formats.relion.tomography import Tomography
     from cryobridge.formats.table import Table
     from cryobridge.jobs.inspection.image_files import ImageFiles
     from cryobridge.jobs.inspection.report import FieldSummary
@@ -39,21 +44,16 @@ def _columns(program: Program, *names: str) -> tuple[str, ...]:
     return tuple(column for name in names for column in field(name).columns(program))
 
 
-# "a|b" means that one of them is enough, "a+b" that both are needed; a pattern ends in "*".
+# See `cryobridge.formats.needs` for how they are written.
 _CS_CTF = _columns("cryosparc", *_CTF)
 _CS_NEEDS = {
     "coords": _columns("cryosparc", "locations"),
     "stacks": _columns("cryosparc", "images", *_CTF),
     "stacks-job": _CS_CTF,
-    "poses": ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*|alignments2D/pose",),
+    "poses": ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*",),
     "ctf": _CS_CTF,
-    "recovar": (
-        *_columns("cryosparc", "images", "optics.box_px", "optics.pixel_size_A", *_CTF, "optics.amplitude_contrast"),
-        "alignments3D/pose",
-        "alignments3D/shift",
-    ),
 }
-_POSES, _SHIFTS = _columns("relion", "poses.matrix"), field("poses.shift_A")
+_POSES = _columns("relion", "poses.matrix")
 _IMAGE = _columns("relion", "images")[0]
 # Options of `cryobridge convert` for what a STAR file lacks.
 _VALUES = {"kV": "KV", "mm": "MM"}
@@ -65,15 +65,6 @@ _STAR_NEEDS = {
     "stacks": _columns("relion", "images", *_CTF),
     "poses": _POSES,
     "ctf": _columns("relion", *_CTF),
-    # What RECOVAR 1.0.5 reads, in the layouts of RELION 3.1 and of 3.0. It takes the box from the images where
-    # rlnImageSize is not there, and it does not know rlnPixelSize.
-    "recovar": (
-        _IMAGE,
-        f"{_columns('relion', 'optics.pixel_size_A')[0]}|{'+'.join(reversed(PIXEL_SIZE_3_0))}",
-        *_columns("relion", *_CTF, "optics.amplitude_contrast"),
-        *_POSES,
-        f"{'+'.join(_SHIFTS.columns('relion'))}|{'+'.join(_SHIFTS.star_also)}",
-    ),
     "relion": (
         _IMAGE,
         "|".join((*field("optics.pixel_size_A").names("relion"), "+".join(reversed(PIXEL_SIZE_3_0)))),
@@ -82,6 +73,10 @@ _STAR_NEEDS = {
 }
 # The uses for which pixels are read through the names in the metadata.
 _OF_IMAGES = ("stacks", "recovar")
+# The uses for which a file is refused where a row's image has no proper name.
+_OF_NAMES = ("stacks", "poses", "ctf", "recovar", "relion")
+_POSE_2D = "alignments2D/pose"
+_ONLY_2D = f"{_POSE_2D} is an angle in the plane alone"
 _SHAPE, *_FRACTIONS = _CS_NEEDS["coords"][1:]
 
 
@@ -89,16 +84,17 @@ def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
     """Judge cryoSPARC columns; what is missing is looked for in the files beside ``path``."""
     uses = []
     for use in USE_NAMES:
-        if use == "relion":
-            uses.append(_of_other_program(path))
+        if use in {"relion", "recovar"}:
+            uses.append(_of_other_program(path) if use == "relion" else _recovar_use_of_cs(path, table))
             continue
-        lacking = _missing(_CS_NEEDS[use], table.names)
+        lacking = missing_columns(_CS_NEEDS[use], table.names)
         joined = _joined_by_command(use, path, table, lacking) if lacking else ""
-        missing, hint = ((), joined) if joined else (_readable(lacking), _where(path, lacking))
+        missing, hint = ((), joined) if joined else (in_words(lacking), _where(path, lacking))
         if use == "stacks-job":
             absent = _job_folder_lacks(path)
             missing, hint = (*missing, *absent), hint or ("Give the job's folder, not a file of it." if absent else "")
-        uses.append(Use(use, not missing, missing, hint))
+        is_flat = use == "poses" and bool(missing) and _POSE_2D in table
+        uses.append(Use(use, False, (), hint, (_ONLY_2D,)) if is_flat else Use(use, not missing, missing, hint))
     return tuple(uses)
 
 
@@ -121,6 +117,16 @@ def without_refused(uses: tuple[Use, ...], star: StarFile) -> tuple[Use, ...]:
         else use
         for use in uses
     )
+
+
+def _recovar_use_of_cs(path: Path, table: Table) -> Use:
+    # Of files that are joined, RECOVAR takes none: `of_several_files` says what it takes instead.
+    n_header = table.n_header_bytes if isinstance(table, CsNpyFile) else None if isinstance(table, CsStreamFile) else 0
+    reading = reading_of_cs(path, table, n_header)
+    hint = _where(path, reading.columns) if reading.columns else reading.hint
+    if reading.columns and _POSE_2D in table:
+        return Use("recovar", False, hint=hint, reasons=(_ONLY_2D,))
+    return Use("recovar", reading.is_right, in_words(reading.columns), hint, reading.faults)
 
 
 def without_unset_locations(uses: tuple[Use, ...], table: Table, fields: Mapping[str, FieldSummary]) -> tuple[Use, ...]:
@@ -166,9 +172,9 @@ def without_images(uses: tuple[Use, ...], found: ImageFiles) -> tuple[Use, ...]:
     return _lacking(uses, _OF_IMAGES, missing, hint)
 
 
-def of_several_files(uses: tuple[Use, ...], path: Path) -> tuple[Use, ...]:
+def of_several_files(uses: tuple[Use, ...], path: Path, table: Table | None = None) -> tuple[Use, ...]:
     """Say how RECOVAR, which takes single files, is given a job or a result group."""
-    hint = f"`cryobridge stacks downsample {shlex.quote(str(path))}` makes files that RECOVAR takes."
+    hint = f"{downsampling(path, table)} makes files that RECOVAR takes."
     return tuple(replace(use, hint=hint) if use.name == "recovar" and use.ready else use for use in uses)
 
 
@@ -194,12 +200,27 @@ def _range_of(table: Table, summary: FieldSummary | None, name: str) -> tuple[fl
     return (float(values.min()), float(values.max())) if values.size else (1.0, 1.0)
 
 
-def uses_of_star(path: Path, names: Iterable[str], *, is_micrographs: bool) -> tuple[Use, ...]:
-    """Judge RELION columns, those of the optics block included."""
-    have = tuple(names)
+def uses_of_star(
+    path: Path, block: StarBlock, optics: StarBlock | None, *, is_micrographs: bool, has_odd_names: bool
+) -> tuple[Use, ...]:
+    """Judge RELION columns, those of the optics block included.
+
+    Parameters
+    ----------
+    path
+        The file.
+    block, optics
+        Its main block, and its optics.
+    is_micrographs
+        Whether it lists micrographs, not particles.
+    has_odd_names
+        Whether some of its images are not named ``number@stack``, so that the commands refuse the file.
+    """
+    have = (*block.names, *(() if optics is None else optics.names))
     uses = []
     missing: tuple[str, ...]
     for use in USE_NAMES:
+        reasons: tuple[str, ...] = ()
         if use == "coords":
             hint = (
                 "This is the micrographs side; give it after a .cs file of picks."
@@ -209,31 +230,26 @@ def uses_of_star(path: Path, names: Iterable[str], *, is_micrographs: bool) -> t
             missing = () if is_micrographs else ("rlnMicrographName of micrographs, not particles",)
         elif use == "stacks-job":
             missing, hint = ("a cryoSPARC job folder",), "Use stacks (indexed) for a STAR file."
+        elif use == "recovar":
+            reading = reading_of_star(path, block, optics)
+            missing, reasons = in_words(reading.columns), reading.faults
+            hint = reading.hint or _star_hint(path, missing, have)
         else:
-            missing = _readable(_missing(_STAR_NEEDS[use], have))
+            missing = in_words(missing_columns(_STAR_NEEDS[use], have))
             hint = _star_hint(path, missing, have)
-        uses.append(Use(use, not missing, missing, hint))
+            if use == "poses" and not missing and has_2d_poses(ColumnReader(block)):
+                reasons, hint = (FLAT_ANGLES,), "Give run_data.star of a Refine3D or Class3D job."
+        if has_odd_names and use in _OF_NAMES:
+            reasons, hint = (*reasons, "not every image is named number@stack"), "Correct the names that are none."
+        uses.append(Use(use, not (missing or reasons), missing, hint, reasons))
     return tuple(uses)
 
 
-def _missing(needs: Iterable[str], have: tuple[str, ...]) -> tuple[str, ...]:
+def uses_of_tomography(found: Tomography) -> tuple[Use, ...]:
+    """Say that a file of tomography serves nothing here."""
     return tuple(
-        need
-        for need in needs
-        if not any(all(_is_there(name, have) for name in choice.split("+")) for choice in need.split("|"))
+        Use(use, False, reasons=(f"it holds {found.what}; subtomograms are not supported",)) for use in USE_NAMES
     )
-
-
-def _readable(needs: tuple[str, ...]) -> tuple[str, ...]:
-    """Return needs as people read them: the first of several that would do."""
-    first = [need.split("|")[0].replace("+", " and ") for need in needs]
-    return tuple(f"{name} (or its like)" if "|" in need else name for name, need in zip(first, needs, strict=True))
-
-
-def _is_there(name: str, have: tuple[str, ...]) -> bool:
-    if name.endswith("*"):
-        return any(other.startswith(name[:-1]) for other in have)
-    return name in have
 
 
 def _where(path: Path, missing: tuple[str, ...]) -> str:
@@ -258,7 +274,7 @@ def _joined_by_command(use: str, path: Path, table: Table, lacking: tuple[str, .
     except CryobridgeError:
         return ""
     others = [member for member, _ in files.members if member.path != table.path and not _lacks_all(lacking, member)]
-    if not others or _missing(lacking, tuple(name for member in others for name in member.names)):
+    if not others or missing_columns(lacking, tuple(name for member in others for name in member.names)):
         return ""
     groups = list(dict.fromkeys(f"{name.partition('/')[0]}/*" for name in lacking))
     names = ", ".join(member.path.name for member in others)
@@ -267,7 +283,7 @@ def _joined_by_command(use: str, path: Path, table: Table, lacking: tuple[str, .
 
 
 def _lacks_all(needs: tuple[str, ...], table: Table) -> bool:
-    return len(_missing(needs, table.names)) == len(needs)
+    return len(missing_columns(needs, table.names)) == len(needs)
 
 
 def _as_joined(use: str, path: Path) -> ParticleFiles:

@@ -18,6 +18,7 @@ from cryobridge.formats.mrc_write import partial_path
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.particles_pickle import CTF_TABLE, POSES, write_pickles
 from cryobridge.formats.plausible import implausible_units
+from cryobridge.formats.recovar.input import reading_of_star
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.output_folder import files_in, refuse_existing
 from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
@@ -315,9 +316,13 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         names = self.metadata_names
         star, stack = folder / names["star"], folder / names.get("list", self.stack_name(self.tasks[0]))
         output = folder.with_name(f"{folder.name}_recovar")
-        if "poses" in names and "ctf" in names:
-            larger = ["--no-downsample"] if self.options.box_px > _RECOVAR_BOX_PX else []
-            return ("recovar", "pipeline", str(star), "-o", str(output), "--mask", "from_halfmaps", *larger)
+        blocks = {block.name: block for block in self.metadata.blocks}
+        main = "particles" if self.source.star is None else self.source.star.main
+        reading = reading_of_star(star, blocks[main], blocks.get("optics"))
+        if "poses" in names and "ctf" in names and reading.is_right:
+            more = ["--no-downsample"] if self.options.box_px > _RECOVAR_BOX_PX else []
+            more += reading.options
+            return ("recovar", "pipeline", str(star), "-o", str(output), "--mask", "from_halfmaps", *more)
         if "ctf" in names:
             output = folder.with_name(f"{folder.name}_abinit")
             table = str(folder / CTF_TABLE)
