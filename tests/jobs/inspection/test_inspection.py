@@ -173,6 +173,7 @@ def test_missing_columns_are_looked_for_among_files_of_the_same_particles(partic
         "ready": True,
         "missing": [],
         "hint": f"blob/* and ctf/* come from {particles_cs.name}, which is joined",
+        "reasons": [],
     }
     assert not described(passthrough)["uses"]["ctf"]["ready"]
     # One with a part of the particles is joined with those, where its name says that it belongs to them.
