@@ -79,14 +79,19 @@ def test_tab_completes_in_a_real_shell(shell, typed, completed, folder):
 
 @shells
 def test_two_tabs_list_all_choices(shell, folder):
-    type_keys(shell, "cryobridge inspect --check \t\t", folder, r"coords\s+ctf\s+poses\s+recovar\s+stacks\s+stacks-job")
+    type_keys(
+        shell,
+        "cryobridge inspect --check \t\t",
+        folder,
+        r"coords\s+ctf\s+poses\s+recovar\s+relion\s+stacks\s+stacks-job",
+    )
 
 
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
         ("cryobridge stac", {"stacks"}),
-        ("cryobridge inspect --check ", {"coords", "stacks", "stacks-job", "poses", "ctf", "recovar"}),
+        ("cryobridge inspect --check ", {"coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion"}),
         ("cryobridge inspect part", {"particles.cs"}),
     ],
 )

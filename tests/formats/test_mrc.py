@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import decide_kind, read_header
-from cryobridge.formats.mrc_write import MrcStackWriter, write_mrc_stack, write_mrc_volume
+from cryobridge.formats.mrc_write import MrcStackWriter, copy_inverted, write_mrc_stack, write_mrc_volume
 from helpers import texts
 
 STAMPS = {"<": b"\x44\x44\0\0", ">": b"\x11\x11\0\0"}
@@ -549,3 +549,44 @@ def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path, data):
     with pytest.raises(CryobridgeError, match="can't be written") as caught:
         write_mrc_stack(tmp_path / "no" / "a.mrcs", data, 1.0)
     assert "folder exists" in caught.value.hint
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("dtype", "mode"), [("f4", 2), ("f2", 12), ("i2", 2), ("i1", 2), ("u2", 2)])
+def test_an_inverted_copy_keeps_the_header_and_counts_anew(dtype, mode, order, tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0 if dtype == "u2" else -100, 100, (5, 8, 6)).astype(dtype)
+    with mrcfile.new(tmp_path / "a.mrcs") as file:
+        file.set_data(pixels)
+        file.set_image_stack()
+        file.set_extended_header(np.frombuffer(b"more" * 20, "V80"))
+        file.header.exttyp = b"MRCO"
+        file.voxel_size = 1.25
+        file.add_label("by somebody")
+    if order == ">":
+        swap(tmp_path / "a.mrcs")
+    copy_inverted(tmp_path / "a.mrcs", tmp_path / "b.mrcs", kept=[1, 3])
+    expected = -pixels.astype("f8")
+    expected[[1, 3]] *= -1
+    if dtype != "f2":  # of which mrcfile takes the statistics in half precision
+        assert mrcfile.validate(tmp_path / "b.mrcs", print_file=io.StringIO())
+    with mrcfile.open(tmp_path / "a.mrcs") as before, mrcfile.open(tmp_path / "b.mrcs") as copy:
+        np.testing.assert_array_equal(copy.data.astype("f8"), expected)
+        assert (int(copy.header.mode), bytes(copy.extended_header)) == (mode, b"more" * 20)
+        for name in before.header.dtype.names:
+            if name not in {"mode", "dmin", "dmax", "dmean", "rms"}:
+                assert before.header[name].tolist() == copy.header[name].tolist()
+        statistics = [float(copy.header[name]) for name in ("dmin", "dmax", "dmean", "rms")]
+    np.testing.assert_allclose(
+        statistics, [expected.min(), expected.max(), expected.mean(), expected.std()], rtol=1e-5, atol=1e-5
+    )
+
+
+def swap(path):
+    """Write a file in the other byte order."""
+    with mrcfile.open(path) as file:
+        header, extended, data = file.header.copy(), bytes(file.extended_header), file.data
+        big = header.astype(header.dtype.newbyteorder(">"))
+        big.machst = [0x11, 0x11, 0, 0]
+        content = big.tobytes() + extended + data.astype(data.dtype.newbyteorder(">")).tobytes()
+    path.write_bytes(content)

@@ -130,6 +130,12 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
     return _parse_header(path, raw, None if compressed else size)
 
 
+def raw_header(header: MrcHeader) -> bytes:
+    """Return the bytes before the first pixel: the header and the extended one."""
+    with open_bytes(header.path) as (stream, _):
+        return stream.read(header.data_offset)
+
+
 def decide_kind(
     header: MrcHeader,
     *,

@@ -6,7 +6,7 @@ import math
 import os
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
@@ -17,9 +17,10 @@ from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.formats.atomic import atomic_path, write_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from types import TracebackType
-from cryobridge.formats.mrc_header import HEADER_BYTES
+from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc_header import HEADER_BYTES, raw_header
 
 # Of pixels that are summed up at a time: few enough for a processor's cache.
 _BLOCK_BYTES = 1 << 20
@@ -220,6 +221,55 @@ def write_mrc_stack(path: str | os.PathLike[str], images: NDArray[Any], pixel_si
 def write_mrc_volume(path: str | os.PathLike[str], volume: NDArray[Any], pixel_size_A: float) -> None:
     """Write a volume, (nz, ny, nx): ISPG 1, mz = nz; mode 12 for float16, else mode 2."""
     _write(_VolumeWriter, path, volume, pixel_size_A)
+
+
+def copy_inverted(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, kept: Collection[int] = ()
+) -> None:
+    """Copy a stack with its pixels multiplied by -1, section by section.
+
+    The header stays, with the extended one and the labels; the statistics in it become those of the copy. Pixels that
+    are whole numbers become float32, which holds all of their opposites.
+
+    Parameters
+    ----------
+    source, target
+        The stack, and the file that is written; one that is there is replaced.
+    kept
+        Sections, counted from 0, that are copied as they are.
+
+    Raises
+    ------
+    FormatError
+        If the stack can't be read.
+    """
+    file = open_mrc(source)
+    header, raw = file.header, bytearray(raw_header(file.header))
+    assert header.dtype is not None  # open_mrc refuses others
+    orders: tuple[Literal["<", ">"], ...] = ("<", ">")
+    fields = next(
+        found
+        for order in orders
+        if int((found := np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order), 1))["nx"][0]) == header.nx
+    )
+    dtype = header.dtype
+    if dtype.kind != "f":
+        dtype = np.dtype(np.float32).newbyteorder(fields.dtype["nx"].byteorder)
+        fields["mode"] = 2
+    statistics, is_kept = _Statistics(), np.zeros(header.nz, bool)
+    is_kept[list(kept)] = True
+    at_once = max(1, _BLOCK_BYTES // max(1, header.nx * header.ny * dtype.itemsize))
+    with atomic_path(Path(target)) as temporary, temporary.open("wb") as copy:
+        copy.write(raw)
+        for first in range(0, header.nz, at_once):
+            chosen = np.arange(first, min(first + at_once, header.nz))
+            pixels = file.read(chosen)
+            np.negative(pixels, out=pixels, where=~is_kept[chosen][:, np.newaxis, np.newaxis])
+            statistics.add(pixels)
+            copy.write(np.ascontiguousarray(pixels, dtype).data)
+        fields["dmin"], fields["dmax"], fields["dmean"], fields["rms"] = statistics.for_header()
+        copy.seek(0)
+        copy.write(raw)
 
 
 def _write(

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from cryobridge.errors import MissingDataError, OutputExistsError, UsageError
+from cryobridge.errors import FormatError, MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.pickles import write_indices
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.convert.convert import check_outputs, convert
@@ -97,10 +98,10 @@ def job(tmp_path):
 def test_dark_particles_are_named_where_they_go(tmp_path):
     dark = save_cs(tmp_path / "negative.cs", refined(**{"blob/sign": np.full(N, -1, "f4")}))
     (message,) = [message for message in texts(convert(dark, tmp_path / "a.star").warnings) if "dark" in message]
-    assert message.startswith(
-        "particles are dark in the images (blob/sign -1; look at some), and RELION takes bright ones"
-    )
-    assert "relion_image_handler --i STACK.mrcs --multiply_constant -1" in message
+    assert message == "particles are dark (blob/sign -1), RELION takes bright ones: add invert=True"
+    shown = run("convert", dark, "-o", tmp_path / "e.star").stderr
+    (line,) = [line for line in shown.splitlines() if "dark" in line]
+    assert line.endswith("RELION takes bright ones: add --invert") and len(line) <= 80
     (message,) = texts(convert(dark, tmp_path / "p", to="pickles").warnings)
     assert "cryoDRGN needs --uninvert-data" in message
     assert not any("dark" in message for message in texts(convert(dark, tmp_path / "b.cs").warnings))
@@ -134,6 +135,58 @@ def test_the_contrast_is_asked_for_only_where_no_file_says(tmp_path):
     without = {name: values for name, values in refined().items() if name != "blob/sign"}
     report = convert(save_cs(tmp_path / "c.cs", without), tmp_path / "d.cs")
     assert any("contrast='dark'" in message for message in texts(report.warnings))
+
+
+SIGNS = np.array([-1, -1, 1, -1, 1, -1], "f4")
+
+
+@pytest.mark.parametrize("signs", [np.full(N, -1, "f4"), SIGNS, np.ones(N, "f4")], ids=["dark", "mixed", "bright"])
+def test_inverted_copies_are_bright(signs, tmp_path):
+    images = noise_images(N, 16)
+    save_mrc(tmp_path / "J1" / "extract" / "000000000000000000007_a.mrc", images, 3.0)
+    source = save_cs(tmp_path / "a.cs", refined(**{"blob/sign": signs}))
+    asked = {"datadir": tmp_path, "copy": True, "invert": True, "verify": True}
+    for name in ("b.star", "b.cs"):
+        folder = tmp_path / f"copies_of_{name}"
+        report = convert(source, tmp_path / name, link_stacks=folder, **asked)
+        # Images that are bright are kept, unless all are said to be.
+        is_inverted = signs < 0 if (signs < 0).any() else np.ones(N, bool)
+        (copy,) = folder.rglob("*.mrcs")
+        single = images.astype("f4")
+        np.testing.assert_array_equal(open_mrc(copy).images, np.where(is_inverted[:, None, None], -single, single))
+        becomes_dark = not (signs < 0).any()
+        assert any("become dark" in str(message) for message in report.warnings) == (becomes_dark and name == "b.star")
+        assert not any("are dark" in str(message) for message in report.warnings)
+    assert set(np.load(tmp_path / "b.cs")["blob/sign"]) == ({-1} if becomes_dark else {1})
+
+
+def test_inverting_is_for_copies_and_never_of_the_stack_itself(tmp_path):
+    stack = tmp_path / "J1" / "extract" / "a.mrcs"
+    save_mrc(stack, noise_images(N, 16), 3.0)
+    names = np.array(["J1/extract/a.mrcs"] * N)
+    source = save_cs(tmp_path / "a.cs", refined(**{"blob/path": names, "blob/sign": np.full(N, -1, "f4")}))
+    result = run("convert", source, "-o", tmp_path / "b.star", "--invert")
+    assert result.returncode == 2
+    assert "Add --link-stacks DIR --copy" in " ".join(result.stderr.split())
+    before = stack.read_bytes()
+    with pytest.raises(UsageError, match="the stack itself is there"):
+        convert(source, tmp_path / "b.star", link_stacks=tmp_path, copy=True, invert=True, overwrite=True)
+    assert stack.read_bytes() == before
+    # A link to it that an earlier run made is replaced by a copy.
+    convert(source, tmp_path / "b.star", link_stacks=tmp_path / "s")
+    convert(source, tmp_path / "b.star", link_stacks=tmp_path / "s", copy=True, invert=True, overwrite=True)
+    (copy,) = (tmp_path / "s").rglob("*.mrcs")
+    assert not copy.is_symlink()
+    np.testing.assert_array_equal(open_mrc(copy).images, -open_mrc(stack).images)
+    assert stack.read_bytes() == before
+
+
+def test_an_image_that_is_dark_and_bright_is_refused(tmp_path):
+    save_mrc(tmp_path / "J1" / "extract" / "000000000000000000007_a.mrc", noise_images(N, 16), 3.0)
+    twice = {"blob/idx": np.array([0, 1, 2, 3, 0, 5], "u4"), "blob/sign": SIGNS}
+    source = save_cs(tmp_path / "a.cs", refined(**twice))
+    with pytest.raises(FormatError, match="row 0, 4: one image is said to be dark and bright"):
+        convert(source, tmp_path / "b.star", link_stacks=tmp_path / "s", copy=True, invert=True, datadir=tmp_path)
 
 
 # --- files that go together -----------------------------------------------------------------------------------------
@@ -410,9 +463,9 @@ def test_what_asks_for_action_is_marked_and_the_rest_is_dim(job, tmp_path):
     lines = shown.splitlines()
     marked = [without_escapes(line) for line in lines if "\x1b[1;33m! " in line]
     dim = [without_escapes(line) for line in lines if line.startswith("\x1b[2m")]
-    assert any("dark in the images" in line for line in marked)
+    assert any("are dark" in line for line in marked)
     assert any("joined on uid" in line for line in dim)
-    assert not any("dark in the images" in line for line in dim)
+    assert not any("are dark" in line for line in dim)
 
 
 def test_an_output_that_was_named_without_its_option_is_recognised(job, tmp_path):

@@ -12,6 +12,7 @@ from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.mrc import open_mrc
 from cryobridge.jobs.stacks.inputs import indexed_input
 from cryobridge.jobs.stacks.options import StackOptions
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
@@ -137,7 +138,17 @@ def test_dark_particles_are_named_where_they_go(signs, who, stack, tmp_path):
     message = [message["text"] for message in json.loads(done.stdout)["warnings"] if message["code"] == "contrast"]
     assert len(message) == (who is not None)
     if who:
-        assert message[0].startswith(f"{who} are dark in the images (blob/sign -1; look at some): RECOVAR finds")
+        assert message == [f"{who} are dark (blob/sign -1), RELION and cryoDRGN take bright ones: add --invert"]
+    for word, folder in ((), "as_they_are"), (("--invert",), "inverted"):
+        done = run("stacks", "downsample", path, "-D", 16, "-o", tmp_path / folder, *word)
+        assert done.returncode == 0, done.stderr
+        assert ("are dark" in done.stderr, "become dark" in done.stderr) == (
+            (bool(who) and not word),
+            (who is None and bool(word)),
+        )
+    one, other = (open_mrc(tmp_path / name / "particles.16.mrcs") for name in ("as_they_are", "inverted"))
+    is_inverted = np.array([sign < 0 or who is None for sign in signs])
+    np.testing.assert_array_equal(other.images, np.where(is_inverted[:, None, None], -one.images, one.images))
 
 
 # What can be given

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, ROWS, to_cryosparc
+from cryobridge.formats.contrast import SIGN, SIGNS, Contrast, to_be_inverted
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
@@ -30,17 +31,13 @@ if TYPE_CHECKING:
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import CTF, Helix, ImageRefs, Locations, Optics, ParticleSet, Poses
 
-_SIGN = "blob/sign"
 # Labels of the user; cryoSPARC knows no such group, so that it is not among the slots of a result group.
 _OWN_GROUP = "labels"
 # Columns that hold a stand-in until a file says better.
 _ASSUMED = {
-    *(_SIGN, "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
+    *(SIGN, "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
     *(f"{group}/{name}" for group in (ALIGNED_2D, ALIGNED_3D) for name in (*FIT, "alpha", "alpha_min", "class_ess")),
 }
-Contrast = Literal["bright", "dark"]
-# What `blob/sign` says of the particles in the images.
-SIGNS: dict[Contrast, float] = {"bright": 1.0, "dark": -1.0}
 # The constants of splitmix64.
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -71,7 +68,13 @@ def write_cs_content(path: Path, content: CsContent, n_rows: int, title: str) ->
     write_csg(path.with_suffix(".csg"), slots, n_rows, title=title)
 
 
-def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: Contrast | None = None) -> CsContent:
+def cs_content(
+    particles: ParticleSet,
+    *,
+    aberrations: bool = False,
+    contrast: Contrast | None = None,
+    inverted: bool = False,
+) -> CsContent:
     """Turn particles into cryoSPARC's columns.
 
     Matrices become rotation vectors (an angle for 2D alignments), shifts pixels of the image, coordinates
@@ -87,6 +90,8 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
         established.
     contrast
         How the particles look in the images, for files without it (`blob/sign`); bright if not given.
+    inverted
+        The images are copies that were multiplied by -1 (see `cryobridge.formats.contrast.to_be_inverted`).
 
     Raises
     ------
@@ -140,12 +145,15 @@ def cs_content(particles: ParticleSet, *, aberrations: bool = False, contrast: C
     elif particles.poses is not None:
         text = "cryoSPARC's own measures of the fit are not known: error, power and ess columns are 0"
         messages.append(note("fit-columns-zero", text))
+    if inverted:
+        sign = np.asarray(columns[SIGN])
+        columns[SIGN] = np.where(to_be_inverted(particles), -sign, sign)
     return CsContent(columns=columns, held=held, dropped_columns=dropped, messages=tuple(messages))
 
 
 def _about_contrast(particles: ParticleSet, contrast: Contrast | None) -> list[Message]:
     """Refuse a contrast that the particles have already; warn where it is neither in the file nor given."""
-    has_sign = is_cryosparcs(particles) and particles.extra is not None and _SIGN in particles.extra.names
+    has_sign = is_cryosparcs(particles) and particles.extra is not None and SIGN in particles.extra.names
     if has_sign and contrast is not None:
         raise UsageError(
             f"{option('contrast')} is for files without it, and this one has it (blob/sign)",
@@ -159,25 +167,6 @@ def _about_contrast(particles: ParticleSet, contrast: Contrast | None) -> list[M
         f"as RELION extracts them: give {option('contrast', 'dark')} if they are not"
     )
     return [warning("contrast-assumed", text, option="contrast")]
-
-
-def dark_particles(particles: ParticleSet) -> str:
-    """Say that particles are dark in the images, as their cryoSPARC file says (`blob/sign` -1).
-
-    Returns
-    -------
-    str
-        The beginning of a sentence; empty if they are not.
-    """
-    extra = particles.extra
-    if extra is None or extra.program != "cryosparc" or _SIGN not in extra.names:
-        return ""
-    sign = np.asarray(extra.source.read([_SIGN])[_SIGN])
-    n_dark = int(np.count_nonzero((sign if extra.rows is None else sign[extra.rows]) < 0))
-    if not n_dark:
-        return ""
-    who = "particles" if n_dark == len(particles) else f"{n_dark:,} of {len(particles):,} particles"
-    return f"{who} are dark in the images (blob/sign -1; look at some)"
 
 
 def is_cryosparcs(particles: ParticleSet) -> bool:
@@ -304,7 +293,7 @@ def _blob(particles: ParticleSet, images: ImageRefs, sign: float) -> dict[str, V
     return {
         "blob/path": images.path,
         "blob/idx": images.index.astype(np.uint32),
-        _SIGN: _constant(n, sign),
+        SIGN: _constant(n, sign),
         "blob/import_sig": np.zeros(n, np.uint64),
         **_optics_columns(particles, "blob"),
     }

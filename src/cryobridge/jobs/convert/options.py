@@ -106,6 +106,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
         Path | None, Opt("Make links named .mrcs to the stacks.", metavar="DIR", panel="Image files")
     ] = None
     copy: Annotated[bool, Opt("Copy the stacks instead.", panel="Image files")] = False
+    invert: Annotated[bool, Opt("Make bright copies of dark particles: pixels × -1.", panel="Image files")] = False
     micrograph_shape_px: Annotated[
         tuple[int, int] | None,
         Opt(
@@ -140,6 +141,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
             (("aberrations",), moves, "for going from cryoSPARC to RELION or back"),
             (("link_stacks", "strip_uid", "micrograph_path"), to_file, of_both),
             (("copy",), self.link_stacks is not None, f"for {option('link_stacks')}"),
+            (("invert",), self.copy, f"for copies ({option('link_stacks', 'DIR')} {option('copy', True)})"),
             (
                 ("micrograph_shape_px",),
                 (program, target) == ("relion", "cs"),
@@ -150,4 +152,6 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
             if idle and not is_used:
                 subject, verb = " and ".join(map(option, idle)), "it is" if len(idle) == 1 else "they are"
                 text = f"{subject} would do nothing here: {verb} {purpose}"
-                raise UsageError(text, hint=f"Leave {'it' if len(idle) == 1 else 'them'} out.")
+                add = f"Add {option('link_stacks', 'DIR')} {option('copy', True)}, or leave it out."
+                leave_out = f"Leave {'it' if len(idle) == 1 else 'them'} out."
+                raise UsageError(text, hint=add if idle == ["invert"] and to_file else leave_out)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
-from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, dark_particles, is_cryosparcs
+from cryobridge.formats.contrast import SIGN, dark_particles, dark_when_inverted, to_be_inverted
+from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, is_cryosparcs
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import ParticleFiles
@@ -26,6 +27,7 @@ from cryobridge.jobs.convert.micrographs import micrographs_content, micrographs
 from cryobridge.jobs.convert.names import (
     Link,
     as_seen_from,
+    inverted_images,
     micrograph_names,
     plan_links,
     relative_to_file,
@@ -181,7 +183,7 @@ def plan_convert(
         content = _content(particles, source, target, options)
     micrographs = _micrographs(particles, source, target, options)
     if source.program == "cryosparc" and target == "star":
-        messages += _lost_to_relion(particles, source)
+        messages += _lost_to_relion(particles, source, invert=options.invert)
     messages += content.messages
     messages += _rows_left_out(left_out)
     return ConvertPlan(
@@ -202,7 +204,7 @@ def _rows_left_out(left_out: dict[str, int]) -> list[Message]:
     ]
 
 
-def _lost_to_relion(particles: ParticleSet, source: ParticleFiles) -> list[Message]:
+def _lost_to_relion(particles: ParticleSet, source: ParticleFiles, *, invert: bool) -> list[Message]:
     """Return warnings of what RELION needs and does not get of a cryoSPARC file."""
     messages = []
     if why := why_no_locations(source):
@@ -213,17 +215,18 @@ def _lost_to_relion(particles: ParticleSet, source: ParticleFiles) -> list[Messa
                 f"{why}; give the file that has them as another input",
             )
         )
-    dark = dark_particles(particles)
-    if dark:
-        messages.append(
-            warning(
-                "dark-particles",
-                f"{dark}, and RELION takes bright ones: extract them again there, or invert copies "
-                f"({option('link_stacks', 'DIR')} {option('copy', True)}, then `relion_image_handler --i STACK.mrcs "
-                "--multiply_constant -1` for each); cryoDRGN needs --uninvert-data",
-            )
-        )
+    messages += _about_contrast(particles, invert=invert)
     return messages
+
+
+def _about_contrast(particles: ParticleSet, *, invert: bool) -> list[Message]:
+    """Warn of particles that are dark in the images that RELION gets."""
+    if invert:
+        text = f"particles become dark: {SIGN} said that they were bright; look at some"
+        return [warning("dark-particles", text, option="invert")] if dark_when_inverted(particles) else []
+    dark = dark_particles(particles)
+    text = f"{dark}, RELION takes bright ones: add {option('invert', True)}"
+    return [warning("dark-particles", text, option="invert")] if dark else []
 
 
 def _content(
@@ -232,7 +235,9 @@ def _content(
     """Return the columns of a STAR or `.cs` file; an error about a value names the input."""
     try:
         if target == "cs":
-            return cs_content(particles, aberrations=options.aberrations, contrast=options.contrast)
+            return cs_content(
+                particles, aberrations=options.aberrations, contrast=options.contrast, inverted=options.invert
+            )
         return star_content(particles, version=options.layout, aberrations=options.aberrations)
     except CryobridgeError as error:
         error.path = error.path or str(source.files[0])
@@ -281,7 +286,7 @@ def _pickles_plan(
     ]
     dark = dark_particles(particles)
     if dark:
-        text = f"{dark}: cryoDRGN needs --uninvert-data; RECOVAR finds the sign by itself"
+        text = f"{dark}: cryoDRGN needs --uninvert-data"
         messages.append(warning("dark-particles", text))
     plan = ConvertPlan(source, "pickles", options, output, rows, particles, content, None, (), left_out, ())
     messages += [
@@ -383,7 +388,10 @@ class _Names:
             images = replace(particles.images, path=particles.images.path.without_unused())
             old = list(images.path.values)
             if self.options.link_stacks is not None:
-                links, names, messages = self._linked(old, self.options.link_stacks)
+                kept = None
+                if self.options.invert:
+                    kept = inverted_images(images, to_be_inverted(particles), self.source.metadata)
+                links, names, messages = self._linked(old, self.options.link_stacks, kept)
             else:
                 names = [self._moved(name) for name in old]
                 messages = self._doubtful(old, names)
@@ -399,8 +407,10 @@ class _Names:
             raise UsageError("nothing is known of micrographs", option="micrograph_path", hint="Leave it out.")
         return particles, links, messages
 
-    def _linked(self, names: list[str], folder: Path) -> tuple[tuple[Link, ...], list[str], list[Message]]:
-        links = tuple(plan_links(names, self.search, folder, strip_uid=self.options.strip_uid))
+    def _linked(
+        self, names: list[str], folder: Path, kept: Sequence[frozenset[int] | None] | None
+    ) -> tuple[tuple[Link, ...], list[str], list[Message]]:
+        links = tuple(plan_links(names, self.search, folder, strip_uid=self.options.strip_uid, kept=kept))
         if self.target != "star":
             return links, [self._as_cryosparc_reads(link.path) for link in links], []
         project = relion_project(self.output)

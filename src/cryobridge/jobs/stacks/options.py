@@ -191,6 +191,7 @@ class DownsampleOptions(ImageOptions):
     poses: Annotated[Path | None, Opt("poses.pkl of a bare stack.", metavar="FILE", panel=_IMAGES)] = None
     ctf: Annotated[Path | None, Opt("ctf.pkl of a bare stack.", metavar="FILE", panel=_IMAGES)] = None
     chunk: Annotated[int | None, Opt("Images in a file, if several.", metavar="N", panel=_RUN, low=1)] = None
+    invert: Annotated[bool, Opt("Make dark particles bright: pixels × -1.", panel=_IMAGES)] = False
     half_precision: Annotated[bool, Opt("Write half precision, half the size.", flags=("--float16",), panel=_RUN)] = (
         False
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError, option
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.formats.cryosparc.particles_write import dark_particles
+from cryobridge.formats.contrast import SIGN, dark_particles, dark_when_inverted, to_be_inverted
 from cryobridge.formats.mrc_header import HEADER_BYTES
 from cryobridge.formats.mrc_write import partial_path
 from cryobridge.formats.optics import KnownOptics
@@ -32,6 +33,8 @@ from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from cryobridge.formats.table import Array
     from cryobridge.jobs.stacks.cropping.transform import SmallTransform
@@ -115,6 +118,15 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         first_A = float(self.source.optics.pixel_size_A[self.source.optics_of(self.rows[:1])[0]])
         return first_A * self.box_px / self.options.box_px
 
+    @cached_property
+    def inverted(self) -> NDArray[np.bool_] | None:
+        """Which rows of the source, (n,), are multiplied by -1; None for none."""
+        if not self.options.invert:
+            return None
+        inverted = np.zeros(self.source.particles.n_rows, bool)
+        inverted[self.rows] = to_be_inverted(taken_particles(self.source, self.rows))
+        return inverted
+
     @property
     def metadata_names(self) -> dict[str, str]:
         """The files that are written besides the stacks, by what they are."""
@@ -154,6 +166,8 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
             "name": np.array(self.stack_name(task)),
             "boxes": np.array(boxes),
             "pixel_size_A": np.array(self.new_pixel_size_A),
+            # Stacks of earlier runs, which knew no inversion, are gone on with.
+            **({} if self.inverted is None else {"inverted": self.inverted[task.rows]}),
         }
 
     def files(self, folder: Path, task: StackTask) -> list[Path]:
@@ -385,7 +399,7 @@ def plan_downsample(source: StackInput, options: DownsampleOptions) -> Downsampl
     messages += _about_sizes(unmade)
     messages += metadata.messages
     messages += implausible_units(taken)
-    messages += _about_contrast(taken)
+    messages += _about_contrast(taken, invert=options.invert)
     return replace(unmade, messages=tuple(messages), metadata=metadata)
 
 
@@ -437,10 +451,13 @@ def _about_sizes(plan: DownsamplePlan) -> list[Message]:
     return messages
 
 
-def _about_contrast(particles: ParticleSet) -> list[Message]:
+def _about_contrast(particles: ParticleSet, *, invert: bool) -> list[Message]:
+    if invert:
+        text = f"particles become dark: {SIGN} said that they were bright; look at some"
+        return [warning("contrast", text, option="invert")] if dark_when_inverted(particles) else []
     dark = dark_particles(particles)
-    readers = "RECOVAR finds the sign by itself, cryoDRGN needs --uninvert-data, and RELION takes bright ones"
-    return [warning("contrast", f"{dark}: {readers}")] if dark else []
+    text = f"{dark}, RELION and cryoDRGN take bright ones: add {option('invert', True)}"
+    return [warning("contrast", text, option="invert")] if dark else []
 
 
 def _tasks(rows: Rows, chunk: int | None) -> tuple[StackTask, ...]:

@@ -60,6 +60,8 @@ class SmallTransform(Transform[SmallImages, SmallImages]):
         if len(rows) == 0:
             pixels = np.empty((0, self._plan.options.box_px, self._plan.options.box_px), np.float32)
         images = self._shrink(pixels) if len(rows) else pixels
+        if self._plan.inverted is not None:
+            images = np.where(self._plan.inverted[rows][:, np.newaxis, np.newaxis], -images, images)
         # A value that is not finite spreads over its whole image, so that one sum shows it.
         unusable = ~np.isfinite(images.sum(axis=(1, 2), dtype=np.float64))
         if not self._plan.options.half_precision:

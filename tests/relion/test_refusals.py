@@ -1,0 +1,112 @@
+"""What RELION refuses or reads wrongly, and how it takes what is written instead."""
+
+import shlex
+import subprocess
+
+import mrcfile
+import numpy as np
+import pytest
+
+import cryobridge as cb
+from cryobridge.errors import CryobridgeError
+from helpers import noise_images, particle_columns, save_cs
+
+pytestmark = pytest.mark.relion
+
+N, BOX = 12, 24
+REFINE = (
+    "relion_refine_mpi --i {star} --o out/run --ref reference.mrc --auto_refine --split_random_halves "
+    "--particle_diameter 80 --ini_high 20 --ctf --healpix_order 1 --offset_range 1 --offset_step 1 --iter 1 --pad 1"
+)
+
+
+def run(folder, command):
+    return subprocess.run(shlex.split(command), cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def save_stack(path, images):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(images)
+        file.set_image_stack()
+        file.voxel_size = 4
+
+
+@pytest.fixture
+def dark(tmp_path):
+    """A cryoSPARC set of dark particles, all in one half set."""
+    images = noise_images(N, BOX).astype("f4")
+    save_stack(tmp_path / "J1" / "a.mrc", images)
+    rng = np.random.default_rng(3)
+    alignment = {
+        "alignments3D/pose": rng.normal(size=(N, 3)).astype("f4"),
+        "alignments3D/shift": np.zeros((N, 2), "f4"),
+        "alignments3D/psize_A": np.full(N, 4, "f4"),
+        "alignments3D/split": np.zeros(N, "u4"),
+        "blob/shape": np.full((N, 2), BOX, "u4"),
+        "blob/psize_A": np.full(N, 4, "f4"),
+        "blob/sign": np.full(N, -1, "f4"),
+    }
+    return images, save_cs(tmp_path / "a.cs", particle_columns(["J1/a.mrc"] * N, range(N), **alignment))
+
+
+def pixels(path):
+    with mrcfile.open(path) as file:
+        return file.data.copy()
+
+
+def test_inverted_copies_are_what_relions_command_for_the_star_file_makes(dark, tmp_path, monkeypatch):
+    images, source = dark
+    monkeypatch.chdir(tmp_path)
+    cb.convert(source, "x.star", link_stacks="links")
+    done = run(tmp_path, "relion_image_handler --i x.star --o bright --multiply_constant -1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x_bright.star").is_file()
+    by_relion = pixels(tmp_path / "links" / "J1" / "a_bright.mrcs")
+    cb.convert(source, "y.star", link_stacks="copies", copy=True, invert=True)
+    np.testing.assert_allclose(pixels(tmp_path / "copies" / "J1" / "a.mrcs"), by_relion, atol=1e-6)
+    np.testing.assert_array_equal(pixels(tmp_path / "copies" / "J1" / "a.mrcs"), -images)
+    done = run(tmp_path, "relion_reconstruct --i y.star --o y.mrc --ctf")
+    assert np.isfinite(pixels(tmp_path / "y.mrc")).all(), done.stderr
+
+
+def test_relion_refines_without_half_sets_that_do_not_split(dark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
+    monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    report = cb.convert(dark[1], "x.star", link_stacks="links")
+    assert "one-half-set" in {message.code for message in report.warnings}
+    (tmp_path / "out").mkdir()
+    grid = (np.mgrid[:BOX, :BOX, :BOX] - BOX // 2) ** 2
+    with mrcfile.new(tmp_path / "reference.mrc") as file:
+        file.set_data(np.exp(-grid.sum(axis=0) / 20).astype("f4"))
+        file.voxel_size = 4
+    mpirun = "mpirun --oversubscribe -n 3 "
+    constant = with_column((tmp_path / "x.star").read_text(), "rlnRandomSubset", ["1"] * N)
+    (tmp_path / "constant.star").write_text(constant)
+    refused = run(tmp_path, mpirun + REFINE.format(star="constant.star"))
+    assert "one of your half sets has no segments" in refused.stdout + refused.stderr
+    with pytest.raises(CryobridgeError, match="all particles are in half set 1"):
+        cb.inspect("constant.star", check=["relion"])
+    assert cb.inspect("x.star").is_ready("relion")
+    begins = shlex.split("timeout 50 " + mpirun + REFINE.format(star="x.star"))
+    with subprocess.Popen(begins, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as refinement:
+        assert any("Auto-refine: Iteration= 1" in line for line in refinement.stdout)
+        refinement.terminate()
+
+
+def with_column(text, name, values):
+    """Add a column to the last block of a STAR file."""
+    head, _, rows = text.rstrip("\n").rpartition("\n_rln")
+    label, _, rows = rows.partition("\n")
+    number = int(label.partition("#")[2] or 0) + 1
+    lines = [f"{row} {value}" for row, value in zip(rows.splitlines(), values, strict=True)]
+    return "\n".join([f"{head}\n_rln{label}", f"_{name} #{number}", *lines, ""])
+
+
+def test_relion_opens_no_stacks_named_mrc(dark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cb.convert(dark[1], "x.star")
+    assert "reserved for 3D maps" in run(tmp_path, "relion_reconstruct --i x.star --o x.mrc --ctf").stderr
+    with pytest.raises(CryobridgeError, match="stacks named"):
+        cb.inspect("x.star", check=["relion"])
