@@ -14,8 +14,8 @@ from cryobridge.cli.terminal import plain
 if TYPE_CHECKING:
     from cryobridge.cli.run import Facts
     from cryobridge.jobs.coords.locate import CoordinateFields
-    from cryobridge.jobs.coords.orientation import OrientationCheck
     from cryobridge.jobs.coords.report import CoordsReport
+    from cryobridge.jobs.micrographs.orientation import OrientationCheck
     from cryobridge.model.convention import Convention
 
 

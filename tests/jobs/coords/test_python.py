@@ -12,7 +12,7 @@ import pytest
 from coords_files import location, save_micrographs, tree
 from cryobridge.errors import OutputExistsError, UsageError
 from cryobridge.jobs.coords.coords import coords
-from cryobridge.jobs.coords.report import OrientationError
+from cryobridge.jobs.micrographs.orientation_report import OrientationError
 from helpers import codes, save_cs
 
 

@@ -20,8 +20,8 @@ from coords_files import (
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
-from cryobridge.jobs.coords import sizes
 from cryobridge.jobs.coords.micrographs import check_plan
+from cryobridge.jobs.micrographs import sizes
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
 from helpers import save_cs, save_mrc, save_star
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cryobridge.model.particles import ImageRefs
     from cryobridge.progress import Reporter
 
-PIPELINE = "default_pipeline.star"
 _UID_PREFIX = re.compile(r"^[0-9]{21}_")
 
 
@@ -58,13 +57,6 @@ def renamed(labels: Labels, names: Sequence[str]) -> Labels:
     place: dict[str, int] = {}
     codes = np.array([place.setdefault(name, len(place)) for name in names], np.int32)
     return Labels(codes[labels.codes], tuple(place))
-
-
-def relion_project(output: Path) -> Path | None:
-    """Return the nearest folder above an output that is a RELION project, or None."""
-    own = Path(os.path.normpath(output.absolute()))
-    # os.path.isfile, since Path.is_file raises on a name that is too long for the file system.
-    return next((above for above in own.parents if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
 
 
 def start_of_links(project: Path | None) -> Message:

@@ -31,13 +31,13 @@ from cryobridge.jobs.convert.names import (
     micrograph_names,
     plan_links,
     relative_to_file,
-    relion_project,
     renamed,
     start_of_links,
 )
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
+from cryobridge.jobs.micrographs.star import project_of
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
 from cryobridge.report import note, warning
@@ -413,7 +413,7 @@ class _Names:
         links = tuple(plan_links(names, self.search, folder, strip_uid=self.options.strip_uid, kept=kept))
         if self.target != "star":
             return links, [self._as_cryosparc_reads(link.path) for link in links], []
-        project = relion_project(self.output)
+        project = project_of(self.output.parent)
         messages = [start_of_links(project)] if links else []
         return links, [as_seen_from(link.path, project) for link in links], messages
 

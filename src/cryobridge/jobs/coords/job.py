@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cryobridge.jobs.coords.plan import plan_coords
-from cryobridge.jobs.coords.report import orientation_messages
+from cryobridge.jobs.micrographs.orientation_report import orientation_messages
 from cryobridge.jobs.output_folder import refuse_existing
 from cryobridge.progress import Reporter, Silent
 

@@ -13,9 +13,9 @@ from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.table import Array
-from cryobridge.jobs.coords.orientation import OrientationCheck, PicksOnMicrograph, check_orientation
 from cryobridge.jobs.coords.plan import CoordsPlan
-from cryobridge.jobs.coords.sizes import is_binning_of
+from cryobridge.jobs.micrographs.orientation import OrientationCheck, PicksOnMicrograph, check_orientation
+from cryobridge.jobs.micrographs.sizes import is_binning_of
 
 # Picks of one micrograph that the check looks at.
 _MAX_PICKS = 200

@@ -15,26 +15,25 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.image_search import as_given
-from cryobridge.formats.projects import INSTEAD, folder_refusal
+from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
-from cryobridge.formats.relion.star import open_star, to_labels
-from cryobridge.formats.relion.tomography import refuse_tomography
 from cryobridge.jobs.coords.columns import round_px
-from cryobridge.jobs.coords.matching import match_micrographs, unmatched_error
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.coords.picks import Picks, read_picks
 from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
-from cryobridge.jobs.coords.report import CoordsReport, agrees, orientation_of
-from cryobridge.jobs.coords.sizes import MicrographFiles, MicrographSizes, compare_sizes
+from cryobridge.jobs.coords.report import CoordsReport
+from cryobridge.jobs.micrographs.matching import match_micrographs, unmatched_error
+from cryobridge.jobs.micrographs.orientation_report import agrees, orientation_of
+from cryobridge.jobs.micrographs.sizes import MicrographFiles, MicrographSizes, compare_sizes
+from cryobridge.jobs.micrographs.star import absolute, micrograph_names, project_of
 from cryobridge.jobs.output_folder import files_in
 from cryobridge.model.particles import Floats
 from cryobridge.options import as_path
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.coords.orientation import OrientationCheck
+    from cryobridge.jobs.micrographs.orientation import OrientationCheck
 
-PIPELINE = "default_pipeline.star"
 _STAR_HINT = INSTEAD["micrographs"][0]
 _CS_HINT = "Give a file in which it is filled in: a passthrough file, extracted_particles.cs or picked_particles.cs."
 
@@ -107,7 +106,7 @@ class CoordsPlan:
         """The folder of pick files as RELION, which runs in its project, finds it."""
         if self.project is None:
             return self.raw_data
-        folder = _absolute(self.raw_data)
+        folder = absolute(self.raw_data)
         return folder.relative_to(self.project) if folder.is_relative_to(self.project) else folder
 
     @property
@@ -194,7 +193,7 @@ def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions)
     micrographs = tuple(match.relion_name.get(name) for name in picks.micrograph.values)
     _refuse_shared_files([name for name in micrographs if name is not None])
     kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside)
-    project = _project(folder, options.relion_project)
+    project = project_of(folder, options.relion_project)
     files = MicrographFiles(star, project)
     codes, swap_xy = picks.micrograph.codes, options.convention.swap_xy
     sizes = compare_sizes(micrographs, codes, picks.shape_px, kept, files, swap_xy=swap_xy)
@@ -264,33 +263,6 @@ def _current_folder() -> Message:
     if is_cryosparc:
         return warning("current-folder", f"{text}, which is that of a cryoSPARC job", option="output")
     return note("current-folder", text, option="output")
-
-
-def _absolute(path: Path) -> Path:
-    """Return a path from the root, without ``..``; links stay as they are, since RELION projects are full of them."""
-    return Path(os.path.normpath(path.absolute()))
-
-
-def micrograph_names(path: Path) -> tuple[str, ...]:
-    """Return the distinct micrographs of a STAR file.
-
-    Raises
-    ------
-    UsageError
-        If it is a folder.
-    MissingDataError
-        If it names none, or is a list of particles: their micrographs may be those of another program.
-    """
-    if path.is_dir():
-        raise folder_refusal(path, "micrographs")
-    star = open_star(path)
-    refuse_tomography(star)
-    block = star[star.main]
-    if "rlnImageName" in block or "rlnCoordinateX" in block:
-        raise MissingDataError(f"data_{star.main} lists particles, not micrographs", path=path, hint=_STAR_HINT)
-    if "rlnMicrographName" not in block:
-        raise MissingDataError(f"data_{star.main} has no rlnMicrographName", path=path, hint=_STAR_HINT)
-    return to_labels(block.texts("rlnMicrographName")).values
 
 
 def _refuse_exchanged(picks_cs: Path, micrographs_star: Path) -> None:
@@ -363,13 +335,3 @@ def _refuse_shared_files(names: list[str]) -> None:
                 f"micrographs {other} and {name} would share {pick_file_name(name)}",
                 hint="RELION distinguishes pick files by the micrograph's file name; rename one of them.",
             )
-
-
-def _project(folder: Path, given: Path | None) -> Path | None:
-    if given is None:
-        own = _absolute(folder)
-        # os.path.isfile, since Path.is_file raises on a name that is too long for the file system.
-        return next((above for above in (own, *own.parents) if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
-    if not given.is_dir():
-        raise MissingDataError("no such folder", path=given, hint="Give the folder that has default_pipeline.star.")
-    return _absolute(given)

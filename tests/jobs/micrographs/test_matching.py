@@ -19,7 +19,7 @@ from coords_files import (
     save_micrographs,
 )
 from cryobridge.errors import CryobridgeError, MissingDataError
-from cryobridge.jobs.coords.matching import match_micrographs
+from cryobridge.jobs.micrographs.matching import match_micrographs
 from helpers import codes, particle_columns, save_cs, save_star, texts
 
 UID, OTHER_UID = "000090334788266266069_", "018446744073709551615_"

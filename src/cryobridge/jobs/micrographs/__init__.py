@@ -1,0 +1,1 @@
+"""RELION's micrographs beside cryoSPARC's: names, files, sizes and orientation, for the jobs that write coordinates."""
