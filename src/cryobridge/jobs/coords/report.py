@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from cryobridge.jobs.micrographs.orientation_report import OrientationError
+from cryobridge.jobs.micrographs.orientation_report import Orientation, OrientationError
 from cryobridge.report import Report
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from cryobridge.jobs.micrographs.orientation_report import Orientation
 
 
 @dataclass(frozen=True, kw_only=True)
