@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.relion.star import StarFile
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import Origin, ParticleSet
+    from cryobridge.report import Message
 
 Rows: TypeAlias = "NDArray[Any]"
 _EXPOSURE_SLOTS = ("micrograph_blob", "movie_blob")
@@ -59,6 +60,22 @@ def origin_for(particles: ParticleSet, path: Path) -> Origin:
     return origin
 
 
+def warnings_of_rows(origin: Origin) -> list[Message]:
+    """Return what RELION would not take of particles and is left out when they are written as they were read.
+
+    Raises
+    ------
+    FormatError
+        If a pose, shift, CTF value or coordinate in a STAR file is not a number.
+    """
+    if origin.files.star is None:
+        return []
+    from cryobridge.formats.relion.accepted import check_star_rows
+
+    rows = np.arange(len(origin.files)) if origin.rows is None else origin.rows
+    return check_star_rows(origin.files.star, rows)
+
+
 def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     """Write particles to a file of the program that they were read from, with all columns, passthrough files and group.
 
@@ -78,6 +95,8 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     ------
     UsageError
         If the particles were changed, or the file is of another program.
+    FormatError
+        If a pose, shift, CTF value or coordinate in a STAR file is not a number.
 
     Examples
     --------
@@ -87,6 +106,7 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     """
     origin = origin_for(particles, path)
     rows = np.arange(len(particles)) if origin.rows is None else origin.rows
+    warnings_of_rows(origin)
     RowWriter(origin.files).write(path, rows, {})
     return outputs_of(origin.files, path)
 
@@ -218,7 +238,8 @@ class RowWriter:
 
 
 def _write_star_rows(star: StarFile, path: Path, kept: Rows, added: Mapping[str, Values]) -> None:
-    """Write the chosen rows of the main block and all of the other blocks."""
+    """Write the chosen rows of the main block and all of the other blocks, without half sets that RELION refuses."""
+    from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, half_sets_of_rows
     from cryobridge.formats.relion.star import StarBlock
     from cryobridge.formats.relion.star_write import write_star
 
@@ -230,6 +251,9 @@ def _write_star_rows(star: StarFile, path: Path, kept: Rows, added: Mapping[str,
             table = table.set_column(table.column_names.index(name), name, extra[name])
         else:
             table = table.append_column(name, extra[name])
+    half_set = half_sets_of_rows(block, kept)
+    if HALF_SETS not in added and half_sets_left_out(half_set):
+        table = table.drop_columns([HALF_SETS])
     is_mask = kept.dtype == bool
     chosen_rows = table.filter(mask_to_arrow(kept)) if is_mask else table.take(numbers_to_arrow(kept))
     chosen = StarBlock(path, block.name, chosen_rows, is_loop=block.is_loop, comments=block.comments)

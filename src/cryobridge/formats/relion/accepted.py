@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import option
+from cryobridge.errors import FormatError, option
 from cryobridge.formats.unusable import N_SHOWN, calculated_with, not_finite
 from cryobridge.model.fields import FIELDS
 from cryobridge.report import Message, warning
@@ -175,6 +175,52 @@ def refused(star: StarFile) -> tuple[Refusal, ...]:
     )
 
 
+def check_star_rows(star: StarFile, rows: NDArray[Any]) -> list[Message]:
+    """Refuse rows of a STAR file of particles that are to be written as they are, if values in them are not numbers.
+
+    Parameters
+    ----------
+    star
+        The file.
+    rows
+        (n,) whether a row is written; or the rows to write.
+
+    Returns
+    -------
+    list of Message
+        A warning where half sets are left out (see `half_sets_of_rows`).
+
+    Raises
+    ------
+    FormatError
+        If a pose, shift, CTF value or coordinate of these rows is not a number.
+    """
+    block = star[star.main]
+    if _IMAGE not in block:
+        return []
+    chosen = np.zeros(block.n_rows, bool)
+    chosen[rows] = True
+    wrong = {name: bad & chosen for name, bad in _not_numbers(block)}
+    wrong = {name: bad for name, bad in wrong.items() if bad.any()}
+    if wrong:
+        bad_rows = np.flatnonzero(np.logical_or.reduce(list(wrong.values())))
+        raise FormatError(
+            "not a number, or infinite",
+            path=star.path,
+            field=", ".join(wrong),
+            rows=tuple(int(row) for row in bad_rows[:N_SHOWN]),
+            count=len(bad_rows),
+            hint=f"Leave these particles out ({option('where', f'{next(iter(wrong))} < 1e9')}), or correct the values.",
+        )
+    return half_sets_left_out(half_sets_of_rows(block, rows))
+
+
+def half_sets_of_rows(block: StarBlock, rows: NDArray[Any]) -> NDArray[np.integer[Any]] | None:
+    """Return the half sets of rows of a STAR file of particles; None where there are none."""
+    values = _numbers(block, HALF_SETS) if _IMAGE in block else None
+    return None if values is None else values[rows]
+
+
 def _numbers(block: StarBlock, name: str) -> NDArray[Any] | None:
     values: Values | None = block.read([name])[name] if name in block else None
     return values if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" else None
@@ -186,15 +232,21 @@ def _rows(wrong: NDArray[np.bool_]) -> str:
     return f"row {', '.join(map(str, rows[:N_SHOWN]))}{more}"
 
 
-def _no_numbers(block: StarBlock) -> Iterator[Refusal]:
+def _not_numbers(block: StarBlock) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield the columns that programs calculate with in which some rows, (n,), are not numbers."""
     for item in calculated_with():
         for name in item.names("relion"):
             values = _numbers(block, name)
             if values is not None and values.dtype.kind == "f" and (wrong := not_finite(values)).any():
-                yield Refusal(
-                    f"{name}: not a number, or infinite, in {_rows(wrong)}",
-                    f"`cryobridge select` with {option('where', f'{name} < 1e9')} leaves these particles out.",
-                )
+                yield name, wrong
+
+
+def _no_numbers(block: StarBlock) -> Iterator[Refusal]:
+    for name, wrong in _not_numbers(block):
+        yield Refusal(
+            f"{name}: not a number, or infinite, in {_rows(wrong)}",
+            f"`cryobridge select` with {option('where', f'{name} < 1e9')} leaves these particles out.",
+        )
 
 
 def _odd_half_sets(block: StarBlock) -> Iterator[Refusal]:

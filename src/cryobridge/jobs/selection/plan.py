@@ -17,6 +17,7 @@ from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import ParticleFiles, open_particles
 from cryobridge.formats.recovar import open_recovar
 from cryobridge.formats.registry import CS, identify_file
+from cryobridge.formats.relion.accepted import check_star_rows
 from cryobridge.formats.write import outputs_of, suffixes_of
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
@@ -224,6 +225,7 @@ class _Planner:
     def plan(self, parts: tuple[OutputPart, ...]) -> SelectPlan:
         """Return the plan."""
         added = self._added() if parts else {}
+        self._check_for_relion(parts)
         left_out = {**self.particles.left_out, **self.choice.left_out}
         run_file = (self.recovar.particles_file,) if self.recovar is not None and self.recovar.particles_file else ()
         inputs = (*self.particles.files, *self.options.files, *run_file)
@@ -239,6 +241,13 @@ class _Planner:
             distinct(self.messages),
             inputs,
         )
+
+    def _check_for_relion(self, parts: tuple[OutputPart, ...]) -> None:
+        """Ask the rules of what RELION takes before a STAR file is written."""
+        star = self.particles.star
+        for part in parts if star is not None else ():
+            assert star is not None
+            self.messages += check_star_rows(star, part.kept)
 
     def _requests(self) -> Iterator[tuple[Mask, str]]:
         """Yield for each request which rows fulfil it, (n,), and what the others are."""
