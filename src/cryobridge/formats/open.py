@@ -788,12 +788,14 @@ def with_columns_beside(files: ParticleFiles, columns: Sequence[str]) -> tuple[P
 
 
 def _open_star(path: Path, request: _Request) -> ParticleFiles:
-    from cryobridge.formats.relion.star import open_star
+    from cryobridge.formats.relion.star import NO_PARTICLES, open_star
     from cryobridge.formats.relion.tomography import refuse_tomography
 
     star = open_star(path)
     refuse_tomography(star)
     request.refuse("relion", path, "star")
+    if star.has_optics_alone:
+        raise MissingDataError(NO_PARTICLES, path=path, hint="Give a STAR file that has particles.")
     block = star[star.main]
     return ParticleFiles(
         path, "relion", (path,), ((block, None),), block, block.n_rows, star=star, messages=star.messages

@@ -15,9 +15,8 @@ from cryobridge.formats.cryosparc.job import is_cryosparc_description
 from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, OWN_OUTPUT, RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder, list_if_there, object_of, read_json_of, text_of
 from cryobridge.formats.own_output import read_own_output
-from cryobridge.formats.relion.job import EXIT_MARKERS, JOB_KINDS, MICROGRAPH_STARS, particles_in, read_relion_job
-from cryobridge.formats.relion.star import open_star
-from cryobridge.model.particles import Labels
+from cryobridge.formats.relion.job import JOB_KINDS, MICROGRAPH_STARS, particles_in, read_relion_job, status_of
+from cryobridge.formats.relion.pipeline import PIPELINE, Process, read_pipeline
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ Wanted: TypeAlias = Literal["cryoSPARC particles", "RELION particles", "particle
 MOST_JOBS: Final = 40
 _CRYOSPARC_JOB = re.compile(r"J(?P<number>\d{1,9})")
 _RELION_JOB = re.compile(r"job(?P<number>\d{3,9})")
-_PIPELINE = "default_pipeline.star"
-_PROCESS = "rlnPipeLineProcess"
 # What to give where a folder has nothing of it, and the files that may be it.
 INSTEAD: dict[Wanted, tuple[str, tuple[str, ...]]] = {
     "cryoSPARC particles": (
@@ -47,9 +44,6 @@ INSTEAD: dict[Wanted, tuple[str, tuple[str, ...]]] = {
     ),
     "micrographs": ("Give the list of RELION's micrographs: CtfFind/jobXXX/micrographs_ctf.star.", (".star",)),
 }
-_STATUS_OF_LABEL = {"Succeeded": "success", "Failed": "failure", "Aborted": "aborted"}
-# rlnPipeLineProcessStatus, before RELION 4.
-_STATUS_OF_NUMBER = {"0": "running", "1": "scheduled", "2": "success", "3": "failure", "4": "aborted"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ def project_jobs(listing: Listing) -> tuple[Program, tuple[str, ...]] | None:
     if matches:
         return "cryoSPARC", tuple(match[0] for match in sorted(matches, key=lambda match: int(match["number"])))
     names = _relion_folders(listing)
-    return ("RELION", names) if names or _PIPELINE in listing.files else None
+    return ("RELION", names) if names or PIPELINE in listing.files else None
 
 
 def read_project(listing: Listing) -> Project | None:
@@ -187,16 +181,16 @@ def _cryosparc_job(folder: Path, problems: list[Message]) -> ListedJob:
 
 
 def _relion_jobs(listing: Listing, names: tuple[str, ...], problems: list[Message]) -> list[ListedJob]:
-    listed = _processes(listing, problems)
+    listed = read_pipeline(listing, problems)
     absent = listed.keys() - set(names)
     if absent:
-        text = f"{len(absent)} of the {len(listed)} jobs of {_PIPELINE} are not in this folder"
+        text = f"{len(absent)} of the {len(listed)} jobs of {PIPELINE} are not in this folder"
         problems.append(warning("jobs-not-found", text, where=listing.path))
     jobs = []
     for name in names[-MOST_JOBS:]:
-        status, alias = listed.get(name, ("", ""))
-        folder = listing.path / name
-        jobs.append(ListedJob(folder, name, name.partition("/")[0], status or _marked_status(folder), alias))
+        folder, process = listing.path / name, listed.get(name, Process())
+        status = status_of(list_if_there(folder).files, process.status)
+        jobs.append(ListedJob(folder, name, name.partition("/")[0], status, process.alias))
     return jobs
 
 
@@ -208,38 +202,3 @@ def _relion_folders(listing: Listing) -> tuple[str, ...]:
             if match := _RELION_JOB.fullmatch(name):
                 found.append((int(match["number"]), f"{kind}/{name}"))
     return tuple(name for _, name in sorted(found))
-
-
-def _processes(listing: Listing, problems: list[Message]) -> dict[str, tuple[str, str]]:
-    """Read the state and the alias of each job off the pipeline."""
-    if _PIPELINE not in listing.files:
-        return {}
-    try:
-        star = open_star(listing.path / _PIPELINE)
-        if "pipeline_processes" not in star or f"{_PROCESS}Name" not in star["pipeline_processes"]:
-            return {}
-        block = star["pipeline_processes"]
-        columns = {
-            name: [str(item) for item in (values.to_numpy() if isinstance(values, Labels) else values).tolist()]
-            for name, values in block.read(block.names).items()
-        }
-    except CryobridgeError as error:
-        problems.append(warning("file-not-read", str(error), where=listing.path / _PIPELINE))
-        return {}
-    names = [name.rstrip("/") for name in columns[f"{_PROCESS}Name"]]
-    labels, numbers = columns.get(f"{_PROCESS}StatusLabel"), columns.get(f"{_PROCESS}Status")
-    if labels is not None:
-        states = [_STATUS_OF_LABEL.get(label, label.lower()) for label in labels]
-    else:
-        states = [_STATUS_OF_NUMBER.get(number, "") for number in numbers or [""] * len(names)]
-    aliases = columns.get(f"{_PROCESS}Alias", ["None"] * len(names))
-    titles = ["" if alias == "None" else alias.strip("/").rpartition("/")[2] for alias in aliases]
-    return dict(zip(names, zip(states, titles, strict=True), strict=True))
-
-
-def _marked_status(folder: Path) -> str:
-    try:
-        files = list_folder(folder).files
-    except FormatError:
-        return ""
-    return next((status for name, status in EXIT_MARKERS.items() if name in files), "")

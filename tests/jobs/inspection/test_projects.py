@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cryobridge.errors import UsageError
@@ -150,3 +152,93 @@ def test_a_project_serves_no_job_and_has_no_picture(demo_project):
         inspect(demo_project.relion, rows=1)
     with pytest.raises(UsageError, match="no picture"):
         build_figure(demo_project.cryosparc)
+
+
+def relion_project(folder, states):
+    """A project whose jobs have no exit files but those that a test adds."""
+    for name in states:
+        (folder / name).mkdir(parents=True)
+        save_star(folder / name / "run_it001_data.star", "particles", {"rlnImageName": ["1@a.mrcs"]})
+    columns = {"Name": [f"{name}/" for name in states], "Status": list(states.values())}
+    save_star(
+        folder / "default_pipeline.star",
+        "pipeline_processes",
+        {f"rlnPipeLineProcess{name}": values for name, values in columns.items()},
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("listed", "marker", "expected"),
+    [
+        (0, "", "running"),
+        (1, "", "scheduled"),
+        (0, "SUCCESS", "success"),
+        (1, "FAILURE", "failure"),
+        (3, "", "failure"),
+        (2, "ABORTED", "success"),
+    ],
+)
+def test_a_job_stands_the_same_however_it_is_reached(listed, marker, expected, tmp_path, monkeypatch):
+    project = relion_project(tmp_path / "project", {"Class2D/job004": listed, "Extract/job002": 2})
+    job = project / "Class2D/job004"
+    if marker:
+        (job / f"RELION_JOB_EXIT_{marker}").touch()
+    (project / "Class2D/first_try").symlink_to("job004")
+    (tmp_path / "latest").symlink_to(job)
+    (tmp_path / "elsewhere").symlink_to(project / "Class2D")
+    assert jobs_of(project)["Class2D/job004"][1] == expected
+    assert dict(inspect(project / "Class2D").facts)["job004/"] == f"RELION job, {expected}"
+    ways = [job, project / "Class2D/first_try", tmp_path / "latest", tmp_path / "elsewhere/job004"]
+    ways += [project / "Extract/job002/../../Class2D/job004", tmp_path / "latest/../../Extract/../Class2D/job004"]
+    for place in (job, project / "Extract/job002", tmp_path / "latest"):
+        monkeypatch.chdir(place)
+        for path in (*ways, Path("../../Class2D/job004"), Path("../../Extract/../Class2D/first_try")):
+            found = inspect(path)
+            assert (found.title, dict(found.facts)["status"]) == ("RELION job Class2D", expected)
+            assert Path(dict(found.facts)["project"]).samefile(project)
+            assert dict(inspect(path / "run_it001_data.star").facts)["job"] == f"Class2D, {expected}"
+    monkeypatch.chdir(job)
+    assert dict(inspect(".").facts)["status"] == expected
+    assert dict(inspect("run_it001_data.star").facts)["job"] == f"Class2D, {expected}"
+
+
+def test_a_job_whose_folder_lies_on_another_disk_is_of_its_project(tmp_path, monkeypatch):
+    project = relion_project(tmp_path / "project", {"Class2D/job004": 0})
+    (project / "Class2D/job004").rename(tmp_path / "scratch")
+    (project / "Class2D/job004").symlink_to(tmp_path / "scratch")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for way in ("../project", "../here/../project"):
+        facts = dict(inspect(Path(way) / "Class2D/job004").facts)
+        assert facts["status"] == "running"
+        assert Path(facts["project"]).samefile(project)
+
+
+def test_an_extract_job_that_found_nothing_has_no_particles(tmp_path):
+    job = tmp_path / "Extract/job002"
+    path = save_star(job / "particles.star", "optics", {"rlnOpticsGroup": [1], "rlnImagePixelSize": [4.0]})
+    (job / "RELION_JOB_EXIT_SUCCESS").touch()
+    (problem,) = texts(inspect(job).warnings)
+    assert problem.startswith("particles.star: it has optics groups and no particles")
+    found = inspect(path)
+    assert (found.title, found.rows) == ("RELION STAR, no particles", 0)
+    assert not any(use.ready for use in found.uses)
+    for words in (
+        ("convert", path, "-o", tmp_path / "x.cs"),
+        ("select", job, "--random", 1, "-o", tmp_path / "s.star"),
+    ):
+        done = run(*words)
+        assert (done.returncode, "no particles" in done.stderr) == (1, True)
+    path.write_text("no STAR file at all\n")
+    assert inspect(job).title == "RELION job Extract"
+
+
+def test_a_file_that_may_be_either_is_said_to_be_in_a_sentence(tmp_path):
+    path = save_mrc(tmp_path / "a.mrc", np.zeros((9, 4, 5)))
+    with path.open("r+b") as file:
+        file.seek(36)
+        file.write(np.int32(9).tobytes())  # mz
+    found = inspect(path)
+    assert found.title == "MRC, stack or volume"
+    assert dict(found.facts)["kind"].startswith("stack or volume: 5 × 4 × 9 may be either")

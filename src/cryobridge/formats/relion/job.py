@@ -15,10 +15,12 @@ from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Collection
 
-Status: TypeAlias = Literal["success", "failure", "aborted", "unknown"]
+# What a job ends with.
+Ended: TypeAlias = Literal["success", "failure", "aborted"]
 
-EXIT_MARKERS: dict[str, Status] = {
+EXIT_MARKERS: dict[str, Ended] = {
     "RELION_JOB_EXIT_SUCCESS": "success",
     "RELION_JOB_EXIT_FAILURE": "failure",
     "RELION_JOB_EXIT_ABORTED": "aborted",
@@ -96,6 +98,7 @@ _OUTPUTS = (*_KIND_OF_FILE, "particles.star", "micrographs.star", "coords_suffix
 _JOB_TYPE = re.compile(rb"^_rlnJobType(?P<label>Label)?\s+(?P<value>\S+)", re.MULTILINE)
 _JOB_STAR_HEAD_BYTES = 64 << 10
 _PROJECT_LEVELS = 4
+_PIPELINE = "default_pipeline.star"
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ class RelionJob:
     project
         The folder above that has default_pipeline.star, or None. Paths in STAR files are relative to it.
     status
-        ``success``, ``failure`` or ``aborted``; ``unknown`` while it runs, and before RELION 3.1.
+        ``success``, ``failure`` or ``aborted``; ``running`` or ``scheduled`` where the project says so; else
+        ``unknown`` (see `status_of`).
     iterations
         All of them, ascending.
     final
@@ -126,7 +130,7 @@ class RelionJob:
     kind: str
     known_by: str
     project: Path | None
-    status: Status
+    status: str
     iterations: tuple[RelionIteration, ...] = ()
     final: RelionIteration | None = None
     outputs: tuple[Path, ...] = ()
@@ -180,18 +184,42 @@ def read_relion_job(folder: str | os.PathLike[str]) -> RelionJob:
     kind, known_by = _guess_kind(listing, iterations)
     problems += iteration_problems(iterations)
     problems += _empty_files(iterations[-1:] + finals[-1:])
-    status: Status = next((status for name, status in EXIT_MARKERS.items() if name in listing.files), "unknown")
+    project = _project_of(listing.path)
+    status = status_of(listing.files, _status_in_project(listing.path, project, problems))
     return RelionJob(
         listing.path,
         kind,
         known_by,
-        _project_of(listing.path),
-        status,
+        project,
+        status or "unknown",
         iterations,
         finals[-1] if finals else None,
         tuple(listing.path / name for name in _OUTPUTS if name in listing.files),
         tuple(problems),
     )
+
+
+def status_of(files: Collection[str], in_project: str) -> str:
+    """Return how a job stands, however it is reached.
+
+    That it ended stands in the project's list once RELION's window has seen it, or the user has said so; until then
+    the file that the job leaves tells.
+
+    Parameters
+    ----------
+    files
+        The names of the files in its folder.
+    in_project
+        What the project's list says, or nothing.
+
+    Returns
+    -------
+    str
+        ``success``, ``failure``, ``aborted``, or what the list says; empty where nothing does.
+    """
+    if in_project in EXIT_MARKERS.values():
+        return in_project
+    return next((status for name, status in EXIT_MARKERS.items() if name in files), in_project)
 
 
 def particles_in(job: RelionJob) -> Path | None:
@@ -239,8 +267,18 @@ def _kind_in_job_star(path: Path) -> str:
 
 def _kind_by_folder(path: Path) -> str:
     """Return the kind out of ``Class3D/job012``; an alias such as ``Class3D/first_try`` counts too."""
-    parent = path.absolute().parent.name
-    return parent if parent in JOB_KINDS else ""
+    return next((place.parent.name for place in _places(path) if place.parent.name in JOB_KINDS), "")
+
+
+def _places(path: Path) -> tuple[Path, ...]:
+    """Return a folder's path from the root, as it was given and without links.
+
+    What ``..`` goes up from is where a link before it leads; links after it stay, since a job's folder may be one.
+    """
+    parts = path.parts
+    n_before = max((n for n, part in enumerate(parts, 1) if part == ".."), default=0)
+    as_named = Path(*parts[:n_before]).resolve().joinpath(*parts[n_before:]) if n_before else path.absolute()
+    return as_named, path.resolve()
 
 
 def _kind_by_files(listing: Listing, iterations: tuple[RelionIteration, ...]) -> str:
@@ -279,6 +317,19 @@ def _empty_files(sets: tuple[RelionIteration, ...]) -> list[Message]:
 
 
 def _project_of(path: Path) -> Path | None:
-    parents = list(path.absolute().parents)[:_PROJECT_LEVELS]
-    project = next((parent for parent in parents if is_there(parent / "default_pipeline.star")), None)
-    return None if project is None else as_given(project, path)
+    for place in _places(path):
+        for parent in list(place.parents)[:_PROJECT_LEVELS]:
+            if is_there(parent / _PIPELINE):
+                return as_given(parent, path)
+    return None
+
+
+def _status_in_project(path: Path, project: Path | None, problems: list[Message]) -> str:
+    """Return what the project's list says of a job: by its folder's name, which a link may have changed."""
+    if project is None:
+        return ""
+    from cryobridge.formats.relion.pipeline import Process, read_pipeline  # late: it loads the reader of STAR files
+
+    processes = read_pipeline(list_folder(project), problems)
+    names = (f"{place.parent.name}/{place.name}" for place in _places(path))
+    return next((processes[name] for name in names if name in processes), Process()).status

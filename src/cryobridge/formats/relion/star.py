@@ -36,6 +36,7 @@ _MAIN_BLOCKS = (
     "optimiser_general",
     "model_general",
 )
+NO_PARTICLES = "it has optics groups and no particles, as RELION's Extract writes where it found none"
 # Digits that stand for something else than a quantity: "01", or a uid with more of them than a float64 has.
 _IDENTITY = r"^[+-]?(?:0\d|\d{17,}$)"
 
@@ -175,6 +176,11 @@ class StarFile:
                 return name
         others = [name for name in self._places if name != "optics"]
         return others[-1] if others else "optics"
+
+    @property
+    def has_optics_alone(self) -> bool:
+        """Whether it lists optics groups and nothing else."""
+        return self.names == ("optics",)
 
     @property
     def comments(self) -> tuple[str, ...]:

@@ -120,5 +120,7 @@ def describe(path: Path, options: InspectOptions, reporter: Reporter | None = No
         )
     reporter.start(f"reading {path.name or path}", None)
     inspection = {**_FILES, **_FOLDERS}[kind](path, options, reporter)
-    size = (("size", size_text(path.stat().st_size)),) if path.is_file() else ()
-    return replace(inspection, facts=(*inspection.facts[:1], *size, *inspection.facts[1:]))
+    if kind not in _FILES:
+        return inspection
+    of_file = (*folders.facts_of_job_around(path), ("size", size_text(path.stat().st_size)))
+    return replace(inspection, facts=(*inspection.facts[:1], *of_file, *inspection.facts[1:]))

@@ -10,10 +10,12 @@ from typing import Any
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
 from cryobridge.formats.cryosparc.outputs import JobOutput
+from cryobridge.formats.folders import RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.open import ParticleFiles, open_particles
 from cryobridge.formats.own_output import read_own_output
-from cryobridge.formats.relion.job import read_relion_job
+from cryobridge.formats.relion.job import RelionJob, particles_in, read_relion_job
+from cryobridge.formats.relion.star import NO_PARTICLES, open_star
 from cryobridge.formats.table import Table
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
@@ -22,8 +24,11 @@ from cryobridge.jobs.inspection.report import Inspection, Use
 from cryobridge.jobs.inspection.tables import Facts, inspect_table, of_joining
 from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
 from cryobridge.progress import Reporter
+from cryobridge.report import warning
 
 _N_SHOWN = 6
+# Optics groups alone are few; a larger file has particles.
+_LARGEST_EMPTY_BYTES = 64 << 10
 
 
 def inspect_cryosparc_job(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
@@ -150,6 +155,9 @@ def inspect_relion_job(path: Path, _options: InspectOptions, _reporter: Reporter
             for iteration in job.iterations
         ],
     }
+    messages = job.problems
+    if (particles := _without_particles(job)) is not None:
+        messages = (*messages, warning("no-particles", f"{particles.name}: {NO_PARTICLES}", where=particles))
     if last is not None and last.data is not None:
         facts.append(("its particles", shlex.join(["cryobridge", "inspect", str(last.data)])))
     return Inspection(
@@ -157,9 +165,30 @@ def inspect_relion_job(path: Path, _options: InspectOptions, _reporter: Reporter
         "relion job",
         f"RELION job {job.kind}".strip(),
         facts=tuple(facts),
-        messages=job.problems,
+        messages=messages,
         details=details,
     )
+
+
+def _without_particles(job: RelionJob) -> Path | None:
+    """Return the STAR file of a job's particles where it lists none."""
+    path = particles_in(job)
+    try:
+        is_empty = path is not None and path.stat().st_size <= _LARGEST_EMPTY_BYTES and open_star(path).has_optics_alone
+    except (CryobridgeError, OSError):  # `read_relion_job` says what is wrong with the last files
+        return None
+    return path if is_empty else None
+
+
+def facts_of_job_around(path: Path) -> Facts:
+    """Say which RELION job a file lies in the folder of, and how it stands."""
+    try:
+        if identify_folder(path.parent) != RELION_JOB:
+            return []
+        job = read_relion_job(path.parent)
+    except CryobridgeError:
+        return []
+    return [("job", f"{job.kind or 'RELION job'}, {job.status}")]
 
 
 def inspect_own_output(path: Path, _options: InspectOptions, _reporter: Reporter) -> Inspection:

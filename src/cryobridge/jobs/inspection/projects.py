@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.folders import FOLDER_WORDS, identify_folder
+from cryobridge.formats.folders import FOLDER_WORDS, RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.projects import MOST_JOBS, ListedJob, Project, project_jobs, read_project
+from cryobridge.formats.relion.job import read_relion_job
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.report import Inspection
 
@@ -154,7 +155,7 @@ def _job_text(job: ListedJob) -> str:
 def _subfolder(path: Path) -> Subfolder | None:
     """Say what a subfolder is; None where nothing in it is known."""
     if kind := _kind_of(path):
-        return Subfolder(path, kind, FOLDER_WORDS[kind])
+        return Subfolder(path, kind, ", ".join(filter(None, [FOLDER_WORDS[kind], _status_of(path, kind)])))
     try:
         project = project_jobs(list_folder(path))
     except CryobridgeError:
@@ -166,6 +167,16 @@ def _subfolder(path: Path) -> Subfolder | None:
             return Subfolder(path, _PROJECTS[program], f"{program} project, {counted(len(names), 'job')}")
     words = _words_of_files(path)
     return Subfolder(path, "", words) if words else None
+
+
+def _status_of(path: Path, kind: str) -> str:
+    if kind != RELION_JOB:
+        return ""
+    try:
+        status = read_relion_job(path).status
+    except CryobridgeError:
+        return ""
+    return "" if status == "unknown" else status
 
 
 def _kind_of(path: Path) -> str:

@@ -12,11 +12,12 @@ from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csg import Slot, read_csg
 from cryobridge.formats.open import open_particles
-from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
+from cryobridge.formats.relion.star import NO_PARTICLES, StarBlock, StarFile, open_star
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomography_of
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
+from cryobridge.jobs.inspection.options import USE_NAMES
 from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
 from cryobridge.jobs.inspection.stats import summarise
 from cryobridge.jobs.inspection.uses import (
@@ -145,6 +146,9 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Ins
     if tomography is not None:
         content, uses = tomography.what, uses_of_tomography(tomography)
         about = (warning("tomography", tomography.refusal),)
+    elif star.has_optics_alone:
+        content, about = "no particles", (warning("no-particles", NO_PARTICLES),)
+        uses = tuple(Use(use, False, ("particles",)) for use in USE_NAMES)
     else:
         uses = _star_uses(path, star, block, has_odd_names=bool(odd))
         if (n_particles := tilted_particles(block)) is not None:
@@ -157,7 +161,7 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Ins
         str(path),
         "star",
         f"RELION STAR, {content}",
-        block.n_rows,
+        0 if star.has_optics_alone else block.n_rows,
         tuple(facts),
         fields,
         uses,
