@@ -209,11 +209,15 @@ def test_a_defocus_of_0_is_warned_of(tmp_path):
 
 def test_aberrations_that_are_left_out_are_warned_of(tmp_path):
     particles = changed(tmp_path, **{"ctf/tilt_A": np.full((N, 2), 1000, "f4"), "ctf/tetra_A": np.ones((N, 4), "f4")})
-    (message,) = star_content(particles).messages
-    assert (message.code, message.option) == ("aberrations-dropped", "aberrations")
+    (message,) = star_content(particles, aberrations=False).messages
+    assert (message.code, message.option) == ("aberrations-left-out", "aberrations")
     assert "beam tilt, tetrafoil" in str(message)
     assert "trefoil, " not in str(message)
-    assert codes(star_content(particles, aberrations=True)) == ["aberration-signs"]
+    assert codes(star_content(particles)) == ["odd-aberrations-sign"]
+    assert codes(star_content(particles, odd="drop")) == ["aberrations-left-out"]
+    assert set(codes(star_content(particles, version="3.0"))) == {"odd-aberrations-sign", "aberrations-dropped"}
+    assert "aberrations-dropped" in codes(pickle_content(particles))
+    assert codes(cs_content(particles)) == []
 
 
 STAR = """data_optics

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import option
-from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, fields_of
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS
 from cryobridge.model.particles import Labels
-from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from cryobridge.model.fields import Field, Program
     from cryobridge.model.particles import ParticleSet
+    from cryobridge.report import Message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +30,15 @@ class FileContent:
         Columns of the source that the program has no place for, or no equivalent of.
     messages
         What was filled in or assumed, and what the program may refuse or go wrong with.
+    keeps_aberrations
+        Whether aberrations stay in the columns of their own program; else they are in those of the output's, of which
+        shifts and the CTF are some (see `cryobridge.formats.aberrations.chosen`).
     """
 
     held: frozenset[str]
     dropped_columns: tuple[str, ...]
     messages: tuple[Message, ...]
+    keeps_aberrations: bool = False
 
 
 def dropped_columns(particles: ParticleSet, held: Collection[str], program: Program | None) -> tuple[str, ...]:
@@ -66,17 +69,6 @@ def dropped_columns(particles: ParticleSet, held: Collection[str], program: Prog
     return tuple(dict.fromkeys(names))
 
 
-def dropped_aberrations(particles: ParticleSet, held: Collection[str]) -> list[Message]:
-    """Return a warning where aberrations that are not zero are left out; none where all are held or zero."""
-    lost = [
-        item.title for item in fields_of("optics.aberrations") if item.name not in held and is_known(particles, item)
-    ]
-    if not lost:
-        return []
-    text = f"{', '.join(lost)}: not zero, and left out, for their signs are not established"
-    return [warning("aberrations-dropped", f"{text}; {option('aberrations')} writes them", option="aberrations")]
-
-
 def _modelled() -> set[str]:
     return {name for item in FIELDS if item.is_of_optics for name in item.names("relion")}
 
@@ -84,7 +76,8 @@ def _modelled() -> set[str]:
 def source_columns(particles: ParticleSet, item: Field) -> tuple[str, ...]:
     """Return the columns of the file that a quantity stood in; its title, where the set is of no file with columns."""
     extra = particles.extra
-    if extra is None or (item.part == "columns" and not item.names(extra.program)):
+    has_title = item.part in ("columns", "optics.aberrations")
+    if extra is None or (has_title and not item.names(extra.program)):
         return (item.title,)
     groups = ("",) if particles.poses is None else particles.poses.source.split(", ")
     names = (
@@ -106,6 +99,8 @@ def is_known(particles: ParticleSet, item: Field) -> bool:
         return particles.extra is not None  # else they are made here
     if item.name == "optics.aberrations.magnification":
         return bool((values != np.eye(2)).any())
+    if item.part == "optics.aberrations":
+        return bool(np.any(values))  # what is not a number is not zero
     if item.is_of_optics:
         return bool(np.nan_to_num(values).any())
     return not isinstance(values, np.ndarray | Labels) or len(values) > 0

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats.aberrations import folded, held_after, left_out
 from cryobridge.formats.dropped import FileContent, dropped_columns
 from cryobridge.formats.mrc_header import MrcHeader, read_header
 from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics
@@ -162,7 +163,9 @@ class PickleContent(FileContent):
         return tuple(name for name, part in parts.items() if part is not None)
 
 
-def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = None) -> PickleContent:
+def pickle_content(
+    particles: ParticleSet, chosen: NDArray[np.int64] | None = None, *, aberrations: bool = True
+) -> PickleContent:
     """Turn particles into cryoDRGN's and RECOVAR's arrays, one row for each row of the particle file.
 
     Parameters
@@ -171,6 +174,8 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
         All rows of the file.
     chosen
         Rows that are to be used, for ind.pkl; None for all.
+    aberrations
+        Put what fits of the aberrations into shifts and CTF.
 
     Raises
     ------
@@ -187,6 +192,10 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
         )
     refuse_unusable(particles, without=("locations", "ctf.bfactor_A2", "ctf.scale"))
     messages: list[Message] = [*premultiplied(particles, "cryoDRGN and RECOVAR"), *zero_defocus(particles)]
+    source = particles
+    if aberrations:
+        particles, found = folded(particles)
+        messages += found
     rotations: Floats | None = None
     shifts: Floats | None = None
     table: Floats | None = None
@@ -213,7 +222,9 @@ def pickle_content(particles: ParticleSet, chosen: NDArray[np.int64] | None = No
     held = set() if table is None else {item.name for item in ctf_fields()}
     held |= {"poses.matrix"} if rotations is not None else set()
     held |= {"poses.shift_A"} if shifts is not None else set()
-    dropped = dropped_columns(particles, held, None)
+    held |= held_after(aberrations=aberrations, only=())
+    messages += left_out(source, held, "cryoDRGN and RECOVAR", aberrations=aberrations)
+    dropped = dropped_columns(source, held, None)
     return PickleContent(
         rotations=rotations,
         shifts_box=shifts,

@@ -126,8 +126,9 @@ class _Concatenation:
     def _filled(self, columns: list[Any], title: str, absent: float) -> list[Any]:
         if any(column is None for column in columns):
             self.messages.append(note("absent-filled-in", f"no {title} in some of the files; taken as {absent:g}"))
+        (shape, *_) = (column.shape[1:] for column in columns if column is not None)
         rows = zip(columns, self.sets, strict=True)
-        return [np.full(len(particles), absent) if column is None else column for column, particles in rows]
+        return [np.full((len(particles), *shape), absent) if column is None else column for column, particles in rows]
 
     def _poses(self) -> Poses | None:
         poses = [particles.poses for particles in self.sets]
@@ -267,7 +268,7 @@ def _all_groups(groups: Sequence[Optics]) -> Optics:
             values[item.name] = None
         elif item.name == "aberrations":
             known = [
-                _no_aberrations(len(optics)) if column is None else column
+                Aberrations.none(len(optics)) if column is None else column
                 for column, optics in zip(columns, groups, strict=True)
             ]
             parts = (np.concatenate([getattr(one, part.name) for one in known]) for part in fields(Aberrations))
@@ -278,10 +279,6 @@ def _all_groups(groups: Sequence[Optics]) -> Optics:
                 [np.full(len(optics), np.nan) if column is None else column for column, optics in rows]
             )
     return Optics(**values)
-
-
-def _no_aberrations(n: int) -> Aberrations:
-    return Aberrations(np.zeros((n, 2)), np.zeros((n, 2)), np.zeros((n, 4)), np.tile(np.eye(2), (n, 1, 1)))
 
 
 def _key(optics: Optics, own: Mapping[str, Any], group: int) -> tuple[Any, ...]:

@@ -352,7 +352,7 @@ def mirror_matrix_y(matrix: Numbers) -> Floats:
     """Return the poses (n, 3, 3) of images whose rows are reversed, ``diag(1, -1, -1) A``.
 
     Such an image is a projection of the same map seen from behind, so the map keeps its hand. With it go
-    `mirror_shift_y` and `mirror_defocus_angle_y`.
+    `mirror_shift_y`, `CTF.mirrored_y` and `Aberrations.mirrored_y` of `cryobridge.model.particles`.
     """
     mirrored: Floats = np.asarray(matrix, dtype=np.float64) * np.array([[1.0], [-1.0], [-1.0]])
     return mirrored

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
+from cryobridge.model.geometry import mirror_defocus_angle_y, mirror_shift_y
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,28 +106,63 @@ class ImageRefs:
 class Aberrations:
     """What a microscope adds to defocus, astigmatism and spherical aberration; one row an optics group.
 
-    Phases are given with k = (kx, ky) in 1/Å, λ in Å and φ the polar angle of k.
+    Phases are given with k = (kx, ky) in 1/Å, λ in Å and φ = atan2(ky, kx), the polar angle of k. Even ones are added
+    to RELION's γ = -π λ D k² + (π/2) Cs λ³ k⁴ - …, of which the CTF is -sin γ; by odd ones χ the transform of a
+    projection is multiplied as exp(iχ), to be that of the image.
 
     Parameters
     ----------
-    beam_tilt_mrad
-        (g, 2) x, y; phase -2π λ² Cs k² (t·k).
+    beam_tilt_A
+        (g, 2) x, y: Cs × sin(tilt), of the phase -2π λ² k² (t·k).
     trefoil_A
-        (g, 2) coefficients of (2π/3) λ² k³ sin 3φ and cos 3φ.
+        (g, 2) coefficients of (2π/3) λ² k³ cos 3φ and sin 3φ.
     tetrafoil_A
-        (g, 4) coefficients of -2π λ³ k⁴ cos 2φ, 2π λ³ k⁴ sin 2φ, (π/2) λ³ k⁴ cos 4φ and -(π/2) λ³ k⁴ sin 4φ.
+        (g, 4) coefficients of 2π λ³ k⁴ cos 2φ, 2π λ³ k⁴ sin 2φ, (π/2) λ³ k⁴ cos 4φ and (π/2) λ³ k⁴ sin 4φ.
     magnification
         (g, 2, 2) matrix that takes nominal frequencies to true ones; the identity for none.
+    lower_even
+        (g, 5) coefficients of 1, k², k⁴, k² cos 2φ and k² sin 2φ in rad Åⁿ: what could be a phase shift, defocus,
+        spherical aberration and astigmatism as well, which RELION refines in both ways.
+    higher_rad
+        (g,) the largest coefficient of an order that only RELION has (of k⁵ and above).
     """
 
-    beam_tilt_mrad: Floats
+    beam_tilt_A: Floats
     trefoil_A: Floats
     tetrafoil_A: Floats
     magnification: Floats
+    lower_even: Floats
+    higher_rad: Floats
+
+    @classmethod
+    def none(cls, n_groups: int) -> Aberrations:
+        """Return those of microscopes that have none."""
+        tilt, trefoil, tetrafoil, lower = (np.zeros((n_groups, width)) for width in (2, 2, 4, 5))
+        return cls(tilt, trefoil, tetrafoil, np.tile(np.eye(2), (n_groups, 1, 1)), lower, np.zeros(n_groups))
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is added."""
+        none = Aberrations.none(len(self.higher_rad))
+        return all(np.array_equal(getattr(self, item.name), getattr(none, item.name)) for item in fields(self))
 
     def take(self, groups: NDArray[np.integer[Any]]) -> Aberrations:
         """Return those of the chosen groups."""
         return Aberrations(*(getattr(self, item.name)[groups] for item in fields(self)))
+
+    def mirrored_y(self) -> Aberrations:
+        """Return those of images whose rows are reversed: y and ky change their sign, and so do the terms with sines.
+
+        `cryobridge.model.geometry.mirror_matrix_y` says what else goes with it; `CTF.mirrored_y` mirrors the CTF.
+        """
+        return Aberrations(
+            self.beam_tilt_A * (1, -1),
+            self.trefoil_A * (1, -1),
+            self.tetrafoil_A * (1, -1, 1, -1),
+            self.magnification * ((1, -1), (-1, 1)),
+            self.lower_even * (1, 1, 1, 1, -1),
+            self.higher_rad,
+        )
 
 
 @dataclass(frozen=True)
@@ -176,7 +212,8 @@ class CTF:
     """Contrast transfer of each particle; arrays are (n,).
 
     Defocus is positive for underfocus. ``phase_shift_rad``, ``bfactor_A2`` and ``scale`` are None where the file
-    has no such column.
+    has no such column. ``shift_A``, (n, 2) x, y, is how far odd aberrations move the image, None for not at all: it
+    is subtracted from the shift of the pose for programs that have no column for it.
     """
 
     defocus_u_A: Floats
@@ -185,6 +222,12 @@ class CTF:
     phase_shift_rad: Floats | None = None
     bfactor_A2: Floats | None = None
     scale: Floats | None = None
+    shift_A: Floats | None = None
+
+    def mirrored_y(self) -> CTF:
+        """Return that of images whose rows are reversed; `Aberrations.mirrored_y` is that of the optics."""
+        shift_A = None if self.shift_A is None else mirror_shift_y(self.shift_A)
+        return replace(self, defocus_angle_rad=mirror_defocus_angle_y(self.defocus_angle_rad), shift_A=shift_A)
 
 
 def ctf_of(values: Mapping[str, Any]) -> CTF | None:

@@ -34,7 +34,6 @@ _CTF: Fields = {
     "type": ("text", "Where the CTF comes from, such as ctffind4, imported or spline"),
     "path": ("text", "File with the local CTF of a micrograph"),
     "scale_const": ("value", "Constant part of the scale, 0 or 1"),
-    "shift_A": ("aberration_A", "Shift by aberrations; x, y"),
     "cross_corr_ctffind4": ("value", "Score of CTFFIND4's fit"),
     "fig_of_merit_gctf": ("value", "Score of Gctf's fit"),
     "ctf_fit_to_A": ("resolution_A", "Resolution to which the Thon rings fit"),

@@ -17,7 +17,7 @@ from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, grou
 from cryobridge.formats.table import ColumnReader, Table
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, fields_of
 from cryobridge.model.geometry import fractions_to_px
-from cryobridge.model.particles import ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
+from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +80,7 @@ def particles_from_cs(
         images=images_of(columns),
         optics=optics,
         optics_index=optics_index,
-        ctf=ctf_of(columns.part("ctf", "cryosparc")),
+        ctf=_ctf(columns),
         locations=_locations(columns),
         columns={name: values for name, values in columns.part("columns", "cryosparc").items() if values is not None},
         **{item.key: columns.field(item, "cryosparc") for item in fields_of("") if _is_direct(item)},
@@ -156,6 +156,12 @@ def images_of(columns: ColumnReader) -> ImageRefs | None:
     return None if path is None or index is None else ImageRefs(path, index)
 
 
+def _ctf(columns: ColumnReader) -> CTF | None:
+    ctf = ctf_of(columns.part("ctf", "cryosparc"))
+    shift_A = columns.get("ctf/shift_A", shapes=((2,),))
+    return replace(ctf, shift_A=shift_A.astype(np.float64)) if ctf and shift_A is not None and shift_A.any() else ctf
+
+
 def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray[np.int32] | None]:
     if "ctf/accel_kv" not in columns and "blob/psize_A" not in columns:
         return None, None
@@ -169,7 +175,7 @@ def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray
     if bent:
         first = first_rows(index)
         of_groups = {name: values[first] for name, values in bent.items()}
-        optics = replace(optics, aberrations=from_cryosparc(of_groups, optics.spherical_aberration_mm, table.path))
+        optics = replace(optics, aberrations=from_cryosparc(of_groups, len(optics), table.path))
     return optics, index
 
 

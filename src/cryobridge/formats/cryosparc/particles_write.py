@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, UsageError, option
-from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, ROWS, to_cryosparc
+from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, NAMES, Odd, chosen, held_after, left_out, to_cryosparc
 from cryobridge.formats.contrast import SIGN, SIGNS, Contrast, to_be_inverted
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
 from cryobridge.formats.cryosparc.fields import FIT
-from cryobridge.formats.dropped import FileContent, dropped_aberrations, dropped_columns
+from cryobridge.formats.dropped import FileContent, dropped_columns
 from cryobridge.formats.optics import exposure_groups, has_exposure_groups, needed, require_optics
 from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.formats.unusable import refuse_unusable, zero_defocus
@@ -71,7 +71,8 @@ def write_cs_content(path: Path, content: CsContent, n_rows: int, title: str) ->
 def cs_content(
     particles: ParticleSet,
     *,
-    aberrations: bool = False,
+    aberrations: bool = True,
+    odd: Odd = "as-derived",
     contrast: Contrast | None = None,
     inverted: bool = False,
 ) -> CsContent:
@@ -85,9 +86,9 @@ def cs_content(
     ----------
     particles
         Whose coordinates are pixels of cryoSPARC's micrographs.
-    aberrations
-        Write beam tilt, trefoil, tetrafoil and magnification of RELION's files too, whose signs are not
-        established.
+    aberrations, odd
+        Of files that are not cryoSPARC's: whether beam tilt, trefoil, tetrafoil and magnification are written, and the
+        sign of the first two (see `cryobridge.formats.aberrations`).
     contrast
         How the particles look in the images, for files without it (`blob/sign`); bright if not given.
     inverted
@@ -111,14 +112,17 @@ def cs_content(
     # A .cs file of particles without a CTF is as cryoSPARC extracts them.
     purposes = ("image",) if is_cryosparcs(particles) else ("ctf", "image")
     require_optics(particles, needed(*purposes), ", which cryoSPARC needs")
-    assert particles.optics is not None  # just asked for
     refuse_unusable(particles)
     messages = _about_contrast(particles, contrast) + premultiplied(particles, "cryoSPARC")
+    source = particles
     if not is_cryosparcs(particles):
         messages += zero_defocus(particles)
+        particles, found = chosen(particles, aberrations=aberrations, odd=odd)
+        messages += found
+    assert particles.images is not None and particles.optics is not None  # just asked for
     columns: dict[str, Values] = {"uid": particles.uid if particles.uid is not None else make_uids(particles.images)}
     columns |= _blob(particles, particles.images, SIGNS[contrast or "bright"])
-    columns |= _ctf(particles, particles.optics, particles.ctf, aberrations=aberrations)
+    columns |= _ctf(particles, particles.optics, particles.ctf)
     if particles.poses is not None:
         columns |= _alignment(particles, particles.poses)
         if particles.poses.shift_A is None:
@@ -135,9 +139,11 @@ def cs_content(
     columns |= _own_columns(particles)
     if particles.helix is not None:
         columns |= _filament(particles, particles.helix)
-    held = _held(particles, set(columns), aberrations=aberrations)
-    messages += dropped_aberrations(particles, held)
-    dropped = dropped_columns(particles, held, "cryosparc")
+    held = _held(particles, set(columns))
+    if not is_cryosparcs(particles):
+        held = held - NAMES | held_after(aberrations=aberrations, odd=odd)
+    messages += left_out(source, held, "cryoSPARC", aberrations=aberrations, odd=odd)
+    dropped = dropped_columns(source, held, "cryosparc")
     if is_cryosparcs(particles):
         carried, replaced = _carried(particles, columns)
         columns |= carried
@@ -148,7 +154,13 @@ def cs_content(
     if inverted:
         sign = np.asarray(columns[SIGN])
         columns[SIGN] = np.where(to_be_inverted(particles), -sign, sign)
-    return CsContent(columns=columns, held=held, dropped_columns=dropped, messages=tuple(messages))
+    return CsContent(
+        columns=columns,
+        held=held,
+        dropped_columns=dropped,
+        messages=tuple(messages),
+        keeps_aberrations=is_cryosparcs(particles),
+    )
 
 
 def _about_contrast(particles: ParticleSet, contrast: Contrast | None) -> list[Message]:
@@ -190,15 +202,13 @@ def _carried(particles: ParticleSet, columns: dict[str, Values]) -> tuple[dict[s
     return {name: values for name, values in carried.items() if name not in columns or name in _ASSUMED}, replaced
 
 
-def _held(particles: ParticleSet, written: set[str], *, aberrations: bool) -> frozenset[str]:
+def _held(particles: ParticleSet, written: set[str]) -> frozenset[str]:
     """Return the quantities that are among the columns."""
     groups = {name.partition("/")[0] for name in written} & {ALIGNED_2D, ALIGNED_3D}
     written = written | {
         f"{ALIGNMENT_GROUP}/{name.partition('/')[2]}" for name in written if name.startswith(tuple(groups))
     }
     held = {item.name for item in FIELDS if not written.isdisjoint(item.columns("cryosparc"))}
-    if not (aberrations or is_cryosparcs(particles)):
-        held -= {item.name for item in ROWS}
     if particles.poses is not None and particles.poses.is_2d and not is_cryosparcs(particles):
         held -= {"half_set"}
     if "helix.uid" in held:  # the uid of a filament stands for its number
@@ -305,7 +315,7 @@ def _exposure_group(particles: ParticleSet, optics: Optics) -> NDArray[np.uint32
     return number[particles.optics_index].astype(np.uint32)
 
 
-def _ctf(particles: ParticleSet, optics: Optics, ctf: CTF | None, *, aberrations: bool) -> dict[str, Values]:
+def _ctf(particles: ParticleSet, optics: Optics, ctf: CTF | None) -> dict[str, Values]:
     n = len(particles)
     columns: dict[str, Values] = {"ctf/exp_group_id": _exposure_group(particles, optics)}
     columns |= _optics_columns(particles, "ctf")
@@ -313,13 +323,13 @@ def _ctf(particles: ParticleSet, optics: Optics, ctf: CTF | None, *, aberrations
         columns |= {
             "ctf/type": _text(n, "imported"),
             "ctf/scale_const": _constant(n, 0),
-            "ctf/shift_A": _constant(n, 0, 2),
+            "ctf/shift_A": _constant(n, 0, 2) if ctf.shift_A is None else _single(ctf.shift_A),
         }
         for item in fields_of("ctf"):
-            columns |= _column(particles, item, item.absent)
+            columns |= {} if item.is_coded else _column(particles, item, item.absent)
         columns |= {name: _constant(n, 0, width) for name, width in CRYOSPARC_COLUMNS.items()}
-    if optics.aberrations is not None and (aberrations or is_cryosparcs(particles)):
-        bent = to_cryosparc(optics.aberrations, optics.spherical_aberration_mm)
+    if optics.aberrations is not None:
+        bent = to_cryosparc(optics.aberrations)
         columns |= {name: _single(values)[particles.optics_index] for name, values in bent.items()}
     return columns
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cryobridge.formats.table import Values
-    from cryobridge.model.particles import Aberrations, Floats
+    from cryobridge.model.particles import Floats
 
 _NOTHING_KNOWN = KnownOptics()
 _POSES, _SHIFTS, _LOCATIONS = field("poses.matrix"), field("poses.shift_A"), field("locations")
@@ -103,12 +103,18 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
     block = _with_prefix(star[star.main])
     columns = ColumnReader(block)
     has_optics = "optics" in star
+    block_of_optics = _with_prefix(star["optics"]) if has_optics else None
     optics, optics_index = (
-        _optics_block(_with_prefix(star["optics"]), columns) if has_optics else _optics_of_rows(columns)
+        _optics_of_rows(columns) if block_of_optics is None else _optics_block(block_of_optics, columns)
     )
     if has_optics and optics is not None and optics_index is not None:
         columns.messages += _contradictions(columns, optics, optics_index)
     optics, optics_index = fill_optics(optics, optics_index, block.n_rows, known, star.path)
+    ctf = ctf_of(columns.part("ctf", "relion"))
+    if optics is not None and optics_index is not None:
+        optics, shift_A = _bent(optics, optics_index, block_of_optics, columns)
+        if ctf is not None and shift_A is not None:
+            ctf = replace(ctf, shift_A=shift_A[optics_index])
     pixel_size_A = None if optics is None or optics_index is None else optics.pixel_size_A[optics_index]
     particles = ParticleSet(
         n_rows=block.n_rows,
@@ -116,7 +122,7 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
         images=parse_image_names(block) if "rlnImageName" in block else None,
         optics=optics,
         optics_index=optics_index,
-        ctf=ctf_of(columns.part("ctf", "relion")),
+        ctf=ctf,
         poses=_poses(columns, pixel_size_A, has_optics=has_optics),
         locations=_locations(columns),
         helix=_helix(columns),
@@ -210,15 +216,6 @@ def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDA
         values["pixel_size_A"] = values["micrograph_pixel_size_A"]
     name = table.labels("rlnOpticsGroupName")
     groups = optics_of(group_id, None if name is None else tuple(name.to_numpy()), values)
-    bent = _AsWritten(optics).read(name for name in RELION_COLUMNS if name in optics)
-    aberrations, messages = from_relion(
-        {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in bent.items()},
-        table.n_rows,
-        groups.voltage_kV,
-        optics.path,
-    )
-    columns.messages += messages
-    groups = replace(groups, aberrations=aberrations)
     wanted = columns.integers("rlnOpticsGroup")
     if wanted is None:
         if len(groups) != 1:
@@ -280,13 +277,26 @@ def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.in
     group_id = columns.integers(*field("optics.group_id").names("relion"))
     also = [tilt for tilt in tilts if tilt is not None]
     optics, index = group_optics(columns.n_rows, also=also, group_id=group_id, **values)
-    return replace(optics, aberrations=_tilt_of_groups(columns, first_rows(index))), index
+    return optics, index
 
 
-def _tilt_of_groups(columns: ColumnReader, rows: NDArray[np.int64]) -> Aberrations | None:
-    """Return the beam tilt that RELION 3.0 keeps with each particle, by the first row of each group."""
-    found = {name: values[rows] for name in BEAM_TILT if (values := columns.floats(name)) is not None}
-    return from_relion(found, len(rows), np.full(len(rows), np.nan), Path())[0]
+def _bent(
+    optics: Optics, index: NDArray[np.int32], block: StarBlock | None, columns: ColumnReader
+) -> tuple[Optics, Floats | None]:
+    """Return the groups with their aberrations, and how far these move the images of each, (g, 2) or None.
+
+    Without a block of optics there is the beam tilt that RELION 3.0 keeps with each particle, of which groups have one.
+    """
+    found: dict[str, Any]
+    if block is None:
+        rows = first_rows(index)
+        found = {name: values[rows] for name in BEAM_TILT if (values := columns.floats(name)) is not None}
+    else:
+        read = _AsWritten(block).read(name for name in RELION_COLUMNS if name in block)
+        found = {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in read.items()}
+    aberrations, shift_A, messages = from_relion(found, optics, Path() if block is None else block.path)
+    columns.messages += messages
+    return replace(optics, aberrations=aberrations), shift_A
 
 
 def _poses(columns: ColumnReader, pixel_size_A: Floats | None, *, has_optics: bool) -> Poses | None:

@@ -12,9 +12,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.aberrations import BEAM_TILT, MAGNIFICATION, RELION_COLUMNS, is_singular, to_relion
+from cryobridge.formats.aberrations import (
+    BEAM_TILT,
+    MAGNIFICATION,
+    NAMES,
+    RELION_COLUMNS,
+    Odd,
+    chosen,
+    folded,
+    held_after,
+    is_singular,
+    left_out,
+    to_relion,
+)
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
-from cryobridge.formats.dropped import FileContent, dropped_aberrations, dropped_columns
+from cryobridge.formats.dropped import FileContent, dropped_columns
 from cryobridge.formats.helical import direction_rad, tube_codes
 from cryobridge.formats.optics import group_names, needed, require_optics
 from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, premultiplied
@@ -24,7 +36,7 @@ from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import FIELDS, field, fields_of
 from cryobridge.model.geometry import matrix_to_euler, shift_A_to_px
 from cryobridge.model.particles import Labels, Optics
-from cryobridge.report import Message, warning
+from cryobridge.report import warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.table import Array
@@ -37,6 +49,7 @@ _DIGITS = 6
 _ROWS_A_CHUNK = 1 << 18
 _MAGNIFICATION = 10_000
 _DIMENSIONALITY = 2
+_TILT = "optics.aberrations.beam_tilt_A"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +65,9 @@ class StarContent(FileContent):
     blocks: tuple[StarBlock, ...]
 
 
-def star_content(particles: ParticleSet, *, version: Version = "3.1", aberrations: bool = False) -> StarContent:
+def star_content(
+    particles: ParticleSet, *, version: Version = "3.1", aberrations: bool = True, odd: Odd = "as-derived"
+) -> StarContent:
     """Turn particles into the blocks of a STAR file.
 
     Angles are the Euler angles of the matrices in degrees, shifts ångström (3.1 and 5) or pixels of the image
@@ -65,9 +80,9 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
         Whose coordinates are pixels of RELION's micrographs.
     version
         The layout.
-    aberrations
-        Write beam tilt, trefoil, tetrafoil and magnification of cryoSPARC's files too, whose signs are not
-        established.
+    aberrations, odd
+        Of files that are not RELION's: whether beam tilt, trefoil, tetrafoil and magnification are written, and the
+        sign of the first two (see `cryobridge.formats.aberrations`).
 
     Raises
     ------
@@ -90,8 +105,14 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
     require_optics(
         particles, [item for item in needed("ctf", "image") if item.is_in_3_0 or not is_3_0], ", which RELION needs"
     )
+    source = particles
+    keeps_own = _has_own_aberrations(particles) and not is_3_0
+    if not keeps_own:
+        is_relions = particles.extra is not None and particles.extra.program == "relion"
+        particles, found = folded(particles) if is_relions else chosen(particles, aberrations=aberrations, odd=odd)
+        messages += found
     optics, group = _used_optics(particles)
-    own = _aberration_columns(particles, optics, aberrations=aberrations, messages=messages)
+    own = _aberration_columns(particles, optics, keeps_own=keeps_own, has_zernike=not is_3_0)
     of_optics = {**_optics_columns(optics, is_3_0=is_3_0), **own}
     columns = {**_image_columns(particles), **_pose_columns(particles, optics, group, version)}
     columns |= _field_columns(particles, is_3_0=is_3_0)
@@ -116,13 +137,21 @@ def star_content(particles: ParticleSet, *, version: Version = "3.1", aberration
         columns |= {name: values for name, values in extra.read().items() if name not in columns}
     table = pa.table({name: _to_arrow(values) for name, values in columns.items()})
     blocks.append(StarBlock(Path(), "" if is_3_0 else "particles", table, comments=_COMMENTS[version]))
-    held = _held({*of_optics, *columns} - set(others), is_3_0=is_3_0)
+    only = [_TILT for name in own if name in BEAM_TILT] if is_3_0 else None
+    bent = NAMES if keeps_own else held_after(aberrations=aberrations, odd=odd, only=only)
+    held = _held({*of_optics, *columns} - set(others), is_3_0=is_3_0) - NAMES | bent
     if np.any(optics.box_px % 2):
         messages.append(warning("odd-box", "a box of an odd number of pixels, which RELION refuses"))
-    messages += dropped_aberrations(particles, held)
-    dropped = dropped_columns(particles, held, "relion")
+    messages += left_out(source, held, f"RELION {version}", aberrations=aberrations, odd=odd)
+    dropped = dropped_columns(source, held, "relion")
     dropped = tuple(dict.fromkeys((*dropped, *others)))
-    return StarContent(blocks=tuple(blocks), held=held, dropped_columns=dropped, messages=tuple(messages))
+    return StarContent(
+        blocks=tuple(blocks),
+        held=held,
+        dropped_columns=dropped,
+        messages=tuple(messages),
+        keeps_aberrations=keeps_own,
+    )
 
 
 def _held(written: set[str], *, is_3_0: bool) -> frozenset[str]:
@@ -144,28 +173,31 @@ def _used_optics(particles: ParticleSet) -> tuple[Optics, NDArray[np.int64]]:
     return particles.optics.take(np.flatnonzero(is_used)), place[particles.optics_index]
 
 
+def _has_own_aberrations(particles: ParticleSet) -> bool:
+    """Whether the particles bring RELION's columns of them along, which are copied as they stand."""
+    extra = particles.extra
+    return extra is not None and extra.program == "relion" and not extra.optics.keys().isdisjoint(RELION_COLUMNS)
+
+
 def _aberration_columns(
-    particles: ParticleSet, optics: Optics, *, aberrations: bool, messages: list[Message]
+    particles: ParticleSet, optics: Optics, *, keeps_own: bool, has_zernike: bool
 ) -> dict[str, Any]:
     """Return RELION's optics columns for what bends the CTF, and whatever else a STAR file's optics had."""
-    extra = particles.extra
-    if extra is None or extra.program != "relion":
-        if not aberrations or optics.aberrations is None:
-            return {}
-        text = "aberrations are written as the formulas give them; check the signs by refining them in RELION"
-        messages.append(warning("aberration-signs", text))
-        return to_relion(optics.aberrations, optics.voltage_kV)
-    index = particles.optics_index
-    chosen = slice(None) if index is None or not len(index) else np.flatnonzero(np.bincount(index) > 0)
-    own: dict[str, Any] = {name: np.asarray(values)[chosen] for name, values in extra.optics.items()}
+    extra, index = particles.extra, particles.optics_index
+    used = slice(None) if index is None or not len(index) else np.flatnonzero(np.bincount(index) > 0)
+    own: dict[str, Any] = {}
+    if extra is not None and extra.program == "relion":
+        own = {name: np.asarray(values)[used] for name, values in extra.optics.items()}
+    if not keeps_own:
+        own = {name: values for name, values in own.items() if name not in RELION_COLUMNS}
+        made = {} if optics.aberrations is None else to_relion(optics.aberrations, optics, has_zernike=has_zernike)
+        return own | made
     if all(name in own for name in MAGNIFICATION):
         matrix = np.stack([own[name] for name in MAGNIFICATION], axis=1).reshape(-1, 2, 2).astype(np.float64)
         singular = is_singular(matrix)
         if singular.any():
             matrix[singular] = np.eye(2)
             own |= dict(zip(MAGNIFICATION, matrix.reshape(-1, 4).T, strict=True))
-    if optics.aberrations is not None and not any(name in own for name in RELION_COLUMNS):
-        own |= to_relion(optics.aberrations, optics.voltage_kV)
     return own
 
 

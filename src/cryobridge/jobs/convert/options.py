@@ -13,6 +13,7 @@ from cryobridge.options import Opt
 if TYPE_CHECKING:
     from cryobridge.formats.relion.particles_write import Version
 
+Odd: TypeAlias = Literal["as-derived", "reversed", "drop"]
 Target: TypeAlias = Literal["star", "cs", "pickles"]
 Program: TypeAlias = Literal["cryosparc", "relion", "pickles"]
 _PICKLES = (".pkl", ".pickle", ".p")
@@ -87,8 +88,18 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
         Opt("Particles in images, if no file says.", panel="Output", default="bright"),
     ] = None
     aberrations: Annotated[
-        bool, Opt("Write beam tilt, trefoil and so on; their signs are not established.", panel="Output")
-    ] = False
+        bool | None,
+        Opt(
+            "Write beam tilt, trefoil and so on.",
+            flags=("--aberrations/--no-aberrations",),
+            panel="Output",
+            default="write them",
+        ),
+    ] = None
+    odd_aberrations: Annotated[
+        Odd | None,
+        Opt("Sign of beam tilt and trefoil, or none of them.", panel="Output", default="as-derived"),
+    ] = None
     strip_uid: Annotated[bool, Opt("Take cryoSPARC's uid off names of micrographs and links.", panel="Output")] = False
     micrograph_path: Annotated[str | None, Opt("Folder that micrographs are in.", metavar="DIR", panel="Output")] = None
     verify: Annotated[bool, Opt("Read the output back and compare.", panel="Output")] = False
@@ -119,6 +130,11 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
     ] = None
 
     @property
+    def has_aberrations(self) -> bool:
+        """Whether aberrations go to another program."""
+        return self.aberrations is not False
+
+    @property
     def layout(self) -> Version:
         """The layout of a STAR file."""
         return LAYOUTS[self.relion or "3.1"]
@@ -133,12 +149,14 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
         """
         to_file, of_both = target != "pickles", "for STAR and .cs output"
         moves = moves_coordinates(program, target)
+        is_other = moves or (target == "pickles" and program != "pickles")
         for names, is_used, purpose in (
             (("relion",), target == "star", "for STAR output"),
             (("flip_x", "flip_y", "swap_xy"), moves, "for coordinates that go from cryoSPARC to RELION or back"),
             (("pose_from",), program == "cryosparc", "for cryoSPARC files"),
             (("contrast",), target == "cs", "for .cs output"),
-            (("aberrations",), moves, "for going from cryoSPARC to RELION or back"),
+            (("aberrations",), is_other, "for going to another program"),
+            (("odd_aberrations",), moves, "for going from cryoSPARC to RELION or back"),
             (("link_stacks", "strip_uid", "micrograph_path"), to_file, of_both),
             (("copy",), self.link_stacks is not None, f"for {option('link_stacks')}"),
             (("invert",), self.copy, f"for copies ({option('link_stacks', 'DIR')} {option('copy', True)})"),
@@ -149,6 +167,8 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
             ),
         ):
             idle = [name for name in names if getattr(self, name) not in (None, False)]
+            if self.aberrations is False and "aberrations" in names:
+                idle = ["aberrations"]
             if idle and not is_used:
                 subject, verb = " and ".join(map(option, idle)), "it is" if len(idle) == 1 else "they are"
                 text = f"{subject} would do nothing here: {verb} {purpose}"

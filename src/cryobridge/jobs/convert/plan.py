@@ -233,12 +233,13 @@ def _content(
     particles: ParticleSet, source: ParticleFiles, target: Target, options: ConvertOptions
 ) -> StarContent | CsContent:
     """Return the columns of a STAR or `.cs` file; an error about a value names the input."""
+    aberrations, odd = options.has_aberrations, options.odd_aberrations or "as-derived"
     try:
         if target == "cs":
             return cs_content(
-                particles, aberrations=options.aberrations, contrast=options.contrast, inverted=options.invert
+                particles, aberrations=aberrations, odd=odd, contrast=options.contrast, inverted=options.invert
             )
-        return star_content(particles, version=options.layout, aberrations=options.aberrations)
+        return star_content(particles, version=options.layout, aberrations=aberrations, odd=odd)
     except CryobridgeError as error:
         error.path = error.path or str(source.files[0])
         raise
@@ -276,7 +277,8 @@ def _pickles_plan(
         )
     particles, sizes = with_sizes_of_stacks(source.particles, search)
     with rows_of_file(source.file_rows):
-        content = pickle_content(particles, rows if len(rows) < source.n_rows else None)
+        indices = rows if len(rows) < source.n_rows else None
+    content = pickle_content(particles, indices, aberrations=options.has_aberrations)
     messages = [
         *messages,
         *sizes,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.formats.aberrations import ROWS, chosen, phases, with_sign
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.dropped import is_known
 from cryobridge.formats.helical import tube_codes
@@ -19,7 +20,7 @@ from cryobridge.formats.relion.star_check import compare_with_starfile
 from cryobridge.jobs.convert.report import Difference
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
 from cryobridge.model.geometry import box_fraction_to_shift_A
-from cryobridge.model.particles import CTF, Labels, ParticleSet, Poses
+from cryobridge.model.particles import CTF, Aberrations, Labels, ParticleSet, Poses
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,6 +34,7 @@ _ANGLE_DEG = 1e-4
 _SHIFT_A = 1e-3
 _PIXELS = 1e-2
 _RELATIVE = 1e-6
+_PHASE_RAD = 1e-3
 
 
 def verify(plan: ConvertPlan) -> list[Difference]:
@@ -48,15 +50,19 @@ def verify(plan: ConvertPlan) -> list[Difference]:
     list of Difference
         One for each quantity that the output has a place for.
     """
-    expected, held = _expected(plan), plan.content.held
+    source, held = _source(plan), plan.content.held
+    expected = source
+    if not plan.content.keeps_aberrations:
+        expected, _ = chosen(source, aberrations=plan.options.has_aberrations, odd="as-derived")
     if isinstance(plan.content, PickleContent):
-        differences = compare(expected, _pickled(plan.output, plan.content, expected), held)
+        pickled = _pickled(plan.output, plan.content, expected)
+        differences = compare(expected, pickled, held) + _compare_phases(plan, source, pickled)
         if plan.content.indices is not None:
             differences.append(_rows("chosen rows", plan.content.indices, read_indices(plan.output / INDICES)))
         return differences
     is_cs = plan.target == "cs"
     found = read_particles_cs(plan.output) if is_cs else read_particles_star(plan.output)
-    differences = compare(expected, found, held)
+    differences = compare(expected, found, held) + _compare_phases(plan, source, found)
     if is_cs and plan.particles.uid is not None:
         differences.append(_rows("uid", plan.particles.uid, found.uid))
     if plan.particles.locations is not None and found.locations is not None:
@@ -145,7 +151,31 @@ def _first_of_each(micrograph: NDArray[np.int32] | None, tube: NDArray[np.int64]
     return first
 
 
-def _expected(plan: ConvertPlan) -> ParticleSet:
+def _compare_phases(plan: ConvertPlan, source: ParticleSet, found: ParticleSet) -> list[Difference]:
+    """Compare the phases of the CTF and the aberrations, at the edge of the transforms, whatever columns they are in.
+
+    That is left out where there are no aberrations: then it follows from the values.
+    """
+    optics, index = source.optics, source.optics_index
+    if optics is None or index is None or optics.aberrations is None or source.ctf is None or found.ctf is None:
+        return []
+    if len(source) != len(found) or found.optics is None:
+        return []
+    held, none = plan.content.held, Aberrations.none(len(optics))
+    lost = [item.key for item in ROWS if item.name not in held]
+    bent = replace(optics.aberrations, **{key: getattr(none, key) for key in lost})
+    if not plan.content.keeps_aberrations:
+        bent = with_sign(bent, plan.options.odd_aberrations or "as-derived")
+    source = replace(source, optics=replace(optics, aberrations=bent))
+    angle = np.radians([0.0, 35.0, 70.0, 125.0])
+    edge = 0.5 / source.per_particle("pixel_size_A")[:, np.newaxis, np.newaxis]
+    frequency = edge * np.column_stack([np.cos(angle), np.sin(angle)])
+    pairs = zip(phases(source, frequency), phases(found, frequency), strict=True)
+    far = max(_largest(np.angle(np.exp(1j * (one - other)))) for one, other in pairs)
+    return [Difference("phase with aberrations", far, "rad", _PHASE_RAD)]
+
+
+def _source(plan: ConvertPlan) -> ParticleSet:
     """Return the input's rows, with the optics, classes and half sets that were planned."""
     source, is_all = plan.source.particles, isinstance(plan.content, PickleContent)
     rows = np.arange(len(source)) if is_all else plan.rows

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
+from cryobridge.formats.aberrations import left_out
 from cryobridge.formats.descriptor import ImageDescriptor
 from cryobridge.formats.optics import needed, unknown_optics
 from cryobridge.formats.plausible import implausible_units
@@ -213,6 +214,7 @@ def plan_stacks(source: StackInput, options: StackOptions) -> PolarPlan:
     factor = options.downsample_factor
     box, size_A, sizes = None, None, PixelSizes(np.zeros(0), None)
     messages = [*source.messages, *implausible_units(source.particles)]
+    messages += left_out(source.particles, (), "CryoLike")
     metadata = source.particles.source
     with problems.collect():
         box = image_box(source)
