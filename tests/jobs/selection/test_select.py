@@ -40,7 +40,7 @@ opticsGroup7 3 mtf.star 2.5 32 "two words"
 LIST = """
 data_general
 
-_rlnTomoSubTomosAre2DStacks   1
+_rlnBinningFactor   1
 _myNote   "as it stands"
 
 """
