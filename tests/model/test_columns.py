@@ -139,9 +139,9 @@ def changed(tmp_path, **more):
 
 def test_half_sets_that_stop_relion_are_left_out_with_a_warning(tmp_path):
     for split, code in (
-        ([0] * N, "one-half-set"),
-        ([0, 1, 2, 0, 1], "half-sets-unknown"),
-        ([0, 1, 2**32 - 1, 0, 1], "half-sets-unknown"),
+        ([0] * N, "half-sets-left-out"),
+        ([0, 1, 2, 0, 1], "half-sets-left-out"),
+        ([0, 1, 2**32 - 1, 0, 1], "half-sets-left-out"),
     ):
         particles = changed(tmp_path, **{"alignments3D/split": np.array(split, "u4")})
         content = star_content(particles)

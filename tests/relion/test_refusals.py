@@ -75,7 +75,7 @@ def test_relion_refines_without_half_sets_that_do_not_split(dark, tmp_path, monk
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     report = cb.convert(dark[1], "x.star", link_stacks="links")
-    assert "one-half-set" in {message.code for message in report.warnings}
+    assert "half-sets-left-out" in {message.code for message in report.warnings}
     (tmp_path / "out").mkdir()
     grid = (np.mgrid[:BOX, :BOX, :BOX] - BOX // 2) ** 2
     with mrcfile.new(tmp_path / "reference.mrc") as file:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.errors import option
+from cryobridge.report import Message, warning
+
 if TYPE_CHECKING:
     from cryobridge.model.particles import ParticleSet
 
@@ -56,7 +59,24 @@ def to_be_inverted(particles: ParticleSet) -> NDArray[np.bool_]:
     return dark if dark is not None and dark.any() else np.ones(len(particles), bool)
 
 
-def dark_when_inverted(particles: ParticleSet) -> bool:
-    """Whether their file says that particles are bright, so that inverting makes dark ones of them."""
+def about_contrast(particles: ParticleSet, who: str, *, invert: bool) -> list[Message]:
+    """Return a warning of particles that are dark in the images that are written.
+
+    Parameters
+    ----------
+    particles
+        Whose images they are.
+    who
+        Who takes bright ones, with the verb, such as ``"RELION takes"``.
+    invert
+        Whether the images are inverted (`to_be_inverted`).
+    """
     dark = is_dark(particles)
-    return dark is not None and len(dark) > 0 and not dark.any()
+    if not invert:
+        said = dark_particles(particles)
+        text = f"{said}, {who} bright ones: add {option('invert', True)}" if said else ""
+    elif dark is not None and len(dark) and not dark.any():
+        text = f"particles become dark: {SIGN} said that they were bright; look at some"
+    else:
+        text = ""
+    return [warning("dark-particles", text, option="invert")] if text else []

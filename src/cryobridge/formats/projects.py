@@ -15,8 +15,15 @@ from cryobridge.formats.cryosparc.job import is_cryosparc_description
 from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, OWN_OUTPUT, RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder, list_if_there, object_of, read_json_of, text_of
 from cryobridge.formats.own_output import read_own_output
-from cryobridge.formats.relion.job import JOB_KINDS, MICROGRAPH_STARS, particles_in, read_relion_job, status_of
-from cryobridge.formats.relion.pipeline import PIPELINE, Process, read_pipeline
+from cryobridge.formats.relion.job import (
+    JOB_KINDS,
+    MICROGRAPH_STARS,
+    PIPELINE,
+    particles_in,
+    read_relion_job,
+    status_of,
+)
+from cryobridge.formats.relion.pipeline import Process, read_pipeline
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:

@@ -95,8 +95,6 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     ------
     UsageError
         If the particles were changed, or the file is of another program.
-    FormatError
-        If a pose, shift, CTF value or coordinate in a STAR file is not a number.
 
     Examples
     --------
@@ -106,7 +104,6 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     """
     origin = origin_for(particles, path)
     rows = np.arange(len(particles)) if origin.rows is None else origin.rows
-    warnings_of_rows(origin)
     RowWriter(origin.files).write(path, rows, {})
     return outputs_of(origin.files, path)
 

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryobridge.formats.atomic import together
-from cryobridge.formats.write import origin_for, outputs_of, write_as_read
+from cryobridge.formats.write import origin_for, outputs_of, warnings_of_rows, write_as_read
 from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
 
 if TYPE_CHECKING:
     from cryobridge.model.particles import ParticleSet
+    from cryobridge.report import Message
 
 
-def write_set(particles: ParticleSet, output: Path, *, overwrite: bool, name: str = "output") -> tuple[Path, ...]:
+def write_set(
+    particles: ParticleSet, output: Path, *, overwrite: bool, name: str = "output"
+) -> tuple[tuple[Path, ...], list[Message]]:
     """Write particles with all columns that their files have, all files or none.
 
     Parameters
@@ -29,8 +32,10 @@ def write_set(particles: ParticleSet, output: Path, *, overwrite: bool, name: st
 
     Returns
     -------
-    tuple
-        The files that are written.
+    files
+        Those that are written.
+    messages
+        What RELION would not take, and is left out.
 
     Raises
     ------
@@ -38,14 +43,18 @@ def write_set(particles: ParticleSet, output: Path, *, overwrite: bool, name: st
         If the particles were changed, the file is of another program, or they are read from it.
     OutputExistsError
         If a file is there and may not be replaced.
+    FormatError
+        If a pose, shift, CTF value or coordinate in a STAR file is not a number.
     """
-    source = origin_for(particles, output).files
+    origin = origin_for(particles, output)
+    source = origin.files
     files = outputs_of(source, output)
     refuse_inputs(files, source.files, name=name)
     refuse_existing(files, overwrite=overwrite)
+    messages = warnings_of_rows(origin)
     make_folder(output.parent)
     with together():
         write_as_read(particles, output)
         # Another run may have written them since.
         refuse_existing(files, overwrite=overwrite)
-    return files
+    return files, messages

@@ -317,6 +317,22 @@ def fractions_to_px(
     return np.ascontiguousarray(coordinate[:, ::-1]) if swap_xy else coordinate
 
 
+# Single-precision fractions of a micrograph's 5,000 pixels carry no more, and RELION cuts off what is behind the point.
+_COORDINATE_DIGITS = 3
+
+
+def round_px(coordinate_px: Numbers, *, subpixel: bool = True) -> Floats:
+    """Round coordinates (n, 2) in pixels to 3 decimals, or to whole pixels, as they are written for RELION.
+
+    Examples
+    --------
+    >>> round_px(np.array([[1110.999985, 0.25]])).tolist()
+    [[1111.0, 0.25]]
+    """
+    rounded = np.asarray(coordinate_px, np.float64).round(_COORDINATE_DIGITS if subpixel else 0)
+    return rounded + 0.0  # no negative zero
+
+
 def px_to_fractions(
     coordinate_px: Numbers,
     shape_px: Numbers,

@@ -384,7 +384,7 @@ def test_half_sets_that_neither_program_has_are_left_out_with_a_warning(tmp_path
     for name in ("a.cs", "c.star"):
         report = convert(star, tmp_path / name, verify=True)
         assert report.rows_out == N
-        (message,) = [message for message in report.warnings if message.code == "half-sets-unknown"]
+        (message,) = [message for message in report.warnings if message.code == "half-sets-left-out"]
         assert "left out" in str(message)
     assert np.load(tmp_path / "a.cs")["alignments3D/split"].tolist() == [0] * N
     assert read_particles_star(tmp_path / "c.star").half_set is None

@@ -86,6 +86,16 @@ def with_stack(tmp_path):
 # --- what goes in ---------------------------------------------------------------------------------------------------
 
 
+def test_coordinates_are_rounded_since_relion_cuts_them_off(tmp_path):
+    # As single precision, 1111 of 5,760 px is a fraction that gives 1110.99998.
+    x = np.full(N, np.float32(1111 / 5760))
+    assert np.all(x.astype(np.float64) * 5760 != 1111)
+    columns = {**refined(), **location(), "location/center_x_frac": x}
+    columns["location/micrograph_shape"] = np.full((N, 2), (4092, 5760), np.uint32)
+    to(tmp_path / "p.star", save_cs(tmp_path / "p.cs", columns))
+    assert {float(value) for value in table(tmp_path / "p.star")["rlnCoordinateX"]} == {1111.0}
+
+
 def test_the_passthrough_beside_a_file_is_joined_on_uid(source, tmp_path):
     order = [3, 1, 5, 0, 2, 4]
     save_cs(tmp_path / "J5" / "J5_passthrough_particles.cs", location(order))

@@ -57,7 +57,7 @@ def test_half_sets_that_a_selection_does_not_split_are_left_out(star, tmp_path):
     assert not report.warnings or "half-set" not in str([message.code for message in report.warnings])
     assert table(tmp_path / "b.star").read(["rlnRandomSubset"])["rlnRandomSubset"].tolist() == [1, 2]
     report = select_files(star, tmp_path / "c.star", classes=(3,))
-    assert "one-half-set" in {message.code for message in report.warnings}
+    assert "half-sets-left-out" in {message.code for message in report.warnings}
     assert "rlnRandomSubset" not in table(tmp_path / "c.star")
     # All else is as it was.
     assert open_star(tmp_path / "c.star")["optics"].read(["rlnCtfDataAreCtfPremultiplied"]) == {
@@ -79,5 +79,11 @@ def test_particles_that_are_written_as_they_were_read_follow_the_same_rules(star
     with pytest.raises(FormatError, match="rlnAnglePsi: row 2: not a number"):
         cb.write(particles, tmp_path / "b.star")
     report = cb.write(particles.take(np.array([3, 4])), tmp_path / "c.star")
-    assert "one-half-set" in {message.code for message in report.warnings}
+    assert "half-sets-left-out" in {message.code for message in report.warnings}
     assert "rlnRandomSubset" not in table(tmp_path / "c.star")
+
+
+def test_a_selection_in_memory_says_what_is_left_out_of_its_file(star, tmp_path):
+    chosen = cb.select(cb.read(star), output=tmp_path / "d.star", classes=(3,))
+    assert "half-sets-left-out" in {message.code for message in chosen.messages}
+    assert "rlnRandomSubset" not in table(tmp_path / "d.star")

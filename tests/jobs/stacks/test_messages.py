@@ -135,7 +135,9 @@ def test_values_in_another_unit_are_reported(words, stack, tmp_path):
 def test_dark_particles_are_named_where_they_go(signs, who, stack, tmp_path):
     path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrcs"] * 3, range(3), **{"blob/sign": signs}))
     done = run("stacks", "downsample", path, "-D", 8, "-o", tmp_path / "out", "--dry-run", "--json")
-    message = [message["text"] for message in json.loads(done.stdout)["warnings"] if message["code"] == "contrast"]
+    message = [
+        message["text"] for message in json.loads(done.stdout)["warnings"] if message["code"] == "dark-particles"
+    ]
     assert len(message) == (who is not None)
     if who:
         assert message == [f"{who} are dark (blob/sign -1), RELION and cryoDRGN take bright ones: add --invert"]

@@ -91,8 +91,8 @@ def half_sets_left_out(half_set: NDArray[np.integer[Any]] | None) -> list[Messag
     why = "" if half_set is None else half_sets_refused(half_set)
     if not why:
         return []
-    code = "one-half-set" if why.startswith("all ") else "half-sets-unknown"
-    return [warning(code, f"{why}: {HALF_SETS}, with which RELION's refinement would stop, is left out")]
+    text = f"{why}: {HALF_SETS}, with which RELION's refinement would stop, is left out"
+    return [warning("half-sets-left-out", text)]
 
 
 def premultiplied(particles: ParticleSet, who: str) -> list[Message]:
@@ -165,7 +165,7 @@ def refused(star: StarFile) -> tuple[Refusal, ...]:
     ['rlnRandomSubset: all particles are in half set 1']
     """
     block = star[star.main]
-    optics = star["optics"] if "optics" in star else None  # noqa: SIM401 - a StarFile has no get
+    optics = star.optics
     return (
         *_no_numbers(block),
         *_odd_half_sets(block),

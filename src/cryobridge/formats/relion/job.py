@@ -98,7 +98,7 @@ _OUTPUTS = (*_KIND_OF_FILE, "particles.star", "micrographs.star", "coords_suffix
 _JOB_TYPE = re.compile(rb"^_rlnJobType(?P<label>Label)?\s+(?P<value>\S+)", re.MULTILINE)
 _JOB_STAR_HEAD_BYTES = 64 << 10
 _PROJECT_LEVELS = 4
-_PIPELINE = "default_pipeline.star"
+PIPELINE = "default_pipeline.star"
 
 
 @dataclass(frozen=True)
@@ -271,14 +271,18 @@ def _kind_by_folder(path: Path) -> str:
 
 
 def _places(path: Path) -> tuple[Path, ...]:
-    """Return a folder's path from the root, as it was given and without links.
+    """Return a folder's path from the root, as it was given and without links."""
+    return as_named(path), path.resolve()
 
-    What ``..`` goes up from is where a link before it leads; links after it stay, since a job's folder may be one.
+
+def as_named(path: Path) -> Path:
+    """Return a path from the root, without ``..``; links stay, since RELION's projects are full of them.
+
+    What ``..`` goes up from is where a link before it leads.
     """
     parts = path.parts
     n_before = max((n for n, part in enumerate(parts, 1) if part == ".."), default=0)
-    as_named = Path(*parts[:n_before]).resolve().joinpath(*parts[n_before:]) if n_before else path.absolute()
-    return as_named, path.resolve()
+    return Path(*parts[:n_before]).resolve().joinpath(*parts[n_before:]) if n_before else path.absolute()
 
 
 def _kind_by_files(listing: Listing, iterations: tuple[RelionIteration, ...]) -> str:
@@ -319,7 +323,7 @@ def _empty_files(sets: tuple[RelionIteration, ...]) -> list[Message]:
 def _project_of(path: Path) -> Path | None:
     for place in _places(path):
         for parent in list(place.parents)[:_PROJECT_LEVELS]:
-            if is_there(parent / _PIPELINE):
+            if is_there(parent / PIPELINE):
                 return as_given(parent, path)
     return None
 

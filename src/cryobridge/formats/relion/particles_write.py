@@ -34,7 +34,7 @@ from cryobridge.formats.relion.particles import DIMENSIONALITY, PIXEL_SIZE_3_0
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import FIELDS, field, fields_of
-from cryobridge.model.geometry import matrix_to_euler, shift_A_to_px
+from cryobridge.model.geometry import matrix_to_euler, round_px, shift_A_to_px
 from cryobridge.model.particles import Labels, Optics
 from cryobridge.report import warning
 
@@ -223,7 +223,7 @@ def _image_columns(particles: ParticleSet) -> dict[str, Any]:
     columns: dict[str, Any] = {"rlnImageName": image_names(particles.images)}
     locations = particles.locations
     if locations is not None:
-        x, y = (_rounded(values) for values in locations.coordinate_px.T)
+        x, y = round_px(locations.coordinate_px).T
         columns |= dict(zip(field("locations").columns("relion"), (locations.micrograph, x, y), strict=True))
     return columns
 

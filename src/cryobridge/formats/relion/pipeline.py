@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError
+from cryobridge.formats.relion.job import PIPELINE
 from cryobridge.formats.relion.star import open_star
 from cryobridge.model.particles import Labels
 from cryobridge.report import Message, warning
@@ -13,7 +14,6 @@ from cryobridge.report import Message, warning
 if TYPE_CHECKING:
     from cryobridge.formats.listing import Listing
 
-PIPELINE: Final = "default_pipeline.star"
 _PROCESS = "rlnPipeLineProcess"
 _BLOCK = "pipeline_processes"
 _STATUS_OF_LABEL = {"Succeeded": "success", "Failed": "failure", "Aborted": "aborted"}

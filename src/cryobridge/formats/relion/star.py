@@ -178,6 +178,11 @@ class StarFile:
         return others[-1] if others else "optics"
 
     @property
+    def optics(self) -> StarBlock | None:
+        """The optics groups; None in the layout of RELION 3.0."""
+        return self["optics"] if "optics" in self else None  # noqa: SIM401 - a StarFile has no get
+
+    @property
     def has_optics_alone(self) -> bool:
         """Whether it lists optics groups and nothing else."""
         return self.names == ("optics",)

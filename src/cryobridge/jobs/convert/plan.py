@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
-from cryobridge.formats.contrast import SIGN, dark_particles, dark_when_inverted, to_be_inverted
+from cryobridge.formats.contrast import about_contrast, dark_particles, to_be_inverted
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, is_cryosparcs
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
@@ -20,7 +20,7 @@ from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_c
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.accepted import named_mrc
 from cryobridge.formats.relion.particles_write import StarContent, star_content
-from cryobridge.formats.unusable import rows_of_file
+from cryobridge.formats.unusable import N_SHOWN, rows_of_file
 from cryobridge.jobs.convert.coordinates import in_frame_of_target
 from cryobridge.jobs.convert.inputs import messages_of, read_inputs, why_no_locations
 from cryobridge.jobs.convert.micrographs import micrographs_content, micrographs_path
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from cryobridge.formats.relion.star import StarBlock
     from cryobridge.report import Message
 
-_N_SHOWN = 3
 Content: TypeAlias = StarContent | CsContent | PickleContent
 
 
@@ -215,18 +214,8 @@ def _lost_to_relion(particles: ParticleSet, source: ParticleFiles, *, invert: bo
                 f"{why}; give the file that has them as another input",
             )
         )
-    messages += _about_contrast(particles, invert=invert)
+    messages += about_contrast(particles, "RELION takes", invert=invert)
     return messages
-
-
-def _about_contrast(particles: ParticleSet, *, invert: bool) -> list[Message]:
-    """Warn of particles that are dark in the images that RELION gets."""
-    if invert:
-        text = f"particles become dark: {SIGN} said that they were bright; look at some"
-        return [warning("dark-particles", text, option="invert")] if dark_when_inverted(particles) else []
-    dark = dark_particles(particles)
-    text = f"{dark}, RELION takes bright ones: add {option('invert', True)}"
-    return [warning("dark-particles", text, option="invert")] if dark else []
 
 
 def _content(
@@ -276,9 +265,9 @@ def _pickles_plan(
             hint="Convert to .star first, which leaves these rows out, and make the pickles of that.",
         )
     particles, sizes = with_sizes_of_stacks(source.particles, search)
+    indices = rows if len(rows) < source.n_rows else None
     with rows_of_file(source.file_rows):
-        indices = rows if len(rows) < source.n_rows else None
-    content = pickle_content(particles, indices, aberrations=options.has_aberrations)
+        content = pickle_content(particles, indices, aberrations=options.has_aberrations)
     messages = [
         *messages,
         *sizes,
@@ -357,8 +346,8 @@ def _counted_from_1(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]
     if particles.half_set is not None and not is_cryosparcs(particles):
         odd = np.unique(particles.half_set[~np.isin(particles.half_set, (0, 1, 2))])
         if len(odd):
-            text = f"half sets are left out: {', '.join(map(str, odd[:_N_SHOWN]))} is among them, cryoSPARC has 1 and 2"
-            warnings.append(warning("half-sets-unknown", text))
+            text = f"half sets are left out: {', '.join(map(str, odd[:N_SHOWN]))} is among them, cryoSPARC has 1 and 2"
+            warnings.append(warning("half-sets-left-out", text))
             numbers["half_set"] = None
     for name, words in (("half_set", "half set"), ("class_number", "class")):
         values = numbers[name]

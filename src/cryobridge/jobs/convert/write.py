@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
-from cryobridge.formats.write import suffixes_of, warnings_of_rows
+from cryobridge.formats.write import suffixes_of
 from cryobridge.jobs.convert.convert import ConvertJob
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
@@ -68,6 +68,6 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
     if origin is None or options or output.suffix not in suffixes_of(origin.files):
         job = ConvertJob(plan_convert(particles, output, made(ConvertOptions, options)))
         return carried_out(job, overwrite=overwrite, dry_run=False, reporter=None)
-    messages = (*particles.messages, *warnings_of_rows(origin))
-    files = write_set(particles, output, overwrite=overwrite, name="path")
-    return Report(rows_in=len(particles), rows_out=len(particles), messages=messages, outputs=files)
+    files, messages = write_set(particles, output, overwrite=overwrite, name="path")
+    messages = [*particles.messages, *messages]
+    return Report(rows_in=len(particles), rows_out=len(particles), messages=tuple(messages), outputs=files)

@@ -11,9 +11,6 @@ from cryobridge.jobs.coords.picks import DEFAULT_FIGURE_OF_MERIT, Picks
 from cryobridge.model.convention import Convention
 from cryobridge.model.particles import Floats
 
-# float32 fractions of a micrograph's 5,000 pixels carry no more; RELION truncates, and 449.99998 would lose a pixel.
-_SUBPIXEL_DIGITS = 3
-
 
 def pick_columns(
     picks: Picks, coordinate_px: Floats, kept: NDArray[np.bool_], convention: Convention, *, picks_only: bool
@@ -51,12 +48,6 @@ def pick_columns(
     if not picks_only and picks.filament_uid is not None:
         columns |= _helical(picks, picks.filament_uid, coordinate_px, np.flatnonzero(kept))
     return columns
-
-
-def round_px(coordinate_px: Floats, *, subpixel: bool) -> Floats:
-    """Round coordinates to whole pixels, or to the precision of float32 fractions."""
-    rounded: Floats = np.round(coordinate_px, _SUBPIXEL_DIGITS if subpixel else 0)
-    return rounded + 0.0  # no negative zero
 
 
 def _psi_deg(psi_rad: Floats, convention: Convention) -> Floats:

@@ -17,7 +17,7 @@ from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.image_search import as_given
 from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
-from cryobridge.jobs.coords.columns import round_px
+from cryobridge.formats.relion.job import as_named
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.coords.picks import Picks, read_picks
 from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
@@ -25,8 +25,9 @@ from cryobridge.jobs.coords.report import CoordsReport
 from cryobridge.jobs.micrographs.matching import match_micrographs, unmatched_error
 from cryobridge.jobs.micrographs.orientation_report import agrees, orientation_of
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, MicrographSizes, compare_sizes
-from cryobridge.jobs.micrographs.star import absolute, micrograph_names, project_of
+from cryobridge.jobs.micrographs.star import micrograph_names, project_of
 from cryobridge.jobs.output_folder import files_in
+from cryobridge.model.geometry import round_px
 from cryobridge.model.particles import Floats
 from cryobridge.options import as_path
 from cryobridge.report import Message, note, warning
@@ -106,7 +107,7 @@ class CoordsPlan:
         """The folder of pick files as RELION, which runs in its project, finds it."""
         if self.project is None:
             return self.raw_data
-        folder = absolute(self.raw_data)
+        folder = as_named(self.raw_data)
         return folder.relative_to(self.project) if folder.is_relative_to(self.project) else folder
 
     @property

@@ -12,6 +12,7 @@ from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csg import Slot, read_csg
 from cryobridge.formats.open import open_particles
+from cryobridge.formats.relion.accepted import PREMULTIPLIED
 from cryobridge.formats.relion.star import NO_PARTICLES, StarBlock, StarFile, open_star
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomography_of
 from cryobridge.formats.table import ColumnReader
@@ -176,11 +177,10 @@ def _star_uses(path: Path, star: StarFile, block: StarBlock, *, has_odd_names: b
     if star.main == "coordinate_files" or not is_listed:
         return ()
     is_micrographs = star.main == "micrographs" or "rlnImageName" not in block
-    optics = star["optics"] if "optics" in star.names else None
     uses = uses_of_star(
         path,
         block,
-        optics,
+        star.optics,
         is_micrographs=is_micrographs and "rlnCoordinateX" not in block,
         has_odd_names=has_odd_names,
     )
@@ -364,7 +364,6 @@ def _star_facts(star: StarFile, fields: dict[str, FieldSummary], images: ImageRe
     return facts
 
 
-PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
 # Short titles of what is said of an optics group, and the unit that follows the value.
 _OPTICS_FACTS = tuple(
     (field(f"optics.{name}").columns("relion")[0], title, unit)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryobridge.errors import MissingDataError
+from cryobridge.formats.listing import is_there
 from cryobridge.formats.projects import INSTEAD, folder_refusal
+from cryobridge.formats.relion.job import PIPELINE, as_named
 from cryobridge.formats.relion.star import open_star, to_labels
 from cryobridge.formats.relion.tomography import refuse_tomography
 
-PIPELINE = "default_pipeline.star"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _STAR_HINT = INSTEAD["micrographs"][0]
 
 
@@ -45,14 +48,8 @@ def project_of(folder: Path, given: Path | None = None) -> Path | None:
         If the one that is given is not there.
     """
     if given is None:
-        own = absolute(folder)
-        # os.path.isfile, since Path.is_file raises on a name that is too long for the file system.
-        return next((above for above in (own, *own.parents) if os.path.isfile(above / PIPELINE)), None)  # noqa: PTH113
+        own = as_named(folder)
+        return next((above for above in (own, *own.parents) if is_there(above / PIPELINE)), None)
     if not given.is_dir():
         raise MissingDataError("no such folder", path=given, hint=f"Give the folder that has {PIPELINE}.")
-    return absolute(given)
-
-
-def absolute(path: Path) -> Path:
-    """Return a path from the root, without ``..``; links stay as they are, since RELION projects are full of them."""
-    return Path(os.path.normpath(path.absolute()))
+    return as_named(given)

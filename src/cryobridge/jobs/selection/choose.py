@@ -19,10 +19,12 @@ from cryobridge.report import distinct
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from cryobridge.jobs.selection.plan import SelectPlan
     from cryobridge.jobs.selection.report import SelectReport
     from cryobridge.progress import Reporter
+    from cryobridge.report import Message
 
 
 @takes(SelectOptions)
@@ -72,21 +74,26 @@ def select(
         raise UsageError("it is for particles of a file that are written", option=name, hint="Leave it out.")
     if output is None or isinstance(particles, ParticleSet):
         chosen = _chosen(plan_choice(particles, asked))
-        if output is not None:
-            write_set(chosen, as_path(output, "output"), overwrite=overwrite)
-        return chosen
+        if output is None:
+            return chosen
+        _, messages = write_set(chosen, as_path(output, "output"), overwrite=overwrite)
+        return _with_messages(chosen, messages)
     plan = plan_select(particles, output, asked)
     carried_out(SelectJob(plan), overwrite=overwrite, dry_run=False, reporter=None)
     return _chosen(plan)
 
 
 def _chosen(plan: SelectPlan) -> ParticleSet:
-    particles = plan.particles.particles.take(plan.kept)
-    chosen = replace(particles, messages=distinct([*particles.messages, *plan.messages]))
+    chosen = _with_messages(plan.particles.particles.take(plan.kept), plan.messages)
     if plan.attached is None:
-        # Messages are no change of the particles: they are still those of their files.
-        return chosen.with_origin(particles.origin)
+        return chosen
     return replace(chosen, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
+
+
+def _with_messages(particles: ParticleSet, messages: Sequence[Message]) -> ParticleSet:
+    """Return particles that say more; that is no change of them, they are still those of their files."""
+    said = replace(particles, messages=distinct([*particles.messages, *messages]))
+    return said.with_origin(particles.origin)
 
 
 @takes(SelectOptions)

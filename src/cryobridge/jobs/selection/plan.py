@@ -245,9 +245,9 @@ class _Planner:
     def _check_for_relion(self, parts: tuple[OutputPart, ...]) -> None:
         """Ask the rules of what RELION takes before a STAR file is written."""
         star = self.particles.star
-        for part in parts if star is not None else ():
-            assert star is not None
-            self.messages += check_star_rows(star, part.kept)
+        if star is not None:
+            for part in parts:
+                self.messages += check_star_rows(star, part.kept)
 
     def _requests(self) -> Iterator[tuple[Mask, str]]:
         """Yield for each request which rows fulfil it, (n,), and what the others are."""

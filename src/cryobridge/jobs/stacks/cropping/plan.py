@@ -13,7 +13,7 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError, option
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.formats.contrast import SIGN, dark_particles, dark_when_inverted, to_be_inverted
+from cryobridge.formats.contrast import about_contrast, to_be_inverted
 from cryobridge.formats.mrc_header import HEADER_BYTES
 from cryobridge.formats.mrc_write import partial_path
 from cryobridge.formats.optics import KnownOptics
@@ -29,7 +29,7 @@ from cryobridge.jobs.stacks.pixel_size import PIXEL_SIZE_TOLERANCE, settle_pixel
 from cryobridge.jobs.stacks.plan import StackPlan, StackTask, fingerprint
 from cryobridge.jobs.stacks.report import DownsampleReport
 from cryobridge.model.particles import ImageRefs, Labels
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -399,7 +399,7 @@ def plan_downsample(source: StackInput, options: DownsampleOptions) -> Downsampl
     messages += _about_sizes(unmade)
     messages += metadata.messages
     messages += implausible_units(taken)
-    messages += _about_contrast(taken, invert=options.invert)
+    messages += about_contrast(taken, "RELION and cryoDRGN take", invert=options.invert)
     return replace(unmade, messages=tuple(messages), metadata=metadata)
 
 
@@ -449,15 +449,6 @@ def _about_sizes(plan: DownsamplePlan) -> list[Message]:
         )
         messages.append(note("pixel-sizes", text))
     return messages
-
-
-def _about_contrast(particles: ParticleSet, *, invert: bool) -> list[Message]:
-    if invert:
-        text = f"particles become dark: {SIGN} said that they were bright; look at some"
-        return [warning("contrast", text, option="invert")] if dark_when_inverted(particles) else []
-    dark = dark_particles(particles)
-    text = f"{dark}, RELION and cryoDRGN take bright ones: add {option('invert', True)}"
-    return [warning("contrast", text, option="invert")] if dark else []
 
 
 def _tasks(rows: Rows, chunk: int | None) -> tuple[StackTask, ...]:
