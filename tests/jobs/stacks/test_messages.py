@@ -153,6 +153,16 @@ def test_dark_particles_are_named_where_they_go(signs, who, stack, tmp_path):
     np.testing.assert_array_equal(other.images, np.where(is_inverted[:, None, None], -one.images, one.images))
 
 
+def test_images_multiplied_by_their_ctf_are_warned_of(stack, tmp_path):
+    star = save_relion(tmp_path / "p.star", IMAGES, rlnCtfDataAreCtfPremultiplied=[1])
+    for words in (("star",), ("downsample", "-D", 8)):
+        done = run("stacks", words[0], star, *words[1:], "-o", tmp_path / "out", "--dry-run", "--json")
+        assert done.returncode == 0, done.stderr
+        assert "ctf-premultiplied" in {message["code"] for message in json.loads(done.stdout)["warnings"]}
+    done = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "out")
+    assert "_rlnCtfDataAreCtfPremultiplied" in (tmp_path / "out" / "particles.8.star").read_text()
+
+
 # What can be given
 
 

@@ -19,6 +19,7 @@ from cryobridge.formats.open import ParticleFiles
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.accepted import named_mrc
+from cryobridge.formats.relion.accepted_images import image_warnings
 from cryobridge.formats.relion.particles_write import StarContent, star_content
 from cryobridge.formats.unusable import N_SHOWN, rows_of_file
 from cryobridge.jobs.convert.coordinates import in_frame_of_target
@@ -171,6 +172,9 @@ def plan_convert(
     particles = source.particles if len(rows) == len(source.particles) else source.particles.take(rows)
     particles, found = with_sizes_of_stacks(particles, search)
     messages += [*found, *implausible_units(particles)]
+    if target == "star" and particles.images is not None:
+        reads_float16 = (options.relion or "3.1")[0] >= "4"
+        messages += image_warnings(particles.images, search, reads_float16=reads_float16)
     particles, found = in_frame_of_target(particles, source.program, target, options, search)
     messages += found
     particles, links, found = _Names(source, target, options, output, search).given_to(particles)

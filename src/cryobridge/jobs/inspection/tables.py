@@ -157,6 +157,11 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Ins
             about = (*about, note("rows-are-tilts", text))
     files, messages, uses = _image_details(details, options, path, lambda: images, uses, reporter)
     facts += files
+    if "relion" in options.check and images is not None:
+        from cryobridge.formats.relion.accepted_images import image_warnings
+
+        reads_float16 = _star_layout(star) == "RELION 5"
+        messages = (*messages, *image_warnings(images, options.image_search(path), reads_float16=reads_float16))
     _first_rows(details, block, fields, options)
     return Inspection(
         str(path),

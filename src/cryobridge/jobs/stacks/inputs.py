@@ -19,6 +19,7 @@ from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.listing import list_if_there
 from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, Program, open_particles
+from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.jobs.stacks.checks import Problems, Rows, shown
 from cryobridge.jobs.stacks.image_files import find_images, read_headers
 from cryobridge.jobs.stacks.options import PairedOptions
@@ -289,7 +290,11 @@ def paired_input(
     assert joined.ctf is not None
     ctf = _in_radians(joined.ctf, defocus_angle_unit, phase_shift_unit)
     joined = replace(joined, ctf=ctf)
-    messages = distinct(item for particles in sets for item in (*particles.messages, *_defaults(particles)))
+    messages = distinct(
+        item
+        for particles in sets
+        for item in (*particles.messages, *_defaults(particles), *premultiplied(particles, "CryoLike"))
+    )
     if any(particles.poses is not None for particles in sets):
         text = "angles and shifts of paired STAR files are not carried along, as in CryoLike"
         messages += (note("poses-left-out", text),)

@@ -14,13 +14,16 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError, option
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.contrast import about_contrast, to_be_inverted
+from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import HEADER_BYTES
 from cryobridge.formats.mrc_write import partial_path
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.particles_pickle import CTF_TABLE, POSES, write_pickles
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.recovar.input import reading_of_star
+from cryobridge.formats.relion.accepted_images import half_precision, not_normalised
 from cryobridge.formats.relion.star_write import write_star
+from cryobridge.fourier.downsample import Downsampler
 from cryobridge.jobs.output_folder import files_in, refuse_existing
 from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
 from cryobridge.jobs.stacks.cropping.metadata import DownsampledMetadata, downsampled_metadata, write_sources
@@ -51,6 +54,8 @@ poses.pkl, ctf.pkl        poses and CTF for cryoDRGN and RECOVAR, where they are
 # RECOVAR downsamples to this by itself unless an option forbids it.
 _RECOVAR_BOX_PX = 256
 _N_SHOWN = 3
+# Images that stand for all.
+_N_SAMPLED = 16
 
 
 @dataclass(frozen=True)
@@ -400,6 +405,7 @@ def plan_downsample(source: StackInput, options: DownsampleOptions) -> Downsampl
     messages += metadata.messages
     messages += implausible_units(taken)
     messages += about_contrast(taken, "RELION and cryoDRGN take", invert=options.invert)
+    messages += _about_images(unmade)
     return replace(unmade, messages=tuple(messages), metadata=metadata)
 
 
@@ -449,6 +455,18 @@ def _about_sizes(plan: DownsamplePlan) -> list[Message]:
         )
         messages.append(note("pixel-sizes", text))
     return messages
+
+
+def _about_images(plan: DownsamplePlan) -> list[Message]:
+    """Warn of new images that RELION does not take, by a few of them."""
+    messages = half_precision("the new stacks are") if plan.options.half_precision else []
+    shrink, made = Downsampler(plan.box_px, plan.options.box_px), []
+    for row in plan.rows[:: max(1, len(plan.rows) // _N_SAMPLED)][:_N_SAMPLED]:
+        header = plan.source.headers[int(plan.source.images.path.codes[row])]
+        if header.whole_sections is not None:  # a compressed stack would be unpacked as a whole
+            made.append(shrink(open_mrc(header.path).read(plan.source.images.index[[row]]))[0])
+    # What can't be used at all is found when it is read.
+    return [*messages, *not_normalised([image for image in made if np.isfinite(image).all()])]
 
 
 def _tasks(rows: Rows, chunk: int | None) -> tuple[StackTask, ...]:

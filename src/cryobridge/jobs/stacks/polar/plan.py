@@ -14,6 +14,7 @@ from cryobridge.formats.aberrations import left_out
 from cryobridge.formats.descriptor import ImageDescriptor
 from cryobridge.formats.optics import needed, unknown_optics
 from cryobridge.formats.plausible import implausible_units
+from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
 from cryobridge.jobs.stacks.pixel_size import (
@@ -215,6 +216,7 @@ def plan_stacks(source: StackInput, options: StackOptions) -> PolarPlan:
     box, size_A, sizes = None, None, PixelSizes(np.zeros(0), None)
     messages = [*source.messages, *implausible_units(source.particles)]
     messages += left_out(source.particles, (), "CryoLike")
+    messages += premultiplied(source.particles, "CryoLike")
     metadata = source.particles.source
     with problems.collect():
         box = image_box(source)
