@@ -109,6 +109,7 @@ def to_cryosparc(aberrations: Aberrations) -> dict[str, Floats]:
     return dict(zip(CRYOSPARC_COLUMNS, parts, strict=True))
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def to_relion(aberrations: Aberrations, optics: Optics, *, has_zernike: bool = True) -> dict[str, Any]:
     """Return RELION's columns of each optics group, those that are zero everywhere left out.
 
@@ -252,6 +253,7 @@ def _where_any(source: Floats, values: Floats) -> Floats:
     return np.where(source != 0, values, 0.0)
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def folded(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]:
     """Put what aberrations say into the columns that every program has, as far as they can hold it.
 
@@ -280,7 +282,7 @@ def folded(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]:
             poses = replace(poses, shift_A=poses.shift_A - ctf.shift_A)
             text = f"the shift by odd aberrations, {largest}, is subtracted from the shifts of the particles"
             messages.append(note("aberration-shift-applied", text))
-        elif poses is not None:
+        else:
             text = f"no shifts are known, from which the shift by odd aberrations, {largest}, could be subtracted"
             messages.append(warning("aberration-shift-left-out", text))
         ctf = replace(ctf, shift_A=None)
@@ -323,6 +325,7 @@ def _with_lower_even(ctf: CTF, lower: Floats, wavelength: Floats) -> CTF:
     )
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def phases(particles: ParticleSet, frequency: Floats) -> tuple[Floats, Floats]:
     """Return the even and the odd phase of each particle, (n, m) each, summed term by term (see `Aberrations`).
 

@@ -80,9 +80,13 @@ def _wrong_rows(particles: ParticleSet) -> Iterator[tuple[Field, NDArray[np.bool
     if particles.optics is None or particles.optics_index is None:
         return
     for item in FIELDS:
-        values = particles.get(item.name) if item.is_of_optics and item.needed_for else None
-        # NaN stands for what a file does not say.
-        if values is not None and (wrong := np.isinf(values)[particles.optics_index]).any():
+        is_aberration = item.part == "optics.aberrations"
+        values = particles.get(item.name) if is_aberration or (item.is_of_optics and item.needed_for) else None
+        if values is None:
+            continue
+        # NaN stands for what a file does not say of the others.
+        of_groups = not_finite(values) if is_aberration else np.isinf(values)
+        if (wrong := of_groups[particles.optics_index]).any():
             yield item, wrong
 
 

@@ -151,6 +151,12 @@ def test_a_beam_tilt_without_cs_is_written_as_zernike_terms(tmp_path):
     assert not any("subtracted" in text for text in texts(report.messages))
 
 
+def read_star_shifts(path):
+    labels, rows, _ = read_block(path.read_text(), "particles")
+    x, y = labels.index("rlnOriginXAngst"), labels.index("rlnOriginYAngst")
+    return np.array([[float(row[x]), float(row[y])] for row in rows])
+
+
 SHIFT_A = np.array([[0.22, -0.07], [0.22, -0.07], [0.1, 0.15], [0.1, 0.15]], "f4")
 
 
@@ -166,9 +172,7 @@ def shifted(tmp_path):
 def test_the_shift_by_aberrations_is_subtracted_and_named(shifted, tmp_path):
     source, of_pose = shifted
     report = straight(source, tmp_path / "p.star", verify=True)
-    labels, rows, _ = read_block((tmp_path / "p.star").read_text(), "particles")
-    x, y = labels.index("rlnOriginXAngst"), labels.index("rlnOriginYAngst")
-    found = np.array([[float(row[x]), float(row[y])] for row in rows])
+    found = read_star_shifts(tmp_path / "p.star")
     np.testing.assert_allclose(found, of_pose - SHIFT_A, atol=2e-6)
     assert any("up to 0.22 Å" in text and "subtracted" in text for text in texts(report.notes))
     assert "ctf/shift_A" not in report.dropped_columns
@@ -230,6 +234,35 @@ def test_they_come_back(tmp_path):
     report = straight(tmp_path / "p.star", tmp_path / "c.cs", aberrations=False)
     assert not np.load(tmp_path / "c.cs")["ctf/tilt_A"].any()
     assert {"rlnBeamTiltX", "rlnOddZernike", "rlnEvenZernike", "rlnMagMat00"} <= set(report.dropped_columns)
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path):
+    columns = bent()
+    columns["ctf/tilt_A"][2, 1] = np.nan
+    source = save_cs(tmp_path / "a.cs", columns)
+    with pytest.raises(FormatError, match="beam tilt: not a number, or infinite") as caught:
+        straight(source, tmp_path / "p.star")
+    assert (caught.value.rows, caught.value.field) == ((2,), "ctf/tilt_A")
+    star = tmp_path / "p.star"
+    star.write_text(STAR.format(matrix="1 0 0 1", odd="[0,0,nan,0,0,0]"))
+    with pytest.raises(FormatError, match="trefoil: not a number, or infinite"):
+        straight(star, tmp_path / "b.cs")
+
+
+def test_a_real_file_has_none_and_says_so_of_what_is_put_into_it(reference_data, tmp_path):
+    """cryoSPARC's own file of 7 particles of EMPIAR-10076, whose columns are all 0."""
+    source = reference_data / "real" / "empiar_10076_7.cs"
+    report = straight(source, tmp_path / "p.star", verify=True)
+    assert not any("aberration" in item.code for item in report.messages)
+    assert not set(optics_of(tmp_path / "p.star")[0]) & {"rlnBeamTiltX", "rlnOddZernike", "rlnEvenZernike"}
+    columns = np.load(source)
+    columns["ctf/shift_A"], columns["ctf/tetra_A"], columns["ctf/tilt_A"] = (0.22, -0.07), TETRA_A, TILT_A
+    np.save(tmp_path / "a.npy", columns)
+    bent_file = (tmp_path / "a.npy").rename(tmp_path / "a.cs")
+    report = straight(bent_file, tmp_path / "q.star", verify=True)
+    assert {"odd-aberrations-sign", "aberration-shift-left-out"} <= {item.code for item in report.warnings}
+    assert "phase with aberrations" in {item.quantity for item in report.verified}
+    assert float(optics_of(tmp_path / "q.star")[0]["rlnBeamTiltX"]) == pytest.approx(-0.3, rel=1e-5)
 
 
 STAR = """

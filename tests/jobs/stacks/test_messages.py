@@ -13,6 +13,7 @@ from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.stacks.inputs import indexed_input
 from cryobridge.jobs.stacks.options import StackOptions
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
@@ -350,3 +351,10 @@ def test_a_box_that_is_not_known_contradicts_nothing(stack, tmp_path):
 def test_paths_that_are_none_are_refused(tmp_path):
     with pytest.raises(CryobridgeError):
         convert_particle_stacks_from_paired_star_and_mrc_files(None, "A.star", [])
+
+
+def test_aberrations_have_no_place_in_stacks_and_that_is_warned_of(stack, tmp_path):
+    for optics, said in (({}, []), ({"rlnBeamTiltX": [0.5], "rlnBeamTiltY": [0.0]}, ["aberrations-dropped"])):
+        star = save_relion(tmp_path / "p.star", IMAGES, **optics)
+        plan = plan_stacks(indexed_input(read_particles_star(star), ImageSearch(star)), StackOptions())
+        assert [item.code for item in plan.messages if "aberration" in item.code] == said
