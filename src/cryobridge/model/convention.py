@@ -77,3 +77,5 @@ class Convention:
 
 
 ALL_CONVENTIONS = tuple(Convention(x, y, swap) for swap, x, y in product((False, True), repeat=3))
+# Both programs count the stored rows and columns of one micrograph file.
+AS_STORED = Convention(mirror_y=False)

@@ -3,13 +3,15 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, OutputExistsError, UsageError
-from cryobridge.jobs.convert.convert import check_outputs, convert, write_plan
+from cryobridge.jobs.convert import plan as plan_module
+from cryobridge.jobs.convert.convert import ConvertJob, check_outputs, convert, write_plan
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.convert.report import require_equal
@@ -228,19 +230,46 @@ def test_pose_from_chooses_the_alignment_and_says_which_there_are(tmp_path):
 # --- names, links, coordinates --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flips", [(x, y, swap) for x in (0, 1) for y in (0, 1) for swap in (0, 1)])
-def test_the_placement_is_that_of_coords(located, tmp_path, flips):
-    flip_x, flip_y, swap = map(bool, flips)
-    words = [name for name, on in zip(("--flip-x", "--flip-y", "--swap-xy"), flips, strict=True) if on]
-    to(tmp_path / "p.star", located, flip_x=flip_x, flip_y=flip_y, swap_xy=swap)
-    x, y = np.linspace(0.1, 0.6, N) * 600, np.linspace(0.2, 0.9, N) * 400
-    x, y = (600 - x if flip_x else x), (y if flip_y else 400 - y)
-    found = [[float(v) for v in table(tmp_path / "p.star")[f"rlnCoordinate{axis}"]] for axis in "XY"]
-    np.testing.assert_allclose(found, [y, x] if swap else [x, y], atol=1e-3)
-    if sum(flips) == 3:
-        result = run("convert", located, "-o", tmp_path / "q" / "p.star", *words)
-        assert result.returncode == 0, result.stderr
-        assert (tmp_path / "q" / "p.star").read_text() == (tmp_path / "p.star").read_text()
+def test_coordinates_are_those_of_the_micrograph_in_the_same_row(tmp_path):
+    """Bright spots of cryoSPARC's micrograph are found where the STAR file says, and again where the .cs file says."""
+    fraction, shape = np.array([[0.2, 0.1], [0.6, 0.3], [0.75, 0.9]]), (40, 60)
+    pixels = np.zeros(shape)
+    x, y = (fraction * shape[::-1]).round().astype(int).T
+    pixels[y, x] = 1
+    save_mrc(tmp_path / MICROGRAPH, pixels[None])
+    columns = {name: values[:3] for name, values in {**refined(), **location()}.items()}
+    columns["location/micrograph_shape"] = np.tile(np.array(shape, "u4"), (3, 1))
+    columns["location/center_x_frac"], columns["location/center_y_frac"] = fraction.T.astype("f4")
+    to(tmp_path / "p.star", save_cs(tmp_path / "p.cs", columns), verify=True).require()
+    found = table(tmp_path / "p.star")
+    assert set(found["rlnMicrographName"]) == {MICROGRAPH}
+    x, y = ([round(float(value)) for value in found[f"rlnCoordinate{axis}"]] for axis in "XY")
+    assert pixels[y, x].tolist() == [1, 1, 1]
+    to(tmp_path / "q.cs", tmp_path / "p.star", verify=True).require()
+    again = np.load(tmp_path / "q.cs")
+    np.testing.assert_allclose(again["location/center_x_frac"], fraction[:, 0], atol=1e-5)
+    np.testing.assert_allclose(again["location/center_y_frac"], fraction[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["p.star", "p.cs"])
+def test_verify_sees_mirrored_coordinates(located, tmp_path, output, monkeypatch):
+    source, options = located, ConvertOptions(verify=True)
+    if output == "p.cs":
+        to(tmp_path / "a.star", located)
+        source, options = tmp_path / "a.star", replace(options, micrograph_shape_px=(400, 600))
+    right = plan_module.with_sizes_of_micrographs
+
+    def mirrored(*arguments):
+        particles, messages = right(*arguments)
+        y_mirrored = np.array([0, 400]) + np.array([1, -1]) * particles.locations.coordinate_px
+        return replace(particles, locations=replace(particles.locations, coordinate_px=y_mirrored)), messages
+
+    monkeypatch.setattr(plan_module, "with_sizes_of_micrographs", mirrored)
+    report = ConvertJob(plan_convert(source, tmp_path / output, options)).run()
+    (coordinates,) = [item for item in report.verified if item.quantity == "coordinates"]
+    assert coordinates.largest == pytest.approx(320)  # 400 - 2 * 40
+    with pytest.raises(CryobridgeError, match="coordinates by 320"):
+        report.require()
 
 
 def test_links_have_names_that_relion_opens(with_stack, tmp_path):
@@ -613,7 +642,7 @@ def test_coordinates_go_back_to_cryosparc_on_the_command_line(located, tmp_path)
         (["-o", "folder", "--to", "star"], "does not go with"),
         (["-o", "out", "--to", "pickles", "--relion", "3.1"], "--relion would do nothing"),
         (["-o", "out", "--to", "pickles", "--flip-x"], "--flip-x would do nothing"),
-        (["-o", "a.cs", "--flip-x", "--swap-xy"], "--flip-x and --swap-xy would do nothing"),
+        (["-o", "a.star", "--flip-x", "--swap-xy"], "--flip-x and --swap-xy would do nothing"),
         (["-o", "out", "--to", "pickles", "--link-stacks", "d"], "--link-stacks would do nothing"),
         (["-o", "a.star", "--copy"], "--copy would do nothing"),
         (["-o", "out", "--to", "pickles", "--strip-uid"], "--strip-uid would do nothing"),

@@ -1,4 +1,4 @@
-"""Coordinates in the frame of the micrographs of the program that they go to."""
+"""Coordinates, which belong to the micrograph that is named in the same row."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from cryobridge.report import Message
 
 
-def in_frame_of_target(
+def with_sizes_of_micrographs(
     particles: ParticleSet, program: Program, target: Target, options: ConvertOptions, search: ImageSearch
 ) -> tuple[ParticleSet, list[Message]]:
-    """Move coordinates from cryoSPARC's frame to RELION's, or back; other directions leave them as they are.
+    """Give coordinates the size of their micrographs, of which cryoSPARC's are fractions.
+
+    They are the same in both programs: both count the stored rows and columns of the file that is named.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ def in_frame_of_target(
     target
         What is written.
     options
-        The axis convention and the shape of the micrographs.
+        The shape of the micrographs.
     search
         Where micrographs are looked for.
 
@@ -46,27 +48,26 @@ def in_frame_of_target(
     Raises
     ------
     MissingDataError
-        If the size of some micrographs is not known, without which cryoSPARC's fractions say nothing.
+        If the size of some of cryoSPARC's micrographs is 0.
     """
     locations = particles.locations
     if locations is None:
         return particles, []
     if program == "cryosparc":
         _require_sizes(locations, particles.source)
-    if program == "cryosparc" and target == "star":
-        return replace(particles, locations=to_relion(locations, options)), []
     if program != "relion" or target != "cs":
         return particles, []
-    moved = _to_cryosparc(locations, options, search)
-    if moved is not None:
-        return replace(particles, locations=moved), []
+    shape_px = _shapes(locations, options, search)
+    sized = replace(particles, locations=replace(locations, shape_px=shape_px))
+    if shape_px is not None:
+        return sized, []
     missing = warning(
         "micrograph-shape-missing",
         "no coordinates are written: the size of the micrographs is missing, of which they are fractions; "
         f"give {option('micrograph_shape_px', 'NY,NX')}, or {option('datadir')} where the micrographs are",
         option="micrograph_shape_px",
     )
-    return replace(particles, locations=replace(locations, shape_px=None)), [missing]
+    return sized, [missing]
 
 
 def _require_sizes(locations: Locations, source: Path) -> None:
@@ -82,26 +83,6 @@ def _require_sizes(locations: Locations, source: Path) -> None:
             hint="Leave these particles out with `cryobridge select` and "
             f"{option('where', 'location/micrograph_shape[0] > 0')}.",
         )
-
-
-def to_relion(locations: Locations, options: ConvertOptions) -> Locations:
-    """Return coordinates of cryoSPARC's micrographs as pixels of RELION's."""
-    assert locations.shape_px is not None  # cryoSPARC's always have one
-    shape = locations.shape_px
-    fraction = locations.coordinate_px / shape[:, ::-1]
-    moved = options.convention.to_px(fraction, shape)
-    return replace(locations, coordinate_px=moved, image_frame_px=locations.coordinate_px)
-
-
-def _to_cryosparc(locations: Locations, options: ConvertOptions, search: ImageSearch) -> Locations | None:
-    """Return coordinates of RELION's micrographs as pixels of cryoSPARC's; None where their size can't be found out."""
-    relion_shape = _shapes(locations, options, search)
-    if relion_shape is None:
-        return None
-    convention = options.convention
-    shape = relion_shape[:, ::-1] if convention.swap_xy else relion_shape
-    fraction = convention.to_fractions(locations.coordinate_px, shape)
-    return replace(locations, coordinate_px=fraction * shape[:, ::-1], shape_px=np.ascontiguousarray(shape))
 
 
 def _shapes(locations: Locations, options: ConvertOptions, search: ImageSearch) -> NDArray[np.int64] | None:

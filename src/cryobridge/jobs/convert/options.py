@@ -152,7 +152,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
         is_other = moves or (target == "pickles" and program != "pickles")
         for names, is_used, purpose in (
             (("relion",), target == "star", "for STAR output"),
-            (("flip_x", "flip_y", "swap_xy"), moves, "for coordinates that go from cryoSPARC to RELION or back"),
+            (("flip_x", "flip_y", "swap_xy"), False, "for coordinates on micrographs of the other program"),
             (("pose_from",), program == "cryosparc", "for cryoSPARC files"),
             (("contrast",), target == "cs", "for .cs output"),
             (("aberrations",), is_other, "for going to another program"),

@@ -22,7 +22,7 @@ from cryobridge.formats.relion.accepted import named_mrc
 from cryobridge.formats.relion.accepted_images import image_warnings
 from cryobridge.formats.relion.particles_write import StarContent, star_content
 from cryobridge.formats.unusable import N_SHOWN, rows_of_file
-from cryobridge.jobs.convert.coordinates import in_frame_of_target
+from cryobridge.jobs.convert.coordinates import with_sizes_of_micrographs
 from cryobridge.jobs.convert.inputs import messages_of, read_inputs, why_no_locations
 from cryobridge.jobs.convert.micrographs import micrographs_content, micrographs_path
 from cryobridge.jobs.convert.names import (
@@ -39,6 +39,7 @@ from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordi
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
 from cryobridge.jobs.micrographs.star import project_of
+from cryobridge.model.convention import AS_STORED
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
 from cryobridge.report import note, warning
@@ -123,7 +124,7 @@ class ConvertPlan:
             inputs=self.source.files,
             alignment=None if poses is None else poses.source,
             optics_groups=0 if self.particles.optics is None else _n_used(self.particles),
-            coordinates=self.options.convention.formula if has_frame else None,
+            coordinates=AS_STORED.formula if has_frame else None,
             dropped_columns=tuple(self.content.dropped_columns),
             links=len(self.links),
         )
@@ -175,7 +176,7 @@ def plan_convert(
     if target == "star" and particles.images is not None:
         reads_float16 = (options.relion or "3.1")[0] >= "4"
         messages += image_warnings(particles.images, search, reads_float16=reads_float16)
-    particles, found = in_frame_of_target(particles, source.program, target, options, search)
+    particles, found = with_sizes_of_micrographs(particles, source.program, target, options, search)
     messages += found
     particles, links, found = _Names(source, target, options, output, search).given_to(particles)
     messages += found

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.jobs.convert.plan import ConvertPlan
-    from cryobridge.model.particles import Floats, Locations
+    from cryobridge.model.particles import Floats
 
 # Twice what rounding to float32 or to RELION's six digits makes of usual values.
 _ANGLE_DEG = 1e-4
@@ -67,9 +67,9 @@ def verify(plan: ConvertPlan) -> list[Difference]:
         differences.append(_rows("uid", plan.particles.uid, found.uid))
     if plan.particles.locations is not None and found.locations is not None:
         differences.append(_texts("micrographs", plan.particles.locations.micrograph, found.locations.micrograph))
-        place = source_coordinates(plan, found.locations)
         assert expected.locations is not None  # the planned ones are made of them
-        differences.append(Difference("coordinates", _gap(expected.locations.coordinate_px, place), "px", _PIXELS))
+        far = _gap(expected.locations.coordinate_px, found.locations.coordinate_px)
+        differences.append(Difference("coordinates", far, "px", _PIXELS))
     assert plan.particles.images is not None and found.images is not None  # an output has images
     differences.append(_texts("stacks", plan.particles.images.path, found.images.path))
     differences.append(_rows("slices", plan.particles.images.index, found.images.index))
@@ -183,19 +183,6 @@ def _source(plan: ConvertPlan) -> ParticleSet:
     planned = plan.particles
     particles = replace(particles, optics=planned.optics, optics_index=planned.optics_index)
     return particles if is_all else replace(particles, half_set=planned.half_set, class_number=planned.class_number)
-
-
-def source_coordinates(plan: ConvertPlan, found: Locations) -> Floats:
-    """Return coordinates (n, 2) of the output as pixels of the input's micrographs."""
-    convention, program, target = plan.options.convention, plan.source.program, plan.target
-    assert plan.particles.locations is not None  # asked before
-    if program == "cryosparc" and target == "star":
-        shape = plan.particles.locations.shape_px
-        assert shape is not None  # cryoSPARC's locations have one
-        return convention.to_fractions(found.coordinate_px, shape) * shape[:, ::-1]
-    if program == "relion" and target == "cs" and found.shape_px is not None:
-        return convention.to_px(found.coordinate_px / found.shape_px[:, ::-1], found.shape_px)
-    return found.coordinate_px
 
 
 def _pickled(folder: Path, content: PickleContent, expected: ParticleSet) -> ParticleSet:
