@@ -1,7 +1,8 @@
 # make demo    - the main job on simulated particles, in ./demo
 # make test    - lint, types, import rules and the tests
 # make fuzz    - changed files for every reader, INPUTS of them each; writes its figures into docs/reliability.md
-# make interop - our files through RECOVAR and cryoDRGN themselves; writes docs/interop.md
+# make interop - our files through RECOVAR, cryoDRGN and RELION themselves (ONLY=python, ONLY=relion: a part of them);
+#                installs RELION where apt and the rights for it are there; writes docs/interop.md
 # make docs    - the documentation as a web site, in docs/_build/html; its examples are made by real runs
 # make bench   - every benchmark; writes docs/performance.md (QUICK=1: small sizes)
 # Each makes .venv when it is missing; a second call starts at once. RECOVAR needs Python 3.11 or later.
@@ -20,8 +21,9 @@ demo: $(READY)
 test: lint types $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-interop: $(READY) $(PROGRAMS)/.ready
-	$(BIN)/python -m interop --programs $(PROGRAMS)/bin --work .interop/run --report docs/interop.md
+interop: $(READY) $(if $(filter relion,$(ONLY)),,$(PROGRAMS)/.ready)
+	$(if $(filter python,$(ONLY)),,$(BIN)/python -m interop.install_relion)
+	$(BIN)/python -m interop --programs $(PROGRAMS)/bin --work .interop/run --report docs/interop.md $(addprefix --only ,$(ONLY))
 
 # Guided by coverage where atheris has a wheel for this Python, by chance elsewhere.
 fuzz: $(READY)

@@ -1,39 +1,71 @@
-"""Run everything and write the page: ``python -m interop --programs VENV/bin --work FOLDER --report FILE.md``.
+"""Run the real programs on our files and write the page.
 
-Exit code 0 if all checks hold, else 1.
+RECOVAR and cryoDRGN (``--programs VENV/bin``), then RELION, where it is installed; ``--only relion`` for one of both,
+whose part of the page is written anew. Exit code 0 if all checks hold, else 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interop import files, images, metadata, results
+from interop import files, images, metadata, reconstructions, results
 from interop.checks import Checks, say
 from interop.programs import ProgramFailedError, Programs
-from interop.report import write_report
+from interop.relion import Relion, is_installed
+from interop.report import PYTHON, RELION, write_part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from interop.report import Part
 
 
 def main() -> int:
     """Run the stages one after another; one that fails is told, and the next ones run where they can."""
     parser = argparse.ArgumentParser(prog="python -m interop", description=__doc__)
-    parser.add_argument("--programs", type=Path, required=True, help="folder of recovar, cryodrgn and their python")
+    parser.add_argument("--programs", type=Path, help="folder of recovar, cryodrgn and their python")
     parser.add_argument("--work", type=Path, required=True, help="folder for all files; what is there is removed")
     parser.add_argument("--report", type=Path, required=True, help="page to write")
+    parser.add_argument("--only", choices=["python", "relion"], help="RECOVAR and cryoDRGN, or RELION")
     arguments = parser.parse_args()
+    page, work = arguments.report.absolute(), arguments.work.absolute()
     shutil.rmtree(arguments.work, ignore_errors=True)
-    arguments.work.mkdir(parents=True)
-    programs = Programs(Path(sys.executable).parent, arguments.programs.absolute(), arguments.work.absolute())
+    n_failed = 0
+    if arguments.only != "relion":
+        if arguments.programs is None:
+            parser.error("RECOVAR and cryoDRGN need --programs")
+        n_failed += _run(page, PYTHON, lambda checks: _run_python(checks, work, arguments.programs.absolute()))
+    if arguments.only != "python":
+        if is_installed():
+            n_failed += _run(page, RELION, lambda checks: _run_relion(checks, work))
+        else:
+            say("\nRELION is not installed: its stages are left out, and its part of the page stays as it is")
+            n_failed += arguments.only == "relion"
+    return 1 if n_failed else 0
+
+
+def _run(page: Path, part: Part, run: Callable[[Checks], Mapping[str, str]]) -> int:
+    """Run the stages of a part, write it, and return how many checks failed."""
     checks = Checks()
     start = time.monotonic()
-    simulated = files.simulate(programs.folder)
+    versions = run(checks)
+    write_part(page, part, checks, versions)
+    n_failed = sum(not check.holds for check in checks.all)
+    minutes = (time.monotonic() - start) / 60
+    say(f"\n{part.title}: {len(checks.all)} checks, {n_failed} failed; {minutes:.1f} min; {page}")
+    return n_failed
+
+
+def _run_python(checks: Checks, work: Path, others: Path) -> Mapping[str, str]:
+    folder = _made(work / "python")
+    programs = Programs(Path(sys.executable).parent, others, folder)
+    simulated = files.simulate(folder)
     mixed_ctf = files.write_mixed(simulated)
     printed: list[str] = []
     for stage in (
@@ -46,11 +78,21 @@ def main() -> int:
         lambda: results.check_inspect(checks, programs),
         lambda: results.check_select(checks, programs, simulated),
     ):
-        _attempt(checks, stage, programs.folder)
-    write_report(arguments.report, checks, programs)
-    n_failed = sum(not check.holds for check in checks.all)
-    say(f"\n{len(checks.all)} checks, {n_failed} failed; {(time.monotonic() - start) / 60:.1f} min; {arguments.report}")
-    return 1 if n_failed else 0
+        _attempt(checks, stage, folder)
+    return programs.versions("recovar", "cryodrgn", "jax", "torch", "numpy")
+
+
+def _run_relion(checks: Checks, work: Path) -> Mapping[str, str]:
+    for stage in reconstructions.STAGES:
+        folder = _made(work / stage.__name__.removeprefix("check_"))
+        os.chdir(folder)
+        _attempt(checks, lambda stage=stage, folder=folder: stage(checks, Relion(folder)), folder)  # type: ignore[misc]
+    return {"RELION": Relion(work).version()}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _attempt(checks: Checks, stage: Callable[[], None], folder: Path) -> None:

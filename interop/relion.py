@@ -180,7 +180,7 @@ class Relion(Runner):
         n_images
             Images of each optics group.
         noise
-            Standard deviation of white noise; the signal's is about 10.
+            Standard deviation of white noise; the signal's is about 0.05.
         seed
             For the random numbers.
 

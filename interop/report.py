@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import platform
 import textwrap
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interop.files import CS, NEW_BOX, PARTICLES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from interop.checks import Checks
-    from interop.programs import Programs
 
-_PACKAGES = ("recovar", "cryodrgn", "jax", "torch", "numpy")
-_INTRODUCTION = f"""\
-# With the real programs
 
-`make interop` installs RECOVAR and cryoDRGN into an environment of its own (`.interop/venv`) and takes {PARTICLES}
-simulated particles of six micrographs through them, on a CPU. It is no part of `make test`. The last run wrote this
-page.
+@dataclass(frozen=True)
+class Part:
+    """A part of the page, which is written anew as a whole.
+
+    Attributes
+    ----------
+    title
+        Its heading.
+    introduction
+        What stands above its figures, in Markdown.
+    """
+
+    title: str
+    introduction: str
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The comments between which it stands on the page."""
+        return f"<!-- {self.title}: written by make interop -->", f"<!-- end of {self.title} -->"
+
+
+PYTHON = Part(
+    "RECOVAR and cryoDRGN",
+    f"""\
+`make interop` installs both into an environment of its own (`.interop/venv`) and takes {PARTICLES} simulated particles
+of six micrographs through them, on a CPU.
 
 From the refinement of a simulated cryoSPARC project come
 
@@ -36,25 +57,52 @@ From the refinement of a simulated cryoSPARC project come
 RECOVAR 1.0.5 asks for numpy >= 2.0, cryoDRGN 4.3 for numpy < 1.27 and torch < 2.10, so that their requirements can't
 be met together: cryoDRGN is installed without its own, and runs on the newer versions. Both run without a GPU: the
 pipeline with `--accept-cpu`, and the analysis with `--skip-centers`.
+""",
+)
+RELION = Part(
+    "RELION",
+    """\
+`make interop` installs Debian's packages `relion` and `openmpi-bin` where apt and the rights for it are there;
+elsewhere it says what is left out. The particles are simulated by RELION itself: a molecule of blobs, which
+`relion_project` projects with random poses, shifts, defocus, astigmatism and phase shifts. `relion_reconstruct --ctf`
+judges a conversion: on noise-free images the FSC to the reconstruction of the original is at least 0.999 at every shell
+up to 0.85 of Nyquist, and the correlation with the simulated molecule is at most 0.001 lower.
+""",
+)
+_HEAD = """\
+# With the real programs
+
+`make interop` runs RECOVAR, cryoDRGN and RELION on our files, and `make interop ONLY=relion` (or `ONLY=python`) a part
+of them. It is no part of `make test`, which runs RELION's short stages where RELION is installed. The last run of each
+part wrote it.
 """
 
 
-def write_report(path: Path, checks: Checks, programs: Programs) -> None:
-    """Write all checks as a page in Markdown."""
-    versions = programs.versions(*_PACKAGES)
-    n_failed = sum(not check.holds for check in checks.all)
-    lines = [
-        _INTRODUCTION,
-        f"**{len(checks.all)} checks, {n_failed} failed.** Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + ".",
+def write_part(path: Path, part: Part, checks: Checks, versions: Mapping[str, str]) -> None:
+    """Write the checks of a part into the page, in Markdown; the other parts stay as they are."""
+    page = path.read_text(encoding="utf-8") if path.exists() else ""
+    written = [
+        "\n".join(_lines(each, checks, versions)) if each is part else _between(page, *each.ends)
+        for each in (PYTHON, RELION)
     ]
+    path.write_text("\n".join([_HEAD, *filter(None, written)]) + "\n", encoding="utf-8")
+
+
+def _between(page: str, begin: str, end: str) -> str:
+    inside = page.partition(begin)[2].partition(end)[0]
+    return f"{begin}{inside}{end}\n" if inside else ""
+
+
+def _lines(part: Part, checks: Checks, versions: Mapping[str, str]) -> Iterator[str]:
+    begin, end = part.ends
+    n_failed = sum(not check.holds for check in checks.all)
+    programs = ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield from (begin, f"## {part.title}", "", part.introduction)
+    yield f"**{len(checks.all)} checks, {n_failed} failed.** Python {platform.python_version()}, {programs}."
     for section in checks.sections:
-        lines += ["", f"## {section.title}", "", "| | found | expected | |", "|---|---|---|---|"]
-        lines += [
-            f"| {check.what} | {check.found} | {check.tolerance} | {'ok' if check.holds else '**failed**'} |"
-            for check in section.checks
-        ]
+        yield from ("", f"### {section.title}", "", "| | found | expected | |", "|---|---|---|---|")
+        for check in section.checks:
+            yield f"| {check.what} | {check.found} | {check.tolerance} | {'ok' if check.holds else '**failed**'} |"
         for note in section.notes:
-            lines += ["", *textwrap.wrap(note, 120, break_long_words=False, break_on_hyphens=False)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            yield from ("", *textwrap.wrap(note, 120, break_long_words=False, break_on_hyphens=False))
+    yield from ("", end, "")
