@@ -96,8 +96,10 @@ def _confirmed(job: CoordsJob, run: AskOptions) -> AskOptions:
 
     plan = job.plan
     _confirm_columns(plan, yes=run.yes or run.dry_run)
-    if plan.orientation is not None and not run.as_json:
-        show(orientation_table(plan.orientation, plan.options.convention))
+    placement = plan.placement
+    is_asked = plan.options.check_orientation or placement.is_contradicted
+    if placement.check is not None and is_asked and not run.as_json:
+        show(orientation_table(placement.check, placement.convention))
     return replace(run, overwrite=_may_replace(job, run))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cryobridge.errors import UsageError, option
 from cryobridge.options import Opt, check
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.optics import KnownOptics
     from cryobridge.model.convention import Convention
+
+Orientation: TypeAlias = Literal["auto", "stored", "reliosparc"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,55 @@ class FlipOptions(Options):
     def has_flips(self) -> bool:
         """Whether one is asked for."""
         return self.flip_x or self.flip_y or self.swap_xy
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrientationOptions(FlipOptions):
+    """Which way RELION's micrographs lie: found out, or set by hand (`cryobridge.jobs.micrographs.placement.place`).
+
+    Raises
+    ------
+    UsageError
+        If the orientation and the flips say different things.
+    """
+
+    orientation: Annotated[
+        Orientation,
+        Opt(
+            "Find out which way RELION's micrographs lie, leave y as stored, or count it from the other edge.",
+            panel="Coordinates",
+        ),
+    ] = "auto"
+    force: Annotated[
+        bool, Opt("Write what is set by hand also where RELION's micrographs contradict it.", panel="Coordinates")
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.has_flips and self.orientation != "auto" and self.by_hand != super().convention:
+            raise UsageError(
+                f"{option('orientation', self.orientation)} and {' and '.join(map(option, self._flips))} say different "
+                "things",
+                hint="Give one of them.",
+            )
+
+    @property
+    def by_hand(self) -> Convention | None:
+        """The axis convention that is set by hand; None where it is to be found out."""
+        from cryobridge.model.convention import Convention
+
+        if self.orientation != "auto":
+            return Convention(mirror_y=self.orientation == "reliosparc")
+        return super().convention if self.has_flips else None
+
+    @property
+    def given_by_hand(self) -> tuple[str, ...]:
+        """The options that set it by hand."""
+        return self._flips if self.orientation == "auto" else ("orientation", *self._flips)
+
+    @property
+    def _flips(self) -> tuple[str, ...]:
+        return tuple(name for name in ("flip_x", "flip_y", "swap_xy") if getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,10 +247,11 @@ def test_the_project_can_be_named_and_without_any_the_user_is_reported(files, tm
     assert all(name.startswith("a/b/Raw_data/") for name in pick_files_listed(tmp_path / "a" / "b"))
     code, _, err = command("coords", picks, star, "-o", "a/b", "--relion-project", "a", "--overwrite")
     assert code == 0
-    # All that is told is that these picks have no score of their own, and that the micrographs are not there.
-    score, size = err.splitlines()
+    # All that is said is that these picks have no score of their own, and that the micrographs are not there.
+    score, size, orientation = err.splitlines()
     assert score == "no pick_stats/ncc_score: the figure of merit is 0.08 for all (--passthrough may have it)"
     assert "the size of RELION's micrographs was not compared" in size
+    assert "the orientation is unchecked" in orientation
     assert all(name.startswith("b/Raw_data/") for name in pick_files_listed(tmp_path / "a" / "b"))
     code, _, err = command("coords", picks, star, "-o", "a/b", "--relion-project", "absent", "--overwrite")
     assert code == 1
@@ -597,7 +598,8 @@ def test_json_alone_is_on_stdout_with_every_key(files, tmp_path, command):
     assert report["convention"] == "x = nx·fx, y = ny − ny·fy"
     assert report["columns_inferred"] is False
     assert codes(report["notes"]) == ["figure-of-merit-assumed", "micrograph-sizes-not-compared"]
-    assert codes(report["warnings"]) == ["no-relion-project"]
+    assert codes(report["warnings"]) == ["no-relion-project", "orientation-unchecked"]
+    assert report["convention_from"] == "default"
     assert (report["orientation"], report["previews"]) == (None, [])
     assert report["coordinate_fields"] == [
         "location/micrograph_path",

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from coords_files import as_seen_by_relion, convention_id, planned, tree
+from coords_files import as_seen_by_relion, convention_id, convert, flips, planned, tree
 from cryobridge.demo import simulate_project
 from cryobridge.demo.images import record, signal_scale
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.fourier.crop import crop_images
-from cryobridge.jobs.coords.micrographs import check_plan
+from cryobridge.jobs.micrographs.orientation_report import OrientationError
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
-from helpers import save_star
+from helpers import codes, save_star
 
 SNR, N_MICROGRAPHS, N_PARTICLES = 0.05, 5, 100
 DEFAULT = Convention()
@@ -117,7 +117,8 @@ def cropped(project):
 
 
 def check(picks, star, n=N_MICROGRAPHS, **options):
-    return check_plan(planned(picks, star, star.parent / "out", **options), n)
+    asked = {"check_orientation": True, "check_micrographs": n, **options}
+    return planned(picks, star, star.parent / "out", **asked).placement.check
 
 
 @pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=convention_id)
@@ -190,50 +191,125 @@ def test_micrographs_of_another_size_or_absent_are_an_error(project, recorded, t
         assert not (tmp_path / "out").exists()
 
 
-def test_agreement_is_reported_and_disagreement_is_a_warning(project, tmp_path, command):
+def test_agreement_is_reported_and_disagreement_is_refused_or_forced(project, tmp_path, command):
     ask = ("coords", project.particles_cs, project.micrographs_star, "-o", tmp_path / "out", "--check-orientation")
     code, out, err = command(*ask)
     assert code == 0
     assert "fits, chosen" in out
     assert out.count("σ ahead") == 1
-    assert "use" not in err
+    assert "RELION's micrographs fit x = nx·fx, y = ny − ny·fy (by particle images, " in err
+    assert err.count("fit") == 1
     code, out, err = command(*ask, "--flip-y", "--overwrite")
+    assert code == 3
+    assert "fit x = nx·fx, y = ny − ny·fy (by particle images" in err
+    assert "Leave --flip-y out" in err
+    code, out, err = command(*ask, "--flip-y", "--overwrite", "--force")
     assert code == 0
-    assert "the micrographs fit x = nx·fx, y = ny − ny·fy: leave the flips out" in err
+    assert "fit x = nx·fx, y = ny − ny·fy (by particle images" in err
     assert (tmp_path / "out" / "autopick.star").is_file()
 
 
-def test_a_strict_check_that_disagrees_exits_with_3_and_writes_nothing(project, tmp_path, command):
-    ask = ("coords", project.particles_cs, project.micrographs_star, "-o", tmp_path / "out", "--strict-orientation")
-    for words in ((), ("--preview", 1)):
-        code, out, err = command(*ask, "--flip-x", *words)
+@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=convention_id)
+def test_what_the_pixels_show_is_taken_unless_it_is_set_by_hand(convention, project, recorded, tmp_path):
+    star = save_relion(tmp_path, project, recorded, convention)
+    plan = planned(project.particles_cs, star, tmp_path / "out")
+    assert plan.placement.convention == convention
+    assert codes(plan.messages)[-1:] == ["orientation-found"]
+    report = plan.report()
+    assert (report.convention, report.convention_from) == (convention.formula, "pixels")
+    by_hand = planned(project.particles_cs, star, tmp_path / "out", **flips(convention))
+    np.testing.assert_array_equal(by_hand.coordinate_px, plan.coordinate_px)
+    assert not by_hand.is_refused
+    for orientation, own in (("stored", Convention(mirror_y=False)), ("reliosparc", Convention())):
+        plan = planned(project.particles_cs, star, tmp_path / "out", orientation=orientation)
+        assert plan.placement.convention == own
+        assert plan.is_refused == (own != convention)
+        forced = planned(project.particles_cs, star, tmp_path / "out", orientation=orientation, force=True)
+        assert not forced.is_refused
+
+
+def test_without_particle_images_the_neighbourhood_of_picks_shows_it(project, recorded, without_images, tmp_path):
+    star = save_relion(tmp_path, project, recorded, Convention(mirror_y=False))
+    plan = planned(without_images, star, tmp_path / "out")
+    assert plan.placement.convention == Convention(mirror_y=False)
+    assert "by the contrast around picks" in plan.placement.message.text
+
+
+def test_images_of_inverted_contrast_show_it_too(project, recorded, tmp_path):
+    convention = Convention(mirror_y=False)
+    star = save_relion(tmp_path, project, [-image for image in recorded], convention)
+    assert planned(project.particles_cs, star, tmp_path / "out").placement.convention == convention
+
+
+def test_some_micrographs_on_the_disk_are_enough(project, recorded, tmp_path):
+    star = save_relion(tmp_path, project, recorded, Convention(mirror_y=False))
+    for path in sorted((tmp_path / "MotionCorr").rglob("*.mrc"))[:3]:
+        path.unlink()
+    assert planned(project.particles_cs, star, tmp_path / "out").placement.source == "pixels"
+
+
+def test_without_micrographs_reliosparcs_placement_is_kept_with_a_warning(project, tmp_path, command):
+    star = save_relion(tmp_path, project, [])
+    code, _, err = command("coords", project.particles_cs, star, "-o", tmp_path / "out")
+    assert code == 0
+    assert "! the orientation is unchecked, since RELION's micrographs are not on this disk: x = nx·fx, y = ny" in err
+    for words in (("--orientation", "stored"), ("--orientation", "reliosparc"), ("--flip-x",)):
+        code, out, err = command("coords", project.particles_cs, star, "-o", tmp_path / "out", *words, "--dry-run")
+        assert code == 0
+        assert "unchecked" not in err
+        assert ("y = ny·fy" in out) == ("stored" in words)
+
+
+@pytest.mark.parametrize(
+    "words", [("stored", "--flip-x"), ("stored", "--flip-y", "--swap-xy"), ("reliosparc", "--flip-y"), ("else",)]
+)
+def test_an_orientation_and_flips_that_say_different_things_are_refused(words, project, tmp_path, command):
+    ask = ("coords", project.particles_cs, project.micrographs_star, "-o", tmp_path / "out", "--orientation")
+    code, _, err = command(*ask, *words)
+    assert code == 2
+    assert "--orientation" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_placement_by_hand_that_is_contradicted_writes_nothing(project, tmp_path, command):
+    ask = ("coords", project.particles_cs, project.micrographs_star, "-o", tmp_path / "out")
+    for words in (("--flip-x",), ("--flip-x", "--preview", 1), ("--orientation", "stored"), ("--swap-xy", "--dry-run")):
+        code, out, err = command(*ask, *words)
         assert code == 3
         assert "Not written" in out
+        assert "fits" in out
         assert "autopick.star" not in out
         assert "Raw_data" not in out
-        assert "the micrographs fit" in err
+        assert f"Leave {words[0]} out, so that what fits is taken, or keep it with --force" in err
         assert not (tmp_path / "out").exists()
     assert command(*ask)[0] == 0
     before = tree(tmp_path / "out")
     assert command(*ask, "--swap-xy", "--overwrite")[0] == 3
     assert tree(tmp_path / "out") == before
     assert json.loads(command(*ask, "--swap-xy", "--overwrite", "--json")[1])["outputs"] == []
+    with pytest.raises(OrientationError, match="nothing is written"):
+        convert(project.particles_cs, project.micrographs_star, tmp_path / "out", flip_x=True, overwrite=True)
+    assert tree(tmp_path / "out") == before
 
 
-def test_a_strict_check_that_cannot_tell_does_not_stand_in_the_way(project, tmp_path, command):
+def test_a_check_that_cannot_tell_does_not_stand_in_the_way(project, tmp_path, command):
     rng = np.random.default_rng(0)
     star = save_relion(tmp_path / "relion", project, [rng.standard_normal((768, 1024)) for _ in range(5)])
-    code, out, err = command("coords", project.particles_cs, star, "-o", tmp_path / "out", "--strict-orientation")
+    ask = ("coords", project.particles_cs, star, "-o", tmp_path / "out", "--overwrite")
+    code, out, err = command(*ask, "--check-orientation")
     assert code == 0
     assert "uncertain" in out
-    assert "do not show which orientation" in err
+    assert "! the orientation is unchecked, the pixels do not show which way" in err
+    code, out, err = command(*ask, "--flip-y", "--strict-orientation")
+    assert code == 0
+    assert "the pixels do not show which way" in err
 
 
 def test_the_scores_are_in_the_json(project, tmp_path, command):
     words = ("-o", tmp_path / "out", "--check-orientation", "--check-micrographs", 2, "--flip-y", "--json", "--dry-run")
     code, out, _ = command("coords", project.particles_cs, project.micrographs_star, *words)
     verdict = json.loads(out)["orientation"]
-    assert code == 0
+    assert code == 3
     assert verdict["method"] == "images"
     assert verdict["best"] == "x = nx·fx, y = ny − ny·fy"
     assert verdict["sure"] is True

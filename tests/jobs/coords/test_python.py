@@ -35,7 +35,7 @@ def test_the_report_counts_and_names_what_is_written(files, tmp_path):
     assert report.outputs == (tmp_path / "out" / "autopick.star", tmp_path / "out" / "Raw_data")
     assert all(path.exists() for path in report.outputs)
     assert report.dry_run is False
-    assert codes(report.warnings) == ["no-relion-project"]
+    assert codes(report.warnings) == ["no-relion-project", "orientation-unchecked"]
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["rows_out"] == 3
 
 
@@ -115,13 +115,13 @@ def test_the_orientation_is_part_of_the_report(demo_project, tmp_path):
     assert (found.orientation.agrees, found.orientation.best) == (True, found.convention)
     assert [path.parent.name for path in found.previews] == ["preview"]
     assert all(path.is_file() for path in found.previews)
-    other = coords(*files, tmp_path / "flipped", check_orientation=True, flip_x=True)
+    other = coords(*files, tmp_path / "flipped", flip_x=True, force=True)
     assert not other.orientation.agrees
     assert codes(other.warnings)[-1] == "orientation-differs"
     with pytest.raises(OrientationError) as error:
-        coords(*files, tmp_path / "strict", strict_orientation=True, flip_x=True)
+        coords(*files, tmp_path / "refused", flip_x=True)
     assert error.value.exit_code == 3
-    assert not (tmp_path / "strict").exists()
+    assert not (tmp_path / "refused").exists()
 
 
 def test_reasons_make_up_what_is_not_written(tmp_path):

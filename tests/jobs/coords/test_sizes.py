@@ -20,7 +20,6 @@ from coords_files import (
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
-from cryobridge.jobs.coords.micrographs import check_plan
 from cryobridge.jobs.micrographs import sizes
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
 from helpers import save_cs, save_mrc, save_star
@@ -57,7 +56,8 @@ def expected_of(stem, shape, **flips):
 
 def test_micrographs_of_the_same_size_need_no_word(picks, tmp_path, command):
     star = save_project(tmp_path / "relion", [SHAPE, SHAPE])
-    code, _, err = command("coords", picks, star, "-o", tmp_path / "relion" / "picks")
+    words = ("-o", tmp_path / "relion" / "picks", "--orientation", "reliosparc")
+    code, _, err = command("coords", picks, star, *words)
     assert (code, err) == (0, "")
 
 
@@ -65,7 +65,8 @@ def test_micrographs_of_the_same_size_need_no_word(picks, tmp_path, command):
 def test_coordinates_count_the_pixels_of_relions_micrographs(shape, picks, tmp_path, command):
     star = save_project(tmp_path / "relion", [shape, shape])
     out = tmp_path / "relion" / "picks"
-    code, shown, err = command("coords", picks, star, "-o", out, "--subpixel", "--json")
+    words = ("-o", out, "--subpixel", "--json", "--orientation", "reliosparc")
+    code, shown, err = command("coords", picks, star, *words)
     assert code == 0
     for stem in STEMS:
         np.testing.assert_allclose(coordinates_of(out, stem), expected_of(stem, shape), atol=6e-4)
@@ -137,7 +138,7 @@ def test_what_could_not_be_compared_is_reported_once(picks, tmp_path, command):
         f"{relion_name('a')} is not there\n"
     )
     # From a RELION project they are expected to be found.
-    assert command("coords", picks, star, "-o", tmp_path / "relion" / "picks")[2] == f"! {sentence}"
+    assert command("coords", picks, star, "-o", tmp_path / "relion" / "picks")[2].startswith(f"! {sentence}")
     (tmp_path / "relion" / "default_pipeline.star").unlink()
     assert command("coords", picks, star, "-o", tmp_path / "out")[2].splitlines(keepends=True)[0] == sentence
     for stem in STEMS:
@@ -192,8 +193,11 @@ def test_the_orientation_is_found_on_binned_micrographs(convention, demo_project
     (tmp_path / "default_pipeline.star").touch()
     star = save_star(tmp_path / "CtfFind" / "job003" / "m.star", "micrographs", {"rlnMicrographName": names})
     plan = planned(demo_project.particles_cs, star, tmp_path / "out")
-    found = check_plan(plan, 2)
-    assert found.is_sure
-    assert found.best == convention
-    # Which of the conventions is right is found even where the chosen one can't be written.
-    assert (plan.sizes.error is not None) == convention.swap_xy
+    assert plan.placement.source == "pixels"
+    assert plan.placement.convention == convention
+    assert plan.sizes.error is None
+    assert plan.coordinate_px.max() < 512
+    # It is found even where the one that is set by hand can't be written.
+    by_hand = planned(demo_project.particles_cs, star, tmp_path / "out", orientation="reliosparc")
+    assert by_hand.placement.check.best == convention
+    assert (by_hand.sizes.error is not None) == convention.swap_xy

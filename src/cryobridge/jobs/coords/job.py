@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cryobridge.jobs.coords.plan import plan_coords
-from cryobridge.jobs.micrographs.orientation_report import orientation_messages
 from cryobridge.jobs.output_folder import refuse_existing
 from cryobridge.progress import Reporter, Silent
 
@@ -74,15 +73,5 @@ def prepare_coords(
     *,
     reporter: Reporter | None = None,
 ) -> CoordsJob:
-    """Plan, and check the orientation if that is asked for; takes and raises what `plan_coords` does."""
-    reporter = reporter or Silent()
-    reporter.start("reading picks", None)
-    plan = plan_coords(picks, micrographs, output, options)
-    if not options.checks_orientation:
-        return CoordsJob(plan)
-    from cryobridge.jobs.coords.micrographs import check_plan
-
-    reporter.start("comparing with RELION's micrographs", None)
-    check = check_plan(plan, options.check_micrographs)
-    messages = (*plan.messages, *orientation_messages(check, options.convention))
-    return CoordsJob(replace(plan, messages=messages, orientation=check))
+    """Return the job that carries out what `plan_coords` plans; takes and raises what that does."""
+    return CoordsJob(plan_coords(picks, micrographs, output, options, reporter=reporter))

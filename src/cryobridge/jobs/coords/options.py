@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cryobridge.jobs.shared_options import FlipOptions
+from cryobridge.jobs.shared_options import OrientationOptions
 from cryobridge.options import Opt
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoordsOptions(FlipOptions):
+class CoordsOptions(OrientationOptions):
     """How cryoSPARC's picks become coordinates of RELION's.
 
     Raises
@@ -26,14 +26,12 @@ class CoordsOptions(FlipOptions):
 
     subpixel: Annotated[bool, Opt("Keep fractions of a pixel.", panel="Coordinates")] = False
     check_orientation: Annotated[
-        bool, Opt("Find the flips that fit RELION's micrographs.", panel="Orientation check")
+        bool, Opt("Show how all eight orientations fit; an error if that can't be.", panel="Orientation check")
     ] = False
     check_micrographs: Annotated[
         int, Opt("Micrographs that the check looks at.", metavar="N", panel="Orientation check", low=1)
     ] = 5
-    strict_orientation: Annotated[
-        bool, Opt("Check, write nothing and exit with 3 if it disagrees.", panel="Orientation check")
-    ] = False
+    strict_orientation: Annotated[bool, Opt("The same without the table.", panel="Orientation check")] = False
     passthrough: Annotated[
         Path | None, Opt("The file with location/*, if not found.", metavar="FILE.cs", panel="Input")
     ] = None
@@ -62,5 +60,5 @@ class CoordsOptions(FlipOptions):
 
     @property
     def checks_orientation(self) -> bool:
-        """Whether the orientation is compared with RELION's micrographs."""
+        """Whether it is an error that the orientation can't be compared with RELION's micrographs."""
         return self.check_orientation or self.strict_orientation

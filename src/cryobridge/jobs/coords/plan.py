@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
-from cryobridge.formats.image_search import as_given
+from cryobridge.formats.image_search import ImageSearch, as_given
 from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.job import as_named
@@ -23,17 +23,19 @@ from cryobridge.jobs.coords.picks import Picks, read_picks
 from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
 from cryobridge.jobs.coords.report import CoordsReport
 from cryobridge.jobs.micrographs.matching import match_micrographs, unmatched_error
-from cryobridge.jobs.micrographs.orientation_report import agrees, orientation_of
+from cryobridge.jobs.micrographs.orientation_report import orientation_of
+from cryobridge.jobs.micrographs.placement import Placement, Positions, place
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, MicrographSizes, compare_sizes
 from cryobridge.jobs.micrographs.star import micrograph_names, project_of
 from cryobridge.jobs.output_folder import files_in
 from cryobridge.model.geometry import round_px
 from cryobridge.model.particles import Floats
 from cryobridge.options import as_path
+from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.micrographs.orientation import OrientationCheck
+    from cryobridge.progress import Reporter
 
 _STAR_HINT = INSTEAD["micrographs"][0]
 _CS_HINT = "Give a file in which it is filled in: a passthrough file, extracted_particles.cs or picked_particles.cs."
@@ -55,10 +57,12 @@ class CoordsPlan:
         RELION's project folder, or None.
     micrographs
         RELION's name of each of ``picks.micrograph.values``, or None where it is left out.
+    positions
+        The picks beside RELION's micrographs.
+    placement
+        Which way they go onto these.
     coordinate_px
         (n, 2) pixels of RELION's micrograph.
-    files
-        Where RELION's micrographs are looked for.
     sizes
         Their sizes beside cryoSPARC's. With an error in it nothing is written.
     kept
@@ -69,8 +73,6 @@ class CoordsPlan:
         Micrographs that the STAR file lacks.
     messages
         Notes and warnings.
-    orientation
-        Which axis convention fits RELION's micrographs, if that was asked for.
     """
 
     picks: Picks
@@ -78,14 +80,14 @@ class CoordsPlan:
     folder: Path
     project: Path | None
     micrographs: tuple[str | None, ...]
+    positions: Positions
+    placement: Placement
     coordinate_px: Floats
-    files: MicrographFiles
     sizes: MicrographSizes
     kept: NDArray[np.bool_]
     left_out: dict[str, int]
     unmatched: tuple[str, ...]
     messages: tuple[Message, ...]
-    orientation: OrientationCheck | None = None
 
     @cached_property
     def n_micrographs(self) -> int:
@@ -113,8 +115,7 @@ class CoordsPlan:
     @property
     def is_refused(self) -> bool:
         """Whether nothing is to be written because another axis convention fits."""
-        check = self.orientation
-        return self.options.strict_orientation and check is not None and not agrees(check, self.options.convention)
+        return self.placement.is_refused
 
     def existing(self) -> list[Path]:
         """Return the outputs that are there already."""
@@ -123,7 +124,7 @@ class CoordsPlan:
 
     def report(self) -> CoordsReport:
         """Return what will be written."""
-        convention = self.options.convention
+        convention, check = self.placement.convention, self.placement.check
         return CoordsReport(
             rows_in=len(self.picks) + sum(self.picks.left_out.values()),
             rows_out=int(self.kept.sum()),
@@ -134,10 +135,12 @@ class CoordsPlan:
             micrographs_unmatched=self.unmatched,
             convention=convention.formula,
             convention_words=convention.words,
+            convention_from=self.placement.source,
             columns_inferred=self.picks.fields.found_by == "content",
             coordinate_fields=self.picks.fields.names,
             relion_project=as_given(self.project, self.options.relion_project or self.folder) if self.project else None,
-            orientation=None if self.orientation is None else orientation_of(self.orientation, convention),
+            orientation=None if check is None else orientation_of(check, convention),
+            set_by_hand=self.options.given_by_hand,
         )
 
 
@@ -146,11 +149,12 @@ def plan_coords(
     micrographs: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
     options: CoordsOptions | None = None,
+    *,
+    reporter: Reporter | None = None,
 ) -> CoordsPlan:
-    """Read picks and micrographs, match them, and compute the coordinates.
+    """Read picks and micrographs, match them, find out which way the micrographs lie, and compute the coordinates.
 
-    What the sizes of RELION's micrographs forbid is an error of `cryobridge.jobs.coords.job.CoordsJob.check`, after the
-    orientation check, which may find that x and y are exchanged.
+    What the sizes of RELION's micrographs forbid is an error of `cryobridge.jobs.coords.job.CoordsJob.check`.
 
     Parameters
     ----------
@@ -161,7 +165,9 @@ def plan_coords(
     output
         The output folder; the current one, with a message, if not given.
     options
-        What is asked for; the usual axis convention if not given.
+        What is asked for; the axis convention that RELION's micrographs show if not given.
+    reporter
+        Who hears of the progress.
 
     Returns
     -------
@@ -179,13 +185,14 @@ def plan_coords(
     """
     picks_path, star, folder = as_path(picks, "picks"), as_path(micrographs, "micrographs"), Path()
     folder = folder if output is None else as_path(output, "output")
-    plan = _matched(picks_path, star, folder, options or CoordsOptions())
+    plan = _matched(picks_path, star, folder, options or CoordsOptions(), reporter or Silent())
     return replace(plan, messages=(*plan.messages, *_messages(plan, has_output=output is not None)))
 
 
-def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions) -> CoordsPlan:
+def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions, reporter: Reporter) -> CoordsPlan:
     """Read picks and micrographs, match them, and compute the coordinates."""
     _refuse_exchanged(picks_path, star)
+    reporter.start("reading picks", None)
     picks = read_picks(picks_path, options.passthrough, infer=options.nudge, xy_fields=options.xy_fields)
     relion_names = micrograph_names(star)
     match = match_micrographs(picks.micrograph.values, relion_names)
@@ -195,23 +202,46 @@ def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions)
     _refuse_shared_files([name for name in micrographs if name is not None])
     kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside)
     project = project_of(folder, options.relion_project)
-    files = MicrographFiles(star, project)
-    codes, swap_xy = picks.micrograph.codes, options.convention.swap_xy
-    sizes = compare_sizes(micrographs, codes, picks.shape_px, kept, files, swap_xy=swap_xy)
-    coordinate_px = round_px(options.convention.to_px(picks.fraction_xy, sizes.shape_px), subpixel=options.subpixel)
+    positions = _positions(picks, micrographs, kept, MicrographFiles(star, project))
+    reporter.start("comparing with RELION's micrographs", None)
+    is_required = options.checks_orientation
+    placement = place(positions, options, n_micrographs=options.check_micrographs, required=is_required)
+    convention = placement.convention
+    sizes = compare_sizes(
+        micrographs, positions.codes, picks.shape_px, kept, positions.files, swap_xy=convention.swap_xy
+    )
+    coordinate_px = round_px(convention.to_px(picks.fraction_xy, sizes.shape_px), subpixel=options.subpixel)
     return CoordsPlan(
         picks,
         options,
         folder,
         project,
         micrographs,
+        positions,
+        placement,
         coordinate_px,
-        files,
         sizes,
         kept,
         left_out,
         match.unmatched,
         picks.messages,
+    )
+
+
+def _positions(
+    picks: Picks, micrographs: tuple[str | None, ...], kept: NDArray[np.bool_], files: MicrographFiles
+) -> Positions:
+    return Positions(
+        names=micrographs,
+        codes=picks.micrograph.codes,
+        fraction_xy=picks.fraction_xy,
+        shape_px=picks.shape_px,
+        kept=kept,
+        files=files,
+        micrograph_pixel_size_A=picks.micrograph_pixel_size_A,
+        images=picks.images,
+        image_pixel_size_A=picks.image_pixel_size_A,
+        search=ImageSearch(picks.source),
     )
 
 
@@ -250,7 +280,7 @@ def _messages(plan: CoordsPlan, *, has_output: bool) -> list[Message]:
     if plan.project is None:
         text = f"no RELION project above the folder: paths in {AUTOPICK_STAR} are relative to the working directory"
         messages.append(warning("no-relion-project", text, option="relion_project"))
-    messages += [plan.sizes.message] if plan.sizes.message else []
+    messages += [message for message in (plan.sizes.message, plan.placement.message) if message is not None]
     return messages if has_output else [*messages, _current_folder()]
 
 

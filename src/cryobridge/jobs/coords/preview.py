@@ -12,7 +12,6 @@ from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.table import Array
 from cryobridge.fourier.crop import crop_images
-from cryobridge.jobs.coords.micrographs import busiest_micrographs, micrograph_file
 from cryobridge.jobs.coords.plan import CoordsPlan
 from cryobridge.jobs.output_folder import make_subfolder
 from cryobridge.plots.coords import picks_png
@@ -60,7 +59,8 @@ def preview_sources(plan: CoordsPlan, n_micrographs: int) -> list[tuple[Path, ND
     MissingDataError
         If one is not on this disk.
     """
-    return [(micrograph_file(plan, code), rows) for code, rows in busiest_micrographs(plan, n_micrographs)]
+    positions = plan.positions
+    return [(positions.require_file(code), rows) for code, rows in positions.busiest(n_micrographs)]
 
 
 def small_image(micrograph: Array, longer_side_px: int = _LONGER_SIDE_PX) -> Array:
@@ -77,7 +77,7 @@ def small_image(micrograph: Array, longer_side_px: int = _LONGER_SIDE_PX) -> Arr
 
 def _draw(plan: CoordsPlan, source: Path, coordinate_px: Array, target: Path) -> None:
     micrograph = open_mrc(source).images[0]
-    title = f"{source.name}\n{len(coordinate_px)} picks, {plan.options.convention.formula}"
+    title = f"{source.name}\n{len(coordinate_px)} picks, {plan.placement.convention.formula}"
     picture = picks_png(small_image(micrograph), micrograph.shape, coordinate_px, title)
     with atomic_path(target) as temporary:
         temporary.write_bytes(picture)

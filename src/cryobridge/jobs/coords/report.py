@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from cryobridge.jobs.micrographs.orientation_report import Orientation, OrientationError
+from cryobridge.jobs.micrographs.orientation_report import Orientation
+from cryobridge.jobs.micrographs.placement import contradiction
 from cryobridge.report import Report
 
 
@@ -21,6 +23,8 @@ class CoordsReport(Report):
         cryoSPARC's names that are not in the STAR file.
     convention, convention_words
         The axis convention of the coordinates, as formulas and in words.
+    convention_from
+        Where it is from: options that set it by hand, the pixels of RELION's micrographs, or the default.
     columns_inferred
         Whether the columns of the coordinates were found by their content, not by names.
     coordinate_fields
@@ -31,17 +35,21 @@ class CoordsReport(Report):
         Where it was checked.
     previews
         The pictures.
+    set_by_hand
+        The options that set the axis convention.
     """
 
     micrographs: int
     micrographs_unmatched: tuple[str, ...]
     convention: str
     convention_words: str
+    convention_from: Literal["options", "pixels", "default"]
     columns_inferred: bool
     coordinate_fields: tuple[str, str, str, str]
     relion_project: Path | None
     orientation: Orientation | None = None
     previews: tuple[Path, ...] = ()
+    set_by_hand: tuple[str, ...] = field(default=(), metadata={"json": None})
 
     def require(self) -> None:
         """Raise where nothing was written because the orientation differs.
@@ -49,11 +57,7 @@ class CoordsReport(Report):
         Raises
         ------
         OrientationError
-            If ``strict_orientation`` was asked for, and another axis convention fits.
+            If the pixels of RELION's micrographs contradict what was set by hand, and ``force`` was not given.
         """
         if self.orientation is not None and not self.orientation.agrees and not self.outputs:
-            raise OrientationError(
-                "nothing is written: another axis convention fits RELION's micrographs",
-                option="strict_orientation",
-                hint="Choose the flips that fit, which the warning names.",
-            )
+            raise contradiction(self.set_by_hand)

@@ -48,8 +48,8 @@ def write_picks(plan: CoordsPlan, *, overwrite: bool) -> None:
     groups = rows_by_micrograph(plan.picks.micrograph.codes, len(plan.micrographs))
     groups = [rows[plan.kept[rows]] for rows, name in zip(groups, plan.micrographs, strict=True) if name is not None]
     written = [(name, rows) for name, rows in zip(names, groups, strict=True) if len(rows)]
-    options = plan.options
-    columns = pick_columns(plan.picks, plan.coordinate_px, plan.kept, options.convention, picks_only=options.picks_only)
+    convention, picks_only = plan.placement.convention, plan.options.picks_only
+    columns = pick_columns(plan.picks, plan.coordinate_px, plan.kept, convention, picks_only=picks_only)
     with locked(plan.folder), _new_folder(plan.raw_data) as temporary, together():
         # Another run may have ended since.
         refuse_existing(plan.existing(), overwrite=overwrite)

@@ -115,9 +115,9 @@ def check_orientation(micrographs: Sequence[PicksOnMicrograph]) -> OrientationCh
     means = np.array(
         [row[known].mean() if known.any() else np.nan for row, known in zip(per_pick, with_all, strict=True)]
     )
-    if not use_images:  # particles may be darker or brighter than what is around them
-        sign = np.sign(means[np.nanargmax(np.abs(means))]) if np.isfinite(means).any() else 1.0
-        per_pick, means = per_pick * sign, means * sign
+    # Particles may be darker or brighter than what is around them, and extracted images inverted.
+    sign = np.sign(means[np.nanargmax(np.abs(means))]) if np.isfinite(means).any() else 1.0
+    per_pick, means = per_pick * sign, means * sign
     order = np.argsort(np.where(np.isnan(means), -np.inf, means))[::-1]
     sigma = _lead(per_pick, order)
     scores = tuple(ConventionScore(ALL_CONVENTIONS[i], float(means[i]), int(counts[i])) for i in order)
@@ -199,6 +199,8 @@ def _contrast(micrograph: Array, centre: Array, pixel_size_A: float) -> Floats:
     known = ~np.isnan(around)
     enough = ~np.isnan(own) & (known.sum(1) >= _RING // 2)
     scores = np.full(len(centre), np.nan)
+    if not enough.any():
+        return scores
     spread = float(np.nanstd(smooth)) or 1.0
     filled = np.where(known, around, 0.0).sum(1)
     scores[enough] = (own[enough] - filled[enough] / known.sum(1)[enough]) / spread

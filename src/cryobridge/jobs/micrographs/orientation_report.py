@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cryobridge.errors import CryobridgeError, option
-from cryobridge.report import Message, warning
+from cryobridge.errors import CryobridgeError
 
 if TYPE_CHECKING:
     from cryobridge.jobs.micrographs.orientation import OrientationCheck
@@ -86,14 +85,3 @@ def orientation_of(check: OrientationCheck, chosen: Convention) -> Orientation:
 def agrees(check: OrientationCheck, chosen: Convention) -> bool:
     """Whether an orientation check does not contradict the axis convention that was asked for."""
     return not check.is_sure or check.best == chosen
-
-
-def orientation_messages(check: OrientationCheck, chosen: Convention) -> list[Message]:
-    """Return a warning where the check is uncertain, or finds another axis convention."""
-    if not check.is_sure:
-        return [warning("orientation-uncertain", "the images do not show which orientation is right")]
-    if agrees(check, chosen):
-        return []
-    flips = [option(name) for name in check.best.flips]
-    remedy = f"use {' '.join(flips)}" if flips else "leave the flips out"
-    return [warning("orientation-differs", f"the micrographs fit {check.best.formula}: {remedy}")]
