@@ -90,12 +90,13 @@ def run_anew(*words, cwd=None, **changes):
     )
 
 
-def run_stacks(plan, folder, *, device="auto", overwrite=False, resume=False, executor=None):
+def run_stacks(plan, folder, *, device="auto", overwrite=False, resume=False, verify_outputs=False, executor=None):
     """Make the stacks of a plan in a folder, and return the report."""
     from cryobridge.executors.devices import DeviceExecutor
     from cryobridge.jobs.stacks.run import StackJob
 
-    return StackJob(plan, Path(folder), executor or DeviceExecutor(device), resume).run(overwrite=overwrite)
+    job = StackJob(plan, Path(folder), executor or DeviceExecutor(device), resume, verify_outputs)
+    return job.run(overwrite=overwrite)
 
 
 def sentences(messages):

@@ -40,7 +40,9 @@ def downsample(
 
     def plan() -> StackJob[DownsampleReport]:
         source = read_downsample_input(particles, search.image_search(particles), options)
-        return StackJob(plan_downsample(source, options), output, DeviceExecutor(device.device), run.resume)
+        return StackJob(
+            plan_downsample(source, options), output, DeviceExecutor(device.device), run.resume, run.verify_outputs
+        )
 
     report = run_job(plan, run, ("Downsampled", "Would make"), _view)
     if report.next and not (run.as_json or settings.quiet):

@@ -45,6 +45,7 @@ class ResumeOptions(RunOptions):
     """The same for work that can go on where it stopped."""
 
     resume: Annotated[bool, Opt("Go on where an interrupted run stopped.", panel=_RUN)] = False
+    verify_outputs: Annotated[bool, Opt("With --resume: read finished stacks through.", panel=_RUN)] = False
 
 
 R = TypeVar("R", bound=Report)

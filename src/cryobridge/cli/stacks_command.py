@@ -202,7 +202,9 @@ def _make(
     from cryobridge.jobs.stacks.run import StackJob
 
     def plan() -> StackJob[StacksReport]:
-        return StackJob(plan_stacks(read(), options), output, DeviceExecutor(device.device), run.resume)
+        return StackJob(
+            plan_stacks(read(), options), output, DeviceExecutor(device.device), run.resume, run.verify_outputs
+        )
 
     run_job(plan, run, ("Fourier stacks", "Would make"), _view)
 

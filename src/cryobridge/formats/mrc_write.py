@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.formats.atomic import atomic_path, write_error
+from cryobridge.formats.file_record import FileRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -72,16 +74,19 @@ class MrcStackWriter:
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._resumable = resumable
         self._statistics = _Statistics()
+        self._checksum = 0
+        self._record: FileRecord | None = None
         self.n_images = 0
 
     def __enter__(self) -> MrcStackWriter:
         with ExitStack() as stack:
             if self._resumable:
+                self._temporary = partial_path(self.path)
                 self._file = stack.enter_context(_partial_file(self.path))
                 self._take_over()
             else:
-                temporary = stack.enter_context(atomic_path(self.path))
-                self._file = stack.enter_context(temporary.open("wb"))
+                self._temporary = stack.enter_context(atomic_path(self.path))
+                self._file = stack.enter_context(self._temporary.open("wb"))
                 self._file.write(bytes(HEADER_BYTES))
             stack.push(self._finish)
             self._stack = stack.pop_all()
@@ -105,6 +110,7 @@ class MrcStackWriter:
             pixels = np.ascontiguousarray(block[first : first + at_once], self._dtype)
             self._statistics.add(pixels)
             self._file.write(pixels.data)
+            self._checksum = zlib.crc32(pixels.data, self._checksum)
         self.n_images += len(block)
 
     def _take_over(self) -> None:
@@ -118,6 +124,7 @@ class MrcStackWriter:
         at_once = max(1, _BLOCK_BYTES // image_bytes)
         for first in range(0, n_kept, at_once):
             content = self._file.read(min(at_once, n_kept - first) * image_bytes)
+            self._checksum = zlib.crc32(content, self._checksum)
             self._statistics.add(np.frombuffer(content, self._dtype).reshape(-1, *self._shape))
         self._file.seek(0, 2)
         self.n_images = n_kept
@@ -125,8 +132,19 @@ class MrcStackWriter:
     def _finish(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            return
+        if kind is None:
+            self.finish()
+
+    def finish(self) -> FileRecord:
+        """Write the header, and return what the file is known by; no more images are taken.
+
+        Raises
+        ------
+        CryobridgeError
+            If none were written, or not as many as were announced.
+        """
+        if self._record is not None:
+            return self._record
         if self.n_images == 0 or self._announced not in {None, self.n_images}:
             expected = self._announced or "at least 1"
             raise CryobridgeError(
@@ -135,6 +153,10 @@ class MrcStackWriter:
             )
         self._file.seek(0)
         self._file.write(self._header().tobytes())
+        self._file.flush()
+        body_bytes = self.n_images * math.prod(self._shape) * self._dtype.itemsize
+        self._record = FileRecord.written(self._temporary, HEADER_BYTES, body_bytes, self._checksum)
+        return self._record
 
     def _header(self) -> NDArray[np.void]:
         ny, nx = self._shape

@@ -6,14 +6,16 @@ import io
 import pickle
 import sys
 import zipfile
+import zlib
 from collections import OrderedDict
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.file_record import FileRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,24 +53,41 @@ def tensor_writer(path: Path, item_shape: tuple[int, ...], dtype: torch.dtype) -
     TensorWriter
         Which takes the items.
     """
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open(_aligned("archive/data/0"), "w", force_zip64=True) as data:
-            writer = TensorWriter(data, item_shape, dtype)
-            yield writer
-        shape = (writer.length, *item_shape)
-        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), _description(shape, dtype))
-        archive.writestr(zipfile.ZipInfo("archive/byteorder"), sys.byteorder)
-        archive.writestr(zipfile.ZipInfo("archive/version"), _FORMAT_VERSION)
+    with atomic_path(path) as temporary, TensorWriter(temporary, item_shape, dtype) as writer:
+        yield writer
+        writer.finish()
 
 
-class TensorWriter:
-    """Takes the items of a tensor as they come."""
+class TensorWriter(AbstractContextManager["TensorWriter"]):
+    """Takes the items of a tensor as they come; see `tensor_writer`."""
 
-    def __init__(self, data: IO[bytes], item_shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        self._data = data
+    def __init__(self, path: Path, item_shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self._path = path
         self._item_shape = item_shape
         self._dtype = dtype
-        self.length = 0
+        self._checksum = self._n_bytes = self.length = 0
+        self._record: FileRecord | None = None
+        member, self._head_bytes = _aligned("archive/data/0")
+        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+        self._data = self._archive.open(member, "w", force_zip64=True)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._data.close()
+        finally:
+            self._archive.close()
+
+    def finish(self) -> FileRecord:
+        """Write what follows the items, and return what the file is known by; no more items are taken."""
+        if self._record is None:
+            self._data.close()
+            shape = (self.length, *self._item_shape)
+            self._archive.writestr(zipfile.ZipInfo("archive/data.pkl"), _description(shape, self._dtype))
+            self._archive.writestr(zipfile.ZipInfo("archive/byteorder"), sys.byteorder)
+            self._archive.writestr(zipfile.ZipInfo("archive/version"), _FORMAT_VERSION)
+            self._archive.close()
+            self._record = FileRecord.written(self._path, self._head_bytes, self._n_bytes, self._checksum)
+        return self._record
 
     def write(self, items: torch.Tensor) -> None:
         """Append items, (n, *item_shape), on the CPU.
@@ -80,17 +99,20 @@ class TensorWriter:
         """
         if tuple(items.shape[1:]) != self._item_shape or items.dtype != self._dtype:
             raise ValueError(f"{tuple(items.shape)} {items.dtype} is not (n, *{self._item_shape}) {self._dtype}")
-        self._data.write(items.contiguous().numpy().reshape(-1).view(np.uint8).data)
+        content = items.contiguous().numpy().reshape(-1).view(np.uint8).data
+        self._data.write(content)
+        self._checksum = zlib.crc32(content, self._checksum)
+        self._n_bytes += len(content)
         self.length += len(items)
 
 
-def _aligned(name: str) -> zipfile.ZipInfo:
-    """Return the first member of an archive, with as much padding as aligns its data."""
+def _aligned(name: str) -> tuple[zipfile.ZipInfo, int]:
+    """Return the first member of an archive, with as much padding as aligns its data, and where these begin."""
     member = zipfile.ZipInfo(name)
     start = _ZIP_LOCAL_HEADER_BYTES + len(name) + _ZIP64_EXTRA_BYTES + 4
     padding = -start % _ALIGNMENT_BYTES
     member.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
-    return member
+    return member, start + padding
 
 
 def _description(shape: tuple[int, ...], dtype: torch.dtype) -> bytes:

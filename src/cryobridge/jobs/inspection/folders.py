@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cryobridge.errors import CryobridgeError
+from cryobridge.errors import CryobridgeError, option
 from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
 from cryobridge.formats.cryosparc.outputs import JobOutput
+from cryobridge.formats.file_record import recorded_files
 from cryobridge.formats.folders import RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.open import ParticleFiles, open_particles
-from cryobridge.formats.own_output import read_own_output
+from cryobridge.formats.own_output import OwnOutput, read_own_output
 from cryobridge.formats.relion.job import RelionJob, particles_in, read_relion_job
 from cryobridge.formats.relion.star import NO_PARTICLES, open_star
 from cryobridge.formats.table import Table
@@ -191,7 +192,7 @@ def facts_of_job_around(path: Path) -> Facts:
     return [("job", f"{job.kind or 'RELION job'}, {job.status}")]
 
 
-def inspect_own_output(path: Path, _options: InspectOptions, _reporter: Reporter) -> Inspection:
+def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe an output of cryobridge, or of CryoLike in the same layout."""
     output = read_own_output(path)
     facts: Facts = []
@@ -223,9 +224,29 @@ def inspect_own_output(path: Path, _options: InspectOptions, _reporter: Reporter
         "cryobridge output",
         "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
         facts=tuple(facts),
+        uses=(_wholeness(output, reporter),) if "whole" in options.check else (),
         messages=output.problems,
         details=details,
     )
+
+
+def _wholeness(output: OwnOutput, reporter: Reporter) -> Use:
+    """Read the stacks of an output through, and say what is not as it was written."""
+    records = recorded_files(output.path)
+    reporter.start("bytes read through", sum(record.n_bytes for record in records.values()))
+    reasons = [] if output.status in {"", "completed"} else [f"its run is {output.status}"]
+    reasons += map(str, output.problems)
+    for path, record in records.items():
+        if reason := record.why_not(path, read_through=True, advance=reporter.advance):
+            reasons.append(f"{path.relative_to(output.path)} {reason}")
+    series = [file for series in output.series for file in series.files]
+    stacks = [*series, *sorted(output.path.glob("particles.*.mrcs"))]
+    unknown = [path for path in stacks if path.suffix != ".npz" and path not in records]
+    if unknown:
+        names = ", ".join(str(path.relative_to(output.path)) for path in unknown[:_N_SHOWN])
+        reasons.append(f"without a record of size and checksum: {names}{' …' if len(unknown) > _N_SHOWN else ''}")
+    hint = f"{option('resume', True)} with {option('verify_outputs', True)} makes again what is not whole."
+    return Use("whole", not reasons, (), hint if reasons else "", tuple(reasons))
 
 
 def _names(*paths: Path | None) -> list[str]:

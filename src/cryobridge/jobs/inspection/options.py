@@ -13,6 +13,9 @@ from cryobridge.options import Opt
 # What a file can be used for.
 UseName: TypeAlias = Literal["coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion"]
 USE_NAMES: tuple[UseName, ...] = get_args(UseName)
+# What it can be held to besides: that an output of cryobridge is as it was written.
+CheckName: TypeAlias = Literal[UseName, "whole"]
+CHECK_NAMES: tuple[CheckName, ...] = get_args(CheckName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +45,12 @@ class InspectOptions(ImageSearchOptions):
         Path | None, Opt("Draw distributions, images or slices.", metavar="FILE.png", panel="What is shown")
     ] = None
     check: Annotated[
-        tuple[UseName, ...],
+        tuple[CheckName, ...],
         Opt(
-            f"Exit with 3 unless the file is ready for this: {', '.join(USE_NAMES)}. Repeatable.",
+            f"Exit with 3 unless the file is ready for this: {', '.join(CHECK_NAMES)}. Repeatable.",
             metavar="JOB",
             panel="Checks",
-            complete=USE_NAMES,
+            complete=CHECK_NAMES,
         ),
     ] = ()
     check_paths: Annotated[

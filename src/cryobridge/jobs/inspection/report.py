@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cryobridge.errors import CryobridgeError, shown
-from cryobridge.jobs.inspection.options import UseName
+from cryobridge.jobs.inspection.options import CheckName
 from cryobridge.report import Message, Show, jsonable, warning
 
 if TYPE_CHECKING:
     from cryobridge.jobs.inspection.json_keys import FieldKeys, InspectionKeys
 
 # What a file can be used for, as it is shown.
-USE_TITLES: dict[UseName, str] = {
+USE_TITLES: dict[CheckName, str] = {
     "coords": "coords",
     "stacks": "stacks (indexed)",
     "stacks-job": "stacks (job)",
@@ -23,6 +23,7 @@ USE_TITLES: dict[UseName, str] = {
     "ctf": "ctf",
     "recovar": "recovar",
     "relion": "relion",
+    "whole": "whole",
 }
 
 
@@ -99,7 +100,8 @@ class Use:
     Parameters
     ----------
     name
-        The job: ``coords``, ``stacks``, ``stacks-job``, ``poses``, ``ctf``, ``recovar`` or ``relion``.
+        The job: ``coords``, ``stacks``, ``stacks-job``, ``poses``, ``ctf``, ``recovar`` or ``relion``; ``whole`` for
+        an output that was asked to be as it was written.
     ready
         Whether nothing is missing or refused.
     missing
@@ -110,7 +112,7 @@ class Use:
         Why what is there would be refused, or read wrongly.
     """
 
-    name: UseName
+    name: CheckName
     ready: bool
     missing: tuple[str, ...] = ()
     hint: str = ""
@@ -185,11 +187,11 @@ class Inspection:
         """What is wrong."""
         return tuple(message for message in self.all_messages if message.severity == "warning")
 
-    def is_ready(self, name: UseName) -> bool:
+    def is_ready(self, name: CheckName) -> bool:
         """Whether it can be used for a job as it is."""
         return any(use.ready for use in self.uses if use.name == name)
 
-    def not_ready(self, names: Iterable[UseName]) -> tuple[Message, ...]:
+    def not_ready(self, names: Iterable[CheckName]) -> tuple[Message, ...]:
         """Return what is missing for jobs, as a warning for each that it is not ready for."""
         uses = {use.name: use for use in self.uses}
         found = []
@@ -200,7 +202,7 @@ class Inspection:
                 found.append(warning("not-ready", f"{self.path}: not ready for {name}: {uses[name].why_not()}"))
         return tuple(found)
 
-    def require(self, names: Iterable[UseName]) -> None:
+    def require(self, names: Iterable[CheckName]) -> None:
         """Raise unless it is ready for all of these jobs.
 
         Raises
@@ -212,7 +214,7 @@ class Inspection:
         if missing:
             raise NotReadyError("; ".join(message.text for message in missing), hint=self._hint(names))
 
-    def _hint(self, names: Iterable[UseName]) -> str | None:
+    def _hint(self, names: Iterable[CheckName]) -> str | None:
         hints = [use.hint for use in self.uses if use.name in set(names) and not use.ready and use.hint]
         return " ".join(hints) or None
 

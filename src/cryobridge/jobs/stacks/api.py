@@ -48,6 +48,7 @@ def stacks(
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = False,
+    verify_outputs: bool = False,
     dry_run: bool = False,
     reporter: Reporter | None = None,
     executor: Executor | None = None,
@@ -68,6 +69,8 @@ def stacks(
         Remove stacks that are there, all of them, and make new ones.
     resume
         Keep stacks that are whole and were made from the same inputs and options, and make the rest.
+    verify_outputs
+        With ``resume``, read stacks that are there through, rather than compare their sizes and ends.
     dry_run
         Check everything and write nothing.
     reporter
@@ -101,7 +104,7 @@ def stacks(
     runs_on = executor or DeviceExecutor(checked(device, str, "device"))
     folder = as_path(output, "output")
     source = read_stack_input(particles, _part(given, BareNameOptions), given.on_missing, _part(given, PairedOptions))
-    job = StackJob(plan_stacks(source, given), folder, runs_on, resume)
+    job = StackJob(plan_stacks(source, given), folder, runs_on, resume, verify_outputs)
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
 
 
@@ -113,6 +116,7 @@ def downsample(
     device: str = "cpu",
     overwrite: bool = False,
     resume: bool = False,
+    verify_outputs: bool = False,
     dry_run: bool = False,
     reporter: Reporter | None = None,
     executor: Executor | None = None,
@@ -132,6 +136,8 @@ def downsample(
         Replace what is there.
     resume
         Go on where an interrupted run stopped.
+    verify_outputs
+        With ``resume``, read stacks that are there through, and begin unfinished ones anew.
     dry_run
         Check everything and write nothing.
     reporter
@@ -160,7 +166,7 @@ def downsample(
     runs_on = executor or DeviceExecutor(checked(device, str, "device"))
     folder, path = as_path(output, "output"), as_path(particles, "particles")
     source = read_downsample_input(path, given.image_search(path), given)
-    job = StackJob(plan_downsample(source, given), folder, runs_on, resume)
+    job = StackJob(plan_downsample(source, given), folder, runs_on, resume, verify_outputs)
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
 
 

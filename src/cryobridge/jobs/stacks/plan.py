@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -15,18 +15,22 @@ import numpy as np
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.atomic import read_error
 from cryobridge.jobs.stacks.report import PipelineReport
+from cryobridge.progress import Silent
 from cryobridge.report import note
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
+    from cryobridge.formats.file_record import FileRecord
     from cryobridge.formats.mrc import Images
     from cryobridge.formats.table import Array
     from cryobridge.jobs.stacks.checks import Rows
     from cryobridge.jobs.stacks.inputs import StackInput
     from cryobridge.jobs.stacks.options import OnMissing
+    from cryobridge.progress import Reporter
     from cryobridge.report import Message
 
 _N_ROWS_SHOWN = 10
+_N_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,25 @@ class StackResult:
     number: int
     left_out: Rows
     preview: Any = None
+
+
+@dataclass(frozen=True)
+class StackRecord:
+    """What is noted of a stack.
+
+    Parameters
+    ----------
+    made_from
+        The fingerprint that it was made with.
+    left_out
+        The rows whose images can't be used.
+    files
+        What its finished files of images are known by.
+    """
+
+    made_from: str
+    left_out: Rows
+    files: Mapping[Path, FileRecord]
 
 
 class Made(Protocol):
@@ -185,8 +208,8 @@ class StackPlan(ABC, Generic[R]):
         """Return the files of a stack, that by which it counts as there first."""
 
     @abstractmethod
-    def record(self, folder: Path, task: StackTask) -> tuple[str, Rows] | None:
-        """Return what is noted of a stack: the fingerprint that it was made with, and the rows left out of it."""
+    def record(self, folder: Path, task: StackTask) -> StackRecord | None:
+        """Return what is noted of a stack, or None where nothing is."""
 
     @abstractmethod
     def existing(self, folder: Path) -> list[Path]:
@@ -283,19 +306,81 @@ def fingerprint(plan: StackPlan[Any], task: StackTask) -> str:
     return digest.hexdigest()
 
 
-def whole_stacks(plan: StackPlan[Any], folder: Path) -> dict[int, StackResult]:
-    """Return the stacks of a plan that are whole and made from the same inputs and parameters, by number."""
-    found = {task.number: _whole_stack(plan, folder, task) for task in plan.tasks}
-    return {number: result for number, result in found.items() if result is not None}
+@dataclass(frozen=True)
+class Found:
+    """What is there of the stacks of a plan.
+
+    Parameters
+    ----------
+    whole
+        Those that are whole and made from the same inputs and parameters, by number.
+    damaged
+        Why others that are there are made again, each with its name.
+    """
+
+    whole: Mapping[int, StackResult] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
+
+    def messages(self) -> tuple[Message, ...]:
+        """Say which stacks are made again, and why."""
+        if not self.damaged:
+            return ()
+        shown = "; ".join(self.damaged[:_N_SHOWN]) + (" …" if len(self.damaged) > _N_SHOWN else "")
+        what = "stack is" if len(self.damaged) == 1 else "stacks are"
+        return (note("stacks-made-again", f"{len(self.damaged):,} {what} not whole, and made again: {shown}"),)
 
 
-def _whole_stack(plan: StackPlan[Any], folder: Path, task: StackTask) -> StackResult | None:
-    if not all(path.is_file() for path in plan.files(folder, task)):
-        return None
+def find_stacks(
+    plan: StackPlan[Any], folder: Path, *, read_through: bool = False, reporter: Reporter | None = None
+) -> Found:
+    """Find the stacks of a plan that are there, and see whether they are whole.
+
+    Parameters
+    ----------
+    plan, folder
+        Which, and where.
+    read_through
+        Read all of their images, rather than compare sizes and the ends of files.
+    reporter
+        Who hears of stacks that are read through.
+    """
+    reporter = reporter or Silent()
+    if read_through:
+        reporter.start("stacks read through", len(plan.tasks))
+    whole: dict[int, StackResult] = {}
+    damaged: list[str] = []
+    for task in plan.tasks:
+        stack = plan.files(folder, task)[0]
+        if read_through:
+            reporter.advance()
+        if not stack.is_file():
+            continue
+        found = _found_stack(plan, folder, task, read_through=read_through)
+        if isinstance(found, StackResult):
+            whole[task.number] = found
+        else:
+            damaged.append(found)
+    return Found(whole, tuple(damaged))
+
+
+def _found_stack(plan: StackPlan[Any], folder: Path, task: StackTask, *, read_through: bool) -> StackResult | str:
+    """Return a stack that is whole, or why it is not."""
+    files = plan.files(folder, task)
     try:
         record = plan.record(folder, task)
-    except CryobridgeError:
-        return None
-    if record is None or record[0] != fingerprint(plan, task):
-        return None
-    return StackResult(task.number, record[1])
+    except CryobridgeError as error:
+        return str(error)
+    if record is None:
+        return f"{files[0].name} has no record of how it was made"
+    if record.made_from != fingerprint(plan, task):
+        return f"{files[0].name} was made from other inputs, or with other options"
+    for path in files:
+        if path in record.files:
+            reason = record.files[path].why_not(path, read_through=read_through)
+        elif not path.is_file() or path.stat().st_size == 0:
+            reason = "is missing or empty"
+        else:
+            reason = "has no record of its size" if path.suffix in {".pt", ".mrcs"} else ""
+        if reason:
+            return f"{path.name} {reason}"
+    return StackResult(task.number, record.left_out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
@@ -19,7 +19,7 @@ from cryobridge.jobs.output_folder import (
     require_space,
 )
 from cryobridge.jobs.stacks.execute import StackWork
-from cryobridge.jobs.stacks.plan import R, StackPlan, StackResult, rows_left_out, whole_stacks
+from cryobridge.jobs.stacks.plan import Found, R, StackPlan, StackResult, find_stacks, rows_left_out
 from cryobridge.progress import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -42,12 +42,16 @@ class StackJob(Generic[R]):
         Who makes the stacks.
     resume
         Keep stacks that are whole and were made from the same inputs and parameters, and make the rest.
+    verify_outputs
+        Read the stacks that would be kept through, rather than compare their sizes and ends; begin unfinished ones,
+        which can't be verified, anew.
     """
 
     plan: StackPlan[R]
     folder: Path
     executor: Executor = field(default_factory=DeviceExecutor)
     resume: bool = False
+    verify_outputs: bool = False
 
     def report(self) -> R:
         """Return what will be made, if all images can be used."""
@@ -65,10 +69,10 @@ class StackJob(Generic[R]):
         CryobridgeError
             If another run is at work in the folder, or the disk has too little space.
         """
-        self._require_space(self._checked(overwrite=overwrite))
+        self._require_space(self._checked(overwrite=overwrite).whole)
 
-    def _checked(self, *, overwrite: bool) -> Mapping[int, StackResult]:
-        """Check the folder, and return the stacks that are kept, by number."""
+    def _checked(self, *, overwrite: bool, reporter: Reporter | None = None) -> Found:
+        """Check the folder, and return the stacks that are kept."""
         refuse_busy(self.folder)
         try:
             self._refuse(overwrite=overwrite)
@@ -76,7 +80,9 @@ class StackJob(Generic[R]):
             # A run that began since has not left its unfinished images there, it is at work on them.
             refuse_busy(self.folder)
             raise
-        return whole_stacks(self.plan, self.folder) if self.resume else {}
+        if not self.resume:
+            return Found()
+        return find_stacks(self.plan, self.folder, read_through=self.verify_outputs, reporter=reporter)
 
     def _require_space(self, whole: Mapping[int, StackResult]) -> None:
         n_images = sum(len(task.rows) for task in self.plan.tasks if task.number not in whole)
@@ -99,13 +105,14 @@ class StackJob(Generic[R]):
             If an image can't be read or used; the stacks before it are whole.
         """
         plan, folder, reporter = self.plan, self.folder, reporter or Silent()
-        whole = self._checked(overwrite=overwrite)
+        found = self._checked(overwrite=overwrite, reporter=reporter)
+        whole = found.whole
         todo = [task for task in plan.tasks if task.number not in whole]
         make = self.executor.prepare(StackWork(plan, folder)) if todo else None
         self._require_space(whole)
         results = list(whole.values())
         with job_record(folder, plan.title, plan.contents, check=partial(self._refuse, overwrite=overwrite)) as record:
-            record.report = self.report().to_json()
+            record.report = _with(self.report(), found).to_json()
             self._clear_folder(whole)
             reporter.start("images", sum(len(task.rows) for task in todo))
             with plan.beside(folder) as follow:
@@ -119,13 +126,18 @@ class StackJob(Generic[R]):
                 if make is not None:
                     make([task.number for task in todo], advance=reporter.advance, done=done)
             plan.finish(folder, rows_left_out(results))
-            report = plan.report(folder, results, len(whole))
+            report = _with(plan.report(folder, results, len(whole)), found)
             record.report = report.to_json()
         return report
 
     def _refuse(self, *, overwrite: bool) -> None:
         if overwrite and self.resume:
             raise UsageError(f"{option('overwrite')} replaces what {option('resume')} would keep", hint="Choose one.")
+        if self.verify_outputs and not self.resume:
+            raise UsageError(
+                f"{option('verify_outputs', True)} is for stacks that {option('resume')} keeps",
+                hint=f"Add {option('resume', True)}.",
+            )
         refuse_folder_of_others(self.folder, overwrite=overwrite)
         is_resumed = self.plan.check_folder(self.folder, resume=self.resume, overwrite=overwrite)
         if not is_resumed:
@@ -143,3 +155,9 @@ class StackJob(Generic[R]):
             make_subfolder(self.folder / name)
         if not (self.resume and self.plan.continues):
             remove_existing(self._not_kept(whole))
+        elif self.verify_outputs:
+            remove_existing(self.plan.unfinished(self.folder))
+
+
+def _with(report: R, found: Found) -> R:
+    return replace(report, messages=(*report.messages, *found.messages()))

@@ -14,6 +14,7 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError, option
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.contrast import about_contrast, to_be_inverted
+from cryobridge.formats.file_record import state_path
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import HEADER_BYTES
 from cryobridge.formats.mrc_write import partial_path
@@ -27,9 +28,9 @@ from cryobridge.fourier.downsample import Downsampler
 from cryobridge.jobs.output_folder import files_in, refuse_existing
 from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
 from cryobridge.jobs.stacks.cropping.metadata import DownsampledMetadata, downsampled_metadata, write_sources
-from cryobridge.jobs.stacks.cropping.state import read_state, state_path
+from cryobridge.jobs.stacks.cropping.state import read_state
 from cryobridge.jobs.stacks.pixel_size import PIXEL_SIZE_TOLERANCE, settle_pixel_size
-from cryobridge.jobs.stacks.plan import StackPlan, StackTask, fingerprint
+from cryobridge.jobs.stacks.plan import StackPlan, StackRecord, StackTask, fingerprint
 from cryobridge.jobs.stacks.report import DownsampleReport
 from cryobridge.model.particles import ImageRefs, Labels
 from cryobridge.report import Message, note
@@ -180,10 +181,13 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         stack = folder / self.stack_name(task)
         return [stack, state_path(stack)]
 
-    def record(self, folder: Path, task: StackTask) -> tuple[str, Rows] | None:
+    def record(self, folder: Path, task: StackTask) -> StackRecord | None:
         """Return what the state of a stack says."""
-        state = read_state(folder / self.stack_name(task))
-        return None if state is None else (state.made_from, state.left_out)
+        stack = folder / self.stack_name(task)
+        state = read_state(stack)
+        if state is None:
+            return None
+        return StackRecord(state.made_from, state.left_out, {} if state.file is None else {stack: state.file})
 
     def existing(self, folder: Path) -> list[Path]:
         """Return what is there of these outputs; the metadata first, which make a stack count as there."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryobridge.errors import UsageError, option
 from cryobridge.formats.atomic import atomic_path, read_error
+from cryobridge.formats.file_record import FileRecord, record_of, state_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,21 +31,20 @@ class StackState:
         The fingerprint of the stack.
     left_out
         Rows whose images can't be used.
+    file
+        What the finished stack is known by; None until then.
     """
 
     made_from: str
     left_out: Rows
+    file: FileRecord | None = None
 
     def write(self, stack: Path) -> None:
         """Write it beside a stack."""
         content = {"made_from": self.made_from, "left_out": self.left_out.tolist()}
+        content |= {} if self.file is None else {"file": asdict(self.file)}
         with atomic_path(state_path(stack)) as temporary:
             temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-
-def state_path(stack: Path) -> Path:
-    """Return where the state of a stack lies."""
-    return stack.with_name(f".{stack.name}.state.json")
 
 
 def read_state(stack: Path) -> StackState | None:
@@ -58,7 +58,8 @@ def read_state(stack: Path) -> StackState | None:
     path = state_path(stack)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return StackState(str(content["made_from"]), np.array(content["left_out"], np.int64))
+        file = record_of(content["file"]) if "file" in content else None
+        return StackState(str(content["made_from"]), np.array(content["left_out"], np.int64), file)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cryobridge.formats.file_record import FileRecord
     from cryobridge.formats.table import Array
     from cryobridge.jobs.stacks.checks import Rows
     from cryobridge.jobs.stacks.cropping.plan import DownsamplePlan
@@ -39,8 +41,12 @@ class OpenSmallStack:
 
     def leave_out(self, rows: Rows) -> None:
         """Note rows whose images can't be used, before those after them are written."""
-        self._state = StackState(self._state.made_from, np.union1d(self._state.left_out, rows))
+        self._state = replace(self._state, left_out=np.union1d(self._state.left_out, rows))
         self._state.write(self._path)
+
+    def note_end(self, record: FileRecord) -> None:
+        """Note what the stack is known by when it is whole."""
+        replace(self._state, file=record).write(self._path)
 
     def write(self, _rows: Rows, made: SmallImages, is_usable: Array) -> None:
         """Append the usable images of a chunk."""
@@ -65,4 +71,7 @@ def open_stack(plan: DownsamplePlan, path: Path, task: StackTask) -> Iterator[Op
     box = (plan.options.box_px, plan.options.box_px)
     dtype = np.float16 if plan.options.half_precision else np.float32
     with MrcStackWriter(path, box, plan.new_pixel_size_A, dtype=dtype, resumable=True) as writer:
-        yield OpenSmallStack(path, state, writer)
+        stack = OpenSmallStack(path, state, writer)
+        yield stack
+        # Before the stack has its name: one without a record would not be known to be whole.
+        stack.note_end(writer.finish())

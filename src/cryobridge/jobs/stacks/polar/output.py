@@ -9,8 +9,10 @@ import numpy as np
 
 from cryobridge.formats.arrays import read_npz
 from cryobridge.formats.atomic import leftovers
+from cryobridge.formats.file_record import RECORDS, records_of
 from cryobridge.formats.table import Array
 from cryobridge.jobs.output_folder import files_in
+from cryobridge.jobs.stacks.plan import StackRecord
 from cryobridge.model.geometry import matrix_to_euler
 
 if TYPE_CHECKING:
@@ -82,13 +84,16 @@ def unfinished_outputs(folder: Path) -> list[Path]:
     return found
 
 
-def read_record(plan: PolarPlan, folder: Path, task: StackTask) -> tuple[str, Rows] | None:
-    """Return the fingerprint that the lens data of a stack hold, and the planned rows that they lack."""
+def read_record(plan: PolarPlan, folder: Path, task: StackTask) -> StackRecord | None:
+    """Return what the lens data of a stack say of how it was made, and the planned rows that they lack."""
     arrays = read_npz(lens_path(folder, task.number))
     if not {FINGERPRINT, "source_rows"} <= arrays.keys():
         return None
     is_kept = np.isin(plan.source.metadata_rows[task.rows], arrays["source_rows"])
-    return str(arrays[FINGERPRINT]), task.rows[~is_kept]
+    files = records_of(str(arrays[RECORDS])) if RECORDS in arrays else {}
+    return StackRecord(
+        str(arrays[FINGERPRINT]), task.rows[~is_kept], {folder / name: record for name, record in files.items()}
+    )
 
 
 def stack_arrays(plan: PolarPlan, rows: Rows, start: int | None) -> dict[str, Array]:

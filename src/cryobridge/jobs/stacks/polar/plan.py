@@ -24,7 +24,7 @@ from cryobridge.jobs.stacks.pixel_size import (
     same_size,
     settle_pixel_size,
 )
-from cryobridge.jobs.stacks.plan import StackPlan, StackResult, StackTask
+from cryobridge.jobs.stacks.plan import StackPlan, StackRecord, StackResult, StackTask
 from cryobridge.jobs.stacks.polar import output
 from cryobridge.jobs.stacks.report import StacksReport
 from cryobridge.report import Message, note, warning
@@ -123,7 +123,7 @@ class PolarPlan(StackPlan[StacksReport]):
         """Return the files of a stack, the Fourier stack first."""
         return output.stack_files(folder, task.number, physical=self.options.physical, plots=self.options.plots)
 
-    def record(self, folder: Path, task: StackTask) -> tuple[str, Rows] | None:
+    def record(self, folder: Path, task: StackTask) -> StackRecord | None:
         """Return what the `.npz` beside a stack says of how it was made."""
         return output.read_record(self, folder, task)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.arrays import write_npz
+from cryobridge.formats.file_record import RECORDS, records_text
 from cryobridge.formats.pt_write import TensorWriter, tensor_writer
 from cryobridge.jobs.stacks.plan import fingerprint
 from cryobridge.jobs.stacks.polar.output import (
@@ -23,7 +25,6 @@ from cryobridge.jobs.stacks.polar.preview import Preview, PreviewMaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from cryobridge.formats.table import Array
     from cryobridge.jobs.stacks.checks import Rows
@@ -105,6 +106,10 @@ def open_stack(
                     path=plan.source.particles.source,
                     hint="Check the image files with `cryobridge inspect`.",
                 )
+            writers = {fourier_stack_path(Path(), number): fourier}
+            writers |= {} if physical is None else {physical_stack_path(Path(), number): physical}
+            records = {path.as_posix(): writer.finish() for path, writer in writers.items()}
         arrays = stack_arrays(plan, stack.kept, task.start)
         # Of the planned rows, not those that were kept: what is compared must be known before the work.
-        write_npz(lens_path(folder, number), arrays | {FINGERPRINT: np.array(fingerprint(plan, task))})
+        made_from = {FINGERPRINT: np.array(fingerprint(plan, task)), RECORDS: np.array(records_text(records))}
+        write_npz(lens_path(folder, number), arrays | made_from)
