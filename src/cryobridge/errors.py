@@ -62,8 +62,10 @@ def _keyword(name: str, value: str | None) -> str:
     return f"{name}={value if _IS_LITERAL.fullmatch(value) else repr(value)}"
 
 
-class CryobridgeError(Exception):
+class CryobridgeError(ValueError):
     """Bad data or a bad request.
+
+    It is a ValueError, which CryoLike raises in such cases and its scripts catch.
 
     Parameters
     ----------

@@ -103,6 +103,8 @@ def _errors_of(path: Path, field: str | None = None) -> Iterator[None]:
     """Turn what the operating system and the libraries raise on a bad file into one error."""
     try:
         yield
+    except CryobridgeError:
+        raise
     except OSError as error:
         if error.errno == errno.EINVAL:  # a place before the start or after all ends, which the file names
             raise FormatError(

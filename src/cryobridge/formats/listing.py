@@ -125,6 +125,8 @@ def read_json(path: Path) -> dict[str, Any]:
         if readable_size(path) > _JSON_MAX_BYTES:
             raise FormatError(f"larger than {_JSON_MAX_BYTES >> 20} MiB, which no job description is", path=path)
         content = json.loads(path.read_bytes())
+    except CryobridgeError:
+        raise
     except OSError as error:
         raise read_error(path, error) from error
     except (ValueError, RecursionError) as error:

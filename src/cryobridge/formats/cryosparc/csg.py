@@ -242,6 +242,8 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8")
         _refuse_nested_aliases(path, text)
         content = yaml.safe_load(text)
+    except CryobridgeError:
+        raise
     except OSError as error:
         raise read_error(path, error) from error
     except yaml.constructor.ConstructorError as error:

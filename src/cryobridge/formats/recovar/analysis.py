@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
 from cryobridge.formats.atomic import read_error
 from cryobridge.formats.listing import (
     Listing,
@@ -226,6 +226,8 @@ def _read_table(path: Path) -> NDArray[np.float64]:
             raise FormatError(f"larger than {_TABLE_MAX_BYTES >> 20} MiB, which no such table is", path=path)
         rows = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
         return np.array(rows, np.float64).reshape(len(rows), -1 if rows else 0)
+    except CryobridgeError:
+        raise
     except OSError as error:
         raise read_error(path, error) from error
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.errors import FormatError, option
+from cryobridge.errors import CryobridgeError, FormatError, option
 from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_content
 from cryobridge.formats.particles_pickle import PickleContent, write_pickles
@@ -187,5 +187,7 @@ def _require_space(links: Sequence[Link]) -> None:
 def _write_star(path: Path, blocks: Iterable[StarBlock]) -> None:
     try:
         write_star(path, blocks)
+    except CryobridgeError:
+        raise
     except ValueError as error:  # a text that STAR has no word for
         raise FormatError(str(error), path=path, hint="Rename that file in the input.") from error

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from cryobridge.errors import FormatError
+from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.atomic import readable_size
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.listing import is_there
@@ -78,6 +78,8 @@ def read_sources(path: Path) -> Sources:
             ImageRefs(to_labels(table["source_file"]), table["source_slice"].combine_chunks().to_numpy()),
             uid if uid.any() else None,
         )
+    except CryobridgeError:
+        raise
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError, ValueError, OverflowError) as error:
         raise FormatError(
             f"no table of sources that can be read ({str(error).splitlines()[0]})",
