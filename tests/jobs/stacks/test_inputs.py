@@ -16,7 +16,7 @@ from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.stacks.inputs import indexed_input, job_input, paired_input, star_input
 from cryobridge.jobs.stacks.options import StackOptions
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
-from helpers import noise_images, particle_columns, run, run_stacks, save_cs, save_mrc, save_star
+from helpers import codes, noise_images, particle_columns, run, run_stacks, save_cs, save_mrc, save_star
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,6 @@ def test_rows_and_images_of_a_pair_must_match_in_number_and_all_pairs_are_named(
     assert "2.star: 4 rows, but 5 images in 2.mrcs" in str(caught.value)
 
 
-def test_a_stack_in_two_pairs_is_refused(tmp_path):
-    (star, stack), *_ = save_pairs(tmp_path, (3,))
-    with pytest.raises(UsageError, match="two pairs"):
-        paired_input([(star, stack), (star, stack)])
-
-
 def save_job(folder, batches, n_rows, kind="restack"):
     # batches: number -> images in it
     names = {"restack": "restacked", "downsample": "downsample"}
@@ -222,6 +216,7 @@ def test_rows_that_have_no_image_in_a_job_are_refused_or_counted(tmp_path):
     report = json.loads(done.stdout)
     assert (report["rows_in"], report["rows_out"]) == (8, 4)
     assert report["left_out"] == {"no image in the batches": 4}
+    assert codes(report["warnings"]) == ["rows-without-image"]
     # More images than rows can't be told apart.
     save_job(tmp_path, {0: 4, 1: 5}, 8)
     with pytest.raises(MissingDataError, match="8 rows, but 13 images"):

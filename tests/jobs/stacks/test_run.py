@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections import Counter
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cryobridge import cryolike
-from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
+from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.executors.devices import DeviceExecutor, device_names
 from cryobridge.formats.cryosparc.particles import read_particles_cs
-from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.pt_write import tensor_writer
 from cryobridge.fourier.polar import PolarTransform
@@ -411,166 +407,3 @@ def test_pictures_that_cannot_be_drawn_are_reported_and_the_stacks_are_whole(par
         run_stacks(plan(particles_cs, plots=True), tmp_path / "out")
     assert "resume=" in caught.value.hint
     assert len(list((tmp_path / "out" / "fft").glob("*.pt"))) >= 1
-
-
-# CryoLike's names
-
-
-def test_a_script_written_for_cryolike_runs_after_a_change_of_import(reference_data, tmp_path, monkeypatch):
-    folder = reference_data / "cryolike_reference" / "paired_star"
-    monkeypatch.chdir(folder)
-    converter = cryolike.ParticleStackConverter("params.npz", folder_output=str(tmp_path), flag_plots=False)
-    converter.prepare_star_files(["A.mrc", "B.mrc", "C.mrc"], ["A.star", "B.star", "C.star"])
-    converter.convert_stacks(batch_size=5)
-    for path in (folder / "expected").glob("particles_fourier_stack_*.npy"):
-        found, expected = torch.load(tmp_path / "fft" / f"{path.stem}.pt").numpy(), np.load(path)
-        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
-
-
-def test_the_four_functions_give_what_the_commands_give(reference_data, tmp_path, monkeypatch):
-    reference = reference_data / "cryolike_reference"
-    calls = {
-        "paired_star": lambda out: cryolike.convert_particle_stacks_from_paired_star_and_mrc_files(
-            params_input="params.npz",
-            particle_file_list=["A.mrc"],
-            star_file_list=["A.star"],
-            folder_output=out,
-            batch_size=5,
-            pixel_size=1.5,
-            defocus_angle_is_degree=True,
-            phase_shift_is_degree=True,
-            skip_exist=False,
-            flag_plots=False,
-        ),
-        "indexed_star": lambda out: cryolike.convert_particle_stacks_from_indexed_star_file(
-            params_input="params.npz", star_file="particles.star", folder_mrc=".", folder_output=out, flag_plots=False
-        ),
-        "indexed_cs": lambda out: cryolike.convert_particle_stacks_from_indexed_cryosparc_file(
-            params_input="params.npz", file_cs="MyFile.cs", folder_output=out, batch_size=3, flag_plots=False
-        ),
-        "job_directory": lambda out: cryolike.convert_particle_stacks_from_cryosparc_job_directory(
-            params_input="params.npz",
-            folder_cryosparc="cryosparc",
-            job_number=4,
-            folder_output=out,
-            batch_size=5,
-            n_stacks_max=1,
-            pixel_size=-1.0,
-            flag_plots=False,
-        ),
-        "downsample_max": lambda out: cryolike.convert_particle_stacks_from_indexed_cryosparc_file(
-            params_input="params.npz",
-            file_cs="a.cs",
-            folder_output=out,
-            downsample_factor=2,
-            downsample_type="max",
-            flag_plots=False,
-        ),
-    }
-    for name, call in calls.items():
-        monkeypatch.chdir(reference / name)
-        call(str(tmp_path / name))
-        path = reference / name / "expected" / "particles_fourier_stack_000000.npy"
-        found, expected = torch.load(tmp_path / name / "fft" / f"{path.stem}.pt").numpy(), np.load(path)
-        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected), name
-    assert len(list((tmp_path / "job_directory" / "fft").glob("*.pt"))) == 1
-
-
-def test_the_four_functions_share_all_options_of_the_converter():
-    def parameters(function):
-        return {name: item.default for name, item in signature(function).parameters.items()}
-
-    own = {"params_input", "particle_file_list", "star_file_list", "defocus_angle_is_degree", "phase_shift_is_degree"}
-    own |= {"star_file", "folder_mrc", "file_cs", "folder_cryosparc", "job_number", "batch_size"}
-    converter = parameters(cryolike.ParticleStackConverter)
-    for name in cryolike.__all__:
-        if name.startswith("convert_particle_stacks"):
-            shared = {key: value for key, value in parameters(getattr(cryolike, name)).items() if key not in own}
-            expected = {key: converter[key] for key in shared}
-            assert shared == expected
-            assert converter.keys() - shared.keys() == {
-                *("image_descriptor", "device", "order", "on_missing", "split_optics", "reporter")
-            }
-
-
-def test_a_converter_takes_one_kind_of_input_and_needs_one(particles_cs, tmp_path):
-    converter = cryolike.ParticleStackConverter(None, tmp_path / "out", flag_plots=False)
-    with pytest.raises(UsageError, match="no input"):
-        converter.convert_stacks()
-    converter.prepare_indexed_file(particles_cs, "cryosparc")
-    with pytest.raises(UsageError, match="already"):
-        converter.prepare_indexed_file(particles_cs, "cryosparc")
-    with pytest.raises(UsageError, match="another kind"):
-        converter.prepare_star_files(["a.mrc"], ["a.star"])
-    report = converter.convert_stacks(batch_size=2, never_combine_input_files=True)
-    assert report.images_per_stack == (2, 2, 1)
-    with pytest.raises(OutputExistsError):
-        converter.convert_stacks(batch_size=2)
-    with pytest.raises(UsageError, match="2 image files, but 1 STAR files"):
-        cryolike.ParticleStackConverter(None).prepare_star_files(["a", "b"], ["c"])
-    with pytest.raises(UsageError, match="file type"):
-        cryolike.ParticleStackConverter(None).prepare_indexed_file(particles_cs, "relion")
-
-
-def test_skip_exist_and_overwrite_do_what_they_say(particles_cs, tmp_path):
-    def convert(**options):
-        return cryolike.convert_particle_stacks_from_indexed_cryosparc_file(
-            None, particles_cs, folder_output=tmp_path / "out", batch_size=2, flag_plots=False, **options
-        )
-
-    convert()
-    assert convert(skip_exist=True).stacks_kept == 3
-    assert convert(overwrite=True).stacks_kept == 0
-    with pytest.raises(OutputExistsError):
-        convert()
-
-
-def test_a_manual_pixel_size_may_be_ignored_where_the_metadata_say_it(particles_cs, tmp_path):
-    def converter():
-        return cryolike.ParticleStackConverter(None, tmp_path / "out", pixel_size=[1.7, 1.7], flag_plots=False)
-
-    strict = converter()
-    strict.prepare_indexed_file(particles_cs, "cryosparc")
-    with pytest.raises(CryobridgeError, match="contradicts"):
-        strict.convert_stacks()
-    lenient = converter()
-    lenient.prepare_indexed_file(particles_cs, "cryosparc", ignore_manual_pixel_size=True)
-    assert lenient.convert_stacks().pixel_size_A == pytest.approx(1.5)
-    with pytest.raises(UsageError, match="one pixel size"):
-        cryolike.ParticleStackConverter(None, pixel_size=(1.5, 1.7))
-
-
-def test_descriptors_load_and_save(tmp_path):
-    descriptor = cryolike.ImageDescriptor.for_box(16, 1.5, n_inplanes=10)
-    cryolike.write_image_descriptor(tmp_path / "p.npz", descriptor)
-    assert cryolike.read_image_descriptor(tmp_path / "p.npz") == descriptor
-    with pytest.raises(AttributeError):
-        _ = cryolike.nothing_of_this_name
-
-
-@pytest.mark.skipif(
-    os.environ.get("CRYOBRIDGE_TEST_CRYOLIKE") is None, reason="CRYOBRIDGE_TEST_CRYOLIKE names no checkout"
-)
-def test_cryolike_reads_what_is_written(particles_cs, tmp_path):
-    write_image_descriptor(tmp_path / "p.npz", ImageDescriptor.for_box(16, 1.5))
-    run_stacks(plan(particles_cs, batch_size=5), tmp_path / "out")
-    # What its load_img_stack does.
-    script = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from cryolike.metadata import load_combined_params
-from cryolike.microscopy import CTF
-from cryolike.stacks import Images
-from cryolike.grids import FourierImages
-images, lens = load_combined_params(sys.argv[2])
-polar = torch.load(sys.argv[2][:-3] + "pt", weights_only=True)
-stack = Images(fourier_data=FourierImages(polar, images.polar_grid), phys_data=images.cartesian_grid)
-CTF(lens, images.polar_grid, images.cartesian_grid.box_size[0], anisotropy=True)
-print(stack.n_images, lens.defocusU.tolist())
-"""
-    checkout = Path(os.environ["CRYOBRIDGE_TEST_CRYOLIKE"])
-    python = os.environ.get("CRYOBRIDGE_TEST_CRYOLIKE_PYTHON", "python3")
-    lens = tmp_path / "out" / "fft" / "particles_fourier_stack_000000.npz"
-    done = subprocess.run([python, "-c", script, checkout / "src", lens], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("5 [10000.0, 10250.0")

@@ -48,7 +48,8 @@ class StackWorker:
 
     def run(self, numbers: Iterable[int], *, advance: Advance, done: Callable[[StackResult], None]) -> None:
         """Make the stacks of these numbers; see `cryobridge.executors.base.Worker`."""
-        tasks = (self.plan.tasks[number] for number in numbers)
+        by_number = {task.number: task for task in self.plan.tasks}
+        tasks = (by_number[number] for number in numbers)
         make_stacks(self.plan, self.folder, tasks, self.transform, advance=advance, done=done)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cryobridge.errors import MissingDataError, UsageError, option
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.listing import list_if_there
@@ -26,7 +26,7 @@ from cryobridge.jobs.stacks.options import PairedOptions
 from cryobridge.model.concatenate import concatenate
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
 from cryobridge.options import as_path
-from cryobridge.report import distinct, note
+from cryobridge.report import distinct, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -149,6 +149,8 @@ def read_stack_input(
 def _pairs(given: Any) -> list[tuple[Path, Path]]:
     try:
         return [(as_path(star, "particles"), as_path(stack, "particles")) for star, stack in given]
+    except CryobridgeError:
+        raise
     except (TypeError, ValueError):
         raise UsageError(
             f"a file, a folder, or pairs of a STAR file and a stack are needed, not {given!r:.60}",
@@ -259,7 +261,7 @@ def paired_input(
     Raises
     ------
     UsageError
-        If there is no pair, or a stack is in two of them.
+        If there is no pair.
     CryobridgeError
         If a STAR file can't be read, or has no CTF or no optics.
     """
@@ -268,9 +270,6 @@ def paired_input(
             "no pair of a STAR file and a stack", hint=f"Give {option('pairs')} FILE.star FILE.mrc, once or more."
         )
     stacks = [Path(stack) for _, stack in pairs]
-    if len(set(stacks)) < len(stacks):
-        twice = next(stack for stack in stacks if stacks.count(stack) > 1)
-        raise UsageError(f"{twice} is in two pairs", hint="Give each stack once.")
     problems = Problems()
     sets = []
     for star, _ in pairs:
@@ -295,6 +294,9 @@ def paired_input(
         for particles in sets
         for item in (*particles.messages, *_defaults(particles), *premultiplied(particles, "CryoLike"))
     )
+    twice = next((stack for stack in stacks if stacks.count(stack) > 1), None)
+    if twice is not None:
+        messages += (warning("stack-repeated", f"{twice.name} is in two pairs, so its images are converted twice"),)
     if any(particles.poses is not None for particles in sets):
         text = "angles and shifts of paired STAR files are not carried along, as in CryoLike"
         messages += (note("poses-left-out", text),)
@@ -350,6 +352,7 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
     with problems.collect():
         if on_missing == "skip" and n_images < particles.n_rows:
             left_out["no image in the batches"] = particles.n_rows - n_images
+            messages.append(_rows_beyond(particles, n_images))
         elif not problems.errors:
             _refuse_other_number(particles, n_images, f"the {len(files)} batches in {chosen.kind}/", skippable=True)
     index = np.concatenate([np.arange(n) for n in sections])
@@ -428,6 +431,14 @@ def _stopped_at_gap(batches: ImageBatches) -> Message:
         f"batch {batches.n_from_zero:06d} is missing in {batches.kind}/: the {batches.n_from_zero} before it are "
         f"taken, the {later} after it are not",
     )
+
+
+def _rows_beyond(particles: ParticleSet, n_images: int) -> Message:
+    text = (
+        f"{particles.source.name} has {particles.n_rows:,} rows, and there are {n_images:,} images: they are taken to "
+        f"be of the first rows, and the last {particles.n_rows - n_images:,} are left out"
+    )
+    return warning("rows-without-image", text, where=particles.source)
 
 
 def _joined(sets: Sequence[ParticleSet], images: ImageRefs) -> ParticleSet:

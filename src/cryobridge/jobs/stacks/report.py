@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from cryobridge.report import Report
+from cryobridge.report import Report, distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +118,23 @@ class GridReport(Report):
     angles: int
     resolution_A: float
     precision: Literal["single", "double"]
+
+
+def joined(reports: Sequence[StacksReport]) -> StacksReport:
+    """Return the reports of several conversions as one: numbers are added, lists put one after another.
+
+    Parameters
+    ----------
+    reports
+        One or more, whose images and grids are alike.
+    """
+    left_out: Counter[str] = Counter()
+    for report in reports:
+        left_out.update(report.left_out)
+    added: dict[str, Any] = {"left_out": dict(left_out)}
+    for name in ("rows_in", "rows_out", "stacks_kept", "stacks"):
+        added[name] = sum(getattr(report, name) for report in reports)
+    for name in ("left_out_rows", "images_per_stack", "messages", "outputs"):
+        added[name] = tuple(chain.from_iterable(getattr(report, name) for report in reports))
+    added["messages"] = distinct(added["messages"])
+    return replace(reports[0], **added)

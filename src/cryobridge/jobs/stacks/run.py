@@ -23,9 +23,14 @@ from cryobridge.jobs.stacks.plan import Found, R, StackPlan, StackResult, find_s
 from cryobridge.progress import Reporter, Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cryobridge.executors.base import Executor
+    from cryobridge.report import Report
+
+
+def _unchanged(report: R) -> R:
+    return report
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class StackJob(Generic[R]):
     verify_outputs
         Read the stacks that would be kept through, rather than compare their sizes and ends; begin unfinished ones,
         which can't be verified, anew.
+    recorded
+        What the record of the folder says, made of the report; the report itself unless it is given.
     """
 
     plan: StackPlan[R]
@@ -52,6 +59,7 @@ class StackJob(Generic[R]):
     executor: Executor = field(default_factory=DeviceExecutor)
     resume: bool = False
     verify_outputs: bool = False
+    recorded: Callable[[R], Report] = _unchanged
 
     def report(self) -> R:
         """Return what will be made, if all images can be used."""
@@ -112,7 +120,7 @@ class StackJob(Generic[R]):
         self._require_space(whole)
         results = list(whole.values())
         with job_record(folder, plan.title, plan.contents, check=partial(self._refuse, overwrite=overwrite)) as record:
-            record.report = _with(self.report(), found).to_json()
+            record.report = self.recorded(_with(self.report(), found)).to_json()
             self._clear_folder(whole)
             reporter.start("images", sum(len(task.rows) for task in todo))
             with plan.beside(folder) as follow:
@@ -127,7 +135,7 @@ class StackJob(Generic[R]):
                     make([task.number for task in todo], advance=reporter.advance, done=done)
             plan.finish(folder, rows_left_out(results))
             report = _with(plan.report(folder, results, len(whole)), found)
-            record.report = report.to_json()
+            record.report = self.recorded(report).to_json()
         return report
 
     def _refuse(self, *, overwrite: bool) -> None:

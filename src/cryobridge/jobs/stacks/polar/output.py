@@ -61,19 +61,27 @@ def stack_files(folder: Path, number: int, *, physical: bool = True, plots: bool
 
 def image_bytes(plan: PolarPlan) -> int:
     """Return how many bytes the stacks need for one image: its transform, and itself where it is written."""
-    number_bytes = 4 if plan.descriptor.precision == "single" else 8
-    n_numbers = 2 * plan.grid.n_shells * plan.grid.n_inplanes
+    n_bytes = (8 if plan.descriptor.precision == "single" else 16) * plan.grid.n_shells * plan.grid.n_inplanes
     if plan.options.physical:
-        n_numbers += plan.descriptor.n_pixels[0] * plan.descriptor.n_pixels[1]
-    return number_bytes * n_numbers
+        n_bytes += 4 * plan.descriptor.n_pixels[0] * plan.descriptor.n_pixels[1]
+    return n_bytes
 
 
-def existing_outputs(folder: Path) -> list[Path]:
-    """Return the files of earlier stacks in a folder, whatever their numbers: a reader would take them for new ones."""
+def existing_outputs(folder: Path, others: frozenset[int] = frozenset()) -> list[Path]:
+    """Return the files of earlier stacks in a folder: a reader would take them for new ones.
+
+    Parameters
+    ----------
+    folder
+        The output folder.
+    others
+        Numbers of stacks that are not meant.
+    """
     found: list[Path] = []
     for first in stack_files(folder, 0):
         found += files_in(first.parent, first.name.replace("000000", "*"))
-    return found
+    kept = {path for number in others for path in stack_files(folder, number)}
+    return [path for path in found if path not in kept]
 
 
 def unfinished_outputs(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -55,11 +55,14 @@ class PolarPlan(StackPlan[StacksReport]):
         The images, after binning, and the polar grid.
     ref_pixel_size_A
         The pixel size that the metadata give, before binning; None where they are silent, or don't count.
+    others
+        Numbers of stacks in the output folder that are of other plans, and stay.
     """
 
     options: StackOptions
     descriptor: ImageDescriptor
     ref_pixel_size_A: float | None
+    others: frozenset[int] = frozenset()
 
     unusable: ClassVar[str] = "constant, or holds NaN or infinity"
     contents: ClassVar[str] = output.CONTENTS
@@ -112,7 +115,7 @@ class PolarPlan(StackPlan[StacksReport]):
         """Write the files of a stack; the Fourier stack appears last."""
         from cryobridge.jobs.stacks.polar.writing import open_stack
 
-        return open_stack(self, folder, task, transform.real_type, transform.complex_type)
+        return open_stack(self, folder, task, transform.complex_type)
 
     def parameters(self, task: StackTask) -> Mapping[str, Array]:
         """Return all that the bytes of a stack depend on, besides its images."""
@@ -128,8 +131,8 @@ class PolarPlan(StackPlan[StacksReport]):
         return output.read_record(self, folder, task)
 
     def existing(self, folder: Path) -> list[Path]:
-        """Return the files of earlier stacks in a folder, whatever their numbers."""
-        return output.existing_outputs(folder)
+        """Return the files of earlier stacks in a folder, whatever their numbers; not those of other plans."""
+        return output.existing_outputs(folder, self.others)
 
     def unfinished(self, folder: Path) -> list[Path]:
         """Return what a killed run left of files that it had not finished."""
@@ -154,6 +157,16 @@ class PolarPlan(StackPlan[StacksReport]):
             hint=f"Leave such images out with {option('on_missing', 'skip')}, or take these rows out of "
             f"{self.source.particles.source}. {option('resume')} goes on after the stacks that are done.",
         )
+
+    def numbered_from(self, first: int) -> PolarPlan:
+        """Return the plan with its stacks numbered from one on: those before it in the folder are others', and stay."""
+        tasks = tuple(replace(task, number=number) for number, task in enumerate(self.tasks, first))
+        return replace(self, tasks=tasks, others=frozenset(range(first)))
+
+    def beside_others(self, n_stacks: int) -> PolarPlan:
+        """Return the plan as one of several in a folder, which have so many stacks together; those of others stay."""
+        own = {task.number for task in self.tasks}
+        return replace(self, others=self.others | frozenset(range(n_stacks)) - own)
 
     def planned_report(self, folder: Path) -> StacksReport:
         """Return what will be made in a folder, if all images can be used."""
@@ -220,6 +233,9 @@ def plan_stacks(source: StackInput, options: StackOptions) -> PolarPlan:
     metadata = source.particles.source
     with problems.collect():
         box = image_box(source)
+    if given is not None and box is not None and factor > 1 and tuple(given.n_pixels) == box:
+        given = given.binned(factor)
+        messages.append(_adapted(given, factor))
     with problems.collect():
         if box is not None:
             messages += _check_box(source, box, given)
@@ -258,6 +274,16 @@ def plan_stacks(source: StackInput, options: StackOptions) -> PolarPlan:
         given or _default_grid(box, size_A, source, options),
         float(sizes.known_A[0]) if len(sizes.known_A) else None,
     )
+
+
+def _adapted(descriptor: ImageDescriptor, factor: int) -> Message:
+    """Say that the parameter file describes the images before they are binned."""
+    text = (
+        f"the parameter file is for the images before binning by {factor}; adapted to {descriptor.n_pixels[0]} × "
+        f"{descriptor.n_pixels[1]} px of {descriptor.pixel_size_A[0]:g} Å, radius {descriptor.radius_max:g}: templates "
+        "need parameters like these"
+    )
+    return warning("parameters-adapted", text, option="params")
 
 
 def _parameters_stand(source: StackInput, descriptor: ImageDescriptor | None) -> bool:

@@ -11,6 +11,7 @@ from cryobridge.fourier.devices import batch_size_for
 from cryobridge.fourier.images import bin_images, normalise_fourier, normalise_images
 from cryobridge.fourier.polar import PolarTransform
 from cryobridge.jobs.stacks.plan import Transform
+from cryobridge.jobs.stacks.polar.writing import IMAGE_TYPE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +147,7 @@ class PolarChunkTransform(Transform["Tensor", "Transformed"]):
         pinned = self.device.type == "cuda"
         n = self.chunk_size
         return (
-            torch.empty((n, *self._box), dtype=self.real_type, pin_memory=pinned),
+            torch.empty((n, *self._box), dtype=IMAGE_TYPE, pin_memory=pinned),
             torch.empty((n, self._grid.n_shells, self._grid.n_inplanes), dtype=self.complex_type, pin_memory=pinned),
             torch.empty(n, dtype=torch.bool, pin_memory=pinned),
         )

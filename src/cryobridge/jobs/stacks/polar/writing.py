@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from cryobridge.jobs.stacks.polar.plan import PolarPlan
     from cryobridge.jobs.stacks.polar.transform import Transformed
 
+# Of the images, in either precision, as in CryoLike: their files have no more digits.
+IMAGE_TYPE = torch.float32
+
 
 class OpenPolarStack:
     """The files of a stack that is being written; see `cryobridge.jobs.stacks.plan.OpenStack`."""
@@ -81,9 +84,7 @@ def _joined(parts: list[Rows]) -> Rows:
 
 
 @contextmanager
-def open_stack(
-    plan: PolarPlan, folder: Path, task: StackTask, real_type: torch.dtype, complex_type: torch.dtype
-) -> Iterator[OpenPolarStack]:
+def open_stack(plan: PolarPlan, folder: Path, task: StackTask, complex_type: torch.dtype) -> Iterator[OpenPolarStack]:
     """Write the files of one stack; they appear when the block ends well, the Fourier stack last.
 
     Raises
@@ -96,7 +97,7 @@ def open_stack(
     polar_shape = (plan.grid.n_shells, plan.grid.n_inplanes)
     previews = PreviewMaker(task.rows) if plan.options.plots else None
     with tensor_writer(fourier_stack_path(folder, number), polar_shape, complex_type) as fourier:
-        images = tensor_writer(physical_stack_path(folder, number), box, real_type)
+        images = tensor_writer(physical_stack_path(folder, number), box, IMAGE_TYPE)
         with images if plan.options.physical else nullcontext() as physical:
             stack = OpenPolarStack(fourier, physical, previews)
             yield stack
