@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import cryobridge as cb
+from cryobridge.errors import CryobridgeError
 from cryobridge.formats.relion.accepted_images import background, not_normalised
 from helpers import noise_images, save_star
 
@@ -36,6 +37,48 @@ def save(path, images):
     with mrcfile.new(path, images, overwrite=True) as file:
         file.set_image_stack()
         file.voxel_size = 1.5
+
+
+def star_of(folder):
+    columns = {"rlnImageName": [f"{row + 1:06d}@a.mrcs" for row in range(N)], "rlnOpticsGroup": [1] * N}
+    optics = "_rlnOpticsGroup\n_rlnVoltage\n_rlnSphericalAberration\n_rlnAmplitudeContrast\n_rlnImagePixelSize\n"
+    rows = save_star(folder / "rows.star", "particles", columns).read_text()
+    text = f"data_optics\n\nloop_\n{optics}_rlnImageSize\n1 300 2.7 0.1 1.5 {BOX}\n\n{rows}"
+    (folder / "a.star").write_text(text)
+    return folder / "a.star"
+
+
+IMAGES = noise_images(N, BOX)
+SPOILED = np.where(np.arange(N)[:, None, None] == 2, np.nan, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (IMAGES[:, 1:], "a.mrcs: images of 32 × 31 px, and RELION takes square ones"),
+        (IMAGES[:, 1:, 1:], "a.mrcs: images of 31 px, and rlnImageSize is 32"),
+        (IMAGES[:4], "a.mrcs has 4 images, and image 6 is referred to"),
+        (SPOILED, "1 of 6 images that were looked at hold NaN or infinity: 3@a.mrcs"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Data array contains NaN")
+def test_images_that_relion_stops_at_or_reads_wrongly_are_not_ready(images, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.mrcs", images.astype("f4"))
+    star = star_of(tmp_path)
+    with pytest.raises(CryobridgeError, match="not ready for relion") as caught:
+        cb.inspect(star, check=["relion"])
+    assert caught.value.exit_code == 3 and reason in str(caught.value)
+    assert reason in [str(message) for message in cb.convert(star, "b.star").warnings]
+    assert cb.inspect(star).is_ready("relion")  # images are looked at when that is asked for
+
+
+def test_sound_images_are_ready(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.mrcs", IMAGES.astype("f4"))
+    assert cb.inspect(star_of(tmp_path), check=["relion"]).warnings == ()
+    (tmp_path / "a.mrcs").unlink()
+    assert cb.inspect(star_of(tmp_path), check=["relion"]).is_ready("relion")
 
 
 def codes(report):

@@ -141,6 +141,14 @@ def test_tilts_of_one_particle_need_options_of_recovar(tmp_path):
     assert "--tilt-series --tilt-series-ctf warp" in " ".join(done.stdout.split())
 
 
+def test_images_that_are_multiplied_by_their_ctf_are_not(tmp_path):
+    path = star_of(tmp_path, POSES | SHIFTS | SIZES | {"rlnCtfDataAreCtfPremultiplied": [1] * N})
+    use = recovar(path)
+    assert not use.ready and "multiplied by their CTF" in use.reasons[0] and use.hint
+    path = star_of(tmp_path, POSES | SHIFTS | SIZES | {"rlnCtfDataAreCtfPremultiplied": [0] * N})
+    assert recovar(path).ready
+
+
 def test_a_stream_of_columns_is_no_array_that_recovar_reads(tmp_path):
     path = tmp_path / "p.cs"
     table = cb.open_table(save_cs(tmp_path / "q.cs", cs_columns(tmp_path)))

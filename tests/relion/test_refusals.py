@@ -50,6 +50,16 @@ def dark(tmp_path):
     return images, save_cs(tmp_path / "a.cs", particle_columns(["J1/a.mrc"] * N, range(N), **alignment))
 
 
+@pytest.fixture
+def reference(tmp_path):
+    """A map to refine against, and a folder for what comes of it."""
+    (tmp_path / "out").mkdir()
+    grid = (np.mgrid[:BOX, :BOX, :BOX] - BOX // 2) ** 2
+    with mrcfile.new(tmp_path / "reference.mrc") as file:
+        file.set_data(np.exp(-grid.sum(axis=0) / 20).astype("f4"))
+        file.voxel_size = 4
+
+
 def pixels(path):
     with mrcfile.open(path) as file:
         return file.data.copy()
@@ -70,17 +80,12 @@ def test_inverted_copies_are_what_relions_command_for_the_star_file_makes(dark, 
     assert np.isfinite(pixels(tmp_path / "y.mrc")).all(), done.stderr
 
 
-def test_relion_refines_without_half_sets_that_do_not_split(dark, tmp_path, monkeypatch):
+def test_relion_refines_without_half_sets_that_do_not_split(dark, reference, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     report = cb.convert(dark[1], "x.star", link_stacks="links")
     assert "half-sets-left-out" in {message.code for message in report.warnings}
-    (tmp_path / "out").mkdir()
-    grid = (np.mgrid[:BOX, :BOX, :BOX] - BOX // 2) ** 2
-    with mrcfile.new(tmp_path / "reference.mrc") as file:
-        file.set_data(np.exp(-grid.sum(axis=0) / 20).astype("f4"))
-        file.voxel_size = 4
     mpirun = "mpirun --oversubscribe -n 3 "
     constant = with_column((tmp_path / "x.star").read_text(), "rlnRandomSubset", ["1"] * N)
     (tmp_path / "constant.star").write_text(constant)
@@ -110,3 +115,47 @@ def test_relion_opens_no_stacks_named_mrc(dark, tmp_path, monkeypatch):
     assert "reserved for 3D maps" in run(tmp_path, "relion_reconstruct --i x.star --o x.mrc --ctf").stderr
     with pytest.raises(CryobridgeError, match="stacks named"):
         cb.inspect("x.star", check=["relion"])
+
+
+# What `inspect --check relion` refuses, and RELION stops at: what is changed of a sound file, and what RELION says.
+STOPS = {
+    "no group of a particle": (("_rlnOpticsGroup #11", "_rlnGroupNumber #11"), "Failed to get optics group"),
+    "no box": (("_rlnImageSize", "_rlnOther"), "box sizes not available"),
+    "group that is not defined": ((" 1\n000003@", " 7\n000003@"), "optics groups were not defined"),
+    "no Cs": (("_rlnSphericalAberration", "_rlnOther"), "not all necessary variables defined"),
+    "beyond the end": (("000003@links", "000099@links"), "exceeds stack size"),
+}
+REFINE_ONCE = (
+    "relion_refine --i {star} --o out/run --ref reference.mrc --particle_diameter 72 --ini_high 20 --ctf --iter 1 "
+    "--healpix_order 0 --offset_range 0 --offset_step 1 --pad 1 --firstiter_cc"
+)
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_relion_stops_where_inspect_says_so(name, dark, reference, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (old, new), said = STOPS[name]
+    cb.convert(dark[1], "x.star", link_stacks="links")
+    sound = (tmp_path / "x.star").read_text()
+    assert sound.count(old) == 1
+    (tmp_path / "y.star").write_text(sound.replace(old, new))
+    assert said in run(tmp_path, REFINE_ONCE.format(star="y.star")).stderr
+    with pytest.raises(CryobridgeError, match="not ready for relion"):
+        cb.inspect("y.star", check=["relion"])
+
+
+def test_images_are_called_normalised_as_relion_calls_them_and_its_command_does_it(
+    dark, reference, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    stack = tmp_path / "J1" / "a.mrc"
+    cb.convert(dark[1], "x.star", link_stacks="links")
+    for factor, offset in ((1, 0), (0.45, 0), (0.6, 0), (1.9, 0), (2.2, 0), (1, 0.4), (1, 0.65)):
+        save_stack(stack, (factor * dark[0] + offset).astype("f4"))
+        complains = "have not been normalised" in run(tmp_path, REFINE_ONCE.format(star="x.star")).stderr
+        found = [item for item in cb.inspect("x.star", check=["relion"]).warnings if item.code == "not-normalised"]
+        assert bool(found) == complains, (factor, offset)
+    command = str(found[0]).split("`")[1].replace("STACK.mrcs", "links/J1/a.mrcs")
+    assert run(tmp_path, command).returncode == 0
+    save_stack(stack, pixels(tmp_path / "NEW.mrcs"))
+    assert not cb.inspect("x.star", check=["relion"]).warnings

@@ -41,7 +41,7 @@ def select(
 
 
 def _view(report: SelectReport) -> Facts:
-    facts = [("particles", f"{report.rows_out:,} of {report.rows_in:,}"), *left_out(report)]
+    facts = [(report.rows_are, f"{report.rows_out:,} of {report.rows_in:,}"), *left_out(report)]
     if report.attached:
         facts.append(("attached", ", ".join(report.attached)))
     if len(report.files) == 1:

@@ -65,7 +65,8 @@ def dropped_columns(particles: ParticleSet, held: Collection[str], program: Prog
         names += particles.columns
     extra = particles.extra
     if extra is not None and extra.program != program:
-        names += [*extra.names, *(name for name in extra.optics if name not in _modelled())]
+        # Those of the optics that a file gives particles too are said to differ where they do.
+        names += [name for name in (*extra.names, *extra.optics) if name not in _modelled()]
     return tuple(dict.fromkeys(names))
 
 

@@ -14,7 +14,7 @@ from cryobridge.model.fields import FIELDS, Field
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from cryobridge.model.particles import Locations, ParticleSet
 
@@ -57,16 +57,37 @@ def refuse_unusable(particles: ParticleSet, *, without: Collection[str] = ()) ->
             _refuse_unsized_shifts(particles, rows)
     any_wrong = np.logical_or.reduce([rows for _, rows in wrong])
     titles = list(dict.fromkeys(item.title for item, _ in wrong))
-    columns = dict.fromkeys(name for item, _ in wrong for name in source_columns(particles, item))
+    spoiled = list(dict.fromkeys(name for item, _ in wrong for name in _spoiled(particles, item)))
+    columns = dict.fromkeys(name.partition("[")[0] for name in spoiled)
     subject = " and ".join([", ".join(titles[:-1]), titles[-1]] if len(titles) > 1 else titles)
-    raise _refusal(
-        particles,
-        f"{subject}: not a number, or infinite",
-        any_wrong,
-        ", ".join(columns),
-        f"Leave these particles out with `cryobridge select` ({option('where', 'COLUMN < 1e9')} passes over what is no "
-        "number), or correct the values.",
-    )
+    text = f"{subject}: not a number, or infinite"
+    of_rows = [] if any(_is_of_optics_block(particles, item) for item, _ in wrong) else spoiled
+    raise _refusal(particles, text, any_wrong, ", ".join(columns), how_to_leave_out(of_rows))
+
+
+def how_to_leave_out(values: Iterable[str]) -> str:
+    """Say how rows are left out in which values, named as in the condition of a selection, are no numbers."""
+    where = " and ".join(f"1e9 > {name} > -1e9" for name in values)
+    how = f" with `cryobridge select` ({option('where', where)})" if where else ""
+    return f"Leave these particles out{how}, or correct the values."
+
+
+def _spoiled(particles: ParticleSet, item: Field) -> tuple[str, ...]:
+    """Return the columns of a quantity that hold no numbers in some rows, with the element where they have several."""
+    extra, names = particles.extra, source_columns(particles, item)
+    if extra is None or _is_of_optics_block(particles, item) or not extra.of_file.issuperset(names):
+        return names
+    found = []
+    for name in names:
+        values = np.asarray(extra.read([name])[name], np.float64)
+        elements = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=0))
+        found += [f"{name}[{element}]" if values.ndim > 1 else name for element in elements.tolist()]
+    return tuple(found) or names
+
+
+def _is_of_optics_block(particles: ParticleSet, item: Field) -> bool:
+    """Whether a quantity stood in no column of the particles, which selections could ask for."""
+    return particles.extra is None or (item.is_of_optics and particles.extra.program == "relion")
 
 
 def _wrong_rows(particles: ParticleSet) -> Iterator[tuple[Field, NDArray[np.bool_]]]:

@@ -11,6 +11,7 @@ from cryobridge.formats.arrow import mask_to_arrow, numbers_to_arrow
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import slot_types, write_csg
 from cryobridge.formats.cryosparc.join import JoinedTable
+from cryobridge.formats.cryosparc.names import holds_exposures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cryobridge.report import Message
 
 Rows: TypeAlias = "NDArray[Any]"
-_EXPOSURE_SLOTS = ("micrograph_blob", "movie_blob")
 
 
 def suffixes_of(files: ParticleFiles) -> tuple[str, ...]:
@@ -224,9 +224,7 @@ class RowWriter:
 
     def _write_new_group(self, path: Path, outputs: list[Path], columns: list[tuple[str, ...]], n_rows: int) -> None:
         """Write a group with a slot for every group of columns; where files share one the first has it."""
-        table = self._files.columns
-        is_exposures = "blob/path" not in table and any(f"{name}/path" in table for name in _EXPOSURE_SLOTS)
-        kind = "exposure" if is_exposures else "particle"
+        kind = "exposure" if holds_exposures(self._files.columns.names) else "particle"
         slots: dict[str, tuple[str, str]] = {}
         for output, names in zip(outputs, columns, strict=True):
             slots = {slot: (type_name, output.name) for slot, type_name in slot_types(names, kind).items()} | slots

@@ -300,6 +300,66 @@ def test_some_micrographs_without_a_size_are_refused(tmp_path):
     assert convert(path, tmp_path / "p", to="pickles").rows_out == N
 
 
+# --- values that can't be used --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "where"),
+    [
+        ("alignments3D/pose", {3: (np.nan, 0, 0)}, "1e9 > alignments3D/pose[0] > -1e9"),
+        (
+            "alignments3D/shift",
+            {1: (0, -np.inf), 2: (np.nan, 0)},
+            "1e9 > alignments3D/shift[0] > -1e9 and 1e9 > alignments3D/shift[1] > -1e9",
+        ),
+        ("ctf/df1_A", {3: np.inf}, "1e9 > ctf/df1_A > -1e9"),
+    ],
+)
+def test_what_the_hint_says_leaves_out_rows_that_are_no_numbers(name, changes, where, tmp_path):
+    columns = refined()
+    for row, value in changes.items():
+        columns[name][row] = value
+    path = save_cs(tmp_path / "a.cs", columns)
+    with pytest.raises(FormatError, match="not a number, or infinite") as caught:
+        convert(path, tmp_path / "p.star")
+    assert (caught.value.field, caught.value.rows) == (name, tuple(changes))
+    assert f"`cryobridge select` (where='{where}')" in caught.value.hint
+    select_files(path, tmp_path / "b.cs", where=where)
+    assert convert(tmp_path / "b.cs", tmp_path / "p.star").rows_out == N - len(changes)
+
+
+@pytest.mark.parametrize("output", ["p.star", "p.cs", "p"])
+def test_repeated_uids_are_reported(output, tmp_path):
+    uid = refined()["uid"]
+    uid[[2, 5]] = uid[0]
+    path = save_cs(tmp_path / "a.cs", refined(uid=uid))
+    report = convert(path, tmp_path / output, to=output[2:] or "pickles")
+    text = "2 of 6 rows repeat another row's uid, by which cryoSPARC tells particles apart"
+    assert text in texts(report.warnings)
+    if output != "p":
+        chosen = convert(path, tmp_path / output, to=output[2:], classes=(3,), overwrite=True)
+        assert text not in texts(chosen.warnings)
+
+
+@pytest.mark.parametrize("options", [{"to": "cs"}, {"to": "pickles"}, {"relion": "3.0"}, {}])
+def test_optics_that_particles_contradict_are_reported_and_not_said_to_have_no_place(options, tmp_path):
+    optics = {
+        "rlnOpticsGroup": [1],
+        "rlnVoltage": [300],
+        "rlnSphericalAberration": [2.7],
+        "rlnAmplitudeContrast": [0.1],
+    }
+    rows = star_columns(rlnVoltage=[200] * N, rlnOpticsGroup=[1] * N)
+    text = save_star(tmp_path / "optics.star", "optics", optics | {"rlnImagePixelSize": [1.5], "rlnImageSize": [128]})
+    star = tmp_path / "a.star"
+    star.write_text(text.read_text() + save_star(tmp_path / "rows.star", "particles", rows).read_text())
+    output = {"cs": "p.cs", "pickles": "p"}.get(options.get("to"), "p.star")
+    report = convert(star, tmp_path / output, **options)
+    said = "rlnVoltage of the particles differ from the optics table, whose values are taken"
+    assert said in texts(report.warnings)
+    assert "rlnVoltage" not in report.dropped_columns
+
+
 # --- units, names, classes ------------------------------------------------------------------------------------------
 
 
@@ -317,7 +377,7 @@ def test_values_in_another_unit_are_reported(tmp_path):
 
 def test_names_that_lead_nowhere_from_the_output_are_reported(tmp_path):
     star = save_star(tmp_path / "relion" / "p.star", "", star_columns())
-    save_mrc(tmp_path / "relion" / "Extract" / "a.mrcs", noise_images(N, 16), 1.5)
+    save_mrc(tmp_path / "relion" / "Extract" / "a.mrcs", noise_images(N, 128), 1.5)
     near = convert(star, tmp_path / "relion" / "Import" / "near.star")
     assert near.warnings == ()
     far = convert(star, tmp_path / "far" / "p.star")

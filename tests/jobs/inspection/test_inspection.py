@@ -655,6 +655,13 @@ def test_a_star_file_that_relion_takes_is_ready_for_it(tmp_path):
         ("5 1 1 2", "5 1 7 2", "rlnOpticsGroup: not defined in data_optics, in row 1"),
         ("2@a.mrcs", "2@a.mrc", "rlnImageName: 1 images are in stacks named .mrc, which RELION keeps for maps"),
         (" 300 ", " 0 ", "rlnVoltage: 0, with which RELION can't calculate, in row 0"),
+        ("_rlnOpticsGroup\n_rlnRandom", "_rlnGroupNumber\n_rlnRandom", "rlnOpticsGroup: not a column of the particles"),
+        ("_rlnImageSize\n", "_rlnOther\n", "rlnImageSize: not a column of data_optics"),
+        (
+            "_rlnCtfDataAreCtfPremultiplied\n1 opticsGroup1 300 2.7 0.1 1.5 32 2 1",
+            "_rlnMagMat00\n_rlnMagMat01\n_rlnMagMat10\n_rlnMagMat11\n1 opticsGroup1 300 2.7 0.1 1.5 32 2 0 0 0 0",
+            "rlnMagMat*: singular, as zeros are, in row 0",
+        ),
     ],
 )
 def test_what_relion_refuses_or_misreads_is_not_ready_for_it(old, new, reason, tmp_path):

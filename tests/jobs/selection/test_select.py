@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 
 import numpy as np
 import pytest
 import yaml
 
+import cryobridge as cb
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, OutputExistsError, UsageError
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.csg import read_csg, write_csg
@@ -559,7 +561,11 @@ def test_an_empty_cs_file_and_its_group_read_back(job, tmp_path):
 def test_exposures_are_a_group_of_exposures(tmp_path):
     columns = {"uid": np.arange(3, dtype="u8"), "micrograph_blob/path": np.array(["a.mrc"] * 3)}
     path = save_cs(tmp_path / "exposures.cs", columns | {"ctf/df1_A": np.arange(3, dtype="f4")})
-    select(path, tmp_path / "sub.cs", where="ctf/df1_A > 0")
+    report = select(path, tmp_path / "sub.cs", where="ctf/df1_A > 0")
+    assert (report.rows_are, report.rows_out) == ("exposures", 2)
+    assert re.search(r"exposures +2 of 3", run("select", path, "--random", 2, "-o", tmp_path / "b.cs").stdout)
+    (relion,) = (use for use in cb.inspect(path).uses if use.name == "relion")
+    assert not relion.ready and "exposures" in relion.hint and "cryobridge convert" not in relion.hint
     group = read_csg(tmp_path / "sub.csg")
     assert (group.kind, {slot.type for slot in group.slots}) == (
         "exposure",

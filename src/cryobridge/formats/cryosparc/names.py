@@ -1,4 +1,4 @@
-"""What the names of a cryoSPARC job's files say where no job.json does."""
+"""What the names of a cryoSPARC job's files, and of their columns, say where no job.json does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 Iteration: TypeAlias = int | Literal["final"] | None
 
@@ -145,6 +145,18 @@ def iteration_order(iteration: Iteration) -> float:
 def is_excluded(group: str) -> bool:
     """Whether a result of this name is what a job threw out."""
     return _EXCLUDED.search(group) is not None
+
+
+def holds_exposures(columns: Collection[str]) -> bool:
+    """Whether the rows with these columns are micrographs or movies, not particles.
+
+    Examples
+    --------
+    >>> holds_exposures(["uid", "micrograph_blob/path", "ctf/df1_A"])
+    True
+    """
+    has_micrographs = any(f"{slot}/path" in columns for slot in ("micrograph_blob", "movie_blob"))
+    return has_micrographs and not any(name.startswith(("blob/", "location/", "alignments")) for name in columns)
 
 
 def kind_of(group: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.formats.needs import missing_columns
+from cryobridge.formats.relion.accepted import PREMULTIPLIED
 from cryobridge.formats.relion.particles import PIXEL_SIZE_3_0, has_2d_poses
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles
 from cryobridge.formats.table import ColumnReader, Table
@@ -99,6 +100,9 @@ def reading_of_star(path: Path, block: StarBlock, optics: StarBlock | None) -> R
     if has_2d_poses(ColumnReader(block)):
         return Reading(faults=(FLAT_ANGLES,), hint="Give run_data.star of a Refine3D or Class3D job.")
     per_group = block if optics is None else optics
+    if PREMULTIPLIED in per_group and _values(per_group, PREMULTIPLIED).any():
+        text = f"the images are multiplied by their CTF ({PREMULTIPLIED} 1), which RECOVAR would do again"
+        return Reading(faults=(text,), hint="Extract the particles again without it.")
     for name, what in ((_BOX, "box"), (_PIXEL_SIZE, "pixel size"), *((name, name) for name in PIXEL_SIZE_3_0)):
         if name in per_group and (fault := _several(per_group, name, what)):
             one = "rlnOpticsGroup" if optics is not None else name

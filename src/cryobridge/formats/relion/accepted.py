@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, option
-from cryobridge.formats.unusable import N_SHOWN, calculated_with, not_finite
+from cryobridge.formats.aberrations import MAGNIFICATION, is_singular
+from cryobridge.formats.unusable import N_SHOWN, calculated_with, how_to_leave_out, not_finite
 from cryobridge.model.fields import FIELDS
 from cryobridge.report import Message, warning
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 HALF_SETS = "rlnRandomSubset"
 PREMULTIPLIED = "rlnCtfDataAreCtfPremultiplied"
-_IMAGE, _GROUP = "rlnImageName", "rlnOpticsGroup"
+_IMAGE, _GROUP, _SIZE = "rlnImageName", "rlnOpticsGroup", "rlnImageSize"
 # RELION keeps the suffix .mrc for maps and micrographs.
 _NAMED_MRC = r"@.*\.mrc$"
 # Without these no CTF can be computed, and no pixel has a size.
@@ -169,10 +170,25 @@ def refused(star: StarFile) -> tuple[Refusal, ...]:
     return (
         *_no_numbers(block),
         *_odd_half_sets(block),
+        *_incomplete_layout(block, optics),
         *_undefined_groups(block, optics),
         *_useless_optics(block if optics is None else optics),
+        *_singular_magnification(optics),
         *_stacks_named_mrc(block),
     )
+
+
+def boxes_of_rows(star: StarFile) -> NDArray[Any] | None:
+    """Return the box of each row of a STAR file, (n,) in pixels, 0 where unknown; None where it says of none."""
+    block, optics = star[star.main], star.optics
+    groups = _numbers(block, _GROUP)
+    defined, sizes = (None if optics is None else _numbers(optics, name) for name in (_GROUP, _SIZE))
+    if groups is None or defined is None or sizes is None or not len(defined):
+        return None
+    order = np.argsort(defined)
+    place = np.minimum(np.searchsorted(defined[order], groups), len(order) - 1)
+    boxes: NDArray[Any] = np.where(defined[order][place] == groups, sizes[order][place], 0)
+    return boxes
 
 
 def check_star_rows(star: StarFile, rows: NDArray[Any]) -> list[Message]:
@@ -210,7 +226,7 @@ def check_star_rows(star: StarFile, rows: NDArray[Any]) -> list[Message]:
             field=", ".join(wrong),
             rows=tuple(int(row) for row in bad_rows[:N_SHOWN]),
             count=len(bad_rows),
-            hint=f"Leave these particles out ({option('where', f'{next(iter(wrong))} < 1e9')}), or correct the values.",
+            hint=how_to_leave_out(wrong),
         )
     return half_sets_left_out(half_sets_of_rows(block, rows))
 
@@ -245,7 +261,7 @@ def _no_numbers(block: StarBlock) -> Iterator[Refusal]:
     for name, wrong in _not_numbers(block):
         yield Refusal(
             f"{name}: not a number, or infinite, in {_rows(wrong)}",
-            f"`cryobridge select` with {option('where', f'{name} < 1e9')} leaves these particles out.",
+            how_to_leave_out([name]),
         )
 
 
@@ -260,6 +276,28 @@ def _undefined_groups(block: StarBlock, optics: StarBlock | None) -> Iterator[Re
     defined = None if optics is None else _numbers(optics, _GROUP)
     if groups is not None and defined is not None and (wrong := ~np.isin(groups, defined)).any():
         yield Refusal(f"{_GROUP}: not defined in data_optics, in {_rows(wrong)}", "Add the group, or correct the rows.")
+
+
+def _incomplete_layout(block: StarBlock, optics: StarBlock | None) -> Iterator[Refusal]:
+    """Yield what a file with optics groups lacks, and RELION 3.1 stops without."""
+    if optics is None:
+        return
+    if _GROUP not in block:
+        yield Refusal(f"{_GROUP}: not a column of the particles", "`cryobridge convert` to a new STAR file adds it.")
+    if _SIZE not in optics:
+        yield Refusal(
+            f"{_SIZE}: not a column of data_optics", "`cryobridge convert` to a new STAR file reads it off the stacks."
+        )
+
+
+def _singular_magnification(optics: StarBlock | None) -> Iterator[Refusal]:
+    columns = [] if optics is None else [_numbers(optics, name) for name in MAGNIFICATION]
+    matrix = [values for values in columns if values is not None]
+    if len(matrix) == len(MAGNIFICATION) and (wrong := is_singular(np.stack(matrix, -1).reshape(-1, 2, 2))).any():
+        yield Refusal(
+            f"rlnMagMat*: singular, as zeros are, in {_rows(wrong)}",
+            "`cryobridge convert` to a new STAR file writes no magnification instead.",
+        )
 
 
 def _useless_optics(block: StarBlock) -> Iterator[Refusal]:

@@ -6,6 +6,7 @@ particle, has mean 0 and standard deviation 1. Its programs look whether that is
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.relion.accepted import Refusal
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from cryobridge.formats.image_search import ImageSearch
+    from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.model.particles import ImageRefs
 
 # Of all stacks; the rest of a project is made alike.
@@ -32,36 +35,118 @@ _LARGEST_MEAN, _LEAST_STD, _LARGEST_STD = 0.5, 0.5, 2.0
 _CIRCLE = 0.375
 
 
-def image_warnings(images: ImageRefs, search: ImageSearch, *, reads_float16: bool = False) -> list[Message]:
-    """Return warnings of images that RELION refuses; none of stacks that are not found.
+@dataclass(frozen=True)
+class Sample:
+    """A few of the stacks and images of a particle set; those that are not found are passed over.
+
+    Parameters
+    ----------
+    headers
+        Of at most 8 stacks, by name.
+    pixels
+        Of at most 16 images, by name and number (counted from 1).
+    references
+        The images of the set.
+    """
+
+    headers: Mapping[str, MrcHeader]
+    pixels: Mapping[tuple[str, int], NDArray[Any]]
+    references: ImageRefs
+
+    def refused(self, box_px: NDArray[Any] | None = None) -> tuple[Refusal, ...]:
+        """Return why RELION stops at these stacks and images, or reads them wrongly.
+
+        Parameters
+        ----------
+        box_px
+            (n,) the size of each image by the metadata, 0 where unknown; None where all are.
+        """
+        return (*self._odd_shapes(box_px), *self._beyond_the_end(), *self._no_numbers())
+
+    def warnings(self, *, reads_float16: bool = False) -> list[Message]:
+        """Return warnings of what only some releases refuse, and of images that are not normalised.
+
+        Parameters
+        ----------
+        reads_float16
+            Whether the files are for a release that reads float16, 4 or later.
+        """
+        n_half = sum(header.mode == _HALF_PRECISION for header in self.headers.values())
+        half = n_half and not reads_float16
+        messages = half_precision(f"{n_half} of {len(self.headers)} stacks that were looked at are") if half else []
+        return [*messages, *not_normalised([image for image in self.pixels.values() if np.isfinite(image).all()])]
+
+    def _odd_shapes(self, box_px: NDArray[Any] | None) -> Iterator[Refusal]:
+        for name, header in self.headers.items():
+            if header.nx != header.ny:
+                reason = f"{name}: images of {header.nx} × {header.ny} px, and RELION takes square ones"
+                yield Refusal(reason, "Extract the particles again.")
+                continue
+            said = np.zeros(0) if box_px is None else np.unique(box_px[self._rows(name)])
+            wrong = said[(said > 0) & (said != header.nx)]
+            if len(wrong):
+                reason = f"{name}: images of {header.nx} px, and rlnImageSize is {wrong[0]:g}"
+                yield Refusal(reason, "Correct the size in data_optics, or give the stack that it is of.")
+
+    def _beyond_the_end(self) -> Iterator[Refusal]:
+        for name, header in self.headers.items():
+            highest = 1 + int(self.references.index[self._rows(name)].max(initial=-1))
+            if highest > header.n_whole:
+                reason = f"{name} has {header.n_whole:,} images, and image {highest:,} is referred to"
+                yield Refusal(reason, "Copy the stack again, or leave these particles out.")
+
+    def _no_numbers(self) -> Iterator[Refusal]:
+        wrong = [f"{number}@{name}" for (name, number), image in self.pixels.items() if not np.isfinite(image).all()]
+        if wrong:
+            reason = f"{len(wrong)} of {len(self.pixels)} images that were looked at hold NaN or infinity: {wrong[0]}"
+            yield Refusal(reason, "Extract these particles again, or leave them out.")
+
+    def _rows(self, name: str) -> NDArray[np.bool_]:
+        path = self.references.path
+        rows: NDArray[np.bool_] = path.codes == path.values.index(name)
+        return rows
+
+
+def look_at(images: ImageRefs, search: ImageSearch) -> Sample:
+    """Read a few headers and images.
 
     Parameters
     ----------
     images
         (n,) of the particles, by the names in the metadata.
     search
-        Where the stacks are looked for. At most 8 headers and 16 images are read.
-    reads_float16
-        Whether the files are for a release that reads float16, 4 or later.
+        Where the stacks are looked for.
     """
-    headers = [
-        (code, header)
-        for code in _evenly(np.unique(images.path.codes), _N_STACKS).tolist()
-        if (header := search.header(images.path.values[code])) is not None
-    ]
-    messages = []
-    n_half = sum(header.mode == _HALF_PRECISION for _, header in headers)
-    if n_half and not reads_float16:
-        messages += half_precision(f"{n_half} of {len(headers)} stacks that were looked at are")
-    sampled = []
+    names = {int(code): images.path.values[code] for code in _evenly(np.unique(images.path.codes), _N_STACKS)}
+    headers = {code: header for code, name in names.items() if (header := search.header(name)) is not None}
+    pixels: dict[tuple[str, int], NDArray[Any]] = {}
     at_once = max(1, _N_IMAGES // max(1, len(headers)))
-    for code, header in headers:
+    for code, header in headers.items():
         n_fit = max(1, _SAMPLED_BYTES // max(1, _N_IMAGES * header.section_bytes)) if header.section_bytes else 0
         own = images.index[images.path.codes == code]
         # Compressed stacks are unpacked as a whole, which is no quick look.
         if n_fit and header.whole_sections is not None:
-            sampled += list(_images_of(header.path, _evenly(own[own < header.n_whole], min(at_once, n_fit))))
-    return [*messages, *not_normalised(sampled)]
+            index = _evenly(own[own < header.n_whole], min(at_once, n_fit))
+            read = zip(index.tolist(), _images_of(header.path, index), strict=False)
+            pixels |= {(names[code], number + 1): image for number, image in read}
+    return Sample({names[code]: header for code, header in headers.items()}, pixels, images)
+
+
+def about_images(
+    images: ImageRefs, search: ImageSearch, box_px: NDArray[Any] | None, *, reads_float16: bool
+) -> list[Message]:
+    """Return warnings of images that RELION refuses or reads wrongly, for what is to be written for it.
+
+    Parameters
+    ----------
+    images, search
+        As in `look_at`.
+    box_px, reads_float16
+        As in `Sample.refused` and `Sample.warnings`.
+    """
+    sample = look_at(images, search)
+    refused = [warning("images-refused", item.reason) for item in sample.refused(box_px)]
+    return [*refused, *sample.warnings(reads_float16=reads_float16)]
 
 
 def half_precision(who: str) -> list[Message]:
@@ -89,9 +174,12 @@ def not_normalised(images: list[NDArray[Any]]) -> list[Message]:
     bad = np.flatnonzero(~is_good)
     if not len(bad):
         return []
+    radius_px = int(_CIRCLE * min(images[0].shape))
     text = (
         f"{len(bad)} of {len(found)} images that were looked at are not normalised: a background of "
-        f"{mean[bad[0]]:.2g} ± {std[bad[0]]:.2g}, where RELION expects 0 ± 1; `relion_preprocess --norm` does it"
+        f"{mean[bad[0]]:.2g} ± {std[bad[0]]:.2g}; RELION expects 0 ± 1, and complains of a deviation outside "
+        f"{_LEAST_STD:g} to {_LARGEST_STD:g} or a mean above {_LARGEST_MEAN:g} of it: `relion_preprocess --norm "
+        f"--bg_radius {radius_px} --operate_on STACK.mrcs --operate_out NEW.mrcs` normalises a stack"
     )
     return [warning("not-normalised", text)]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
-from cryobridge.formats.cryosparc.names import parse_cs_name
+from cryobridge.formats.cryosparc.names import holds_exposures, parse_cs_name
 from cryobridge.formats.open import KINDS, ParticleFiles, open_particles
 from cryobridge.report import note
 
@@ -78,9 +78,7 @@ def _refuse_redundant(files: ParticleFiles, paths: Sequence[Path]) -> None:
 
 def _refuse_exposures(files: ParticleFiles) -> None:
     """Refuse micrographs and movies, which have no image of a particle."""
-    names = files.columns.names
-    is_exposures = any(name in names for name in ("micrograph_blob/path", "movie_blob/path"))
-    if is_exposures and not any(name.startswith(("blob/", "location/", "alignments")) for name in names):
+    if holds_exposures(files.columns.names):
         raise UsageError(
             f"these are {len(files):,} exposures, not particles",
             path=files.metadata,

@@ -19,7 +19,7 @@ from cryobridge.formats.open import ParticleFiles
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.accepted import named_mrc
-from cryobridge.formats.relion.accepted_images import image_warnings
+from cryobridge.formats.relion.accepted_images import about_images
 from cryobridge.formats.relion.particles_write import StarContent, star_content
 from cryobridge.formats.unusable import N_SHOWN, rows_of_file
 from cryobridge.jobs.convert.coordinates import with_sizes_of_micrographs
@@ -166,7 +166,7 @@ def plan_convert(
     options.refuse_idle(source.program, target)
     messages = messages_of(source)
     rows, left_out, found = _choose(source, options)
-    messages += found
+    messages += [*found, *_repeated_uids(source.particles, rows)]
     search = options.image_search(source.files[0])
     if target == "pickles":
         return _pickles_plan(source, options, output, rows, left_out, search, messages)
@@ -175,7 +175,8 @@ def plan_convert(
     messages += [*found, *implausible_units(particles)]
     if target == "star" and particles.images is not None:
         reads_float16 = (options.relion or "3.1")[0] >= "4"
-        messages += image_warnings(particles.images, search, reads_float16=reads_float16)
+        box_px = None if particles.optics is None else particles.per_particle("box_px")
+        messages += about_images(particles.images, search, box_px, reads_float16=reads_float16)
     particles, found = with_sizes_of_micrographs(particles, source.program, target, options, search)
     messages += found
     particles, links, found = _Names(source, target, options, output, search).given_to(particles)
@@ -200,6 +201,14 @@ def _opened(inputs: Any, target: Target, options: ConvertOptions) -> ParticleFil
         return SetInMemory(inputs)
     several = inputs if isinstance(inputs, list | tuple) else [inputs]
     return read_inputs([as_path(path, "inputs") for path in several], target, options)
+
+
+def _repeated_uids(particles: ParticleSet, rows: NDArray[np.int64]) -> list[Message]:
+    if particles.uid is None:
+        return []
+    n_repeated = len(rows) - len(np.unique(particles.uid[rows]))
+    text = f"{n_repeated:,} of {len(rows):,} rows repeat another row's uid, by which cryoSPARC tells particles apart"
+    return [warning("uid-repeated", text)] if n_repeated else []
 
 
 def _rows_left_out(left_out: dict[str, int]) -> list[Message]:

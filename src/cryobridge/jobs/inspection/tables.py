@@ -12,7 +12,7 @@ from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csg import Slot, read_csg
 from cryobridge.formats.open import open_particles
-from cryobridge.formats.relion.accepted import PREMULTIPLIED
+from cryobridge.formats.relion.accepted import PREMULTIPLIED, boxes_of_rows, refused
 from cryobridge.formats.relion.star import NO_PARTICLES, StarBlock, StarFile, open_star
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomography_of
 from cryobridge.formats.table import ColumnReader
@@ -158,10 +158,11 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Ins
     files, messages, uses = _image_details(details, options, path, lambda: images, uses, reporter)
     facts += files
     if "relion" in options.check and images is not None:
-        from cryobridge.formats.relion.accepted_images import image_warnings
+        from cryobridge.formats.relion.accepted_images import look_at
 
-        reads_float16 = _star_layout(star) == "RELION 5"
-        messages = (*messages, *image_warnings(images, options.image_search(path), reads_float16=reads_float16))
+        sample = look_at(images, options.image_search(path))
+        uses = without_refused(uses, sample.refused(boxes_of_rows(star)))
+        messages = (*messages, *sample.warnings(reads_float16=_star_layout(star) == "RELION 5"))
     _first_rows(details, block, fields, options)
     return Inspection(
         str(path),
@@ -189,7 +190,7 @@ def _star_uses(path: Path, star: StarFile, block: StarBlock, *, has_odd_names: b
         is_micrographs=is_micrographs and "rlnCoordinateX" not in block,
         has_odd_names=has_odd_names,
     )
-    return without_refused(uses, star)
+    return without_refused(uses, refused(star) if "rlnImageName" in block else ())
 
 
 def _fields(table: Table, options: InspectOptions, reporter: Reporter) -> tuple[FieldSummary, ...]:

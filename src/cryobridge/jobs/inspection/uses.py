@@ -12,6 +12,7 @@ from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csdat import CsStreamFile
 from cryobridge.formats.cryosparc.job import siblings_with
+from cryobridge.formats.cryosparc.names import holds_exposures
 from cryobridge.formats.needs import in_words, missing_columns
 from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, open_particles, with_columns_beside
 from cryobridge.formats.optics import needed
@@ -23,10 +24,11 @@ from cryobridge.jobs.inspection.report import Use
 from cryobridge.model.fields import QUANTITIES, Program, field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from cryobridge.formats.relion.star import StarBlock, StarFile
+    from cryobridge.formats.relion.accepted import Refusal
+    from cryobridge.formats.relion.star import StarBlock
     from cryobridge.formats.relion.tomography import Tomography
     from cryobridge.formats.table import Table
     from cryobridge.jobs.inspection.image_files import ImageFiles
@@ -85,7 +87,7 @@ def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
     uses = []
     for use in USE_NAMES:
         if use in {"relion", "recovar"}:
-            uses.append(_of_other_program(path) if use == "relion" else _recovar_use_of_cs(path, table))
+            uses.append(_of_other_program(path, table) if use == "relion" else _recovar_use_of_cs(path, table))
             continue
         lacking = missing_columns(_CS_NEEDS[use], table.names)
         joined = _joined_by_command(use, path, table, lacking) if lacking else ""
@@ -98,21 +100,25 @@ def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
     return tuple(uses)
 
 
-def _of_other_program(path: Path) -> Use:
+def _of_other_program(path: Path, table: Table) -> Use:
+    if holds_exposures(table.names):
+        return Use("relion", False, ("particles",), "These are exposures: give the particles of a later job.")
     command = shlex.join(["cryobridge", "convert", str(path), "-o", "NEW.star"])
     return Use("relion", False, ("a STAR file",), f"`{command}` writes one.")
 
 
-def without_refused(uses: tuple[Use, ...], star: StarFile) -> tuple[Use, ...]:
+def without_refused(uses: tuple[Use, ...], found: Sequence[Refusal]) -> tuple[Use, ...]:
     """Take back that a STAR file of particles is ready for RELION where RELION would refuse it, or read it wrongly."""
-    from cryobridge.formats.relion.accepted import refused
-
-    found = refused(star) if _IMAGE in star.labels(star.main) else ()
     if not found:
         return uses
     reasons, remedies = tuple(item.reason for item in found), dict.fromkeys(item.remedy for item in found)
     return tuple(
-        replace(use, ready=False, reasons=reasons, hint=" ".join(filter(None, [use.hint, *remedies])))
+        replace(
+            use,
+            ready=False,
+            reasons=(*use.reasons, *reasons),
+            hint=" ".join(filter(None, dict.fromkeys([use.hint, *remedies]))),
+        )
         if use.name == "relion"
         else use
         for use in uses

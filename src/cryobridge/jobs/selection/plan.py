@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
+from cryobridge.formats.cryosparc.names import holds_exposures
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import ParticleFiles, open_particles
@@ -104,9 +105,16 @@ class SelectPlan:
             inputs=self.inputs,
             attached=tuple(self.added),
             files={str(part.path): int(np.count_nonzero(part.kept)) for part in self.parts},
+            rows_are=_kind_of_rows(self.particles),
             random=self.options.random,
             seed=self.options.seed if is_drawn else None,
         )
+
+
+def _kind_of_rows(files: ParticleFiles) -> Literal["particles", "exposures", "micrographs"]:
+    if files.star is not None:
+        return "micrographs" if files.star.main == "micrographs" else "particles"
+    return "exposures" if files.table is not None and holds_exposures(files.table.names) else "particles"
 
 
 @dataclass
