@@ -176,10 +176,10 @@ def not_normalised(images: list[NDArray[Any]]) -> list[Message]:
         return []
     radius_px = int(_CIRCLE * min(images[0].shape))
     text = (
-        f"{len(bad)} of {len(found)} images that were looked at are not normalised: a background of "
-        f"{mean[bad[0]]:.2g} ± {std[bad[0]]:.2g}; RELION expects 0 ± 1, and complains of a deviation outside "
-        f"{_LEAST_STD:g} to {_LARGEST_STD:g} or a mean above {_LARGEST_MEAN:g} of it: `relion_preprocess --norm "
-        f"--bg_radius {radius_px} --operate_on STACK.mrcs --operate_out NEW.mrcs` normalises a stack"
+        f"{len(bad)} of {len(found)} images that were looked at are not normalised (a background of "
+        f"{mean[bad[0]]:.2g} ± {std[bad[0]]:.2g}; RELION takes deviations of {_LEAST_STD:g} to {_LARGEST_STD:g}, and "
+        f"means of at most {_LARGEST_MEAN:g} of them): `relion_preprocess --norm --bg_radius {radius_px} --operate_on "
+        "STACK.mrcs --operate_out NEW.mrcs` normalises a stack"
     )
     return [warning("not-normalised", text)]
 
