@@ -109,7 +109,7 @@ def test_relative_names_give_relative_names(name, words, demo_project, tmp_path)
     out = os.path.relpath(tmp_path / "out", here)
     found = texts(answer(words, demo_project, out, cwd=here))
     assert not [text for text in found if text.startswith("/")]
-    assert [text for text in found if (here / text).exists()]
+    assert [text for text in found if len(text) < 256 and (here / text).exists()]  # a longer one is no name
 
 
 def test_names_from_the_root_give_names_from_the_root(demo_project, tmp_path):
