@@ -58,6 +58,7 @@ def _view(report: ConvertReport, *, is_copy: bool) -> Facts:
         ("particles", f"{report.rows_out:,} of {report.rows_in:,}"),
         *([("poses from", report.alignment)] if report.alignment else []),
         ("optics groups", f"{report.optics_groups:,}"),
+        *([("micrographs", f"those of {report.micrographs}")] if report.micrographs else []),
         *([("coordinates", report.coordinates)] if report.coordinates else []),
         *([("no place for", some(report.dropped_columns))] if report.dropped_columns else []),
         *([("copies" if is_copy else "links", f"{report.links:,}")] if report.links else []),

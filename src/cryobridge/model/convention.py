@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -23,21 +23,31 @@ class Convention:
         Count from the other edge: ``nx - nx * fx``, ``ny - ny * fy``.
     swap_xy
         Exchange x and y after that.
+    is_exact
+        Count from the last pixel, as when rows are written in the reverse order: ``ny - 1 - ny * fy``. Both forms are
+        the same axis convention, and equal.
     """
 
     mirror_x: bool = False
     mirror_y: bool = True
     swap_xy: bool = False
+    is_exact: bool = field(default=False, compare=False)
 
     def to_px(self, fraction_xy: Floats, shape_px: NDArray[Any]) -> Floats:
         """Return coordinates (n, 2) in pixels of RELION's micrograph, for fractions (n, 2) and shapes (n, 2)."""
-        return fractions_to_px(fraction_xy, shape_px, flip_x=self.mirror_x, flip_y=self.mirror_y, swap_xy=self.swap_xy)
+        edge = fractions_to_px(fraction_xy, shape_px, flip_x=self.mirror_x, flip_y=self.mirror_y, swap_xy=self.swap_xy)
+        return edge - self._less_px
 
     def to_fractions(self, coordinate_px: Floats, shape_px: NDArray[Any]) -> Floats:
         """Return cryoSPARC's fractions (n, 2) of RELION's pixels (n, 2); shapes (n, 2) or (2,) are cryoSPARC's."""
-        return px_to_fractions(
-            coordinate_px, shape_px, flip_x=self.mirror_x, flip_y=self.mirror_y, swap_xy=self.swap_xy
-        )
+        edge = coordinate_px + self._less_px
+        return px_to_fractions(edge, shape_px, flip_x=self.mirror_x, flip_y=self.mirror_y, swap_xy=self.swap_xy)
+
+    @property
+    def _less_px(self) -> Floats:
+        """What RELION's x and y, (2,), are less than if counted from the edge."""
+        of_xy = np.array([self.mirror_x, self.mirror_y], np.float64) * self.is_exact
+        return of_xy[::-1] if self.swap_xy else of_xy
 
     def direction_rad(self, angle_rad: Floats) -> Floats:
         """Return where a direction of cryoSPARC's frame (angle from x towards y) points in RELION's, (n,)."""
@@ -57,8 +67,9 @@ class Convention:
     @property
     def formula(self) -> str:
         """The axis convention as formulas."""
-        x = "nx − nx·fx" if self.mirror_x else "nx·fx"
-        y = "ny − ny·fy" if self.mirror_y else "ny·fy"
+        less = " − 1" if self.is_exact else ""
+        x = f"nx{less} − nx·fx" if self.mirror_x else "nx·fx"
+        y = f"ny{less} − ny·fy" if self.mirror_y else "ny·fy"
         return f"x = {y}, y = {x}" if self.swap_xy else f"x = {x}, y = {y}"
 
     @property

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
-from cryobridge.model.geometry import mirror_defocus_angle_y, mirror_shift_y
+from cryobridge.model.geometry import mirror_defocus_angle_y, mirror_matrix_y, mirror_shift_y
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -257,6 +257,14 @@ class Poses:
     shift_A: Floats | None
     source: str
     is_2d: bool = False
+
+    def mirrored_y(self) -> Poses:
+        """Return those of images whose rows are reversed; of 2D classes, those onto averages that are reversed too."""
+        matrix = mirror_matrix_y(self.matrix)
+        if self.is_2d:  # no view from behind: psi changes its sign
+            matrix = matrix * np.array([1.0, -1.0, -1.0])
+        shift_A = None if self.shift_A is None else mirror_shift_y(self.shift_A)
+        return replace(self, matrix=matrix, shift_A=shift_A)
 
 
 @dataclass(frozen=True)
@@ -507,6 +515,18 @@ class ParticleSet:
         from cryobridge.model.concatenate import concatenate
 
         return concatenate([self, other]) if isinstance(other, ParticleSet) else NotImplemented
+
+    def mirrored_y(self) -> ParticleSet:
+        """Return the particles of images whose rows are reversed: their poses, shifts, CTF and aberrations.
+
+        The map keeps its hand. Images and coordinates are not touched.
+        """
+        optics = self.optics
+        if optics is not None and optics.aberrations is not None:
+            optics = replace(optics, aberrations=optics.aberrations.mirrored_y())
+        poses = None if self.poses is None else self.poses.mirrored_y()
+        ctf = None if self.ctf is None else self.ctf.mirrored_y()
+        return replace(self, poses=poses, ctf=ctf, optics=optics)
 
     def replace(self, **parts: Any) -> ParticleSet:
         """Return the set with other parts, such as ``poses=None``.

@@ -66,7 +66,12 @@ class StarContent(FileContent):
 
 
 def star_content(
-    particles: ParticleSet, *, version: Version = "3.1", aberrations: bool = True, odd: Odd = "as-derived"
+    particles: ParticleSet,
+    *,
+    version: Version = "3.1",
+    aberrations: bool = True,
+    odd: Odd = "as-derived",
+    shares_names: bool = False,
 ) -> StarContent:
     """Turn particles into the blocks of a STAR file.
 
@@ -83,6 +88,8 @@ def star_content(
     aberrations, odd
         Of files that are not RELION's: whether beam tilt, trefoil, tetrafoil and magnification are written, and the
         sign of the first two (see `cryobridge.formats.aberrations`).
+    shares_names
+        Whether several optics groups may have one name; else each gets a name of its own.
 
     Raises
     ------
@@ -127,7 +134,7 @@ def star_content(
         others = []
         of_optics = {
             "rlnOpticsGroup": np.arange(1, len(optics) + 1),
-            "rlnOpticsGroupName": group_names(optics),
+            "rlnOpticsGroupName": list(optics.name) if shares_names else group_names(optics),
         } | of_optics
         table = pa.table({name: _to_arrow(values) for name, values in of_optics.items()})
         blocks.append(StarBlock(Path(), "optics", table, comments=_COMMENTS[version]))

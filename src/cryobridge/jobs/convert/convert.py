@@ -15,6 +15,7 @@ from cryobridge.jobs.convert.names import is_made, make_links
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
+from cryobridge.jobs.micrographs.placement import refuse_contradicted
 from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs, require_space
 from cryobridge.options import made, takes
 from cryobridge.progress import Silent
@@ -120,11 +121,15 @@ def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
         If an output exists.
     UsageError
         If an output is one of the inputs.
+    OrientationError
+        If the pixels contradict a placement that was set by hand.
     CryobridgeError
         If the disk has not enough space for copies.
     """
+    if plan.mapped is not None:
+        refuse_contradicted(plan.mapped.placement, plan.options)
     files = [*plan.outputs(), *plan.outdated()]
-    refuse_inputs(files, plan.source.files)
+    refuse_inputs(files, [*plan.source.files, *([plan.options.micrographs] if plan.options.micrographs else [])])
     new_links = _new_links(plan)
     refuse_existing([*files, *(link.path for link in new_links)], overwrite=overwrite)
     if plan.options.copy and new_links:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cryobridge.errors import UsageError, option
-from cryobridge.jobs.shared_options import FlipOptions, ImageSearchOptions, OpticsDefaults
+from cryobridge.jobs.shared_options import ImageSearchOptions, OpticsDefaults, OrientationOptions
 from cryobridge.options import Opt
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def moves_coordinates(program: Program, target: Target) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
+class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions):
     """What is asked of a conversion; None for what is not.
 
     Raises
@@ -118,6 +118,23 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
     ] = None
     copy: Annotated[bool, Opt("Copy the stacks instead.", panel="Image files")] = False
     invert: Annotated[bool, Opt("Make bright copies of dark particles: pixels × -1.", panel="Image files")] = False
+    micrographs: Annotated[
+        Path | None,
+        Opt(
+            "STAR file of RELION's micrographs, to put the particles on; exposures of cryoSPARC on the way back.",
+            metavar="FILE",
+            panel="Coordinates",
+        ),
+    ] = None
+    on_unmatched: Annotated[
+        Literal["error", "skip"], Opt("What to do about micrographs that this file lacks.", panel="Coordinates")
+    ] = "error"
+    reextract: Annotated[
+        bool,
+        Opt(
+            "Mirror poses and CTF with the coordinates, to extract the particles again with them.", panel="Coordinates"
+        ),
+    ] = False
     micrograph_shape_px: Annotated[
         tuple[int, int] | None,
         Opt(
@@ -149,15 +166,19 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
         """
         to_file, of_both = target != "pickles", "for STAR and .cs output"
         moves = moves_coordinates(program, target)
+        is_mapped = moves and self.micrographs is not None
+        with_map = f"for micrographs of the other program ({option('micrographs', 'FILE')})"
         is_other = moves or (target == "pickles" and program != "pickles")
         for names, is_used, purpose in (
             (("relion",), target == "star", "for STAR output"),
-            (("flip_x", "flip_y", "swap_xy"), False, "for coordinates on micrographs of the other program"),
+            (("micrographs",), moves, "for going from cryoSPARC to RELION or back"),
+            (("flip_x", "flip_y", "swap_xy", "reextract", "force", "orientation", "on_unmatched"), is_mapped, with_map),
             (("pose_from",), program == "cryosparc", "for cryoSPARC files"),
             (("contrast",), target == "cs", "for .cs output"),
             (("aberrations",), is_other, "for going to another program"),
             (("odd_aberrations",), moves, "for going from cryoSPARC to RELION or back"),
-            (("link_stacks", "strip_uid", "micrograph_path"), to_file, of_both),
+            (("link_stacks", "strip_uid"), to_file, of_both),
+            (("micrograph_path",), to_file and not is_mapped, "for names that no other file gives"),
             (("copy",), self.link_stacks is not None, f"for {option('link_stacks')}"),
             (("invert",), self.copy, f"for copies ({option('link_stacks', 'DIR')} {option('copy', True)})"),
             (
@@ -166,7 +187,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
                 "for RELION's coordinates that go to cryoSPARC",
             ),
         ):
-            idle = [name for name in names if getattr(self, name) not in (None, False)]
+            idle = [name for name in names if getattr(self, name) not in (None, False, "auto", "error")]
             if self.aberrations is False and "aberrations" in names:
                 idle = ["aberrations"]
             if idle and not is_used:
@@ -174,4 +195,6 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, FlipOptions):
                 text = f"{subject} would do nothing here: {verb} {purpose}"
                 add = f"Add {option('link_stacks', 'DIR')} {option('copy', True)}, or leave it out."
                 leave_out = f"Leave {'it' if len(idle) == 1 else 'them'} out."
+                if purpose == with_map and moves:
+                    leave_out = f"Add {option('micrographs', 'FILE')}, or {leave_out[0].lower()}{leave_out[1:]}"
                 raise UsageError(text, hint=add if idle == ["invert"] and to_file else leave_out)

@@ -24,6 +24,7 @@ from cryobridge.formats.relion.particles_write import StarContent, star_content
 from cryobridge.formats.unusable import N_SHOWN, rows_of_file
 from cryobridge.jobs.convert.coordinates import with_sizes_of_micrographs
 from cryobridge.jobs.convert.inputs import messages_of, read_inputs, why_no_locations
+from cryobridge.jobs.convert.mapping import Mapped, MicrographMap, map_micrographs, onto_micrographs, unused_project
 from cryobridge.jobs.convert.micrographs import micrographs_content, micrographs_path
 from cryobridge.jobs.convert.names import (
     Link,
@@ -39,7 +40,7 @@ from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordi
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
 from cryobridge.jobs.micrographs.star import project_of
-from cryobridge.model.convention import AS_STORED
+from cryobridge.model.convention import AS_STORED, Convention
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
 from cryobridge.report import note, warning
@@ -82,6 +83,8 @@ class ConvertPlan:
         Rows that are not written, by reason.
     messages
         Notes and warnings.
+    mapped
+        How the particles were put on the other program's micrographs; None where that was not asked for.
     """
 
     source: ParticleFiles
@@ -95,6 +98,7 @@ class ConvertPlan:
     links: tuple[Link, ...]
     left_out: dict[str, int]
     messages: tuple[Message, ...]
+    mapped: Mapped | None = None
 
     def outputs(self) -> list[Path]:
         """Return the files that are written, without the links."""
@@ -110,6 +114,11 @@ class ConvertPlan:
             return []
         return [self.output / INDICES]
 
+    @property
+    def convention(self) -> Convention:
+        """How the places in the input become those in the output."""
+        return AS_STORED if self.mapped is None else self.mapped.convention
+
     def report(self) -> ConvertReport:
         """Return what will be written."""
         poses, locations = self.particles.poses, self.particles.locations
@@ -124,7 +133,9 @@ class ConvertPlan:
             inputs=self.source.files,
             alignment=None if poses is None else poses.source,
             optics_groups=0 if self.particles.optics is None else _n_used(self.particles),
-            coordinates=AS_STORED.formula if has_frame else None,
+            coordinates=self.convention.formula if has_frame else None,
+            coordinates_from=None if self.mapped is None else self.mapped.placement.source,
+            micrographs=self.options.micrographs,
             dropped_columns=tuple(self.content.dropped_columns),
             links=len(self.links),
         )
@@ -165,7 +176,8 @@ def plan_convert(
     source = _opened(inputs, target, options)
     options.refuse_idle(source.program, target)
     messages = messages_of(source)
-    rows, left_out, found = _choose(source, options)
+    found_micrographs = _found_micrographs(source, target, options)
+    rows, left_out, found = _choose(source, options, found_micrographs)
     messages += [*found, *_repeated_uids(source.particles, rows)]
     search = options.image_search(source.files[0])
     if target == "pickles":
@@ -179,8 +191,14 @@ def plan_convert(
         messages += about_images(particles.images, search, box_px, reads_float16=reads_float16)
     particles, found = with_sizes_of_micrographs(particles, source.program, target, options, search)
     messages += found
+    named = particles
     particles, links, found = _Names(source, target, options, output, search).given_to(particles)
     messages += found
+    mapped = None
+    if found_micrographs is not None:
+        mapped = onto_micrographs(named, found_micrographs, options, search, output)
+        particles = replace(mapped.particles, images=particles.images)
+        messages += mapped.messages
     if target == "cs":
         particles, found = _counted_from_1(particles)
         messages += found
@@ -188,11 +206,13 @@ def plan_convert(
         content = _content(particles, source, target, options)
     micrographs = _micrographs(particles, source, target, options)
     if source.program == "cryosparc" and target == "star":
+        if mapped is None and particles.locations is not None:
+            messages += unused_project(particles.locations.micrograph.values, output)
         messages += _lost_to_relion(particles, source, invert=options.invert)
     messages += content.messages
     messages += _rows_left_out(left_out)
     return ConvertPlan(
-        source, target, options, output, rows, particles, content, micrographs, links, left_out, tuple(messages)
+        source, target, options, output, rows, particles, content, micrographs, links, left_out, tuple(messages), mapped
     )
 
 
@@ -242,7 +262,11 @@ def _content(
             return cs_content(
                 particles, aberrations=aberrations, odd=odd, contrast=options.contrast, inverted=options.invert
             )
-        return star_content(particles, version=options.layout, aberrations=aberrations, odd=odd)
+        # Several groups of particles may be on micrographs of one group, whose name RELION looks for.
+        shares_names = options.micrographs is not None
+        return star_content(
+            particles, version=options.layout, aberrations=aberrations, odd=odd, shares_names=shares_names
+        )
     except CryobridgeError as error:
         error.path = error.path or str(source.files[0])
         raise
@@ -255,7 +279,7 @@ def _content(
 def _micrographs(
     particles: ParticleSet, source: ParticleFiles, target: Target, options: ConvertOptions
 ) -> tuple[StarBlock, ...] | None:
-    if source.program != "cryosparc" or target != "star" or options.layout == "3.0":
+    if source.program != "cryosparc" or target != "star" or options.layout == "3.0" or options.micrographs is not None:
         return None
     return micrographs_content(particles, options.layout)
 
@@ -302,7 +326,25 @@ def _pickles_plan(
     return replace(plan, messages=(*messages, *_rows_left_out(left_out)))
 
 
-def _choose(source: ParticleFiles, options: ConvertOptions) -> tuple[NDArray[np.int64], dict[str, int], list[Message]]:
+def _found_micrographs(source: ParticleFiles, target: Target, options: ConvertOptions) -> MicrographMap | None:
+    """Return which of the other program's micrographs those of the particles are, if that is asked for."""
+    if options.micrographs is None:
+        return None
+    locations = source.particles.locations
+    if locations is None:
+        why = why_no_locations(source)
+        raise MissingDataError(
+            f"nothing is known of the micrographs of the particles{f': {why}' if why else ''}",
+            path=source.files[0],
+            option="micrographs",
+            hint="Give the file that has them as another input, such as the passthrough file.",
+        )
+    return map_micrographs(locations, options.micrographs, skip_unmatched=options.on_unmatched == "skip")
+
+
+def _choose(
+    source: ParticleFiles, options: ConvertOptions, found: MicrographMap | None = None
+) -> tuple[NDArray[np.int64], dict[str, int], list[Message]]:
     """Return the rows to write, how many are left out for which reason, and warnings."""
     particles, left_out, warnings = source.particles, dict(source.left_out), []
     if not len(particles):
@@ -319,6 +361,9 @@ def _choose(source: ParticleFiles, options: ConvertOptions) -> tuple[NDArray[np.
         is_chosen = np.zeros(len(particles), bool)
         is_chosen[source.chosen] = True
         keep(is_chosen, "not in ind.pkl")
+    if found is not None:
+        assert particles.locations is not None  # they are matched
+        keep(found.place[particles.locations.micrograph.codes] >= 0, "micrograph not in the STAR file")
     if options.classes:
         if particles.class_number is None:
             raise MissingDataError(
@@ -401,14 +446,14 @@ class _Names:
                 names = [self._moved(name) for name in old]
                 messages = self._doubtful(old, names)
             particles = replace(particles, images=replace(images, path=renamed(images.path, names)))
-        if particles.locations is not None:
+        if particles.locations is not None and self.options.micrographs is None:
             micrograph = particles.locations.micrograph.without_unused()
             moved = [self._moved(name) for name in micrograph.values]
             folder = self.options.micrograph_path
             names = micrograph_names(moved, strip_uid=self.options.strip_uid, folder=folder)
             locations = replace(particles.locations, micrograph=renamed(micrograph, names))
             particles = replace(particles, locations=locations)
-        elif self.options.micrograph_path is not None:
+        elif self.options.micrograph_path is not None:  # with micrographs= it was refused
             raise UsageError("nothing is known of micrographs", option="micrograph_path", hint="Leave it out.")
         return particles, links, messages
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.report import Report
@@ -85,7 +85,12 @@ class ConvertReport(Report):
     optics_groups
         Groups that have particles.
     coordinates
-        The axis convention of the coordinates, as formulas; None where they stay as they are.
+        The axis convention of the coordinates, as formulas; None where there are none, or within one program.
+    coordinates_from
+        Where it is from: options that set it by hand, the pixels of the other program's micrographs, or the default.
+        None where the micrographs stay the same.
+    micrographs
+        The file of the other program's micrographs that the particles are put on; None where there is none.
     dropped_columns
         Columns of the input that the output has no place for.
     links
@@ -98,6 +103,8 @@ class ConvertReport(Report):
     alignment: str | None
     optics_groups: int
     coordinates: str | None
+    coordinates_from: Literal["options", "pixels", "default"] | None
+    micrographs: Path | None
     dropped_columns: tuple[str, ...]
     links: int
     verified: tuple[Difference, ...] | None = None

@@ -18,6 +18,9 @@ from cryobridge.formats.pickles import read_ctf, read_indices, read_poses
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.formats.relion.star_check import compare_with_starfile
 from cryobridge.jobs.convert.report import Difference
+from cryobridge.jobs.micrographs.placement import place
+from cryobridge.jobs.shared_options import OrientationOptions
+from cryobridge.model.convention import AS_STORED
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
 from cryobridge.model.geometry import box_fraction_to_shift_A
 from cryobridge.model.particles import CTF, Aberrations, Labels, ParticleSet, Poses
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.jobs.convert.plan import ConvertPlan
-    from cryobridge.model.particles import Floats
+    from cryobridge.model.particles import Floats, Locations
 
 # Twice what rounding to float32 or to RELION's six digits makes of usual values.
 _ANGLE_DEG = 1e-4
@@ -67,9 +70,8 @@ def verify(plan: ConvertPlan) -> list[Difference]:
         differences.append(_rows("uid", plan.particles.uid, found.uid))
     if plan.particles.locations is not None and found.locations is not None:
         differences.append(_texts("micrographs", plan.particles.locations.micrograph, found.locations.micrograph))
-        assert expected.locations is not None  # the planned ones are made of them
-        far = _gap(expected.locations.coordinate_px, found.locations.coordinate_px)
-        differences.append(Difference("coordinates", far, "px", _PIXELS))
+        differences.append(Difference("coordinates", _gap(_places(plan), found.locations.coordinate_px), "px", _PIXELS))
+        differences += _compare_pixels(plan, found.locations)
     assert plan.particles.images is not None and found.images is not None  # an output has images
     differences.append(_texts("stacks", plan.particles.images.path, found.images.path))
     differences.append(_rows("slices", plan.particles.images.index, found.images.index))
@@ -181,8 +183,42 @@ def _source(plan: ConvertPlan) -> ParticleSet:
     rows = np.arange(len(source)) if is_all else plan.rows
     particles = source if len(rows) == len(source) else source.take(rows)
     planned = plan.particles
+    if plan.mapped is not None and plan.mapped.is_mirrored:
+        particles = particles.mirrored_y()
     particles = replace(particles, optics=planned.optics, optics_index=planned.optics_index)
     return particles if is_all else replace(particles, half_set=planned.half_set, class_number=planned.class_number)
+
+
+def _places(plan: ConvertPlan) -> Floats:
+    """Return where the particles are to be, (n, 2): counted from the edges, without the formulas that placed them."""
+    assert plan.source.particles.locations is not None  # the planned ones are made of them
+    place_px = plan.source.particles.locations.coordinate_px[plan.rows]
+    if plan.mapped is None:
+        return place_px
+    positions, convention = plan.mapped.positions, plan.convention
+    x, y = (place_px / positions.shape_px[:, ::-1]).T
+    assert plan.particles.locations is not None and plan.particles.locations.shape_px is not None  # of mapped ones
+    first, second = plan.particles.locations.shape_px.T
+    ny, nx = (second, first) if convention.swap_xy else (first, second)
+    last = 1 if convention.is_exact else 0
+    x = nx - last - x * nx if convention.mirror_x else x * nx
+    y = ny - last - y * ny if convention.mirror_y else y * ny
+    return np.column_stack([y, x] if convention.swap_xy else [x, y])
+
+
+def _compare_pixels(plan: ConvertPlan, found: Locations) -> list[Difference]:
+    """Look whether the particles are in the micrographs where the output says, if the input's could be seen there."""
+    if plan.mapped is None or plan.particles.locations is None or plan.particles.locations.shape_px is None:
+        return []
+    seen, convention = plan.mapped.placement.check, plan.convention
+    if seen is None or not seen.is_sure:
+        return []
+    shape_px = plan.particles.locations.shape_px
+    shape_px = shape_px[:, ::-1] if convention.swap_xy else shape_px
+    places = replace(plan.mapped.positions, fraction_xy=convention.to_fractions(found.coordinate_px, shape_px))
+    check = place(places, OrientationOptions(), default=AS_STORED).check
+    is_there = check is not None and check.is_sure and check.best == seen.best
+    return [Difference("places in pixels", 0 if is_there else len(found.coordinate_px), "rows", 0)]
 
 
 def _pickled(folder: Path, content: PickleContent, expected: ParticleSet) -> ParticleSet:
