@@ -19,6 +19,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Un
 from cryobridge.formats.arrays import (
     ArrayInfo,
     describe_arrays,
+    numpy_values,
     read_npy,
     read_npz,
     read_pt,
@@ -320,6 +321,106 @@ def test_damaged_pt_files_are_refused_with_a_remedy(tmp_path):
             read_pt(path)
         assert caught.value.path == str(path)
         assert caught.value.hint
+
+
+_VALUES = torch.arange(12.0).reshape(3, 4)
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize(
+    ("tensor", "values"),
+    [
+        (_VALUES.clone().requires_grad_(), _VALUES),
+        (torch.nn.Parameter(_VALUES), _VALUES),
+        (torch.complex(_VALUES, _VALUES).conj(), torch.complex(_VALUES, -_VALUES)),
+        (torch.complex(_VALUES, _VALUES).conj().imag, -_VALUES),
+        (_VALUES.to(torch.bfloat16), _VALUES),
+    ],
+    ids=["gradient", "parameter", "conj", "neg", "bfloat16"],
+)
+def test_what_torch_keeps_beside_the_values_is_left_behind(tmp_path, tensor, values, as_zip):
+    path = tmp_path / "a.pt"
+    torch.save(tensor, path, _use_new_zipfile_serialization=as_zip)
+    found = numpy_values(read_pt(path))
+    assert found.dtype == numpy_values(values).dtype
+    np.testing.assert_array_equal(found, values.numpy())
+    assert describe_arrays(path)[0].shape == (3, 4)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantised_values_are_read_as_numbers(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save(torch.quantize_per_tensor(_VALUES, 0.5, 0, torch.quint8), path)
+    assert describe_arrays(path) == [ArrayInfo("", "quint8", (3, 4), 12, "quantised")]
+    np.testing.assert_array_equal(numpy_values(read_pt(path)), _VALUES.numpy())
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_types_that_numpy_lacks_become_wider_ones(tmp_path, dtype):
+    path = tmp_path / "a.pt"
+    torch.save(_VALUES.to(dtype), path)
+    assert describe_arrays(path)[0].dtype == str(dtype).removeprefix("torch.")
+    assert numpy_values(read_pt(path)).dtype == np.float32
+    # torch itself can't read what it writes of these types in its old format.
+    torch.save(_VALUES.to(dtype), path, _use_new_zipfile_serialization=False)
+    for reader in (read_pt, describe_arrays):
+        with pytest.raises(FormatError, match="torch's old file format"):
+            reader(path)
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize(
+    ("tensor", "stored", "hint"),
+    [
+        (_VALUES.to_sparse(), "sparse_coo", "to_dense"),
+        (_VALUES.to("meta"), "meta", "with its values"),
+    ],
+    ids=["sparse", "meta"],
+)
+def test_tensors_without_all_values_are_described_and_not_read(tmp_path, tensor, stored, hint, as_zip):
+    path = tmp_path / "a.pt"
+    torch.save(tensor, path, _use_new_zipfile_serialization=as_zip)
+    assert describe_arrays(path) == [ArrayInfo("", "float32", (3, 4), 48, stored)]
+    with pytest.raises(FormatError, match=stored) as caught:
+        read_pt(path)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_refused_by_name(tmp_path, layout, as_zip):
+    path = tmp_path / "a.pt"
+    nested = torch.nested.nested_tensor([_VALUES, _VALUES[:2]], layout=layout)
+    torch.save(nested, path, _use_new_zipfile_serialization=as_zip)
+    for reader in (read_pt, describe_arrays):
+        with pytest.raises(FormatError, match="nested") as caught:
+            reader(path)
+        assert "unbind" in caught.value.hint
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_checkpoints_are_described_by_their_tensors_and_modules_are_refused(tmp_path, as_zip):
+    path, layer = tmp_path / "a.pt", torch.nn.Linear(2, 3)
+    checkpoint = {"model": layer.state_dict(), "epoch": 3, "loss": [0.5, 0.25]}
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=as_zip)
+    assert [(info.name, info.shape) for info in describe_arrays(path)] == [
+        ("model.weight", (3, 2)),
+        ("model.bias", (3,)),
+    ]
+    torch.save(layer, path, _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(UnsafeFileError, match=r"torch\.nn\.modules\.linear\.Linear"):
+        describe_arrays(path)
+
+
+def test_a_torchscript_archive_is_refused_as_code(tmp_path):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a/data.pkl", "a/code/__torch__.py"):
+            archive.writestr(name, b"\x80\x02N.")
+    for reader in (read_pt, describe_arrays):
+        with pytest.raises(UnsafeFileError, match="TorchScript"):
+            reader(path)
 
 
 # Writing

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import math
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -45,17 +46,38 @@ _LIBRARY_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, EOFError, MemoryError),
     *(ValueError, TypeError, LookupError, AttributeError, AssertionError, SyntaxError, RuntimeError, OverflowError),
 )
+# What torch's files of tensors name: `torch.Size`, `torch._utils._rebuild_tensor_v2` …; not `torch.nn.Linear`.
+_OF_TENSORS = re.compile(
+    r"torch\.(\w+|(_utils|_tensor|storage|serialization|nn\.parameter)\.\w+)|collections\.OrderedDict"
+)
 _COPY_AGAIN = "Copy the file again from where it was made; the copy or the program that wrote it was interrupted."
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """An array in a file: its name (empty where the file holds one array without a name), type, shape and size."""
+    """An array in a file.
+
+    Parameters
+    ----------
+    name
+        Empty where the file holds one array without a name.
+    dtype, shape, nbytes
+        Type, shape and size, as if each value were stored.
+    stored
+        In which way the values of a tensor are stored, if not one by one: ``"sparse_coo"``, ``"quantised"`` …, or
+        ``"meta"`` where there are none.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    stored: str = ""
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the file has each value."""
+        return self.stored in {"", "quantised"}
 
 
 def describe_arrays(path: str | os.PathLike[str]) -> list[ArrayInfo]:
@@ -76,8 +98,8 @@ def describe_arrays(path: str | os.PathLike[str]) -> list[ArrayInfo]:
     if container == "npz":
         return read_npz(path).describe()
     value = _load_torch(path)
-    tensors = value if isinstance(value, dict) else {"": value}
-    return [_tensor_info(path, str(name), tensor) for name, tensor in tensors.items()]
+    tensors = _named_tensors(value) or {"": value}
+    return [_tensor_info(path, name, tensor) for name, tensor in tensors.items()]
 
 
 def _container(path: Path) -> Literal["npy", "npz", "pt"]:
@@ -244,17 +266,53 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 def read_pt(path: str | os.PathLike[str]) -> torch.Tensor:
     """Read a tensor from a `.pt` file, mapped into memory where the file's format allows.
 
+    What comes back are the values: without the gradient of a parameter, conjugated where that was put off, and as
+    numbers where they were quantised.
+
     Raises
     ------
     UnsafeFileError
         If it can't be read without running code; the error lists what it names.
     FormatError
-        If it can't be read, or holds something else than one tensor.
+        If it can't be read, holds something else than one tensor, or a tensor that is sparse, nested or without values.
     """
     path = Path(path)
-    tensor = _load_torch(path)
-    _tensor_info(path, "", tensor)
-    return cast("torch.Tensor", tensor)
+    tensor = cast("torch.Tensor", _load_torch(path))
+    info = _tensor_info(path, "", tensor)
+    if info.stored == "meta":
+        raise FormatError(
+            "a tensor without values: it was on torch's device 'meta'", path=path, hint="Save it with its values."
+        )
+    if info.stored == "quantised":
+        return tensor.dequantize()
+    if info.stored:
+        raise FormatError(
+            f"a sparse tensor ({info.stored}), of which a stack is none",
+            path=path,
+            hint="Save all its values: torch.save(tensor.to_dense(), path).",
+        )
+    return tensor.detach().resolve_conj().resolve_neg()
+
+
+def numpy_values(tensor: torch.Tensor) -> Array:
+    """Return a tensor that was read as an array, in the next larger type where NumPy has not its own (bfloat16, say).
+
+    Raises
+    ------
+    FormatError
+        If its values are no numbers for NumPy.
+    """
+    import torch
+
+    try:
+        if tensor.dtype == torch.complex32:
+            tensor = tensor.to(torch.complex64)
+        elif tensor.is_floating_point() and tensor.dtype not in {torch.float16, torch.float32, torch.float64}:
+            tensor = tensor.float()
+        values: Array = tensor.numpy()
+    except (TypeError, RuntimeError) as error:
+        raise FormatError(f"a tensor of {tensor.dtype}, which NumPy has no numbers for") from error
+    return values
 
 
 def _load_torch(path: Path) -> Any:
@@ -265,6 +323,12 @@ def _load_torch(path: Path) -> Any:
         is_zip = zipfile.is_zipfile(path)
     if is_zip:
         with _open_zip(path) as archive:
+            if any("/code/" in name for name in archive.namelist()):
+                raise UnsafeFileError(
+                    "a TorchScript archive, which holds code; nothing was run",
+                    path=path,
+                    hint="Save its tensors: torch.save(module.state_dict(), path).",
+                )
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise FormatError(
                     "its parts are compressed, as torch never writes them", path=path, hint="Save it again with torch."
@@ -273,18 +337,27 @@ def _load_torch(path: Path) -> Any:
         warnings.simplefilter("ignore")  # torch warns of its own old file format
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-        except pickle.UnpicklingError as error:
-            raise _torch_refusal(path, is_zip) from error
+        except _LIBRARY_ERRORS as error:
+            refusal = _torch_refusal(path, is_zip, isinstance(error, pickle.UnpicklingError))
+            if refusal is None:
+                raise
+            raise refusal from error
 
 
-def _torch_refusal(path: Path, is_zip: bool) -> FormatError:
+def _torch_refusal(path: Path, is_zip: bool, is_of_names: bool) -> FormatError | None:
+    """Return why torch did not read a file; None where it is damaged."""
     if is_zip:
         with _open_zip(path) as archive:
-            member = next(name for name in archive.namelist() if Path(name).name == "data.pkl")
-            names = scan_pickles_in(archive.read(member))
+            members = [name for name in archive.namelist() if Path(name).name == "data.pkl"]
+            names = scan_pickles_in(archive.read(members[0])) if members else ()
     else:
         names = scan_pickles_in(path.read_bytes())
-    foreign = [name for name in names if not name.startswith("torch.") and name != "collections.OrderedDict"]
+    if any("nested" in name for name in names if name.startswith("torch.")):
+        return _nested(path)
+    if not is_of_names:
+        is_too_new = not is_zip and "torch.storage.UntypedStorage" in names
+        return _too_new(path) if is_too_new else None
+    foreign = [name for name in names if not _OF_TENSORS.fullmatch(name)]
     if not foreign:
         return FormatError(
             "not a torch file of tensors, or a damaged one",
@@ -300,6 +373,36 @@ def _torch_refusal(path: Path, is_zip: bool) -> FormatError:
     )
 
 
+def _nested(path: Path, name: str = "") -> FormatError:
+    return FormatError(
+        "a nested tensor, whose parts differ in shape",
+        path=path,
+        field=name or None,
+        hint="Save its parts: torch.save(dict(enumerate(tensor.unbind())), path).",
+    )
+
+
+def _too_new(path: Path) -> FormatError:
+    return FormatError(
+        "of a type that torch's old file format has no word for, so that torch can't read it either",
+        path=path,
+        hint="Save it again in the format of today: torch.save(tensor, path).",
+    )
+
+
+def _named_tensors(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the tensors in a dictionary, by name; those in dictionaries within it after the name of these."""
+    import torch
+
+    found: dict[str, Any] = {}
+    if isinstance(value, torch.Tensor):
+        found[name] = value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            found |= _named_tensors(item, f"{name}.{key}" if name else str(key))
+    return found
+
+
 def _tensor_info(path: Path, name: str, tensor: Any) -> ArrayInfo:
     import torch
 
@@ -310,15 +413,28 @@ def _tensor_info(path: Path, name: str, tensor: Any) -> ArrayInfo:
             field=name or None,
             hint="A CryoLike stack is one tensor: torch.save(tensor, path).",
         )
+    if tensor.is_nested:
+        raise _nested(path, name)
     nbytes = tensor.numel() * tensor.element_size()
-    if nbytes > path.stat().st_size:
+    info = ArrayInfo(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), nbytes, _stored(tensor))
+    if info.is_dense and nbytes > path.stat().st_size:
         raise FormatError(
             f"a tensor of {nbytes} bytes is claimed, more than the file has",
             path=path,
             field=name or None,
             hint="Save a contiguous copy: torch.save(tensor.clone(), path).",
         )
-    return ArrayInfo(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), nbytes)
+    return info
+
+
+def _stored(tensor: torch.Tensor) -> str:
+    import torch
+
+    if tensor.is_meta:
+        return "meta"
+    if tensor.layout != torch.strided:
+        return str(tensor.layout).removeprefix("torch.")
+    return "quantised" if tensor.is_quantized else ""
 
 
 def write_npy(path: str | os.PathLike[str], array: ArrayLike) -> None:

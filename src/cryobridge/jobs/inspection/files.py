@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cryobridge.errors import FormatError, UnsafeFileError
-from cryobridge.formats.arrays import describe_arrays, read_npy, read_npz, read_pt
+from cryobridge.formats.arrays import describe_arrays, numpy_values, read_npy, read_npz, read_pt
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import MrcHeader, decide_kind, read_header
 from cryobridge.formats.pickle_data import load_pickle, peek_pickle
@@ -148,7 +148,10 @@ def inspect_arrays(path: Path, options: InspectOptions, _reporter: Reporter) -> 
     for info in infos:
         name = info.name or path.stem
         head = FieldSummary(name, _short_dtype(info.dtype), info.shape)
-        if options.statistics and np.prod(info.shape, dtype=np.int64) <= _MAX_ELEMENTS:
+        if options.statistics and not info.is_dense:
+            messages.append(note("statistics-left-out", f"{name} is stored as {info.stored}: only its header was read"))
+            fields.append(head)
+        elif options.statistics and np.prod(info.shape, dtype=np.int64) <= _MAX_ELEMENTS:
             fields.append(_array_field(name, read_array(path, kind, info.name), head))
         else:
             if options.statistics:
@@ -175,11 +178,7 @@ def read_array(path: Path, kind: str, name: str) -> Array | None:
         return read_npz(path)[name]
     if name:
         return None
-    import torch
-
-    tensor = read_pt(path)
-    # NumPy has no bfloat16.
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return numpy_values(read_pt(path))
 
 
 def _array_fields(arrays: dict[str, Any], options: InspectOptions) -> tuple[FieldSummary, ...]:

@@ -43,7 +43,7 @@ def arrays_sheet(path: Path) -> Sheet:
     """Draw the arrays of a `.npy`, `.npz` or `.pt` file."""
     kind = registry.identify_file(path)
     infos = describe_arrays(path)
-    if len(infos) == 1 and len(infos[0].shape) == 3 and min(infos[0].shape[1:]) >= LEAST_IMAGE_PX:
+    if len(infos) == 1 and infos[0].is_dense and len(infos[0].shape) == 3 and min(infos[0].shape[1:]) >= LEAST_IMAGE_PX:
         array = read_array(path, kind, infos[0].name)
         if array is not None and array.dtype.kind in "fiu" and len(array):
             return array_images_sheet(path, array)
@@ -54,6 +54,8 @@ def arrays_sheet(path: Path) -> Sheet:
             name = info.name or path.stem
             if kind == registry.NPZ and info.nbytes > _MAX_ARRAY_BYTES:
                 found.leave_out("too large", [name])
+            elif not info.is_dense:
+                found.leave_out(f"stored as {info.stored}", [name])
             else:
                 yield name, read_array(path, kind, info.name)
 

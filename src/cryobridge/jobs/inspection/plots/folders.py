@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryobridge.errors import UsageError
-from cryobridge.formats.arrays import read_pt
+from cryobridge.formats.arrays import numpy_values, read_pt
 from cryobridge.jobs.inspection.folders import inspect_own_output, inspect_relion_job
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots.arrays import array_images_sheet, arrays_sheet
@@ -22,7 +22,7 @@ def own_sheet(path: Path) -> Sheet:
             path=path,
             hint="Name a file in it: a .pt or .npz in fft/, or a .star.",
         )
-    images = read_pt(stacks[0]).numpy()
+    images = numpy_values(read_pt(stacks[0]))
     if images.ndim != 3 or images.dtype.kind == "c" or images.size == 0:
         return arrays_sheet(Path(stacks[0]))
     return array_images_sheet(Path(stacks[0]), images)
