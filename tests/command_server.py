@@ -102,6 +102,12 @@ class Fault:
     def _interrupt(self):
         os.kill(os.getpid(), signal.SIGINT)
 
+    def _terminate(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _hang_up(self):
+        os.kill(os.getpid(), signal.SIGHUP)
+
     def _vanish(self):
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -129,6 +135,8 @@ def _work(job, log):
     os.environ.clear()
     os.environ.update(job["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     signal.alarm(_MOST_S)
     if "demo" in job:
         _use_small_demo(job["demo"], has_tour=job["has_tour"])
@@ -187,7 +195,7 @@ def _start(job):
         _work_and_exit(job, log)
     killer = None
     if (seconds := job.get("kill_after_s")) is not None:
-        killer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
+        killer = threading.Timer(seconds, os.kill, (pid, job.get("signal", signal.SIGKILL)))
         killer.start()
     return _Child(pid, pipes, began_s, killer)
 

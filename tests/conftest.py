@@ -32,6 +32,8 @@ def _interrupts_are_heard():
     So does our own `main` at its end, which some tests call.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -365,16 +366,43 @@ def require_no_temporaries(folder):
     assert [name for name in hidden if not name.startswith(".particles.8.")] == []
 
 
+# Of signals: the fault that sends it, and how a run ends by it.
+SIGNALS = {
+    "interrupt": (130, "interrupted\n"),
+    "terminate": (143, "interrupted (SIGTERM)\n"),
+    "hang_up": (129, "interrupted (SIGHUP)\n"),
+}
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_an_interrupt_anywhere_ends_with_130_and_whole_files(case, disturbed):
+def test_a_signal_anywhere_ends_with_its_code_and_whole_files(case, disturbed):
     command = disturbed(case)
-    for at in some(command.changes_over, 1):
-        done = command.run(*command.begin(over=True), fault="interrupt", at=at)
-        assert done["code"] == 130, (at, done["stderr"])
-        assert done["stderr"].endswith("interrupted\n")
-        assert "Traceback" not in done["stderr"]
-        command.require_whole_files()
-        require_no_temporaries(command.out)
+    # Each signal, and each turning point, for some of the commands.
+    order = sorted(SIGNALS, key=lambda name: hashlib.sha256(f"{case} {name}".encode()).digest())
+    for at, fault in zip(sorted(some(command.changes_over, 1)), order, strict=False):
+        require_clean_end(command, at, fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES, *PICTURED])
+def test_any_signal_may_come_before_any_change(case, disturbed):
+    command = disturbed(case)
+    for at in spread(command.changes_over, case):
+        for fault in SIGNALS:
+            require_clean_end(command, at, fault)
+
+
+def require_clean_end(command, at, fault):
+    done = command.run(*command.begin(over=True), fault=fault, at=at)
+    code, last_words = SIGNALS[fault]
+    assert done["code"] == code, (at, done["stderr"])
+    assert done["stderr"].endswith(last_words)
+    assert "Traceback" not in done["stderr"]
+    command.require_whole_files()
+    require_no_temporaries(command.out)
+    record = command.out / "job.json"
+    if record.exists() and at > 3:
+        assert json.loads(record.read_text())["status"] in {"interrupted", "completed"}
 
 
 @pytest.mark.parametrize("case", CASES)

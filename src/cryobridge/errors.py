@@ -62,6 +62,13 @@ def _keyword(name: str, value: str | None) -> str:
     return f"{name}={value if _IS_LITERAL.fullmatch(value) else repr(value)}"
 
 
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error is an interrupt, or arose while one was dealt with."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class CryobridgeError(ValueError):
     """Bad data or a bad request.
 

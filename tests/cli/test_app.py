@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -265,13 +266,39 @@ def test_piped_output_is_not_cut_and_has_no_blanks_at_line_ends(tmp_path):
     assert sentence[0] == f"Error: {path.with_name('absent.cs')}: can't be read (No such file or directory)"
 
 
-def test_an_interrupt_ends_with_130(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted\n"),
+        (signal.SIGTERM, 143, "interrupted (SIGTERM)\n"),
+        (signal.SIGHUP, 129, "interrupted (SIGHUP)\n"),
+    ],
+)
+def test_a_signal_ends_with_its_code(number, code, said, tmp_path):
     with start("demo", tmp_path / "demo") as child:
         wait_until((tmp_path / "demo" / "cryosparc").exists, child)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         _, sentence = child.communicate(timeout=30)
-    assert child.returncode == 130
-    assert sentence == "interrupted\n"
+    assert child.returncode == code
+    assert sentence == said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("module", ["cryobridge.cli.app", "typer"])
+def test_a_signal_while_the_program_is_loaded_gives_no_traceback(module, number):
+    code = (
+        "import os, signal, sys\n"
+        f"strike = lambda event, names: os.kill(os.getpid(), {int(number)}) if event == 'import' and "
+        f"names[0] == {module!r} else None\n"
+        "sys.addaudithook(strike)\n"
+        "from cryobridge.__main__ import main\n"
+        "sys.argv[1:] = ['inspect', '--help']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr.startswith("interrupted")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(tmp_path):
@@ -282,7 +309,7 @@ def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(tmp_path):
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=60)
     assert child.returncode == 130
-    assert json.loads((tmp_path / "out" / "job.json").read_text())["status"] != "completed"
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["status"] == "interrupted"
     assert 0 < len(list(tmp_path.glob("out/fft/particles*.pt"))) < 2000
     assert not list(tmp_path.glob("out/**/.*"))
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -106,6 +108,31 @@ def test_progress_is_shown_while_work_runs_and_is_gone_after_it(tmp_path):
     after = shown[shown.rindex("simulating micrographs") :]
     assert "\x1b[2K" in after
     assert "Where to look" in after
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_leaves_the_terminal_as_ctrl_c_does(number, code, tmp_path):
+    child = open_terminal("demo", tmp_path / "demo")
+    child.expect("simulating micrographs")
+    shown = child.before
+    child.kill(number)
+    shown += child.read()
+    child.close()
+    assert child.exitstatus == code
+    assert "interrupted (SIG" in shown
+    assert "Traceback" not in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+def test_a_terminal_that_is_closed_ends_the_run_and_leaves_whole_files(tmp_path):
+    child = open_terminal("demo", tmp_path / "demo")
+    child.expect("simulating micrographs")
+    # Only the terminal goes: its programs are sent SIGHUP by the system.
+    os.close(child.child_fd)
+    _, status = os.waitpid(child.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
 
 
 def test_control_c_ends_with_130_and_leaves_no_traceback(tmp_path):

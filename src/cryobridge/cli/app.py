@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import signal
 import sys
 import time
 from typing import Annotated
@@ -15,10 +14,10 @@ import typer
 from cryobridge.cli.commands import RootGroup
 from cryobridge.cli.completion import install_completion, prepare_completion, show_completion
 from cryobridge.cli.failure import explained
+from cryobridge.cli.interrupts import CTRL_C, exit_code, ignore_signals, raise_interrupts, words
 from cryobridge.cli.terminal import ReaderGoneError, note, prepare_streams, settings, show_error, show_traceback
-from cryobridge.errors import UsageError
+from cryobridge.errors import UsageError, is_interrupt
 
-EXIT_INTERRUPTED = 130
 EXIT_BAD_DATA = 1
 _KINDS = {"int": "integer", "integer": "integer", "float": "number"}
 
@@ -59,23 +58,30 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 bad data, 2 usage, 3 the answer to a check is no, 130 interrupted."""
+    """Run the command line and exit.
+
+    0 done, 1 bad data, 2 usage, 3 the answer to a check is no, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+    """
+    raise_interrupts()
     started = time.monotonic()
-    prepare_streams()
-    prepare_completion()
-    code = _run()
-    if code == EXIT_INTERRUPTED:
-        note("interrupted")
+    try:
+        code = _run()
+    except KeyboardInterrupt:
+        code = exit_code()
+    # All is said and done: an interrupt would only make libraries complain while they are put away.
+    ignore_signals()
+    if code == exit_code():
+        _say_last(words())
     if settings.verbose:
         note(f"{time.monotonic() - started:.2f} s, at most {_peak_memory_mb():.0f} MB of memory")
-    # All is said and done: an interrupt would only make libraries complain while they are put away.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Python would look once more for cycles among all of torch's objects, which takes longer than a small job.
     gc.freeze()
     sys.exit(code)
 
 
 def _run() -> int:
+    prepare_streams()
+    prepare_completion()
     try:
         result = app(standalone_mode=False)
     except typer.TyperException as error:
@@ -85,32 +91,38 @@ def _run() -> int:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt) as error:
         # An answer that never came (end of input) is no interruption.
-        return EXIT_BAD_DATA if isinstance(error.__cause__, EOFError) else EXIT_INTERRUPTED
+        return EXIT_BAD_DATA if isinstance(error.__cause__, EOFError) else exit_code()
     except ReaderGoneError:
         # What is still in the buffer must not fail again when Python closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if _follows_interrupt(error):
-            return EXIT_INTERRUPTED
+        if is_interrupt(error):  # torch's writer complains of its unfinished file
+            return exit_code()
         if settings.debug:
             show_traceback(error)
         problem = explained(error)
         show_error(problem)
         return problem.exit_code
+    # Typer has this number for every interrupt.
+    if result == CTRL_C:
+        return exit_code()
     return result if isinstance(result, int) else 0
+
+
+def _say_last(text: str) -> None:
+    try:
+        note(text)
+        sys.stdout.flush()
+    except OSError:  # the terminal is gone; Python must not fail on what it still has for it
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
 
 
 def _reworded(message: str) -> str:
     """Say of what is no number just that, not that it is a "valid integer range" or "float"."""
     return re.sub(r"valid (int|integer|float)( range)?\b", lambda found: f"valid {_KINDS[found[1]]}", message)
-
-
-def _follows_interrupt(error: BaseException | None) -> bool:
-    """Whether an error arose while an interrupt was dealt with: torch's writer complains of its unfinished file."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _peak_memory_mb() -> float:

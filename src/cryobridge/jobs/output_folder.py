@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, option
+from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, is_interrupt, option
 from cryobridge.formats.atomic import atomic_path, write_error
 from cryobridge.version import __version__
 
@@ -321,12 +321,12 @@ def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
     _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {command}\n")
     try:
         yield record
-    except BaseException:
+        write_status("completed")
+    except BaseException as error:
         # Why the work failed is reported, not why that can't be written down (on a full disk, say).
         with suppress(CryobridgeError):
-            write_status("failed")
+            write_status("interrupted" if is_interrupt(error) else "failed")
         raise
-    write_status("completed")
 
 
 def _log_lines(report: dict[str, Any]) -> list[str]:
