@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +47,7 @@ class OldSpellings(Options):
             flip_y=options.flip_y or self.old_flip_y,
             swap_xy=options.swap_xy or self.old_swap_xy,
             nudge=options.nudge and not self.old_no_nudge,
+            copy=options.copy or any(getattr(self, item.name) for item in fields(self)),
         )
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cryobridge.cli.build import flag
 from cryobridge.cli.terminal import plain
+from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, COORDS_SUFFIX
 
 if TYPE_CHECKING:
     from cryobridge.cli.run import Facts
@@ -18,20 +19,33 @@ if TYPE_CHECKING:
     from cryobridge.jobs.micrographs.orientation import OrientationCheck
     from cryobridge.model.convention import Convention
 
+# The RELION that takes a file in Extract.
+_RELEASES = {AUTOPICK_STAR: "RELION 4, 5", COORDS_SUFFIX: "RELION 3.1"}
+
 
 def facts(report: CoordsReport) -> Facts:
     """Return the closing table."""
     unmatched = report.micrographs_unmatched
-    # Only a list that is there can be given to RELION.
-    names = ("list for Extract", "pick files") if report.dry_run else ("give to Extract", "pick files")
     return [
         ("particles", f"{report.rows_out:,} of {report.rows_in:,}"),
         ("micrographs", f"{report.micrographs:,}"),
         *([("not in the STAR file", f"{len(unmatched):,} micrographs")] if unmatched else []),
         ("coordinates", f"{report.convention} ({report.convention_words})"),
         ("columns", ", ".join(report.coordinate_fields)),
-        *((name, str(path)) for name, path in zip(names, report.outputs, strict=False)),
+        *_written(report),
         *(("preview", str(path)) for path in report.previews),
+    ]
+
+
+def _written(report: CoordsReport) -> Facts:
+    """Return which file to give to which RELION, and where the pick files are."""
+    lists = [path for path in report.outputs if path.name in _RELEASES]
+    folders = [path for path in report.outputs if path.name not in _RELEASES]
+    # Only a list that is there can be given to RELION.
+    name = "list for Extract" if report.dry_run else "give to Extract"
+    return [
+        *((f"{name}, {_RELEASES[path.name]}", str(path)) for path in lists),
+        *([("pick files", ", ".join(map(str, folders)))] if folders else []),
     ]
 
 

@@ -28,7 +28,7 @@ from coords_files import (
     tree,
 )
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError
-from cryobridge.jobs.coords.relion_picks import format_rows, relion_number
+from cryobridge.jobs.coords.relion_picks import format_rows, pick_file_place, relion_number
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
 from helpers import codes, run, save_cs, save_star
 from relion_grammar import read_block
@@ -203,7 +203,7 @@ def test_the_list_names_micrographs_exactly_and_pick_files_from_the_project(file
     assert set(table["rlnMicrographName"]) == {relion_name("grid.1_0001"), relion_name("grid.1_0002")}
     for name, pick_file in zip(table["rlnMicrographName"], table["rlnMicrographCoordinates"], strict=True):
         stem = name.rsplit("/", 1)[1].removesuffix(".mrc")
-        assert pick_file == f"deep/picks/Raw_data/{stem}_autopick.star"
+        assert pick_file == f"deep/picks/Movies/{stem}_autopick.star"
         assert (project / pick_file).is_file()
     labels, rows, is_loop = read_block((project / "deep" / "picks" / "autopick.star").read_text(), "coordinate_files")
     assert (labels, len(rows), is_loop) == (["rlnMicrographName", "rlnMicrographCoordinates"], 2, True)
@@ -224,7 +224,7 @@ def test_the_project_is_found_where_the_picks_go_into_its_own_folder(files, tmp_
     code, _, err = command("coords", picks, star)
     assert code == 0
     assert "no RELION project" not in err
-    assert all(name.startswith("Raw_data/") for name in pick_files_listed(project))
+    assert all(name.startswith("Movies/") for name in pick_files_listed(project))
 
 
 def test_dots_in_the_way_to_the_output_do_not_lead_to_another_project(files, tmp_path, monkeypatch, command):
@@ -235,7 +235,7 @@ def test_dots_in_the_way_to_the_output_do_not_lead_to_another_project(files, tmp
     (tmp_path / "two" / "default_pipeline.star").touch()
     monkeypatch.chdir(tmp_path / "one")
     assert command("coords", picks, star, "-o", "../two/picks")[0] == 0
-    assert all(name.startswith("picks/Raw_data/") for name in pick_files_listed(tmp_path / "two" / "picks"))
+    assert all(name.startswith("picks/Movies/") for name in pick_files_listed(tmp_path / "two" / "picks"))
 
 
 def test_the_project_can_be_named_and_without_any_the_user_is_reported(files, tmp_path, monkeypatch, command):
@@ -244,7 +244,7 @@ def test_the_project_can_be_named_and_without_any_the_user_is_reported(files, tm
     code, _, err = command("coords", picks, star, "-o", "a/b")
     assert code == 0
     assert "no RELION project" in err
-    assert all(name.startswith("a/b/Raw_data/") for name in pick_files_listed(tmp_path / "a" / "b"))
+    assert all(name.startswith("a/b/Movies/") for name in pick_files_listed(tmp_path / "a" / "b"))
     code, _, err = command("coords", picks, star, "-o", "a/b", "--relion-project", "a", "--overwrite")
     assert code == 0
     # All that is said is that these picks have no score of their own, and that the micrographs are not there.
@@ -252,7 +252,7 @@ def test_the_project_can_be_named_and_without_any_the_user_is_reported(files, tm
     assert score == "no pick_stats/ncc_score: the figure of merit is 0.08 for all (--passthrough may have it)"
     assert "the size of RELION's micrographs was not compared" in size
     assert "the orientation is unchecked" in orientation
-    assert all(name.startswith("b/Raw_data/") for name in pick_files_listed(tmp_path / "a" / "b"))
+    assert all(name.startswith("b/Movies/") for name in pick_files_listed(tmp_path / "a" / "b"))
     code, _, err = command("coords", picks, star, "-o", "a/b", "--relion-project", "absent", "--overwrite")
     assert code == 1
     assert "absent" in err
@@ -268,7 +268,156 @@ def test_a_micrograph_name_never_leads_out_of_the_output(tmp_path):
     before = tree(tmp_path)
     convert(picks, star, out)
     new = set(tree(tmp_path)) - set(before)
-    assert new == {f"a/b/c/{name}" for name in ("autopick.star", *(f"Raw_data/{s}_autopick.star" for s in "xy"))}
+    lists = ("autopick.star", "coords_suffix_autopick.star")
+    picks = ("x_autopick.star", "etc/y_autopick.star", *(f"Raw_data/{stem}_autopick.star" for stem in "xy"))
+    assert new == {f"a/b/c/{name}" for name in (*lists, *picks)}
+
+
+@pytest.mark.parametrize(
+    ("micrograph", "place"),
+    [  # as RELION 3.1.3 names the pick files that it misses, below its --coord_dir
+        ("MotionCorr/job002/Movies/a.mrc", "Movies/a"),
+        ("MotionCorr/job002/b.b.mrc", "b.b"),
+        ("Micrographs/c.mrc", "Micrographs/c"),
+        ("MotionCorr/job1234/Movies/d.mrc", "Movies/d"),
+        ("job007/e.mrc", "e"),
+        ("A/job002/B/job003/Movies/f.mrc", "B/job003/Movies/f"),
+        ("g.mrc", "g"),
+        ("/data/Abs/h.mrc", "data/Abs/h"),
+        ("/data/MotionCorr/job002/y.mrc", "y"),
+        ("MotionCorr/job02/j.mrc", "MotionCorr/job02/j"),
+        ("MotionCorr/jobs/job003/l.mrc", "l"),
+        ("./MotionCorr/job002/m.mrc", "m"),
+        ("XjobY/job123x/n.mrc", "n"),
+        ("ajob125/x.mrc", "ajob125/x"),
+        ("MotionCorr/job002//Movies/w.mrc", "Movies/w"),
+        ("MotionCorr/job002/noext", "noext"),
+    ],
+)
+def test_a_pick_file_lies_where_relion_looks_for_it(micrograph, place):
+    assert pick_file_place(micrograph) == f"{place}_autopick.star"
+
+
+def test_pick_files_lie_in_a_tree_of_the_micrographs_and_raw_data_leads_to_them(files, tmp_path):
+    picks, star = files
+    project = tmp_path / "relion"
+    project.mkdir()
+    (project / "default_pipeline.star").touch()
+    inside = project / "CtfFind" / "job003" / "micrographs_ctf.star"
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(star.read_bytes())
+    out = project / "picks"
+    report = convert(picks, inside, out)
+    stems = ["grid_1_0001_fractions", "grid_1_0002_fractions"]
+    assert sorted(path.name for path in (out / "Movies").iterdir()) == [f"{stem}_autopick.star" for stem in stems]
+    for stem in stems:
+        link = out / "Raw_data" / f"{stem}_autopick.star"
+        assert os.readlink(link) == f"../Movies/{stem}_autopick.star"  # noqa: PTH115
+        assert not (out / "Movies" / link.name).is_symlink()
+    assert (out / "coords_suffix_autopick.star").read_text() == "CtfFind/job003/micrographs_ctf.star\n"
+    assert [path.name for path in report.outputs] == [
+        "autopick.star",
+        "coords_suffix_autopick.star",
+        "Raw_data",
+        "Movies",
+    ]
+    convert(picks, star, out, overwrite=True)
+    assert (out / "coords_suffix_autopick.star").read_text() == f"{star}\n"
+
+
+def test_raw_data_may_be_copies_and_is_where_links_cannot_be_made(files, tmp_path, monkeypatch):
+    convert(*files, tmp_path / "links")
+    convert(*files, tmp_path / "copies", copy=True)
+
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    convert(*files, tmp_path / "no links")
+    for name in ("copies", "no links"):
+        assert not any(path.is_symlink() for path in (tmp_path / name).rglob("*"))
+        of_raw_data = {path: text for path, text in tree(tmp_path / name).items() if path.startswith("Raw_data/")}
+        assert of_raw_data == {path: text for path, text in tree(tmp_path / "links").items() if "Raw_data/" in path}
+
+
+def micrographs_named(tmp_path, *names):
+    """Picks on these micrographs of RELION's, two each; and the STAR file."""
+    stems = [name.rsplit("/", 1)[1].removesuffix(".mrc") for name in names]
+    star = save_star(tmp_path / "named.star", "micrographs", {"rlnMicrographName": list(names)})
+    return save_cs(tmp_path / "named.cs", location(stems * 2)), star
+
+
+def test_micrographs_that_lie_in_a_folder_raw_data_themselves(tmp_path):
+    picks, star = micrographs_named(tmp_path, "M/job002/Raw_data/a.mrc", "M/job002/Raw_data/grid/b.mrc")
+    out = tmp_path / "out"
+    convert(picks, star, out)
+    expected = ["a_autopick.star", "b_autopick.star", "grid", "grid/b_autopick.star"]
+    assert sorted(str(path.relative_to(out / "Raw_data")) for path in out.rglob("Raw_data/**/*")) == expected
+    assert os.readlink(out / "Raw_data" / "b_autopick.star") == "grid/b_autopick.star"  # noqa: PTH115
+    before = tree(out)
+    (out / "Raw_data" / "grid" / "notes.txt").write_text("mine")
+    convert(picks, star, out, overwrite=True)
+    assert tree(out) == before | {"Raw_data/grid/notes.txt": b"mine"}
+
+
+def test_overwriting_leaves_no_old_pick_in_the_tree_and_every_other_file(tmp_path):
+    out = tmp_path / "out"
+    convert(*micrographs_named(tmp_path, "M/job002/one/a.mrc", "M/job002/two/b.mrc", "M/job002/c.mrc"), out)
+    (out / "one" / "movie.tif").write_text("mine")
+    newer = micrographs_named(tmp_path, "M/job002/c.mrc", "M/job002/three/d.mrc")
+    with pytest.raises(OutputExistsError):
+        convert(*newer, out)
+    convert(*newer, out, overwrite=True)
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
+        "autopick.star",
+        "coords_suffix_autopick.star",
+        "c_autopick.star",
+        "three/d_autopick.star",
+        "Raw_data/c_autopick.star",
+        "Raw_data/d_autopick.star",
+        "one/movie.tif",
+    }
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["Raw_data", "one", "three"]
+
+
+def test_pick_files_of_others_in_the_tree_are_not_replaced_unasked(files, tmp_path, command):
+    theirs = tmp_path / "out" / "Movies" / "grid_1_0001_fractions_autopick.star"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    code, _, err = command("coords", *files, "-o", tmp_path / "out")
+    assert code == 1
+    assert str(theirs) in err
+    assert theirs.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_nothing_goes_into_a_linked_folder_and_raw_data_has_the_files_then(what, files, tmp_path, command):
+    # A RELION project has its movies behind such a link, and the current folder is the default.
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "Movies").symlink_to(elsewhere) if what == "link" else (out / "Movies").touch()
+    code, shown, err = command("coords", *files, "-o", out)
+    assert code == 0
+    assert "would go: they are in Raw_data only, which RELION 3.1 does not take" in err
+    assert "RELION 3.1" not in shown
+    assert list(elsewhere.iterdir()) == []
+    assert not (out / "coords_suffix_autopick.star").exists()
+    assert not any(path.is_symlink() for path in (out / "Raw_data").iterdir())
+    assert all("/Raw_data/" in name for name in pick_files_listed(out))
+    # What an older run with a tree left does not lead RELION 3.1 there.
+    (out / "coords_suffix_autopick.star").touch()
+    assert command("coords", *files, "-o", out, "--overwrite")[0] == 0
+    assert not (out / "coords_suffix_autopick.star").exists()
+
+
+def test_the_closing_table_says_which_relion_takes_which_file(files, tmp_path, command):
+    out = tmp_path / "out"
+    rows = {
+        " ".join(line.split()[:-1]): line.split()[-1] for line in command("coords", *files, "-o", out)[1].splitlines()
+    }
+    assert rows["give to Extract, RELION 4, 5"] == str(out / "autopick.star")
+    assert rows["give to Extract, RELION 3.1"] == str(out / "coords_suffix_autopick.star")
 
 
 # Classes, angles, filaments
@@ -607,7 +756,8 @@ def test_json_alone_is_on_stdout_with_every_key(files, tmp_path, command):
         "location/center_x_frac",
         "location/center_y_frac",
     ]
-    assert report["outputs"] == [str(tmp_path / "out" / "autopick.star"), str(tmp_path / "out" / "Raw_data")]
+    names = ("autopick.star", "coords_suffix_autopick.star", "Raw_data", "Movies")
+    assert report["outputs"] == [str(tmp_path / "out" / name) for name in names]
     dry = command("coords", picks, star, "-o", tmp_path / "out", "--json", "--dry-run")
     assert json.loads(dry[1]) == report | {"dry_run": True}
 
@@ -621,7 +771,9 @@ def test_a_reliosparc_command_line_runs_unchanged(files, tmp_path, command):
     assert done.returncode == 0, done.stderr
     convert(picks, star, new, flip_x=True, flip_y=True, swap_xy=True)
     assert tree(old / "Raw_data") == tree(new / "Raw_data")
-    assert {path.name for path in old.iterdir()} == {"Raw_data", "autopick.star"}
+    assert {path.name for path in old.iterdir()} == {path.name for path in new.iterdir()}
+    assert not any(path.is_symlink() for path in (old / "Raw_data").iterdir())
+    assert all(path.is_symlink() for path in (new / "Raw_data").iterdir())
     for flag, convention in (
         ("--flipx", Convention(mirror_x=True)),
         ("--flipy", Convention(mirror_y=False)),

@@ -299,10 +299,13 @@ def test_a_check_that_cannot_tell_does_not_stand_in_the_way(project, tmp_path, c
     code, out, err = command(*ask, "--check-orientation")
     assert code == 0
     assert "uncertain" in out
-    assert "! the orientation is unchecked, the pixels do not show which way" in err
+    assert (
+        "! the pixels of RELION's micrographs do not show which way they lie: x = nx·fx, y = ny − ny·fy is assumed"
+        in err
+    )
     code, out, err = command(*ask, "--flip-y", "--strict-orientation")
     assert code == 0
-    assert "the pixels do not show which way" in err
+    assert "the pixels of RELION's micrographs do not show which way they lie" in err
 
 
 def test_the_scores_are_in_the_json(project, tmp_path, command):

@@ -15,6 +15,8 @@ from cryobridge.jobs.coords.coords import coords
 from cryobridge.jobs.micrographs.orientation_report import OrientationError
 from helpers import codes, save_cs
 
+OUTPUTS = ("autopick.star", "coords_suffix_autopick.star", "Raw_data", "Movies")
+
 
 @pytest.fixture
 def files(tmp_path):
@@ -32,7 +34,7 @@ def nameless(tmp_path):
 def test_the_report_counts_and_names_what_is_written(files, tmp_path):
     report = coords(*map(str, files), str(tmp_path / "out"))
     assert (report.rows_in, report.rows_out, report.left_out, report.micrographs) == (3, 3, {}, 2)
-    assert report.outputs == (tmp_path / "out" / "autopick.star", tmp_path / "out" / "Raw_data")
+    assert report.outputs == tuple(tmp_path / "out" / name for name in OUTPUTS)
     assert all(path.exists() for path in report.outputs)
     assert report.dry_run is False
     assert codes(report.warnings) == ["no-relion-project", "orientation-unchecked"]
@@ -41,7 +43,7 @@ def test_the_report_counts_and_names_what_is_written(files, tmp_path):
 
 def test_picks_go_into_the_current_folder(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert coords(*files).outputs == (Path("autopick.star"), Path("Raw_data"))
+    assert coords(*files).outputs == tuple(map(Path, OUTPUTS))
     assert (tmp_path / "autopick.star").is_file()
 
 

@@ -51,6 +51,7 @@ class CoordsOptions(OrientationOptions):
     ] = "error"
     drop_outside: Annotated[bool, Opt("Leave out picks outside their micrograph.", panel="Input")] = False
     picks_only: Annotated[bool, Opt("Leave out classes, angles and helical columns.", panel="Output")] = False
+    copy: Annotated[bool, Opt("Put copies into Raw_data, not links to the pick files.", panel="Output")] = False
     relion_project: Annotated[
         Path | None, Opt("RELION's project, if not above the output folder.", metavar="DIR", panel="Output")
     ] = None

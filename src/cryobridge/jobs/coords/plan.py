@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +19,17 @@ from cryobridge.formats.image_search import ImageSearch, as_given
 from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.job import as_named
+from cryobridge.formats.relion.star import open_star, to_labels
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.coords.picks import Picks, read_picks
-from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, PICK_FILES, RAW_DATA, pick_file_name
+from cryobridge.jobs.coords.relion_picks import (
+    AUTOPICK_STAR,
+    COORDS_SUFFIX,
+    PICK_FILES,
+    RAW_DATA,
+    pick_file_name,
+    pick_file_place,
+)
 from cryobridge.jobs.coords.report import CoordsReport
 from cryobridge.jobs.micrographs.matching import match_micrographs, unmatched_error
 from cryobridge.jobs.micrographs.orientation_report import orientation_of
@@ -90,27 +99,46 @@ class CoordsPlan:
     messages: tuple[Message, ...]
 
     @cached_property
-    def n_micrographs(self) -> int:
-        """How many micrographs have picks that are written."""
-        return len(np.unique(self.picks.micrograph.codes[self.kept]))
+    def written(self) -> tuple[int, ...]:
+        """The micrographs that have picks, by their place in ``micrographs``."""
+        return tuple(np.unique(self.picks.micrograph.codes[self.kept]).tolist())
 
     @property
     def raw_data(self) -> Path:
-        """The folder of pick files."""
+        """The folder where reliosparc has pick files."""
         return self.folder / RAW_DATA
 
     @property
     def autopick_star(self) -> Path:
-        """The list of pick files."""
+        """The list of pick files, for RELION 4 and 5."""
         return self.folder / AUTOPICK_STAR
 
     @property
-    def raw_data_in_project(self) -> Path:
-        """The folder of pick files as RELION, which runs in its project, finds it."""
+    def coords_suffix(self) -> Path:
+        """What RELION 3.1 takes: it finds the pick files in their tree."""
+        return self.folder / COORDS_SUFFIX
+
+    @cached_property
+    def has_tree(self) -> bool:
+        """Whether pick files can lie in a tree that mirrors the micrographs: nothing else has the place of a folder."""
+        return not any(_is_blocked(self.folder, folder) for folder in {posixpath.dirname(p) for p in self._tree})
+
+    @cached_property
+    def places(self) -> tuple[str, ...]:
+        """Where the pick file of each written micrograph goes, below the output folder."""
+        return self._tree if self.has_tree else tuple(f"{RAW_DATA}/{posixpath.basename(place)}" for place in self._tree)
+
+    @cached_property
+    def _tree(self) -> tuple[str, ...]:
+        names = (self.micrographs[code] for code in self.written)
+        return tuple(pick_file_place(name) for name in names if name is not None)
+
+    def as_in_project(self, path: Path) -> Path:
+        """Return a path as RELION, which runs in its project, finds it."""
         if self.project is None:
-            return self.raw_data
-        folder = as_named(self.raw_data)
-        return folder.relative_to(self.project) if folder.is_relative_to(self.project) else folder
+            return path
+        own = as_named(path)
+        return own.relative_to(self.project) if own.is_relative_to(self.project) else own
 
     @property
     def is_refused(self) -> bool:
@@ -119,8 +147,25 @@ class CoordsPlan:
 
     def existing(self) -> list[Path]:
         """Return the outputs that are there already."""
-        files = files_in(self.raw_data, PICK_FILES)
-        return [path for path in (self.autopick_star, *files) if os.path.lexists(path)]
+        places = [place for place in {*self.places, *self.old_places()} if os.path.lexists(f"{self.folder}/{place}")]
+        files = [self.autopick_star, self.coords_suffix, *files_in(self.raw_data, PICK_FILES)]
+        there = [path for path in files if os.path.lexists(path)]
+        return list(dict.fromkeys([*there, *(self.folder / place for place in sorted(places))]))
+
+    def old_places(self) -> set[str]:
+        """Return where pick files of an older run lie outside `raw_data`, as its links and the list of them say."""
+        links = [path for path in files_in(self.raw_data, PICK_FILES) if path.is_symlink()]
+        named = [posixpath.normpath(posixpath.join(RAW_DATA, os.readlink(path))) for path in links]  # noqa: PTH115
+        here = f"{self.as_in_project(self.folder)}/".removeprefix("./")
+        named += [text.removeprefix(here) for text in _listed(self.autopick_star) if text.startswith(here)]
+        return {
+            place
+            for place in set(named)
+            if PurePosixPath(place).match(PICK_FILES)
+            and posixpath.dirname(place) != RAW_DATA
+            and not (place.startswith("/") or ".." in place.split("/"))
+            and not _is_blocked(self.folder, posixpath.dirname(place))
+        }
 
     def report(self) -> CoordsReport:
         """Return what will be written."""
@@ -130,8 +175,8 @@ class CoordsPlan:
             rows_out=int(self.kept.sum()),
             left_out=self.left_out,
             messages=self.messages,
-            outputs=() if self.is_refused else (self.autopick_star, self.raw_data),
-            micrographs=self.n_micrographs,
+            outputs=() if self.is_refused else self._outputs(),
+            micrographs=len(self.written),
             micrographs_unmatched=self.unmatched,
             convention=convention.formula,
             convention_words=convention.words,
@@ -142,6 +187,12 @@ class CoordsPlan:
             orientation=None if check is None else orientation_of(check, convention),
             set_by_hand=self.options.given_by_hand,
         )
+
+    def _outputs(self) -> tuple[Path, ...]:
+        """Return the files that lead to the picks, and the topmost folders, or files, of these."""
+        tops = dict.fromkeys(self.folder / place.partition("/")[0] for place in self.places)
+        lists = (self.autopick_star, *((self.coords_suffix,) if self.has_tree else ()))
+        return (*lists, self.raw_data, *(path for path in tops if path != self.raw_data))
 
 
 def plan_coords(
@@ -280,8 +331,14 @@ def _messages(plan: CoordsPlan, *, has_output: bool) -> list[Message]:
     if plan.project is None:
         text = f"no RELION project above the folder: paths in {AUTOPICK_STAR} are relative to the working directory"
         messages.append(warning("no-relion-project", text, option="relion_project"))
+    messages += [] if plan.has_tree else [_without_tree(plan)]
     messages += [message for message in (plan.sizes.message, plan.placement.message) if message is not None]
     return messages if has_output else [*messages, _current_folder()]
+
+
+def _without_tree(plan: CoordsPlan) -> Message:
+    text = f"{plan.folder} has links or files where folders of pick files would go: they are in {RAW_DATA} only, "
+    return warning("no-tree-of-picks", f"{text}which RELION 3.1 does not take", option="output")
 
 
 def _current_folder() -> Message:
@@ -312,6 +369,22 @@ def _format_of(path: Path) -> str | None:
         return identify_file(path)
     except CryobridgeError:
         return None
+
+
+def _is_blocked(folder: Path, name: str) -> bool:
+    """Whether a folder below another can't be made, or leads out of it, since a link or file has its place."""
+    above = [part for part in PurePosixPath(name).parents if part.name] + [PurePosixPath(name)]
+    places = [folder / part for part in above if str(part) not in {RAW_DATA, "."}]
+    return any(place.is_symlink() or (os.path.lexists(place) and not place.is_dir()) for place in places)
+
+
+def _listed(autopick_star: Path) -> tuple[str, ...]:
+    """Return the pick files that an older list names; none where there is none that can be read."""
+    try:
+        star = open_star(autopick_star)
+        return to_labels(star["coordinate_files"].texts("rlnMicrographCoordinates")).values
+    except (CryobridgeError, KeyError):
+        return ()
 
 
 def _refuse_unset(picks: Picks, kept: NDArray[np.bool_]) -> None:

@@ -1,9 +1,10 @@
-"""Writing picks as RELION's AutoPick does: one STAR file a micrograph, and the list of them."""
+"""Writing picks as RELION's AutoPick does: one STAR file a micrograph, and the files that lead to them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path, PurePath
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,10 @@ from cryobridge.formats.table import Array
 
 RAW_DATA = "Raw_data"
 AUTOPICK_STAR = "autopick.star"
+COORDS_SUFFIX = "coords_suffix_autopick.star"
 PICK_FILES = "*_autopick.star"
+# The first folder of a micrograph's name that RELION takes for one of a job (decomposePipelineFileName).
+_JOB_FOLDER = re.compile(r"(?:.*?/)??job\d{3}[^/]*/")
 _WIDTH = 12
 _SMALLEST_PLAIN, _LARGEST_PLAIN = 0.001, 100000
 # Below, the exponent would take a thirteenth character.
@@ -21,7 +25,29 @@ _SMALLEST = 1e-99
 
 def pick_file_name(micrograph: str) -> str:
     """Return the name of a micrograph's pick file: a bare name, whatever folders the micrograph's names."""
-    return f"{PurePath(micrograph).stem}_autopick.star"
+    return f"{posixpath.splitext(posixpath.basename(micrograph))[0]}_autopick.star"
+
+
+def pick_file_place(micrograph: str) -> str:
+    """Return where RELION 3.1 looks for a micrograph's pick file, below the folder of ``coords_suffix_autopick.star``.
+
+    That is the micrograph's name after the folder of its job, as RELION 3.1.3 names the files that it misses. Parts
+    that would lead out of the folder are left out.
+
+    Examples
+    --------
+    >>> pick_file_place("MotionCorr/job002/Movies/mic1.mrc")
+    'Movies/mic1_autopick.star'
+    """
+    job = _JOB_FOLDER.match(micrograph)
+    folders = (micrograph[job.end() :] if job else micrograph).split("/")[:-1]
+    safe = [part for part in folders if part not in {"", ".", ".."}]
+    return "/".join([*safe, pick_file_name(micrograph)])
+
+
+def is_in_raw_data(place: str) -> bool:
+    """Whether a pick file's place is in the folder that reliosparc has."""
+    return place.startswith(f"{RAW_DATA}/")
 
 
 def relion_number(value: float) -> str:
@@ -92,15 +118,16 @@ def pick_file_head(labels: Mapping[str, Array]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def write_pick_files(paths: list[Path], columns: Mapping[str, Array], rows: list[NDArray[np.int64]]) -> None:
+def write_pick_files(paths: Sequence[str], columns: Mapping[str, Array], rows: list[NDArray[np.int64]]) -> None:
     """Write one pick file for each path, with its rows of the columns.
 
-    The folder is one that nobody else looks into yet: whole files are the caller's care.
+    The folders are there, and nobody else looks into them yet: whole files are the caller's care.
     """
     head = pick_file_head(columns)
     lines = format_rows(columns)
     for path, chosen in zip(paths, rows, strict=True):
-        path.write_bytes(head + lines[chosen].tobytes() + b"\n")
+        with open(path, "wb") as file:  # noqa: PTH123 -- texts, since a Path for each of many costs time
+            file.write(head + lines[chosen].tobytes() + b"\n")
 
 
 def rows_by_micrograph(codes: NDArray[np.int32], n_micrographs: int) -> list[NDArray[np.int64]]:

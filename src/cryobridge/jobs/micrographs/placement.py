@@ -39,6 +39,7 @@ Source: TypeAlias = Literal["options", "pixels", "default"]
 _MAX_POSITIONS = 200
 # Micrographs that are looked for on the disk, those with most positions first.
 _N_LOOKED_FOR = 32
+_UNCERTAIN = "the pixels of RELION's micrographs do not show which way they lie"
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,13 @@ def place(
         return Placement(check.best, "pixels", check, message=_found(check))
     convention = default or Convention()
     if check is not None:
-        trouble = "the pixels do not show which way RELION's micrographs lie"
-    text = f"the orientation is unchecked, {trouble}: {convention.formula} is assumed"
-    code = "orientation-unchecked" if check is None else "orientation-uncertain"
-    return Placement(convention, "default", check, message=warning(code, text, option="orientation"))
+        message = warning(
+            "orientation-uncertain", f"{_UNCERTAIN}: {convention.formula} is assumed", option="orientation"
+        )
+    else:
+        text = f"the orientation is unchecked, since {trouble}: {convention.formula} is assumed"
+        message = warning("orientation-unchecked", text, option="orientation")
+    return Placement(convention, "default", check, message=message)
 
 
 def refuse_contradicted(placement: Placement, options: OrientationOptions) -> None:
@@ -225,8 +229,7 @@ def _by_hand(
     if check is None or (check.is_sure and check.best == convention):
         return Placement(convention, "options", check)
     if not check.is_sure:
-        text = "the pixels do not show which way RELION's micrographs lie"
-        message = warning("orientation-uncertain", text) if required else None
+        message = warning("orientation-uncertain", _UNCERTAIN) if required else None
         return Placement(convention, "options", check, message=message)
     text = f"RELION's micrographs fit {check.best.formula} ({_how_sure(check)}), not {convention.formula}"
     message = warning("orientation-differs", text, option=options.given_by_hand[0])
@@ -250,7 +253,7 @@ def _checked(positions: Positions, n_micrographs: int, *, required: bool) -> tup
     if not there and required and busiest:
         positions.require_file(busiest[0][0])
     if not there:
-        return None, "since RELION's micrographs are not on this disk"
+        return None, "RELION's micrographs are not on this disk"
     # It needs torch, which is slow to import.
     from cryobridge.jobs.micrographs.orientation import check_orientation
 
@@ -259,7 +262,7 @@ def _checked(positions: Positions, n_micrographs: int, *, required: bool) -> tup
     except CryobridgeError as error:
         if required:
             raise
-        return None, f"since a micrograph can't be compared ({error})"
+        return None, f"a micrograph can't be compared ({error})"
 
 
 def _on_micrograph(positions: Positions, code: int, rows: NDArray[np.int64]) -> PicksOnMicrograph:
