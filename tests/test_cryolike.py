@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
+import sys
+import textwrap
 from enum import Enum
 from inspect import signature
 from pathlib import Path
@@ -15,7 +19,7 @@ import torch
 
 from cryobridge import cryolike
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, OutputExistsError, UsageError
-from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star
+from helpers import environment, noise_images, particle_columns, save_cs, save_mrc, save_star
 
 
 def test_a_script_written_for_cryolike_runs_after_a_change_of_import(reference_data, tmp_path, monkeypatch):
@@ -409,30 +413,277 @@ def test_the_descriptor_of_cryolike_is_taken_as_it_is(particles_cs, tmp_path):
         cryolike.ParticleStackConverter(3)
 
 
-@pytest.mark.skipif(
-    os.environ.get("CRYOBRIDGE_TEST_CRYOLIKE") is None, reason="CRYOBRIDGE_TEST_CRYOLIKE names no checkout"
+# Beside CryoLike itself
+
+
+@pytest.fixture(scope="module")
+def checkout():
+    """A checkout of CryoLike."""
+    if "CRYOBRIDGE_TEST_CRYOLIKE" not in os.environ:
+        pytest.skip("CRYOBRIDGE_TEST_CRYOLIKE names no checkout")
+    return Path(os.environ["CRYOBRIDGE_TEST_CRYOLIKE"])
+
+
+@pytest.fixture
+def theirs(checkout):
+    """Runs a script with CryoLike."""
+    python = os.environ.get("CRYOBRIDGE_TEST_CRYOLIKE_PYTHON", "python3")
+
+    def call(script, *words, cwd=None, **changes):
+        variables = environment(PYTHONPATH=str(checkout / "src"), PYTHONDONTWRITEBYTECODE="1", **changes)
+        command = [python, "-c", script, *map(str, words)]
+        return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False, timeout=120)
+
+    return call
+
+
+def after_a_change_of_import(script):
+    return re.sub(r"from cryolike(\.\w+)* import", "from cryobridge.cryolike import", script)
+
+
+def ours(script, *words, cwd=None):
+    command = [sys.executable, "-W", "ignore", "-c", after_a_change_of_import(script), *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+# What is in a stack's .npz; CryoLike has the files of the whole data set in each.
+COMPARED = ("n_pixels", "pixel_size", "radius_max", "n_inplanes", "n_images", "stack_start", "stack_end")
+COMPARED += (
+    "defocusU",
+    "defocusV",
+    "defocusAngle",
+    "phaseShift",
+    "voltage",
+    "sphericalAberration",
+    "amplitudeContrast",
 )
-def test_cryolike_reads_what_is_written(particles_cs, tmp_path):
+
+
+def assert_same_stacks(folder, other):
+    names = {path.relative_to(other) for path in other.rglob("*_stack_*.*")}
+    assert names
+    assert names == {path.relative_to(folder) for path in folder.rglob("*_stack_*.*")}
+    for name in sorted(names):
+        if name.suffix == ".pt":
+            one, two = torch.load(folder / name), torch.load(other / name)
+            assert (one.dtype, one.shape) == (two.dtype, two.shape)
+            assert torch.linalg.vector_norm(one - two) <= 5e-6 * torch.linalg.vector_norm(two), name
+        else:
+            one, two = (dict(np.load(place / name, allow_pickle=True)) for place in (folder, other))
+            for key in COMPARED:
+                assert (key in one) == (key in two), (name, key)
+                if key in two:
+                    np.testing.assert_allclose(one[key], two[key], rtol=1e-6, err_msg=f"{name} {key}")
+
+
+SCRIPT = """
+import sys, numpy, torch
+from cryolike import ImageDescriptor, convert_particle_stacks_from_indexed_cryosparc_file
+from cryolike.file_conversions import ParticleStackConverter
+
+params = ImageDescriptor.from_individual_values(16, 1.5, n_inplanes=20)
+params.save("params.npz", overwrite=True)
+
+def converter(params, name, **options):
+    return ParticleStackConverter(params, sys.argv[1] + "/" + name, pixel_size=1.5, flag_plots=False, **options)
+
+# Conversions that go on, two inputs, units, and a stack in two pairs.
+convert = converter("params.npz", "on", device=torch.device("cpu"))
+convert.prepare_star_files(["b.mrc", "a.mrc"], ["b.star", "a.star"])
+convert.convert_stacks(3)
+convert.prepare_star_files(["a.mrc", "a.mrc"], ["a.star", "a.star"], False, False)
+convert.prepare_indexed_file("J1/J1_particles.cs", "cryosparc", "J1/extract")
+convert.convert_stacks(4)
+
+convert = converter(params, "job")
+convert.prepare_sequential_cryosparc("", 4)
+convert.convert_stacks(4)
+
+convert = converter(ImageDescriptor.from_individual_values(16, 1.5, precision="double"), "double")
+convert.prepare_indexed_file("J1/J1_particles.cs", "cryosparc", "J1/extract")
+convert.convert_stacks(never_combine_input_files=True)
+
+for kind in ("mean", "max"):
+    convert_particle_stacks_from_indexed_cryosparc_file(
+        ImageDescriptor.from_individual_values(8, 3.0), "J1/J1_particles.cs", "J1/extract", sys.argv[1] + "/" + kind,
+        downsample_factor=2, downsample_type=kind, flag_plots=False,
+    )
+
+converter(params, "nothing").convert_stacks()
+for fails in (
+    lambda: converter("params.npz", "on2").prepare_star_files(["a.mrc"], ["nowhere.star"]),
+    lambda: converter(params, "on2").prepare_sequential_cryosparc("", 77),
+    lambda: converter("params.npz", "on2", downsample_factor=3) and convert.prepare_indexed_file("a", "b", "c"),
+    lambda: params.save("params.npz"),
+):
+    try:
+        fails()
+    except ValueError:
+        continue
+    except NotImplementedError:
+        continue
+    raise SystemExit("no error")
+"""
+
+
+def test_one_script_makes_the_same_stacks_with_both(theirs, particles_cs, tmp_path):
+    save_pair(tmp_path, "a", 3)
+    save_pair(tmp_path, "b", 4, 20000.0)
+    columns = {name: values for name, values in particle_columns(["x"] * 9, range(9)).items() if "blob" not in name}
+    save_cs(tmp_path / "J4" / "J4_passthrough_particles.cs", columns)
+    for number, n in enumerate((4, 2)):
+        save_mrc(tmp_path / "J4" / "restack" / f"batch_{number:06d}_restacked.mrc", noise_images(n, 16), 1.5)
+    done = theirs(SCRIPT, tmp_path / "theirs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours(SCRIPT, tmp_path / "ours", cwd=tmp_path)
+    assert_same_stacks(tmp_path / "ours", tmp_path / "theirs")
+
+
+def test_cryolikes_own_descriptor_is_taken(theirs, particles_cs, tmp_path):
+    script = """
+import sys, cryolike
+sys.path.insert(0, sys.argv[1])
+try:
+    from cryobridge.cryolike import convert_particle_stacks_from_indexed_cryosparc_file
+except ModuleNotFoundError as error:
+    sys.exit(f"CryoLike's Python has not what cryobridge needs: {error}")
+params = cryolike.ImageDescriptor.from_individual_values(16, 1.5, precision="double", n_inplanes=20)
+convert_particle_stacks_from_indexed_cryosparc_file(params, sys.argv[2], folder_output=sys.argv[3], flag_plots=False)
+params.save(sys.argv[3] + "/params.npz")
+"""
+    source = Path(cryolike.__file__).parents[1]
+    done = theirs(script, source, particles_cs, tmp_path / "a")
+    if "has not what cryobridge needs" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    cryolike.convert_particle_stacks_from_indexed_cryosparc(
+        tmp_path / "a" / "params.npz", particles_cs, "", tmp_path / "b", flag_plots=False
+    )
+    assert_same_stacks(tmp_path / "b", tmp_path / "a")
+
+
+def test_the_examples_of_cryolike_run(checkout, tmp_path):
+    shutil.copytree(checkout / "example", tmp_path / "example", ignore=shutil.ignore_patterns("map", "pdb", "output"))
+    folder = tmp_path / "example"
+    star, stack = (folder / "data" / "particles" / name for name in ("particle_data.star", "particles.mrcs"))
+    if not stack.is_file():  # a large file, which not every checkout has
+        save_mrc(stack, noise_images(sum(".mrcs" in line for line in star.read_text().splitlines()), 132))
+    for name in ("set_image_parameters", "convert_particle_stacks"):
+        ours((folder / f"{name}_example.py").read_text(), cwd=folder)
+    output = folder / "output"
+    params = cryolike.ImageDescriptor.load(output / "templates" / "parameters.npz")
+    assert (params.n_pixels, params.n_inplanes, params.atom_shape) == ((132, 132), 256, "hard-sphere")
+    with np.load(output / "particles" / "fft" / "particles_fourier_stack_000000.npz") as lens:
+        assert lens["defocusU"][0] == pytest.approx(23200, rel=0.2)
+    assert len(list((output / "particles" / "plots").iterdir())) == 3
+
+
+# The examples of each page in order: how many images each stack has, and why CryoLike itself does not run it. Neither
+# has it functions of the names on these pages, "…_indexed_cryosparc" and "…_indexed_star_files".
+NOT_FOUND = "ValueError: None of the MRC files"
+TUTORIALS = {
+    "read_cryosparc_file": [
+        ([5], NOT_FOUND),  # it looks in the working directory alone, whatever folder the metadata name
+        ([5], "AssertionError"),  # it takes ~ for the name of a folder
+        ([3, 2], NOT_FOUND),
+        ([12], "ValueError"),  # its default of the pixel size, -1, is refused
+        ([4, 4], "ValueError"),
+        ([12], "ValueError"),
+    ],
+    "read_star_file": [
+        ([2, 3], "ValueError: Pixel size was never set"),
+        ([5], NOT_FOUND),
+        ([5], "AssertionError"),
+        ([3, 2], NOT_FOUND),
+    ],
+}
+EACH_BLOCK = """
+import json, sys
+from cryolike import *
+convert_particle_stacks_from_indexed_cryosparc = convert_particle_stacks_from_indexed_cryosparc_file
+convert_particle_stacks_from_indexed_star_files = convert_particle_stacks_from_indexed_star_file
+errors = []
+for block in json.loads(sys.argv[1]):
+    try:
+        exec(block)
+        errors.append("")
+    except Exception as error:
+        errors.append(f"{type(error).__name__}: {error}")
+print(json.dumps(errors))
+"""
+
+
+@pytest.fixture
+def tutorial_data(tmp_path, monkeypatch):
+    """The files that CryoLike's tutorials suppose."""
+    save_mrc(tmp_path / "somedir" / "file1.mrc", noise_images(4, 16, seed=1), 1.5)
+    save_mrc(tmp_path / "somedir" / "file2.mrc", noise_images(12, 16, seed=2), 1.5)
+    save_mrc(tmp_path / "otherdir" / "file3.mrc", noise_images(10, 16, seed=3), 1.5)
+    moved = tmp_path / "my_research" / "my_mrc_files"
+    moved.mkdir(parents=True)
+    for path in (*tmp_path.glob("*dir/*.mrc"),):
+        shutil.copy(path, moved)
+    names = ["somedir/file1.mrc", "somedir/file1.mrc", "somedir/file2.mrc", "otherdir/file3.mrc", "somedir/file1.mrc"]
+    # The page's numbers, 3, 1, 10, 10, 2, count from 1; blob/idx counts from 0.
+    save_cs(tmp_path / "MyFile.cs", particle_columns(names, [2, 0, 9, 9, 1]))
+    image_names = [f"{number:04d}@{name}" for number, name in zip((3, 1, 10, 10, 2), names, strict=True)]
+    save_pair(tmp_path, "indexed", 5, rlnImageName=image_names, rlnImagePixelSize=[1.5] * 5)
+    for stack, star, n in (("images", "MyFile", 2), ("images2", "File2", 3)):
+        _, made = save_pair(tmp_path, stack, n)
+        Path(made).rename(tmp_path / "paired" if star == "MyFile" else tmp_path / f"{star}.star")
+    columns = {name: values for name, values in particle_columns(["x"] * 12, range(12)).items() if "blob" not in name}
+    save_cs(tmp_path / "cryosparc" / "J4" / "J4_passthrough_particles.cs", columns)
+    for number in range(3):
+        name = f"batch_{number:06d}_restacked.mrc"
+        save_mrc(tmp_path / "cryosparc" / "J4" / "restack" / name, noise_images(4, 16, seed=number), 1.5)
+    for name in ("my_params", "my_params_file"):
+        cryolike.ImageDescriptor.from_individual_values(16, 1.5).save(tmp_path / f"{name}.npz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:the parameter file is for the images before binning")
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_the_tutorials_of_cryolike_run(page, checkout, theirs, tutorial_data):
+    text = (checkout / "docs" / "source" / "tutorials" / f"{page}.rst").read_text()
+    blocks = re.findall(r"code-block:: python\n\n((?:(?:    .*)?\n)+)", text)
+    assert len(blocks) == len(TUTORIALS[page])
+    for block, (sizes, _) in zip(blocks, TUTORIALS[page], strict=True):
+        # MyFile.star is of pairs in one example of the page, and names its images in the others.
+        shutil.copy("paired" if "paired" in block else "indexed.star", "MyFile.star")
+        exec(textwrap.dedent(block), vars(cryolike).copy())
+        output = tutorial_data / ("OUTDIR" if "OUTDIR" in block else "")
+        assert [len(stack) for stack in made_in(output)] == sizes
+        for made in ("fft", "phys", "plots"):
+            shutil.rmtree(output / made)
+    done = theirs(EACH_BLOCK, json.dumps([textwrap.dedent(block) for block in blocks]), cwd=tutorial_data)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [reason for _, reason in TUTORIALS[page]] == [
+        error.partition("\n")[0][: len(reason)] for error, (_, reason) in zip(found, TUTORIALS[page], strict=True)
+    ]
+
+
+def test_cryolike_reads_what_is_written(theirs, particles_cs, tmp_path):
     cryolike.convert_particle_stacks_from_indexed_cryosparc_file(
         None, particles_cs, folder_output=tmp_path / "out", flag_plots=False
     )
     # What its load_img_stack does.
     script = """
 import sys, torch
-sys.path.insert(0, sys.argv[1])
 from cryolike.metadata import load_combined_params
 from cryolike.microscopy import CTF
 from cryolike.stacks import Images
 from cryolike.grids import FourierImages
-images, lens = load_combined_params(sys.argv[2])
-polar = torch.load(sys.argv[2][:-3] + "pt", weights_only=True)
+images, lens = load_combined_params(sys.argv[1])
+polar = torch.load(sys.argv[1][:-3] + "pt", weights_only=True)
 stack = Images(fourier_data=FourierImages(polar, images.polar_grid), phys_data=images.cartesian_grid)
 CTF(lens, images.polar_grid, images.cartesian_grid.box_size[0], anisotropy=True)
 print(stack.n_images, lens.defocusU.tolist())
 """
-    checkout = Path(os.environ["CRYOBRIDGE_TEST_CRYOLIKE"])
-    python = os.environ.get("CRYOBRIDGE_TEST_CRYOLIKE_PYTHON", "python3")
-    lens = tmp_path / "out" / "fft" / "particles_fourier_stack_000000.npz"
-    done = subprocess.run([python, "-c", script, checkout / "src", lens], capture_output=True, text=True, check=False)
+    done = theirs(script, tmp_path / "out" / "fft" / "particles_fourier_stack_000000.npz")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("5 [10250.0")
