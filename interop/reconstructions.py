@@ -11,12 +11,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mrcfile
 import numpy as np
 
 import cryobridge as cb
 from interop.maps import correlation, fsc, lowest_fsc
-from interop.relion import CORRELATION_LOSS, FSC, OpticsGroup, read_star, write_star
+from interop.relion import CORRELATION_LOSS, FSC, OpticsGroup, read_images, read_star, write_star
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,14 +139,14 @@ def check_dark(checks: Checks, relion: Relion) -> None:
     cb.convert(simulated.star, "dark.cs", contrast="dark")
     cb.convert("dark.cs", "dark.star", link_stacks="links")
     cb.convert("dark.cs", "ours.star", link_stacks="copies", copy=True, invert=True)
-    before = _images("dark.star")
+    before = read_images(Path(), "dark.star")
     relion.run(*command)
     for what, star, expected in (
         ("that are not the dark ones times -1", "dark_bright.star", -before),
-        ("of our copies that are not RELION's", "ours.star", _images("dark_bright.star")),
+        ("of our copies that are not RELION's", "ours.star", read_images(Path(), "dark_bright.star")),
         ("of the dark particles that changed", "dark.star", before),
     ):
-        checks.same_rows(f"images {what}", _n_unlike(_images(star), expected), len(before))
+        checks.same_rows(f"images {what}", _n_unlike(read_images(Path(), star), expected), len(before))
 
 
 def check_tools(checks: Checks, relion: Relion) -> None:
@@ -236,12 +235,6 @@ def _write_fsc(path: Path, curve: NDArray[Any], length_A: float) -> None:
         "rlnFourierShellCorrelationMaskedMaps": curve,
     }
     write_star(path, {"fsc": columns})
-
-
-def _images(star: str) -> NDArray[Any]:
-    names = read_star(Path(star))["particles"]["rlnImageName"].str.split("@", n=1, expand=True)
-    stacks = {name: np.array(mrcfile.read(name)) for name in names[1].unique()}
-    return np.stack([stacks[name][int(number) - 1] for number, name in names.itertuples(index=False)])
 
 
 def _n_unlike(found: NDArray[Any], expected: NDArray[Any]) -> int:

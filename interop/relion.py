@@ -238,6 +238,14 @@ def write_star(path: Path, tables: Mapping[str, Any]) -> None:
     starfile.write(blocks, path, overwrite=True, float_format="%.6f")
 
 
+def read_images(folder: Path, star: str) -> NDArray[Any]:
+    """Read the images (n, box, box) of a STAR file of particles, by its rows; names are relative to the folder."""
+    names = read_star(folder / star)["particles"]["rlnImageName"].str.split("@", n=1, expand=True)
+    stacks = {name: mrcfile.read(folder / name) for name in names[1].unique()}
+    sections = {name: stack.reshape(-1, *stack.shape[-2:]) for name, stack in stacks.items()}
+    return np.stack([sections[name][int(number) - 1] for number, name in names.itertuples(index=False)])
+
+
 def write_volume(path: Path, volume: NDArray[Any], voxel_size_A: float) -> None:
     """Write a map as RELION reads it."""
     with mrcfile.new(path, np.asarray(volume, np.float32), overwrite=True) as file:
