@@ -281,12 +281,15 @@ class Locations:
         (n, 2) ny, nx of the micrograph, or None where the file lacks it.
     image_frame_px
         (n, 2) the coordinates in the frame in which the images were cut out; None where it is the same.
+    micrograph_uid
+        (n,) cryoSPARC's identity of the micrograph, where it was matched with cryoSPARC's; else None.
     """
 
     micrograph: Labels
     coordinate_px: Floats
     shape_px: NDArray[np.int64] | None = None
     image_frame_px: Floats | None = None
+    micrograph_uid: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True)

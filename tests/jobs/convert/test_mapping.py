@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import mrcfile
 import numpy as np
 import pytest
 
@@ -180,7 +181,7 @@ def test_micrographs_that_the_star_file_lacks(project):
         mapped(project, micrographs=star)
     assert "on_unmatched='skip'" in caught.value.hint
     report = mapped(project, micrographs=star, on_unmatched="skip")
-    assert report.left_out == {"micrograph not in the STAR file": PER_MICROGRAPH}
+    assert report.left_out == {"micrograph not in the file of micrographs": PER_MICROGRAPH}
     assert len(table(project / "relion/Import/p.star")["rlnImageName"]) == PER_MICROGRAPH
 
 
@@ -189,6 +190,13 @@ def test_particles_without_micrographs_are_refused(project):
     save_cs(project / "P1/J5/particles.cs", columns)
     with pytest.raises(MissingDataError, match="nothing is known of the micrographs"):
         mapped(project)
+
+
+def test_micrographs_among_the_inputs_are_refused_with_the_option(project):
+    star = project / "relion/CtfFind/job003/micrographs_ctf.star"
+    with pytest.raises(UsageError, match="a list of micrographs") as caught:
+        convert([project / "P1/J5/particles.cs", star], project / "p.star")
+    assert "micrographs=" in caught.value.hint
 
 
 def test_a_project_whose_micrographs_fit_is_mentioned(project):
@@ -311,3 +319,91 @@ def test_the_exact_reversal_counts_for_extraction_also_when_set_by_hand(project)
 def test_poses_are_mirrored_for_reversed_rows_alone(project):
     with pytest.raises(UsageError, match="mirrors poses for reversed rows alone"):
         mapped(project, flip_x=True, reextract=True)
+
+
+# --- back to cryoSPARC ----------------------------------------------------------------------------------------------
+
+
+def exposures(folder, **changes):
+    columns = particles()
+    rows = [0, PER_MICROGRAPH]
+    table = {
+        "uid": np.array([2**63 + 7, 11], "u8"),
+        "micrograph_blob/path": columns["location/micrograph_path"][rows],
+        "micrograph_blob/shape": columns["location/micrograph_shape"][rows],
+        "micrograph_blob/psize_A": np.full(2, 1.5, "f4"),
+    }
+    return save_cs(folder / "P1/J2/exposures.cs", table | changes)
+
+
+def back(folder, **options):
+    star = folder / "relion/Import/p.star"
+    return convert(star, folder / "back.cs", micrographs=exposures(folder), contrast="bright", **options)
+
+
+@pytest.mark.parametrize("options", [{"orientation": "stored"}, {"flip_x": True}, {"flip_x": True, "swap_xy": True}])
+def test_there_and_back_by_the_same_options_is_where_it_was(project, options):
+    mapped(project, **options)
+    shape = (NX, NY) if "swap_xy" in options else (NY, NX)
+    back(project, micrograph_shape_px=shape, verify=True, **options).require()
+    source, found = np.load(project / "P1/J5/particles.cs"), np.load(project / "back.cs")
+    for name in ("location/micrograph_path", "location/micrograph_shape"):
+        assert found[name].tolist() == source[name].tolist()
+    for name in ("location/center_x_frac", "location/center_y_frac"):
+        np.testing.assert_allclose(found[name], source[name], atol=1e-5)
+    # cryoSPARC knows its micrographs by their uid.
+    assert found["location/micrograph_uid"].tolist() == [2**63 + 7] * PER_MICROGRAPH + [11] * PER_MICROGRAPH
+
+
+def test_poses_go_back_as_they_came(project):
+    options = {"orientation": "reliosparc", "reextract": True}
+    mapped(project, **options)
+    back(project, verify=True, **options).require()
+    source, found = np.load(project / "P1/J5/particles.cs"), np.load(project / "back.cs")
+    np.testing.assert_allclose(found["location/center_y_frac"], source["location/center_y_frac"], atol=1e-5)
+    np.testing.assert_allclose(found["alignments3D/shift"], source["alignments3D/shift"], atol=1e-5)
+    np.testing.assert_allclose(found["ctf/df_angle_rad"], source["ctf/df_angle_rad"], atol=1e-6)
+
+
+def test_pixels_of_cryosparcs_micrographs_show_the_way_back(project):
+    add_pixels(project, reverse=True)
+    mapped(project, datadir=project / "P1")
+    for number in range(2):
+        there = project / "P1" / particles()["location/micrograph_path"][number * PER_MICROGRAPH]
+        there.parent.mkdir(parents=True, exist_ok=True)
+        relion = mrcfile.read(project / f"relion/MotionCorr/job002/Movies/mic{number}.mrc")
+        save_mrc(there, np.ascontiguousarray(relion[::-1])[None], 1.5)
+    # RELION's own images have their rows reversed, too.
+    stack = project / "P1/J3/extract/particles.mrc"
+    images = mrcfile.read(stack)
+    stack.unlink()
+    save_mrc(stack, np.ascontiguousarray(images[:, ::-1]), 1.5)
+    report = back(project, datadir=project / "P1", verify=True)
+    report.require()
+    assert (report.coordinates, report.coordinates_from) == (REVERSED, "pixels")
+    source, found = np.load(project / "P1/J5/particles.cs"), np.load(project / "back.cs")
+    np.testing.assert_allclose(found["location/center_y_frac"], source["location/center_y_frac"], atol=1e-5)
+
+
+def test_each_direction_names_the_file_that_it_needs(project):
+    mapped(project)
+    star = project / "relion/CtfFind/job003/micrographs_ctf.star"
+    with pytest.raises(UsageError, match="which the particles name already") as caught:
+        convert(project / "relion/Import/p.star", project / "back.cs", micrographs=star)
+    assert "exposures" in caught.value.hint
+    with pytest.raises(UsageError, match="which the particles name already") as caught:
+        mapped(project, "q.star", micrographs=exposures(project))
+    assert "micrographs_ctf.star" in caught.value.hint
+
+
+def test_exposures_that_are_missing(project):
+    mapped(project)
+    save_cs(project / "P1/J2/some.cs", {"uid": np.arange(2, dtype="u8")})
+    with pytest.raises(MissingDataError, match="no micrographs of cryoSPARC"):
+        convert(project / "relion/Import/p.star", project / "back.cs", micrographs=project / "P1/J2/some.cs")
+    columns = particles()
+    names = columns["location/micrograph_path"][[0]]
+    one = {"micrograph_blob/path": names, "micrograph_blob/shape": np.array([[NY, NX]], "u4")}
+    path = save_cs(project / "P1/J2/one.cs", {"uid": np.arange(1, dtype="u8"), **one})
+    with pytest.raises(MissingDataError, match=r"1 of 2 micrographs are not in one\.cs"):
+        convert(project / "relion/Import/p.star", project / "back.cs", micrographs=path)

@@ -359,8 +359,9 @@ def _location(particles: ParticleSet, locations: Locations) -> dict[str, Values]
     assert locations.shape_px is not None  # asked before
     shape = locations.shape_px
     fraction = locations.coordinate_px / shape[:, ::-1]
+    uid = locations.micrograph_uid
     columns: dict[str, Values] = {
-        "location/micrograph_uid": _identity(locations.micrograph),
+        "location/micrograph_uid": _identity(locations.micrograph) if uid is None else uid,
         "location/micrograph_path": locations.micrograph,
         "location/micrograph_shape": shape.astype(np.uint32),
         "location/center_x_frac": _single(fraction[:, 0]),

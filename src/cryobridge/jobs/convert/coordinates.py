@@ -59,7 +59,7 @@ def with_sizes_of_micrographs(
         return particles, []
     shape_px = _shapes(locations, options, search)
     sized = replace(particles, locations=replace(locations, shape_px=shape_px))
-    if shape_px is not None:
+    if shape_px is not None or options.micrographs is not None:
         return sized, []
     missing = warning(
         "micrograph-shape-missing",

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import FormatError, MissingDataError, UsageError
+from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.names import holds_exposures, parse_cs_name
 from cryobridge.formats.open import KINDS, ParticleFiles, open_particles
+from cryobridge.formats.relion.star import open_star
 from cryobridge.report import note
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def read_inputs(paths: Sequence[Path], target: Target, options: ConvertOptions) 
     """
     if not paths:
         raise UsageError("no input is named", hint=KINDS)
+    if len(paths) > 1:
+        _refuse_micrographs(paths)
     needs = _FOR_PICKLES if target == "pickles" else ()
     files = open_particles(*paths, needs=needs, pose=options.pose_from, defaults=options.known_optics)
     if files.program == "cryosparc":
@@ -44,6 +47,17 @@ def read_inputs(paths: Sequence[Path], target: Target, options: ConvertOptions) 
     elif not {"poses", "ctf"} & files.parts.keys():
         raise UsageError("a stack alone has no metadata of its particles", path=files.metadata, hint=KINDS)
     return files
+
+
+def _refuse_micrographs(paths: Sequence[Path]) -> None:
+    """Refuse RELION's micrographs among the inputs, as `coords` takes them."""
+    for path in paths:
+        if path.suffix == ".star" and path.is_file() and open_star(path).main == "micrographs":
+            raise UsageError(
+                "a list of micrographs, not of particles",
+                path=path,
+                hint=f"Give it as {option('micrographs', path)}: the particles are put on these micrographs.",
+            )
 
 
 def why_no_locations(files: ParticleFiles) -> str:

@@ -1,4 +1,4 @@
-"""From cryoSPARC's micrographs to RELION's: names, optics groups, coordinates, and what is mirrored with them."""
+"""From one program's micrographs to the other's: names, optics groups, coordinates, and what is mirrored with them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, UsageError, option
-from cryobridge.formats.optics import distinct_rows, first_rows
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
+from cryobridge.formats.projects import INSTEAD
+from cryobridge.formats.registry import CS, CSG, STAR, identify_file
+from cryobridge.jobs.convert.mapped_optics import under_relions_names, with_micrograph_pixel_size
 from cryobridge.jobs.convert.names import as_seen_from
-from cryobridge.jobs.micrographs.matching import match_micrographs, unmatched_error
+from cryobridge.jobs.micrographs.exposures import Exposures, read_exposures
+from cryobridge.jobs.micrographs.matching import MicrographMatch, match_micrographs, unmatched_error
 from cryobridge.jobs.micrographs.placement import Placement, Positions, place
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, compare_sizes
-from cryobridge.jobs.micrographs.star import (
-    RelionMicrographs,
-    newest_micrographs,
-    project_of,
-    read_micrographs,
-)
+from cryobridge.jobs.micrographs.star import RelionMicrographs, newest_micrographs, project_of, read_micrographs
 from cryobridge.model.convention import AS_STORED, Convention
 from cryobridge.model.particles import Labels
 from cryobridge.report import warning
@@ -29,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.formats.image_search import ImageSearch
-    from cryobridge.jobs.convert.options import ConvertOptions
-    from cryobridge.model.particles import Floats, Locations, Optics, ParticleSet
+    from cryobridge.jobs.convert.options import ConvertOptions, Target
+    from cryobridge.model.particles import Floats, Locations, ParticleSet
     from cryobridge.report import Message
 
 _REVERSED = Convention(mirror_y=True)
@@ -40,43 +38,40 @@ _SAME_PIXEL_SIZE = 0.02
 
 @dataclass(frozen=True)
 class MicrographMap:
-    """Which of RELION's micrographs each of cryoSPARC's is.
+    """Which of the other program's micrographs each of the particles' is.
 
     Parameters
     ----------
-    star
-        The STAR file of RELION's.
-    micrographs
-        Its content.
-    names
-        cryoSPARC's names.
+    path
+        The file of the other program's.
+    others
+        Its content: RELION's, or cryoSPARC's on the way there.
     place
-        (m,) of each, its place among RELION's; -1 for one that the STAR file lacks.
+        (m,) of each of the particles' micrographs, its place among the others; -1 for one that the file lacks.
     """
 
-    star: Path
-    micrographs: RelionMicrographs
-    names: tuple[str, ...]
+    path: Path
+    others: RelionMicrographs | Exposures
     place: NDArray[np.int64]
 
     @property
-    def relion_names(self) -> tuple[str | None, ...]:
-        """RELION's names, one for each of cryoSPARC's; None for those that the STAR file lacks."""
-        return tuple(None if place < 0 else self.micrographs.names[place] for place in self.place.tolist())
+    def other_names(self) -> tuple[str | None, ...]:
+        """The other program's name of each; None for those that the file lacks."""
+        return tuple(None if place < 0 else self.others.names[place] for place in self.place.tolist())
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """Particles on RELION's micrographs.
+    """Particles on the other program's micrographs.
 
     Parameters
     ----------
     particles
-        With RELION's names, groups, sizes and coordinates, and mirrored where they are to be extracted again.
+        With the other names, groups, sizes and coordinates, and mirrored where they are to be extracted again.
     placement
-        Which way RELION's micrographs lie.
+        Which way the other micrographs lie.
     convention
-        How cryoSPARC's fractions became coordinates.
+        How fractions of the micrographs of before became coordinates.
     positions
         What was looked at.
     is_mirrored
@@ -93,36 +88,76 @@ class Mapped:
     messages: tuple[Message, ...]
 
 
-def map_micrographs(locations: Locations, star: Path, *, skip_unmatched: bool) -> MicrographMap:
-    """Match the micrographs of particles with those of a STAR file.
+def map_micrographs(locations: Locations, path: Path, target: Target, *, skip_unmatched: bool) -> MicrographMap:
+    """Match the micrographs of particles with those of a file of the program that they go to.
+
+    Parameters
+    ----------
+    locations
+        Of the particles.
+    path
+        A STAR file of RELION's micrographs, or a `.cs` file of cryoSPARC's.
+    target
+        What is written.
+    skip_unmatched
+        Whether the file may lack some.
 
     Raises
     ------
+    UsageError
+        If the file is of the program that the particles come from.
     MissingDataError
         If the file lists none, or lacks one and that may not be skipped.
     CryobridgeError
         If a name fits several.
     """
-    micrographs = read_micrographs(star)
+    _refuse_own(path, target)
     names = locations.micrograph.without_unused().values
-    match = match_micrographs(names, micrographs.names)
-    if match.unmatched and (not skip_unmatched or not match.relion_name):
-        raise unmatched_error(match, micrographs.names)
-    place_of = {name: place for place, name in enumerate(micrographs.names)}
-    of_all = {name: place_of[found] for name, found in match.relion_name.items()}
-    values = locations.micrograph.values
-    return MicrographMap(star, micrographs, values, np.array([of_all.get(name, -1) for name in values], np.int64))
+    others: RelionMicrographs | Exposures
+    if target == "star":
+        others = read_micrographs(path)
+        match = match_micrographs(names, others.names)
+        other_name, unmatched = match.relion_name, match.unmatched
+    else:
+        others = read_exposures(path)
+        match = match_micrographs(others.names, names)
+        other_name = {relion: own for own, relion in match.relion_name.items()}
+        unmatched = tuple(name for name in names if name not in other_name)
+    if unmatched and (not skip_unmatched or not other_name):
+        where = {} if target == "star" else {"file": path.name, "field": "rlnMicrographName", "give": "the exposures"}
+        raise unmatched_error(MicrographMatch(other_name, unmatched), others.names, **where)
+    place_of = {name: place for place, name in enumerate(others.names)}
+    places = [place_of[other_name[name]] if name in other_name else -1 for name in locations.micrograph.values]
+    return MicrographMap(path, others, np.array(places, np.int64))
+
+
+def _refuse_own(path: Path, target: Target) -> None:
+    kind = None if path.is_dir() else identify_file(path)
+    if target == "cs" and kind == STAR:
+        raise UsageError(
+            "a STAR file of RELION's micrographs, which the particles name already",
+            path=path,
+            option="micrographs",
+            hint="On the way to cryoSPARC give its exposures, such as J2/J2_exposures.cs, or leave it out.",
+        )
+    if target == "star" and kind in {CS, CSG}:
+        raise UsageError(
+            "a file of cryoSPARC's micrographs, which the particles name already",
+            path=path,
+            option="micrographs",
+            hint=INSTEAD["micrographs"][0],
+        )
 
 
 def onto_micrographs(
     particles: ParticleSet, found: MicrographMap, options: ConvertOptions, search: ImageSearch, output: Path
 ) -> Mapped:
-    """Move particles from cryoSPARC's micrographs onto RELION's.
+    """Move particles from one program's micrographs onto the other's.
 
     Parameters
     ----------
     particles
-        Of cryoSPARC's files, all of them on micrographs that are matched.
+        All of them on micrographs that are matched; sizes are known of cryoSPARC's, and of RELION's if they can be.
     found
         Which those are.
     options
@@ -137,12 +172,16 @@ def onto_micrographs(
     UsageError
         If the particles are to be extracted again from micrographs that are turned otherwise than by reversed rows.
     CryobridgeError
-        If RELION's micrographs are of another shape than cryoSPARC's.
+        If the micrographs of one program are of another shape than those of the other.
     """
-    locations = particles.locations
-    assert locations is not None and locations.shape_px is not None  # cryoSPARC's have them
+    others, locations = found.others, particles.locations
+    assert locations is not None
+    at = found.place[locations.micrograph.codes]
+    if isinstance(others, Exposures) and locations.shape_px is None:
+        locations = replace(locations, shape_px=_relions_shapes(particles, others, at))
     positions = _positions(particles, locations, found, search, output)
-    placement = place(positions, options, default=AS_STORED)
+    by_hand = options if isinstance(others, RelionMicrographs) else backwards(options)
+    placement = place(positions, by_hand, default=AS_STORED)
     convention = placement.convention
     if options.reextract and convention not in {AS_STORED, _REVERSED}:
         raise UsageError(
@@ -153,35 +192,40 @@ def onto_micrographs(
     # The formula of reliosparc, and so of the flips, is one pixel more than the exact reversal.
     if options.reextract or placement.source == "pixels":
         convention = replace(convention, is_exact=True)
-    sizes = compare_sizes(
-        positions.names,
-        positions.codes,
-        positions.shape_px,
-        positions.kept,
-        positions.files,
-        swap_xy=convention.swap_xy,
-    )
-    if sizes.error is not None:
-        raise sizes.error
-    messages = [message for message in (placement.message, sizes.message) if message is not None]
-    shape_px, pixel_size_A = sizes.shape_px, found.micrographs.pixel_size_A[found.place[positions.codes]]
-    if sizes.message is not None and sizes.message.code == "micrograph-sizes-not-compared":
-        shape_px, messages = _scaled(positions, pixel_size_A, messages)
-    optics, index, of_groups = _optics(particles, found, positions, shape_px)
+    messages = [placement.message] if placement.message is not None else []
+    uid = None
+    if isinstance(others, RelionMicrographs):
+        shape_px, of_sizes = _sizes(positions, others.pixel_size_A[at], swap_xy=convention.swap_xy)
+        by_size = _pixel_size_A(positions, shape_px)
+        optics, index, of_groups = under_relions_names(particles, others, at, by_size)
+        messages += [*of_sizes, *of_groups]
+    else:
+        shape_px, uid = others.shape_px[at], others.uid[at]
+        if convention.swap_xy:
+            shape_px = shape_px[:, ::-1]
+        optics, index = with_micrograph_pixel_size(particles, others.pixel_size_A[at])
     moved = replace(
         locations,
-        micrograph=Labels(found.place[locations.micrograph.codes].astype(np.int32), found.micrographs.names),
+        micrograph=Labels(at.astype(np.int32), others.names),
         coordinate_px=convention.to_px(positions.fraction_xy, shape_px),
         shape_px=np.ascontiguousarray(shape_px[:, ::-1]) if convention.swap_xy else shape_px,
         image_frame_px=locations.coordinate_px,
+        micrograph_uid=uid,
     )
     particles = replace(particles, locations=moved, optics=optics, optics_index=index)
-    messages += [*of_groups, *_about_poses(particles, convention, is_mirrored=options.reextract)]
+    messages += _about_poses(particles, convention, is_mirrored=options.reextract)
     is_mirrored = options.reextract and convention.mirror_y
     if is_mirrored:
         particles = particles.mirrored_y()
         particles = replace(particles, locations=replace(moved, image_frame_px=None))
     return Mapped(particles, placement, convention, positions, is_mirrored, tuple(messages))
+
+
+def backwards(options: ConvertOptions) -> ConvertOptions:
+    """Return options that set the inverse of an axis convention by hand: other axes are mirrored after an exchange."""
+    if not options.swap_xy:
+        return options
+    return replace(options, flip_x=not options.flip_y, flip_y=not options.flip_x)
 
 
 def _positions(
@@ -190,19 +234,55 @@ def _positions(
     assert locations.shape_px is not None
     n, optics = len(particles), particles.optics
     has_size = optics is not None and optics.micrograph_pixel_size_A is not None
-    project = project_of(output.parent) or project_of(found.star.parent)
+    project = None
+    if isinstance(found.others, RelionMicrographs):
+        project = project_of(output.parent) or project_of(found.path.parent)
     return Positions(
-        names=found.relion_names,
+        names=found.other_names,
         codes=locations.micrograph.codes,
         fraction_xy=locations.coordinate_px / locations.shape_px[:, ::-1],
         shape_px=locations.shape_px,
         kept=np.ones(n, bool),
-        files=MicrographFiles(found.star, project),
+        files=MicrographFiles(found.path, project),
         micrograph_pixel_size_A=particles.per_particle("micrograph_pixel_size_A") if has_size else None,
         images=particles.images,
         image_pixel_size_A=None if optics is None else particles.per_particle("pixel_size_A"),
         search=search,
     )
+
+
+def _relions_shapes(particles: ParticleSet, exposures: Exposures, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ny, nx of RELION's micrographs, which are not on this disk, by the pixel sizes of both programs."""
+    optics = particles.optics
+    own = None if optics is None or optics.micrograph_pixel_size_A is None else optics.micrograph_pixel_size_A
+    ratio = exposures.pixel_size_A[at] / (np.nan if own is None else own[particles.optics_index])
+    if not np.isfinite(ratio).all():
+        raise MissingDataError(
+            "the size of RELION's micrographs is not known",
+            path=particles.source,
+            hint=f"Give {option('micrograph_shape_px', 'NY,NX')}, or {option('datadir')} where they are.",
+        )
+    shape_px: NDArray[np.int64] = np.rint(exposures.shape_px[at] * ratio[:, np.newaxis]).astype(np.int64)
+    return shape_px
+
+
+def _sizes(positions: Positions, pixel_size_A: Floats, *, swap_xy: bool) -> tuple[NDArray[np.int64], list[Message]]:
+    """Return ny, nx of RELION's micrographs before x and y are exchanged, (n, 2): by their headers or pixel sizes."""
+    sizes = compare_sizes(
+        positions.names, positions.codes, positions.shape_px, positions.kept, positions.files, swap_xy=swap_xy
+    )
+    if sizes.error is not None:
+        raise sizes.error
+    messages = [sizes.message] if sizes.message is not None else []
+    if sizes.message is not None and sizes.message.code == "micrograph-sizes-not-compared":
+        return _scaled(positions, pixel_size_A, messages)
+    return sizes.shape_px, messages
+
+
+def _pixel_size_A(positions: Positions, shape_px: NDArray[np.int64]) -> Floats | None:
+    """Return Å a pixel of the other micrographs, (n,), by those of the particles' and the sizes of both."""
+    own = positions.micrograph_pixel_size_A
+    return None if own is None else own * positions.shape_px[:, 1] / shape_px[:, 1]
 
 
 def _scaled(
@@ -225,81 +305,13 @@ def _scaled(
     return scaled.astype(np.int64), [*others, warning("micrograph-sizes-by-pixel-size", text)]
 
 
-def _optics(
-    particles: ParticleSet, found: MicrographMap, positions: Positions, shape_px: NDArray[np.int64]
-) -> tuple[Optics | None, NDArray[np.int32] | None, list[Message]]:
-    """Return the optics under RELION's names: its groups in order, each once for each set of values in it."""
-    optics, index = particles.optics, particles.optics_index
-    if optics is None or index is None:
-        return optics, index, []
-    relion, place = found.micrographs, found.place[positions.codes]
-    group = relion.group[place]
-    values = [getattr(optics, name) for name in _VALUES]
-    if not relion.group_names:  # RELION 3.0
-        values.append(optics.group_id)
-    if optics.aberrations is not None:
-        bent = optics.aberrations
-        parts = (bent.beam_tilt_A, bent.trefoil_A, bent.tetrafoil_A, bent.magnification, bent.lower_even)
-        values += [part for array in parts for part in array.reshape(len(optics), -1).T]
-    pixel_size_A = relion.pixel_size_A[place]
-    own = positions.micrograph_pixel_size_A
-    if own is not None:
-        by_size = own * positions.shape_px[:, 1] / shape_px[:, 1]
-        pixel_size_A = np.where(np.isnan(pixel_size_A), by_size, pixel_size_A)
-    new = distinct_rows([group, distinct_rows(values)[index], pixel_size_A])
-    first = first_rows(new)
-    movie_A = relion.movie_pixel_size_A[place][first]
-    merged = replace(
-        optics.take(index[first]),
-        micrograph_pixel_size_A=None if np.isnan(pixel_size_A).any() else pixel_size_A[first],
-        movie_pixel_size_A=None if np.isnan(movie_A).any() else movie_A,
-    )
-    if relion.group_names:
-        number = np.array(relion.group_numbers, np.int64)[group[first]]
-        names = tuple(relion.group_names[place] for place in group[first].tolist())
-        merged = replace(merged, name=names, group_id=number)
-    return merged, new, [*_shared_groups(merged), *_other_optics(merged, relion, place[first])]
-
-
-_VALUES = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast", "pixel_size_A", "box_px")
-
-
-def _shared_groups(optics: Optics) -> list[Message]:
-    """Return a warning of a name that several groups share: one of RELION's groups has particles of several optics."""
-    shared = [name for name in dict.fromkeys(optics.name) if optics.name.count(name) > 1]
-    if not shared:
-        return []
-    text = (
-        f"{optics.name.count(shared[0])} optics groups are called {shared[0]}, whose particles differ in optics: "
-        "RELION's re-extraction takes them; rename them before relion_star_handler, which joins groups of one name"
-    )
-    return [warning("optics-groups-shared", text)]
-
-
-def _other_optics(optics: Optics, relion: RelionMicrographs, place: NDArray[np.int64]) -> list[Message]:
-    """Return a warning where voltage or Cs of both programs differ."""
-    rows = (
-        ("voltage", "kV", optics.voltage_kV, relion.voltage_kV[place]),
-        ("Cs", "mm", optics.spherical_aberration_mm, relion.spherical_aberration_mm[place]),
-    )
-    messages = []
-    for title, unit, own, other in rows:
-        differing = np.flatnonzero(np.abs(own - other) > 1e-3 * np.abs(own))
-        if len(differing):
-            first = int(differing[0])
-            values = f"{own[first]:g} {unit} in cryoSPARC's file, which is taken, and {other[first]:g} in RELION's"
-            text = f"{title} is {values}"
-            messages.append(warning("optics-differ", text))
-    return messages
-
-
 def _about_poses(particles: ParticleSet, convention: Convention, *, is_mirrored: bool) -> list[Message]:
     """Return a warning on which images the poses belong to, where rows are reversed."""
     if convention == AS_STORED or (particles.poses is None and particles.ctf is None):
         return []
     if is_mirrored:
         text = (
-            "poses, shifts, defocus angles and aberrations are those of the images that RELION is to extract again: "
+            "poses, shifts, defocus angles and aberrations are those of images that are to be extracted again: "
             "not of the images that the file names now"
         )
         return [warning("to-be-extracted-again", text)]

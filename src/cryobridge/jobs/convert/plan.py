@@ -339,7 +339,7 @@ def _found_micrographs(source: ParticleFiles, target: Target, options: ConvertOp
             option="micrographs",
             hint="Give the file that has them as another input, such as the passthrough file.",
         )
-    return map_micrographs(locations, options.micrographs, skip_unmatched=options.on_unmatched == "skip")
+    return map_micrographs(locations, options.micrographs, target, skip_unmatched=options.on_unmatched == "skip")
 
 
 def _choose(
@@ -363,7 +363,7 @@ def _choose(
         keep(is_chosen, "not in ind.pkl")
     if found is not None:
         assert particles.locations is not None  # they are matched
-        keep(found.place[particles.locations.micrograph.codes] >= 0, "micrograph not in the STAR file")
+        keep(found.place[particles.locations.micrograph.codes] >= 0, "micrograph not in the file of micrographs")
     if options.classes:
         if particles.class_number is None:
             raise MissingDataError(

@@ -91,21 +91,38 @@ def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> Microg
     return MicrographMatch(matches, tuple(unmatched))
 
 
-def unmatched_error(match: MicrographMatch, relion: Sequence[str]) -> MissingDataError:
-    """Return the error that names micrographs without a partner, and the nearest names for the first of them."""
-    stems = {normalised_stem(name): name for name in relion}
+def unmatched_error(
+    match: MicrographMatch,
+    others: Sequence[str],
+    *,
+    file: str = "the STAR file",
+    field: str = "location/micrograph_path",
+    give: str = "the micrographs_ctf.star",
+) -> MissingDataError:
+    """Return the error that names micrographs without a partner, and the nearest names for the first of them.
+
+    Parameters
+    ----------
+    match
+        What was found.
+    others
+        The names that were looked through.
+    file, field, give
+        Where these are, which column the names without a partner are of, and what to give instead.
+    """
+    stems = {normalised_stem(name): name for name in others}
     shown = []
     for name in match.unmatched[:_N_COMPARED]:
         nearest = difflib.get_close_matches(normalised_stem(name), stems, n=2, cutoff=0.5)
         shown.append(name + (f" (nearest: {', '.join(stems[stem] for stem in nearest)})" if nearest else ""))
     more = " …" if len(match.unmatched) > len(shown) else ""
     n_all = len(match.unmatched) + len(match.relion_name)
-    hint = "Give the micrographs_ctf.star of the same micrographs"
+    hint = f"Give {give} of the same micrographs"
     # Where none is matched, none would be left.
     hint += f", or leave them out with {option('on_unmatched', 'skip')}." if match.relion_name else "."
     return MissingDataError(
-        f"{len(match.unmatched)} of {n_all} micrographs are not in the STAR file: {', '.join(shown)}{more}",
-        field="location/micrograph_path",
+        f"{len(match.unmatched)} of {n_all} micrographs are not in {file}: {', '.join(shown)}{more}",
+        field=field,
         count=len(match.unmatched),
         hint=hint,
     )

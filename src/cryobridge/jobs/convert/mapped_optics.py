@@ -1,0 +1,111 @@
+"""The optics of particles that are put on the other program's micrographs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.formats.optics import distinct_rows, first_rows
+from cryobridge.report import warning
+
+if TYPE_CHECKING:
+    from cryobridge.jobs.micrographs.star import RelionMicrographs
+    from cryobridge.model.particles import Floats, Optics, ParticleSet
+    from cryobridge.report import Message
+
+_VALUES = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast", "pixel_size_A", "box_px")
+
+
+def under_relions_names(
+    particles: ParticleSet, relion: RelionMicrographs, place: NDArray[np.int64], by_size_A: Floats | None
+) -> tuple[Optics | None, NDArray[np.int32] | None, list[Message]]:
+    """Return the optics under RELION's names: its groups in order, each once for each set of values in it.
+
+    Parameters
+    ----------
+    particles
+        Of cryoSPARC's files.
+    relion
+        RELION's micrographs.
+    place
+        (n,) the micrograph of each particle among them.
+    by_size_A
+        (n,) Å a pixel of the micrographs, where RELION's file does not say; None where that is not known.
+
+    Returns
+    -------
+    tuple
+        The optics, the group of each particle, and warnings.
+    """
+    optics, index = particles.optics, particles.optics_index
+    if optics is None or index is None:
+        return optics, index, []
+    group = relion.group[place]
+    values = [getattr(optics, name) for name in _VALUES]
+    if not relion.group_names:  # RELION 3.0
+        values.append(optics.group_id)
+    if optics.aberrations is not None:
+        bent = optics.aberrations
+        parts = (bent.beam_tilt_A, bent.trefoil_A, bent.tetrafoil_A, bent.magnification, bent.lower_even)
+        values += [part for array in parts for part in array.reshape(len(optics), -1).T]
+    pixel_size_A = relion.pixel_size_A[place]
+    if by_size_A is not None:
+        pixel_size_A = np.where(np.isnan(pixel_size_A), by_size_A, pixel_size_A)
+    new = distinct_rows([group, distinct_rows(values)[index], pixel_size_A])
+    first = first_rows(new)
+    movie_A = relion.movie_pixel_size_A[place][first]
+    merged = replace(
+        optics.take(index[first]),
+        micrograph_pixel_size_A=None if np.isnan(pixel_size_A).any() else pixel_size_A[first],
+        movie_pixel_size_A=None if np.isnan(movie_A).any() else movie_A,
+    )
+    if relion.group_names:
+        number = np.array(relion.group_numbers, np.int64)[group[first]]
+        names = tuple(relion.group_names[place] for place in group[first].tolist())
+        merged = replace(merged, name=names, group_id=number)
+    return merged, new, [*_shared_groups(merged), *_other_optics(merged, relion, place[first])]
+
+
+def with_micrograph_pixel_size(
+    particles: ParticleSet, pixel_size_A: Floats
+) -> tuple[Optics | None, NDArray[np.int32] | None]:
+    """Return the optics, and the group of each particle, with Å a pixel (n,) of its micrograph; NaN for unknown."""
+    optics, index = particles.optics, particles.optics_index
+    if optics is None or index is None:
+        return optics, index
+    new = distinct_rows([index, pixel_size_A])
+    first = first_rows(new)
+    sizes = None if np.isnan(pixel_size_A).any() else pixel_size_A[first]
+    return replace(optics.take(index[first]), micrograph_pixel_size_A=sizes), new
+
+
+def _shared_groups(optics: Optics) -> list[Message]:
+    """Return a warning of a name that several groups share: one of RELION's groups has particles of several optics."""
+    shared = [name for name in dict.fromkeys(optics.name) if optics.name.count(name) > 1]
+    if not shared:
+        return []
+    text = (
+        f"{optics.name.count(shared[0])} optics groups are called {shared[0]}, whose particles differ in optics: "
+        "RELION's re-extraction takes them; rename them before relion_star_handler, which joins groups of one name"
+    )
+    return [warning("optics-groups-shared", text)]
+
+
+def _other_optics(optics: Optics, relion: RelionMicrographs, place: NDArray[np.int64]) -> list[Message]:
+    """Return a warning where voltage or Cs of both programs differ."""
+    rows = (
+        ("voltage", "kV", optics.voltage_kV, relion.voltage_kV[place]),
+        ("Cs", "mm", optics.spherical_aberration_mm, relion.spherical_aberration_mm[place]),
+    )
+    messages = []
+    for title, unit, own, other in rows:
+        differing = np.flatnonzero(np.abs(own - other) > 1e-3 * np.abs(own))
+        if len(differing):
+            first = int(differing[0])
+            values = f"{own[first]:g} {unit} in cryoSPARC's file, which is taken, and {other[first]:g} in RELION's"
+            text = f"{title} is {values}"
+            messages.append(warning("optics-differ", text))
+    return messages
