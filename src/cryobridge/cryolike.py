@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -47,6 +47,13 @@ if TYPE_CHECKING:
     from cryobridge.progress import Reporter
 
     AnyPath = str | PathLike[str]
+
+    class DescriptorOfCryoLike(Protocol):
+        """What is used of CryoLike's own descriptor."""
+
+        def to_dict(self) -> dict[str, Any]:
+            """Return its values by name."""
+
 
 __all__ = [
     "ImageDescriptor",
@@ -115,7 +122,7 @@ class ParticleStackConverter:
 
     def __init__(
         self,
-        image_descriptor: AnyPath | ImageDescriptor | None,
+        image_descriptor: AnyPath | ImageDescriptor | DescriptorOfCryoLike | None,
         folder_output: AnyPath = "",
         n_stacks_max: int = _NO_LIMIT,
         pixel_size: float | ArrayLike | None = None,
@@ -260,8 +267,8 @@ class ParticleStackConverter:
         CryobridgeError
             If the inputs are wrong, stacks are there already, or an image can't be used.
         """
-        inputs, self._inputs = self._inputs, []
         options = StackOptions(**self._options, batch_size=batch_size, separate_files=never_combine_input_files)
+        inputs, self._inputs = self._inputs, []
         plans = self._plans(inputs, options)
         if len(plans) < max(1, len(inputs)):
             unread = f"{len(inputs) - len(plans)} of {len(inputs)} inputs were not read: n_stacks_max is reached"
