@@ -14,15 +14,17 @@ import mrcfile
 import numpy as np
 
 import cryobridge as cb
+from cryobridge.demo import simulate_project
 from interop.maps import correlation, lowest_fsc
-from interop.relion import FSC, OpticsGroup, read_images, read_star, write_star
+from interop.relion import FSC, OpticsGroup, Relion, read_images, read_star, write_star
+from interop.relion_jobs import run_job
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cryobridge.jobs.convert import ConvertReport
     from interop.checks import Checks
-    from interop.relion import Relion, Simulated
+    from interop.relion import Simulated
 
 # Reversed rows of an even box have a row more at the other end: images are cut smaller than they were simulated.
 REEXTRACTED_FSC = 0.99
@@ -114,6 +116,41 @@ def reversed_project(relion: Relion) -> ReversedProject:
     return ReversedProject(relion, simulated)
 
 
+def check_picks(checks: Checks, relion: Relion) -> None:
+    """Give the picks of cryobridge coords to RELION's Extract job, as its window takes them."""
+    checks.section("Extract of RELION: picks of cryobridge coords, reversed rows")
+    project = simulate_project(relion.folder / "demo", n_micrographs=3, particles_per_micrograph=30)
+    picks = project.relion / "Picks"
+    cb.coords(project.group_csg, project.micrographs_star, picks).require()
+    # RELION 3.1 reads no list of jobs of RELION 4, as which the project is simulated.
+    (project.relion / "default_pipeline.star").unlink()
+    extracting = Relion(project.relion)
+    job = run_job(
+        extracting,
+        "Extract",
+        {
+            "star_mics": project.micrographs_star.relative_to(project.relion),
+            "coords_suffix": "Picks/coords_suffix_autopick.star",
+            "extract_size": project.box_px,
+            "do_invert": "No",
+            "do_norm": "No",
+            "bg_diameter": -1,
+        },
+    )
+    status = "RELION_JOB_EXIT_SUCCESS"
+    checks.equal("the job's end", [path.name for path in (project.relion / job).glob("RELION_JOB_*")], [status])
+    images = read_images(project.relion, f"{job}/particles.star")
+    stacks = np.concatenate([mrcfile.read(stack) for stack in project.stacks])
+    checks.equal("particles", len(images), len(stacks))
+    # Rows ny - y - box/2 and on are those of the box at y from its end.
+    alike = _correlations(images, stacks[:, ::-1])
+    partner = alike.argmax(axis=1).tolist()
+    checks.same_rows("cryoSPARC's images that are none of RELION's", len(stacks) - len(set(partner)), len(stacks))
+    checks.at_least("lowest correlation with cryoSPARC's image, rows reversed", float(alike.max(axis=1).min()), 0.999)
+    unreversed = _correlations(images, stacks)[np.arange(len(images)), partner]
+    checks.at_most("highest correlation with it as it is", float(unreversed.max()), 0.7)
+
+
 def check_reextraction(checks: Checks, relion: Relion) -> None:
     """Extract what convert --micrographs writes from RELION's reversed micrographs, and reconstruct it."""
     checks.section("relion_preprocess --reextract_data_star: cryobridge convert --micrographs, reversed rows")
@@ -160,7 +197,7 @@ def check_premultiplied(checks: Checks, relion: Relion) -> None:
     checks.equal("-> .cs, which has no place for it: a warning says so", told, True)
 
 
-STAGES = (check_reextraction, check_premultiplied)
+STAGES = (check_picks, check_reextraction, check_premultiplied)
 
 
 def _of_relion(number: int) -> str:
@@ -169,6 +206,14 @@ def _of_relion(number: int) -> str:
 
 def _of_cryosparc(number: int) -> str:
     return f"J2/motioncorrected/mic{number}_patch_aligned.mrc"
+
+
+def _correlations(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """Correlate each of the images with each of the others: (n, m)."""
+    rows = [images.reshape(len(images), -1) - images.mean(axis=(1, 2))[:, None] for images in (first, second)]
+    one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in rows)
+    product: NDArray[Any] = one @ other.T
+    return product
 
 
 def _write_micrographs(

@@ -62,6 +62,30 @@ def noisy_particles(
     return Simulated(f"{name}.star", simulated.volume, simulated.mirrored)
 
 
+def run_job(relion: Relion, kind: str, options: Mapping[str, object]) -> str:
+    """Add a job to the pipeline, let RELION run it, and return its folder.
+
+    Parameters
+    ----------
+    relion
+        The folder, which becomes a RELION project.
+    kind
+        As RELION 3.1 names it: ``"Class2D"``, ``"Extract"``.
+    options
+        Those of RELION's window, by their names in ``job.star``.
+    """
+    if not (relion.folder / _PIPELINE).exists():
+        (relion.folder / _PIPELINE).write_text(_NO_JOBS, encoding="utf-8")
+    before = set(relion.folder.glob(f"{kind}/job*"))
+    # A blank after the semicolon would be taken as a part of the name.
+    listed = ";".join(f"{name} == {value}" for name, value in options.items())
+    relion.run("relion_pipeliner", "--addJob", kind, "--addJobOptions", listed)
+    (made,) = set(relion.folder.glob(f"{kind}/job*")) - before
+    job = made.relative_to(relion.folder).as_posix()
+    _run(relion, job)
+    return job
+
+
 def class_2d(relion: Relion, star: str, *, n_classes: int = 3, n_iterations: int = 6, box_px: int = 32) -> str:
     """Run a Class2D job through RELION's pipeliner and return its folder.
 
@@ -83,7 +107,7 @@ def class_2d(relion: Relion, star: str, *, n_classes: int = 3, n_iterations: int
         "offset_range": 3,
         "offset_step": 2,
     }
-    return _add_and_run(relion, "Class2D", {"fn_img": star, **options, **_common(box_px)})
+    return run_job(relion, "Class2D", {"fn_img": star, **options, **_common(box_px)})
 
 
 def continue_2d(relion: Relion, job: str, iteration: int, *, n_iterations: int, continued: int | None = None) -> None:
@@ -130,7 +154,7 @@ def initial_model(relion: Relion, star: str, *, n_classes: int = 1, box_px: int 
         "sgd_fin_subset_size": 40,
         "sampling": "30 degrees",
     }
-    return _add_and_run(relion, "InitialModel", {"fn_img": star, **options, **_common(box_px)})
+    return run_job(relion, "InitialModel", {"fn_img": star, **options, **_common(box_px)})
 
 
 def refine_3d(relion: Relion, star: str, reference: Simulated, *, box_px: int = 24) -> str:
@@ -184,19 +208,6 @@ def _next_folder(relion: Relion, kind: str) -> str:
     number = 1 + sum(1 for path in relion.folder.glob("*/job[0-9][0-9][0-9]"))
     job = f"{kind}/job{number:03d}"
     (relion.folder / job).mkdir(parents=True)
-    return job
-
-
-def _add_and_run(relion: Relion, kind: str, options: Mapping[str, object]) -> str:
-    if not (relion.folder / _PIPELINE).exists():
-        (relion.folder / _PIPELINE).write_text(_NO_JOBS, encoding="utf-8")
-    before = set(relion.folder.glob(f"{kind}/job*"))
-    # A blank after the semicolon would be taken as a part of the name.
-    listed = ";".join(f"{name} == {value}" for name, value in options.items())
-    relion.run("relion_pipeliner", "--addJob", kind, "--addJobOptions", listed)
-    (made,) = set(relion.folder.glob(f"{kind}/job*")) - before
-    job = made.relative_to(relion.folder).as_posix()
-    _run(relion, job)
     return job
 
 
