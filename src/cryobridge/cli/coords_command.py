@@ -10,7 +10,7 @@ import typer
 
 from cryobridge.cli.build import takes_options
 from cryobridge.cli.run import RunOptions, run_job
-from cryobridge.cli.terminal import PATIENCE_S, ask, progress, show, show_aside
+from cryobridge.cli.terminal import PATIENCE_S, ask, ask_which, progress, show, show_aside
 from cryobridge.errors import CryobridgeError, UsageError, option
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.shared_options import Options
@@ -76,8 +76,15 @@ def coords(
     from cryobridge.cli.coords_view import facts
     from cryobridge.jobs.coords.job import prepare_coords
 
-    with progress(PATIENCE_S) as reporter:
-        job = prepare_coords(*inputs, output, old.added_to(options), reporter=reporter)
+    def prepared(options: CoordsOptions) -> CoordsJob:
+        with progress(PATIENCE_S) as reporter:
+            return prepare_coords(*inputs, output, options, reporter=reporter)
+
+    options = old.added_to(options)
+    job = prepared(options)
+    chosen = _chosen_columns(job.plan, yes=run.yes or run.dry_run)
+    if chosen is not None:
+        job = prepared(replace(options, xy_fields=chosen))
     titles = ("Not written",) * 2 if job.plan.is_refused else ("Picks for RELION", "Would write")
     run_job(lambda: job, run, titles, facts, confirm=lambda: _confirmed(job, run))
 
@@ -92,11 +99,10 @@ def _inputs(picks: Path | None, micrographs: Path | None) -> tuple[Path, Path]:
 
 
 def _confirmed(job: CoordsJob, run: AskOptions) -> AskOptions:
-    """Show what was inferred and checked, ask what has to be asked, and return the options with the answers."""
+    """Show what was checked, ask what has to be asked, and return the options with the answers."""
     from cryobridge.cli.coords_view import orientation_table
 
     plan = job.plan
-    _confirm_columns(plan, yes=run.yes or run.dry_run)
     placement = plan.placement
     is_asked = plan.options.check_orientation or placement.is_contradicted
     if placement.check is not None and is_asked and not run.as_json:
@@ -104,19 +110,29 @@ def _confirmed(job: CoordsJob, run: AskOptions) -> AskOptions:
     return replace(run, overwrite=_may_replace(job, run))
 
 
-def _confirm_columns(plan: CoordsPlan, *, yes: bool) -> None:
-    """Show columns that were inferred, and ask whether they are right."""
+def _chosen_columns(plan: CoordsPlan, *, yes: bool) -> tuple[str, str] | None:
+    """Show columns that were inferred, and ask whether they are right; return others that are chosen in their place."""
     from cryobridge.cli.coords_view import columns_panel
 
-    if plan.picks.fields.found_by != "content":
-        return
-    show_aside(columns_panel(plan.picks.fields))
-    if not yes and not ask("Take these columns?"):
+    fields = plan.picks.fields
+    if fields.found_by != "content":
+        return None
+    show_aside(columns_panel(fields))
+    pairs = [fields, *fields.rivals]
+    if yes:
+        return None
+    if len(pairs) == 1:
+        number = 1 if ask("Take these columns?") else None
+    else:
+        number = ask_which("Which columns are x and y?", len(pairs))
+    if number is None:
         raise CryobridgeError(
             "the columns of the coordinates were inferred, and nobody confirmed them",
             path=plan.picks.source,
-            hint=f"Answer the question in a terminal, give -y, or name the columns with {option('xy_fields', 'X,Y')}.",
+            hint="Answer the question in a terminal, give -y, or name the columns, for example "
+            f"{option('xy_fields', f'{fields.x},{fields.y}')}.",
         )
+    return None if number == 1 else (pairs[number - 1].x, pairs[number - 1].y)
 
 
 def _may_replace(job: CoordsJob, run: AskOptions) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -55,18 +56,32 @@ def columns_panel(fields: CoordinateFields) -> Panel:
     for name in ("column", "min", "max", "distinct", ""):
         table.add_column(name, justify="left" if name in {"column", ""} else "right", overflow="fold")
     for candidate in fields.candidates:
-        taken = {fields.x: "taken as x: ", fields.y: "taken as y: "}.get(candidate.name, "not taken: ")
-        style = "bold" if candidate.is_taken else "dim"
+        name = {fields.x: "taken as x: ", fields.y: "taken as y: "}.get(candidate.name, "not taken: ")
         table.add_row(
             plain(candidate.name),
             f"{candidate.minimum:.4g}",
             f"{candidate.maximum:.4g}",
             f"{candidate.distinct:,}",
-            plain(taken + candidate.verdict),
-            style=style,
+            plain(name + candidate.verdict),
+            style="bold" if candidate.is_taken else "dim",
         )
-    title = f"The coordinate columns were inferred from what follows {fields.shape}"
-    return Panel(table, title=plain(title), border_style="yellow", expand=False)
+    shapes = dict.fromkeys((fields.shape, *(rival.shape for rival in fields.rivals)))
+    title = f"The coordinate columns were inferred from what follows {' and '.join(shapes)}"
+    content = Group(table, "", _pairs_table(fields)) if fields.rivals else table
+    return Panel(content, title=plain(title), border_style="yellow", expand=False)
+
+
+def _pairs_table(fields: CoordinateFields) -> Table:
+    """Show the pairs that may be x and y with numbers, the best first."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for name in ("", "x", "y", "micrograph", ""):
+        table.add_column(name, overflow="fold")
+    for number, pair in enumerate((fields, *fields.rivals), 1):
+        remark = "the best: they come first" if number == 1 else ""
+        table.add_row(
+            str(number), plain(pair.x), plain(pair.y), plain(pair.path), remark, style="" if remark else "dim"
+        )
+    return table
 
 
 def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:

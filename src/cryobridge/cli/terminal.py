@@ -155,11 +155,26 @@ def show_aside(aside: RenderableType) -> None:
 
 def ask(question: str) -> bool:
     """Ask a yes-or-no question on stderr; where nobody can answer, the answer is no."""
-    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+    if not _can_answer():
         return False
     from rich.prompt import Confirm
 
     return Confirm.ask(plain(question), console=_stderr(), default=False)
+
+
+def ask_which(question: str, n: int) -> int | None:
+    """Ask for a number from 1 to n on stderr; None for no, which is the answer where nobody can answer."""
+    if not _can_answer():
+        return None
+    from rich.prompt import Prompt
+
+    choices = [*map(str, range(1, n + 1)), "n"]
+    answer = Prompt.ask(plain(question), console=_stderr(), choices=choices, default="n")
+    return None if answer == "n" else int(answer)
+
+
+def _can_answer() -> bool:
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
 
 
 def warning(message: str) -> RenderableType:

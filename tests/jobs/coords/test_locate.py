@@ -163,18 +163,28 @@ def test_xy_fields_that_cannot_be_are_an_error(sentence, code, message, tmp_path
 def refused(tmp_path, columns):
     with pytest.raises(CryobridgeError) as error:
         locate_coordinates(open_cs(save_cs(tmp_path / "p.cs", without_names(columns))))
-    assert "xy_fields=" in error.value.hint
+    assert "xy_fields='f" in error.value.hint
     return str(error.value)
 
 
+def located(tmp_path, columns):
+    return locate_coordinates(open_cs(save_cs(tmp_path / "p.cs", without_names(columns))))
+
+
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("low", [0.0, 0.3], ids=["wide", "rather wide"])
-def test_a_score_after_the_fractions_makes_it_ambiguous(low, tmp_path):
-    score = np.random.default_rng(9).uniform(low, low + 0.6, 60).astype("f4")
-    columns = columns_in(ORDERS["after the distance"], **{"pick_stats/ncc_score": score})
-    sentence = refused(tmp_path, columns)
-    for name in (NAME["x"], NAME["y"], NAME["psize"], "pick_stats/ncc_score"):
-        assert f"{place_of(columns, name)} (" in sentence
-    assert "60 values" in sentence
+def test_a_score_further_on_is_no_rival(low, order, tmp_path):
+    rng = np.random.default_rng(9)
+    picked = {
+        "pick_stats/ncc_score": rng.uniform(low, low + 0.6, 60).astype("f4"),
+        "pick_stats/power": rng.uniform(50, 900, 60).astype("f4"),
+        "pick_stats/template_idx": np.zeros(60, "u4"),
+        "pick_stats/angle_rad": rng.uniform(0, 6, 60).astype("f4"),
+    }
+    columns = columns_in(ORDERS[order], **picked)
+    fields = located(tmp_path, columns)
+    assert (fields.x, fields.y) == (place_of(columns, NAME["x"]), place_of(columns, NAME["y"]))
+    assert fields.rivals == ()
 
 
 @pytest.mark.parametrize("narrow", ["x", "y"])
@@ -183,13 +193,52 @@ def test_a_score_is_not_taken_for_the_coordinate_that_varies_little(narrow, tmp_
     rng = np.random.default_rng(2)
     columns = columns_in(ORDERS["pixel size first"][:3], **{"pick_stats/ncc_score": rng.uniform(0, 1, 60)})
     columns[NAME[narrow]] = rng.uniform(0.9, 0.98, 60).astype("f4")
-    assert place_of(columns, NAME[narrow]) in refused(tmp_path, columns)
+    x, y, score = (place_of(columns, name) for name in (NAME["x"], NAME["y"], "pick_stats/ncc_score"))
+    fields = located(tmp_path, columns)
+    assert (fields.x, fields.y) == (x, y)
+    assert [(rival.x, rival.y) for rival in fields.rivals] == ([(y, score)] if narrow == "x" else [])
+
+
+def with_two_pairs():
+    rng = np.random.default_rng(4)
+    return columns_in(ORDERS["after the distance"], **{f"own/{name}": rng.uniform(0, 1, 60) for name in "ab"})
+
+
+def test_two_pairs_are_rivals_and_without_a_question_the_first_is_taken_and_reported(tmp_path, command):
+    columns = with_two_pairs()
+    picks, star = save(tmp_path, without_names(columns))
+    x, y, a, b = (place_of(columns, name) for name in (NAME["x"], NAME["y"], "own/a", "own/b"))
+    ask = ("coords", picks, star, "-o", tmp_path / "out")
+    code, out, err = command(*ask)
+    assert (code, out) == (1, "")
+    rows = [line.strip("│ ").split()[:3] for line in err.splitlines()]
+    assert ["1", x, y] in rows
+    assert ["2", a, b] in rows
+    assert f"--xy-fields {x},{y}" in err
+    code, out, err = command(*ask, "-y", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["coordinate_fields"][2:] == [x, y]
+    (text,) = [item["text"] for item in report["warnings"] if item["code"] == "columns-inferred"]
+    assert f"x from {x}, y from {y}" in text
+    assert f"others that may be them: {a} and {b} after " in text
+    assert text in " ".join(err.split())
+    np.testing.assert_array_equal(coordinates_of(tmp_path / "out", "m"), expected(columns))
+
+
+def test_of_columns_in_a_row_only_those_that_share_none_are_pairs(tmp_path):
+    names = [f"own/{name}" for name in "abc"]
+    rng = np.random.default_rng(4)
+    columns = columns_in(("x", "y"), **{name: rng.uniform(0, 1, 60) for name in names})
+    places = [place_of(columns, name) for name in (NAME["x"], NAME["y"], *names)]
+    fields = located(tmp_path, columns)
+    assert [(pair.x, pair.y) for pair in (fields, *fields.rivals)] == [tuple(places[:2]), tuple(places[2:4])]
 
 
 def test_a_score_of_narrow_range_behind_the_fractions_is_shown_and_not_taken(tmp_path):
     score = np.random.default_rng(9).uniform(0.35, 0.45, 60)
     columns = columns_in(ORDERS["pixel size first"][:3], **{"pick_stats/ncc_score": score})
-    fields = locate_coordinates(open_cs(save_cs(tmp_path / "p.cs", without_names(columns))))
+    fields = located(tmp_path, columns)
     assert (fields.x, fields.y) == (place_of(columns, NAME["x"]), place_of(columns, NAME["y"]))
     assert [c.is_taken for c in fields.candidates] == [False, True, True, False]
 
@@ -208,7 +257,7 @@ def test_a_few_picks_that_are_spread_are_found(tmp_path):
     columns = columns_in(ORDERS["pixel size first"], n=4, psize=0.66)
     columns[NAME["x"]] = np.array([0.1, 0.8, 0.4, 0.6], "f4")
     columns[NAME["y"]] = np.array([0.7, 0.2, 0.9, 0.3], "f4")
-    fields = locate_coordinates(open_cs(save_cs(tmp_path / "p.cs", without_names(columns))))
+    fields = located(tmp_path, columns)
     assert (fields.x, fields.y) == (place_of(columns, NAME["x"]), place_of(columns, NAME["y"]))
 
 
@@ -216,7 +265,7 @@ def test_a_few_pixel_sizes_and_distances_are_no_fractions(tmp_path):
     columns = columns_in(ORDERS["pixel size first"], n=300)
     columns[NAME["psize"]] = np.tile(np.array([0.5, 0.66, 0.83], "f4"), 100)
     columns[NAME["min_dist"]] = np.tile(np.array([0.0, 0.9, 0.4], "f4"), 100)
-    fields = locate_coordinates(open_cs(save_cs(tmp_path / "p.cs", without_names(columns))))
+    fields = located(tmp_path, columns)
     assert (fields.x, fields.y) == (place_of(columns, NAME["x"]), place_of(columns, NAME["y"]))
 
 
@@ -244,13 +293,19 @@ def test_the_shape_of_a_box_is_not_a_micrograph(tmp_path):
         locate_coordinates(open_cs(only_box))
 
 
-def test_two_places_that_look_alike_are_an_error_that_names_both(tmp_path):
+def test_two_places_that_look_alike_are_rivals(tmp_path):
     first, second = (columns_in(ORDERS["pixel size first"], seed=seed) for seed in (1, 2))
     columns = first | {f"again/{name}": values for name, values in second.items()}
-    sentence = refused(tmp_path, columns)
-    for prefix in ("", "again/"):
-        for key in "xy":
-            assert place_of(columns, prefix + NAME[key]) in sentence
+    fields = located(tmp_path, columns)
+    names = [f"location/micrograph_{name}" for name in ("path", "shape")] + [NAME["x"], NAME["y"]]
+    assert [pair.names for pair in (fields, *fields.rivals)] == [
+        tuple(place_of(columns, prefix + name) for name in names) for prefix in ("", "again/")
+    ]
+    table = open_cs(tmp_path / "p.cs")
+    assert locate_coordinates(table, xy_fields=fields.rivals[0].names[2:]).names == fields.rivals[0].names
+    with pytest.raises(CryobridgeError, match="several places") as error:
+        locate_coordinates(table, infer=False)
+    assert place_of(columns, NAME["psize"]) in error.value.hint
 
 
 def test_a_few_bad_fractions_are_an_error_of_their_own_after_a_nudge(tmp_path):
@@ -272,5 +327,5 @@ def test_a_guess_reads_rows_from_all_over_a_long_file(tmp_path):
     columns[NAME["y"]][: n // 10] = 0.5
     names = [cryosparc_name("m").encode()]
     columns["location/micrograph_path"] = np.array(names * n)
-    fields = locate_coordinates(open_cs(save_cs(tmp_path / "p.cs", without_names(columns))))
+    fields = located(tmp_path, columns)
     assert (fields.x, fields.y) == (place_of(columns, NAME["x"]), place_of(columns, NAME["y"]))

@@ -46,6 +46,28 @@ def test_inferred_columns_are_shown_and_asked_about_in_a_terminal(nameless, tmp_
     assert (tmp_path / "out" / "autopick.star").is_file()
 
 
+def test_of_two_pairs_the_one_whose_number_is_given_is_taken(tmp_path):
+    columns = location(["m"] * 30)
+    rng = np.random.default_rng(0)
+    columns |= {f"own/{name}": rng.uniform(0, 1, 30) for name in "ab"}
+    picks = save_cs(tmp_path / "picks.cs", {f"f{n}": values for n, values in enumerate(columns.values())})
+    star = save_micrographs(tmp_path / "mics.star", ["m"])
+    question, words = "Which columns are x and y", ("coords", picks, star, "-o")
+    for keys, name, code in (
+        ("\r", "none", 1),
+        ("n\r", "no", 1),
+        ("3\r\x03", "3", 130),
+        ("1\r", "1", 0),
+        ("2\r", "2", 0),
+    ):
+        out = tmp_path / f"out {name}"
+        assert answer(keys, question, *words, out) == code
+        assert out.exists() == (code == 0)
+    for number, fields in (("1", ("f6", "f7")), ("2", ("f8", "f9"))):
+        convert(picks, star, tmp_path / "as named", xy_fields=fields, overwrite=True)
+        assert tree(tmp_path / f"out {number}" / "Movies") == tree(tmp_path / "as named" / "Movies")
+
+
 def test_yes_is_answered_beforehand_and_the_panel_is_shown_all_the_same(nameless, tmp_path):
     code, shown = run_in_terminal("coords", *nameless, "-o", tmp_path / "out", "-y", columns=120)
     assert code == 0

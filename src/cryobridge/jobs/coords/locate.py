@@ -7,8 +7,8 @@ the names. Nothing is inferred in silence: what was looked at, and why a column 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterator, Sequence
 
     from cryobridge.formats.table import Array, Column, Table
 
@@ -51,7 +51,9 @@ class Candidate:
     minimum, maximum, distinct
         Of the rows that were looked at.
     verdict
-        What it was taken for, or why it was not taken.
+        What it looks like.
+    is_fraction
+        Whether it varies within 0 and 1, as the fractions do.
     is_taken
         Whether it is one of the two fractions.
     """
@@ -62,7 +64,8 @@ class Candidate:
     maximum: float
     distinct: int
     verdict: str
-    is_taken: bool
+    is_fraction: bool
+    is_taken: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class CoordinateFields:
         ``name``, ``content`` (inferred) or ``position`` (the two floats right after the shape).
     candidates
         What was looked at, where they are inferred.
+    rivals
+        Other columns that may be those of the coordinates, where they are inferred; the likelier first.
     """
 
     path: str
@@ -85,6 +90,7 @@ class CoordinateFields:
     y: str
     found_by: Literal["name", "content", "position"]
     candidates: tuple[Candidate, ...] = ()
+    rivals: tuple[CoordinateFields, ...] = ()
 
     @property
     def names(self) -> tuple[str, str, str, str]:
@@ -112,34 +118,20 @@ def locate_coordinates(
     MissingDataError
         If the table has no coordinates, by name or by content.
     CryobridgeError
-        If the content fits none or more than one reading; the candidates are listed.
+        If no two neighbours look like fractions; the candidates are listed.
     """
     if xy_fields is not None:
         return _as_given(table, xy_fields)
     if all(name in table for name in NAMES):
         return CoordinateFields(*NAMES, found_by="name")
     places = [place for place in _shapes(table) if _floats_after(table, place)]
-    if not infer:
-        readings = [reading for place in places if (reading := _at_usual_position(table, place)) is not None]
-    else:
-        judged = {place: _judged(table, place) for place in places}
-        readings = [reading for place in places if (reading := _inferred(table, place, judged[place])) is not None]
-        if not readings and places:
-            raise _ambiguous(table, "no two columns that stand together", itertools.chain(*judged.values()))
-    if len(readings) > 1:
-        found = "; ".join(f"{r.x} and {r.y} after {r.shape}" for r in readings)
-        raise CryobridgeError(
-            f"the coordinates may be in several places: {found}",
-            path=table.path,
-            hint=f"Name the two columns with {option('xy_fields', 'X,Y')}.",
-        )
-    if not readings:
+    if not places:
         raise MissingDataError(
             f"no coordinates: {', '.join(name for name in NAMES if name not in table)} are missing",
             path=table.path,
             hint="Give a file that has location/*: a passthrough file, extracted_particles.cs or picked_particles.cs.",
         )
-    return readings[0]
+    return _inferred(table, places) if infer else _at_usual_position(table, places)
 
 
 def _as_given(table: Table, xy_fields: tuple[str, str]) -> CoordinateFields:
@@ -190,58 +182,105 @@ def _floats_after(table: Table, place: int) -> list[tuple[int, Column]]:
     return [(position, column) for position, column in following if column.shape == () and column.dtype[0] == "f"]
 
 
-def _at_usual_position(table: Table, place: int) -> CoordinateFields | None:
-    following = _floats_after(table, place)
-    if len(following) < 2:
-        return None
-    (_, x), (_, y) = following[:2]
-    return CoordinateFields(
-        table.columns[place - 1].name, table.columns[place].name, x.name, y.name, found_by="position"
-    )
-
-
-def _judged(table: Table, place: int) -> tuple[Candidate, ...]:
-    return tuple(_judge(table, position, column) for position, column in _floats_after(table, place))
-
-
-def _inferred(table: Table, place: int, candidates: tuple[Candidate, ...]) -> CoordinateFields | None:
-    """Read the columns after a shape by their content; None where no two look like fractions.
+def _at_usual_position(table: Table, places: list[int]) -> CoordinateFields:
+    """Take the two floats right after the shape, whatever they hold.
 
     Raises
     ------
     CryobridgeError
-        If others than two neighbours look like fractions too.
+        If there are none, or several shapes have them.
     """
-    taken = [candidate for candidate in candidates if candidate.is_taken]
-    if len(taken) < 2:
-        return None
-    path, shape = table.columns[place - 1].name, table.columns[place].name
-    if len(taken) > 2:
-        raise _ambiguous(table, f"not two but {len(taken)} columns", candidates)
-    x, y = taken
-    # One that varies little and stands before or between them may be the true x or y, and the last of the two a score.
-    rivals = [
-        candidate
-        for candidate in candidates
-        if candidate.position < y.position
-        and not candidate.is_taken
-        and 0 <= candidate.minimum <= candidate.maximum <= 1
-        and candidate.distinct > max(1.0, _RIVAL_SHARE * max(x.distinct, y.distinct))
+    following = {place: _floats_after(table, place)[:2] for place in places}
+    readings = [
+        _fields(table, place, floats[0][1].name, floats[1][1].name, "position")
+        for place, floats in following.items()
+        if len(floats) == 2
     ]
-    if rivals or y.position != x.position + 1:
-        raise _ambiguous(table, "more than two columns, or two that do not stand together,", candidates)
-    return CoordinateFields(path, shape, x.name, y.name, "content", candidates)
+    if len(readings) == 1:
+        return readings[0]
+    if not readings:
+        raise MissingDataError(
+            "no two numbers follow the shape of the micrograph",
+            path=table.path,
+            hint="Give a file that has location/*: a passthrough file, extracted_particles.cs or picked_particles.cs.",
+        )
+    raise CryobridgeError(
+        f"the coordinates may be in several places: {'; '.join(f'{r.x} and {r.y} after {r.shape}' for r in readings)}",
+        path=table.path,
+        hint=f"Name the two columns, for example {option('xy_fields', f'{readings[0].x},{readings[0].y}')}.",
+    )
 
 
-def _ambiguous(table: Table, found: str, candidates: Iterable[Candidate]) -> CryobridgeError:
+def _fields(
+    table: Table, place: int, x: str, y: str, found_by: Literal["content", "position"], **more: Any
+) -> CoordinateFields:
+    return CoordinateFields(table.columns[place - 1].name, table.columns[place].name, x, y, found_by, **more)
+
+
+def _inferred(table: Table, places: list[int]) -> CoordinateFields:
+    """Read the columns after the shapes by their content: the first two neighbours that vary within 0 and 1.
+
+    Raises
+    ------
+    CryobridgeError
+        If there are no such neighbours.
+    """
+    judged = {
+        place: [_judge(table, position, column) for position, column in _floats_after(table, place)] for place in places
+    }
+    pairs = [(place, x, y) for place, candidates in judged.items() for x, y in _pairs(candidates)]
+    candidates = tuple(itertools.chain(*judged.values()))
+    if not pairs:
+        raise _not_found(table, candidates)
+    best, *rivals = pairs
+    return _fields(
+        table,
+        best[0],
+        best[1].name,
+        best[2].name,
+        "content",
+        candidates=tuple(replace(candidate, is_taken=candidate in best[1:]) for candidate in candidates),
+        rivals=tuple(_fields(table, place, x.name, y.name, "content") for place, x, y in rivals),
+    )
+
+
+def _pairs(candidates: list[Candidate]) -> list[tuple[Candidate, Candidate]]:
+    """Return the pairs of neighbours that may be x and y, the likeliest first.
+
+    What varies little may be the x or y of picks that lie close together, if it has about as many values as what
+    varies much; the neighbours without it are another pair then.
+    """
+    most = max((candidate.distinct for candidate in candidates if candidate.is_fraction), default=0)
+    pairs = []
+    for run in _runs(candidates, lambda c: c.is_fraction or _may_be_narrow(c, most)):
+        pairs += [(x, y) for x, y in zip(run[::2], run[1::2], strict=False) if x.is_fraction or y.is_fraction]
+        if not run[0].is_fraction:
+            pairs += [(x, y) for x, y in zip(run[1::2], run[2::2], strict=False) if x.is_fraction and y.is_fraction]
+    return pairs
+
+
+def _may_be_narrow(candidate: Candidate, most: int) -> bool:
+    return 0 <= candidate.minimum <= candidate.maximum <= 1 and candidate.distinct > max(1.0, _RIVAL_SHARE * most)
+
+
+def _runs(candidates: list[Candidate], fits: Callable[[Candidate], bool]) -> Iterator[list[Candidate]]:
+    """Yield the candidates that fit, by runs of neighbours in the file."""
+    numbered = enumerate(candidate for candidate in candidates if fits(candidate))
+    for _, run in itertools.groupby(numbered, lambda item: item[1].position - item[0]):
+        yield [candidate for _, candidate in run]
+
+
+def _not_found(table: Table, candidates: Sequence[Candidate]) -> CryobridgeError:
     listed = "; ".join(
         f"{c.name} ({c.minimum:.4g} to {c.maximum:.4g}, {c.distinct:,} values: {c.verdict})" for c in candidates
     )
+    likely = sorted(candidates, key=lambda c: (not c.is_fraction, not 0 <= c.minimum <= c.maximum <= 1, -c.distinct))
+    names = ",".join(c.name for c in sorted(likely[:2], key=lambda c: c.position))
     return CryobridgeError(
-        f"the columns of the coordinates can't be inferred: {found} may be the fractions: {listed}",
+        f"the columns of the coordinates can't be inferred: no two neighbours vary within 0 and 1: {listed}",
         path=table.path,
-        hint=f"Name the two columns with {option('xy_fields', 'X,Y')}; {option('nudge', False)} takes the two right "
-        "after the shape.",
+        hint=f"Name the two columns, for example {option('xy_fields', names)}; {option('nudge', False)} takes the two "
+        "right after the shape.",
     )
 
 
@@ -254,12 +293,12 @@ def _judge(table: Table, position: int, column: Column) -> Candidate:
     # A few picks may lie outside; they are an error of their own, not a reason to look elsewhere.
     low, high = np.quantile(values, [0.02, 0.98])
     if not (low >= 0 and high <= 1):
-        verdict, is_taken = "not within 0 and 1", False
+        verdict, is_fraction = "not within 0 and 1", False
     elif high - low < _LEAST_SPREAD or distinct < max(2, _LEAST_DISTINCT * min(len(values), 1000)):
-        verdict, is_taken = "hardly varies, like a pixel size or a distance", False
+        verdict, is_fraction = "hardly varies, like a pixel size or a distance", False
     else:
-        verdict, is_taken = "varies within 0 and 1", True
-    return Candidate(column.name, position, minimum, maximum, distinct, verdict, is_taken)
+        verdict, is_fraction = "varies within 0 and 1", True
+    return Candidate(column.name, position, minimum, maximum, distinct, verdict, is_fraction)
 
 
 def _sample(table: Table, column: Column) -> Array:

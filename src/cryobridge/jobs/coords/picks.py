@@ -142,7 +142,8 @@ def _assumed(fields: CoordinateFields, *, has_score: bool) -> list[Message]:
     messages = []
     if fields.found_by == "content":
         text = f"the coordinate columns were inferred: x from {fields.x}, y from {fields.y}, after {fields.shape}"
-        messages.append(warning("columns-inferred", text))
+        others = "; ".join(f"{rival.x} and {rival.y} after {rival.shape}" for rival in fields.rivals)
+        messages.append(warning("columns-inferred", text + (f" (others that may be them: {others})" if others else "")))
     if fields.found_by == "position":
         text = f"the fractions are taken from {fields.x} and {fields.y}, the two columns right after the shape"
         messages.append(note("columns-by-position", text))
