@@ -47,7 +47,7 @@ def noisy_particles(
     n_images, box_px
         How many, of 4 Å a pixel.
     noise
-        Standard deviation of the noise; the signal's is about 10.
+        Standard deviation of the noise; the signal's is about 0.025, so that no class settles by default.
     """
     raw = f"{name}_raw"
     group = OpticsGroup(box_px=box_px, pixel_size_A=_PIXEL_SIZE_A)
