@@ -324,9 +324,9 @@ def _read_npz(path):
 
 
 def _read_pt(path):
-    from cryobridge.formats.arrays import describe_arrays, read_pt
+    from cryobridge.formats.arrays import describe_arrays, numpy_values, read_pt
 
-    refused_or(read_pt, path)
+    refused_or(lambda: numpy_values(read_pt(path)))
     describe_arrays(path)
 
 

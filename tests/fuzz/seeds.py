@@ -268,7 +268,10 @@ def tensors():
     import torch
 
     found = []
-    values = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.complex64), {"a": torch.arange(3)}, [1, 2])
+    plain = torch.zeros(2, 3)
+    values = (plain, torch.zeros(2, dtype=torch.complex64), {"a": torch.arange(3)}, [1, 2])
+    values += (torch.nn.Parameter(plain), torch.zeros(2, dtype=torch.complex64).conj(), plain.to_sparse())
+    values += (plain.to("meta"), plain.to(torch.bfloat16), {"model": {"a": plain}, "epoch": 3})
     for value in values:
         for is_zip in (True, False):
             file = io.BytesIO()
