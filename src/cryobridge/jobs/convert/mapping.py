@@ -181,7 +181,8 @@ def onto_micrographs(
         locations = replace(locations, shape_px=_relions_shapes(particles, others, at))
     positions = _positions(particles, locations, found, search, output)
     by_hand = options if isinstance(others, RelionMicrographs) else backwards(options)
-    placement = place(positions, by_hand, default=AS_STORED)
+    # The formula of reliosparc, and so of the flips, is one pixel more than the exact reversal.
+    placement = place(positions, by_hand, default=AS_STORED, exact=True)
     convention = placement.convention
     if options.reextract and convention not in {AS_STORED, _REVERSED}:
         raise UsageError(
@@ -189,8 +190,7 @@ def onto_micrographs(
             option="reextract",
             hint="Leave it out, extract the particles again and find their poses anew.",
         )
-    # The formula of reliosparc, and so of the flips, is one pixel more than the exact reversal.
-    if options.reextract or placement.source == "pixels":
+    if options.reextract:
         convention = replace(convention, is_exact=True)
     messages = [placement.message] if placement.message is not None else []
     uid = None
@@ -248,6 +248,7 @@ def _positions(
         images=particles.images,
         image_pixel_size_A=None if optics is None else particles.per_particle("pixel_size_A"),
         search=search,
+        whose="RELION's" if isinstance(found.others, RelionMicrographs) else "cryoSPARC's",
     )
 
 

@@ -8,7 +8,7 @@ that ends with exit code 3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -39,7 +39,7 @@ Source: TypeAlias = Literal["options", "pixels", "default"]
 _MAX_POSITIONS = 200
 # Micrographs that are looked for on the disk, those with most positions first.
 _N_LOOKED_FOR = 32
-_UNCERTAIN = "the pixels of RELION's micrographs do not show which way they lie"
+_UNCERTAIN = "micrographs do not show which way they lie"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Positions:
         The extracted images, and (n,) Å a pixel of them; None where there are none.
     search
         Where the images are looked for; None where there are none.
+    whose
+        Whose micrographs these are, for messages: cryoSPARC's, where particles go from RELION's onto those.
     """
 
     names: Sequence[str | None]
@@ -78,6 +80,7 @@ class Positions:
     images: ImageRefs | None = None
     image_pixel_size_A: Floats | None = None
     search: ImageSearch | None = None
+    whose: str = "RELION's"
 
     def busiest(self, n_most: int) -> list[tuple[int, NDArray[np.int64]]]:
         """Return the micrographs with most positions: their place in ``names``, and the rows of their positions."""
@@ -147,6 +150,7 @@ def place(
     default: Convention | None = None,
     n_micrographs: int = 5,
     required: bool = False,
+    exact: bool = False,
 ) -> Placement:
     """Decide which way coordinates go onto RELION's micrographs.
 
@@ -166,6 +170,8 @@ def place(
         How many micrographs are looked at.
     required
         Whether it is an error that the pixels can't be looked at.
+    exact
+        Whether a reversed axis that the pixels show is counted from its last pixel (see `Convention`).
 
     Returns
     -------
@@ -186,16 +192,17 @@ def place(
     by_hand = options.by_hand
     is_sure = check is not None and check.is_sure
     if by_hand is not None:
-        return _by_hand(by_hand, options, check, required=required)
+        return _by_hand(by_hand, positions.whose, options, check, required=required)
     if check is not None and is_sure:
-        return Placement(check.best, "pixels", check, message=_found(check))
+        convention = replace(check.best, is_exact=exact)
+        return Placement(convention, "pixels", check, message=_found(positions.whose, convention, check))
     convention = default or Convention()
+    todo = f"look at some boxes there, or set it with {option('orientation')}"
     if check is not None:
-        message = warning(
-            "orientation-uncertain", f"{_UNCERTAIN}: {convention.formula} is assumed", option="orientation"
-        )
+        text = f"the pixels of {positions.whose} {_UNCERTAIN}: {convention.formula} is assumed; {todo}"
+        message = warning("orientation-uncertain", text, option="orientation")
     else:
-        text = f"the orientation is unchecked, since {trouble}: {convention.formula} is assumed"
+        text = f"the orientation is unchecked, since {trouble}: {convention.formula} is assumed; {todo}"
         message = warning("orientation-unchecked", text, option="orientation")
     return Placement(convention, "default", check, message=message)
 
@@ -216,7 +223,7 @@ def contradiction(given: tuple[str, ...]) -> OrientationError:
     """Return the error for axes that these options set by hand and that RELION's micrographs contradict."""
     them = "it" if len(given) == 1 else "them"
     return OrientationError(
-        "nothing is written: the pixels of RELION's micrographs contradict what was set by hand",
+        "nothing is written: the pixels of the micrographs contradict what was set by hand",
         option=given[0],
         hint=f"Leave {' and '.join(map(option, given))} out, so that what fits is taken, or keep {them} with "
         f"{option('force')}.",
@@ -224,20 +231,20 @@ def contradiction(given: tuple[str, ...]) -> OrientationError:
 
 
 def _by_hand(
-    convention: Convention, options: OrientationOptions, check: OrientationCheck | None, *, required: bool
+    convention: Convention, whose: str, options: OrientationOptions, check: OrientationCheck | None, *, required: bool
 ) -> Placement:
     if check is None or (check.is_sure and check.best == convention):
         return Placement(convention, "options", check)
     if not check.is_sure:
-        message = warning("orientation-uncertain", _UNCERTAIN) if required else None
+        message = warning("orientation-uncertain", f"the pixels of {whose} {_UNCERTAIN}") if required else None
         return Placement(convention, "options", check, message=message)
-    text = f"RELION's micrographs fit {check.best.formula} ({_how_sure(check)}), not {convention.formula}"
+    text = f"{whose} micrographs fit {check.best.formula} ({_how_sure(check)}), not {convention.formula}"
     message = warning("orientation-differs", text, option=options.given_by_hand[0])
     return Placement(convention, "options", check, is_refused=not options.force, message=message)
 
 
-def _found(check: OrientationCheck) -> Message:
-    text = f"RELION's micrographs fit {check.best.formula} ({_how_sure(check)}), which is taken"
+def _found(whose: str, convention: Convention, check: OrientationCheck) -> Message:
+    text = f"{whose} micrographs fit {convention.formula} ({_how_sure(check)}), which is taken"
     return note("orientation-found", text, option="orientation")
 
 
@@ -253,7 +260,7 @@ def _checked(positions: Positions, n_micrographs: int, *, required: bool) -> tup
     if not there and required and busiest:
         positions.require_file(busiest[0][0])
     if not there:
-        return None, "RELION's micrographs are not on this disk"
+        return None, f"{positions.whose} micrographs are not on this disk"
     # It needs torch, which is slow to import.
     from cryobridge.jobs.micrographs.orientation import check_orientation
 
