@@ -642,10 +642,13 @@ def test_times_without_a_unit_are_reported_by_their_type(tmp_path):
 
 
 def test_iterations_out_of_order_are_described(tmp_path):
+    from cryobridge.formats.relion.branches import branches_of
     from cryobridge.formats.relion.names import iteration_problems, sort_iterations
 
     names = [f"run{run}_it{number:03d}_data.star" for run, number in (("", 0), ("_ct5", 2), ("_ct3", 4), ("", 7))]
-    assert isinstance(iteration_problems(sort_iterations(tmp_path, names)[0]), list)
+    iterations, _, _ = sort_iterations(tmp_path, names)
+    chain = branches_of(iterations).chain
+    assert isinstance(iteration_problems(iterations, chain), list)
 
 
 def test_an_archive_whose_parts_lie_outside_it_is_damaged(tmp_path):

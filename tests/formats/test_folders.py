@@ -526,7 +526,8 @@ def test_a_refinement_ends_with_its_final_files(tmp_path):
         "run.job",
     )
     found = read_relion_job(job)
-    assert (found.kind, found.known_by, found.status) == ("Refine3D", "files", "unknown")
+    # Its final files are there: it has ended, with or without a file that says so.
+    assert (found.kind, found.known_by, found.status) == ("Refine3D", "files", "success")
     assert found.iterations[-1].half1_model == job / "run_it002_half1_model.star"
     assert found.iterations[-1].half2_model == job / "run_it002_half2_model.star"
     assert found.iterations[-1].model is None
@@ -549,7 +550,7 @@ def test_a_continued_run_takes_over_where_it_was_continued(tmp_path):
     assert chain == [(n, None) for n in range(11)] + [(n, 10) for n in range(11, 21)]
     assert len(found.iterations) == 26
     assert found.last.data.name == "run_ct10_it020_data.star"
-    assert "Iterations 11, 12, 13, 14, 15 were done again after the run was continued" in texts(found.problems)
+    assert any("Iterations 11 to 15 of run are of another branch" in text for text in texts(found.problems))
 
 
 def test_missing_and_half_written_iterations_are_reported(tmp_path):

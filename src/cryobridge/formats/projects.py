@@ -196,7 +196,7 @@ def _relion_jobs(listing: Listing, names: tuple[str, ...], problems: list[Messag
     jobs = []
     for name in names[-MOST_JOBS:]:
         folder, process = listing.path / name, listed.get(name, Process())
-        status = status_of(list_if_there(folder).files, process.status)
+        status = status_of(list_if_there(folder), process.status)
         jobs.append(ListedJob(folder, name, name.partition("/")[0], status, process.alias))
     return jobs
 

@@ -45,8 +45,9 @@ class IterationMetrics:
         rlnNumberOfIterations: the one that the job is to end with.
     has_converged
         rlnHasConverged of an auto-refinement; None in other jobs.
-    is_gradient
-        Whether classes come from gradients (VDAM): then an iteration looks at a part of the particles only.
+    gradient
+        By which gradients the classes are found, ``VDAM`` (RELION 4 and later) or ``SGD`` (3.1): then an iteration
+        looks at a part of the particles only. Empty in other jobs.
     """
 
     changed_fraction: float | None = None
@@ -60,7 +61,7 @@ class IterationMetrics:
     class_resolution_A: Floats = field(default_factory=lambda: np.zeros(0))
     last_iteration: int | None = None
     has_converged: bool | None = None
-    is_gradient: bool = False
+    gradient: str = ""
 
 
 @dataclass(frozen=True)

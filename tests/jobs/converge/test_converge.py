@@ -231,6 +231,7 @@ def test_iteration_0_without_classes_is_left_out(tmp_path):
     for number, classes in enumerate(assignments, 1):
         write_iteration(tmp_path, number, classes)
     check(read(tmp_path), assignments, (1, 2))
+    assert not read(tmp_path).messages  # RELION writes it so
 
 
 def test_tomo_particles_and_relion_3_0_layouts_are_read(tmp_path):
@@ -264,7 +265,7 @@ def test_figures_of_the_real_optimiser_are_read_right(reference_data):
     assert figures.offset_change_A == 2.429701
     assert figures.last_iteration == 25
     assert figures.has_converged is None  # rlnHasConverged is 0, but this is no auto-refinement
-    assert not figures.is_gradient
+    assert figures.gradient == ""
 
 
 def test_figures_of_the_model_are_read_and_start_values_are_none(tmp_path):
@@ -316,6 +317,10 @@ def test_gradient_refinement_is_reported(tmp_path):
     write_iteration(tmp_path, 10, {1: 1, 2: 2})
     (tmp_path / "run_it010_optimiser.star").write_text(optimiser_text(10, 200, rlnDoGradientRefine=1))
     assert "VDAM" in texts(read(tmp_path))
+    # Before RELION 4 gradients were other ones.
+    (tmp_path / "run_it010_optimiser.star").write_text(optimiser_text(10, 200, rlnDoStochasticGradientDescent=1))
+    assert "SGD" in texts(read(tmp_path))
+    assert "VDAM" not in texts(read(tmp_path))
 
 
 def test_iterations_left_behind_by_a_job_that_was_continued_in_place_are_reported(tmp_path):

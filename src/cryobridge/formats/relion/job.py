@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from cryobridge.errors import FormatError
 from cryobridge.formats.image_search import as_given
 from cryobridge.formats.listing import Listing, is_there, list_folder
-from cryobridge.formats.relion.names import RelionIteration, chain_of, iteration_problems, sort_iterations
+from cryobridge.formats.relion.branches import branch_messages, branches_of
+from cryobridge.formats.relion.names import RelionIteration, iteration_problems, sort_iterations
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection
 
 # What a job ends with.
 Ended: TypeAlias = Literal["success", "failure", "aborted"]
@@ -98,6 +98,7 @@ _OUTPUTS = (*_KIND_OF_FILE, "particles.star", "micrographs.star", "coords_suffix
 _JOB_TYPE = re.compile(rb"^_rlnJobType(?P<label>Label)?\s+(?P<value>\S+)", re.MULTILINE)
 _JOB_STAR_HEAD_BYTES = 64 << 10
 _PROJECT_LEVELS = 4
+_FINAL_DATA = re.compile(r"run(_ct\d+)?_data\.star")
 PIPELINE = "default_pipeline.star"
 
 
@@ -118,8 +119,10 @@ class RelionJob:
         ``unknown`` (see `status_of`).
     iterations
         All of them, ascending.
+    chain
+        Those that lead to the newest one, without those of other branches of a job that was continued.
     final
-        The files without an iteration number that a refinement ends with, or None.
+        The files without an iteration number that a refinement ends with, of the run that counts, or None.
     outputs
         Other known results, such as micrographs_ctf.star.
     problems
@@ -132,21 +135,17 @@ class RelionJob:
     project: Path | None
     status: str
     iterations: tuple[RelionIteration, ...] = ()
+    chain: tuple[RelionIteration, ...] = ()
     final: RelionIteration | None = None
     outputs: tuple[Path, ...] = ()
     problems: tuple[Message, ...] = ()
-
-    @property
-    def chain(self) -> tuple[RelionIteration, ...]:
-        """The iterations that led to the result, without those that were done again after continuing."""
-        return chain_of(self.iterations)
 
     @property
     def last(self) -> RelionIteration | None:
         """The final files, or the last iteration of the chain, or None."""
         if self.final is not None and self.final.data is not None:
             return self.final
-        return self.chain[-1] if self.iterations else self.final
+        return self.chain[-1] if self.chain else self.final
 
 
 def looks_like_relion_job(listing: Listing) -> bool:
@@ -178,14 +177,16 @@ def read_relion_job(folder: str | os.PathLike[str]) -> RelionJob:
             hint="Give the folder of one job, such as Class3D/job012.",
         )
     iterations, finals, problems = sort_iterations(listing.path, listing.files)
+    branches = branches_of(iterations)
+    final = final_of(branches.chain, finals)
     if len(finals) > 1:
-        text = "There are several final sets, of continued runs; the one that was continued last is taken"
+        text = "There are several final sets, of continued runs; the one of the run that counts is taken"
         problems.append(warning("several-final-sets", text, where=listing.path))
     kind, known_by = _guess_kind(listing, iterations)
-    problems += iteration_problems(iterations)
-    problems += _empty_files(iterations[-1:] + finals[-1:])
+    problems += [*iteration_problems(iterations, branches.chain), *branch_messages(branches)]
+    problems += _empty_files((*branches.chain[-1:], *((final,) if final is not None else ())))
     project = _project_of(listing.path)
-    status = status_of(listing.files, _status_in_project(listing.path, project, problems))
+    status = status_of(listing, _status_in_project(listing.path, project, problems))
     return RelionJob(
         listing.path,
         kind,
@@ -193,22 +194,24 @@ def read_relion_job(folder: str | os.PathLike[str]) -> RelionJob:
         project,
         status or "unknown",
         iterations,
-        finals[-1] if finals else None,
+        branches.chain,
+        final,
         tuple(listing.path / name for name in _OUTPUTS if name in listing.files),
         tuple(problems),
     )
 
 
-def status_of(files: Collection[str], in_project: str) -> str:
+def status_of(listing: Listing, in_project: str) -> str:
     """Return how a job stands, however it is reached.
 
     That it ended stands in the project's list once RELION's window has seen it, or the user has said so; until then
-    the file that the job leaves tells.
+    the file that the job leaves tells. A refinement that has written its final files has ended, also where it was
+    started by hand and leaves no such file.
 
     Parameters
     ----------
-    files
-        The names of the files in its folder.
+    listing
+        Its folder.
     in_project
         What the project's list says, or nothing.
 
@@ -219,7 +222,39 @@ def status_of(files: Collection[str], in_project: str) -> str:
     """
     if in_project in EXIT_MARKERS.values():
         return in_project
-    return next((status for name, status in EXIT_MARKERS.items() if name in files), in_project)
+    exits = (status for name, status in EXIT_MARKERS.items() if name in listing.files)
+    return next(exits, "success" if _has_final_files(listing) else in_project)
+
+
+def _has_final_files(listing: Listing) -> bool:
+    if not any(_FINAL_DATA.fullmatch(name) for name in listing.files):
+        return False
+    iterations, finals, _ = sort_iterations(listing.path, listing.files)
+    return is_final(final_of(branches_of(iterations).chain, finals))
+
+
+def final_of(chain: tuple[RelionIteration, ...], finals: tuple[RelionIteration, ...]) -> RelionIteration | None:
+    """Return the final files of the run that the newest iteration is of; those of an earlier run are no end of it.
+
+    Parameters
+    ----------
+    chain
+        The iterations that lead to the newest one; none where they were cleaned up.
+    finals
+        All final sets, as `sort_iterations` returns them.
+    """
+    if not chain:
+        return finals[-1] if finals else None
+    return next((item for item in finals if item.continued_from == chain[-1].continued_from), None)
+
+
+def is_final(final: RelionIteration | None) -> bool:
+    """Whether these are the files that an automatic refinement of RELION ends with, and only then writes.
+
+    RELION decides at the start of an iteration whether it has converged: the optimiser of the one before does not say
+    so. RELION 3.1 writes `run_data.star` and then `run_model.star`, RELION 4 and later `run_optimiser.star` as well.
+    """
+    return final is not None and final.data is not None and final.model is not None
 
 
 def particles_in(job: RelionJob) -> Path | None:

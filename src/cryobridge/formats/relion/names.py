@@ -69,13 +69,15 @@ class RelionIteration:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """The STAR files that every iteration has and this one does not."""
+        """The STAR files that such an iteration has and this one does not; a run's first one has no sampling."""
         halves = (self.half1_model, self.half2_model)
         if any(halves):
             model = [f"half{half}_model" for half, path in enumerate(halves, 1) if path is None]
         else:
             model = [] if self.model else ["model"]
-        others = [part for part in _EXPECTED if part != "model" and getattr(self, part) is None]
+        is_first = self.number == (self.continued_from or 0)
+        expected = _EXPECTED[:-1] if is_first else _EXPECTED
+        others = [part for part in expected if part != "model" and getattr(self, part) is None]
         return (*model, *others)
 
 
@@ -114,25 +116,8 @@ def sort_iterations(
     return tuple(sets), tuple(finals), problems
 
 
-def chain_of(iterations: Iterable[RelionIteration]) -> tuple[RelionIteration, ...]:
-    """Return the iterations that led to the result: up to where the run was continued, then the continuation.
-
-    Of several continuations each takes over at its own starting point, the one that started last being the last. The
-    iteration that it starts from counts as the continuation wrote it, where it did.
-    """
-    runs: dict[int, list[RelionIteration]] = {}
-    for item in iterations:
-        runs.setdefault(-1 if item.continued_from is None else item.continued_from, []).append(item)
-    chain: list[RelionIteration] = []
-    for start, items in sorted(runs.items()):
-        again = {item.number for item in items if item.data}
-        chain = [item for item in chain if (item.number or 0) <= start and item.number not in again] + items
-    return tuple(chain)
-
-
-def iteration_problems(iterations: tuple[RelionIteration, ...]) -> list[Message]:
-    """Say which iterations are missing, half-written, or superseded by a continuation."""
-    chain = chain_of(iterations)
+def iteration_problems(iterations: tuple[RelionIteration, ...], chain: tuple[RelionIteration, ...]) -> list[Message]:
+    """Say which iterations of the chain that counts are missing, and which of all are half-written."""
     numbers = [item.number for item in chain if item.number is not None]
     problems: list[Message] = []
     # Some jobs write only every n-th iteration, and the last one: that is no gap.
@@ -152,10 +137,6 @@ def iteration_problems(iterations: tuple[RelionIteration, ...]) -> list[Message]
         else:
             text = f"Iteration {say_numbers(which)}: no {', no '.join(files)}"
         problems.append(warning("iterations-incomplete", text))
-    superseded = sorted({item.number for item in iterations if item not in chain and item.number is not None})
-    if superseded:
-        text = f"Iterations {say_numbers(superseded)} were done again after the run was continued"
-        problems.append(warning("iterations-superseded", text))
     return problems
 
 

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.names import parse_cs_name
-from cryobridge.formats.listing import Listing, list_folder, say_numbers
-from cryobridge.formats.relion.job import EXIT_MARKERS, looks_like_relion_job, read_relion_job
-from cryobridge.formats.relion.names import chain_of, sort_iterations
+from cryobridge.formats.listing import Listing, list_folder
+from cryobridge.formats.relion.branches import branch_messages, branches_of
+from cryobridge.formats.relion.job import (
+    final_of,
+    is_final,
+    looks_like_relion_job,
+    read_relion_job,
+    status_of,
+)
+from cryobridge.formats.relion.names import sort_iterations
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -55,6 +62,11 @@ class JobFiles:
         ``success``, ``failure`` or ``aborted``; empty while the job runs, and where it is unknown.
     messages
         What was passed over.
+    final
+        What an automatic refinement that has converged ends with, or None; counted as one more iteration, which it
+        is.
+    is_continued
+        Whether a run was continued, so that there may be branches.
     """
 
     folder: Path
@@ -62,20 +74,24 @@ class JobFiles:
     iterations: tuple[IterationFiles, ...]
     ended: str = ""
     messages: tuple[Message, ...] = ()
+    final: IterationFiles | None = None
+    is_continued: bool = False
 
 
 def find_iterations(listing: Listing) -> JobFiles:
     """Find the iterations of a RELION job, or those that a cryoSPARC job kept, in the listing of its folder.
 
-    Where an iteration was written twice, that of the continued run counts.
+    Of a job that was continued, those that lead to the newest one count.
     """
     folder = listing.path
-    ended = next((status for name, status in EXIT_MARKERS.items() if name in listing.files), "")
-    found, _, problems = sort_iterations(folder, listing.files)
-    with_data = [item for item in found if item.data is not None]
-    if with_data:
-        chain = chain_of(with_data)
-        return JobFiles(folder, "RELION", _relion(chain), ended, (*problems, *_superseded(with_data, chain)))
+    ended = status_of(listing, "")
+    found, finals, problems = sort_iterations(folder, listing.files)
+    branches = branches_of(item for item in found if item.data is not None)
+    if branches.chain:
+        messages = (*problems, *branch_messages(branches))
+        is_continued = any(item.continued_from is not None for item in found)
+        final = _final(branches.chain, finals)
+        return JobFiles(folder, "RELION", _relion(branches.chain), ended, messages, final, is_continued)
     kept = _kept_by_cryosparc(listing)
     if kept:
         numbering = warning("classes-from-zero", "cryoSPARC counts classes from 0; its class 0 is class 1 here")
@@ -105,28 +121,23 @@ def require_iterations(job: JobFiles) -> None:
         )
 
 
-def _superseded(all_of_them: list[RelionIteration], chain: tuple[RelionIteration, ...]) -> list[Message]:
-    again = sorted({item.number for item in all_of_them if item not in chain and item.number is not None})
-    if not again:
-        return []
-    text = (
-        f"Iteration {say_numbers(again)} was written again, or left behind, when the run was continued; "
-        "the continued run counts"
-    )
-    return [warning("iterations-superseded", text)]
-
-
 def _relion(chain: tuple[RelionIteration, ...]) -> tuple[IterationFiles, ...]:
     return tuple(
-        IterationFiles(
-            item.number,
-            item.data,
-            tuple(path for path in (item.model, item.half1_model, item.half2_model) if path is not None),
-            item.optimiser,
-        )
+        IterationFiles(item.number, item.data, _models(item), item.optimiser)
         for item in chain
         if item.number is not None and item.data is not None
     )
+
+
+def _final(chain: tuple[RelionIteration, ...], finals: tuple[RelionIteration, ...]) -> IterationFiles | None:
+    final = final_of(chain, finals)
+    if final is None or final.data is None or not is_final(final):
+        return None
+    return IterationFiles((chain[-1].number or 0) + 1, final.data, _models(final), final.optimiser)
+
+
+def _models(item: RelionIteration) -> tuple[Path, ...]:
+    return tuple(path for path in (item.model, item.half1_model, item.half2_model) if path is not None)
 
 
 def _kept_by_cryosparc(listing: Listing) -> tuple[IterationFiles, ...]:

@@ -85,15 +85,17 @@ class Follower:
             If the folder can't be listed.
         """
         listing = list_folder(self.tracker.folder)
-        if listing.files != self._names:
+        # Of a job that was continued the times of the files tell which branch counts.
+        if listing.files != self._names or self.files.is_continued:
             self._names = listing.files
             self.files = find_iterations(listing)
         self.tracker.program = self.files.program or self.tracker.program
         if self.files.program == "RELION" and not self.tracker.kind:
             self.tracker.kind = kind_of(self.tracker.folder)
-        wanted = [item for item in self.files.iterations if self._last is None or item.number <= self._last]
+        wanted = self._wanted
         first = next((place for place, item in enumerate(wanted) if self._is_news(item)), None)
         if first is None:
+            self._leave_branch()
             return
         news = [item for item in wanted[first:] if not self._is_passed(item)]
         if news and not (is_final or self.files.ended or self._is_whole(news[-1])):
@@ -105,8 +107,11 @@ class Follower:
     @property
     def is_done(self) -> bool:
         """Whether all iterations that are there were read, or found to be unreadable."""
-        wanted = [item for item in self.files.iterations if self._last is None or item.number <= self._last]
-        return not any(self._is_news(item) for item in wanted)
+        return not any(self._is_news(item) for item in self._wanted)
+
+    @property
+    def _wanted(self) -> list[IterationFiles]:
+        return [item for item in self.files.iterations if self._last is None or item.number <= self._last]
 
     def history(self, rule: Rule) -> History:
         """Return what is known so far.
@@ -118,6 +123,16 @@ class Follower:
         """
         of_files = (message for messages in self._messages.values() for message in messages)
         return self.tracker.history(rule, (*self.files.messages, *of_files, *self._older_ones()))
+
+    def _leave_branch(self) -> None:
+        """Take back iterations beyond the last one of the branch that counts now, unless their files are just gone."""
+        last = max((item.number for item in self.files.iterations), default=0)
+        beyond = [number for number, (path, _) in self._signatures.items() if number > last and path.exists()]
+        if beyond:
+            self.tracker.take_back(min(beyond))
+            for number in [known for known in self._signatures if known >= min(beyond)]:
+                path, _ = self._signatures.pop(number)
+                self._messages.pop(path, None)
 
     def _older_ones(self) -> list[Message]:
         """Warn where iterations are older than an earlier one: a job that was continued in place leaves such behind."""
@@ -175,6 +190,14 @@ class Follower:
             if _signature(files.data) not in {result.signature, None}:
                 self._leave_out(files.data, "it was written to while it was read")
                 return False  # the next look takes it
+            if files.number == 0 and not result.assignments.classes.any():  # as RELION writes it
+                self._passed[files.data] = result.signature
+                self.errors[files.data] = MissingDataError(
+                    "no particle has a class yet",
+                    path=files.data,
+                    hint=f"{option('watch')} waits for the first iteration.",
+                )
+                return False
             try:
                 self._check(result)
             except CryobridgeError as error:
@@ -192,8 +215,6 @@ class Follower:
 
     def _check(self, read: _Read) -> None:
         """Raise for an iteration that is only half there."""
-        if read.files.number == 0 and not read.assignments.classes.any():
-            raise MissingDataError("no particle has a class yet")
         path, before = read.files.data, self.tracker.last_iteration
         n_before = before.particles if before else 0
         if path.suffix != ".cs" and len(read.assignments) < n_before and not ends_with_blank_line(path):

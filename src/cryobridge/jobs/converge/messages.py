@@ -57,7 +57,8 @@ def _collapse(iterations: Sequence[Iteration]) -> list[Message]:
 
 def _disagreement(last: Iteration) -> list[Message]:
     distribution = last.metrics.class_distribution
-    if len(distribution) != len(last.populations):
+    # With gradients the distribution is that of the part of the particles that an iteration looked at.
+    if len(distribution) != len(last.populations) or last.metrics.gradient:
         return []
     apart = np.abs(last.populations / max(1, last.particles) - distribution)
     wrong = np.flatnonzero(apart > _MOST_APART) + 1
@@ -99,18 +100,19 @@ def _particles(iterations: Sequence[Iteration]) -> list[Message]:
         )
         found.append(warning("particles-come-and-go", text))
     last = iterations[-1]
-    if last.unassigned:
+    if last.unassigned and not last.metrics.gradient:
         text = f"{last.unassigned:,} particles have no class (class number 0) in the last iteration"
         found.append(warning("particles-without-class", text))
     return found
 
 
 def _gradient(last: Iteration) -> list[Message]:
-    if not last.metrics.is_gradient:
+    if not last.metrics.gradient:
         return []
+    none_yet = f"; {last.unassigned:,} have no class yet" if last.unassigned else ""
     text = (
-        "RELION runs with gradients (VDAM): until near its end an iteration looks at a part of the particles only, so "
-        "that fewer change class than with all of them"
+        f"RELION runs with gradients ({last.metrics.gradient}): until near its end an iteration looks at a part of the "
+        f"particles only, so that fewer change class than with all of them{none_yet}"
     )
     return [warning("gradient-refinement", text)]
 

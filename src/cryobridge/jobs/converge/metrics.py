@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # What RELION writes before there is a first value.
 _NO_CLASSES, _NO_ANGLE = 9_999_999, 999
+# RELION 4 and later, and RELION 3.1.
+_GRADIENTS = {"rlnDoGradientRefine": "VDAM", "rlnDoStochasticGradientDescent": "SGD"}
 
 
 def read_metrics(files: IterationFiles) -> tuple[IterationMetrics, list[Message]]:
@@ -49,7 +51,7 @@ def read_metrics(files: IterationFiles) -> tuple[IterationMetrics, list[Message]
         class_resolution_A=_mean([_column(block, "rlnEstimatedResolution") for block in classes]),
         last_iteration=_whole(_number(optimiser, "rlnNumberOfIterations", math.inf)),
         has_converged=_flag(optimiser, "rlnHasConverged") if _flag(optimiser, "rlnDoAutoRefine") else None,
-        is_gradient=bool(_flag(optimiser, "rlnDoGradientRefine") or _flag(optimiser, "rlnDoStochasticGradientDescent")),
+        gradient=next((name for label, name in _GRADIENTS.items() if _flag(optimiser, label)), ""),
     )
     return metrics, messages
 
@@ -96,7 +98,8 @@ def _column(block: StarBlock, label: str) -> Floats:
 
 def _best_class(block: StarBlock, label: str) -> float | None:
     values = _column(block, label)
-    values = values[np.isfinite(values)]
+    # Before the first estimate, and with stochastic gradients, RELION writes 0.
+    values = values[np.isfinite(values) & (values > 0)]
     return float(values.min()) if len(values) else None
 
 

@@ -85,6 +85,8 @@ def _end(follower: Follower, limit: int | None) -> str:
     last = follower.tracker.last_iteration
     if limit is not None and last is not None and last.number >= limit:
         return f"Iteration {limit} is there."
+    if follower.files.final is not None and follower.is_done:
+        return f"The refinement has converged and ended: {follower.files.final.data.name} is there."
     if follower.files.ended and follower.is_done:
         return f"The job {_HOW_ENDED[follower.files.ended]} (RELION_JOB_EXIT_{follower.files.ended.upper()})."
     if limit is None and last is not None and last.metrics.last_iteration == last.number:

@@ -138,7 +138,7 @@ def inspect_relion_job(path: Path, _options: InspectOptions, _reporter: Reporter
         facts.append(("iterations", f"{numbers[0]} to {numbers[-1]} ({len(numbers)} sets of files)"))
     if continued:
         facts.append(("continued from", ", ".join(map(str, continued))))
-    last = job.final or (job.iterations[-1] if job.iterations else None)
+    last = job.last
     if last is not None:
         facts.append(("last", ", ".join(_names(last.data, last.model, last.half1_model, *last.volumes[:2])) or "-"))
     facts += [("output", output.name) for output in job.outputs[:_N_SHOWN]]
