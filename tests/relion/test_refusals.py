@@ -5,7 +5,9 @@ import subprocess
 
 import mrcfile
 import numpy as np
+import pandas as pd
 import pytest
+from interop.relion import read_star, write_star
 
 import cryobridge as cb
 from cryobridge.errors import CryobridgeError
@@ -159,3 +161,22 @@ def test_images_are_called_normalised_as_relion_calls_them_and_its_command_does_
     assert run(tmp_path, command).returncode == 0
     save_stack(stack, pixels(tmp_path / "NEW.mrcs"))
     assert not cb.inspect("x.star", check=["relion"]).warnings
+
+
+@pytest.mark.parametrize(
+    "names", [["001", "opticsGroup5", "krios_jan", "7"], ["1", "01", "001", "x"], ["x", "x", "y", "y_2"]]
+)
+def test_names_of_optics_groups_stay_as_they_are(names, dark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cb.convert(dark[1], "x.star", link_stacks="links")
+    tables = read_star(tmp_path / "x.star")
+    optics = pd.concat([tables["optics"]] * 4).assign(rlnOpticsGroup=range(1, 5), rlnOpticsGroupName=names)
+    particles = tables["particles"].assign(rlnOpticsGroup=[1, 2, 3, 4] * 3)
+    write_star(tmp_path / "y.star", {"optics": optics, "particles": particles})
+    cb.convert("y.star", "z.star")
+    cb.select("y.star", output="s.star", random=11)
+    cb.downsample("y.star", output="small", box_px=12)
+    for path in ("z.star", "s.star", "small/particles.12.star"):
+        assert read_star(tmp_path / path)["optics"]["rlnOpticsGroupName"].tolist() == names
+    done = run(tmp_path, "relion_reconstruct --i z.star --o z.mrc --ctf")
+    assert done.returncode == 0, done.stderr

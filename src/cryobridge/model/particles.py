@@ -454,7 +454,8 @@ class ParticleSet:
         if not (item.part or item.is_coded):
             return True
         # None stands for aberrations that are all zero, too.
-        return self.get("optics" if item.part == "optics.aberrations" else item.name) is not None
+        holders = {"optics.aberrations": "optics", "ctf.shift_A": "ctf"}
+        return self.get(holders.get(item.part, holders.get(item.name, item.name))) is not None
 
     def with_origin(self, origin: Origin | None) -> ParticleSet:
         """Return the same particles with a link to where they were read from."""

@@ -49,6 +49,7 @@ _DIGITS = 6
 _ROWS_A_CHUNK = 1 << 18
 _MAGNIFICATION = 10_000
 _DIMENSIONALITY = 2
+_NAME = "rlnOpticsGroupName"
 _TILT = "optics.aberrations.beam_tilt_A"
 
 
@@ -89,7 +90,8 @@ def star_content(
         Of files that are not RELION's: whether beam tilt, trefoil, tetrafoil and magnification are written, and the
         sign of the first two (see `cryobridge.formats.aberrations`).
     shares_names
-        Whether several optics groups may have one name; else each gets a name of its own.
+        Whether several optics groups may have one name, as in files of RELION that name them; else each gets a name of
+        its own.
 
     Raises
     ------
@@ -134,7 +136,7 @@ def star_content(
         others = []
         of_optics = {
             "rlnOpticsGroup": np.arange(1, len(optics) + 1),
-            "rlnOpticsGroupName": list(optics.name) if shares_names else group_names(optics),
+            _NAME: list(optics.name) if shares_names or _has_own_names(particles) else group_names(optics),
         } | of_optics
         table = pa.table({name: _to_arrow(values) for name, values in of_optics.items()})
         blocks.append(StarBlock(Path(), "optics", table, comments=_COMMENTS[version]))
@@ -178,6 +180,11 @@ def _used_optics(particles: ParticleSet) -> tuple[Optics, NDArray[np.int64]]:
     is_used = np.bincount(particles.optics_index, minlength=len(particles.optics)) > 0
     place = np.cumsum(is_used) - 1
     return particles.optics.take(np.flatnonzero(is_used)), place[particles.optics_index]
+
+
+def _has_own_names(particles: ParticleSet) -> bool:
+    """Whether the optics groups are named by a file of RELION, which compares names as texts."""
+    return particles.extra is not None and particles.extra.program == "relion" and _NAME in particles.extra.of_file
 
 
 def _has_own_aberrations(particles: ParticleSet) -> bool:
