@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interop import extraction, files, images, metadata, reconstructions, results
+from interop import files, images, metadata, relion_stages, results
 from interop.checks import Checks, say
 from interop.programs import ProgramFailedError, Programs
 from interop.relion import Relion, is_installed
@@ -83,7 +83,7 @@ def _run_python(checks: Checks, work: Path, others: Path) -> Mapping[str, str]:
 
 
 def _run_relion(checks: Checks, work: Path) -> Mapping[str, str]:
-    for stage in (*reconstructions.STAGES, *extraction.STAGES):
+    for stage in (*relion_stages.SHORT, *relion_stages.LONG):
         folder = _made(work / stage.__name__.removeprefix("check_"))
         os.chdir(folder)
         _attempt(checks, lambda stage=stage, folder=folder: stage(checks, Relion(folder)), folder)  # type: ignore[misc]

@@ -67,21 +67,6 @@ def pixels(path):
         return file.data.copy()
 
 
-def test_inverted_copies_are_what_relions_command_for_the_star_file_makes(dark, tmp_path, monkeypatch):
-    images, source = dark
-    monkeypatch.chdir(tmp_path)
-    cb.convert(source, "x.star", link_stacks="links")
-    done = run(tmp_path, "relion_image_handler --i x.star --o bright --multiply_constant -1")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "x_bright.star").is_file()
-    by_relion = pixels(tmp_path / "links" / "J1" / "a_bright.mrcs")
-    cb.convert(source, "y.star", link_stacks="copies", copy=True, invert=True)
-    np.testing.assert_allclose(pixels(tmp_path / "copies" / "J1" / "a.mrcs"), by_relion, atol=1e-6)
-    np.testing.assert_array_equal(pixels(tmp_path / "copies" / "J1" / "a.mrcs"), -images)
-    done = run(tmp_path, "relion_reconstruct --i y.star --o y.mrc --ctf")
-    assert np.isfinite(pixels(tmp_path / "y.mrc")).all(), done.stderr
-
-
 def test_relion_refines_without_half_sets_that_do_not_split(dark, reference, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
