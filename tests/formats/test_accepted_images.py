@@ -73,6 +73,22 @@ def test_images_that_relion_stops_at_or_reads_wrongly_are_not_ready(images, reas
     assert cb.inspect(star).is_ready("relion")  # images are looked at when that is asked for
 
 
+def test_an_odd_box_is_refused_without_optics_groups_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.mrcs", IMAGES[:, 1:, 1:].astype("f4"))
+    star = star_of(tmp_path)
+    star.write_text(star.read_text().replace(f"1.5 {BOX}", f"1.5 {BOX - 1}"))
+    for release, is_ready in (("3.0", False), ("3.1", True)):
+        report = cb.convert(star, f"{release}.star", relion=release)
+        (text,) = [str(message) for message in report.warnings if message.code == "odd-box"]
+        assert text.endswith("refuses in the layout of 3.0") != is_ready
+        if is_ready:
+            assert cb.inspect(f"{release}.star", check=["relion"]).is_ready("relion")
+        else:
+            with pytest.raises(CryobridgeError, match="without optics groups RELION takes even boxes only"):
+                cb.inspect(f"{release}.star", check=["relion"])
+
+
 def test_sound_images_are_ready(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "a.mrcs", IMAGES.astype("f4"))

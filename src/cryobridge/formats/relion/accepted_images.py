@@ -59,7 +59,7 @@ class Sample:
         Parameters
         ----------
         box_px
-            (n,) the size of each image by the metadata, 0 where unknown; None where all are.
+            (n,) the size of each image by the metadata, 0 where unknown; None in a file without optics groups.
         """
         return (*self._odd_shapes(box_px), *self._beyond_the_end(), *self._no_numbers())
 
@@ -82,6 +82,9 @@ class Sample:
                 reason = f"{name}: images of {header.nx} × {header.ny} px, and RELION takes square ones"
                 yield Refusal(reason, "Extract the particles again.")
                 continue
+            if box_px is None and header.nx % 2:
+                reason = f"{name}: images of {header.nx} px, and without optics groups RELION takes even boxes only"
+                yield Refusal(reason, "`cryobridge convert` to a new STAR file writes optics groups.")
             said = np.zeros(0) if box_px is None else np.unique(box_px[self._rows(name)])
             wrong = said[(said > 0) & (said != header.nx)]
             if len(wrong):

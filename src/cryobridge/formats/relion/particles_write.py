@@ -150,7 +150,8 @@ def star_content(
     bent = NAMES if keeps_own else held_after(aberrations=aberrations, odd=odd, only=only)
     held = _held({*of_optics, *columns} - set(others), is_3_0=is_3_0) - NAMES | bent
     if np.any(optics.box_px % 2):
-        messages.append(warning("odd-box", "a box of an odd number of pixels, which RELION refuses"))
+        said = "refuses in the layout of 3.0" if is_3_0 else "reads in this layout and refuses in that of 3.0"
+        messages.append(warning("odd-box", f"a box of an odd number of pixels, which RELION {said}"))
     messages += left_out(source, held, f"RELION {version}", aberrations=aberrations, odd=odd)
     dropped = dropped_columns(source, held, "relion")
     dropped = tuple(dict.fromkeys((*dropped, *others)))
