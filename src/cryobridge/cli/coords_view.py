@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cryobridge.cli.build import flag
 from cryobridge.cli.terminal import plain
+from cryobridge.errors import option, shown
 from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, COORDS_SUFFIX
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cryobridge.model.convention import Convention
 
 # The RELION that takes a file in Extract.
-_RELEASES = {AUTOPICK_STAR: "RELION 4, 5", COORDS_SUFFIX: "RELION 3.1"}
+_RELEASES = {AUTOPICK_STAR: "RELION 4 and 5", COORDS_SUFFIX: "RELION 3.1"}
 
 
 def facts(report: CoordsReport) -> Facts:
@@ -45,7 +46,7 @@ def _written(report: CoordsReport) -> Facts:
     # Only a list that is there can be given to RELION.
     name = "list for Extract" if report.dry_run else "give to Extract"
     return [
-        *((f"{name}, {_RELEASES[path.name]}", str(path)) for path in lists),
+        *((name, f"{path} ({_RELEASES[path.name]})") for path in lists),
         *([("pick files", ", ".join(map(str, folders)))] if folders else []),
     ]
 
@@ -107,7 +108,7 @@ def orientation_table(check: OrientationCheck, chosen: Convention) -> Table:
         marks = [*(["fits"] if is_best else []), *(["chosen"] if score.convention == chosen else [])]
         table.add_row(
             score.convention.formula,
-            " ".join(map(flag, score.convention.flips)) or "(no option)",
+            " ".join(map(flag, score.convention.flips)) or shown(option("orientation", "reliosparc"), flag),
             "—" if score.n_particles == 0 else f"{score.score:.4f}",
             str(score.n_particles),
             Text(", ".join(marks), style="green"),
