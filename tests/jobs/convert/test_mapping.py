@@ -7,6 +7,7 @@ import mrcfile
 import numpy as np
 import pytest
 
+import cryobridge as cb
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.convert import plan as plan_module
@@ -316,6 +317,27 @@ def test_the_exact_reversal_counts_for_extraction_also_when_set_by_hand(project)
     np.testing.assert_allclose(places(project)[:, 1], NY - 1 - centres()[:, 1], atol=1e-3)
 
 
+def test_2d_alignments_turn_the_other_way(project):
+    columns = {name: values for name, values in particles().items() if not name.startswith("alignments3D")}
+    psi = np.linspace(-3, 3, N).astype("f4")
+    aligned = {"alignments2D/pose": psi, "alignments2D/shift": np.ones((N, 2), "f4")}
+    save_cs(project / "P1/J5/particles.cs", {**columns, **aligned, "alignments2D/psize_A": np.full(N, 1.5, "f4")})
+    mapped(project, orientation="reliosparc", reextract=True, verify=True).require()
+    found = table(project / "relion/Import/p.star")
+    np.testing.assert_allclose(np.array(found["rlnAnglePsi"], float), -np.degrees(psi), atol=1e-3)
+    assert set(found["rlnAngleTilt"]) == {"0"}
+    assert set(found["rlnOriginYAngst"]) == {"-1.5"}
+
+
+def test_a_set_in_memory_and_the_layout_without_groups(project):
+    source = cb.read(project / "P1/J5/particles.cs")
+    star, output = project / "relion/CtfFind/job003/micrographs_ctf.star", project / "relion/Import/p.star"
+    report = convert(source, output, micrographs=star, relion="3.0", orientation="reliosparc", verify=True)
+    report.require()
+    assert report.coordinates == "x = nx·fx, y = ny − ny·fy"
+    assert table(output, "")["rlnMicrographName"][-1] == "MotionCorr/job002/Movies/mic1.mrc"
+
+
 def test_poses_are_mirrored_for_reversed_rows_alone(project):
     with pytest.raises(UsageError, match="mirrors poses for reversed rows alone"):
         mapped(project, flip_x=True, reextract=True)
@@ -407,3 +429,6 @@ def test_exposures_that_are_missing(project):
     path = save_cs(project / "P1/J2/one.cs", {"uid": np.arange(1, dtype="u8"), **one})
     with pytest.raises(MissingDataError, match=r"1 of 2 micrographs are not in one\.cs"):
         convert(project / "relion/Import/p.star", project / "back.cs", micrographs=path)
+    with pytest.raises(CryobridgeError) as caught:
+        convert(project / "relion/Import/p.star", project / "back.cs", micrographs=project / "relion/CtfFind/job003")
+    assert "exposures" in caught.value.hint

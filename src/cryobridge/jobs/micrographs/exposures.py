@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.open import open_table
 from cryobridge.model.particles import Labels
 
@@ -47,10 +47,17 @@ def read_exposures(path: Path) -> Exposures:
 
     Raises
     ------
+    UsageError
+        If it is a folder without particles of cryoSPARC.
     MissingDataError
         If the file is of another program, or has no micrographs, or not their sizes.
     """
-    table = open_table(path)
+    try:
+        table = open_table(path)
+    except CryobridgeError as error:
+        if path.is_dir():  # which files of particles it has is no help
+            raise UsageError("no micrographs of cryoSPARC can be read of this folder", path=path, hint=_HINT) from error
+        raise
     for prefix, uid in (("micrograph_blob/", "uid"), ("location/micrograph_", "location/micrograph_uid")):
         names = [f"{prefix}{name}" for name in ("path", "shape")]
         if all(name in table.names for name in (*names, uid)):
