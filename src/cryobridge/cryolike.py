@@ -244,7 +244,7 @@ class ParticleStackConverter:
             If an input other than paired STAR files waits to be converted.
         """
         self._refuse_second()
-        source = job_input(Path(folder_cryosparc).expanduser(), job_number, "skip")
+        source = job_input(Path(folder_cryosparc).expanduser(), job_number)
         self._inputs.append(_Input(lambda: source))
 
     def convert_stacks(self, batch_size: int = 1024, never_combine_input_files: bool = False) -> StacksReport | None:

@@ -188,7 +188,7 @@ def stacks_job(
             f"{job_number!r} is no number of a job",
             hint="`cryobridge stacks job FOLDER 12` reads FOLDER/J12, where FOLDER is the project's folder.",
         )
-    _make(lambda: job_input(folder_cryosparc, int(number), options.on_missing), output, options, device, run)
+    _make(lambda: job_input(folder_cryosparc, int(number)), output, options, device, run)
 
 
 app.command("downsample", cls=BridgeCommand)(downsample)

@@ -219,13 +219,11 @@ def names_lead_elsewhere(name: str, found: Path, output: Path, metadata: Path) -
     """
     if ImageSearch(output).resolve(name) is not None:
         return None
-    relative = name.removeprefix(">")
-    base = Path(str(found).removesuffix(relative)) if str(found).endswith(relative) else None
+    base = Path(str(found).removesuffix(name)) if str(found).endswith(name) else None
     remedy = f"the first is {found}"
     if base is not None:
         remedy = f"they are found with {Remedy(as_given(base.absolute(), metadata), None, 1).as_options()}"
-    start = " and start with >, the file's own folder" if name.startswith(">") else ""
-    text = f"image names are kept as they stand{start}; from {output.parent} {remedy}"
+    text = f"image names are kept as they stand; from {output.parent} {remedy}"
     return warning("image-names-lead-elsewhere", text)
 
 

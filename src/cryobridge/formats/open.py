@@ -817,14 +817,24 @@ def _stacks_in(block: StarBlock, kept: NDArray[np.bool_]) -> list[str]:
     return list(found)
 
 
+_PICKLES = (
+    "One poses.pkl (rotations (N, 3, 3), and shifts (N, 2)), one ctf.pkl (N, 9) and one ind.pkl (N,) are taken, each "
+    "made for this stack."
+)
+
+
 def _open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
     """Put a stack and its pickles together; a stack alone is images of which no more is known."""
     from cryobridge.formats.mrc_header import decide_kind, read_header
-    from cryobridge.formats.pickles import classify_pickle, read_indices
+    from cryobridge.formats.pickle_data import load_pickle
+    from cryobridge.formats.pickles import classify_pickle, in_words, read_indices
 
     parts: dict[str, Path] = {}
     for path in pickles:
-        kind = classify_pickle(path)
+        value = load_pickle(path)
+        kind = classify_pickle(value)
+        if kind == "unknown":
+            raise UsageError(f"neither poses nor CTF nor rows, but {in_words(value)}", path=path, hint=_PICKLES)
         if kind not in {"poses", "ctf", "indices"} or kind in parts:
             again = f", and so is {parts[kind].name}" if kind in parts else ""
             raise UsageError(f"this is {kind}{again}", path=path, hint="One poses.pkl, ctf.pkl and ind.pkl are taken.")

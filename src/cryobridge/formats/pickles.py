@@ -387,17 +387,23 @@ def _numbers(path: Path, value: Any, field: str, ndim: int | None) -> NDArray[np
 
 
 def _not_a(path: str | os.PathLike[str], what: str, shape: str, value: Any) -> FormatError:
-    if is_array(value):
-        found = f"an array of shape {value.shape} and type {value.dtype}"
-    elif isinstance(value, dict):
-        found = f"a dictionary of {', '.join(str(key)[:20] for key in list(value)[:SHOWN])}"
-    else:
-        found = f"a {type(value).__name__}"
     return FormatError(
-        f"{what}: expected {shape}, found {found}",
+        f"{what}: expected {shape}, found {in_words(value)}",
         path=path,
         hint="`cryobridge inspect` says what a file is.",
     )
+
+
+def in_words(value: object) -> str:
+    """Return what a pickle holds, with the shapes of its arrays."""
+    if is_array(value):
+        return f"an array of shape {value.shape} and type {value.dtype}"
+    if isinstance(value, dict):
+        return f"a dictionary of {', '.join(str(key)[:20] for key in list(value)[:SHOWN])}"
+    if isinstance(value, list | tuple) and 0 < len(value) <= SHOWN and all(is_array(part) for part in value):
+        shapes = " and ".join(str(part.shape) for part in value)
+        return f"a {type(value).__name__} of arrays of shape {shapes}"
+    return f"a {type(value).__name__}"
 
 
 def _refuse_no_numbers(path: Path, values: Array, wrong: NDArray[np.bool_], what: str, field: str) -> None:

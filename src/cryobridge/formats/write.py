@@ -11,7 +11,7 @@ from cryobridge.formats.arrow import mask_to_arrow, numbers_to_arrow
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import slot_types, write_csg
 from cryobridge.formats.cryosparc.join import JoinedTable
-from cryobridge.formats.cryosparc.names import holds_exposures
+from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,6 +160,7 @@ class RowWriter:
             own = chosen if rows is None else rows[chosen]
             columns = {name: _take(values, own) for name, values in self._columns(place).items()}
             columns |= {name: _take(values, chosen) for name, values in added.items() if homes[name] == place}
+            columns = _as_seen_from(output.parent, columns, table.path.parent)
             write_cs(output, columns, container=getattr(table, "container", "npy"))
             columns_of.append(tuple(columns))
         self._write_group(path, outputs, columns_of, len(chosen))
@@ -257,3 +258,15 @@ def _write_star_rows(star: StarFile, path: Path, kept: Rows, added: Mapping[str,
 
 def _take(values: Values, rows: NDArray[np.int64]) -> Values:
     return values[rows] if isinstance(values, np.ndarray) else values.take(rows)
+
+
+def _as_seen_from(new_folder: Path, columns: dict[str, Values], folder: Path) -> dict[str, Values]:
+    """Return columns of a `.cs` file as they have to stand in another folder: names with ``>`` start at the file's."""
+    if new_folder.resolve() == folder.resolve():
+        return columns
+    return {
+        name: values.renamed([relative_to_file(text, folder, new_folder) for text in values.values])
+        if name.endswith("path") and not isinstance(values, np.ndarray)
+        else values
+        for name, values in columns.items()
+    }

@@ -7,7 +7,7 @@ matrices and shifts are ångström, whatever the file held.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
@@ -80,6 +80,18 @@ class Labels:
             return self
         new_code = np.cumsum(is_used, dtype=np.int32) - 1
         return Labels(new_code[self.codes], tuple(self.values[code] for code in np.flatnonzero(is_used)))
+
+    def renamed(self, texts: Sequence[str]) -> Labels:
+        """Return labels with other texts, one for each of ``values``; texts that become equal are one.
+
+        Examples
+        --------
+        >>> Labels.of(["a.mrc", "b.mrc", "a.mrc"]).renamed(["c.mrc", "c.mrc"])
+        Labels(3 texts, 1 distinct: 'c.mrc')
+        """
+        place: dict[str, int] = {}
+        codes = np.array([place.setdefault(text, len(place)) for text in texts], np.int32)
+        return Labels(codes[self.codes], tuple(place))
 
     def to_numpy(self) -> NDArray[np.object_]:
         """Return the texts, one a row, as an object array (n,)."""

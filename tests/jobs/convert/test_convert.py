@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from cryobridge.errors import MissingDataError
+from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.relion.particles import read_particles_star
@@ -466,6 +466,18 @@ def test_pickles_to_relion(stack_and_pickles, tmp_path):
     table = load(tmp_path / "deep" / "out.cs")
     assert np.abs(matrices(table["alignments3D/pose"]) - rotations).max() < 1e-6
     assert set(table["blob/path"].tolist()) == {b">../p.mrcs"}
+
+
+def test_pickles_of_another_shape_are_named_with_their_shapes(stack_and_pickles, tmp_path):
+    paths, rotations, fraction, _ = stack_and_pickles
+    paths[1].write_bytes(pickle.dumps((rotations.reshape(6, 9), fraction)))
+    with pytest.raises(
+        UsageError, match=r"poses\.pkl: neither .* but a tuple of arrays of shape \(6, 9\) and \(6, 2\)"
+    ):
+        convert(paths, tmp_path / "out.star", to="star")
+    paths[1].write_bytes(pickle.dumps(rotations.reshape(6, 9).astype("f8") + 1))
+    with pytest.raises(UsageError, match=r"an array of shape \(6, 9\) and type float64"):
+        convert(paths, tmp_path / "out.star", to="star")
 
 
 def test_a_downsampled_stack_has_larger_pixels_than_its_ctf_table_says(stack_and_pickles, tmp_path):

@@ -698,15 +698,31 @@ def test_stacks_of_the_chosen_rows_that_are_nowhere_are_reported_of(star, tmp_pa
     assert select(star, output, overwrite=True, where="rlnDefocusU < 0", allow_empty=True).warnings == ()
 
 
-def test_names_that_count_from_the_files_own_folder_are_reported_of(tmp_path):
-    path = save_cs(tmp_path / "in" / "a.cs", particle_columns([">imported/a.mrc"] * 3, range(3)))
+def test_names_that_count_from_the_files_own_folder_are_written_as_the_new_folder_has_them(tmp_path):
+    columns = particle_columns([">imported/a.mrc"] * 3, range(3))
+    columns |= {"alignments3D/class": np.zeros(3, "u4"), "alignments3D/pose": np.zeros((3, 3), "f4")}
+    path = save_cs(tmp_path / "in" / "a.cs", columns)
     (tmp_path / "in" / "imported").mkdir()
     (tmp_path / "in" / "imported" / "a.mrc").write_bytes(b"x")
     near = select(path, tmp_path / "in" / "b.cs", where="blob/idx > 0")
     far = select(path, tmp_path / "b.cs", where="blob/idx > 0")
-    assert near.warnings == ()
-    assert any("start with >" in sentence for sentence in texts(far.warnings))
-    assert np.load(tmp_path / "b.cs")["blob/path"].tolist() == [b">imported/a.mrc"] * 2
+    assert near.warnings == far.warnings == ()
+    assert np.load(tmp_path / "in" / "b.cs")["blob/path"].tolist() == [b">imported/a.mrc"] * 2
+    assert np.load(tmp_path / "b.cs")["blob/path"].tolist() == [b">in/imported/a.mrc"] * 2
+    select(path, None, split_by_class=tmp_path / "x" / "y", classes=(0,))
+    assert np.load(tmp_path / "x" / "y" / "a_class000.cs")["blob/path"][0] == b">../../in/imported/a.mrc"
+
+
+def test_names_of_a_passthrough_file_are_written_as_the_new_folder_has_them_too(tmp_path):
+    uid = np.arange(5, 8, dtype="u8")
+    path = save_cs(tmp_path / "in" / "J4_particles.cs", {"uid": uid, "blob/path": np.array([b"J1/a.mrc"] * 3)})
+    micrographs = np.array([b">m/a.mrc", b">m/b.mrc", b">m/a.mrc"])
+    passthrough = {"uid": uid, "location/micrograph_path": micrographs}
+    save_cs(tmp_path / "in" / "J4_passthrough_particles.cs", passthrough)
+    select(path, tmp_path / "out" / "sub.cs", rows=[0, 1])
+    written = np.load(tmp_path / "out" / "sub_passthrough.cs")["location/micrograph_path"].tolist()
+    assert written == [b">../in/m/a.mrc", b">../in/m/b.mrc"]
+    assert np.load(tmp_path / "out" / "sub.cs")["blob/path"].tolist() == [b"J1/a.mrc"] * 2
 
 
 # The command

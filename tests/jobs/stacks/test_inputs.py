@@ -12,6 +12,7 @@ from cryobridge.errors import CombinedError, CryobridgeError, FormatError, Missi
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.stacks.inputs import indexed_input, job_input, paired_input, star_input
 from cryobridge.jobs.stacks.options import StackOptions
@@ -206,12 +207,9 @@ def test_restacked_images_are_preferred_to_downsampled_ones(tmp_path):
     assert plan_stacks(job_input(tmp_path, 4), StackOptions()).descriptor.n_pixels == (8, 8)
 
 
-def test_rows_that_have_no_image_in_a_job_are_refused_or_counted(tmp_path):
+def test_rows_that_have_no_image_in_a_job_are_left_out_and_counted(tmp_path):
     save_job(tmp_path, {0: 4, 2: 4}, 8)
-    with pytest.raises(MissingDataError, match="8 rows, but 4 images in the 1 batches in restack/") as caught:
-        plan_stacks(job_input(tmp_path, 4), StackOptions())
-    assert "on_missing='skip'" in caught.value.hint
-    done = run("stacks", "job", tmp_path, 4, "--on-missing", "skip", "-o", tmp_path / "out", "--no-plots", "--json")
+    done = run("stacks", "job", tmp_path, 4, "-o", tmp_path / "out", "--no-plots", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["rows_in"], report["rows_out"]) == (8, 4)
@@ -220,7 +218,13 @@ def test_rows_that_have_no_image_in_a_job_are_refused_or_counted(tmp_path):
     # More images than rows can't be told apart.
     save_job(tmp_path, {0: 4, 1: 5}, 8)
     with pytest.raises(MissingDataError, match="8 rows, but 13 images"):
-        plan_stacks(job_input(tmp_path, 4, "skip"), StackOptions())
+        plan_stacks(job_input(tmp_path, 4), StackOptions())
+    # The images after a batch that is cut off would be those of other rows.
+    save_job(tmp_path, {0: 4, 1: 2}, 8)
+    with (tmp_path / "J4" / "restack" / "batch_000000_restacked.mrc").open("r+b") as file:
+        file.truncate(1024 + 3 * 16 * 16 * 4)
+    with pytest.raises(FormatError, match=r"batch_000000.*cut off after 3 of 4 images"):
+        plan_stacks(job_input(tmp_path, 4), StackOptions())
 
 
 def test_a_job_without_batches_says_what_was_looked_for(tmp_path):
@@ -338,6 +342,19 @@ def test_all_that_is_wrong_is_reported_at_once_and_nothing_is_written(particles_
         assert sentence in done.stderr
     assert done.stderr.count("→") >= 5
     assert not (tmp_path / "out").exists()
+
+
+def test_each_file_that_is_too_short_is_named_with_its_own_rows(particles_cs, tmp_path):
+    columns = {name: np.load(particles_cs)[name] for name in np.load(particles_cs).dtype.names}
+    names = [f"J1/extract/{name}.mrc" for name in ("a", "b", "b", "a", "a")]
+    columns |= {"blob/path": np.char.encode(names, "utf-8"), "blob/idx": np.array([3, 0, 10, 1, 3], "u4")}
+    save_cs(particles_cs, columns)
+    n_images = [read_header(tmp_path / "J1" / "extract" / f"{name}.mrc").n_whole for name in "ab"]
+    done = run("stacks", "cs", particles_cs, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert f"a.mrc: row 0, 4: image 4 is asked for, the file has {n_images[0]} whole ones" in said
+    assert f"b.mrc: row 2: image 11 is asked for, the file has {n_images[1]} whole ones" in said
 
 
 def test_unreadable_image_files_are_listed_together(particles_cs, tmp_path):

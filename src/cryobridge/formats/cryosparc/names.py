@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
 Iteration: TypeAlias = int | Literal["final"] | None
 
@@ -162,3 +164,11 @@ def holds_exposures(columns: Collection[str]) -> bool:
 def kind_of(group: str) -> str:
     """Return ``particle``, ``template``, ``exposure``, ``mask`` or ``volume``; else empty."""
     return next((kind for kind, pattern in _KINDS if pattern.search(group)), "")
+
+
+def relative_to_file(name: str, folder: Path, new_folder: Path) -> str:
+    """Return a name of a `.cs` file as it has to stand in another folder: one with ``>`` starts at the file's own."""
+    if not name.startswith(">"):
+        return name
+    there = os.path.normpath(folder.absolute() / name[1:])
+    return ">" + os.path.relpath(there, os.path.normpath(new_folder.absolute()))

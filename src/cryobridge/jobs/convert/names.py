@@ -17,7 +17,6 @@ from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.image_search import what_finds
 from cryobridge.formats.mrc_write import copy_inverted
 from cryobridge.jobs.output_folder import make_folder
-from cryobridge.model.particles import Labels
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
@@ -50,13 +49,6 @@ class Link:
     path: Path
     target: Path
     kept: frozenset[int] | None = None
-
-
-def renamed(labels: Labels, names: Sequence[str]) -> Labels:
-    """Return labels with other texts, one for each of ``labels.values``; texts that become equal are one."""
-    place: dict[str, int] = {}
-    codes = np.array([place.setdefault(name, len(place)) for name in names], np.int32)
-    return Labels(codes[labels.codes], tuple(place))
 
 
 def start_of_links(project: Path | None) -> Message:
@@ -208,14 +200,6 @@ def micrograph_names(names: Sequence[str], *, strip_uid: bool, folder: str | Non
             new.append(str(path.with_name(own)) if own != path.name else name)
     _refuse_shared(new, names)
     return new
-
-
-def relative_to_file(name: str, folder: Path, output: Path) -> str:
-    """Return a ``>`` name of a `.cs` file, which is relative to its folder, as the output has to say it."""
-    if not name.startswith(">"):
-        return name
-    there = Path(os.path.normpath(folder.absolute() / name[1:]))
-    return ">" + os.path.relpath(there, os.path.normpath(output.absolute().parent))
 
 
 def make_links(links: Iterable[Link], *, copy: bool, reporter: Reporter) -> None:

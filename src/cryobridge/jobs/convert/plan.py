@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.contrast import about_contrast, dark_particles, to_be_inverted
+from cryobridge.formats.cryosparc.names import relative_to_file
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, is_cryosparcs
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
@@ -32,8 +33,6 @@ from cryobridge.jobs.convert.names import (
     inverted_images,
     micrograph_names,
     plan_links,
-    relative_to_file,
-    renamed,
     start_of_links,
 )
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
@@ -445,13 +444,13 @@ class _Names:
             else:
                 names = [self._moved(name) for name in old]
                 messages = self._doubtful(old, names)
-            particles = replace(particles, images=replace(images, path=renamed(images.path, names)))
+            particles = replace(particles, images=replace(images, path=images.path.renamed(names)))
         if particles.locations is not None and self.options.micrographs is None:
             micrograph = particles.locations.micrograph.without_unused()
             moved = [self._moved(name) for name in micrograph.values]
             folder = self.options.micrograph_path
             names = micrograph_names(moved, strip_uid=self.options.strip_uid, folder=folder)
-            locations = replace(particles.locations, micrograph=renamed(micrograph, names))
+            locations = replace(particles.locations, micrograph=micrograph.renamed(names))
             particles = replace(particles, locations=locations)
         elif self.options.micrograph_path is not None:  # with micrographs= it was refused
             raise UsageError("nothing is known of micrographs", option="micrograph_path", hint="Leave it out.")
@@ -477,9 +476,9 @@ class _Names:
         if self.target == "star":
             name = name.removeprefix(">")
         elif self.source.program == "cryosparc":
-            name = relative_to_file(name, self.source.particles.source.parent, self.output)
+            name = relative_to_file(name, self.source.particles.source.parent, self.output.parent)
         elif self.source.program == "pickles":  # the stack itself was given, from the working directory
-            name = relative_to_file(f">{name}", Path(), self.output)
+            name = relative_to_file(f">{name}", Path(), self.output.parent)
         prefix = self.options.strip_prefix
         if prefix and Path(name).is_relative_to(prefix):
             name = str(Path(name).relative_to(prefix))

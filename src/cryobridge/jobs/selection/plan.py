@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
-from cryobridge.formats.cryosparc.names import holds_exposures
+from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import ParticleFiles, open_particles
@@ -391,7 +391,9 @@ class _Planner:
         message = not_found(names, search)
         found = search.resolve(names[0]) if names else None
         if message is None and found is not None:
-            message = names_lead_elsewhere(names[0], found, folder / metadata.name, metadata)
+            of_cs = self.particles.program == "cryosparc"
+            name = relative_to_file(names[0], metadata.parent, folder) if of_cs else names[0]
+            message = names_lead_elsewhere(name, found, folder / metadata.name, metadata)
         self.messages += [message] if message else []
 
 

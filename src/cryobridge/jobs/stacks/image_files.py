@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import FormatError, MissingDataError, option
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, option
 from cryobridge.formats.image_search import ImageSearch, name_some, what_finds
 from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
-from cryobridge.jobs.stacks.checks import Problems, Rows, refuse_equal_names, shown
+from cryobridge.jobs.stacks.checks import N_SHOWN, Problems, Rows, refuse_equal_names, shown
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -
         available[code] = header.n_whole
     beyond = has_file & ((images.index < 0) | (images.index >= available[images.path.codes]))
     beyond &= np.isin(images.path.codes, list(headers))
-    with problems.collect():
-        if beyond.any() and on_missing == "error":
-            _refuse_beyond(np.flatnonzero(beyond), images, headers)
+    if on_missing == "error":
+        problems.errors += _errors_beyond(np.flatnonzero(beyond), images, headers)
     reasons = {"image file missing": int((~has_file).sum()), "beyond the end of its file": int(beyond.sum())}
     return FoundImages(
         headers,
@@ -142,11 +141,21 @@ def _where_to_look(missing: list[str], n_files: int, search: ImageSearch) -> str
     return f"{looked} Say where they are with {option('datadir')} or {option('folder_mrc')}{skip}."
 
 
-def _refuse_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader]) -> None:
-    row = int(rows[0])
-    header = headers[int(images.path.codes[row])]
-    raise MissingDataError(
-        f"image {images.index[row] + 1} is asked for, the file has {header.n_whole} whole ones",
+def _errors_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader]) -> list[CryobridgeError]:
+    """Return an error for each file that is too short for these rows; where many are, the last speaks of the rest."""
+    codes = images.path.codes[rows]
+    by_file = {code: rows[codes == code] for code in dict.fromkeys(codes.tolist())}
+    listed = [_error_beyond(own, images, headers[code]) for code, own in list(by_file.items())[:N_SHOWN]]
+    rest = list(by_file.values())[N_SHOWN:]
+    if rest:
+        text = f"{len(rest):,} more files are too short for {sum(map(len, rest)):,} rows"
+        listed.append(MissingDataError(text, count=sum(map(len, rest))))
+    return listed
+
+
+def _error_beyond(rows: Rows, images: ImageRefs, header: MrcHeader) -> CryobridgeError:
+    return MissingDataError(
+        f"image {images.index[rows[0]] + 1} is asked for, the file has {header.n_whole} whole ones",
         path=header.path,
         rows=tuple(int(row) for row in rows[:3]),
         count=len(rows),

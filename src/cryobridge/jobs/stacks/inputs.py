@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.listing import list_if_there
@@ -29,7 +29,7 @@ from cryobridge.options import as_path
 from cryobridge.report import distinct, note, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.mrc_header import MrcHeader
@@ -141,7 +141,7 @@ def read_stack_input(
         return paired_input(_pairs(particles), given.defocus_angle_unit, given.phase_shift_unit)
     path = as_path(particles, "particles")
     if path.is_dir() and _has_batches(path):
-        return job_input(path.absolute().parent, int(path.absolute().name[1:]), on_missing)
+        return job_input(path.absolute().parent, int(path.absolute().name[1:]))
     files = open_for_stacks(path)
     return files_input(files, search.image_search(files.metadata), on_missing)
 
@@ -305,10 +305,11 @@ def paired_input(
     )
 
 
-def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_missing: OnMissing = "error") -> StackInput:
+def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int) -> StackInput:
     """Return the input of a Restack or Downsample Particles job: batches of images in the order of its metadata.
 
-    Restacked images are preferred to downsampled ones; batches count from 0 until the first that is missing.
+    Restacked images are preferred to downsampled ones; batches count from 0 until the first that is missing. Rows after
+    the last image are left out and counted, as CryoLike does.
 
     Parameters
     ----------
@@ -316,8 +317,6 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
         The project's folder, which holds the job folders.
     job_number
         The job: 12 for J12.
-    on_missing
-        ``"skip"`` leaves out the rows after the images of the last batch.
 
     Raises
     ------
@@ -345,16 +344,18 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int, on_miss
     headers = read_headers(dict(enumerate(files)), problems)
     sections = [headers[code].n_whole if code in headers else 0 for code in range(len(files))]
     n_images = sum(sections)
+    with problems.collect():
+        _refuse_cut_batches(headers.values())
     messages = [*particles.messages, *_defaults(particles)]
     if len(chosen.files) > len(files):
         messages.append(_stopped_at_gap(chosen))
     left_out = {}
-    with problems.collect():
-        if on_missing == "skip" and n_images < particles.n_rows:
-            left_out["no image in the batches"] = particles.n_rows - n_images
-            messages.append(_rows_beyond(particles, n_images))
-        elif not problems.errors:
-            _refuse_other_number(particles, n_images, f"the {len(files)} batches in {chosen.kind}/", skippable=True)
+    if 0 < n_images < particles.n_rows:
+        left_out["no image in the batches"] = particles.n_rows - n_images
+        messages.append(_rows_beyond(particles, n_images))
+    elif not problems.errors:
+        with problems.collect():
+            _refuse_other_number(particles, n_images, f"the {len(files)} batches in {chosen.kind}/")
     index = np.concatenate([np.arange(n) for n in sections])
     # Rows after the last image get a reference that nothing reads.
     padding = max(0, particles.n_rows - n_images)
@@ -413,15 +414,27 @@ def file_with(path: Path, *parts: _Part) -> str:
     return f"Give {kind} with {', '.join(columns)}, such as {such_as}."
 
 
-def _refuse_other_number(particles: ParticleSet, n_images: int, where: str, *, skippable: bool = False) -> None:
+def _refuse_other_number(particles: ParticleSet, n_images: int, where: str) -> None:
     if particles.n_rows == n_images:
         return
-    skip = f" {option('on_missing', 'skip')} leaves out the rows after the last image." if skippable else ""
     raise MissingDataError(
         f"{particles.n_rows:,} rows, but {n_images:,} images in {where}",
         path=particles.source,
-        hint="Rows and images must be those of one job, in one order." + (skip if n_images < particles.n_rows else ""),
+        hint="Rows and images must be those of one job, in one order.",
     )
+
+
+def _refuse_cut_batches(headers: Collection[MrcHeader]) -> None:
+    """Refuse batches that are cut off: the images after them would be taken for those of other rows."""
+    cut = [header for header in headers if header.n_whole < header.n_sections]
+    if cut:
+        raise FormatError(
+            f"cut off after {cut[0].n_whole:,} of {cut[0].n_sections:,} images, so that the rows of later images are "
+            "unknown",
+            path=cut[0].path,
+            count=len(cut),
+            hint="Copy the batch again.",
+        )
 
 
 def _stopped_at_gap(batches: ImageBatches) -> Message:
