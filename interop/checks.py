@@ -54,7 +54,7 @@ class Checks:
 
     def at_least(self, what: str, found: float, bound: float) -> None:
         """Check a correlation."""
-        self._add(what, _number(found), f"at least {_number(bound)}", math.isfinite(found) and found >= bound)
+        self._add(what, f"{found:.6g}", f"at least {_number(bound)}", math.isfinite(found) and found >= bound)
 
     def equal(self, what: str, found: object, expected: object) -> None:
         """Check that a value is the expected one."""
