@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from cryobridge.errors import CryobridgeError, OutputExistsError, option
 from cryobridge.formats.atomic import atomic_path, leftovers, read_error
+from cryobridge.formats.lease import lease_name
 from cryobridge.jobs.output_folder import RECORD, refuse_folder_of_others, require_space
 
 MARKER = "cryobridge_demo.json"
@@ -155,7 +156,7 @@ def _look_through(folder: Path) -> tuple[list[Path], list[Path]]:
         for path in sorted([*links, *(here / name for name in file_names)]):
             if path.relative_to(folder).as_posix() in _FOLDERS:
                 _refuse(path)
-            if path != folder / MARKER:
+            if path != folder / MARKER and lease_name(path.name) is None:
                 (made if path in unfinished or _is_made(path, folder) else others).append(path)
         for path in folders:
             if path not in links and _is_made(path, folder):
@@ -180,7 +181,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         # A marker that a killed run had not finished is nobody's file.
         unfinished = leftovers(folder, MARKER.removesuffix(".json"))
-        return [path for path in folder.iterdir() if path not in unfinished]
+        return [path for path in folder.iterdir() if path not in unfinished and lease_name(path.name) is None]
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:

@@ -166,11 +166,12 @@ class DemoPlan:
         project, options = self.project, self._options
         description = {"cryobridge_version": __version__, **asdict(options)}
         make_folder(project.folder)
-        with locked(project.folder):
+        with locked(project.folder) as messages:
             self._check_folder(overwrite=overwrite)  # another run may have ended since
             self.project = project = replace(project, kept=prepare_folder(project.folder, description))
             _write(project, options.snr, options.seed, reporter)
-        return self.report()
+        report = self.report()
+        return replace(report, messages=(*report.messages, *messages))
 
     def report(self) -> DemoReport:
         """Return what is simulated."""

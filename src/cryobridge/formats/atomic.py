@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
-from contextlib import contextmanager, suppress
+import stat
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.formats.lease import State, holding, lease_name, lease_path, remove_dead, state_of, when_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-_HOST = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:6]
-_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{8}(\..*)?")
+# The lease that the name of a temporary file carries keeps other runs from removing it (`cryobridge.formats.lease`).
+_TEMPORARY = re.compile(r"\.(?P<stem>.*)\.(?P<lease>[0-9a-f]{8}-[0-9a-f]{8})-[0-9a-f]{6}(\..*)?", re.DOTALL)
+_MOST_NAME_BYTES = 255
+# What is added to the name of a temporary folder when it is moved out of the way counts, too.
+_OTHER_BYTES = len("..01234567-01234567-012345.old")
+# Longer ones are no suffixes that a writer looks at.
+_MOST_SUFFIX_BYTES = 32
 # Folders that this process has looked through for what killed ones left.
 _tidied: set[Path] = set()
-_waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
+
+
+@dataclass
+class _Set:
+    """Files that wait for each other, each with its temporary path, and the leases on these."""
+
+    leases: ExitStack
+    files: list[tuple[Path, Path]] = field(default_factory=list)
+
+
+_waiting: ContextVar[_Set | None] = ContextVar("waiting", default=None)
 
 
 @contextmanager
@@ -30,8 +48,9 @@ def atomic_path(final: Path) -> Iterator[Path]:
 
     The temporary name starts with a dot and keeps the suffix, so that listings pass over it and writers that
     look at the suffix are content. It lies in the same folder, hence on the same file system, where a rename
-    is one step. A block that raises leaves nothing behind and an older ``final`` as it was. What a process that
-    was killed has left in the folder is removed. Of two that write one file at once, the last one's stays.
+    is one step. A block that raises leaves nothing behind and an older ``final`` as it was; a file that is replaced
+    hands on its permissions. What a process that was killed has left in the folder is removed. Of two that write one
+    file at once, the last one's stays.
 
     Parameters
     ----------
@@ -49,25 +68,41 @@ def atomic_path(final: Path) -> Iterator[Path]:
     CryobridgeError
         When the operating system refuses: no such folder, no permission, no space left.
     """
-    _tidy(final.parent)
-    temporary = temporary_path(final)
     waiting = _waiting.get()
+    temporary = None
     is_kept = False
-    try:
-        yield temporary
-        if waiting is None:
-            temporary.replace(final)
-        else:
-            waiting.append((temporary, final))
-            is_kept = True
-    except OSError as error:
-        # An error that names another file (an input that could not be read) is not ours to explain.
-        if error.filename is not None and os.fspath(error.filename) != os.fspath(temporary):
-            raise
-        raise write_error(final, error) from error
-    finally:
-        if not is_kept:
-            _remove(temporary)
+    with ExitStack() as leases:
+        try:
+            lease = (leases if waiting is None else waiting.leases).enter_context(_lease_on(final.parent))
+            temporary = _temporary_path(final, lease)
+            yield temporary
+            _take_mode(temporary, final)
+            if waiting is None:
+                temporary.replace(final)
+            else:
+                waiting.files.append((temporary, final))
+                is_kept = True
+        except OSError as error:
+            # An error that names another file (an input that could not be read) is not ours to explain.
+            if error.filename is not None and not _is_ours(error.filename, temporary):
+                raise
+            raise write_error(final, error) from error
+        finally:
+            if temporary is not None and not is_kept:
+                _remove(temporary)
+
+
+def _is_ours(name: object, temporary: Path | None) -> bool:
+    path = Path(os.fsdecode(name)) if isinstance(name, str | bytes | os.PathLike) else None
+    return path is not None and (path == temporary or lease_name(path.name) is not None)
+
+
+def _take_mode(temporary: Path, final: Path) -> None:
+    """Give a file the permissions of the one that it is to replace."""
+    with suppress(OSError):
+        old, new = final.lstat(), temporary.lstat()
+        if stat.S_ISREG(old.st_mode) and stat.S_ISREG(new.st_mode) and old.st_mode != new.st_mode:
+            temporary.chmod(stat.S_IMODE(old.st_mode))
 
 
 @contextmanager
@@ -87,21 +122,22 @@ def together() -> Iterator[Callable[[Path], None]]:
     CryobridgeError
         When the operating system refuses to rename or remove them.
     """
-    files: list[tuple[Path, Path]] = []
     outdated: list[Path] = []
-    token = _waiting.set(files)
-    try:
-        yield outdated.append
-        for temporary, final in files:
-            with _explained(final):
-                temporary.replace(final)
-        for path in outdated:
-            with _explained(path):
-                path.unlink(missing_ok=True)
-    finally:
-        _waiting.reset(token)
-        for temporary, _ in files:
-            _remove(temporary)
+    with ExitStack() as leases:
+        waiting = _Set(leases)
+        token = _waiting.set(waiting)
+        try:
+            yield outdated.append
+            for temporary, final in waiting.files:
+                with _explained(final):
+                    temporary.replace(final)
+            for path in outdated:
+                with _explained(path):
+                    path.unlink(missing_ok=True)
+        finally:
+            _waiting.reset(token)
+            for temporary, _ in waiting.files:
+                _remove(temporary)
 
 
 @contextmanager
@@ -112,9 +148,37 @@ def _explained(path: Path) -> Iterator[None]:
         raise write_error(path, error) from error
 
 
-def temporary_path(final: Path) -> Path:
-    """Return a new hidden name beside a file or folder with the machine and the process at work on it."""
-    return final.with_name(f".{final.stem}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{final.suffix}")
+@contextmanager
+def temporary_path(final: Path) -> Iterator[Path]:
+    """Yield a new hidden name beside a file or folder, which no other run takes for a leftover within the block.
+
+    Raises
+    ------
+    OSError
+        If the folder can't be written to.
+    """
+    with _lease_on(final.parent) as lease:
+        yield _temporary_path(final, lease)
+
+
+@contextmanager
+def _lease_on(folder: Path) -> Iterator[str]:
+    """Hold a lease on temporary files in a folder; those within a temporary folder of ours are safe by its own."""
+    if (match := _TEMPORARY.fullmatch(folder.name)) is not None:
+        yield match["lease"]
+        return
+    tidy(folder)
+    with holding(folder) as lease:
+        yield lease.name
+
+
+def _temporary_path(final: Path, lease: str) -> Path:
+    suffix = final.suffix if len(os.fsencode(final.suffix)) <= _MOST_SUFFIX_BYTES else ""
+    stem = os.fsencode(final.name.removesuffix(suffix))
+    stem = stem[: _MOST_NAME_BYTES - _OTHER_BYTES - len(os.fsencode(suffix))]
+    # A letter of several bytes is taken whole or not at all, as some file systems need it.
+    kept = stem.decode("utf-8", "ignore") if final.name.isprintable() else os.fsdecode(stem)
+    return final.with_name(f".{kept}.{lease}-{secrets.token_hex(3)}{suffix}")
 
 
 def leftovers(folder: Path, stem_prefix: str = "", *, of_any_host: bool = False) -> list[Path]:
@@ -127,19 +191,37 @@ def leftovers(folder: Path, stem_prefix: str = "", *, of_any_host: bool = False)
     folder, stem_prefix
         Where, and what the names begin with after the dot.
     of_any_host
-        Whether those of other machines are taken too, whose processes can't be seen: for who has the folder locked.
+        Whether those are taken too of which it can't be seen whether their runs are at work, on other machines: for
+        who has the folder for himself.
     """
+    found: list[Path] = []
+    states: dict[str, State] = {}
+    for path, lease in _temporaries(folder):
+        state = states.setdefault(lease, state_of(lease_path(folder, lease)))
+        is_left = state is State.DEAD or (of_any_host and state is State.UNKNOWN)
+        if is_left and path.name[1:].startswith(stem_prefix):
+            found.append(path)
+    if not stem_prefix:
+        leases = [lease_path(folder, name) for name in _leases(folder)]
+        found += [path for path in leases if state_of(path) is State.DEAD]
+    return found
+
+
+def _leases(folder: Path) -> set[str]:
+    """Return the names of the leases in a folder."""
+    try:
+        return {name for path in folder.iterdir() if (name := lease_name(path.name))}
+    except OSError:
+        return set()
+
+
+def _temporaries(folder: Path) -> list[tuple[Path, str]]:
+    """Return the temporary files and folders in a folder, each with the name of its lease."""
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError:
         return []
-    found = [(name, match) for name in names if (match := _TEMPORARY.fullmatch(name))]
-    return [
-        folder / name
-        for name, match in found
-        if match["stem"].startswith(stem_prefix)
-        and (not _is_running(int(match["pid"])) if match["host"] == _HOST else of_any_host)
-    ]
+    return [(folder / name, match["lease"]) for name in names if (match := _TEMPORARY.fullmatch(name))]
 
 
 def write_error(path: Path, error: OSError) -> CryobridgeError:
@@ -151,29 +233,32 @@ def write_error(path: Path, error: OSError) -> CryobridgeError:
     )
 
 
-def _tidy(folder: Path) -> None:
+def tidy(folder: Path) -> None:
+    """Remove what killed runs left in a folder; what may be of a run on another host when its lease is seen dead."""
     if folder in _tidied:
         return
     _tidied.add(folder)
-    for path in leftovers(folder):
-        if path.is_symlink() or not path.is_dir():
+    for lease in _leases(folder) | {lease for _, lease in _temporaries(folder)}:
+        path = lease_path(folder, lease)
+        state = state_of(path)
+        if state is State.DEAD:
+            _remove_left(folder, lease)
+        elif state is State.UNKNOWN:
+            when_dead(path, partial(_remove_left, folder, lease))
+
+
+def _remove_left(folder: Path, lease: str) -> None:
+    for path, name in _temporaries(folder):
+        if name == lease and (path.is_symlink() or not path.is_dir()):
             _remove(path)
+    # Last: what has no lease is nobody's.
+    remove_dead(lease_path(folder, lease))
 
 
 def _remove(path: Path) -> None:
     # What can't be removed must not hide why it was to be removed.
     with suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
 
 
 def readable_size(path: Path) -> int:

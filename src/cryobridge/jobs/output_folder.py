@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, is_interrupt, option
 from cryobridge.formats.atomic import atomic_path, write_error
+from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, State, exclusive, state_of
+from cryobridge.report import Message, warning
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
@@ -208,34 +210,41 @@ def _is_there(path: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs of cryobridge out of a folder; the system lets go of it when the process ends in any way.
+def locked(folder: Path) -> Iterator[tuple[Message, ...]]:
+    """Keep other runs of cryobridge out of a folder, by a lease that is known to be dead when the process has ended.
+
+    Yields
+    ------
+    tuple of Message
+        A warning where the file system refuses locks, so that runs at the same time are not kept out for sure.
 
     Raises
     ------
     CryobridgeError
         If another run is at work in it.
     """
-    import fcntl
-
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        with exclusive(folder) as lease:
+            if lease is None:
+                raise _busy(folder)
+            yield () if lease.is_locked else (_without_locks(folder),)
     except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)) != folder / FOLDER_LEASE:
+            raise
         raise write_error(folder, error) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CryobridgeError(
-                "another run of cryobridge is at work in this folder",
-                path=folder,
-                hint=f"Wait for its end, or choose another folder with {option('output')}.",
-            ) from error
-        except OSError:
-            pass  # some network file systems have no locks
-        yield
-    finally:
-        os.close(handle)
+
+
+def _busy(folder: Path) -> CryobridgeError:
+    return CryobridgeError(
+        "another run of cryobridge is at work in this folder",
+        path=folder,
+        hint=f"Wait for its end, or choose another folder with {option('output')}.",
+    )
+
+
+def _without_locks(folder: Path) -> Message:
+    text = f"the file system of {folder} refuses locks, so that another run is known by signs every {BEAT_S:g} s only"
+    return warning("locks-refused", text, where=folder)
 
 
 def refuse_busy(folder: Path) -> None:
@@ -246,15 +255,15 @@ def refuse_busy(folder: Path) -> None:
     CryobridgeError
         If another run is at work in it.
     """
-    if folder.is_dir():
-        with locked(folder):
-            pass
+    if state_of(folder / FOLDER_LEASE) is State.ALIVE:
+        raise _busy(folder)
 
 
 @dataclass
 class JobRecord:
-    """What `job_record` writes down: add to ``report`` what the job found out."""
+    """What `job_record` writes down: add to ``report`` what the job found out, ``messages`` on the folder among it."""
 
+    messages: tuple[Message, ...] = ()
     report: Report | dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -289,14 +298,14 @@ def job_record(folder: Path, title: str, contents: str, *, check: Callable[[], o
         If another run is at work in the folder.
     """
     make_folder(folder)
-    with locked(folder):
+    with locked(folder) as messages:
         check()
-        yield from _record(folder, title, contents)
+        yield from _record(folder, title, contents, messages)
 
 
-def _record(folder: Path, title: str, contents: str) -> Iterator[JobRecord]:
+def _record(folder: Path, title: str, contents: str, messages: tuple[Message, ...]) -> Iterator[JobRecord]:
     command = shlex.join(["cryobridge", *sys.argv[1:]])
-    record = JobRecord()
+    record = JobRecord(messages)
     started, clock = datetime.now(timezone.utc), time.monotonic()
 
     def write_status(status: str) -> None:

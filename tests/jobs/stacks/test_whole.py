@@ -9,6 +9,7 @@ import pytest
 from cryobridge import downsample, inspect, stacks
 from cryobridge.errors import UsageError
 from cryobridge.formats.file_record import FileRecord
+from cryobridge.jobs.output_folder import locked
 from helpers import noise_images, run, save_mrc, save_star, sentences
 
 _RECORDS = {"job.json", "run.log", "command.txt", "README.txt"}
@@ -149,8 +150,21 @@ def test_an_output_without_records_or_of_a_run_without_an_end_is_not_said_to_be_
     done = run("inspect", out, "--check", "whole")
     assert done.returncode == 3
     said = " ".join(done.stderr.split())
-    assert "its run is failed" in said
+    assert "the run that made it: failed" in said
     assert "without a record of size and checksum" in said
+
+
+def test_a_run_that_was_killed_is_not_said_to_be_running(star, tmp_path):
+    out = tmp_path / "out"
+    make(FOURIER, star, out)
+    record = out / "job.json"
+    record.write_text(record.read_text().replace('"completed"', '"running"'))
+    with locked(out):
+        assert inspect(out).details["output"]["status"] == "running"
+    assert inspect(out).details["output"]["status"] == "stopped without an end"
+    done = run("inspect", out, "--check", "whole")
+    assert done.returncode == 3
+    assert "stopped without an end" in done.stdout
 
 
 def test_a_record_counts_the_head_last(tmp_path):

@@ -57,12 +57,14 @@ class CoordsJob:
         if plan.is_refused:
             return plan.report()
         (reporter or Silent()).start("writing pick files", None)
-        write_picks(plan, overwrite=overwrite)
+        messages = write_picks(plan, overwrite=overwrite)
+        report = plan.report()
+        report = replace(report, messages=(*report.messages, *messages))
         if not plan.options.preview:
-            return plan.report()
+            return report
         from cryobridge.jobs.coords.preview import write_previews
 
-        return replace(plan.report(), previews=tuple(write_previews(plan, plan.options.preview)))
+        return replace(report, previews=tuple(write_previews(plan, plan.options.preview)))
 
 
 def prepare_coords(

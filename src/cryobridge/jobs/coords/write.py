@@ -27,6 +27,7 @@ from cryobridge.jobs.output_folder import locked, make_folder, refuse_existing
 
 if TYPE_CHECKING:
     from cryobridge.jobs.coords.plan import CoordsPlan
+    from cryobridge.report import Message
 
 # After the name of a new folder: the one that it replaces.
 _OLD = ".old"
@@ -34,7 +35,7 @@ _OLD = ".old"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
-def write_picks(plan: CoordsPlan, *, overwrite: bool) -> None:
+def write_picks(plan: CoordsPlan, *, overwrite: bool) -> tuple[Message, ...]:
     """Write the pick files, the links to them in ``Raw_data``, and the files that lead RELION to them.
 
     Old picks in the folder do not survive, and nothing else is touched. What leads RELION to the pick files appears
@@ -46,6 +47,11 @@ def write_picks(plan: CoordsPlan, *, overwrite: bool) -> None:
         What `CoordsPlan.check` let pass.
     overwrite
         Replace picks that are there.
+
+    Returns
+    -------
+    tuple of Message
+        What is to be said of the folder.
 
     Raises
     ------
@@ -59,7 +65,7 @@ def write_picks(plan: CoordsPlan, *, overwrite: bool) -> None:
     rows = [groups[code][plan.kept[groups[code]]] for code in plan.written]
     convention, picks_only = plan.placement.convention, plan.options.picks_only
     columns = pick_columns(plan.picks, plan.coordinate_px, plan.kept, convention, picks_only=picks_only)
-    with locked(plan.folder), _new_folder(plan.raw_data) as temporary, together() as remove:
+    with locked(plan.folder) as messages, _new_folder(plan.raw_data) as temporary, together() as remove:
         # Another run may have ended since.
         refuse_existing(plan.existing(), overwrite=overwrite)
         outdated = plan.old_places() - set(plan.places)
@@ -73,6 +79,7 @@ def write_picks(plan: CoordsPlan, *, overwrite: bool) -> None:
         _move_in(temporary, plan.folder, plan.places)
         _replace_folder(plan.raw_data, temporary / RAW_DATA, temporary.with_name(temporary.name + _OLD))
         _remove_outdated(plan.folder, outdated)
+    return messages
 
 
 def _make_folders(folder: Path, places: Iterable[str]) -> None:
@@ -122,19 +129,20 @@ def _remove_outdated(folder: Path, places: Iterable[str]) -> None:
 @contextmanager
 def _new_folder(final: Path) -> Iterator[Path]:
     """Make a hidden folder beside one that is to be replaced; it is gone afterwards."""
-    temporary = temporary_path(final)
     try:
-        _recover(final)
-        temporary.mkdir()
-        yield temporary
+        with temporary_path(final) as temporary:
+            try:
+                _recover(final)
+                temporary.mkdir()
+                yield temporary
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise CryobridgeError(
             f"the picks can't be written ({error.strerror or error})",
             path=final.parent,
             hint="Check that you may write there, and that the disk has space left.",
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _recover(final: Path) -> None:

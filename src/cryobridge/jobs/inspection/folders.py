@@ -12,6 +12,7 @@ from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
 from cryobridge.formats.cryosparc.outputs import JobOutput
 from cryobridge.formats.file_record import recorded_files
 from cryobridge.formats.folders import RELION_JOB, identify_folder
+from cryobridge.formats.lease import FOLDER_LEASE, STALE_S, State, state_of
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.open import ParticleFiles, open_particles
 from cryobridge.formats.own_output import OwnOutput, read_own_output
@@ -28,6 +29,8 @@ from cryobridge.progress import Reporter
 from cryobridge.report import warning
 
 _N_SHOWN = 6
+# Of a run whose record says that it is running, and whose lease that it is not.
+STOPPED = "stopped without an end"
 # Optics groups alone are few; a larger file has particles.
 _LARGEST_EMPTY_BYTES = 64 << 10
 
@@ -194,7 +197,7 @@ def facts_of_job_around(path: Path) -> Facts:
 
 def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe an output of cryobridge, or of CryoLike in the same layout."""
-    output = read_own_output(path)
+    output = _as_it_stands(read_own_output(path))
     facts: Facts = []
     if output.title:
         facts.append(("made", output.title))
@@ -230,11 +233,18 @@ def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) 
     )
 
 
+def _as_it_stands(output: OwnOutput) -> OwnOutput:
+    """Correct what a run that was killed could not: that it is running."""
+    if output.status != "running" or state_of(output.path / FOLDER_LEASE, patience_s=STALE_S) is not State.DEAD:
+        return output
+    return replace(output, status=STOPPED)
+
+
 def _wholeness(output: OwnOutput, reporter: Reporter) -> Use:
     """Read the stacks of an output through, and say what is not as it was written."""
     records = recorded_files(output.path)
     reporter.start("bytes read through", sum(record.n_bytes for record in records.values()))
-    reasons = [] if output.status in {"", "completed"} else [f"its run is {output.status}"]
+    reasons = [] if output.status in {"", "completed"} else [f"the run that made it: {output.status}"]
     reasons += map(str, output.problems)
     for path, record in records.items():
         if reason := record.why_not(path, read_through=True, advance=reporter.advance):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic
 
 from cryobridge.errors import OutputExistsError, UsageError, option
 from cryobridge.executors.devices import DeviceExecutor
+from cryobridge.formats.atomic import tidy
 from cryobridge.jobs.output_folder import (
     job_record,
     make_subfolder,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cryobridge.executors.base import Executor
-    from cryobridge.report import Report
+    from cryobridge.report import Message, Report
 
 
 def _unchanged(report: R) -> R:
@@ -120,7 +121,8 @@ class StackJob(Generic[R]):
         self._require_space(whole)
         results = list(whole.values())
         with job_record(folder, plan.title, plan.contents, check=partial(self._refuse, overwrite=overwrite)) as record:
-            record.report = self.recorded(_with(self.report(), found)).to_json()
+            messages = (*found.messages(), *record.messages)
+            record.report = self.recorded(_with(self.report(), messages)).to_json()
             self._clear_folder(whole)
             reporter.start("images", sum(len(task.rows) for task in todo))
             with plan.beside(folder) as follow:
@@ -134,7 +136,7 @@ class StackJob(Generic[R]):
                 if make is not None:
                     make([task.number for task in todo], advance=reporter.advance, done=done)
             plan.finish(folder, rows_left_out(results))
-            report = _with(plan.report(folder, results, len(whole)), found)
+            report = _with(plan.report(folder, results, len(whole)), messages)
             record.report = self.recorded(report).to_json()
         return report
 
@@ -161,11 +163,12 @@ class StackJob(Generic[R]):
         """Make the folders, and remove what is not kept of earlier stacks: a reader would take it for new ones."""
         for name in self.plan.folders:
             make_subfolder(self.folder / name)
+            tidy(self.folder / name)
         if not (self.resume and self.plan.continues):
             remove_existing(self._not_kept(whole))
         elif self.verify_outputs:
             remove_existing(self.plan.unfinished(self.folder))
 
 
-def _with(report: R, found: Found) -> R:
-    return replace(report, messages=(*report.messages, *found.messages()))
+def _with(report: R, messages: tuple[Message, ...]) -> R:
+    return replace(report, messages=(*report.messages, *messages))
