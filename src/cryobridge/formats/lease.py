@@ -123,8 +123,15 @@ class Lease:
                 os.utime(file, (self._count, self._count))
 
     def release(self) -> None:
-        """Remove it."""
+        """Remove it, also where an interrupt comes in between."""
         _taken.discard(self)
+        try:
+            self._release()
+        except BaseException:
+            self._release()
+            raise
+
+    def _release(self) -> None:
         if self._file is not None:
             self._remove()
         elif state_of(self.path) is State.DEAD:
@@ -132,11 +139,11 @@ class Lease:
             remove_dead(self.path)
 
     def _remove(self) -> None:
-        file, self._file = self._file, None
-        assert file is not None
+        assert self._file is not None
         with suppress(OSError):
-            if _is_at(self.path, file):
+            if _is_at(self.path, self._file):
                 self.path.unlink()
+        file, self._file = self._file, None
         os.close(file)
 
 

@@ -136,7 +136,7 @@ def _new_folder(final: Path) -> Iterator[Path]:
                 temporary.mkdir()
                 yield temporary
             finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                _remove_folder(temporary)
     except OSError as error:
         raise CryobridgeError(
             f"the picks can't be written ({error.strerror or error})",
@@ -187,8 +187,12 @@ def _move_others(old: Path, new: Path) -> None:
 def _remove_folder(folder: Path) -> None:
     if folder.is_symlink():
         folder.unlink()
-    else:
+        return
+    try:
         shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:  # an interrupt; others are ignored for a moment
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _write_lists(plan: CoordsPlan) -> None:
