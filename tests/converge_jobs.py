@@ -114,3 +114,29 @@ def save_kept_iterations(folder, assignments, seed=0):
         }
         save_cs(folder / f"J2_{number:03d}_particles.cs", columns)
     save_cs(folder / "J2_passthrough_particles.cs", {"uid": uids})
+
+
+def write_refinement(folder, resolutions_A, *, final_A=None, run_name="run", first=0, version=3.1):
+    """Write an automatic refinement as RELION does: rlnHasConverged stays 0, and iteration 0 has no class.
+
+    resolutions_A: of iterations from `first` on; final_A: that of the files that it ends with, None while it runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, resolution_A in enumerate(resolutions_A, first):
+        stem = f"{run_name}_it{number:03d}"
+        classes = dict.fromkeys(range(20), 0 if number == 0 else 1)
+        says = {"rlnDoAutoRefine": 1, "rlnHasConverged": 0, "rlnChangesOptimalOrientations": 90 / (1 + number)}
+        (folder / f"{stem}_optimiser.star").write_text(optimiser_text(number, 999, **says))
+        for half in (1, 2):
+            model = model_text(dict.fromkeys(range(20), 1), resolution_A)
+            (folder / f"{stem}_half{half}_model.star").write_text(model)
+        if number > first:
+            (folder / f"{stem}_sampling.star").write_text("data_sampling_general\n\n_rlnHealpixOrder 2\n \n")
+        rows = [(image_name(particle), number) for particle, number in classes.items()]
+        (folder / f"{stem}_data.star").write_text(data_text(rows))
+    if final_A is not None:
+        if version >= 4:
+            (folder / f"{run_name}_optimiser.star").write_text(optimiser_text(number, 999, rlnHasConverged=1))
+        (folder / f"{run_name}_data.star").write_text(data_text([(image_name(place), 1) for place in range(20)]))
+        (folder / f"{run_name}_model.star").write_text(model_text(dict.fromkeys(range(20), 1), final_A))
+    return folder

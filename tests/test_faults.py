@@ -777,7 +777,7 @@ def large_inputs(inputs):
     save_star(inputs / "classes.star", "", classes)
     (inputs / "growing").mkdir()
     for name in ("data", "model", "optimiser"):
-        file = f"run_it000_{name}.star"
+        file = f"run_it001_{name}.star"
         shutil.copy(inputs / "relion" / "Class2D" / "job004" / file, inputs / "growing" / file)
     return inputs
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from cryobridge.cli.build import flag
 from cryobridge.cli.terminal import plain, warning
 from cryobridge.errors import shown
-from cryobridge.jobs.converge.tables import iteration_row
+from cryobridge.jobs.converge.tables import iteration_row, metrics_row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +34,7 @@ def history_view(
     *,
     with_rule: bool = True,
 ) -> Group:
-    """Show the iterations, the populations of the classes and the verdict.
+    """Show the iterations, the populations of the classes where there are several, and the verdict.
 
     Parameters
     ----------
@@ -48,8 +48,9 @@ def history_view(
         Whether to show the rule that the verdict follows.
     """
     parts: list[RenderableType] = [*_iterations(history, width, most_iterations), Text()]
-    parts += [*_classes(history, width, most_classes), Text(), verdict_view(history.verdict, with_rule=with_rule)]
-    return Group(*parts)
+    if not history.is_refinement:
+        parts += [*_classes(history, width, most_classes), Text()]
+    return Group(*parts, verdict_view(history.verdict, with_rule=with_rule))
 
 
 def verdict_view(verdict: Verdict, *, with_rule: bool = True) -> Group:
@@ -77,9 +78,69 @@ def iteration_line(iteration: Iteration) -> str:
     )
 
 
+def refinement_line(iteration: Iteration) -> str:
+    """Return one line on an iteration of a refinement, for a log."""
+    metrics = iteration.metrics
+    parts = [
+        _with("resolution", metrics.resolution_A, " Å"),
+        _with("orientations changed by", metrics.orientation_change_deg, "°"),
+        _with("offsets changed by", metrics.offset_change_A, " Å"),
+        _with("accuracy of rotations", metrics.rotation_accuracy_deg, "°"),
+        _with("of translations", metrics.translation_accuracy_A, " Å"),
+    ]
+    known = [part for part in parts if part] or [f"{iteration.particles:,} particles"]
+    return f"iteration {iteration.number}: {', '.join(known)}"
+
+
+def _with(name: str, value: float | None, unit: str) -> str:
+    return "" if value is None else f"{name} {value:.2f}{unit}"
+
+
 def _iterations(history: History, width: int, most: int) -> list[RenderableType]:
     shown = history.iterations[-most:]
     rows = [iteration_row(iteration) for iteration in shown]
+    columns, heads = _refined_columns(width) if history.is_refinement else _class_columns(width)
+    if history.final is not None:
+        unknown = dict.fromkeys(rows[-1]) if rows else {}
+        rows.append({**unknown, "iteration": "final", **metrics_row(history.final.metrics)})
+    columns = {name: form for name, form in columns.items() if any(row[name] is not None for row in rows)}
+    title = " ".join(part for part in (history.program, history.kind, str(history.folder)) if part)
+    table = _table(title)
+    for name in columns:
+        table.add_column(heads.get(name, name), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*("—" if row[name] is None else f"{row[name]:{form}}" for name, form in columns.items()))
+    return [table, *_left_out(len(history.iterations) - len(shown), "earlier iterations", "converge.csv")]
+
+
+_METRIC_HEADS = {
+    "resolution_A": "Å",
+    "orientation_change_deg": "angles °",
+    "offset_change_A": "shifts Å",
+    "rotation_accuracy_deg": "acc. °",
+    "translation_accuracy_A": "acc. Å",
+    "log_likelihood": "log L",
+}
+_METRIC_FORMS = {name: ".5g" if name == "log_likelihood" else ".2f" for name in _METRIC_HEADS}
+
+
+def _refined_columns(width: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the columns of a refinement with their formats, and what stands above them."""
+    columns = {"iteration": "", "particles": ",", **_METRIC_FORMS}
+    heads = {"iteration": "it", **_METRIC_HEADS}
+    if width >= _WIDE:
+        heads |= {
+            "resolution_A": "resolution Å",
+            "orientation_change_deg": "angles changed °",
+            "offset_change_A": "shifts changed Å",
+            "rotation_accuracy_deg": "accuracy °",
+            "translation_accuracy_A": "accuracy Å",
+        }
+    return columns, heads
+
+
+def _class_columns(width: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the columns of a classification with their formats, and what stands above them."""
     columns = {
         "iteration": "",
         "particles": ",",
@@ -98,31 +159,10 @@ def _iterations(history: History, width: int, most: int) -> list[RenderableType]
         "occupied": "classes",
         "effective_classes": "eff.",
         "relion_changed_percent": "RELION %",
-        "resolution_A": "Å",
     }
     if width >= _WIDE:
-        columns |= {
-            "orientation_change_deg": ".2f",
-            "offset_change_A": ".2f",
-            "rotation_accuracy_deg": ".2f",
-            "translation_accuracy_A": ".2f",
-            "log_likelihood": ".5g",
-        }
-        heads |= {
-            "orientation_change_deg": "angles °",
-            "offset_change_A": "shifts Å",
-            "rotation_accuracy_deg": "acc. °",
-            "translation_accuracy_A": "acc. Å",
-            "log_likelihood": "log L",
-        }
-    columns = {name: form for name, form in columns.items() if any(row[name] is not None for row in rows)}
-    title = " ".join(part for part in (history.program, history.kind, str(history.folder)) if part)
-    table = _table(title)
-    for name in columns:
-        table.add_column(heads.get(name, name), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*("—" if row[name] is None else f"{row[name]:{form}}" for name, form in columns.items()))
-    return [table, *_left_out(len(history.iterations) - len(shown), "earlier iterations", "converge.csv")]
+        columns |= _METRIC_FORMS
+    return columns, heads | _METRIC_HEADS
 
 
 def _classes(history: History, width: int, most: int) -> list[RenderableType]:

@@ -12,9 +12,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from cryobridge.cli.converge_view import history_view, iteration_line, warnings_view
-from cryobridge.cli.terminal import note, plain, show
+from cryobridge.cli.converge_view import history_view, iteration_line, refinement_line, warnings_view
+from cryobridge.cli.terminal import note, plain, show, show_messages
 from cryobridge.jobs.converge.watch import watch
+from cryobridge.report import warning
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,10 +38,14 @@ def watch_job(plan: ConvergePlan, watching: WatchOptions, run: RunOptions) -> bo
         return False
     for look in _looks(plan, watching):
         if look.new:
-            for iteration in plan.history().iterations:
+            history = plan.history()
+            for iteration in history.iterations:
                 if iteration.number in look.new:
-                    (note if run.as_json else _print_line)(iteration_line(iteration))
+                    line = refinement_line(iteration) if history.is_refinement else iteration_line(iteration)
+                    (note if run.as_json else _print_line)(line)
             _write(plan, look, run)
+        if look.stall:
+            show_messages([warning("no-new-iteration", look.stall)])
         if look.end:
             note(look.end)
     return True
@@ -67,7 +72,7 @@ def _watch_live(plan: ConvergePlan, watching: WatchOptions, run: RunOptions) -> 
         with _live(console) as live:
             live.update(_display(history, console, _waiting(history)), refresh=True)
             for look in _looks(plan, watching):
-                if look.new or console.size != size:
+                if look.new or look.stall or console.size != size:
                     size = console.size
                     history = plan.history()
                     live.update(_display(history, console, _waiting(history)), refresh=True)

@@ -27,22 +27,29 @@ _LAST_ITERATION_OF_DYING_CLASS = 7
 _ITERATIONS_TO_SETTLE = 2.5
 # A particle in so many still jumps at each iteration.
 _RESTLESS = 0.002
+# What RELION writes before there is a first value.
+_NO_CHANGES, _NO_CHANGE = 9999999.0, 999.0
 
 
 def write_classification(project: Path, truth: Truth, seed: int) -> None:
-    """Write a finished Class2D job: the four STAR files of each of iterations 0 to `N_ITERATIONS`."""
+    """Write a finished Class2D job: the STAR files of each of iterations 0 to `N_ITERATIONS`.
+
+    As RELION writes it, iteration 0 has no sampling, and its particles are in no class.
+    """
     folder = project / JOB
     make_folder(folder)
     names = _image_names(truth)
     previous = None
     for iteration, classes in enumerate(_assignments(len(names), np.random.default_rng([seed, 2]))):
         stem = folder / f"run_it{iteration:03d}"
-        changed = 0.0 if previous is None else float((classes != previous).mean())
+        # The first classes are other ones than none.
+        changed = _NO_CHANGES if previous is None else float((classes != previous).mean())
         resolution_A = 30 * np.exp(-iteration / 5) + 9
         write_star(f"{stem}_data.star", [_optics(truth), star_block("particles", _particles(truth, names, classes))])
         write_star(f"{stem}_model.star", _model(classes, resolution_A))
         write_star(f"{stem}_optimiser.star", [_optimiser(iteration, changed, resolution_A)])
-        write_star(f"{stem}_sampling.star", [_sampling()])
+        if previous is not None:
+            write_star(f"{stem}_sampling.star", [_sampling()])
         previous = classes
     (folder / "RELION_JOB_EXIT_SUCCESS").touch()
 
@@ -58,7 +65,7 @@ def _image_names(truth: Truth) -> list[str]:
 
 
 def _assignments(n: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Draw the class (from 1) of each particle at each iteration: at random first, then where it belongs."""
+    """Draw the class (from 1) of each particle at each iteration: none, at random, then where it belongs."""
     belongs = rng.choice(_N_CLASSES - 1, n, p=[0.4, 0.3, 0.2, 0.1]) + 1
     settled_at = rng.exponential(_ITERATIONS_TO_SETTLE, n)
     assignments = [rng.integers(1, _N_CLASSES + 1, n)]
@@ -69,7 +76,7 @@ def _assignments(n: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         if iteration > _LAST_ITERATION_OF_DYING_CLASS:
             classes = np.where(classes == _DYING_CLASS, belongs, classes)
         assignments.append(classes)
-    return assignments
+    return [np.zeros(n, np.int64), *assignments[1:]]
 
 
 def _particles(truth: Truth, names: list[str], classes: NDArray[np.int64]) -> dict[str, object]:
@@ -92,6 +99,8 @@ def _optics(truth: Truth) -> StarBlock:
 
 def _model(classes: NDArray[np.int64], resolution_A: float) -> list[StarBlock]:
     counts = np.bincount(classes, minlength=_N_CLASSES + 1)[1:]
+    if not counts.any():  # at first all classes are taken to be equal
+        counts = np.ones(_N_CLASSES, np.int64)
     resolutions = np.where(counts > 0, resolution_A * (1 + 0.1 * np.arange(_N_CLASSES)), 999.0)
     return [
         star_block(
@@ -117,8 +126,8 @@ def _optimiser(iteration: int, changed: float, resolution_A: float) -> StarBlock
             "rlnCurrentIteration": [iteration],
             "rlnNumberOfIterations": [N_ITERATIONS],
             "rlnChangesOptimalClasses": [round(changed, 6)],
-            "rlnChangesOptimalOrientations": [round(20 * np.exp(-iteration / 4), 6)],
-            "rlnChangesOptimalOffsets": [round(resolution_A / 10, 6)],
+            "rlnChangesOptimalOrientations": [round(20 * np.exp(-iteration / 4), 6) if iteration else _NO_CHANGE],
+            "rlnChangesOptimalOffsets": [round(resolution_A / 10, 6) if iteration else _NO_CHANGE],
         },
         is_loop=False,
     )

@@ -19,6 +19,7 @@ FLOW_STEPS = 5
 N_MOVES = 20
 # Beyond, RELION means that it has no estimate.
 WORST_RESOLUTION_A = 900.0
+_REFINEMENTS = {"Refine3D", "InitialModel", "MultiBody"}
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,25 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class FinalResult:
+    """What an automatic refinement ends with: files without a number, of one iteration more.
+
+    Parameters
+    ----------
+    number
+        The iteration that it is.
+    source
+        The particles, ``run_data.star``.
+    metrics
+        What RELION says of it.
+    """
+
+    number: int
+    source: Path
+    metrics: IterationMetrics
+
+
+@dataclass(frozen=True)
 class History:
     """The iterations of one job, with the verdict.
 
@@ -171,6 +191,8 @@ class History:
         The answer.
     messages
         Collapsed classes, gaps, files left out, counts that disagree.
+    final
+        What a refinement has ended with; None in other jobs, and while it runs.
     """
 
     folder: Path
@@ -180,6 +202,13 @@ class History:
     threshold: float
     verdict: Verdict
     messages: tuple[Message, ...] = ()
+    final: FinalResult | None = None
+
+    @property
+    def is_refinement(self) -> bool:
+        """Whether there is one class and RELION refines it: resolution, angles and accuracies tell, not classes."""
+        is_auto = self.final is not None or any(step.metrics.has_converged is not None for step in self.iterations)
+        return self.n_classes == 1 and (is_auto or self.kind in _REFINEMENTS)
 
     @property
     def n_classes(self) -> int:
@@ -192,24 +221,29 @@ def numbers_of(iterations: Sequence[Iteration]) -> list[int]:
     return [iteration.number for iteration in iterations]
 
 
-def _or_nan(values: Sequence[float | None]) -> Floats:
+def or_nan(values: Sequence[float | None]) -> Floats:
     """Return numbers with NaN for what is not known, so that lines have a gap there."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def changed_percent(iterations: Sequence[Iteration]) -> Floats:
     """Return the percentage of particles that changed their class, by our count; NaN where there is none."""
-    return 100 * _or_nan([iteration.changed_fraction for iteration in iterations])
+    return 100 * or_nan([iteration.changed_fraction for iteration in iterations])
 
 
 def program_changed_percent(iterations: Sequence[Iteration]) -> Floats:
     """Return the percentage that the program gives itself; NaN where it gives none."""
-    return 100 * _or_nan([iteration.metrics.changed_fraction for iteration in iterations])
+    return 100 * or_nan([iteration.metrics.changed_fraction for iteration in iterations])
 
 
 def resolutions_A(history: History) -> Floats:
     """Return the resolution of the job in Å, (n_iterations,); NaN where it is not known."""
-    values = _or_nan([iteration.metrics.resolution_A for iteration in history.iterations])
+    return plausible_resolutions_A([iteration.metrics.resolution_A for iteration in history.iterations])
+
+
+def plausible_resolutions_A(resolutions_A: Sequence[float | None]) -> Floats:
+    """Return resolutions with NaN for those that are not known, or mean that there is no estimate."""
+    values = or_nan(resolutions_A)
     values[~((values > 0) & (values < WORST_RESOLUTION_A))] = np.nan
     return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cryobridge.errors import MissingDataError
 from cryobridge.model.classification import (
@@ -16,6 +17,7 @@ from cryobridge.model.classification import (
 from cryobridge.plots.converge_flow import draw_bands, draw_matrix, draw_moves
 from cryobridge.plots.converge_metrics import (
     draw_changed,
+    draw_changes,
     draw_effective,
     draw_resolution,
     draw_sentence,
@@ -46,7 +48,7 @@ _MATRIX_NOTE = "Particles that stay, on the diagonal, are not drawn."
 
 
 def iteration_sheet(history: History, number: int) -> Sheet:
-    """Return the class populations so far, up to the iteration of this number.
+    """Return the class populations so far, up to the iteration of this number; of a refinement what it is judged by.
 
     Raises
     ------
@@ -62,6 +64,8 @@ def iteration_sheet(history: History, number: int) -> Sheet:
             hint=f"The iterations are {numbers[0]} to {numbers[-1]}, {len(numbers)} of them.",
         )
     shown = history.iterations[: numbers.index(number) + 1]
+    if history.is_refinement:
+        return _refinement_sheet(history, shown, f"iteration {number}")
     now, before = shown[-1], shown[-2] if len(shown) > 1 else None
     colours = class_colours(now.populations)
     lines = Panel("Particles in each class", draw_population_lines(shown, colours))
@@ -82,12 +86,16 @@ def iteration_sheet(history: History, number: int) -> Sheet:
 def summary_sheet(history: History) -> Sheet:
     """Return populations, changed fraction, effective number of classes and resolution over the iterations.
 
+    Of a refinement resolution, changes of angles and shifts, and accuracies.
+
     Raises
     ------
     MissingDataError
         If the history has no iteration with classes.
     """
     _require_classes(history)
+    if history.is_refinement:
+        return _refinement_sheet(history, history.iterations, verdict_sentence(history))
     colours = class_colours(history.iterations[-1].populations)
     panels = (
         Panel("Particles in each class", draw_population_lines(history.iterations, colours)),
@@ -100,6 +108,21 @@ def summary_sheet(history: History) -> Sheet:
         notes.append(_many_classes_note(colours, history.n_classes))
     heading = f"{_job(history)}: {verdict_sentence(history)}"
     return Sheet(heading, panels, (" ".join(notes), *warning_notes(history)), _SUMMARY_CELL_IN, _MARGIN_IN)
+
+
+def _refinement_sheet(history: History, shown: Sequence[Iteration], what: str) -> Sheet:
+    """Return resolution, changes and accuracies of a refinement over these iterations."""
+    is_whole = len(shown) == len(history.iterations)
+    now = replace(history, iterations=tuple(shown), final=history.final if is_whole else None)
+    panels = (
+        Panel("Resolution (finer is higher)", draw_resolution(now, {})),
+        Panel("Orientations: change since the iteration before, and accuracy", draw_changes(now, "°")),
+        Panel("Offsets: change since the iteration before, and accuracy", draw_changes(now, "Å")),
+    )
+    notes = ["Changes and accuracies are RELION's own (rlnChangesOptimal…, rlnAccuracy…); of two half sets the worse."]
+    warnings = warning_notes(history) if is_whole else []
+    heading = f"{_job(history)}: {what}"
+    return Sheet(heading, panels, (" ".join(notes), *warnings), _SUMMARY_CELL_IN, _MARGIN_IN)
 
 
 def flow_sheet(history: History) -> Sheet:

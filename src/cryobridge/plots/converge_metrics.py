@@ -12,6 +12,8 @@ from cryobridge.model.classification import (
     changed_percent,
     class_resolutions_A,
     numbers_of,
+    or_nan,
+    plausible_resolutions_A,
     program_changed_percent,
     resolutions_A,
 )
@@ -41,6 +43,8 @@ def draw_changed(history: History) -> Draw:
     """Draw the changed fraction on a log axis; 0 has a place of its own below the axis's end."""
     numbers = numbers_of(history.iterations)
     ours, theirs = changed_percent(history.iterations), program_changed_percent(history.iterations)
+    # In iteration 1 RELION's particles come from no class, all of them.
+    theirs[(np.array(numbers) <= 1) & ~np.isfinite(ours) & (theirs >= 100)] = np.nan
     limit = 100 * history.threshold
     values = np.concatenate([ours, theirs])
     if not np.isfinite(values).any():
@@ -138,7 +142,10 @@ def draw_resolution(history: History, colours: Mapping[int, str]) -> Draw:
     numbers = numbers_of(history.iterations)
     whole = resolutions_A(history)
     classes = class_resolutions_A(history)
-    known = np.concatenate([whole, classes.ravel()])
+    if history.is_refinement:  # its one class is all
+        classes = classes[:, :0]
+    final = _final(history)
+    known = np.concatenate([whole, classes.ravel(), final])
     known = known[np.isfinite(known)]
     if known.size == 0:
         return draw_sentence("The files of this job have no resolution.")
@@ -157,11 +164,75 @@ def draw_resolution(history: History, colours: Mapping[int, str]) -> Draw:
         axes.yaxis.set_minor_locator(NullLocator())
         shown = {index: colour for index, colour in colours.items() if np.isfinite(classes[:, index]).any()}
         draw_class_lines(axes, numbers, classes, shown if np.isfinite(classes).any() else {})
-        axes.plot(numbers, whole, color="black", linestyle="--", linewidth=1.4, label="all")
+        if history.is_refinement:
+            _draw_refined(axes, numbers, whole, "resolution")
+        else:
+            axes.plot(numbers, whole, color="black", linestyle="--", linewidth=1.4, label="all")
         axes.set_ylabel("resolution (Å)")
-        write_end_labels(axes, numbers[-1], _resolution_labels(whole, classes, shown))
+        labels = _resolution_labels(whole, classes, shown)
+        if history.is_refinement:
+            labels = [EndLabel(label.y, label.text.removeprefix("all: "), _MAIN) for label in labels]
+        last = numbers[-1]
+        if final.size and history.final is not None:
+            last = history.final.number
+            axes.plot([last], final, "D", color=_LIMIT, markersize=5, label="final", clip_on=False)
+            # The mark is the end: its resolution is the one that counts.
+            labels = [EndLabel(float(final[0]), f"final: {final[0]:.3g} Å", _LIMIT)]
+        iteration_axis(axes, [*numbers, last])
+        write_end_labels(axes, last, labels)
 
     return draw
+
+
+def _final(history: History) -> Floats:
+    """Return the final resolution of a refinement as an array of one, or an empty one."""
+    final: Floats = plausible_resolutions_A([] if history.final is None else [history.final.metrics.resolution_A])
+    known: Floats = final[np.isfinite(final)]
+    return known
+
+
+def draw_changes(history: History, unit: str) -> Draw:
+    """Draw how far a refinement still moves particles, and how well it could tell, in one unit on a log axis.
+
+    Parameters
+    ----------
+    history
+        The iterations.
+    unit
+        ``°`` for orientations, ``Å`` for offsets.
+    """
+    numbers = numbers_of(history.iterations)
+    metrics = [iteration.metrics for iteration in history.iterations]
+    if unit == "°":
+        changes = or_nan([item.orientation_change_deg for item in metrics])
+        accuracies = or_nan([item.rotation_accuracy_deg for item in metrics])
+    else:
+        changes = or_nan([item.offset_change_A for item in metrics])
+        accuracies = or_nan([item.translation_accuracy_A for item in metrics])
+    series = {"changed": (changes, _MAIN), "accuracy": (accuracies, _LIMIT)}
+    if not any((np.isfinite(values) & (values > 0)).any() for values, _ in series.values()):
+        return draw_sentence("The files of this job do not say.")
+
+    def draw(axes: Axes) -> None:
+        zero = _log_axis(axes, np.concatenate([values for values, _ in series.values()]))
+        labels = []
+        for name, (values, colour) in series.items():
+            heights = np.where(values == 0, zero, values)
+            _draw_refined(axes, numbers, heights, name, colour)
+            if np.isfinite(values[-1]):
+                labels.append(
+                    EndLabel(float(heights[-1]), f"{name}: {values[-1]:.3g}{unit.replace('Å', ' Å')}", colour)
+                )
+        iteration_axis(axes, numbers)
+        axes.set_ylabel("orientations (°)" if unit == "°" else "offsets (Å)")
+        write_end_labels(axes, numbers[-1], labels)
+
+    return draw
+
+
+def _draw_refined(axes: Axes, numbers: list[int], values: Floats, name: str, colour: str = _MAIN) -> None:
+    size = 3 if len(numbers) <= MOST_MARKERS else 0
+    axes.plot(numbers, values, color=colour, marker="o", markersize=size, linewidth=1.4, label=name, clip_on=False)
 
 
 def _resolution_labels(whole: Floats, classes: Floats, shown: Mapping[int, str]) -> list[EndLabel]:

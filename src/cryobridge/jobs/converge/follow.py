@@ -21,7 +21,9 @@ from cryobridge.formats.listing import list_folder
 from cryobridge.jobs.converge.assignments import Assignments, ends_with_blank_line, read_assignments, require_line_end
 from cryobridge.jobs.converge.files import IterationFiles, JobFiles, find_iterations, kind_of
 from cryobridge.jobs.converge.metrics import read_metrics
+from cryobridge.jobs.converge.stall import Stall, stall_of
 from cryobridge.jobs.converge.tracking import ClassTracker
+from cryobridge.model.classification import FinalResult
 from cryobridge.options import as_path
 from cryobridge.report import Message, warning
 
@@ -70,6 +72,8 @@ class Follower:
         self._passed: dict[Path, Signature] = {}  # files that are not to be read again unless they change
         self._seen: dict[Path, tuple[Signature, float]] = {}
         self._messages: dict[Path, list[Message]] = {}
+        self._final: FinalResult | None = None
+        self._final_signature: Signature | None = None
 
     def look(self, *, is_final: bool) -> Iterator[int]:
         """Look at the folder and read what is new; yield the number of each iteration that was read.
@@ -92,6 +96,7 @@ class Follower:
         self.tracker.program = self.files.program or self.tracker.program
         if self.files.program == "RELION" and not self.tracker.kind:
             self.tracker.kind = kind_of(self.tracker.folder)
+        self._look_at_final(is_final=is_final)
         wanted = self._wanted
         first = next((place for place, item in enumerate(wanted) if self._is_news(item)), None)
         if first is None:
@@ -106,8 +111,15 @@ class Follower:
 
     @property
     def is_done(self) -> bool:
-        """Whether all iterations that are there were read, or found to be unreadable."""
+        """Whether all iterations that are there were read, or found to be unreadable, and the final files as well."""
+        if self.files.final is not None and self._final is None and self._final_is_wanted:
+            return False
         return not any(self._is_news(item) for item in self._wanted)
+
+    @property
+    def final(self) -> FinalResult | None:
+        """What a refinement has ended with, as far as it was read."""
+        return self._final
 
     @property
     def _wanted(self) -> list[IterationFiles]:
@@ -122,7 +134,33 @@ class Follower:
             When the job counts as converged.
         """
         of_files = (message for messages in self._messages.values() for message in messages)
-        return self.tracker.history(rule, (*self.files.messages, *of_files, *self._older_ones()))
+        messages = (*self.files.messages, *of_files, *self._older_ones(), *self._stall())
+        return self.tracker.history(rule, messages, self._final)
+
+    @property
+    def _final_is_wanted(self) -> bool:
+        final = self.files.final
+        return final is not None and (self._last is None or final.number <= self._last)
+
+    def _look_at_final(self, *, is_final: bool) -> None:
+        """Read the final files of a refinement once they are whole, and again when they change."""
+        files = self.files.final
+        if files is None or not self._final_is_wanted:
+            self._final = self._final_signature = None
+            return
+        model = files.models[0]
+        signature = _signature(model)
+        if signature is None or signature == self._final_signature:
+            return
+        is_still = time.time() - signature[1] / 1e9 >= self._settle_s
+        try:
+            if not (is_final or is_still or ends_with_blank_line(model)):
+                return
+        except FormatError:  # it is gone again
+            return
+        metrics, messages = read_metrics(files)
+        self._final, self._final_signature = FinalResult(files.number, files.data, metrics), signature
+        self._messages[files.data] = messages
 
     def _leave_branch(self) -> None:
         """Take back iterations beyond the last one of the branch that counts now, unless their files are just gone."""
@@ -133,6 +171,20 @@ class Follower:
             for number in [known for known in self._signatures if known >= min(beyond)]:
                 path, _ = self._signatures.pop(number)
                 self._messages.pop(path, None)
+
+    def stall(self) -> Stall | None:
+        """Return for how long no iteration has come, where the job has not ended and that is unusual."""
+        last, files = self.tracker.last_iteration, self.files
+        if last is None or files.program != "RELION" or files.ended:
+            return None
+        if last.number in {last.metrics.last_iteration, self._last}:
+            return None
+        known = [signature for item in files.iterations if (signature := _signature(item.data)) is not None]
+        return stall_of([written / 1e9 for _, written in known], time.time())
+
+    def _stall(self) -> list[Message]:
+        stall = self.stall()
+        return [] if stall is None else [warning("no-new-iteration", str(stall))]
 
     def _older_ones(self) -> list[Message]:
         """Warn where iterations are older than an earlier one: a job that was continued in place leaves such behind."""

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.jobs.converge.html_tables import Column, Table, class_table, iteration_table, move_table
+from cryobridge.jobs.converge.html_tables import (
+    Column,
+    Table,
+    class_table,
+    iteration_table,
+    move_table,
+    refinement_table,
+)
 from cryobridge.model.classification import History
 from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
 from cryobridge.plots.page import Sheet, path_title, png
@@ -70,9 +77,10 @@ def write_html(history: History, path: Path) -> None:
 
 def html_page(history: History) -> str:
     """Return the page; see `write_html`."""
-    title = " ".join(part for part in (history.program, history.kind, path_title(history.folder)) if part)
+    job = " ".join(part for part in (history.program, history.kind, path_title(history.folder)) if part)
+    title = f"{job}: {'convergence' if history.is_refinement else 'class convergence'}"
     body = [
-        f"<h1>{html.escape(title)}: class convergence</h1>",
+        f"<h1>{html.escape(title)}</h1>",
         f'<p class="soft">{html.escape(str(history.folder.absolute()))}</p>',
         _verdict(history),
         _warnings(history.messages),
@@ -82,7 +90,7 @@ def html_page(history: History) -> str:
         '<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}: class convergence</title>",
+        f"<title>{html.escape(title)}</title>",
         f"<style>\n{_STYLE}\n</style>",
     ]
     lines = ["<!DOCTYPE html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", *body, "</body>", "</html>"]
@@ -110,6 +118,8 @@ def _warnings(messages: Sequence[Message]) -> str:
 
 
 def _pictures(history: History) -> list[str]:
+    if history.is_refinement:
+        return [_picture("Summary", summary_sheet(history))]
     last = history.iterations[-1].number
     return [
         _picture("Summary", summary_sheet(history)),
@@ -125,6 +135,8 @@ def _picture(title: str, sheet: Sheet) -> str:
 
 
 def _tables(history: History) -> list[str]:
+    if history.is_refinement:
+        return [_section(refinement_table(history))]
     tables = (iteration_table(history), class_table(history), move_table(history))
     return [_section(table) for table in tables if table.columns]
 

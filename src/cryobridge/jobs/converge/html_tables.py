@@ -12,6 +12,7 @@ from cryobridge.model.classification import (
     Counts,
     History,
     Iteration,
+    IterationMetrics,
     changed_percent,
     class_resolutions_A,
     largest_moves,
@@ -72,6 +73,25 @@ def iteration_table(history: History) -> Table:
     return Table("Iterations", caption, tuple(columns))
 
 
+def refinement_table(history: History) -> Table:
+    """Return what RELION says of each iteration of a refinement, and of its end."""
+    iterations, final = history.iterations, history.final
+    names = [str(step.number) for step in iterations]
+    particles = [f"{step.particles:,}" for step in iterations]
+    files = [step.source.name for step in iterations]
+    metrics = [step.metrics for step in iterations]
+    if final is not None:
+        names, particles = [*names, "final"], [*particles, _UNKNOWN]
+        files, metrics = [*files, final.source.name], [*metrics, final.metrics]
+    columns = (
+        Column("iteration", tuple(names)),
+        Column("particles", tuple(particles)),
+        *_metric_columns(metrics),
+        Column("file", tuple(map(html.escape, files)), is_text=True),
+    )
+    return Table("Iterations", "Changes: since the iteration before, as RELION gives them.", columns)
+
+
 def _extremes(iterations: Sequence[Iteration]) -> tuple[Column, Column]:
     """Return the largest and the smallest class that has particles, with their shares."""
     largest: list[str] = []
@@ -88,8 +108,14 @@ def _extremes(iterations: Sequence[Iteration]) -> tuple[Column, Column]:
 def _program_columns(history: History) -> list[Column]:
     """Return the program's own metrics, those that it gives."""
     metrics = [step.metrics for step in history.iterations]
+    changed = Column(f"{history.program}: changed (%)", tuple(_share(own.changed_fraction) for own in metrics))
+    columns = [changed] if set(changed.cells) != {_UNKNOWN} else []
+    return [*columns, *_metric_columns(metrics)]
+
+
+def _metric_columns(metrics: Sequence[IterationMetrics]) -> list[Column]:
+    """Return what the program says besides classes, as far as it does."""
     columns = [
-        Column(f"{history.program}: changed (%)", tuple(_share(own.changed_fraction) for own in metrics)),
         _numbers("orientations changed (°)", (own.orientation_change_deg for own in metrics)),
         _numbers("offsets changed (Å)", (own.offset_change_A for own in metrics)),
         _numbers("resolution (Å)", (own.resolution_A for own in metrics)),

@@ -104,9 +104,10 @@ class OutputFiles:
         return self.folder / f"converge_{name}.png"
 
     def _pictures(self, history: History, numbers: set[int]) -> list[Path]:
-        """Return the pictures: summary, flow, and one of each of these iterations."""
+        """Return the pictures: summary, flow where there are classes, and one of each of these iterations."""
         steps = [step for step in history.iterations if step.number in numbers]
-        names = [self.folder / "converge_summary.png", self.folder / "converge_flow.png"]
+        names = [self.folder / "converge_summary.png"]
+        names += [] if history.is_refinement else [self.folder / "converge_flow.png"]
         return [*names, *map(self.picture_of, steps)]
 
     def _draw(self, history: History, numbers: set[int], reporter: Reporter) -> None:
@@ -124,7 +125,8 @@ def _sheets(history: History, numbers: set[int]) -> Iterator[Sheet]:
     from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
 
     yield summary_sheet(history)
-    yield flow_sheet(history)
+    if not history.is_refinement:
+        yield flow_sheet(history)
     for number in numbers_of(history.iterations):
         if number in numbers:
             yield iteration_sheet(history, number)

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.jobs.converge.tables import class_rows, iteration_row
-from cryobridge.model.classification import Counts, History, Iteration, Verdict, summed_transitions
+from cryobridge.jobs.converge.tables import class_rows, iteration_row, metrics_row
+from cryobridge.model.classification import (
+    Counts,
+    FinalResult,
+    History,
+    Iteration,
+    IterationMetrics,
+    Verdict,
+    summed_transitions,
+)
 from cryobridge.report import Report
 
 if TYPE_CHECKING:
@@ -48,6 +56,14 @@ class RelionMetrics:
     translation_accuracy_A: float | None
     log_likelihood: float | None
     class_distribution: Mapping[str, float | None]
+
+    @classmethod
+    def of(cls, metrics: IterationMetrics) -> RelionMetrics:
+        """Return what was read of an iteration's model and optimiser."""
+        values = {name.removeprefix(_RELION): value for name, value in metrics_row(metrics).items()}
+        shares = metrics.class_distribution.tolist()
+        distribution = {str(number): share if math.isfinite(share) else None for number, share in enumerate(shares, 1)}
+        return cls(**values, class_distribution=distribution)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +120,37 @@ class IterationRow:
     def of(cls, iteration: Iteration) -> IterationRow:
         """Return the row of an iteration."""
         row = iteration_row(iteration)
-        relion = {name.removeprefix(_RELION): row.pop(name) for name in _METRICS}
-        shares = iteration.metrics.class_distribution.tolist()
-        distribution = {str(number): share if math.isfinite(share) else None for number, share in enumerate(shares, 1)}
+        for name in metrics_row(iteration.metrics):
+            del row[name]
         return cls(
             **{**row, "source": iteration.source},
             populations={str(number): count for number, count in enumerate(iteration.populations.tolist(), 1)},
-            relion=RelionMetrics(**relion, class_distribution=distribution),
+            relion=RelionMetrics.of(iteration.metrics),
         )
 
 
-_METRICS = (
-    *("relion_changed_percent", "orientation_change_deg", "offset_change_A", "resolution_A"),
-    *("rotation_accuracy_deg", "translation_accuracy_A", "log_likelihood"),
-)
+@dataclass(frozen=True, kw_only=True)
+class FinalRow:
+    """What an automatic refinement has ended with.
+
+    Parameters
+    ----------
+    iteration
+        The iteration that it is, one more than the last.
+    source
+        Its particles, ``run_data.star``.
+    relion
+        What RELION says of it: ``resolution_A`` is the final resolution.
+    """
+
+    iteration: int
+    source: Path
+    relion: RelionMetrics
+
+    @classmethod
+    def of(cls, final: FinalResult) -> FinalRow:
+        """Return the row of the final files."""
+        return cls(iteration=final.number, source=final.source, relion=RelionMetrics.of(final.metrics))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +284,8 @@ class ConvergeReport(Report):
         Class2D, Class3D, Refine3D …; empty where it is unknown.
     iterations
         The iterations, in their order.
+    final
+        What a refinement has ended with; None in other jobs, and while it runs.
     classes
         The classes in the last iteration.
     transitions
@@ -267,6 +302,7 @@ class ConvergeReport(Report):
     program: str
     kind: str
     iterations: tuple[IterationRow, ...]
+    final: FinalRow | None
     classes: tuple[ClassRow, ...]
     transitions: Transitions
     volatile: VolatileCounts
@@ -306,6 +342,7 @@ class ConvergeReport(Report):
             program=history.program,
             kind=history.kind,
             iterations=tuple(map(IterationRow.of, history.iterations)),
+            final=None if history.final is None else FinalRow.of(history.final),
             classes=tuple(map(_class_row, class_rows(last) if last else [])),
             transitions=Transitions.of(history),
             volatile=VolatileCounts.of(jumps),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cryobridge.model.classification import History, Iteration
+from cryobridge.model.classification import History, Iteration, IterationMetrics
 
 
 def log_text(history: History) -> str:
@@ -57,6 +57,13 @@ def iteration_row(iteration: Iteration) -> dict[str, Any]:
         "largest": int(populations.max(initial=0)),
         "smallest_class": int(populations.argmin()) + 1 if len(populations) else None,
         "smallest": int(populations.min()) if len(populations) else None,
+        **metrics_row(metrics),
+    }
+
+
+def metrics_row(metrics: IterationMetrics) -> dict[str, Any]:
+    """Return what RELION says of an iteration itself, by name; None where it does not say."""
+    return {
         "relion_changed_percent": _percent(metrics.changed_fraction),
         "orientation_change_deg": metrics.orientation_change_deg,
         "offset_change_A": metrics.offset_change_A,

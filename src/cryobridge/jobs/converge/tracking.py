@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryobridge.jobs.converge.messages import iteration_warnings
 from cryobridge.jobs.converge.particle_index import Ids, ParticleIndex
 from cryobridge.jobs.converge.verdict import Rule, judge
-from cryobridge.model.classification import Counts, History, Iteration, IterationMetrics
+from cryobridge.model.classification import Counts, FinalResult, History, Iteration, IterationMetrics
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class ClassTracker:
             return False
         return bool(np.array_equal(state[ids], assignments.classes))
 
-    def history(self, rule: Rule, messages: tuple[Message, ...] = ()) -> History:
+    def history(self, rule: Rule, messages: tuple[Message, ...] = (), final: FinalResult | None = None) -> History:
         """Return what is known so far, with the verdict."""
         iterations = tuple(_widen(iteration, self._n_classes) for iteration in self._iterations)
         copies = self._index.n_copies
@@ -99,9 +99,9 @@ class ClassTracker:
                 "expansion; such copies are followed by their order in the file"
             )
             messages = (*messages, warning("repeated-names", text))
-        verdict = judge(iterations, rule)
+        verdict = judge(iterations, rule, final)
         messages = (*messages, *iteration_warnings(iterations))
-        return History(self.folder, self.program, self.kind, iterations, rule.threshold, verdict, messages)
+        return History(self.folder, self.program, self.kind, iterations, rule.threshold, verdict, messages, final)
 
     def jumps(self, last: int) -> tuple[int, Counts]:
         """Count how often each particle of the last iteration changed class in the last steps.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryobridge.model.classification import Iteration, Verdict
+from cryobridge.model.classification import FinalResult, Iteration, Verdict
 
 MOST_MOVED = 0.02
 _FIT_POINTS = 6
@@ -39,17 +39,17 @@ class Rule:
         )
 
 
-def judge(iterations: Sequence[Iteration], rule: Rule) -> Verdict:
+def judge(iterations: Sequence[Iteration], rule: Rule, final: FinalResult | None = None) -> Verdict:
     """Apply the rule to the last iterations.
 
     Each iteration is compared with the one before it that was written, across gaps as well: a step over a gap
     holds all the changes in it and counts once. Where there is one class, nothing can change; then RELION's own
-    answer is taken, if there is one.
+    answer is taken, if there is one: the final files of a refinement, or rlnHasConverged.
     """
     if not iterations:
         return Verdict(None, str(rule), "There is no iteration yet.", None)
     if len(iterations[-1].populations) <= 1:
-        return _judge_one_class(iterations[-1])
+        return _judge_one_class(iterations[-1], final)
     fractions = [iteration.changed_fraction for iteration in iterations[-rule.stable :]]
     known = [fraction for fraction in fractions if fraction is not None]
     if len(known) < rule.stable:
@@ -74,8 +74,15 @@ def judge(iterations: Sequence[Iteration], rule: Rule) -> Verdict:
     return Verdict(True, str(rule), reason, 0)
 
 
-def _judge_one_class(last: Iteration) -> Verdict:
-    rule = "With one class no particle can change; RELION's own answer (rlnHasConverged) counts."
+def _judge_one_class(last: Iteration, final: FinalResult | None) -> Verdict:
+    rule = (
+        "With one class no particle can change; RELION's own answer counts: the final files that a refinement ends "
+        "with, or rlnHasConverged."
+    )
+    if final is not None:
+        resolution_A = final.metrics.resolution_A
+        at = "" if resolution_A is None else f" at a final resolution of {resolution_A:.2f} Å"
+        return Verdict(True, rule, f"The refinement ended after iteration {last.number}{at}.", 0)
     answer = last.metrics.has_converged
     if answer is None:
         return Verdict(None, rule, "There is one class, and RELION does not say whether it has converged.", None)

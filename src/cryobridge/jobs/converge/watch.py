@@ -24,10 +24,13 @@ class Look:
         Iterations that were read.
     end
         Why this was the last look, in a sentence; empty if it was not.
+    stall
+        That no iteration has come for long, in a sentence; empty if one has, and where it was said a short while ago.
     """
 
     new: tuple[int, ...]
     end: str = ""
+    stall: str = ""
 
 
 def watch(follower: Follower, limit: int | None, settle_s: float, timeout_s: float | None) -> Iterator[Look]:
@@ -57,6 +60,7 @@ def watch(follower: Follower, limit: int | None, settle_s: float, timeout_s: flo
     pause_s = min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, settle_s / 2))
     started = time.monotonic()
     first = True
+    level = 0
     while True:
         new = _look(follower, is_first=first)
         first = False
@@ -64,7 +68,9 @@ def watch(follower: Follower, limit: int | None, settle_s: float, timeout_s: flo
         left_s = None if timeout_s is None else timeout_s - (time.monotonic() - started)
         if not end and left_s is not None and left_s <= 0:
             end = f"The time is up ({timeout_s:g} s)."
-        yield Look(new, end)
+        stall = follower.stall()
+        before, level = level, 0 if stall is None else stall.level
+        yield Look(new, end, str(stall) if stall is not None and level > before and not end else "")
         if end:
             return
         time.sleep(pause_s if left_s is None else min(pause_s, left_s))
@@ -85,8 +91,8 @@ def _end(follower: Follower, limit: int | None) -> str:
     last = follower.tracker.last_iteration
     if limit is not None and last is not None and last.number >= limit:
         return f"Iteration {limit} is there."
-    if follower.files.final is not None and follower.is_done:
-        return f"The refinement has converged and ended: {follower.files.final.data.name} is there."
+    if follower.final is not None and follower.is_done:
+        return f"The refinement has converged and ended: {follower.final.source.name} is there."
     if follower.files.ended and follower.is_done:
         return f"The job {_HOW_ENDED[follower.files.ended]} (RELION_JOB_EXIT_{follower.files.ended.upper()})."
     if limit is None and last is not None and last.metrics.last_iteration == last.number:
