@@ -28,6 +28,8 @@ SURE_SIGMA = 5.0
 _SHIFT_PX = 2
 _MIN_PARTICLES = 10
 _RING = 8
+# So many steps of the grid on which neighbourhoods are compared are 60 Å.
+_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,14 @@ def _score_micrograph(picks: PicksOnMicrograph, use_images: bool) -> Floats:
     """Return a score for each convention and pick, (8, n); NaN where the patch is not within the micrograph."""
     micrograph = np.asarray(open_mrc(picks.micrograph).images[0], np.float32)
     images = np.asarray(picks.read_images(), np.float32) if use_images and picks.read_images else None
+    smooth = None if images is not None else _smooth(micrograph, picks.micrograph_pixel_size_A)
     scores = np.full((len(ALL_CONVENTIONS), len(picks.fraction_xy)), np.nan)
     for place, convention in enumerate(ALL_CONVENTIONS):
         centre = np.round(convention.to_px(picks.fraction_xy, picks.shape_px)).astype(np.int64)
-        scores[place] = (
-            _contrast(micrograph, centre, picks.micrograph_pixel_size_A)
-            if images is None
-            else _correlation(micrograph, centre, convention.image(images), picks)
-        )
+        if images is not None:
+            scores[place] = _correlation(micrograph, centre, convention.image(images), picks)
+        elif smooth is not None:
+            scores[place] = _contrast(*smooth, centre)
     return scores
 
 
@@ -188,14 +190,25 @@ def _best_shifted(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return flat[:, int(flat.mean(0).argmax())]
 
 
-def _contrast(micrograph: Array, centre: Array, pixel_size_A: float) -> Floats:
+def _smooth(micrograph: Array, pixel_size_A: float) -> tuple[Floats, int]:
+    """Return the mean over a square of 120 Å around each point of a coarse grid, and the grid's step in pixels.
+
+    The step is a part of the square only, so that a large micrograph takes little time.
+    """
+    radius = max(_STEPS, round(60 / pixel_size_A))
+    step = radius // _STEPS
+    ny, nx = (size // step for size in micrograph.shape)
+    blocks = micrograph[: ny * step, : nx * step].reshape(ny, step, nx, step).mean((1, 3), dtype=np.float64)
+    return _box_means(blocks, 2 * _STEPS), step
+
+
+def _contrast(smooth: Floats, step: int, centre: Array) -> Floats:
     """Return how much the mean around each pick differs from the means of places around it, in their deviations."""
-    radius = max(4, round(60 / pixel_size_A))
-    smooth = _box_means(micrograph, 2 * radius)
     angles = 2 * np.pi * np.arange(_RING) / _RING
-    ring = np.round(3 * radius * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.int64)
-    own = _at(smooth, centre)
-    around = np.stack([_at(smooth, centre + offset) for offset in ring], 1)
+    ring = np.round(3 * _STEPS * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.int64)
+    own_place = centre // step
+    own = _at(smooth, own_place)
+    around = np.stack([_at(smooth, own_place + offset) for offset in ring], 1)
     known = ~np.isnan(around)
     enough = ~np.isnan(own) & (known.sum(1) >= _RING // 2)
     scores = np.full(len(centre), np.nan)
@@ -208,9 +221,11 @@ def _contrast(micrograph: Array, centre: Array, pixel_size_A: float) -> Floats:
 
 
 def _box_means(image: Array, width: int) -> Floats:
-    """Return the mean over a square around each pixel; NaN where it reaches over the edge."""
+    """Return the mean over a square around each point; NaN where it reaches over the edge."""
     sums = np.pad(image.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     means = np.full(image.shape, np.nan)
+    if min(image.shape) < width:
+        return means
     inner = sums[width:, width:] - sums[:-width, width:] - sums[width:, :-width] + sums[:-width, :-width]
     half = width // 2
     means[half : half + inner.shape[0], half : half + inner.shape[1]] = inner / width**2
