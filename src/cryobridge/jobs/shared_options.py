@@ -37,7 +37,7 @@ class FlipOptions(Options):
 
     flip_x: Annotated[bool, Opt("Count x from the other edge: x = nx − nx·fx.", panel="Coordinates")] = False
     flip_y: Annotated[
-        bool, Opt("Count y from cryoSPARC's first row: y = ny·fy; without it y = ny − ny·fy.", panel="Coordinates")
+        bool, Opt("Leave y as stored, y = ny·fy; another flip alone has y = ny − ny·fy.", panel="Coordinates")
     ] = False
     swap_xy: Annotated[bool, Opt("Exchange x and y after that.", panel="Coordinates")] = False
 

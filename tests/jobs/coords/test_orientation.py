@@ -13,6 +13,7 @@ from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.fourier.crop import crop_images
+from cryobridge.jobs.micrographs import orientation
 from cryobridge.jobs.micrographs.orientation_report import OrientationError
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
 from helpers import codes, save_star
@@ -220,11 +221,11 @@ def test_what_the_pixels_show_is_taken_unless_it_is_set_by_hand(convention, proj
     by_hand = planned(project.particles_cs, star, tmp_path / "out", **flips(convention))
     np.testing.assert_array_equal(by_hand.coordinate_px, plan.coordinate_px)
     assert not by_hand.is_refused
-    for orientation, own in (("stored", Convention(mirror_y=False)), ("reliosparc", Convention())):
-        plan = planned(project.particles_cs, star, tmp_path / "out", orientation=orientation)
+    for asked, own in (("stored", Convention(mirror_y=False)), ("reliosparc", Convention())):
+        plan = planned(project.particles_cs, star, tmp_path / "out", orientation=asked)
         assert plan.placement.convention == own
         assert plan.is_refused == (own != convention)
-        forced = planned(project.particles_cs, star, tmp_path / "out", orientation=orientation, force=True)
+        forced = planned(project.particles_cs, star, tmp_path / "out", orientation=asked, force=True)
         assert not forced.is_refused
 
 
@@ -238,7 +239,22 @@ def test_without_particle_images_the_neighbourhood_of_picks_shows_it(project, re
 def test_images_of_inverted_contrast_show_it_too(project, recorded, tmp_path):
     convention = Convention(mirror_y=False)
     star = save_relion(tmp_path, project, [-image for image in recorded], convention)
-    assert planned(project.particles_cs, star, tmp_path / "out").placement.convention == convention
+    plan = planned(project.particles_cs, star, tmp_path / "out")
+    assert plan.placement.convention == convention
+    assert plan.placement.check.scores[0].score == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("convention", [Convention(mirror_y=False), Convention(swap_xy=True)], ids=convention_id)
+@pytest.mark.parametrize("which", ["same pixels", "own noise", "other pixel size"])
+def test_it_is_found_with_large_images_that_are_binned_first(
+    which, convention, project, recorded, independent, cropped, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(orientation, "_LARGEST_BOX", 24)
+    star = save_relion(tmp_path, project, recorded, convention)
+    picks = {"same pixels": project.particles_cs, "own noise": independent, "other pixel size": cropped}[which]
+    check = planned(picks, star, tmp_path / "out").placement.check
+    assert check.is_sure
+    assert check.best == convention
 
 
 def test_some_micrographs_on_the_disk_are_enough(project, recorded, tmp_path):

@@ -26,12 +26,12 @@ class CoordsOptions(OrientationOptions):
 
     subpixel: Annotated[bool, Opt("Keep fractions of a pixel.", panel="Coordinates")] = False
     check_orientation: Annotated[
-        bool, Opt("Show how all eight orientations fit; an error if that can't be.", panel="Orientation check")
+        bool, Opt("Show how all eight fit; an error if that is impossible.", panel="Orientation check")
     ] = False
     check_micrographs: Annotated[
         int, Opt("Micrographs that the check looks at.", metavar="N", panel="Orientation check", low=1)
     ] = 5
-    strict_orientation: Annotated[bool, Opt("The same without the table.", panel="Orientation check")] = False
+    strict_orientation: Annotated[bool, Opt("The same, without the table.", panel="Orientation check")] = False
     passthrough: Annotated[
         Path | None, Opt("The file with location/*, if not found.", metavar="FILE.cs", panel="Input")
     ] = None

@@ -28,6 +28,8 @@ SURE_SIGMA = 5.0
 _SHIFT_PX = 2
 _MIN_PARTICLES = 10
 _RING = 8
+# Larger images are binned to about this size, since fine detail tells little and takes long.
+_LARGEST_BOX = 64
 # So many steps of the grid on which neighbourhoods are compared are 60 Å.
 _STEPS = 4
 
@@ -144,33 +146,49 @@ def _in_errors(values: Floats) -> float:
 def _score_micrograph(picks: PicksOnMicrograph, use_images: bool) -> Floats:
     """Return a score for each convention and pick, (8, n); NaN where the patch is not within the micrograph."""
     micrograph = np.asarray(open_mrc(picks.micrograph).images[0], np.float32)
-    images = np.asarray(picks.read_images(), np.float32) if use_images and picks.read_images else None
-    smooth = None if images is not None else _smooth(micrograph, picks.micrograph_pixel_size_A)
-    scores = np.full((len(ALL_CONVENTIONS), len(picks.fraction_xy)), np.nan)
-    for place, convention in enumerate(ALL_CONVENTIONS):
-        centre = np.round(convention.to_px(picks.fraction_xy, picks.shape_px)).astype(np.int64)
-        if images is not None:
-            scores[place] = _correlation(micrograph, centre, convention.image(images), picks)
-        elif smooth is not None:
-            scores[place] = _contrast(*smooth, centre)
-    return scores
+    centres = [np.round(each.to_px(picks.fraction_xy, picks.shape_px)).astype(np.int64) for each in ALL_CONVENTIONS]
+    if not use_images or picks.read_images is None:
+        smooth, step = _smooth(micrograph, picks.micrograph_pixel_size_A)
+        return np.stack([_contrast(smooth, step, centre) for centre in centres])
+    images = np.asarray(picks.read_images(), np.float32)
+    by = max(1, images.shape[-1] // _LARGEST_BOX)
+    images, image_A = _binned(images, by), by * picks.image_pixel_size_A
+    step = max(1, round(image_A / picks.micrograph_pixel_size_A) if by > 1 else 1)
+    (micrograph,), micrograph_A = _binned(micrograph[None], step), step * picks.micrograph_pixel_size_A
+    return np.stack(
+        [
+            _correlation(micrograph, centre // step, convention.image(images), image_A, micrograph_A)
+            for convention, centre in zip(ALL_CONVENTIONS, centres, strict=True)
+        ]
+    )
 
 
-def _correlation(micrograph: Array, centre: Array, images: Array, picks: PicksOnMicrograph) -> Floats:
+def _binned(images: Array, step: int) -> Array:
+    """Return the means over squares of images (n, ny, nx); an even number of them along each axis."""
+    if step == 1:
+        return images
+    ny, nx = (2 * (size // (2 * step)) for size in images.shape[1:])
+    whole = images[:, : ny * step, : nx * step]
+    means: Array = whole.reshape(len(images), ny, step, nx, step).mean((2, 4), dtype=np.float32)
+    return means
+
+
+def _correlation(
+    micrograph: Array, centre: Array, images: Array, image_pixel_size_A: float, micrograph_pixel_size_A: float
+) -> Floats:
     box = images.shape[-1]
-    scale = picks.image_pixel_size_A / picks.micrograph_pixel_size_A
     # Even, and large enough for the shifts that are tried.
-    patch_px = 2 * round(box * scale / 2)
+    patch_px = 2 * round(box * image_pixel_size_A / micrograph_pixel_size_A / 2)
     patches, is_inside = _cut(micrograph, centre, patch_px)
     scores = np.full(len(centre), np.nan)
     if not is_inside.any():
         return scores
     small = torch.from_numpy(patches[is_inside])
     if patch_px > box:
-        small, _ = crop_images(small, (box, box), picks.micrograph_pixel_size_A)
+        small, _ = crop_images(small, (box, box), micrograph_pixel_size_A)
     reference = torch.from_numpy(np.ascontiguousarray(images[is_inside]))
     if patch_px < box:
-        reference, _ = crop_images(reference, (patch_px, patch_px), picks.image_pixel_size_A)
+        reference, _ = crop_images(reference, (patch_px, patch_px), image_pixel_size_A)
     scores[is_inside] = _best_shifted(_standard(small), _standard(reference)).numpy()
     return scores
 
@@ -182,12 +200,12 @@ def _standard(images: torch.Tensor) -> torch.Tensor:
 
 
 def _best_shifted(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return each pair's correlation at the shift, common to all pairs, at which their mean is largest."""
+    """Return each pair's correlation at the shift, common to all pairs, at which their mean is farthest from 0."""
     spectrum = torch.fft.rfft2(first) * torch.fft.rfft2(second).conj()
     correlation = torch.fft.irfft2(spectrum, s=first.shape[-2:])
     around = torch.roll(correlation, (_SHIFT_PX, _SHIFT_PX), (1, 2))[:, : 2 * _SHIFT_PX + 1, : 2 * _SHIFT_PX + 1]
     flat = around.flatten(1)
-    return flat[:, int(flat.mean(0).argmax())]
+    return flat[:, int(flat.mean(0).abs().argmax())]
 
 
 def _smooth(micrograph: Array, pixel_size_A: float) -> tuple[Floats, int]:
