@@ -244,7 +244,7 @@ version: v4.4.1
 @pytest.fixture
 def exported(tmp_path):
     particles(tmp_path, "J42_005_particles.cs", [3, 1, 2], "alignments3D", "blob")
-    particles(tmp_path, "J42_passthrough_particles.cs", [1, 2, 3], "blob", "location", "ctf")
+    particles(tmp_path, "J42_passthrough_particles.cs", [1, 2, 3], "blob", "location")
     (tmp_path / "J42.csg").write_text(GROUP)
     return tmp_path / "J42.csg"
 
@@ -263,6 +263,19 @@ def test_a_group_tells_its_kind_version_and_members(exported):
     assert group.slots[1].num_items == 3
     assert [path.name for path in group.members] == ["J42_005_particles.cs", "J42_passthrough_particles.cs"]
     assert group.problems == ()
+
+
+def test_a_group_that_lost_results_is_said_to_be_damaged(exported):
+    exported.write_text(GROUP.replace("version: v4.4.1\n", ""))
+    with pytest.raises(FormatError, match="version: damaged: it ends without its version"):
+        read_csg(exported)
+    assert len(open_particles(exported.with_name("J42_005_particles.cs"))) == 3
+    place = GROUP.index("  location:")
+    exported.write_text(GROUP[:place] + "version: v4.4.1\n")
+    (problem,) = read_csg(exported).problems
+    text = "the group is damaged: it names no location, which J42_passthrough_particles.cs has; they are not read"
+    assert (problem.text, problem.severity) == (text, "warning")
+    assert text in [str(message) for message in open_particles(exported).messages]
 
 
 def test_each_slot_comes_from_the_file_that_the_group_names_for_it(exported):

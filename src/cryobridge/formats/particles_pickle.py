@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.aberrations import folded, held_after, left_out
 from cryobridge.formats.dropped import FileContent, dropped_columns
 from cryobridge.formats.mrc_header import MrcHeader, read_header
-from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics
+from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics, unknown_optics
 from cryobridge.formats.pickles import read_ctf, read_poses, write_ctf, write_indices, write_poses
 from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.formats.unusable import refuse_unusable, zero_defocus
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from cryobridge.model.particles import Floats
 
+# What CTF values need and poses do not, and files often lack.
+_OF_CTF_ALONE = "amplitude_contrast"
 POSES, CTF_TABLE, INDICES = "poses.pkl", "ctf.pkl", "ind.pkl"
 _NOTHING_KNOWN = KnownOptics()
 
@@ -200,8 +202,14 @@ def pickle_content(
     shifts: Floats | None = None
     table: Floats | None = None
     if particles.ctf is not None:
-        require_optics(particles, needed("ctf", "image"))
-        table = to_table(particles, messages)
+        absent = unknown_optics(particles, needed("ctf", "image"))
+        if particles.poses is None or {item.key for item in absent} - {_OF_CTF_ALONE}:
+            require_optics(particles, needed("ctf", "image"))
+        if absent:
+            text = f"ctf.pkl is left out: no {absent[0].title} is known; {option(_OF_CTF_ALONE, 'X')} would make it"
+            messages.append(warning("ctf-left-out", text, option=_OF_CTF_ALONE))
+        else:
+            table = to_table(particles, messages)
     if particles.poses is not None:
         rotations = particles.poses.matrix
         if particles.poses.is_2d:

@@ -360,6 +360,32 @@ def test_optics_that_particles_contradict_are_reported_and_not_said_to_have_no_p
     assert "rlnVoltage" not in report.dropped_columns
 
 
+def test_all_values_of_optics_that_particles_contradict_are_named(tmp_path):
+    optics = {"rlnOpticsGroup": [1], "rlnVoltage": [300], "rlnSphericalAberration": [2.7]}
+    optics |= {"rlnAmplitudeContrast": [0.1], "rlnImagePixelSize": [1.5], "rlnImageSize": [128]}
+    optics |= {"rlnBeamTiltX": [0.5], "rlnMtfFileName": ["a.star"], "rlnBeamTiltY": [0.0]}
+    rows = star_columns(rlnOpticsGroup=[1] * N, rlnBeamTiltX=[0.9] * N, rlnMtfFileName=["b.star"] * N)
+    rows |= {"rlnBeamTiltY": [0.0] * N, "rlnMagnification": [10000] * N, "rlnDetectorPixelSize": [5.0] * N}
+    text = save_star(tmp_path / "optics.star", "optics", optics).read_text()
+    (tmp_path / "a.star").write_text(text + save_star(tmp_path / "rows.star", "particles", rows).read_text())
+    said = "rlnBeamTiltX, rlnMtfFileName, rlnMagnification, rlnDetectorPixelSize of the particles differ from the"
+    for output, options in (("p.cs", {}), ("p.star", {"relion": "3.0"}), ("q.star", {})):
+        messages = texts(convert(tmp_path / "a.star", tmp_path / output, **options).warnings)
+        assert any(message.startswith(said) for message in messages)
+
+
+def test_poses_alone_become_pickles_where_the_amplitude_contrast_is_unknown(tmp_path):
+    rows = star_columns(rlnOpticsGroup=[1] * N, rlnAngleRot=[1.0] * N, rlnAngleTilt=[2.0] * N, rlnAnglePsi=[3.0] * N)
+    del rows["rlnAmplitudeContrast"]
+    star = save_star(tmp_path / "a.star", "particles", rows)
+    report = convert(star, tmp_path / "p", to="pickles", verify=True)
+    assert [path.name for path in report.outputs] == ["poses.pkl"]
+    said = "ctf.pkl is left out: no amplitude contrast is known; amplitude_contrast='X' would make it"
+    assert said in texts(report.warnings)
+    report = convert(star, tmp_path / "q", to="pickles", amplitude_contrast=0.1)
+    assert [path.name for path in report.outputs] == ["poses.pkl", "ctf.pkl"]
+
+
 # --- units, names, classes ------------------------------------------------------------------------------------------
 
 

@@ -421,7 +421,8 @@ def test_a_condition_may_name_columns_of_the_passthrough_file(job, tmp_path):
 
 def test_a_group_keeps_its_slots_title_and_version(job, tmp_path):
     slots = {"blob": ("particle.blob", "J7_010_particles.cs"), "ctf": ("particle.ctf", "J7_010_particles.cs")}
-    slots["location"] = ("particle.location", "J7_passthrough_particles.cs")
+    slots["alignments3D"] = ("particle.alignments3D", "J7_010_particles.cs")
+    slots |= {name: (f"particle.{name}", "J7_passthrough_particles.cs") for name in ("location", "alignments2D")}
     write_csg(job / "J7.csg", slots, N, title="Good ones", description="all of them", version="v4.6.0")
     for number, source in enumerate((job / "J7.csg", job / "J7_010_particles.cs")):
         select(source, tmp_path / f"{number}.csg", where="blob/idx in (1, 2)")
@@ -434,10 +435,8 @@ def test_a_group_keeps_its_slots_title_and_version(job, tmp_path):
 
 
 def test_a_group_may_name_its_files_from_the_project(job, tmp_path):
-    slots = {
-        "blob": ("particle.blob", "J7_010_particles.cs"),
-        "location": ("particle.location", "J7_passthrough_particles.cs"),
-    }
+    slots = {name: (f"particle.{name}", "J7_010_particles.cs") for name in ("blob", "ctf", "alignments3D")}
+    slots |= {name: (f"particle.{name}", "J7_passthrough_particles.cs") for name in ("location", "alignments2D")}
     write_csg(job / "J7.csg", slots, N, title="Mine")
     (job / "J7.csg").write_text((job / "J7.csg").read_text().replace("'>J7_", "'J7/J7_").replace(">J7_", "J7/J7_"))
     assert read_csg(job / "J7.csg").problems == ()

@@ -107,6 +107,13 @@ def read_csg(path: str | os.PathLike[str]) -> ResultGroup:
         raise FormatError(
             "not a result group: it has no results", path=path, field="results", hint="Export it again from cryoSPARC."
         )
+    if not content.get("version"):
+        raise FormatError(
+            "damaged: it ends without its version, which stands last, so that results may be missing",
+            path=path,
+            field="version",
+            hint="Copy it again, or export it again from cryoSPARC; a .cs file can be given by itself.",
+        )
     head = object_of(content, "group")
     slots = tuple(_slot(path, str(name), entry) for name, entry in results.items())
     return ResultGroup(
@@ -348,7 +355,24 @@ def _check_members(slots: tuple[Slot, ...]) -> tuple[Message, ...]:
             for slot in own
             if not any(name.startswith(f"{slot.name}/") for name in table.names)
         ]
+    problems += _without_slot(slots)
     if len({slot.num_items for slot in slots}) > 1:
         text = "The slots differ in num_items; cryoSPARC refuses to import such a group"
         problems.append(warning("slots-differ", text))
     return tuple(problems)
+
+
+def _without_slot(slots: tuple[Slot, ...]) -> list[Message]:
+    """Warn of columns in the members that no slot speaks of: results were lost from the group."""
+    named = {slot.name for slot in slots}
+    problems = []
+    for member in dict.fromkeys(slot.metafile for slot in slots):
+        try:
+            own = slot_types(open_cs(member).names) if is_there(member) else {}
+        except FormatError:
+            continue
+        lost = [name for name in own if name not in named]
+        if lost:
+            text = f"the group is damaged: it names no {', '.join(lost)}, which {member.name} has; they are not read"
+            problems.append(warning("slots-missing", text, where=member))
+    return problems

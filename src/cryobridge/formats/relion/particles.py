@@ -108,7 +108,8 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
         _optics_of_rows(columns) if block_of_optics is None else _optics_block(block_of_optics, columns)
     )
     if has_optics and optics is not None and optics_index is not None:
-        columns.messages += _contradictions(columns, optics, optics_index)
+        assert block_of_optics is not None  # it has optics
+        columns.messages += _contradictions(columns, block_of_optics, optics, optics_index)
     optics, optics_index = fill_optics(optics, optics_index, block.n_rows, known, star.path)
     ctf = ctf_of(columns.part("ctf", "relion"))
     if optics is not None and optics_index is not None:
@@ -230,20 +231,38 @@ def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDA
     return groups, _rows_of(group_id, wanted, optics.path)
 
 
-def _contradictions(columns: ColumnReader, optics: Optics, index: NDArray[np.int32]) -> list[Message]:
+def _contradictions(columns: ColumnReader, block: StarBlock, optics: Optics, index: NDArray[np.int32]) -> list[Message]:
     """Warn of values of particles that differ from those of their optics groups."""
-    differing = []
+    of_groups: dict[str, tuple[NDArray[Any] | None, NDArray[Any]]] = {}
+    table = ColumnReader(block)
     for item in fields_of("optics"):
-        values = None if item.is_coded or not item.needed_for else columns.floats(*item.names("relion"))
-        if values is None:
-            continue
-        of_group = getattr(optics, item.key)[index]
-        if (np.abs(values - of_group) > _SAME * np.abs(of_group)).any():
-            differing.append(item.columns("relion")[0])
+        if not item.is_coded and item.needed_for:
+            name = item.columns("relion")[0]
+            of_groups[name] = columns.floats(*item.names("relion")), getattr(optics, item.key)[index]
+    for name in block.names:
+        if name in columns.names and name not in {*of_groups, "rlnOpticsGroup", "rlnOpticsGroupName"}:
+            of_groups[name] = _of_rows(columns, name), _of_rows(table, name)[index]
+    of_groups[", ".join(PIXEL_SIZE_3_0)] = _pixel_size_3_0(columns), optics.pixel_size_A[index]
+    differing = [name for name, (own, group) in of_groups.items() if own is not None and _differs(own, group)]
     if not differing:
         return []
     text = f"{', '.join(differing)} of the particles differ from the optics table, whose values are taken"
     return [warning("optics-contradiction", text)]
+
+
+def _of_rows(columns: ColumnReader, name: str) -> NDArray[Any]:
+    """Return the numbers or texts of a column that is there, (n,)."""
+    labels = columns.labels(name)
+    values = columns.floats(name) if labels is None else labels.to_numpy()
+    assert values is not None  # it is there
+    return values
+
+
+def _differs(values: NDArray[Any], expected: NDArray[Any]) -> bool:
+    if values.dtype.kind != "f" or expected.dtype.kind != "f":
+        return bool((values != expected).any())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool((np.abs(values - expected) > _SAME * np.abs(expected)).any())
 
 
 def _rows_of(group_id: NDArray[np.int64], wanted: NDArray[np.int64], path: Path) -> NDArray[np.int32]:
@@ -267,10 +286,8 @@ def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.in
     """Group the per-particle optics of RELION 3.0."""
     rows = [item for item in fields_of("optics") if item.needed_for]
     values = {item.key: columns.get(*item.names("relion")) for item in rows}
-    magnification, detector_um = (columns.floats(name) for name in PIXEL_SIZE_3_0)
-    if values["pixel_size_A"] is None and magnification is not None and detector_um is not None:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            values["pixel_size_A"] = np.where(magnification > 0, 1e4 * detector_um / magnification, np.nan)
+    if values["pixel_size_A"] is None:
+        values["pixel_size_A"] = _pixel_size_3_0(columns)
     if values["voltage_kV"] is None and values["pixel_size_A"] is None:
         return None, None
     tilts = [columns.floats(name) for name in BEAM_TILT]
@@ -278,6 +295,15 @@ def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.in
     also = [tilt for tilt in tilts if tilt is not None]
     optics, index = group_optics(columns.n_rows, also=also, group_id=group_id, **values)
     return optics, index
+
+
+def _pixel_size_3_0(columns: ColumnReader) -> Floats | None:
+    """Return the pixel size in Å of each particle, by detector and magnification; None where a column is absent."""
+    magnification, detector_um = (columns.floats(name) for name in PIXEL_SIZE_3_0)
+    if magnification is None or detector_um is None:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(magnification > 0, 1e4 * detector_um / magnification, np.nan)
 
 
 def _bent(
