@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from cryobridge.errors import CryobridgeError, OutputExistsError, option
-from cryobridge.formats.atomic import atomic_path, leftovers, read_error
+from cryobridge.formats.atomic import atomic_path, leftovers
+from cryobridge.formats.input_file import read_error, read_input
 from cryobridge.formats.lease import lease_name
 from cryobridge.jobs.output_folder import RECORD, refuse_folder_of_others, require_space
 
@@ -195,7 +196,7 @@ def _is_demo(folder: Path) -> bool:
     try:
         if marker.is_symlink() or marker.stat().st_size > _MAX_MARKER_BYTES:
             return False
-        content = json.loads(marker.read_text(encoding="utf-8"))
+        content = json.loads(read_input(marker))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get("kind") == _KIND

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, UnsafeFileError, UsageError
-from cryobridge.formats.atomic import atomic_path, read_error, readable_size
+from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.input_file import open_input, read_error, read_input, readable_size
 from cryobridge.formats.npy_header import NPY_MAGIC, NpyHeader, has_broken_text, read_header
 from cryobridge.formats.pickle_data import load_pickle_bytes, scan_pickles_in
 from cryobridge.formats.registry import TORCH_MAGIC
@@ -104,7 +105,7 @@ def describe_arrays(path: str | os.PathLike[str]) -> list[ArrayInfo]:
 
 def _container(path: Path) -> Literal["npy", "npz", "pt"]:
     readable_size(path)
-    with _errors_of(path), path.open("rb") as file:
+    with _errors_of(path), open_input(path) as file:
         magic = file.read(len(TORCH_MAGIC))
     if magic.startswith(NPY_MAGIC):
         return "npy"
@@ -141,7 +142,7 @@ def _errors_of(path: Path, field: str | None = None) -> Iterator[None]:
 def _npy_file_header(path: Path) -> tuple[NpyHeader, int]:
     """Return the header of a `.npy` file and where its data begin; refuse a file that is shorter than it says."""
     size = readable_size(path)
-    with _errors_of(path), path.open("rb") as file:
+    with _errors_of(path), open_input(path) as file:
         header, offset = read_header(file), file.tell()
     if not header.dtype.hasobject and header.nbytes > size - offset:
         raise FormatError(
@@ -351,7 +352,7 @@ def _torch_refusal(path: Path, is_zip: bool, is_of_names: bool) -> FormatError |
             members = [name for name in archive.namelist() if Path(name).name == "data.pkl"]
             names = scan_pickles_in(archive.read(members[0])) if members else ()
     else:
-        names = scan_pickles_in(path.read_bytes())
+        names = scan_pickles_in(read_input(path))
     if any("nested" in name for name in names if name.startswith("torch.")):
         return _nested(path)
     if not is_of_names:

@@ -1,4 +1,4 @@
-"""Files on the disk: whole under their final name when written, looked at before they are read."""
+"""Files on the disk are whole under their final name when they are written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.errors import CryobridgeError
 from cryobridge.formats.lease import State, holding, lease_name, lease_path, remove_dead, state_of, when_dead
 
 if TYPE_CHECKING:
@@ -259,41 +259,3 @@ def _remove(path: Path) -> None:
     # What can't be removed must not hide why it was to be removed.
     with suppress(OSError):
         path.unlink(missing_ok=True)
-
-
-def readable_size(path: Path) -> int:
-    """Return the size in bytes of a file that is about to be read.
-
-    Raises
-    ------
-    FormatError
-        If it is absent, may not be read, is empty, or is a folder, pipe or device.
-    """
-    try:
-        size = path.stat().st_size
-    except (OSError, ValueError) as error:  # a name with a NUL is no file's
-        raise read_error(path, error) from error
-    if path.is_dir():
-        raise FormatError("this is a folder, not a file", path=path, hint="Name a file in it.")
-    if not path.is_file():
-        raise FormatError("not a regular file", path=path, hint="Name a file on the disk.")
-    if size == 0:
-        raise FormatError(
-            "the file is empty", path=path, hint="Copy or export it again; the program that wrote it may have failed."
-        )
-    return size
-
-
-def read_error(path: Path, error: OSError | ValueError) -> FormatError:
-    """Return the error that says that ``path`` can't be read, and what to do about it."""
-    if isinstance(error, FileNotFoundError) and path.is_symlink():
-        return FormatError(
-            f"can't be read: it is a link to {path.readlink()}, which is not there",
-            path=path,
-            hint="Find out where that went, and make the link anew.",
-        )
-    return FormatError(
-        f"can't be read ({getattr(error, 'strerror', None) or error})",
-        path=path,
-        hint="Check the name and its permissions.",
-    )

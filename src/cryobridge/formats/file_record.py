@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import FormatError
+from cryobridge.formats.input_file import open_input, read_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,7 +94,7 @@ def _checksum_of_ends(path: Path, size: int) -> int:
 def _checksum(path: Path, begin: int, end: int, start: int, advance: Callable[[int], None] | None = None) -> int:
     """Go on with a checksum over some bytes of a file."""
     checksum = start
-    with path.open("rb") as file:
+    with open_input(path) as file:
         file.seek(begin)
         while (left := end - file.tell()) > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
             checksum = zlib.crc32(block, checksum)
@@ -149,7 +150,7 @@ def recorded_files(folder: Path) -> dict[Path, FileRecord]:
         found |= {folder / name: record for name, record in records.items() if not Path(name).is_absolute()}
     for path in sorted(folder.glob(".*.mrcs.state.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))["file"]
+            content = json.loads(read_input(path))["file"]
             found[path.with_name(path.name[1:].removesuffix(".state.json"))] = record_of(content)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             continue

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.formats.input_file import read_error, read_input, readable_size
 from cryobridge.report import warning
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if readable_size(path) > _JSON_MAX_BYTES:
             raise FormatError(f"larger than {_JSON_MAX_BYTES >> 20} MiB, which no job description is", path=path)
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_input(path))
     except CryobridgeError:
         raise
     except OSError as error:

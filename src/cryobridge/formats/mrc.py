@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
-from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.formats.input_file import read_error, readable_size
 from cryobridge.report import Message
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import byte_order_from_machine_stamp
 
 from cryobridge.errors import FormatError
-from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _kind_from_shape(header: MrcHeader) -> MrcKind:
 def open_bytes(path: Path) -> Iterator[tuple[IO[bytes], bool]]:
     """Open a file, through gzip or bzip2 where its first bytes say so; yield it and whether it is compressed."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             magic = file.read(3)
             file.seek(0)
             if magic[:2] == b"\x1f\x8b":

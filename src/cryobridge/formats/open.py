@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats import registry
-from cryobridge.formats.atomic import read_error
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.csg import read_csg, refuse_missing_members, slot_origin
 from cryobridge.formats.cryosparc.join import JoinedTable, Matched, UidJoin
 from cryobridge.formats.cryosparc.members import Members, files_beside, main_first, members_of, members_of_job
+from cryobridge.formats.input_file import read_error
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.table import ColumnReader, Table
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from cryobridge.errors import FormatError, UnsafeFileError
-from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.formats.pickle_objects import MalformedError, Opaque, Unpickler, plain_value
 from cryobridge.formats.pickle_scan import scan_instructions
 
@@ -116,7 +116,7 @@ def _read_file(path: Path, field: str | None) -> _Read:
     size = readable_size(path)
     try:
         # A map, unlike a file, gives no more than there is when an instruction claims a string of a terabyte.
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        with open_input(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return _sound(_read(cast("IO[bytes]", mapped), size), path, field)
     except OSError as error:
         raise read_error(path, error) from error

@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from cryobridge.errors import FormatError
-from cryobridge.formats.atomic import read_error, readable_size
 from cryobridge.formats.base import FileFormat, Format
+from cryobridge.formats.input_file import open_input, read_error, readable_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ def format_of(path: Path) -> Format:
     """Return the format of a file; raises as `identify_file` does."""
     readable_size(path)
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise read_error(path, error) from error

@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,10 @@ from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.executors.devices import DeviceExecutor, device_names
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.input_file import open_input
 from cryobridge.formats.pt_write import tensor_writer
 from cryobridge.fourier.polar import PolarTransform
+from cryobridge.jobs.stacks import reading as reading_module
 from cryobridge.jobs.stacks.inputs import indexed_input
 from cryobridge.jobs.stacks.options import StackOptions
 from cryobridge.jobs.stacks.polar import transform as transform_module
@@ -216,15 +217,14 @@ def test_a_gpu_makes_the_same_stacks(device, tmp_path):
 def test_files_are_opened_once_and_read_in_their_own_order(particles_cs, tmp_path, monkeypatch):
     planned = plan(particles_cs, batch_size=5)
     opened = Counter()
-    path_open = Path.open
 
-    def counting_open(self, *arguments, **options):
-        opened[self.name] += self.suffix == ".mrc"
-        return path_open(self, *arguments, **options)
+    def counting_open(path):
+        opened[path.name] += 1
+        return open_input(path)
 
-    monkeypatch.setattr(Path, "open", counting_open)
+    monkeypatch.setattr(reading_module, "open_input", counting_open)
     run_stacks(planned, tmp_path / "out")
-    assert {name: count for name, count in opened.items() if name.endswith(".mrc")} == {"a.mrc": 1, "b.mrc": 1}
+    assert opened == {"a.mrc": 1, "b.mrc": 1}
 
 
 def test_shuffled_rows_get_their_own_images(tmp_path):

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.arrow import arrow_codes
-from cryobridge.formats.atomic import atomic_path, read_error, readable_size
+from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.cryosparc.csdat import CSDAT_MAGIC, MAX_EMPTY_ROWS, CsStreamFile, open_stream, write_stream
+from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.formats.npy_header import NPY_MAGIC, read_header
 from cryobridge.formats.table import Array, Column, DType, Table, Values, is_number_or_text, numpy_dtype_label
 from cryobridge.model.particles import Labels
@@ -38,7 +39,7 @@ def open_cs(path: str | os.PathLike[str]) -> CsNpyFile | CsStreamFile:
     path = Path(path)
     readable_size(path)
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             magic = file.read(len(NPY_MAGIC))
             if magic == NPY_MAGIC:
                 return _open_npy(path, file)
@@ -87,7 +88,7 @@ class CsNpyFile(Table):
     def _fill(self, columns: dict[str, Array], rows: range) -> None:
         """Read rows, in ascending order, through windows of the file."""
         n_in_window = max(1, _WINDOW_BYTES // self.dtype.itemsize // rows.step)
-        with self.path.open("rb") as file:
+        with open_input(self.path) as file:
             for done in range(0, len(rows), n_in_window):
                 part = rows[done : done + n_in_window]
                 block = self._window(file, part[0], part[-1] + 1)[:: part.step]

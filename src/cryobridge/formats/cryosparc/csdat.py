@@ -18,7 +18,7 @@ import numpy as np
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.arrow import arrow_codes, numbers_to_arrow
-from cryobridge.formats.atomic import read_error
+from cryobridge.formats.input_file import open_input, read_error
 from cryobridge.formats.table import Array, Column, DType, Table, Values, is_number_or_text, numpy_dtype_label
 from cryobridge.model.particles import Labels
 
@@ -67,7 +67,7 @@ class CsStreamFile(Table):
         wanted = self._wanted(names)
         out: dict[str, Values] = {}
         try:
-            with self.path.open("rb") as file:
+            with open_input(self.path) as file:
                 for name in wanted:
                     place = self._places[name]
                     # A copy in the machine's byte order, which lets go of the rows that were not asked for.

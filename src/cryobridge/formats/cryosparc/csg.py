@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError
-from cryobridge.formats.atomic import atomic_path, read_error, readable_size
+from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.image_search import as_given
+from cryobridge.formats.input_file import read_error, read_input, readable_size
 from cryobridge.formats.listing import int_of, is_there, object_of, text_of
 from cryobridge.report import Message, warning
 
@@ -137,7 +138,7 @@ def names_file(path: Path, name: str) -> bool:
     try:
         if readable_size(path) > _MAX_BYTES:
             return True
-        content = path.read_bytes()
+        content = read_input(path)
     except (OSError, CryobridgeError):
         return True
     is_whole = b".cs" in content and b"\nversion:" in content
@@ -246,7 +247,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
                 path=path,
                 hint="Check that this is a .csg file.",
             )
-        text = path.read_bytes().decode("utf-8")
+        text = read_input(path).decode("utf-8")
         _refuse_nested_aliases(path, text)
         content = yaml.safe_load(text)
     except CryobridgeError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
-from cryobridge.formats.atomic import read_error
+from cryobridge.formats.input_file import read_error, read_input
 from cryobridge.formats.listing import (
     Listing,
     gaps,
@@ -224,7 +224,7 @@ def _read_table(path: Path) -> NDArray[np.float64]:
     try:
         if path.stat().st_size > _TABLE_MAX_BYTES:
             raise FormatError(f"larger than {_TABLE_MAX_BYTES >> 20} MiB, which no such table is", path=path)
-        rows = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        rows = [line.split() for line in read_input(path).decode("utf-8").splitlines() if line.strip()]
         return np.array(rows, np.float64).reshape(len(rows), -1 if rows else 0)
     except CryobridgeError:
         raise

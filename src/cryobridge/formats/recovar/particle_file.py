@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.image_search import as_given, folders_above
+from cryobridge.formats.input_file import read_input
 from cryobridge.formats.listing import is_there, list_if_there, read_json, text_of
 from cryobridge.report import Message, note, warning
 
@@ -97,7 +98,7 @@ def _name_in_command(path: Path) -> str:
     try:
         if not is_there(path) or path.stat().st_size > _COMMAND_MAX_BYTES:
             return ""
-        words = shlex.split(path.read_text("utf-8", "replace"), comments=False)
+        words = shlex.split(read_input(path).decode("utf-8", "replace"), comments=False)
     except (OSError, ValueError):
         return ""
     for before, word in zip(["", *words], words, strict=False):

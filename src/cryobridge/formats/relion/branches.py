@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from cryobridge.formats.input_file import open_input
 from cryobridge.formats.listing import say_numbers
 from cryobridge.report import Message, warning
 
@@ -141,7 +142,7 @@ def _start(item: RelionIteration) -> _Place | None:
     if item.optimiser is None:
         return None
     try:
-        with item.optimiser.open("rb") as file:
+        with open_input(item.optimiser) as file:
             head = file.read(_HEAD_BYTES)
     except OSError:
         return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.image_search import as_given
+from cryobridge.formats.input_file import open_input
 from cryobridge.formats.listing import Listing, is_there, list_folder
 from cryobridge.formats.relion.branches import branch_messages, branches_of
 from cryobridge.formats.relion.names import RelionIteration, iteration_problems, sort_iterations
@@ -284,7 +285,7 @@ def _kind_in_job_star(path: Path) -> str:
     try:
         if not is_there(path):
             return ""
-        with path.open("rb") as file:
+        with open_input(path) as file:
             head = file.read(_JOB_STAR_HEAD_BYTES)
     except OSError:
         return ""

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.formats.input_file import open_input
 from cryobridge.formats.relion.star import open_star
 from cryobridge.model.particles import Labels
 
@@ -165,7 +166,7 @@ def _shortened(path: Path, whole_rows: int, end_rows: int) -> Iterator[tuple[Pat
     """Give the file to compare, and the rows of each table: the file itself, or a copy with the ends of long tables."""
     with tempfile.TemporaryDirectory(prefix="cryobridge-") as folder:
         short = Path(folder) / "short.star"
-        with path.open("rb") as file, short.open("wb") as copy:
+        with open_input(path) as file, short.open("wb") as copy:
             counts = _copy_ends(file, copy, end_rows)
         yield path if all(count <= whole_rows for count in counts.values()) else short, counts
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cryobridge.errors import FormatError
-from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.report import Message, note
 
 CHUNK_BYTES = 4 << 20
@@ -66,7 +66,7 @@ class StarText:
         self.messages: list[Message] = []
         self._size = readable_size(path)
         try:
-            self._file = path.open("rb")
+            self._file = open_input(path)
         except OSError as error:
             raise read_error(path, error) from error
 

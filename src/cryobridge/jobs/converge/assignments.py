@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.arrow import numbers_to_arrow
-from cryobridge.formats.atomic import read_error
+from cryobridge.formats.input_file import open_input, read_error
 from cryobridge.formats.relion.star import StarFile, open_star
 from cryobridge.model.particles import Labels
 
@@ -103,7 +103,7 @@ def require_line_end(path: Path) -> None:
 def _last_line_ends(path: Path) -> int:
     """Return how many line ends come after the last word of a file."""
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
             tail = file.read()
     except OSError as error:

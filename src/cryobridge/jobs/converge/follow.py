@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, option
-from cryobridge.formats.atomic import read_error
+from cryobridge.formats.input_file import read_error
 from cryobridge.formats.listing import list_folder
 from cryobridge.jobs.converge.assignments import Assignments, ends_with_blank_line, read_assignments, require_line_end
 from cryobridge.jobs.converge.files import IterationFiles, JobFiles, find_iterations, kind_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryobridge.errors import FormatError
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
-from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.formats.input_file import read_error, readable_size
 from cryobridge.jobs.inspection import projects
 
 

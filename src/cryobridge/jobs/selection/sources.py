@@ -12,8 +12,8 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats.atomic import readable_size
 from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.input_file import readable_size
 from cryobridge.formats.listing import is_there
 from cryobridge.formats.relion.particles import parse_image_names
 from cryobridge.formats.relion.star import StarBlock, to_labels

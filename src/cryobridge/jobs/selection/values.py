@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, UsageError, option
 from cryobridge.formats.arrays import read_npy
-from cryobridge.formats.atomic import read_error, readable_size
+from cryobridge.formats.input_file import read_error, read_input, readable_size
 from cryobridge.formats.pickle_data import load_pickle
 from cryobridge.formats.recovar.clusters import read_clusters
 
@@ -182,7 +182,7 @@ def _read_text(path: Path) -> NDArray[np.int64]:
         raise UsageError(f"{path.suffix or 'no suffix'} is not known here", path=path, hint=_KINDS_HINT)
     readable_size(path)
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_input(path).decode("utf-8").splitlines()
     except OSError as error:
         raise read_error(path, error) from error
     except UnicodeDecodeError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.atomic import read_error
+from cryobridge.formats.input_file import read_error
 from cryobridge.jobs.stacks.report import PipelineReport
 from cryobridge.progress import Silent
 from cryobridge.report import note

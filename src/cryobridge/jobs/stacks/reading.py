@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.formats.atomic import read_error
+from cryobridge.formats.input_file import open_input, read_error
 from cryobridge.formats.mrc import Images, MrcFile, open_mrc
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ImageReader:
             while len(self._plain) >= self._most_open:
                 self._plain.popitem(last=False)[1][1].close()
             try:
-                self._plain[code] = (MrcFile(header), header.path.open("rb"))
+                self._plain[code] = (MrcFile(header), open_input(header.path))
             except OSError as error:
                 raise read_error(header.path, error) from error
         self._plain.move_to_end(code)

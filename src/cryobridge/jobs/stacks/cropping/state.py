@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import UsageError, option
-from cryobridge.formats.atomic import atomic_path, read_error
+from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.file_record import FileRecord, record_of, state_path
+from cryobridge.formats.input_file import read_error, read_input
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ def read_state(stack: Path) -> StackState | None:
     """
     path = state_path(stack)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_input(path))
         file = record_of(content["file"]) if "file" in content else None
         return StackState(str(content["made_from"]), np.array(content["left_out"], np.int64), file)
     except FileNotFoundError:

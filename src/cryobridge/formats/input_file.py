@@ -1,0 +1,84 @@
+"""Input files: nothing but a regular file is ever opened, wherever its name comes from."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import IO, TYPE_CHECKING
+
+from cryobridge.errors import FormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def open_input(path: Path) -> IO[bytes]:
+    """Open a file for reading; pipes, which could hang, and devices, which have no end, are refused.
+
+    Raises
+    ------
+    FormatError
+        If it is none.
+    OSError
+        If the system refuses (`read_error` says so).
+    """
+    _refuse_others(path, path.stat().st_mode)
+    # What took its place meanwhile does not hang either.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))  # noqa: SIM115
+    try:
+        _refuse_others(path, os.fstat(file.fileno()).st_mode)
+    except FormatError:
+        file.close()
+        raise
+    return file
+
+
+def read_input(path: Path, n_bytes: int = -1) -> bytes:
+    """Return the content of a file, or so many bytes of its beginning; see `open_input`."""
+    with open_input(path) as file:
+        return file.read(n_bytes)
+
+
+def _refuse_others(path: Path, mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise FormatError("this is a folder, not a file", path=path, hint="Name a file in it.")
+    what = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+    leads = f"leads to {os.path.realpath(path)}, " if path.is_symlink() else "is "
+    raise FormatError(f"{leads}{what} and not a regular file", path=path, hint="Name a file on the disk.")
+
+
+def readable_size(path: Path) -> int:
+    """Return the size in bytes of a file that is about to be read.
+
+    Raises
+    ------
+    FormatError
+        If it is absent, may not be read, is empty, or is a folder, pipe or device.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # a name with a NUL is no file's
+        raise read_error(path, error) from error
+    _refuse_others(path, status.st_mode)
+    if (size := status.st_size) == 0:
+        raise FormatError(
+            "the file is empty", path=path, hint="Copy or export it again; the program that wrote it may have failed."
+        )
+    return size
+
+
+def read_error(path: Path, error: OSError | ValueError) -> FormatError:
+    """Return the error that says that ``path`` can't be read, and what to do about it."""
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return FormatError(
+            f"can't be read: it is a link to {path.readlink()}, which is not there",
+            path=path,
+            hint="Find out where that went, and make the link anew.",
+        )
+    return FormatError(
+        f"can't be read ({getattr(error, 'strerror', None) or error})",
+        path=path,
+        hint="Check the name and its permissions.",
+    )
