@@ -32,6 +32,19 @@ def test_the_report_has_the_answer_the_files_and_the_arrays(job, tmp_path):
     assert report.outputs[0].parent == tmp_path / "out"
 
 
+def test_a_job_that_one_may_only_read_is_judged_and_nothing_is_written_there(job, tmp_path, monkeypatch):
+    folder, _ = job
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr("os.access", lambda path, _mode: path != folder)  # the tests may run as root
+    report = converge(folder, html=tmp_path / "page.html")
+    assert sorted(folder.iterdir()) == before
+    assert report.outputs == (tmp_path / "page.html",)
+    assert len(report.iterations) == 6
+    assert [message.code for message in report.warnings] == ["outputs-skipped"]
+    assert "output='DIR' writes them elsewhere" in str(report.warnings[0])
+    assert len(converge(folder, tmp_path / "out", plots=False).outputs) == 3
+
+
 def test_its_json_has_the_keys_of_the_command_and_not_the_arrays(job, tmp_path):
     data = json.loads(json.dumps(converge(job[0], tmp_path / "out", plots=False).to_json()))
     assert "history" not in data

@@ -233,6 +233,14 @@ def test_a_job_without_batches_says_what_was_looked_for(tmp_path):
         job_input(tmp_path, 4)
 
 
+def test_all_files_of_pairs_that_are_not_there_are_named(tmp_path):
+    (star, stack), *_ = save_pairs(tmp_path, (3,))
+    absent = tmp_path / "gone.star", tmp_path / "gone.mrc"
+    with pytest.raises(MissingDataError, match=r"no such file: .*gone\.mrc, .*gone\.star") as caught:
+        paired_input([(star, absent[1]), (absent[0], stack)])
+    assert caught.value.hint.startswith("Check the names")
+
+
 @pytest.fixture
 def particles_star(tmp_path):
     # Two files, in mixed order; RELION counts from 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -46,7 +46,7 @@ def converge(
     job
         A job folder of RELION or cryoSPARC.
     output
-        The folder for log, tables and pictures; the job folder if not given.
+        The folder for log, tables and pictures; the job folder if not given, and none if one may only read that.
     overwrite
         Replace the files that ``html``, ``volatile`` and ``settled`` name; the others are always replaced.
     dry_run
@@ -106,7 +106,7 @@ def plan_converge(
         If there is no such folder.
     """
     folder = as_path(job, "job")
-    to = folder if output is None else as_path(output, "output")
+    to = None if output is None else as_path(output, "output")
     list_folder(folder)
     return ConvergePlan(folder, to, options or ConvergeOptions(), settle_s)
 
@@ -114,10 +114,12 @@ def plan_converge(
 class ConvergePlan:
     """A job folder with what is asked of it; `cryobridge.jobs.job.Plan`."""
 
-    def __init__(self, folder: Path, output: Path, options: ConvergeOptions, settle_s: float) -> None:
+    def __init__(self, folder: Path, output: Path | None, options: ConvergeOptions, settle_s: float) -> None:
         self.options = options
         self.follower = Follower(folder, options.last_iteration, settle_s)
-        self._files = OutputFiles(output, options.plots, options.legacy_names, options.html)
+        self._is_read_only = output is None and not os.access(folder, os.W_OK)
+        where = folder if output is None else output
+        self._files = OutputFiles(where, options.plots, options.legacy_names, options.html, self._is_read_only)
 
     def check(self, *, overwrite: bool) -> None:
         """Refuse to replace files that the user named.
@@ -177,6 +179,9 @@ class ConvergePlan:
         from cryobridge.jobs.converge.volatile import write_particles
 
         messages, files = self._split()
+        if self._is_read_only:
+            text = f"{self._files.folder} may only be read, so that no log, table or picture is written; "
+            messages.append(warning("outputs-skipped", f"{text}{option('output', 'DIR')} writes them elsewhere"))
         for path, (source, chosen) in files.items() if not dry_run else ():
             refuse_existing([path], overwrite=overwrite)  # it may have appeared while the job was read
             if chosen.any():

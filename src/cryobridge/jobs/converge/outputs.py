@@ -37,6 +37,8 @@ class OutputFiles:
         Whether an iteration's picture is called ``converge_012.png``, not ``converge_run_it012_data.png``.
     html
         The page to write, or None.
+    is_skipped
+        Whether nothing is written into the folder, but the page where it was named.
 
     Raises
     ------
@@ -48,6 +50,7 @@ class OutputFiles:
     plots: bool = True
     legacy_names: bool = False
     html: Path | None = None
+    is_skipped: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", as_path(self.folder, "folder"))
@@ -76,13 +79,9 @@ class OutputFiles:
             If a file can't be written.
         """
         reporter = reporter or Silent()
-        make_folder(self.folder)
         numbers = set(numbers)
-        texts = (log_text(history), iterations_csv(history), classes_csv(history))
-        for path, text in zip(self._texts, texts, strict=True):
-            _write(path, text.encode("utf-8", "backslashreplace"))
-        if history.n_classes and self.plots:
-            self._draw(history, numbers, reporter)
+        if not self.is_skipped:
+            self._write_folder(history, numbers, reporter)
         if self.html is not None:
             from cryobridge.jobs.converge.html_page import write_html
 
@@ -91,8 +90,19 @@ class OutputFiles:
 
     def paths(self, history: History, numbers: Iterable[int]) -> list[Path]:
         """Return the files that `write` writes."""
+        page = [] if self.html is None else [self.html]
+        if self.is_skipped:
+            return page
         drawn = self._pictures(history, set(numbers)) if history.n_classes and self.plots else []
-        return [*self._texts, *drawn, *([self.html] if self.html is not None else [])]
+        return [*self._texts, *drawn, *page]
+
+    def _write_folder(self, history: History, numbers: set[int], reporter: Reporter) -> None:
+        make_folder(self.folder)
+        texts = (log_text(history), iterations_csv(history), classes_csv(history))
+        for path, text in zip(self._texts, texts, strict=True):
+            _write(path, text.encode("utf-8", "backslashreplace"))
+        if history.n_classes and self.plots:
+            self._draw(history, numbers, reporter)
 
     @property
     def _texts(self) -> tuple[Path, Path, Path]:

@@ -270,6 +270,7 @@ def paired_input(
             "no pair of a STAR file and a stack", hint=f"Give {option('pairs')} FILE.star FILE.mrc, once or more."
         )
     stacks = [Path(stack) for _, stack in pairs]
+    _refuse_absent([Path(path) for pair in pairs for path in pair])
     problems = Problems()
     sets = []
     for star, _ in pairs:
@@ -303,6 +304,16 @@ def paired_input(
     return StackInput(
         joined, images, headers, np.arange(len(index)), index, separate_files=True, messages=messages, problems=problems
     )
+
+
+def _refuse_absent(paths: Sequence[Path]) -> None:
+    absent = list(dict.fromkeys(str(path) for path in paths if not path.exists()))
+    if absent:
+        raise MissingDataError(
+            f"no such file: {shown(absent)}",
+            count=len(absent),
+            hint="Check the names; each pair is a STAR file and the stack whose images its rows describe.",
+        )
 
 
 def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int) -> StackInput:
