@@ -79,6 +79,21 @@ def test_coordinates_count_the_pixels_of_relions_micrographs(shape, picks, tmp_p
     assert message["text"].startswith(sentence)
 
 
+def test_pixel_sizes_tell_the_size_of_micrographs_that_are_not_there(picks, tmp_path, command):
+    star = save_project(tmp_path / "relion", [None, None])
+    columns = {"rlnMicrographName": [relion_name(stem) for stem in STEMS], "rlnMicrographPixelSize": [3.0, 1.51]}
+    save_star(star, "micrographs", columns)
+    out = tmp_path / "relion" / "picks"
+    code, shown, _ = command("coords", picks, star, "-o", out, "--subpixel", "--json", "--orientation", "reliosparc")
+    assert code == 0
+    np.testing.assert_allclose(coordinates_of(out, "a"), expected_of("a", (150, 200)), atol=6e-4)
+    # Calibrations differ by this much: no other size.
+    np.testing.assert_allclose(coordinates_of(out, "b"), expected_of("b", SHAPE), atol=6e-4)
+    (message,) = json.loads(shown)["warnings"]
+    assert message["code"] == "micrograph-sizes-by-pixel-size"
+    assert message["text"].startswith("RELION's micrographs have 3 Å a pixel, cryoSPARC's 1.5: coordinates are scaled")
+
+
 @pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=convention_id)
 def test_binned_micrographs_in_every_convention(convention, picks, tmp_path):
     ny, nx = 150, 200

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from cryobridge.report import Message
 
 _REVERSED = Convention(mirror_y=True)
-# Pixel sizes that differ by less are the same: calibrations do by some 1 %.
-_SAME_PIXEL_SIZE = 0.02
 
 
 @dataclass(frozen=True)
@@ -270,40 +268,24 @@ def _relions_shapes(particles: ParticleSet, exposures: Exposures, at: NDArray[np
 def _sizes(positions: Positions, pixel_size_A: Floats, *, swap_xy: bool) -> tuple[NDArray[np.int64], list[Message]]:
     """Return ny, nx of RELION's micrographs before x and y are exchanged, (n, 2): by their headers or pixel sizes."""
     sizes = compare_sizes(
-        positions.names, positions.codes, positions.shape_px, positions.kept, positions.files, swap_xy=swap_xy
+        positions.names,
+        positions.codes,
+        positions.shape_px,
+        positions.kept,
+        positions.files,
+        swap_xy=swap_xy,
+        own_pixel_size_A=positions.micrograph_pixel_size_A,
+        pixel_size_A=pixel_size_A,
     )
     if sizes.error is not None:
         raise sizes.error
-    messages = [sizes.message] if sizes.message is not None else []
-    if sizes.message is not None and sizes.message.code == "micrograph-sizes-not-compared":
-        return _scaled(positions, pixel_size_A, messages)
-    return sizes.shape_px, messages
+    return sizes.shape_px, [] if sizes.message is None else [sizes.message]
 
 
 def _pixel_size_A(positions: Positions, shape_px: NDArray[np.int64]) -> Floats | None:
     """Return Å a pixel of the other micrographs, (n,), by those of the particles' and the sizes of both."""
     own = positions.micrograph_pixel_size_A
     return None if own is None else own * positions.shape_px[:, 1] / shape_px[:, 1]
-
-
-def _scaled(
-    positions: Positions, pixel_size_A: Floats, messages: list[Message]
-) -> tuple[NDArray[np.int64], list[Message]]:
-    """Return ny, nx of RELION's micrographs that are not on this disk, by the pixel sizes of both programs."""
-    own = positions.micrograph_pixel_size_A
-    ratio = np.ones(len(pixel_size_A)) if own is None else own / pixel_size_A
-    is_other = np.isfinite(ratio) & (np.abs(ratio - 1) > _SAME_PIXEL_SIZE)
-    if not is_other.any():
-        return positions.shape_px, messages
-    scaled = np.where(is_other[:, np.newaxis], np.rint(positions.shape_px * ratio[:, np.newaxis]), positions.shape_px)
-    row = int(np.flatnonzero(is_other)[0])
-    assert own is not None
-    text = (
-        f"RELION's micrographs have {pixel_size_A[row]:g} Å a pixel, cryoSPARC's {own[row]:g}: coordinates are scaled "
-        "to that, as the micrographs themselves are not on this disk"
-    )
-    others = [message for message in messages if message.code != "micrograph-sizes-not-compared"]
-    return scaled.astype(np.int64), [*others, warning("micrograph-sizes-by-pixel-size", text)]
 
 
 def _about_poses(particles: ParticleSet, convention: Convention, *, is_mirrored: bool) -> list[Message]:

@@ -35,7 +35,7 @@ from cryobridge.jobs.micrographs.matching import match_micrographs, unmatched_er
 from cryobridge.jobs.micrographs.orientation_report import orientation_of
 from cryobridge.jobs.micrographs.placement import Placement, Positions, place
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, MicrographSizes, compare_sizes
-from cryobridge.jobs.micrographs.star import micrograph_names, project_of
+from cryobridge.jobs.micrographs.star import project_of, read_micrographs
 from cryobridge.jobs.output_folder import files_in
 from cryobridge.model.geometry import round_px
 from cryobridge.model.particles import Floats
@@ -44,6 +44,7 @@ from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
+    from cryobridge.jobs.micrographs.star import RelionMicrographs
     from cryobridge.progress import Reporter
 
 _STAR_HINT = INSTEAD["micrographs"][0]
@@ -245,10 +246,10 @@ def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions,
     _refuse_exchanged(picks_path, star)
     reporter.start("reading picks", None)
     picks = read_picks(picks_path, options.passthrough, infer=options.nudge, xy_fields=options.xy_fields)
-    relion_names = micrograph_names(star)
-    match = match_micrographs(picks.micrograph.values, relion_names)
+    relion = read_micrographs(star)
+    match = match_micrographs(picks.micrograph.values, relion.names)
     if match.unmatched and (options.on_unmatched == "error" or not match.relion_name):
-        raise unmatched_error(match, relion_names)
+        raise unmatched_error(match, relion.names)
     micrographs = tuple(match.relion_name.get(name) for name in picks.micrograph.values)
     _refuse_shared_files([name for name in micrographs if name is not None])
     kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside)
@@ -259,7 +260,14 @@ def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions,
     placement = place(positions, options, n_micrographs=options.check_micrographs, required=is_required)
     convention = placement.convention
     sizes = compare_sizes(
-        micrographs, positions.codes, picks.shape_px, kept, positions.files, swap_xy=convention.swap_xy
+        micrographs,
+        positions.codes,
+        picks.shape_px,
+        kept,
+        positions.files,
+        swap_xy=convention.swap_xy,
+        own_pixel_size_A=picks.micrograph_pixel_size_A,
+        pixel_size_A=_of_micrographs(relion, micrographs)[picks.micrograph.codes],
     )
     coordinate_px = round_px(convention.to_px(picks.fraction_xy, sizes.shape_px), subpixel=options.subpixel)
     return CoordsPlan(
@@ -294,6 +302,12 @@ def _positions(
         image_pixel_size_A=picks.image_pixel_size_A,
         search=ImageSearch(picks.source),
     )
+
+
+def _of_micrographs(relion: RelionMicrographs, micrographs: tuple[str | None, ...]) -> Floats:
+    """Return Å a pixel of each of RELION's micrographs; NaN for None, and where the STAR file does not say."""
+    known = dict(zip(relion.names, relion.pixel_size_A.tolist(), strict=True))
+    return np.array([np.nan if name is None else known[name] for name in micrographs])
 
 
 def _choose(

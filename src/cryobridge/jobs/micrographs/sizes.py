@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,15 @@ from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.table import Array
 from cryobridge.report import Message, note, warning
 
+if TYPE_CHECKING:
+    from cryobridge.model.particles import Floats
+
 # Headers that are read to see whether sizes differ; only where one does, all are.
 _N_HEADERS = 32
 # Binned sizes are rounded, often to even numbers: so many pixels of the smaller micrograph are no other shape.
 _ROUNDING_PX = 2
+# Pixel sizes that differ by less are the same: calibrations do by some 1 %.
+_SAME_PIXEL_SIZE = 0.02
 
 Shape = tuple[int, int]
 
@@ -86,10 +92,13 @@ def compare_sizes(
     files: MicrographFiles,
     *,
     swap_xy: bool,
+    own_pixel_size_A: Floats | None = None,
+    pixel_size_A: Floats | None = None,
 ) -> MicrographSizes:
-    """Compare RELION's micrographs with cryoSPARC's, as far as they are on this disk.
+    """Compare RELION's micrographs with cryoSPARC's, by their headers.
 
-    Some headers, spread over the micrographs, are read; where one has another size, all are.
+    Some headers, spread over the micrographs, are read; where one has another size, all are. Where no micrograph is on
+    this disk, pixel sizes that differ tell the sizes.
 
     Parameters
     ----------
@@ -105,6 +114,8 @@ def compare_sizes(
         Where RELION's are.
     swap_xy
         Whether RELION's have x and y exchanged.
+    own_pixel_size_A, pixel_size_A
+        (n,) Å a pixel of cryoSPARC's and of RELION's, NaN for unknown; None where no file says.
     """
     used, first_row = np.unique(codes[kept], return_index=True)
     sizes = shape_px[kept][first_row].tolist()
@@ -113,6 +124,9 @@ def compare_sizes(
     order = sorted((name, code) for code, name in enumerate(names) if name is not None and code in cryosparc)
     sampled, trouble = _sample(order, files, swap_xy=swap_xy)
     if not sampled:
+        scaled = _by_pixel_sizes(shape_px, kept, own_pixel_size_A, pixel_size_A)
+        if scaled is not None:
+            return scaled
         ny, nx = cryosparc[order[0][1]]
         text = f"the size of RELION's micrographs was not compared with cryoSPARC's ({ny} × {nx} px): {trouble}"
         message = note if files.project is None else warning
@@ -125,6 +139,26 @@ def compare_sizes(
         return MicrographSizes(shape_px, error=error)
     by_pick = np.array([relion.get(code, (0, 0)) for code in range(len(names))])[codes]
     return MicrographSizes(np.where(by_pick > 0, by_pick, shape_px), _difference(relion, cryosparc))
+
+
+def _by_pixel_sizes(
+    shape_px: Array, kept: NDArray[np.bool_], own_A: Floats | None, other_A: Floats | None
+) -> MicrographSizes | None:
+    """Return the sizes of RELION's micrographs by the pixel sizes of both programs; None where these do not differ."""
+    if own_A is None or other_A is None:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = own_A / other_A
+    is_other = kept & (ratio > 0) & np.isfinite(ratio) & (np.abs(ratio - 1) > _SAME_PIXEL_SIZE)
+    if not is_other.any():
+        return None
+    scaled = np.where(is_other[:, np.newaxis], np.rint(shape_px * ratio[:, np.newaxis]), shape_px).astype(np.int64)
+    row = int(np.flatnonzero(is_other)[0])
+    text = (
+        f"RELION's micrographs have {other_A[row]:g} Å a pixel, cryoSPARC's {own_A[row]:g}: coordinates are scaled "
+        "to that, as the micrographs themselves are not on this disk"
+    )
+    return MicrographSizes(scaled, warning("micrograph-sizes-by-pixel-size", text))
 
 
 def _sample(order: list[tuple[str, int]], files: MicrographFiles, *, swap_xy: bool) -> tuple[dict[int, Shape], str]:

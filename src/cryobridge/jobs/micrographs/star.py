@@ -52,19 +52,6 @@ class RelionMicrographs:
     spherical_aberration_mm: Floats
 
 
-def micrograph_names(path: Path) -> tuple[str, ...]:
-    """Return the distinct micrographs of a STAR file.
-
-    Raises
-    ------
-    UsageError
-        If it is a folder.
-    MissingDataError
-        If it names none, or is a list of particles: their micrographs may be those of another program.
-    """
-    return to_labels(_micrographs_block(path)[0].texts("rlnMicrographName")).values
-
-
 def read_micrographs(path: Path) -> RelionMicrographs:
     """Return the micrographs of a STAR file with their optics groups.
 
@@ -72,8 +59,11 @@ def read_micrographs(path: Path) -> RelionMicrographs:
     ------
     FormatError
         If a value is not a number.
+    UsageError
+        If it is a folder.
     MissingDataError
-        As `micrograph_names`, and if an optics group is not defined.
+        If it names none, or is a list of particles: their micrographs may be those of another program; and if an
+        optics group is not defined.
     """
     block, optics = _micrographs_block(path)
     labels = to_labels(block.texts("rlnMicrographName"))
