@@ -272,6 +272,26 @@ def test_a_placement_by_hand_that_the_pixels_contradict_is_refused(project):
     np.testing.assert_allclose(places(project), centres(), atol=1e-3)
 
 
+def test_exchanged_axes_that_the_pixels_contradict_are_refused_before_the_shape_is(project, command):
+    star = project / "relion/CtfFind/job003/micrographs_ctf.star"
+    words = [project / "P1/J5/particles.cs", "--micrographs", star, "-o", project / "relion/Import/p.star", "--swap-xy"]
+    words += ["--datadir", project / "P1"]
+    add_pixels(project, reverse=True)
+    code, out, err = command("convert", *words)
+    assert (code, out) == (3, "")
+    assert "RELION's micrographs fit x = nx·fx, y = ny − ny·fy" in " ".join(err.split())
+    assert "Leave --swap-xy out, so that what fits is taken, or keep it with --force." in err
+    # Where no image shows it, the shape does; what is advised are options of this command.
+    (project / "P1/J3/extract/particles.mrc").unlink()
+    for number in range(2):
+        save_mrc(project / f"relion/MotionCorr/job002/Movies/mic{number}.mrc", np.zeros((1, NY, NX)), 1.5)
+    code, out, err = command("convert", *words)
+    assert (code, out) == (1, "")
+    assert "x and y are not exchanged" in err
+    assert "Leave --swap-xy out." in err
+    assert "--check-orientation" not in err
+
+
 def test_verify_sees_a_wrong_placement(project, monkeypatch):
     add_pixels(project, reverse=True)
     right = plan_module.onto_micrographs

@@ -117,8 +117,8 @@ def test_each_micrograph_counts_with_its_own_size(picks, tmp_path):
     [
         ((300, 300), (), "whole movies"),
         ((600, 400), (), "whole movies"),
-        ((400, 300), (), "--swap-xy; --check-orientation"),
-        ((200, 150), (), "--swap-xy; --check-orientation"),
+        ((400, 300), (), "Give --swap-xy, and"),
+        ((200, 150), (), "Give --swap-xy, and"),
         ((300, 400), ("--swap-xy",), "Leave --swap-xy out"),
     ],
 )

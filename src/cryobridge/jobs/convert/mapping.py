@@ -193,7 +193,9 @@ def onto_micrographs(
     messages = [placement.message] if placement.message is not None else []
     uid = None
     if isinstance(others, RelionMicrographs):
-        shape_px, of_sizes = _sizes(positions, others.pixel_size_A[at], swap_xy=convention.swap_xy)
+        shape_px, of_sizes = _sizes(
+            positions, others.pixel_size_A[at], swap_xy=convention.swap_xy, is_refused=placement.is_refused
+        )
         by_size = _pixel_size_A(positions, shape_px)
         optics, index, of_groups = under_relions_names(particles, others, at, by_size)
         messages += [*of_sizes, *of_groups]
@@ -265,8 +267,13 @@ def _relions_shapes(particles: ParticleSet, exposures: Exposures, at: NDArray[np
     return shape_px
 
 
-def _sizes(positions: Positions, pixel_size_A: Floats, *, swap_xy: bool) -> tuple[NDArray[np.int64], list[Message]]:
-    """Return ny, nx of RELION's micrographs before x and y are exchanged, (n, 2): by their headers or pixel sizes."""
+def _sizes(
+    positions: Positions, pixel_size_A: Floats, *, swap_xy: bool, is_refused: bool
+) -> tuple[NDArray[np.int64], list[Message]]:
+    """Return ny, nx of RELION's micrographs before x and y are exchanged, (n, 2): by their headers or pixel sizes.
+
+    Where the placement is refused, which explains more, another shape is no error.
+    """
     sizes = compare_sizes(
         positions.names,
         positions.codes,
@@ -277,7 +284,7 @@ def _sizes(positions: Positions, pixel_size_A: Floats, *, swap_xy: bool) -> tupl
         own_pixel_size_A=positions.micrograph_pixel_size_A,
         pixel_size_A=pixel_size_A,
     )
-    if sizes.error is not None:
+    if sizes.error is not None and not is_refused:
         raise sizes.error
     return sizes.shape_px, [] if sizes.message is None else [sizes.message]
 

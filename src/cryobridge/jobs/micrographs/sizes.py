@@ -205,10 +205,10 @@ def _other_shape(path: Path, shape: Shape, cryosparc: Shape, *, swap_xy: bool) -
         hint = "No binning makes one of the other: give the micrographs that RELION made of the same, whole movies."
     elif swap_xy:
         message = f"{message}: x and y are not exchanged"
-        hint = f"Leave {option('swap_xy')} out; {option('check_orientation')} finds flips."
+        hint = f"Leave {option('swap_xy')} out."
     else:
         message = f"{message}: x and y are exchanged"
-        hint = f"Give {option('swap_xy')}; {option('check_orientation')} finds the flips too."
+        hint = f"Give {option('swap_xy')}, and look at some boxes for the flips."
     return CryobridgeError(message, path=path, field="location/micrograph_shape", hint=hint)
 
 
