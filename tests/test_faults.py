@@ -760,6 +760,19 @@ def test_a_file_system_without_room_for_a_second_result_keeps_the_first(case, ru
         assert of_the_data(left).items() <= command.expected.items()
 
 
+def test_the_record_on_a_full_disk_says_that_the_run_failed(runner, disturbed):
+    command = disturbed("stacks cs")
+    size = sum(path.stat().st_size for path in command.first.rglob("*.pt"))
+    command.begin(over=False)
+    # Room for the records, and for some of the stacks; that it will not do is not known before.
+    with runner.mounted(f"size={64 + size // 2048}k", command.out) as seen:
+        done = command.run(free=1 << 40)
+        record = json.loads((seen / "job.json").read_text())
+    require_plain_error(done)
+    assert "No space left on device" in done["stderr"]
+    assert record["status"] == "failed"
+
+
 # Ctrl-C in a terminal
 
 

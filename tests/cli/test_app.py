@@ -301,6 +301,38 @@ def test_a_signal_while_the_program_is_loaded_gives_no_traceback(module, number)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("limits", "words", "said"),
+    [
+        ("ulimit -v 250000", "convert p.cs -o out.star", "address space"),
+        ("ulimit -v 1000000", "stacks cs p.cs -o out", "address space"),
+        ("ulimit -v 1900000", "stacks cs p.cs -o out", "address space"),
+        # A stack of this size is set aside for each thread, so that few fit.
+        ("ulimit -s 3000000; ulimit -v 8000000", "convert p.cs -o out.star", "threads"),
+        ("ulimit -s 3000000; ulimit -v 8000000", "stacks cs p.cs -o out", "threads"),
+    ],
+)
+def test_too_little_of_the_systems_means_is_one_message(limits, words, said, tmp_path):
+    save_mrc(tmp_path / "a.mrc", noise_images(2, 16), 1.5)
+    save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 2, [0, 1]))
+    command = f"{limits}; exec {shlex.quote(sys.executable)} -m cryobridge {words}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert said in done.stderr
+    assert done.stderr.count("Error: ") == 1
+    assert done.stderr.startswith("Error: ")
+    assert "mistake in cryobridge" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_stacks_run_that_is_interrupted_leaves_nothing_half_written(tmp_path):
     save_mrc(tmp_path / "a.mrc", np.tile(noise_images(1, 16), (2000, 1, 1)), 1.5)
     path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 2000, np.arange(2000)))

@@ -15,6 +15,7 @@ from cryobridge.cli.commands import RootGroup
 from cryobridge.cli.completion import install_completion, prepare_completion, show_completion
 from cryobridge.cli.failure import explained
 from cryobridge.cli.interrupts import CTRL_C, exit_code, ignore_signals, raise_interrupts, words
+from cryobridge.cli.limits import check_limits
 from cryobridge.cli.terminal import ReaderGoneError, note, prepare_streams, settings, show_error, show_traceback
 from cryobridge.errors import UsageError, is_interrupt
 
@@ -63,6 +64,7 @@ def main() -> None:
     0 done, 1 bad data, 2 usage, 3 the answer to a check is no, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
     """
     raise_interrupts()
+    check_limits()
     started = time.monotonic()
     try:
         code = _run()

@@ -16,7 +16,7 @@ from cryobridge.demo.options import DemoOptions
 from cryobridge.demo.report import DemoReport
 from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A, Truth, draw_truth
 from cryobridge.jobs.job import carried_out
-from cryobridge.jobs.output_folder import locked, make_folder, refuse_busy
+from cryobridge.jobs.output_folder import locked, make_folder, messages_of, refuse_busy
 from cryobridge.options import as_path, made, takes
 from cryobridge.progress import Reporter
 from cryobridge.report import Message, note
@@ -166,12 +166,12 @@ class DemoPlan:
         project, options = self.project, self._options
         description = {"cryobridge_version": __version__, **asdict(options)}
         make_folder(project.folder)
-        with locked(project.folder) as messages:
+        with locked(project.folder) as lease:
             self._check_folder(overwrite=overwrite)  # another run may have ended since
             self.project = project = replace(project, kept=prepare_folder(project.folder, description))
             _write(project, options.snr, options.seed, reporter)
         report = self.report()
-        return replace(report, messages=(*report.messages, *messages))
+        return replace(report, messages=(*report.messages, *messages_of(lease)))
 
     def report(self) -> DemoReport:
         """Return what is simulated."""

@@ -9,6 +9,7 @@ its counter stands still for as long as somebody looks. No clock is read but the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -113,6 +114,28 @@ class Lease:
         self.beat()
         _begin_to_beat(self)
         return True
+
+    def reserve(self, n_bytes: int) -> None:
+        """Take room on the disk, for what has to be written there at the end even if it is full.
+
+        Raises
+        ------
+        OSError
+            If there is not so much.
+        """
+        if self._file is None:
+            return
+        try:
+            os.posix_fallocate(self._file, 0, n_bytes)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise OSError(error.errno, error.strerror, os.fspath(self.path)) from error
+
+    def free_reserve(self) -> None:
+        """Give the room back."""
+        if self._file is not None:
+            with suppress(OSError):
+                os.ftruncate(self._file, _NAME_BYTES)
 
     def beat(self) -> None:
         """Move the counter."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, is_interrupt, option
 from cryobridge.formats.atomic import atomic_path, write_error
-from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, State, exclusive, state_of
+from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, Lease, State, exclusive, state_of
 from cryobridge.report import Message, warning
 from cryobridge.version import __version__
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from cryobridge.report import Report
 
+# For the last record of a run, on a disk that it has filled.
+_RESERVED_BYTES = 16 << 10
 # What `job_record` writes.
 RECORD = ("job.json", "command.txt", "run.log", "README.txt")
 
@@ -210,13 +212,13 @@ def _is_there(path: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[tuple[Message, ...]]:
+def locked(folder: Path) -> Iterator[Lease]:
     """Keep other runs of cryobridge out of a folder, by a lease that is known to be dead when the process has ended.
 
     Yields
     ------
-    tuple of Message
-        A warning where the file system refuses locks, so that runs at the same time are not kept out for sure.
+    Lease
+        With room for the last record; `messages_of` says what is to be said of it.
 
     Raises
     ------
@@ -227,7 +229,8 @@ def locked(folder: Path) -> Iterator[tuple[Message, ...]]:
         with exclusive(folder) as lease:
             if lease is None:
                 raise _busy(folder)
-            yield () if lease.is_locked else (_without_locks(folder),)
+            lease.reserve(_RESERVED_BYTES)
+            yield lease
     except OSError as error:
         if error.filename is None or Path(os.fsdecode(error.filename)) != folder / FOLDER_LEASE:
             raise
@@ -242,9 +245,13 @@ def _busy(folder: Path) -> CryobridgeError:
     )
 
 
-def _without_locks(folder: Path) -> Message:
+def messages_of(lease: Lease) -> tuple[Message, ...]:
+    """Return a warning where the file system refuses locks, so that runs at one time are not kept out for sure."""
+    if lease.is_locked:
+        return ()
+    folder = lease.path.parent
     text = f"the file system of {folder} refuses locks, so that another run is known by signs every {BEAT_S:g} s only"
-    return warning("locks-refused", text, where=folder)
+    return (warning("locks-refused", text, where=folder),)
 
 
 def refuse_busy(folder: Path) -> None:
@@ -298,14 +305,14 @@ def job_record(folder: Path, title: str, contents: str, *, check: Callable[[], o
         If another run is at work in the folder.
     """
     make_folder(folder)
-    with locked(folder) as messages:
+    with locked(folder) as lease:
         check()
-        yield from _record(folder, title, contents, messages)
+        yield from _record(folder, title, contents, lease)
 
 
-def _record(folder: Path, title: str, contents: str, messages: tuple[Message, ...]) -> Iterator[JobRecord]:
+def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[JobRecord]:
     command = shlex.join(["cryobridge", *sys.argv[1:]])
-    record = JobRecord(messages)
+    record = JobRecord(messages_of(lease))
     started, clock = datetime.now(timezone.utc), time.monotonic()
 
     def write_status(status: str) -> None:
@@ -330,8 +337,10 @@ def _record(folder: Path, title: str, contents: str, messages: tuple[Message, ..
     _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {command}\n")
     try:
         yield record
+        lease.free_reserve()
         write_status("completed")
     except BaseException as error:
+        lease.free_reserve()
         # Why the work failed is reported, not why that can't be written down (on a full disk, say).
         with suppress(CryobridgeError):
             write_status("interrupted" if is_interrupt(error) else "failed")

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from cryobridge import downsample, inspect, stacks
+from cryobridge import downsample, inspect, stacks, write_grid
 from cryobridge.errors import UsageError
 from cryobridge.formats.file_record import FileRecord
 from cryobridge.jobs.output_folder import locked
@@ -177,3 +177,19 @@ def test_a_record_counts_the_head_last(tmp_path):
         content[place] ^= 128
         path.write_bytes(content)
         assert record.why_not(path, read_through=True)
+
+
+def test_images_of_kept_stacks_that_are_not_asked_for_are_named(star, tmp_path):
+    out = tmp_path / "out"
+    make(FOURIER, star, out)
+    whole = data(out)
+    report = make(FOURIER, star, out, resume=True, physical=False)
+    assert report.stacks_kept == 3
+    assert "3 files of stacks that are kept stay" in sentences(report.notes)
+    assert data(out) == whole
+    assert inspect(out, check="whole").is_ready("whole")
+
+
+def test_a_parameter_file_gets_its_folder(tmp_path):
+    write_grid(tmp_path / "new" / "folder" / "grid.npz", n_pixels=16, pixel_size_A=1.5)
+    assert (tmp_path / "new" / "folder" / "grid.npz").is_file()

@@ -23,7 +23,7 @@ from cryobridge.jobs.coords.relion_picks import (
     rows_by_micrograph,
     write_pick_files,
 )
-from cryobridge.jobs.output_folder import locked, make_folder, refuse_existing
+from cryobridge.jobs.output_folder import locked, make_folder, messages_of, refuse_existing
 
 if TYPE_CHECKING:
     from cryobridge.jobs.coords.plan import CoordsPlan
@@ -65,7 +65,7 @@ def write_picks(plan: CoordsPlan, *, overwrite: bool) -> tuple[Message, ...]:
     rows = [groups[code][plan.kept[groups[code]]] for code in plan.written]
     convention, picks_only = plan.placement.convention, plan.options.picks_only
     columns = pick_columns(plan.picks, plan.coordinate_px, plan.kept, convention, picks_only=picks_only)
-    with locked(plan.folder) as messages, _new_folder(plan.raw_data) as temporary, together() as remove:
+    with locked(plan.folder) as lease, _new_folder(plan.raw_data) as temporary, together() as remove:
         # Another run may have ended since.
         refuse_existing(plan.existing(), overwrite=overwrite)
         outdated = plan.old_places() - set(plan.places)
@@ -79,7 +79,7 @@ def write_picks(plan: CoordsPlan, *, overwrite: bool) -> tuple[Message, ...]:
         _move_in(temporary, plan.folder, plan.places)
         _replace_folder(plan.raw_data, temporary / RAW_DATA, temporary.with_name(temporary.name + _OLD))
         _remove_outdated(plan.folder, outdated)
-    return messages
+    return messages_of(lease)
 
 
 def _make_folders(folder: Path, places: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from cryobridge.formats.atomic import together
 from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.formats.plausible import tiny_box
 from cryobridge.fourier.grid import PolarGrid
-from cryobridge.jobs.output_folder import refuse_existing
+from cryobridge.jobs.output_folder import make_folder, refuse_existing
 from cryobridge.jobs.stacks.report import GridReport
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def write_grid_file(output: Path, images: GridImages, options: GridOptions, *, o
     descriptor = ImageDescriptor.for_box(
         images.n_pixels, images.pixel_size_A, options.resolution_factor, options.n_inplanes, options.precision
     )
+    make_folder(output.parent)
     with together():
         write_image_descriptor(output, descriptor)
         refuse_existing([output], overwrite=overwrite)

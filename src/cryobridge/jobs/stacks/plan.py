@@ -207,6 +207,10 @@ class StackPlan(ABC, Generic[R]):
     def files(self, folder: Path, task: StackTask) -> list[Path]:
         """Return the files of a stack, that by which it counts as there first."""
 
+    def all_files(self, folder: Path, task: StackTask) -> list[Path]:
+        """Return the files that a stack may have, also those that are not asked for now."""
+        return self.files(folder, task)
+
     @abstractmethod
     def record(self, folder: Path, task: StackTask) -> StackRecord | None:
         """Return what is noted of a stack, or None where nothing is."""

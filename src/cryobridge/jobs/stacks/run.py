@@ -22,6 +22,7 @@ from cryobridge.jobs.output_folder import (
 from cryobridge.jobs.stacks.execute import StackWork
 from cryobridge.jobs.stacks.plan import Found, R, StackPlan, StackResult, find_stacks, rows_left_out
 from cryobridge.progress import Reporter, Silent
+from cryobridge.report import note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -121,7 +122,7 @@ class StackJob(Generic[R]):
         self._require_space(whole)
         results = list(whole.values())
         with job_record(folder, plan.title, plan.contents, check=partial(self._refuse, overwrite=overwrite)) as record:
-            messages = (*found.messages(), *record.messages)
+            messages = (*found.messages(), *self._about_others(whole), *record.messages)
             record.report = self.recorded(_with(self.report(), messages)).to_json()
             self._clear_folder(whole)
             reporter.start("images", sum(len(task.rows) for task in todo))
@@ -155,9 +156,20 @@ class StackJob(Generic[R]):
 
     def _not_kept(self, whole: Mapping[int, StackResult]) -> list[Path]:
         tasks = [task for task in self.plan.tasks if task.number in whole]
-        kept = {path for task in tasks for path in self.plan.files(self.folder, task)}
+        kept = {path for task in tasks for path in self.plan.all_files(self.folder, task)}
         found = [*self.plan.existing(self.folder), *self.plan.unfinished(self.folder)]
         return [path for path in found if path not in kept]
+
+    def _about_others(self, whole: Mapping[int, StackResult]) -> tuple[Message, ...]:
+        """Name files of stacks that are kept which are not asked for now."""
+        tasks = [task for task in self.plan.tasks if task.number in whole]
+        asked = {path for task in tasks for path in self.plan.files(self.folder, task)}
+        others = [path for task in tasks for path in self.plan.all_files(self.folder, task) if path not in asked]
+        if not (there := [path for path in others if path.is_file()]):
+            return ()
+        folders = ", ".join(dict.fromkeys(str(path.parent) for path in there))
+        text = f"{len(there):,} files of stacks that are kept stay, though they are not asked for now: in {folders}"
+        return (note("files-kept", text, where=self.folder),)
 
     def _clear_folder(self, whole: Mapping[int, StackResult]) -> None:
         """Make the folders, and remove what is not kept of earlier stacks: a reader would take it for new ones."""

@@ -126,6 +126,10 @@ class PolarPlan(StackPlan[StacksReport]):
         """Return the files of a stack, the Fourier stack first."""
         return output.stack_files(folder, task.number, physical=self.options.physical, plots=self.options.plots)
 
+    def all_files(self, folder: Path, task: StackTask) -> list[Path]:
+        """Return the files of a stack, with images and pictures that are not asked for now."""
+        return output.stack_files(folder, task.number)
+
     def record(self, folder: Path, task: StackTask) -> StackRecord | None:
         """Return what the `.npz` beside a stack says of how it was made."""
         return output.read_record(self, folder, task)
