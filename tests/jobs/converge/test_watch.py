@@ -265,6 +265,32 @@ def test_a_continued_run_takes_over_while_it_is_watched(source, empty_job):
     assert changes(follower) == expected([*course[:2], other])
 
 
+def test_a_branch_that_takes_over_while_it_is_watched_replaces_the_other_one(source, empty_job):
+    folder, course = source
+    for number in range(1, 7):
+        copy_iteration(folder, empty_job, number)
+    follower = Follower(empty_job)
+    assert look(follower) == [1, 2, 3, 4, 5, 6]
+    other = wander(N_PARTICLES, 4, 3, seed=5)
+    for number, classes in enumerate(other, 2):
+        path = write_iteration(empty_job, number, classes, run_name="run_ct2")
+        os.utime(path, (0, time.time() + number))
+        assert look(follower) == [number]
+        assert changes(follower) == expected([course[0], *other[: number - 1]])
+    (message,) = follower.history(Rule()).messages
+    assert "Iterations 3 to 6 of run are of another branch" in message.text
+    # The first run goes on after all: it was continued by mistake.
+    path = write_iteration(empty_job, 7, course[-1])
+    os.utime(path, (0, time.time() + 100))
+    assert look(follower) == [2, 3, 4, 5, 6, 7]
+    assert changes(follower) == expected([*course, course[-1]])
+    # And again, with nothing that is new: the times alone tell.
+    for number in (2, 3, 4):
+        os.utime(empty_job / f"run_ct2_it{number:03d}_data.star", (0, time.time() + 200))
+    look(follower)
+    assert changes(follower) == expected([course[0], *other])
+
+
 def test_a_folder_that_vanishes_for_a_moment_ends_nothing(source, empty_job, monkeypatch):
     folder, _ = source
     copy_iteration(folder, empty_job, 1)

@@ -108,6 +108,7 @@ class Follower:
         for files, result in _read_ahead(news):
             if self._take(files, result):
                 yield files.number
+        self._leave_branch()
 
     @property
     def is_done(self) -> bool:
@@ -167,10 +168,7 @@ class Follower:
         last = max((item.number for item in self.files.iterations), default=0)
         beyond = [number for number, (path, _) in self._signatures.items() if number > last and path.exists()]
         if beyond:
-            self.tracker.take_back(min(beyond))
-            for number in [known for known in self._signatures if known >= min(beyond)]:
-                path, _ = self._signatures.pop(number)
-                self._messages.pop(path, None)
+            self._forget_from(min(beyond))
 
     def stall(self) -> Stall | None:
         """Return for how long no iteration has come, where the job has not ended and that is unusual."""
@@ -297,9 +295,11 @@ class Follower:
     def _forget_from(self, number: int) -> None:
         """Take back what comes after an iteration that is written again: it is of the run before."""
         again = number in self._signatures
+        counting = {item.data for item in self._wanted}
         for later in [known for known in self._signatures if known >= number]:
             path, signature = self._signatures.pop(later)
-            if again and later > number:
+            self._messages.pop(path, None)
+            if again and later > number and path in counting:  # others are of another branch
                 self._passed[path] = signature
                 self._leave_out(path, f"it was there before iteration {number} was written again")
         self.tracker.take_back(number)
