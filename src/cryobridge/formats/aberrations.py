@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, option
 from cryobridge.formats.dropped import is_known
@@ -57,7 +58,7 @@ def wavelength_A(voltage_kV: Floats) -> Floats:
     return wavelength
 
 
-def from_cryosparc(columns: Mapping[str, Any], n_groups: int, path: Path) -> Aberrations | None:
+def from_cryosparc(columns: Mapping[str, Any], rows: NDArray[np.int64], path: Path) -> Aberrations | None:
     """Turn cryoSPARC's columns of each optics group into aberrations; None where all are zero.
 
     With T, t and Q the columns and χ = -2π λ² k² (T·k) - (2π/3) λ² k³ (t₀ cos 3φ + t₁ sin 3φ), cryoSPARC's image is
@@ -67,8 +68,8 @@ def from_cryosparc(columns: Mapping[str, Any], n_groups: int, path: Path) -> Abe
     ----------
     columns
         Those of `CRYOSPARC_COLUMNS` that are there, (g, 2) or (g, 4) each.
-    n_groups
-        Number of groups.
+    rows
+        (g,) the first row of each group, for the message.
     path
         The file, for the message.
 
@@ -77,6 +78,7 @@ def from_cryosparc(columns: Mapping[str, Any], n_groups: int, path: Path) -> Abe
     FormatError
         If a magnification is singular.
     """
+    n_groups = len(rows)
     tilt_A, trefoil_A, tetra_A, anisomag = (
         np.asarray(columns.get(name, np.zeros((n_groups, width))), np.float64).reshape(n_groups, width)
         for name, width in CRYOSPARC_COLUMNS.items()
@@ -85,9 +87,11 @@ def from_cryosparc(columns: Mapping[str, Any], n_groups: int, path: Path) -> Abe
     singular = np.flatnonzero(is_singular(true_to_nominal))
     if len(singular):
         raise FormatError(
-            f"the magnification {anisomag[singular[0]].tolist()} plus the identity is singular",
+            f"the magnification {anisomag[singular[0]].tolist()} plus the identity is singular, or holds no numbers",
             path=path,
             field="ctf/anisomag",
+            rows=tuple(int(row) for row in rows[singular[:3]]),
+            count=len(singular),
             hint="Correct the column, or set it to zeros, which stand for no distortion.",
         )
     magnification = np.linalg.inv(true_to_nominal).astype(np.float64)
@@ -457,7 +461,8 @@ def _titles(rows: Iterable[Field]) -> str:
 
 def is_singular(matrix: Floats) -> Any:
     """Return which matrices (g, 2, 2) are no magnification, (g,): zeros, as some converters write them."""
-    return ~(np.abs(np.linalg.det(matrix)) > _LEAST_DETERMINANT)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return ~(np.abs(np.linalg.det(matrix)) > _LEAST_DETERMINANT)
 
 
 def _tokens(coefficients: Floats) -> list[str]:

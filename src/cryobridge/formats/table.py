@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
 from cryobridge.model.fields import Field, Program, fields_of
 from cryobridge.model.particles import Floats, Labels
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import pandas
@@ -80,6 +81,10 @@ class Table(ABC):
             If the bytes of a column are not what the header says.
         """
 
+    def located(self, _name: str, rows: Array) -> tuple[Path, Array]:
+        """Return the file that a column is in, and which of its rows these rows of the table are."""
+        return self.path, rows
+
     def to_pandas(self) -> pandas.DataFrame:
         """Return the table for a notebook: a vector column becomes one column an element (``blob/shape[0]``)."""
         import pandas
@@ -118,6 +123,36 @@ class Table(ABC):
         return wanted
 
 
+@contextmanager
+def rows_of_file(table: Table | None, rows: Array | None = None) -> Iterator[None]:
+    """Have errors of the block that speak of a table name the file that the column is in, and the rows of that file.
+
+    Parameters
+    ----------
+    table
+        The table, which may be of several files; None if the particles are in none.
+    rows
+        (n,) the row of the table of each particle; None where they are the same.
+    """
+    try:
+        yield
+    except CryobridgeError as error:
+        if error.rows and (table is None or error.path == str(table.path)):
+            named = np.array(error.rows, np.int64)
+            named = named if rows is None else rows[named]
+            if table is not None:
+                column = (error.field or "").partition(",")[0].partition("[")[0]
+                path, named = table.located(column, named)
+                error.path = str(path)
+            error.rows = tuple(named.tolist())
+        raise
+
+
+# Kinds of NumPy's types that are no real numbers, and what they are called.
+_NO_NUMBERS = {"c": "complex numbers", "S": "text", "U": "text"}
+_BEYOND_INT64 = 1 << 63
+
+
 class ColumnReader:
     """Columns of a table by name, None where absent; readers leave messages here."""
 
@@ -125,6 +160,7 @@ class ColumnReader:
         self._table = table
         self.shapes = {column.name: column.shape for column in table.columns}
         self.names = tuple(self.shapes)
+        self.path = table.path
         self.n_rows = table.n_rows
         self.messages: list[Message] = []
 
@@ -136,7 +172,7 @@ class ColumnReader:
         self.messages.append(note(code, text, where=self._table.path))
 
     def get(self, *names: str, shapes: tuple[tuple[int, ...], ...] = ()) -> Array | None:
-        """Return the first of the named columns that is there and holds numbers.
+        """Return the first of the named columns that is there.
 
         Parameters
         ----------
@@ -148,7 +184,7 @@ class ColumnReader:
         Raises
         ------
         FormatError
-            If it has another one.
+            If it has another one, or holds no real numbers.
         """
         name = next((name for name in names if name in self), None)
         if name is None:
@@ -161,7 +197,17 @@ class ColumnReader:
                 hint="Take the file that the program wrote itself.",
             )
         values = self._table.read([name])[name]
-        return None if isinstance(values, Labels) else values
+        if isinstance(values, Labels) and not len(values):
+            return None  # a column without rows may be of any kind
+        kind = "text" if isinstance(values, Labels) else _NO_NUMBERS.get(values.dtype.kind)
+        if isinstance(values, Labels) or kind:
+            raise FormatError(
+                f"a column of {kind}, where numbers are needed",
+                path=self._table.path,
+                field=name,
+                hint="Take the file that the program wrote itself, or leave the column out.",
+            )
+        return values
 
     def floats(self, *names: str) -> Floats | None:
         """Return a column as float64."""
@@ -178,16 +224,20 @@ class ColumnReader:
             If a value is not whole.
         """
         values = self.get(*names, shapes=((),))
-        if values is None or values.dtype.kind in "iu":
-            return None if values is None else values.astype(np.int64)
+        return None if values is None else self.as_integers(values, next(name for name in names if name in self))
+
+    def as_integers(self, values: Array, name: str) -> NDArray[np.int64]:
+        """Return the values (n,) of a column as whole numbers; raises as `integers` does."""
+        if values.dtype.kind == "b" or (values.dtype.kind in "iu" and values.max(initial=0) < _BEYOND_INT64):
+            return values.astype(np.int64)
         with np.errstate(over="ignore", invalid="ignore"):
             wide = values.astype(np.float64)
-        bad = np.flatnonzero(~((np.abs(wide) < 2.0**63) & (wide == np.rint(wide))))
+        bad = np.flatnonzero(~((np.abs(wide) < _BEYOND_INT64) & (wide == np.rint(wide))))
         if len(bad):
             raise FormatError(
-                f"{values[bad[0]]} is not a whole number",
+                f"{values[bad[0]]} is not a whole number below 2^63",
                 path=self._table.path,
-                field=next(name for name in names if name in self),
+                field=name,
                 rows=tuple(int(row) for row in bad[:3]),
                 count=len(bad),
                 hint="Correct the values, or take the file that the program wrote itself.",

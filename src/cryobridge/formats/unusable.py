@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, FormatError, option
+from cryobridge.errors import FormatError, option
 from cryobridge.formats.dropped import source_columns
 from cryobridge.model.fields import FIELDS, Field
 from cryobridge.report import Message, warning
@@ -136,22 +135,6 @@ def _refusal(particles: ParticleSet, text: str, wrong: NDArray[np.bool_], where:
     rows = np.flatnonzero(wrong)
     shown = tuple(int(row) for row in rows[:N_SHOWN])
     return FormatError(text, path=particles.source, field=where, rows=shown, count=len(rows), hint=hint)
-
-
-@contextmanager
-def rows_of_file(file_rows: NDArray[np.integer[Any]]) -> Iterator[None]:
-    """Have errors of the block name rows of the file, not of the particles that were chosen from it.
-
-    Parameters
-    ----------
-    file_rows
-        (n,) the row of the file of each particle.
-    """
-    try:
-        yield
-    except CryobridgeError as error:
-        error.rows = tuple(int(file_rows[row]) for row in error.rows)
-        raise
 
 
 def zero_defocus(particles: ParticleSet) -> list[Message]:

@@ -160,10 +160,14 @@ class Alignment:
     def _field(self, name: str) -> Any:
         """Return a quantity of the set in the model's unit."""
         item = field(name)
-        values = self._get(item.columns("cryosparc")[0].rpartition("/")[2])
+        name = item.columns("cryosparc")[0].rpartition("/")[2]
+        values = self._get(name)
         if values is None:
             return None
-        values = values.astype(np.int64 if item.kind == "int" else np.float64)
+        if item.kind == "int":
+            values = self._columns.as_integers(values, f"{self._groups[0]}/{name}")
+        else:
+            values = values.astype(np.float64)
         return values if item.cs_unit is None else item.cs_unit.to_model(values)
 
     def half_set(self) -> NDArray[np.int64] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,11 @@ class JoinedTable(Table):
         """
         self._wanted([name])
         return self._sources[self._origin[name]].table
+
+    def located(self, name: str, rows: NDArray[Any]) -> tuple[Path, NDArray[Any]]:
+        """Return the file that a column is read from, the first for one of no file, and which of its rows these are."""
+        source = self._sources[self._origin.get(name, 0)]
+        return source.table.path, rows if source.rows is None else source.rows[rows]
 
     def _read_from(self, source: _Source, names: list[str], rows: slice) -> dict[str, Values]:
         if source.rows is None:

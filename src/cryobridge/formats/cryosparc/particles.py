@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.errors import FormatError
 from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, from_cryosparc
 from cryobridge.formats.cryosparc.alignments import Alignment, choose_alignment
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.helical import from_first_segment, number_tubes, tube_codes
 from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics
-from cryobridge.formats.table import ColumnReader, Table
+from cryobridge.formats.table import ColumnReader, Table, rows_of_file
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, fields_of
 from cryobridge.model.geometry import fractions_to_px
 from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
@@ -68,6 +69,11 @@ def particles_from_cs(
     FormatError
         If a column has another shape than cryoSPARC gives it.
     """
+    with rows_of_file(table):
+        return _particles(table, pose_from, known)
+
+
+def _particles(table: Table, pose_from: str | None, known: KnownOptics) -> ParticleSet:
     chosen = choose_alignment(table.names, pose_from, table.path)
     groups = chosen[1] if chosen else ()
     names = [column for item in FIELDS for column in _columns(item, groups) if column in table]
@@ -153,7 +159,27 @@ def _uid(columns: ColumnReader) -> NDArray[np.uint64] | None:
 def images_of(columns: ColumnReader) -> ImageRefs | None:
     """Return the image references of cryoSPARC columns, or None where there are none."""
     path, index = columns.labels("blob/path"), columns.integers("blob/idx")
-    return None if path is None or index is None else ImageRefs(path, index)
+    if path is None and "blob/path" in columns and columns.n_rows:
+        raise FormatError(
+            "a column of numbers, where names of image files are needed",
+            path=columns.path,
+            field="blob/path",
+            hint="Take the file that the program wrote itself.",
+        )
+    if path is None or index is None:
+        return None
+    nameless = np.array([not text.removeprefix(">") for text in path.values], bool)
+    rows = np.flatnonzero(nameless[path.codes]) if nameless.any() else ()
+    if len(rows):
+        raise FormatError(
+            "the name of the image file is empty",
+            path=columns.path,
+            field="blob/path",
+            rows=tuple(int(row) for row in rows[:3]),
+            count=len(rows),
+            hint="Leave these rows out, or give the file that names their images.",
+        )
+    return ImageRefs(path, index)
 
 
 def _ctf(columns: ColumnReader) -> CTF | None:
@@ -175,7 +201,7 @@ def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray
     if bent:
         first = first_rows(index)
         of_groups = {name: values[first] for name, values in bent.items()}
-        optics = replace(optics, aberrations=from_cryosparc(of_groups, len(optics), table.path))
+        optics = replace(optics, aberrations=from_cryosparc(of_groups, first, table.path))
     return optics, index
 
 

@@ -22,7 +22,8 @@ from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.accepted import named_mrc
 from cryobridge.formats.relion.accepted_images import about_images
 from cryobridge.formats.relion.particles_write import StarContent, star_content
-from cryobridge.formats.unusable import N_SHOWN, rows_of_file
+from cryobridge.formats.table import rows_of_file
+from cryobridge.formats.unusable import N_SHOWN
 from cryobridge.jobs.convert.coordinates import with_sizes_of_micrographs
 from cryobridge.jobs.convert.inputs import messages_of, read_inputs, why_no_locations
 from cryobridge.jobs.convert.mapping import Mapped, MicrographMap, map_micrographs, onto_micrographs, unused_project
@@ -201,7 +202,7 @@ def plan_convert(
     if target == "cs":
         particles, found = _counted_from_1(particles)
         messages += found
-    with rows_of_file(source.file_rows[rows]):
+    with rows_of_file(source.table, rows):
         content = _content(particles, source, target, options)
     micrographs = _micrographs(particles, source, target, options)
     if source.program == "cryosparc" and target == "star":
@@ -303,7 +304,7 @@ def _pickles_plan(
         )
     particles, sizes = with_sizes_of_stacks(source.particles, search)
     indices = rows if len(rows) < source.n_rows else None
-    with rows_of_file(source.file_rows):
+    with rows_of_file(source.table):
         content = pickle_content(particles, indices, aberrations=options.has_aberrations)
     messages = [
         *messages,

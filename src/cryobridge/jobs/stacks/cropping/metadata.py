@@ -17,7 +17,8 @@ from cryobridge.formats.pickles import check_ctf, check_poses
 from cryobridge.formats.relion.accepted import half_sets_left_out
 from cryobridge.formats.relion.particles_write import image_names, star_content
 from cryobridge.formats.relion.star import StarBlock
-from cryobridge.formats.unusable import refuse_unusable, rows_of_file
+from cryobridge.formats.table import rows_of_file
+from cryobridge.formats.unusable import refuse_unusable
 from cryobridge.jobs.stacks.cropping.star import downsampled_blocks
 from cryobridge.model.particles import Labels
 from cryobridge.report import Message, note
@@ -103,7 +104,7 @@ def downsampled_metadata(
     locations = particles.locations if source.star is not None else None
     renewed = replace(particles, images=images, optics=optics, locations=locations)
     messages: list[Message] = []
-    with rows_of_file(source.metadata_rows[kept]):
+    with rows_of_file(None, source.metadata_rows[kept]):
         refuse_unusable(renewed)
         pickles = _pickles(renewed, messages)
     dropped: tuple[str, ...] = ()
