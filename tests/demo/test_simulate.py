@@ -15,6 +15,7 @@ from cryobridge.demo.physics import ImageGrid, Microscope, contrast_transfer
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.formats.cryosparc.csg import read_csg
 from cryobridge.formats.cryosparc.job import read_job
+from cryobridge.formats.relion.job import read_relion_job
 from cryobridge.model.particles import CTF
 
 
@@ -159,6 +160,17 @@ def test_the_earlier_iteration_has_the_same_particles_less_well_aligned(noisy):
     moved = np.hypot(*(earlier["alignments3D/shift"] - last["alignments3D/shift"]).T)
     assert 0.5 < moved.mean() < 3
     assert not np.any(np.all(earlier["alignments3D/pose"] == last["alignments3D/pose"], axis=1))
+
+
+def test_the_classification_is_written_as_relion_writes_it(noisy):
+    # RELION 3.1.3: iteration 0 has no sampling, its particles are in no class, and all change class in iteration 1.
+    folder = noisy.folder / "relion/Class2D/job004"
+    assert not (folder / "run_it000_sampling.star").exists()
+    assert (folder / "run_it001_sampling.star").exists()
+    assert set(starfile.read(folder / "run_it000_data.star")["particles"]["rlnClassNumber"]) == {0}
+    assert starfile.read(folder / "run_it001_optimiser.star")["rlnChangesOptimalClasses"] == 1
+    found = read_relion_job(folder)
+    assert (found.kind, found.status, found.problems) == ("Class2D", "success", ())
 
 
 def test_ctf_has_its_zeros_where_the_one_dimensional_formula_has_them():
