@@ -29,7 +29,7 @@ def calculated_with() -> tuple[Field, ...]:
 
 def not_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Return for each row of (n, …) values whether one of them is not a number, or infinite."""
-    wrong: NDArray[np.bool_] = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    wrong: NDArray[np.bool_] = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     return wrong
 
 

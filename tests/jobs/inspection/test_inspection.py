@@ -464,6 +464,23 @@ def test_a_cut_row_of_a_star_file_is_named_by_its_line(tmp_path):
         inspect(path)
 
 
+@pytest.mark.parametrize("options", [(), ("--no-stats",)], ids=["with statistics", "without"])
+@pytest.mark.parametrize("program", ["relion", "cryosparc"])
+def test_a_file_of_particles_without_a_row_is_ready_for_nothing(program, options, particles_cs, tmp_path, command):
+    if program == "relion":
+        columns = ["rlnImageName", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", *STAR_CTF]
+        path = save_star(tmp_path / "particles.star", "particles", {name: [] for name in columns})
+    else:
+        path = tmp_path / "particles.cs"
+        with path.open("wb") as file:
+            np.save(file, np.load(particles_cs)[:0])
+    for use in ("poses", "ctf", "recovar", "relion", "stacks"):
+        code, out, err = command("inspect", path, "--check", use, *options)
+        assert code == 3
+        assert f"not ready for {use}: particles missing" in err
+        assert "the table has no rows" in out
+
+
 def test_a_table_without_rows_is_described(tmp_path):
     columns = {name: np.asarray(values)[:0] for name, values in particle_columns(["a"], [0]).items()}
     table = described(save_cs(tmp_path / "none.cs", columns), check_paths=True)

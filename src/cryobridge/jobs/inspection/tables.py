@@ -108,6 +108,8 @@ def inspect_table(table: Table, path: Path, options: InspectOptions, reporter: R
     details: dict[str, Any] = {}
     by_name = {summary.name: summary for summary in fields}
     uses = without_unset_locations(uses_of_cs(path, table), table, by_name)
+    if table.n_rows == 0:
+        uses = _nothing_ready("particles")
     files, messages, uses = _image_details(details, options, path, lambda: _cs_images(table), uses, reporter)
     _first_rows(details, table, fields, options)
     facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, by_name), *files)
@@ -149,7 +151,7 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Ins
         about = (warning("tomography", tomography.refusal),)
     elif star.has_optics_alone:
         content, about = "no particles", (warning("no-particles", NO_PARTICLES),)
-        uses = tuple(Use(use, False, ("particles",)) for use in USE_NAMES)
+        uses = _nothing_ready("particles")
     else:
         uses = _star_uses(path, star, block, has_odd_names=bool(odd))
         if (n_particles := tilted_particles(block)) is not None:
@@ -183,6 +185,8 @@ def _star_uses(path: Path, star: StarFile, block: StarBlock, *, has_odd_names: b
     if star.main == "coordinate_files" or not is_listed:
         return ()
     is_micrographs = star.main == "micrographs" or "rlnImageName" not in block
+    if block.n_rows == 0:
+        return _nothing_ready("micrographs" if is_micrographs else "particles")
     uses = uses_of_star(
         path,
         block,
@@ -217,6 +221,11 @@ def chosen_columns(table: Table, options: InspectOptions) -> tuple[Column, ...]:
 def _no_rows(table: Table) -> tuple[Message, ...]:
     text = "the table has no rows: an empty selection, or an excluded output"
     return (warning("no-rows", text),) if table.n_rows == 0 else ()
+
+
+def _nothing_ready(missing: str) -> tuple[Use, ...]:
+    """Return that a file without any row serves nothing, whatever columns it has."""
+    return tuple(Use(use, False, (missing,)) for use in USE_NAMES)
 
 
 def _image_details(
