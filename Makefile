@@ -1,6 +1,7 @@
 # make demo    - the main job on simulated particles, in ./demo
 # make test    - lint, types, import rules and the tests
-# make fuzz    - changed files for every reader, INPUTS of them each; writes its figures into docs/reliability.md
+# make fuzz    - changed files for every reader, INPUTS of them each; then KILLS of commands and ERRORS of the system in
+#                them; writes its figures into docs/reliability.md
 # make interop - our files through RECOVAR, cryoDRGN and RELION themselves (ONLY=python, ONLY=relion: a part of them);
 #                installs RELION where apt and the rights for it are there; writes docs/interop.md
 # make docs    - the documentation as a web site, in docs/_build/html; its examples are made by real runs
@@ -11,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INPUTS ?= 10000
+KILLS ?= 1000
+ERRORS ?= 800
 PROGRAMS := .interop/venv
 
 .PHONY: demo test fuzz interop docs bench lint types completions clean
@@ -29,6 +32,7 @@ interop: $(READY) $(if $(filter relion,$(ONLY)),,$(PROGRAMS)/.ready)
 fuzz: $(READY)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
 	PYTHONPATH=tests nice -n 19 $(BIN)/python -m fuzz --write --inputs $(INPUTS)
+	PYTHONPATH=tests nice -n 19 $(BIN)/python -m fuzz.processes --write --kills $(KILLS) --errors $(ERRORS)
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

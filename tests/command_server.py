@@ -7,6 +7,7 @@ to a folder it is killed, interrupted ….
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
 import errno
@@ -121,6 +122,98 @@ class Fault:
         shutil.copytree(self._victim, self._folder, symlinks=True, dirs_exist_ok=True)
 
 
+class Errors:
+    """Lets the N-th call of a kind fail with an error of the system, where it is about files below some folders.
+
+    The kinds are ``read``, ``write``, ``rename``, ``stat`` and ``lock``. Without N the calls are counted.
+    """
+
+    def __init__(self, job, log):
+        self._folders = tuple(job["error_folders"])
+        self._at = job.get("error_at")
+        self._errno = job.get("errno", errno.EIO)
+        self._log = log
+        self._count = 0
+        self._is_off = False
+        self._lock = threading.Lock()
+        getattr(self, f"_wrap_{job['error']}")()
+
+    def _strike(self, path):
+        name = _absolute(path)
+        if self._is_off or not name.startswith(self._folders):
+            return
+        with self._lock:
+            self._count += 1
+            is_now = self._count == self._at
+        os.write(self._log, f"call {name}\n".encode(errors="replace"))
+        if is_now:
+            raise OSError(self._errno, os.strerror(self._errno), name)
+
+    def _wrapped(self, call):
+        def failing(path, *more, **named):
+            self._strike(path)
+            return call(path, *more, **named)
+
+        return failing
+
+    def _wrap_rename(self):
+        for name in ("rename", "replace"):
+            setattr(os, name, self._wrapped(getattr(os, name)))
+
+    def _wrap_stat(self):
+        for name in ("stat", "lstat", "scandir"):
+            setattr(os, name, self._wrapped(getattr(os, name)))
+
+    def _wrap_lock(self):
+        lock = fcntl.flock
+
+        def failing(file, kind):
+            self._strike(Path(f"/proc/self/fd/{file}").readlink())
+            return lock(file, kind)
+
+        fcntl.flock = failing
+
+    def _wrap_read(self):
+        self._wrap_files("read", "readinto", "readline")
+
+    def _wrap_write(self):
+        self._wrap_files("write")
+
+    def _wrap_files(self, *calls):
+        really_open = open
+        strike = self._strike
+
+        class Failing:
+            def __init__(self, file, path):
+                self.__dict__.update(_file=file, _path=path)
+
+            def __getattr__(self, name):
+                value = getattr(self._file, name)
+                if name not in calls:
+                    return value
+                return lambda *given: (strike(self._path), value(*given))[1]
+
+            def __setattr__(self, name, value):
+                setattr(self._file, name, value)
+
+            def __enter__(self):
+                self._file.__enter__()
+                return self
+
+            def __exit__(self, *error):
+                return self._file.__exit__(*error)
+
+            def __iter__(self):
+                return iter(self._file)
+
+        def opened(path, *more, **named):
+            file = really_open(path, *more, **named)
+            return Failing(file, path) if _absolute(path).startswith(self._folders) else file
+
+        io.open = opened
+        builtins.open = opened
+
+
 def _absolute(path):
     return os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else ""  # noqa: PTH100
 
@@ -134,8 +227,8 @@ def _work(job, log):
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["environment"])
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # As before the command line is there to hear them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.alarm(_MOST_S)
     if "demo" in job:
@@ -148,7 +241,9 @@ def _work(job, log):
     if (free := job.get("free")) is not None:
         shutil.disk_usage = lambda _: SimpleNamespace(free=free, total=1 << 40)
     sys.argv = ["cryobridge", *job["words"]]
-    if "folder" in job:
+    if "error" in job:
+        Errors(job, log)
+    elif "folder" in job:
         sys.addaudithook(Fault(job, log))
     time.sleep(job.get("wait_s", 0))
     main()

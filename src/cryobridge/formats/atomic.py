@@ -37,6 +37,7 @@ class _Set:
 
     leases: ExitStack
     files: list[tuple[Path, Path]] = field(default_factory=list)
+    outdated: list[Path] = field(default_factory=list)
 
 
 _waiting: ContextVar[_Set | None] = ContextVar("waiting", default=None)
@@ -110,7 +111,7 @@ def together() -> Iterator[Callable[[Path], None]]:
     """Let files that belong together appear under their names together, when all of them are whole.
 
     The files are those that `atomic_path` is asked for within the block; if it raises, none of them appears, and
-    older ones stay as they were.
+    older ones stay as they were. A block within another one adds to its files.
 
     Yields
     ------
@@ -122,16 +123,18 @@ def together() -> Iterator[Callable[[Path], None]]:
     CryobridgeError
         When the operating system refuses to rename or remove them.
     """
-    outdated: list[Path] = []
+    if (outer := _waiting.get()) is not None:
+        yield outer.outdated.append
+        return
     with ExitStack() as leases:
         waiting = _Set(leases)
         token = _waiting.set(waiting)
         try:
-            yield outdated.append
+            yield waiting.outdated.append
             for temporary, final in waiting.files:
                 with _explained(final):
                     temporary.replace(final)
-            for path in outdated:
+            for path in waiting.outdated:
                 with _explained(path):
                     path.unlink(missing_ok=True)
         finally:

@@ -109,3 +109,22 @@ def test_options_that_contradict_each_other_are_named_as_keywords(job, tmp_path)
     with pytest.raises(UsageError, match="RELION job"):
         converge(tmp_path / "J2", settled=tmp_path / "x.star", plots=False)
     assert not (tmp_path / "x.star").exists()
+
+
+def test_what_is_refused_at_the_end_replaces_nothing(job, tmp_path, monkeypatch):
+    from cryobridge.errors import OutputExistsError
+    from cryobridge.jobs.converge import converge as module
+
+    out = tmp_path / "out"
+    converge(job[0], out, plots=False, iterations=1)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    split = module.ConvergePlan._split
+
+    def appearing(plan):
+        (tmp_path / "x.star").touch()
+        return split(plan)
+
+    monkeypatch.setattr(module.ConvergePlan, "_split", appearing)
+    with pytest.raises(OutputExistsError):
+        converge(job[0], out, plots=False, volatile=tmp_path / "x.star", volatile_min=1)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

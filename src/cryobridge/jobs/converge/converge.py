@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError, option
+from cryobridge.formats.atomic import together
 from cryobridge.formats.listing import list_folder
 from cryobridge.jobs.converge.files import find_iterations, require_iterations
 from cryobridge.jobs.converge.follow import Follower
@@ -14,7 +15,7 @@ from cryobridge.jobs.converge.options import ConvergeOptions
 from cryobridge.jobs.converge.outputs import OutputFiles
 from cryobridge.jobs.converge.report import ConvergeReport
 from cryobridge.jobs.job import carried_out
-from cryobridge.jobs.output_folder import refuse_existing, remove_existing
+from cryobridge.jobs.output_folder import refuse_existing
 from cryobridge.options import as_path, made, takes
 from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
@@ -135,8 +136,10 @@ class ConvergePlan:
         """Read all iterations that are there, write what is known of them, and return the report."""
         self.check(overwrite=overwrite)
         self._read(reporter)
-        self.write(self.follower.tracker.numbers, reporter)
-        return self.finish(overwrite=overwrite)
+        # What is refused at the end is refused before anything is replaced.
+        with together():
+            self.write(self.follower.tracker.numbers, reporter)
+            return self.finish(overwrite=overwrite)
 
     def report(self) -> ConvergeReport:
         """Read all iterations that are there and return what `run` would, without writing."""
@@ -184,10 +187,11 @@ class ConvergePlan:
             messages.append(warning("outputs-skipped", f"{text}{option('output', 'DIR')} writes them elsewhere"))
         for path, (source, chosen) in files.items() if not dry_run else ():
             refuse_existing([path], overwrite=overwrite)  # it may have appeared while the job was read
-            if chosen.any():
-                write_particles(source, chosen, path)
-            else:
-                remove_existing([path])
+            with together() as remove:
+                if chosen.any():
+                    write_particles(source, chosen, path)
+                else:
+                    remove(path)
         written = [path for path, (_, chosen) in files.items() if chosen.any()]
         if not is_watched:
             messages += self._awaited()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.atomic import atomic_path, together
 from cryobridge.jobs.converge.tables import classes_csv, iterations_csv, log_text
 from cryobridge.jobs.output_folder import make_folder
 from cryobridge.model.classification import numbers_of
@@ -80,12 +80,13 @@ class OutputFiles:
         """
         reporter = reporter or Silent()
         numbers = set(numbers)
-        if not self.is_skipped:
-            self._write_folder(history, numbers, reporter)
-        if self.html is not None:
-            from cryobridge.jobs.converge.html_page import write_html
+        with together():
+            if not self.is_skipped:
+                self._write_folder(history, numbers, reporter)
+            if self.html is not None:
+                from cryobridge.jobs.converge.html_page import write_html
 
-            write_html(history, self.html)
+                write_html(history, self.html)
         return self.paths(history, numbers)
 
     def paths(self, history: History, numbers: Iterable[int]) -> list[Path]:
