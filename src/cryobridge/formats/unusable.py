@@ -77,8 +77,10 @@ def _spoiled(particles: ParticleSet, item: Field) -> tuple[str, ...]:
     if extra is None or _is_of_optics_block(particles, item) or not extra.of_file.issuperset(names):
         return names
     found = []
-    for name in names:
-        values = np.asarray(extra.read([name])[name], np.float64)
+    for name, column in extra.read(names).items():
+        if not isinstance(column, np.ndarray):  # coordinates come with the names of micrographs
+            continue
+        values = column.astype(np.float64)
         elements = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=0))
         found += [f"{name}[{element}]" if values.ndim > 1 else name for element in elements.tolist()]
     return tuple(found) or names

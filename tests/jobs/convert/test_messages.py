@@ -313,10 +313,11 @@ def test_some_micrographs_without_a_size_are_refused(tmp_path):
             "1e9 > alignments3D/shift[0] > -1e9 and 1e9 > alignments3D/shift[1] > -1e9",
         ),
         ("ctf/df1_A", {3: np.inf}, "1e9 > ctf/df1_A > -1e9"),
+        ("location/center_y_frac", {0: np.nan, 3: np.nan}, "1e9 > location/center_y_frac > -1e9"),
     ],
 )
 def test_what_the_hint_says_leaves_out_rows_that_are_no_numbers(name, changes, where, tmp_path):
-    columns = refined()
+    columns = refined(**{column: values for column, values in located().items() if column != "uid"})
     for row, value in changes.items():
         columns[name][row] = value
     path = save_cs(tmp_path / "a.cs", columns)
