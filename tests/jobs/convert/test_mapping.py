@@ -162,6 +162,14 @@ def test_another_voltage_is_a_warning(project):
     assert any("voltage is 300 kV in cryoSPARC's file" in text for text in texts(report.warnings))
 
 
+@pytest.mark.parametrize(("pixel_size", "is_said"), [(1.505, False), (1.515, True)])
+def test_another_calibration_of_the_pixel_size_is_a_warning(project, pixel_size, is_said):
+    report = mapped(project, micrographs=micrograph_star(project / "a.star", pixel_size=pixel_size))
+    text = f"the pixel size of RELION's micrographs is {pixel_size} Å in its file, which is taken, and 1.5 Å by"
+    assert any(text in said for said in texts(report.warnings)) == is_said
+    assert table(project / "relion/Import/p.star", "optics")["rlnMicrographPixelSize"] == [str(pixel_size)]
+
+
 @pytest.mark.parametrize("are_there", [True, False], ids=["by headers", "by pixel sizes"])
 def test_coordinates_count_the_pixels_of_binned_micrographs(project, are_there):
     if are_there:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cryobridge.model.particles import Floats, Optics, ParticleSet
     from cryobridge.report import Message
 
+# Pixel sizes that differ by more are two calibrations, not roundings: of digits, or of the size of a binned micrograph.
+_ROUNDED = 0.005
 _VALUES = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast", "pixel_size_A", "box_px")
 
 
@@ -33,7 +35,8 @@ def under_relions_names(
     place
         (n,) the micrograph of each particle among them.
     by_size_A
-        (n,) Å a pixel of the micrographs, where RELION's file does not say; None where that is not known.
+        (n,) Å a pixel of RELION's micrographs by cryoSPARC's pixel size, taken where RELION's file does not say; None
+        where that is not known.
 
     Returns
     -------
@@ -52,6 +55,7 @@ def under_relions_names(
         parts = (bent.beam_tilt_A, bent.trefoil_A, bent.tetrafoil_A, bent.magnification, bent.lower_even)
         values += [part for array in parts for part in array.reshape(len(optics), -1).T]
     pixel_size_A = relion.pixel_size_A[place]
+    of_pixels = _other_pixel_size(pixel_size_A, by_size_A)
     if by_size_A is not None:
         pixel_size_A = np.where(np.isnan(pixel_size_A), by_size_A, pixel_size_A)
     new = distinct_rows([group, distinct_rows(values)[index], pixel_size_A])
@@ -66,7 +70,7 @@ def under_relions_names(
         number = np.array(relion.group_numbers, np.int64)[group[first]]
         names = tuple(relion.group_names[place] for place in group[first].tolist())
         merged = replace(merged, name=names, group_id=number)
-    return merged, new, [*_shared_groups(merged), *_other_optics(merged, relion, place[first])]
+    return merged, new, [*_shared_groups(merged), *_other_optics(merged, relion, place[first]), *of_pixels]
 
 
 def with_micrograph_pixel_size(
@@ -109,3 +113,18 @@ def _other_optics(optics: Optics, relion: RelionMicrographs, place: NDArray[np.i
             text = f"{title} is {values}"
             messages.append(warning("optics-differ", text))
     return messages
+
+
+def _other_pixel_size(pixel_size_A: Floats, by_size_A: Floats | None) -> list[Message]:
+    """Return a warning where RELION's file has another pixel size than cryoSPARC's and the sizes of both say."""
+    if by_size_A is None:
+        return []
+    differing = np.flatnonzero(np.abs(pixel_size_A - by_size_A) > _ROUNDED * by_size_A)
+    if not len(differing):
+        return []
+    row = int(differing[0])
+    text = (
+        f"the pixel size of RELION's micrographs is {pixel_size_A[row]:g} Å in its file, which is taken, and "
+        f"{by_size_A[row]:.4g} Å by cryoSPARC's: shifts and defocus are those of cryoSPARC's"
+    )
+    return [warning("optics-differ", text)]
