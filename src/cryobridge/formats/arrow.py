@@ -12,6 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cryobridge.errors import FormatError
+
+RENAME = "Rename that file or folder, in the input too."
+
 
 def arrow_codes(indices: Any) -> NDArray[np.int32]:
     """Return the indices of an Arrow dictionary array (int32, without nulls), (n,)."""
@@ -35,10 +39,13 @@ def texts_to_arrow(texts: Sequence[str]) -> pa.Array:
 
     Raises
     ------
-    ValueError
+    FormatError
         If a text is not valid Unicode.
     """
-    encoded = [text.encode() for text in texts]
+    try:
+        encoded = [text.encode() for text in texts]
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{error.object!a} is not UTF-8 text, which is needed", hint=RENAME) from error
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
     if offsets[-1] > np.iinfo(np.int32).max:  # more than Arrow's plain texts hold

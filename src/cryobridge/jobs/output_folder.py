@@ -356,4 +356,4 @@ def _log_lines(report: dict[str, Any]) -> list[str]:
 
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names may be no UTF-8

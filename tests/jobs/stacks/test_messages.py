@@ -358,3 +358,19 @@ def test_aberrations_have_no_place_in_stacks_and_that_is_warned_of(stack, tmp_pa
         star = save_relion(tmp_path / "p.star", IMAGES, **optics)
         plan = plan_stacks(indexed_input(read_particles_star(star), ImageSearch(star)), StackOptions())
         assert [item.code for item in plan.messages if "aberration" in item.code] == said
+
+
+def test_names_that_are_no_utf8_are_carried_or_refused_with_one_message(tmp_path):
+    folder = tmp_path / "n\udcff"
+    folder.mkdir()
+    save_mrc(folder / "a.mrcs", noise_images(4, 16), 1.5)
+    save_cs(folder / "a.cs", particle_columns([">a.mrcs"] * 4, range(4)))
+    done = run("stacks", "cs", folder / "a.cs", "-o", folder / "out", "--no-plots")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "out" / "job.json").read_text())["status"] == "completed"
+    done = run("stacks", "downsample", folder / "a.mrcs", "-D", 8, "-o", tmp_path / "small")
+    assert done.returncode == 1
+    assert "is not UTF-8 text, which is needed" in " ".join(done.stderr.split())
+    assert "mistake" not in done.stderr
+    done = run("convert", folder / "a.mrcs", folder / "a.cs", "-o", folder / "b.star")
+    assert (done.returncode, "mistake" in done.stderr) == (2, False)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cryobridge.errors import FormatError
+from cryobridge.formats.arrow import RENAME
 from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.report import Message, note
 
@@ -347,11 +348,11 @@ def quote(token: str, *, first: bool = False) -> str:
 
     Raises
     ------
-    ValueError
+    FormatError
         If it holds a line break or another control character, which STAR can't.
     """
     if re.search(r"[\x00-\x08\n-\x1f]", token):
-        raise ValueError(f"{token!r} holds a line break or a control character, which a STAR file can't")
+        raise FormatError(f"{token!r} holds a line break or a control character, which a STAR file can't", hint=RENAME)
     if not re.search(NEEDS_QUOTES_FIRST if first else NEEDS_QUOTES, token):
         return token
     if re.search(r'"(?=[ \t]|$)', token) and not re.search(r"'(?=[ \t]|$)", token):

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cryobridge.errors import CryobridgeError
 from cryobridge.formats.arrow import texts_to_arrow
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.relion.star_text import NEEDS_QUOTES, NEEDS_QUOTES_FIRST, quote
@@ -33,9 +34,17 @@ def write_star(path: str | os.PathLike[str], blocks: Iterable[StarBlock]) -> Non
 
     Raises
     ------
-    ValueError
+    FormatError
         If a text holds a line break, which STAR can't.
     """
+    try:
+        _write(path, blocks)
+    except CryobridgeError as error:
+        error.path = error.path or str(path)
+        raise
+
+
+def _write(path: str | os.PathLike[str], blocks: Iterable[StarBlock]) -> None:
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(_WORKERS) as pool:
         for block in blocks:
             head = ["", *(f"# {comment}" for comment in block.comments), "", f"data_{block.name}", ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.errors import CryobridgeError, FormatError, option
+from cryobridge.errors import option
 from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_content
 from cryobridge.formats.particles_pickle import PickleContent, write_pickles
@@ -22,10 +22,8 @@ from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from cryobridge.formats.relion.star import StarBlock
     from cryobridge.jobs.convert.names import Link
     from cryobridge.jobs.convert.plan import ConvertPlan
     from cryobridge.jobs.convert.report import ConvertReport
@@ -169,9 +167,9 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
             title = f"Particles of {plan.source.files[0].name}"
             write_cs_content(plan.output, plan.content, len(plan.rows), title)
         else:
-            _write_star(plan.output, plan.content.blocks)
+            write_star(plan.output, plan.content.blocks)
             if plan.micrographs is not None:
-                _write_star(micrographs_path(plan.output), plan.micrographs)
+                write_star(micrographs_path(plan.output), plan.micrographs)
         # Another run may have written them since.
         refuse_existing([*plan.outputs(), *plan.outdated()], overwrite=overwrite)
         for path in plan.outdated():
@@ -187,12 +185,3 @@ def _require_space(links: Sequence[Link]) -> None:
     require_space(
         links[0].path.parent, n_bytes, f"Free some space, or leave out {option('copy', True)}: links need no space."
     )
-
-
-def _write_star(path: Path, blocks: Iterable[StarBlock]) -> None:
-    try:
-        write_star(path, blocks)
-    except CryobridgeError:
-        raise
-    except ValueError as error:  # a text that STAR has no word for
-        raise FormatError(str(error), path=path, hint="Rename that file in the input.") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.contrast import about_contrast, dark_particles, to_be_inverted
 from cryobridge.formats.cryosparc.names import relative_to_file
@@ -270,10 +270,6 @@ def _content(
     except CryobridgeError as error:
         error.path = error.path or str(source.files[0])
         raise
-    except UnicodeEncodeError as error:
-        raise FormatError(
-            "a name is not UTF-8 text, which a STAR file needs", path=source.files[0], hint="Rename that file."
-        ) from error
 
 
 def _micrographs(
