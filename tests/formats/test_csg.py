@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UnsafeFileError
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
-from cryobridge.formats.cryosparc.csg import project_folder, read_csg, write_csg
+from cryobridge.formats.cryosparc.csg import names_file, project_folder, read_csg, write_csg
 from cryobridge.formats.cryosparc.join import UidJoin
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.table import Column, Table
@@ -490,3 +490,9 @@ def test_a_group_that_cannot_be_written_says_what_to_do(tmp_path):
     with pytest.raises(CryobridgeError, match="can't be written") as caught:
         write_csg(tmp_path / "absent" / "p.csg", {"blob": ("particle.blob", "p.cs")}, 1)
     assert caught.value.hint
+
+
+def test_a_name_that_no_file_system_takes_is_looked_for_without_an_error(exported):
+    assert names_file(exported, "J\ud800.cs")
+    assert names_file(exported, "J42_005_particles.cs")
+    assert not names_file(exported, "other.cs")

@@ -138,11 +138,11 @@ def names_file(path: Path, name: str) -> bool:
     try:
         if readable_size(path) > _MAX_BYTES:
             return True
-        content = read_input(path)
-    except (OSError, CryobridgeError):
+        content, written = read_input(path), os.fsencode(name)
+    except (OSError, ValueError):  # the name may be one that no file system takes
         return True
     is_whole = b".cs" in content and b"\nversion:" in content
-    return os.fsencode(name) in content or not is_whole
+    return written in content or not is_whole
 
 
 def slot_origin(group: ResultGroup, tables: Sequence[Table]) -> dict[str, int]:

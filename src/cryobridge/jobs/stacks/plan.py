@@ -306,9 +306,7 @@ def fingerprint(plan: StackPlan[Any], task: StackTask) -> str:
             status = path.stat()
         except OSError as error:
             raise read_error(path, error) from error
-        digest.update(
-            f"{names.values[code]} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogatepass")
-        )
+        digest.update(f"{names.values[code]} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
