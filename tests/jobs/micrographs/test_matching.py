@@ -362,3 +362,14 @@ def test_filaments_of_the_passthrough_file_come_along(tmp_path):
     save_cs(tmp_path / "J" / "J8_passthrough_particles.cs", reordered(ALL | tubes, SHUFFLED))
     convert(main, save_micrographs(tmp_path / "m.star", STEMS), tmp_path / "out")
     assert read_picks_of(tmp_path / "out", "a")["rlnHelicalTubeID"].tolist() == [1, 1, 2, 2]
+
+
+def test_of_micrographs_of_one_name_folders_decide():
+    relion = ["mics/grid1/0001.mrc", "mics/grid2/0001.mrc"]
+    cryosparc = [f"S1/imported/{folder}/{uid:021d}_0001.mrc" for uid, folder in enumerate(["grid2", "grid1"])]
+    assert match_micrographs(cryosparc, relion).relion_name == dict(zip(cryosparc, relion[::-1], strict=True))
+    with pytest.raises(CryobridgeError, match="fits 2"):
+        match_micrographs(["S1/imported/0001.mrc"], relion)
+    # What is called otherwise is no choice of folders.
+    with pytest.raises(CryobridgeError, match="fits 2"):
+        match_micrographs(["grid1/a_0001_b.mrc"], ["grid1/a_0001.mrc", "grid2/0001_b.mrc"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import posixpath
 import re
 from collections import defaultdict
@@ -60,7 +61,8 @@ def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> Microg
     """Find RELION's name for each of cryoSPARC's micrographs.
 
     The full stems are compared, then those without uid, then the normalised ones, then whether one stem holds the
-    other as whole words (between underscores). The first of these that fits decides. Linear in the number of names.
+    other as whole words (between underscores). The first of these that fits decides; of several micrographs of one
+    name, that whose folders are called as cryoSPARC's are. Linear in the number of names.
 
     Raises
     ------
@@ -77,6 +79,8 @@ def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> Microg
     unmatched: list[str] = []
     for name in cryosparc:
         fitting = next((found for level in levels if (found := level(name))), [])
+        if len(fitting) > 1:
+            fitting = _in_folders_called_alike(name, fitting)
         if len(fitting) > 1:
             raise CryobridgeError(
                 f"micrograph {name} fits {len(fitting)}: {_some(fitting)}",
@@ -133,6 +137,22 @@ def _by_stem(relion: Sequence[str], stem_of: Callable[[str], str]) -> Callable[[
     for name in relion:
         names[stem_of(name)].append(name)
     return lambda name: names.get(stem_of(name), [])
+
+
+def _in_folders_called_alike(name: str, fitting: list[str]) -> list[str]:
+    """Return the one of several micrographs of one name with most folders, from the last on, as a name has them.
+
+    All of them where names differ, or folders don't decide.
+    """
+    if len({full_stem(other) for other in fitting}) > 1:
+        return fitting
+    own = name.split("/")[-2::-1]
+    shared = []
+    for other in fitting:
+        pairs = zip(own, other.split("/")[-2::-1], strict=False)
+        shared.append(sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    most = max(shared)
+    return [fitting[shared.index(most)]] if shared.count(most) == 1 else fitting
 
 
 def _by_words(relion: Sequence[str]) -> Callable[[str], list[str]]:
