@@ -149,7 +149,7 @@ def test_xy_fields_are_taken_as_reported(has_names, tmp_path, command):
         ("a,b,c", 2, "two names"),
         ("a,a", 2, "two names"),
         ("location/center_x_frac,absent", 1, "absent"),
-        ("location/micrograph_path,location/center_x_frac", 1, "wrong type"),
+        ("location/micrograph_path,location/center_x_frac", 1, "a column of text, where numbers are needed"),
     ],
 )
 def test_xy_fields_that_cannot_be_are_an_error(sentence, code, message, tmp_path, command):
