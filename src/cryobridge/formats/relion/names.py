@@ -126,13 +126,14 @@ def iteration_problems(iterations: tuple[RelionIteration, ...], chain: tuple[Rel
     missing = [range(before + step, after, step) for before, after in pairwise(numbers) if after > before + step]
     if missing:
         problems.append(warning("iterations-missing", f"Missing iterations: {say_ranges(missing)}"))
+    n_after_start = sum(item.number != 0 for item in iterations)  # at its start a job writes fewer files
     by_lack: dict[tuple[str, ...], list[int]] = {}
     for item in iterations:
         if item.lacking and item.number is not None:
             by_lack.setdefault(item.lacking, []).append(item.number)
     for lacking, which in by_lack.items():
         files = [f"{part}.star" for part in lacking]
-        if 1 < len(which) == len(iterations):
+        if 1 < len(which) == n_after_start:
             text = f"No iteration has its {' or '.join(files)}"
         else:
             text = f"Iteration {say_numbers(which)}: no {', no '.join(files)}"

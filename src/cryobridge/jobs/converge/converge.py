@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.errors import UsageError, option
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.atomic import together
 from cryobridge.formats.listing import list_folder
 from cryobridge.jobs.converge.files import find_iterations, require_iterations
@@ -204,7 +204,9 @@ class ConvergePlan:
             reporter.advance()
         if not follower.tracker.numbers:
             require_iterations(follower.files)
-            raise next(iter(follower.errors.values()), _none_so_early(follower))
+            # That the start has no classes is as it should be: what is wrong with a later iteration goes first.
+            faults = sorted(follower.errors.values(), key=lambda error: isinstance(error, MissingDataError))
+            raise next(iter(faults), _none_so_early(follower))
 
     def _split(self) -> tuple[list[Message], dict[Path, tuple[Path, NDArray[Any]]]]:
         """Return what is said of the files of particles, and for each its source and the rows that it takes."""
