@@ -435,7 +435,9 @@ def test_kills_of_every_kind_leave_nothing_partial_and_the_next_run_ends_well(ca
     command = disturbed(case)
     chance = random.Random(f"{SEED} kills {case}")
     counts = dict.fromkeys(("kills", "ended before", "partial", "blocked", "differing"), 0)
-    for number in range(share(N_KILLS, case)):
+    number = -1
+    while counts["kills"] < share(N_KILLS, case) and number < 4 * N_KILLS:
+        number += 1
         options = command.begin(over=chance.random() < 0.5)
         chosen = ALL_SIGNALS[(number + list(CASES).index(case)) % len(ALL_SIGNALS)]
         done = command.run(*options, kill_after_s=chance.uniform(0, command.seconds), signal=int(chosen))
@@ -474,7 +476,8 @@ def test_an_error_of_the_system_at_any_call_loses_nothing_in_silence(case, distu
         done = command.run(*options, error=kind, error_folders=folders, error_at=at, errno=code)
         place = (kind, at, errno.errorcode[code], done["stderr"])
         is_told = done["code"] != 0 or re.search(r"left out|skipped|refuses locks|can't be read", done["stderr"])
-        is_same = of_the_data(contents(command.out)) == of_the_data(command.expected)
+        # A lease that could not be removed is that of a dead run, and goes with the next.
+        is_same = of_the_data(final(contents(command.out))) == of_the_data(final(command.expected))
         note_figures(what=f"errors: {kind}", case=case, errors=1, told=done["code"] != 0, lost=not (is_told or is_same))
         assert is_told or is_same, place
         assert "Traceback" not in done["stderr"], place

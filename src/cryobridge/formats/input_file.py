@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import IO, TYPE_CHECKING
@@ -37,6 +38,22 @@ def read_input(path: Path, n_bytes: int = -1) -> bytes:
     """Return the content of a file, or so many bytes of its beginning; see `open_input`."""
     with open_input(path) as file:
         return file.read(n_bytes)
+
+
+def resolved(path: Path) -> Path:
+    """Return a path without links and ``..``, whether it is there or not.
+
+    Raises
+    ------
+    FormatError
+        If the system can't say where a link leads: `Path.resolve` would return the link, and files be taken for others.
+    """
+    try:
+        return path.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise read_error(path, error if isinstance(error, OSError) else OSError(errno.ELOOP, str(error))) from error
 
 
 def _refuse_others(path: Path, mode: int) -> None:

@@ -164,7 +164,8 @@ class Lease:
     def _remove(self) -> None:
         assert self._file is not None
         with suppress(OSError):
-            if _is_at(self.path, self._file):
+            # No other run makes one of the same name, but for that of a folder.
+            if self.name or _is_at(self.path, self._file):
                 self.path.unlink()
         file, self._file = self._file, None
         os.close(file)

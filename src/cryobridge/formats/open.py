@@ -18,7 +18,7 @@ from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.csg import read_csg, refuse_missing_members, slot_origin
 from cryobridge.formats.cryosparc.join import JoinedTable, Matched, UidJoin
 from cryobridge.formats.cryosparc.members import Members, files_beside, main_first, members_of, members_of_job
-from cryobridge.formats.input_file import read_error
+from cryobridge.formats.input_file import read_error, resolved
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.table import ColumnReader, Table
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
@@ -535,13 +535,13 @@ def _open_members(members: Members, more: Sequence[Path], request: _Request) -> 
     """Join a main file with the files that the user names, then with those that were found."""
     messages = list(members.messages)
     joining = _with_main(members, request, messages)
-    taken = set() if members.named == members.main else {path.resolve() for path in (members.main, members.named)}
+    taken = set() if members.named == members.main else {resolved(path) for path in (members.main, members.named)}
     for path in more:
-        if path.resolve() not in taken:
+        if resolved(path) not in taken:
             joining.add(open_cs(path), is_named=True)
-            taken.add(path.resolve())
+            taken.add(resolved(path))
     for path in members.others if request.join else ():
-        if path.resolve() not in taken:
+        if resolved(path) not in taken:
             joining.add_found(path)
     table = joining.joined(members.group)
     return _files_of_cryosparc(members.named, table, members.group, (), messages, joining.why_alone or members.sought)
@@ -571,8 +571,8 @@ def _open_csg(path: Path, more: Sequence[Path], request: _Request) -> ParticleFi
     joining = _Joining(main, request.needs, messages)
     for table in others:
         joining.add(table, is_named=True, may_be_left_out=True)
-    known = {table.path.resolve() for table in (main, *others)}
-    extra = [open_cs(item) for item in more if item.resolve() not in known]
+    known = {resolved(table.path) for table in (main, *others)}
+    extra = [open_cs(item) for item in more if resolved(item) not in known]
     for table in extra:
         joining.add(table, is_named=True)
     joined = joining.joined(group, only_slots_of=[main, *others])

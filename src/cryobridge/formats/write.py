@@ -12,6 +12,7 @@ from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import slot_types, write_csg
 from cryobridge.formats.cryosparc.join import JoinedTable
 from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
+from cryobridge.formats.input_file import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -186,12 +187,12 @@ class RowWriter:
             self._write_new_group(group_path, outputs, columns, n_rows)
             return
         output_of = {
-            table.path.resolve(): output for (table, _), output in zip(self._files.members, outputs, strict=True)
+            resolved(table.path): output for (table, _), output in zip(self._files.members, outputs, strict=True)
         }
         slots = {
-            slot.name: (slot.type, output_of[slot.metafile.resolve()].name)
+            slot.name: (slot.type, output_of[resolved(slot.metafile)].name)
             for slot in group.slots
-            if slot.metafile.resolve() in output_of
+            if resolved(slot.metafile) in output_of
         }
         slots |= self._new_slots(group, outputs, columns)
         write_csg(
@@ -209,11 +210,11 @@ class RowWriter:
         self, group: ResultGroup, outputs: list[Path], columns: list[tuple[str, ...]]
     ) -> dict[str, tuple[str, str]]:
         """Return slots for groups of columns that none of the files that the group names had."""
-        named = {slot.metafile.resolve() for slot in group.slots}
+        named = {resolved(slot.metafile) for slot in group.slots}
         known = {
             slot
             for table, _ in self._files.members
-            if table.path.resolve() in named
+            if resolved(table.path) in named
             for slot in slot_types(table.names)
         }
         found: dict[str, tuple[str, str]] = {}
@@ -262,7 +263,7 @@ def _take(values: Values, rows: NDArray[np.int64]) -> Values:
 
 def _as_seen_from(new_folder: Path, columns: dict[str, Values], folder: Path) -> dict[str, Values]:
     """Return columns of a `.cs` file as they have to stand in another folder: names with ``>`` start at the file's."""
-    if new_folder.resolve() == folder.resolve():
+    if resolved(new_folder) == resolved(folder):
         return columns
     return {
         name: values.renamed([relative_to_file(text, folder, new_folder) for text in values.values])

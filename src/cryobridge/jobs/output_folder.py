@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, is_interrupt, option
 from cryobridge.formats.atomic import atomic_path, write_error
+from cryobridge.formats.input_file import resolved
 from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, Lease, State, exclusive, state_of
 from cryobridge.report import Message, warning
 from cryobridge.version import __version__
@@ -63,8 +64,8 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path], *, name: str 
     UsageError
         If there is one.
     """
-    read = {path.resolve() for path in inputs}
-    same = next((path for path in outputs if path.resolve() in read), None)
+    read = {resolved(path) for path in inputs}
+    same = next((path for path in outputs if resolved(path) in read), None)
     if same is not None:
         raise UsageError("the output is one of the inputs", path=same, hint=f"Give {option(name)} another name.")
 

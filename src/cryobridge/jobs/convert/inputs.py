@@ -8,6 +8,7 @@ import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.names import holds_exposures, parse_cs_name
+from cryobridge.formats.input_file import resolved
 from cryobridge.formats.open import KINDS, ParticleFiles, open_particles
 from cryobridge.formats.relion.star import open_star
 from cryobridge.report import note
@@ -75,13 +76,13 @@ def why_no_locations(files: ParticleFiles) -> str:
 
 def _refuse_redundant(files: ParticleFiles, paths: Sequence[Path]) -> None:
     """Refuse a file of which no column would be taken, such as another iteration; a passthrough file does no harm."""
-    given = {path.resolve() for path in paths}
+    given = {resolved(path) for path in paths}
     main, *others = [table for table, _ in files.members]
     seen = set(main.names)
     for table in others:
         own = set(table.names)
         is_redundant = own <= seen and len(own) > 1 and not parse_cs_name(table.path.name).is_passthrough
-        if is_redundant and table.path.resolve() in given and files.group is None:
+        if is_redundant and resolved(table.path) in given and files.group is None:
             raise UsageError(
                 f"all of its columns are in {main.path.name} too: of two iterations or results only one can be taken",
                 path=table.path,

@@ -325,6 +325,11 @@ def _read_images(positions: Positions, rows: NDArray[np.int64]) -> Array:
     read = {}
     for code in np.unique(codes):
         path = search.resolve(images.path.values[code])
-        assert path is not None  # `_images_are_there` found it
+        if path is None:  # `_images_are_there` found it
+            raise MissingDataError(
+                "an image file was there, and can't be read any more",
+                path=images.path.values[code],
+                hint="Check that its disk is there, and run the command again.",
+            )
         read[int(code)] = iter(open_mrc(path).read(index[codes == code]))
     return np.stack([next(read[int(code)]) for code in codes])

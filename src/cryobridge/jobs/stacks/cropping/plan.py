@@ -15,6 +15,7 @@ from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsErr
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.contrast import about_contrast, to_be_inverted
 from cryobridge.formats.file_record import state_path
+from cryobridge.formats.input_file import resolved
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import HEADER_BYTES
 from cryobridge.formats.mrc_write import partial_path
@@ -235,8 +236,8 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         read = [self.source.particles.source, *(header.path for header in self.source.headers.values())]
         read += [path for path in (self.options.indices, self.options.poses, self.options.ctf) if path is not None]
         names = (*self.metadata_names.values(), POSES, CTF_TABLE, *map(self.stack_name, self.tasks))
-        outputs = {path.resolve() for path in (*self.existing(folder), *(folder / name for name in names))}
-        same = [path for path in read if path.resolve() in outputs]
+        outputs = {resolved(path) for path in (*self.existing(folder), *(folder / name for name in names))}
+        same = [path for path in read if resolved(path) in outputs]
         if same:
             hint = f"Give another {option('output')}."
             raise UsageError("this file is read; it can't be an output too", path=same[0], hint=hint)
