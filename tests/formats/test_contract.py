@@ -8,6 +8,7 @@ import pytest
 from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.arrays import write_npy, write_npz, write_pt
 from cryobridge.formats.cryosparc.csg import write_csg
+from cryobridge.formats.image_list import write_image_list
 from cryobridge.formats.pickles import write_poses
 from cryobridge.formats.registry import BY_NAME, FORMATS, format_of, identify_file
 from cryobridge.formats.table import Table
@@ -37,6 +38,7 @@ MADE = {
     "npy": (lambda path: write_npy(path, np.arange(6.0)), ()),
     "npz": (lambda path: write_npz(path, {"a": np.arange(3), "b": np.arange(2)}), ("a", "b")),
     "pt": (pt, ()),
+    "list": (lambda path: write_image_list(path, [path.with_name("a.mrcs"), path.with_name("b.mrcs")]), ()),
 }
 
 
@@ -94,7 +96,7 @@ def test_a_cut_file_is_refused_with_its_name(made):
         assert str(path) in str(error)
     else:
         # Text may end anywhere; what is left of it must be read as that.
-        assert item.name in {"star", "csg"}
+        assert item.name in {"star", "csg", "list"}
         assert found is not None
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import os
 
     from cryobridge.formats.cryosparc.csg import ResultGroup
+    from cryobridge.formats.image_list import ImageStack
     from cryobridge.formats.mrc import MrcFile
-    from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.formats.projects import Wanted
     from cryobridge.formats.relion.star import StarBlock, StarFile
     from cryobridge.formats.table import Values
@@ -462,8 +462,9 @@ def _opened(paths: list[Path], kinds: list[str], request: _Request) -> ParticleF
     if kinds[0] == _CRYOSPARC_JOB and set(kinds[1:]) <= {registry.CS}:
         members = members_of_job(first)
         return _open_members(members, paths[1:], request)
-    if kinds.count(registry.MRC) == 1 and set(kinds) <= {registry.MRC, registry.PICKLE}:
-        stack = paths[kinds.index(registry.MRC)]
+    stacks = [item for item, kind in zip(paths, kinds, strict=True) if kind in {registry.MRC, registry.LIST}]
+    if len(stacks) == 1 and set(kinds) <= {registry.MRC, registry.LIST, registry.PICKLE}:
+        stack = stacks[0]
         request.refuse("pickles", stack, "mrc")
         return _open_stack(stack, [path for path in paths if path != stack])
     if len(paths) == 1 and kinds[0] == registry.STAR:
@@ -825,7 +826,8 @@ _PICKLES = (
 
 def _open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
     """Put a stack and its pickles together; a stack alone is images of which no more is known."""
-    from cryobridge.formats.mrc_header import decide_kind, read_header
+    from cryobridge.formats.image_list import read_image_stack
+    from cryobridge.formats.mrc_header import decide_kind
     from cryobridge.formats.pickle_data import load_pickle
     from cryobridge.formats.pickles import classify_pickle, in_words, read_indices
 
@@ -839,16 +841,16 @@ def _open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
             again = f", and so is {parts[kind].name}" if kind in parts else ""
             raise UsageError(f"this is {kind}{again}", path=path, hint="One poses.pkl, ctf.pkl and ind.pkl are taken.")
         parts[kind] = path
-    header = read_header(stack)
-    decided = decide_kind(header)
+    images = read_image_stack(stack)
     messages = []
-    if not pickles:
+    if not pickles and images.path == images.headers[0].path:
+        decided = decide_kind(images.headers[0])
         if decided.kind == "volume":
             raise UsageError(f"a volume: {decided.reason}", path=stack, hint="Give a stack of images.")
         if not decided.certain:
             text = f"{stack.name} is taken for a stack of images: {decided.reason}"
             messages.append(note("taken-for-stack", text, where=stack))
-    n_rows = header.n_sections if parts.keys() & {"poses", "ctf"} else header.n_whole
+    n_rows = images.n_sections if parts.keys() & {"poses", "ctf"} else images.n_whole
     chosen = None if "indices" not in parts else read_indices(parts["indices"])
     if chosen is not None and chosen.max(initial=-1) >= n_rows:
         raise UsageError(
@@ -862,7 +864,7 @@ def _open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
             from cryobridge.formats.particles_pickle import particles_from_pickles
 
             return particles_from_pickles(stack, parts.get("poses"), parts.get("ctf"), known=known)
-        return _bare_stack(stack, header, known)
+        return _bare_stack(images, known)
 
     return ParticleFiles(
         stack,
@@ -878,11 +880,10 @@ def _open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
     )
 
 
-def _bare_stack(path: Path, header: MrcHeader, known: KnownOptics) -> ParticleSet:
+def _bare_stack(stack: ImageStack, known: KnownOptics) -> ParticleSet:
     """Return the images of a stack of which nothing else is known."""
     from cryobridge.formats.optics import fill_optics
 
-    n = header.n_whole
-    optics, index = fill_optics(None, None, n, replace(known, box_px=header.nx), path)
-    refs = ImageRefs(Labels(np.zeros(n, np.int32), (str(path),)), np.arange(n))
-    return ParticleSet(n, path, images=refs, optics=optics, optics_index=index)
+    n = stack.n_whole
+    optics, index = fill_optics(None, None, n, replace(known, box_px=stack.nx), stack.path)
+    return ParticleSet(n, stack.path, images=stack.images(are_whole=True), optics=optics, optics_index=index)

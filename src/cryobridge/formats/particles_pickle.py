@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.aberrations import folded, held_after, left_out
 from cryobridge.formats.dropped import FileContent, dropped_columns
-from cryobridge.formats.mrc_header import MrcHeader, read_header
+from cryobridge.formats.image_list import ImageStack, read_image_stack
 from cryobridge.formats.optics import KnownOptics, fill_optics, group_optics, needed, require_optics, unknown_optics
 from cryobridge.formats.pickles import read_ctf, read_poses, write_ctf, write_indices, write_poses
 from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import ctf_fields
 from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
-from cryobridge.model.particles import CTF, ImageRefs, Labels, ParticleSet, Poses
+from cryobridge.model.particles import CTF, ParticleSet, Poses
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def particles_from_pickles(
     Parameters
     ----------
     stack
-        The `.mrcs` file; all its images, in its order.
+        The `.mrcs` file, or the list of several (`.txt`); all images, in their order.
     poses, ctf
         The pickles, or None.
     known
@@ -63,7 +63,7 @@ def particles_from_pickles(
         If a file is not what it should be.
     """
     stack, poses, ctf = Path(stack), None if poses is None else Path(poses), None if ctf is None else Path(ctf)
-    header = read_header(stack)
+    header = read_image_stack(stack)
     n = header.n_sections
     messages: list[Message] = []
     table = None if ctf is None else read_ctf(ctf).values
@@ -89,7 +89,7 @@ def particles_from_pickles(
     particles = ParticleSet(
         n,
         stack,
-        images=ImageRefs(Labels(np.zeros(n, np.int32), (str(stack),)), np.arange(n)),
+        images=header.images(are_whole=False),
         optics=optics,
         optics_index=index,
         ctf=CTF(**part_of(values, "ctf")) if values else None,
@@ -98,7 +98,7 @@ def particles_from_pickles(
     return particles if poses is None else _with_poses(particles, poses)
 
 
-def _pixel_size(header: MrcHeader, n: int) -> Floats | None:
+def _pixel_size(header: ImageStack, n: int) -> Floats | None:
     return None if header.pixel_size_A is None else np.full(n, header.pixel_size_A)
 
 

@@ -27,6 +27,7 @@ PICKLE: Final = "pickle"
 NPY: Final = "npy"
 NPZ: Final = "npz"
 PT: Final = "pt"
+LIST: Final = "list"
 
 # The number that begins every torch file of the format before zip (torch.save before 1.6).
 TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
@@ -64,7 +65,7 @@ def format_of(path: Path) -> Format:
     raise FormatError(
         f"not a format that is known here: {_beginning(head)}",
         path=path,
-        hint="Known are .cs, .csg, .star, .mrc/.mrcs/.map (also .gz, .bz2), .pkl, .npy, .npz and .pt.",
+        hint="Known are .cs, .csg, .star, .mrc/.mrcs/.map (also .gz, .bz2), .pkl, .npy, .npz, .pt and .txt (stacks).",
     )
 
 
@@ -141,6 +142,12 @@ def _is_csg(head: bytes, _path: Path) -> bool:
         return False
     lines = head.removeprefix(codecs.BOM_UTF8).splitlines()
     return {b"results", b"group"} <= {line.split(b":")[0] for line in lines if b":" in line[1:]}
+
+
+def _is_list(head: bytes, _path: Path) -> bool:
+    from cryobridge.formats.image_list import is_image_list
+
+    return head[:1] not in {b"", b"\x80"} and b"\0" not in head and is_image_list(head)
 
 
 def _by_name(path: Path) -> Format | None:
@@ -258,6 +265,14 @@ FORMATS: tuple[Format, ...] = (
         _read_with("cryosparc.csg", "read_csg"),
         _write_csg,
         lambda group: tuple(slot.name for slot in group.slots),
+    ),
+    FileFormat(
+        LIST,
+        "a list of stacks",
+        (".txt",),
+        _is_list,
+        _read_with("image_list", "read_image_list"),
+        _write_with("image_list", "write_image_list"),
     ),
 )
 BY_NAME = {item.name: item for item in FORMATS}

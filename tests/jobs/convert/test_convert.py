@@ -9,11 +9,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.particles import read_particles_cs
+from cryobridge.formats.open import read as read_particles
 from cryobridge.formats.relion.particles import read_particles_star
 from cryobridge.jobs.convert.convert import convert
+from cryobridge.jobs.inspection.describe import inspect
+from cryobridge.jobs.stacks.api import downsample as downsample_stack
 from helpers import codes, save_cs, save_mrc, save_star, texts
 from relion_grammar import read_block
 
@@ -466,6 +469,27 @@ def test_pickles_to_relion(stack_and_pickles, tmp_path):
     table = load(tmp_path / "deep" / "out.cs")
     assert np.abs(matrices(table["alignments3D/pose"]) - rotations).max() < 1e-6
     assert set(table["blob/path"].tolist()) == {b">../p.mrcs"}
+
+
+def test_a_list_of_stacks_is_read_as_one_stack(stack_and_pickles, tmp_path):
+    paths, rotations, *_ = stack_and_pickles
+    downsample_stack(paths[0], tmp_path / "small", box_px=16, chunk=4, poses=paths[1], ctf=paths[2])
+    listed = tmp_path / "small" / "particles.16.txt"
+    pickles = (tmp_path / "small" / "poses.pkl", tmp_path / "small" / "ctf.pkl")
+    report = convert([listed, *pickles], tmp_path / "out.star", to="star")
+    table = star_table(tmp_path / "out.star")
+    names = [f"{number:06d}@{tmp_path}/small/particles.16.{chunk}.mrcs" for chunk in (0, 1) for number in (1, 2, 3, 4)]
+    assert table["rlnImageName"].tolist() == names[:6]
+    assert np.abs(euler_matrices(table) - rotations).max() < 1e-6
+    assert report.rows_out == 6
+    assert len(read_particles(listed)) == 6
+    assert inspect(listed).rows == 6
+    again = downsample_stack(listed, tmp_path / "smaller", box_px=8, poses=pickles[0], ctf=pickles[1])
+    assert again.rows_out == 6
+    # Names may be whole paths, as cryoDRGN takes them; boxes may not differ.
+    (tmp_path / "mixed.txt").write_text(f"{paths[0]}\nsmall/particles.16.0.mrcs\n")
+    with pytest.raises(FormatError, match=r"different boxes: 32 px and, in particles\.16\.0\.mrcs, 16 px"):
+        read_particles(tmp_path / "mixed.txt")
 
 
 def test_pickles_of_another_shape_are_named_with_their_shapes(stack_and_pickles, tmp_path):

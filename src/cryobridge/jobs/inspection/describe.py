@@ -38,6 +38,7 @@ _FILES: dict[str, _Describe] = {
     registry.NPY: files.inspect_arrays,
     registry.NPZ: files.inspect_arrays,
     registry.PT: files.inspect_arrays,
+    registry.LIST: files.inspect_list,
 }
 _FOLDERS: dict[str, _Describe] = {
     folder_kinds.CRYOSPARC_JOB: folders.inspect_cryosparc_job,

@@ -10,6 +10,7 @@ import numpy as np
 
 from cryobridge.errors import FormatError, UnsafeFileError
 from cryobridge.formats.arrays import describe_arrays, numpy_values, read_npy, read_npz, read_pt
+from cryobridge.formats.image_list import read_image_stack
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import MrcHeader, decide_kind, read_header
 from cryobridge.formats.pickle_data import load_pickle, peek_pickle
@@ -39,6 +40,18 @@ _MAX_ELEMENTS = 1 << 26
 _SAMPLED_SECTIONS = 64
 # Python refuses to write out whole numbers of thousands of digits.
 _LONGEST_SHOWN_BITS = 4096
+
+
+def inspect_list(path: Path, _options: InspectOptions, _reporter: Reporter) -> Inspection:
+    """Describe a list of stacks."""
+    stack = read_image_stack(path)
+    facts = (
+        ("stacks", f"{len(stack.headers):,}"),
+        ("images", f"{stack.n_whole:,} of {stack.nx} px"),
+        ("pixel size", _pixel_size(stack.headers[0])),
+    )
+    messages = tuple(message for header in stack.headers for message in header.problems)
+    return Inspection(str(path), "list", "list of stacks of images", stack.n_whole, facts, messages=messages)
 
 
 def inspect_mrc(path: Path, options: InspectOptions, _reporter: Reporter) -> Inspection:

@@ -442,6 +442,7 @@ KEYS_OF_KIND: dict[str, tuple[type, ...]] = {
     registry.NPY: (ArrayKeys,),
     registry.NPZ: (ArrayKeys,),
     registry.PT: (ArrayKeys,),
+    registry.LIST: (),
     folders.CRYOSPARC_JOB: (CryosparcJobKeys, TableKeys),
     folders.RELION_JOB: (RelionJobKeys,),
     folders.RECOVAR_RESULT: (RecovarKeys,),

@@ -10,6 +10,7 @@ from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
 from cryobridge.formats.atomic import atomic_path
+from cryobridge.formats.image_list import read_image_list
 from cryobridge.jobs.inspection.kinds import kind_of
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots.arrays import arrays_sheet, pickle_sheet
@@ -92,6 +93,7 @@ _SHEETS: dict[str, Callable[[Path], Sheet]] = {
     registry.NPY: arrays_sheet,
     registry.NPZ: arrays_sheet,
     registry.PT: arrays_sheet,
+    registry.LIST: lambda path: mrc_sheet(read_image_list(path)[0]),
     folder_kinds.RECOVAR_RESULT: recovar_sheet,
     folder_kinds.OWN_OUTPUT: own_sheet,
     folder_kinds.RELION_JOB: relion_sheet,

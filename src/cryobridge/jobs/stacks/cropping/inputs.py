@@ -77,7 +77,7 @@ def read_downsample_input(path: str | os.PathLike[str], search: ImageSearch, opt
 def _open(path: Path, search: ImageSearch, options: DownsampleOptions) -> tuple[ParticleFiles, list[Message]]:
     """Open the particles, and say which files beside a bare stack are not used."""
     pickles = [item for item in (options.poses, options.ctf) if item is not None]
-    is_stack = not path.is_dir() and registry.identify_file(path) == registry.MRC
+    is_stack = not path.is_dir() and registry.identify_file(path) in {registry.MRC, registry.LIST}
     if pickles and not is_stack:
         text = f"{option('poses')} and {option('ctf')} are for a bare stack"
         raise UsageError(text, path=path, hint="Leave them out.")

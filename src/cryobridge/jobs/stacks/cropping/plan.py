@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError, option
-from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.contrast import about_contrast, to_be_inverted
 from cryobridge.formats.file_record import state_path
+from cryobridge.formats.image_list import write_image_list
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import HEADER_BYTES
@@ -310,8 +310,7 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
             write_pickles(folder, metadata.pickles)
         write_sources(folder / names["sources"], self.source, kept, images)
         if "list" in names:
-            with atomic_path(folder / names["list"]) as temporary:
-                temporary.write_text("".join(f"{self.stack_name(task)}\n" for task in self.tasks), encoding="utf-8")
+            write_image_list(folder / names["list"], [folder / self.stack_name(task) for task in self.tasks])
         write_star(folder / names["star"], metadata.blocks)
 
     def planned_report(self, folder: Path) -> DownsampleReport:
