@@ -819,3 +819,10 @@ def test_real_files_survive_a_round_trip(reference_data, tmp_path):
         for block in source.blocks:
             assert read_block(text, block.name)[0] == list(block.names)
             json.dumps(read_block(text, block.name)[1])
+
+
+def test_a_table_of_very_many_columns_is_refused(tmp_path):
+    labels = "".join(f"_rlnX{number}\n" for number in range(2_001))
+    (tmp_path / "x.star").write_text(f"data_particles\n\nloop_\n{labels}{'1 ' * 2_001}\n")
+    with pytest.raises(FormatError, match="more than 2,000 columns in data_particles"):
+        open_star(tmp_path / "x.star")

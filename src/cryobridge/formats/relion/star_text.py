@@ -44,6 +44,9 @@ NEEDS_QUOTES = r"""^$|[\x00-\x20]|^["'#]"""
 NEEDS_QUOTES_FIRST = NEEDS_QUOTES + r"|^(?:_|;|data_|loop_)"
 
 
+_MOST_LABELS = 2_000
+
+
 @dataclass
 class BlockText:
     """Where a block is in the file."""
@@ -171,6 +174,12 @@ class StarText:
         if glued:
             self._note(f"line {line}: no space between {label} and #{glued}")
         label = label[1:]
+        if len(block.labels) >= _MOST_LABELS:
+            raise FormatError(
+                f"line {line}: more than {_MOST_LABELS:,} columns in data_{block.name}, as no STAR file of RELION has",
+                path=self.path,
+                hint="Check that this is a STAR file of particles or micrographs.",
+            )
         if label in block.labels:
             raise FormatError(f"line {line}: the column stands twice in data_{block.name}", path=self.path, field=label)
         if block.is_loop:
