@@ -227,9 +227,6 @@ def _work(job, log):
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["environment"])
-    # As before the command line is there to hear them.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
     signal.alarm(_MOST_S)
     if "demo" in job:
         _use_small_demo(job["demo"], has_tour=job["has_tour"])
@@ -369,6 +366,9 @@ def _serve():
 
     _import_everything()
     torch.set_num_threads(1)
+    # In its forks too, until the command line is there to hear them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     gc.collect()
     gc.freeze()  # else each fork would copy what it looks through for cycles
     for line in sys.stdin:
