@@ -14,7 +14,6 @@ from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats import listing
 from cryobridge.formats.cryosparc import csg
 from cryobridge.formats.recovar import analysis
-from cryobridge.jobs.convert import convert
 from cryobridge.jobs.selection.sources import read_sources
 
 
@@ -39,20 +38,12 @@ def test_a_file_that_is_too_large_is_not_called_damaged(tmp_path, monkeypatch):
             read(path)
 
 
-def test_what_is_wrong_with_one_name_is_said_of_it(tmp_path, monkeypatch):
+def test_what_is_wrong_with_one_name_is_said_of_it(tmp_path):
     with pytest.raises(CryobridgeError, match="a path is needed, not int"):
         cb.stacks([(3, "a.mrc")], tmp_path / "out")
     table = _written(tmp_path / "sources.csv", "image,source_file,source_slice,source_row,uid\nx,a.mrc,0,0,1\n")
     with pytest.raises(FormatError, match="'x'"):
         read_sources(table)
-
-    def refuse(_path, _blocks):
-        raise FormatError("refused", path=tmp_path, hint="Do something else.")
-
-    monkeypatch.setattr(convert, "write_star", refuse)
-    with pytest.raises(FormatError, match="refused") as caught:
-        convert._write_star(tmp_path / "a.star", ())
-    assert caught.value.hint == "Do something else."
 
 
 def test_an_archive_that_is_refused_keeps_its_reason(tmp_path, monkeypatch):
