@@ -58,9 +58,10 @@ def _fuzz(name, folder, options):
     folder.mkdir(parents=True)
     total = {"tried": 0, "read": 0, "refused": 0, "slow": 0, "guided": False, "peak_growth_bytes": 0, "faults": {}}
     start, round_number = time.monotonic(), 0
-    while total["tried"] < options.inputs and round_number < 20:
+    wanted = min(options.inputs, READERS[name].n_cases or options.inputs)
+    while total["tried"] < wanted and round_number < 20:
         (folder / "tally.json").unlink(missing_ok=True)
-        ending = _run_worker(name, folder, options.inputs - total["tried"], options.seed + round_number)
+        ending = _run_worker(name, folder, wanted - total["tried"], options.seed + round_number)
         tally = _read_tally(folder)
         for key in ("tried", "read", "refused", "slow"):
             total[key] += tally.get(key, 0)

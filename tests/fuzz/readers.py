@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cryobridge.errors import CryobridgeError
-from fuzz import mutate, seeds
+from fuzz import disagreements, mutate, seeds
 
 _STAR_TOKENS = (
     *(
@@ -157,6 +157,7 @@ class Reader:
     tokens: tuple[bytes, ...] = ()
     inside: Callable = _plain
     modules: tuple[str, ...] = field(default=())
+    n_cases: int = 0  # where an input is the number of a case: how many there are
 
 
 def one_file(name):
@@ -573,5 +574,19 @@ READERS = {
         ),
         Reader("inspect of job folders", _folder_seeds, _inspect, _lay_out_folder, _JSON_TOKENS, mutate.inside_part),
         Reader("inspect", _all_files, _inspect, one_file("a"), _ALL_TOKENS, _inside_any),
+        Reader(
+            "columns of other kinds",
+            disagreements.as_inputs(*disagreements.ONCE_AT_FAULT),
+            disagreements.read_kind,
+            lambda f, d: disagreements.lay_out_kind(f / "kinds", d),
+            n_cases=disagreements.N_KINDS,
+        ),
+        Reader(
+            "files that disagree",
+            disagreements.as_inputs(0, 1, 2),
+            disagreements.read_case,
+            lambda f, d: disagreements.lay_out_case(f / "cases", d),
+            n_cases=disagreements.N_CASES,
+        ),
     )
 }

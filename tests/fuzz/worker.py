@@ -124,6 +124,14 @@ def _by_chance(trial, seeds, seed):
         trial(data)
 
 
+def _by_number(trial, seed):
+    """Try one case after the other, in steps that come to each of them once before any comes again."""
+    n_cases, number = trial.reader.n_cases, seed
+    while True:
+        number += 104_729
+        trial(str(number % n_cases).encode())
+
+
 def _by_coverage(trial, seeds, corpus, seed):
     import atheris
 
@@ -160,7 +168,9 @@ def main(name, folder, n_inputs, seed):
     seeds = [*reader.seeds(), *kept_inputs(name)]
     _limit_memory()
     trial = Trial(reader, folder, int(n_inputs))
-    if guided:
+    if reader.n_cases:
+        _by_number(trial, int(seed))
+    elif guided:
         trial.tally.guided = True
         _by_coverage(trial, seeds, folder / "corpus", int(seed))
     else:

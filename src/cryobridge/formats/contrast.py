@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import option
+from cryobridge.errors import FormatError, option
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -26,11 +26,19 @@ def is_dark(particles: ParticleSet) -> NDArray[np.bool_] | None:
     --------
     >>> is_dark(cb.read("J4")).all()
     True
+
+    Raises
+    ------
+    FormatError
+        If the column that says so does not hold numbers.
     """
     extra = particles.extra
     if extra is None or extra.program != "cryosparc" or SIGN not in extra.names:
         return None
-    dark: NDArray[np.bool_] = np.asarray(extra.read([SIGN])[SIGN]) < 0
+    sign = np.asarray(extra.read([SIGN])[SIGN])
+    if sign.dtype.kind not in "biuf" or sign.ndim != 1:
+        raise FormatError("a number in each row is needed", field=SIGN, hint="Give a file in which it is 1 or -1.")
+    dark: NDArray[np.bool_] = sign < 0
     return dark
 
 

@@ -19,7 +19,7 @@ from cryobridge.formats.pickles import read_ctf, read_poses, write_ctf, write_in
 from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import ctf_fields
-from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, shift_A_to_box_fraction
+from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, rounded, shift_A_to_box_fraction
 from cryobridge.model.particles import CTF, ParticleSet, Poses
 from cryobridge.report import Message, note, warning
 
@@ -224,7 +224,7 @@ def pickle_content(
                 particles.poses.shift_A, particles.per_particle("pixel_size_A"), particles.per_particle("box_px")
             )
     optics = particles.optics
-    if optics is not None and len({*np.round(optics.pixel_size_A, 4).tolist()}) * len({*optics.box_px.tolist()}) > 1:
+    if optics is not None and len({*rounded(optics.pixel_size_A, 4).tolist()}) * len({*optics.box_px.tolist()}) > 1:
         text = "pixel sizes or boxes differ; cryoDRGN and RECOVAR take the first row's for all"
         messages.append(warning("several-pixel-sizes", text))
     held = set() if table is None else {item.name for item in ctf_fields()}

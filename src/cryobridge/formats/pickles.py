@@ -202,7 +202,9 @@ def write_ctf(path: str | os.PathLike[str], values: Array) -> None:
     """Write a ctf.pkl as cryoDRGN and RECOVAR read it: (N, 9) float32 with the columns of `CTF_COLUMNS`."""
     path = Path(path)
     check_ctf(path, np.asarray(values, np.float64))
-    write_pickle(path, np.asarray(values, np.float32))
+    with np.errstate(over="ignore"):  # what single precision can't hold is infinite, which reading back shows
+        single = np.asarray(values, np.float32)
+    write_pickle(path, single)
 
 
 @_QUIETLY

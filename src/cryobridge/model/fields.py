@@ -216,11 +216,17 @@ class Unit:
     def to_model(self, values: Any) -> Any:
         """Return the model's values of the program's."""
         values = values - self.offset if self.offset else values
-        return values if self.factor == 1 else values * (1 / self.factor)
+        import numpy as np  # late, since the command line is made of these fields without it
+
+        with np.errstate(over="ignore"):
+            return values if self.factor == 1 else values * (1 / self.factor)
 
     def from_model(self, values: Any) -> Any:
         """Return the program's values of the model's."""
-        values = values if self.factor == 1 else values * self.factor
+        import numpy as np  # late, since the command line is made of these fields without it
+
+        with np.errstate(over="ignore"):
+            values = values if self.factor == 1 else values * self.factor
         return values + self.offset if self.offset else values
 
 

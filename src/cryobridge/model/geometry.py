@@ -313,7 +313,8 @@ def fractions_to_px(
         (n, 2) x, y in pixels; the first stored pixel is 0.
     """
     size_xy = np.asarray(shape_px, dtype=np.float64)[..., ::-1]
-    coordinate = _flipped(np.asarray(fraction_xy, dtype=np.float64) * size_xy, size_xy, flip_x, flip_y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        coordinate = _flipped(np.asarray(fraction_xy, dtype=np.float64) * size_xy, size_xy, flip_x, flip_y)
     return np.ascontiguousarray(coordinate[:, ::-1]) if swap_xy else coordinate
 
 
@@ -329,8 +330,21 @@ def round_px(coordinate_px: Numbers, *, subpixel: bool = True) -> Floats:
     >>> round_px(np.array([[1110.999985, 0.25]])).tolist()
     [[1111.0, 0.25]]
     """
-    rounded = np.asarray(coordinate_px, np.float64).round(_COORDINATE_DIGITS if subpixel else 0)
-    return rounded + 0.0  # no negative zero
+    return rounded(coordinate_px, _COORDINATE_DIGITS if subpixel else 0)
+
+
+def rounded(values: Numbers, digits: int) -> Floats:
+    """Round to decimals; numbers too large to have any stay as they are, and there is no negative zero.
+
+    Examples
+    --------
+    >>> rounded(np.array([1.26, -0.01, 1e308]), 1).tolist()
+    [1.3, 0.0, 1e+308]
+    """
+    exact = np.asarray(values, np.float64)
+    with np.errstate(over="ignore"):
+        found: Floats = exact.round(digits) + 0.0
+    return np.where(np.isfinite(found), found, exact)
 
 
 def px_to_fractions(

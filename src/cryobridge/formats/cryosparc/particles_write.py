@@ -253,7 +253,8 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _single(values: Any) -> NDArray[np.float32]:
-    return np.asarray(values, np.float32)
+    with np.errstate(over="ignore"):  # what single precision can't hold is infinite, which reading back shows
+        return np.asarray(values, np.float32)
 
 
 def _constant(n: int, value: float, width: int = 0) -> NDArray[np.float32]:

@@ -152,7 +152,8 @@ def reading_of_cs(path: Path, table: Table, n_header_bytes: int | None) -> Readi
 def downsampling(path: Path, table: Table | None = None) -> str:
     """Return the command that makes files which RECOVAR reads, from files of one box."""
     is_known = table is not None and _CS_BOX in table and table.n_rows
-    box_px = int(_values(table, _CS_BOX).max()) if table is not None and is_known else _NEW_BOX
+    boxes = _values(table, _CS_BOX) if table is not None and is_known else np.zeros(0)
+    box_px = int(boxes.max()) if boxes.size and np.isfinite(boxes).all() else _NEW_BOX
     new_px = min(box_px - box_px % 2, _NEW_BOX)
     return f"`{shlex.join(['cryobridge', 'stacks', 'downsample', str(path), '-D', str(new_px), '-o', 'NEW'])}`"
 
@@ -181,7 +182,9 @@ def _several(table: Table, name: str, what: str) -> str:
     if not values.size:
         return ""
     low, high = values.min(), values.max()
-    is_one = low == high if what == "box" else high - low <= _SAME_PIXEL_SIZE_A
+    if not np.isfinite([low, high]).all():
+        return f"{name} is not a number in all rows, and RECOVAR takes one {what} for all"
+    is_one = low == high if what == "box" else high <= low + _SAME_PIXEL_SIZE_A
     return "" if is_one else f"{name} is {low:g} to {high:g}, and RECOVAR takes one {what} for all"
 
 
@@ -190,8 +193,11 @@ def _shifts_in_other_pixels(table: Table) -> str:
     if _SHIFT_PIXEL_SIZE not in table or not table.n_rows:
         return ""
     own, images = _values(table, _SHIFT_PIXEL_SIZE), _values(table, _CS_PIXEL_SIZE)
-    differ = np.abs(own - images) > _SAME_SHIFT_UNIT * np.abs(images)
-    if not differ.any() or not np.asarray(table.read([_SHIFT])[_SHIFT])[differ].any():
+    if own.ndim != 1 or own.shape != images.shape:
+        return ""  # which the readers refuse
+    with np.errstate(invalid="ignore", over="ignore"):
+        differ = np.abs(own - images) > _SAME_SHIFT_UNIT * np.abs(images)
+    if not differ.any() or not _values(table, _SHIFT)[differ].any():
         return ""
     row = int(np.flatnonzero(differ)[0])
     return (
@@ -201,4 +207,6 @@ def _shifts_in_other_pixels(table: Table) -> str:
 
 
 def _values(table: Table, name: str) -> NDArray[np.float64]:
-    return np.asarray(table.read([name])[name], np.float64)
+    """Return a column; NaN for what is not numbers."""
+    values = np.asarray(table.read([name])[name])
+    return values.astype(np.float64) if values.dtype.kind in "biuf" else np.full(values.shape, np.nan)

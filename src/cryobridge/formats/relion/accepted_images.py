@@ -188,10 +188,12 @@ def not_normalised(images: list[NDArray[Any]]) -> list[Message]:
 
 
 def background(image: NDArray[Any]) -> tuple[float, float]:
-    """Return mean and standard deviation of what lies outside of a circle of 3/4 of the box."""
+    """Return mean and standard deviation of what lies outside of a circle of 3/4 of the box; NaN if nothing does."""
     ny, nx = image.shape
     y, x = np.ogrid[:ny, :nx]
     outside = image[(y - ny // 2) ** 2 + (x - nx // 2) ** 2 > (_CIRCLE * min(ny, nx)) ** 2].astype(np.float64)
+    if not outside.size:
+        return np.nan, np.nan
     with np.errstate(over="ignore", invalid="ignore"):
         return float(outside.mean()), float(outside.std())
 

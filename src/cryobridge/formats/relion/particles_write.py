@@ -34,7 +34,7 @@ from cryobridge.formats.relion.particles import DIMENSIONALITY, PIXEL_SIZE_3_0
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import FIELDS, field, fields_of
-from cryobridge.model.geometry import matrix_to_euler, round_px, shift_A_to_px
+from cryobridge.model.geometry import matrix_to_euler, round_px, rounded, shift_A_to_px
 from cryobridge.model.particles import Labels, Optics
 from cryobridge.report import warning
 
@@ -317,8 +317,7 @@ def _in_image_frame(particles: ParticleSet) -> Floats:
 
 def _rounded(values: Floats) -> Floats:
     """Round what was computed to the digits that RELION prints."""
-    rounded: Floats = np.round(values, _DIGITS) + 0.0  # no negative zero
-    return rounded
+    return rounded(values, _DIGITS)
 
 
 def _to_arrow(values: Any) -> Any:

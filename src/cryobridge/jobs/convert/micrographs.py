@@ -50,10 +50,11 @@ def micrographs_content(particles: ParticleSet, version: Version) -> tuple[StarB
         of_groups = getattr(groups, item.key)
         if of_groups is not None and (item.needed_for or not np.isnan(of_groups).any()):
             columns[item.columns("relion")[0]] = of_groups
-    single = {
-        name: values.astype(np.float32) if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
-        for name, values in columns.items()
-    }
+    with np.errstate(over="ignore"):
+        single = {
+            name: values.astype(np.float32) if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
+            for name, values in columns.items()
+        }
     names = Labels(code.astype(np.int32), locations.micrograph.values)
     comments = _COMMENTS[version]
     return (

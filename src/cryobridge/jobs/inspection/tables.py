@@ -289,6 +289,8 @@ def _listed(column: Values) -> list[Any]:
     if array.dtype == np.float32:
         # 2.95 in single precision is 2.9500000476837158 in double; its text is what was meant.
         array = array.astype(str).astype(np.float64)
+    if array.dtype.kind == "c":
+        array = array.astype(str)  # JSON has no complex numbers
     return list(array.tolist())
 
 
@@ -336,8 +338,9 @@ def _cs_facts(table: Table, fields: dict[str, FieldSummary]) -> Facts:
 def _range(summary: FieldSummary | None, table: Table, name: str, unit: str) -> str:
     """Return one value or a range; the first row stands in when there are no statistics, and it is said."""
     if summary is None or summary.minimum is None or summary.maximum is None:
-        first = np.ravel(np.asarray(table.read([name], slice(0, 1))[name]))[0]
-        return f"{first:.6g} {unit} (first row)"
+        first = np.ravel(np.asarray(table.read([name], slice(0, 1))[name]))
+        is_number = first.size and first.dtype.kind in "biuf"
+        return f"{first[0]:.6g} {unit} (first row)" if is_number else "not a number"
     if summary.minimum == summary.maximum:
         return f"{summary.minimum:.6g} {unit}"
     return f"{summary.minimum:.6g} to {summary.maximum:.6g} {unit}"

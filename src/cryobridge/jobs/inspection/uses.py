@@ -203,7 +203,8 @@ def _range_of(table: Table, summary: FieldSummary | None, name: str) -> tuple[fl
     if summary is not None and summary.minimum is not None and summary.maximum is not None:
         return summary.minimum, summary.maximum
     values = np.asarray(table.read([name], slice(0, _N_COMPARED))[name])
-    return (float(values.min()), float(values.max())) if values.size else (1.0, 1.0)
+    is_numbers = values.size and values.dtype.kind in "biuf"
+    return (float(values.min()), float(values.max())) if is_numbers else (1.0, 1.0)
 
 
 def uses_of_star(

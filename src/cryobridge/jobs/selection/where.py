@@ -176,7 +176,10 @@ def _with_number(column: Array, compare: Callable[[Any, Any], Any], constant: Co
             narrow = column.dtype.type(value)
         # Beyond the column's range the comparison is made in double precision.
         return np.asarray(compare(column, narrow if np.isfinite(narrow) else np.float64(value)), dtype=bool)
-    return np.asarray(compare(column, value), dtype=bool)
+    if column.dtype.kind not in "iuf" and isinstance(value, int):
+        value = float(value)  # other kinds hold no number of more than 64 bits, and NumPy compares none with it
+    with np.errstate(invalid="ignore"):  # NaN is neither less nor more
+        return np.asarray(compare(column, value), dtype=bool)
 
 
 def _of_texts(labels: Labels, holds: Callable[[str], bool]) -> NDArray[np.bool_]:
