@@ -124,7 +124,10 @@ def check_noise(checks: Checks, relion: Relion) -> None:
     original = relion.reconstruct(simulated.star)
     changed = max(1 - lowest_fsc(relion.reconstruct(star), original) for star in _with_changed_angles(simulated))
     again = relion.reconstruct(_there_and_back(simulated.star, "back"))
-    checks.note(f"The original correlates {correlation(original, simulated.volume):.2f} with the truth.")
+    checks.note(
+        f"The original correlates {correlation(original, simulated.volume):.2f} with the truth. "
+        f"The bar is {_SPREAD:g} times the worst of four changes of that size."
+    )
     checks.at_most(
         "STAR -> .cs -> STAR: 1 - lowest FSC to the original", 1 - lowest_fsc(again, original), changed * _SPREAD
     )

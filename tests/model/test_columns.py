@@ -174,6 +174,15 @@ def test_what_is_not_a_number_is_refused_with_its_rows(tmp_path, name, title, va
         assert name in caught.value.field
 
 
+def test_what_single_precision_can_not_hold_is_refused_with_its_rows(tmp_path):
+    for name, title in (("alignments3D/shift", "shift"), ("ctf/df1_A", "defocus")):
+        values = columns()[name].astype("f8")
+        values.reshape(N, -1)[2, 0] = 1e39
+        with pytest.raises(FormatError, match=f"{title}: .*infinite in single precision") as caught:
+            cs_content(changed(tmp_path, **{name: values}))
+        assert caught.value.rows == (2,)
+
+
 def test_shifts_in_pixels_of_no_size_are_refused(tmp_path):
     for size_A in (0.0, np.nan):
         size = np.full(N, 1.5, "f4")

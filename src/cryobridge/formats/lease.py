@@ -147,12 +147,14 @@ class Lease:
 
     def release(self) -> None:
         """Remove it, also where an interrupt comes in between."""
-        _taken.discard(self)
-        try:
-            self._release()
-        except BaseException:
-            self._release()
-            raise
+        # The thread that beats must not meet a closed file, whose number another file may have by then.
+        with _lock:
+            _taken.discard(self)
+            try:
+                self._release()
+            except BaseException:
+                self._release()
+                raise
 
     def _release(self) -> None:
         if self._file is not None:

@@ -1,4 +1,4 @@
-"""Values of particles that no program can use: poses, shifts, CTF values and coordinates that are not numbers."""
+"""Values of particles that no program can use: poses, shifts, CTF values, coordinates that are no finite numbers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Shown of rows that are wrong.
 N_SHOWN = 3
+# .cs files and pickles are in single precision, in which what is larger would be infinite.
+_LARGEST = float(np.finfo(np.float32).max)
 _CODED = ("poses.matrix", "poses.shift_A", "locations")
 
 
@@ -28,9 +30,14 @@ def calculated_with() -> tuple[Field, ...]:
 
 
 def not_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return for each row of (n, …) values whether one of them is not a number, or infinite."""
-    wrong: NDArray[np.bool_] = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    """Return for each row of (n, …) values whether one is not a number, or infinite in single precision."""
+    wrong: NDArray[np.bool_] = np.logical_not(_are_finite(values).all(axis=tuple(range(1, values.ndim))))
     return wrong
+
+
+def _are_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    finite: NDArray[np.bool_] = np.less_equal(np.abs(values), _LARGEST)  # NaN is not
+    return finite
 
 
 def refuse_unusable(particles: ParticleSet, *, without: Collection[str] = ()) -> None:
@@ -59,7 +66,7 @@ def refuse_unusable(particles: ParticleSet, *, without: Collection[str] = ()) ->
     spoiled = list(dict.fromkeys(name for item, _ in wrong for name in _spoiled(particles, item)))
     columns = dict.fromkeys(name.partition("[")[0] for name in spoiled)
     subject = " and ".join([", ".join(titles[:-1]), titles[-1]] if len(titles) > 1 else titles)
-    text = f"{subject}: not a number, or infinite"
+    text = f"{subject}: not a number, or infinite in single precision"
     of_rows = [] if any(_is_of_optics_block(particles, item) for item, _ in wrong) else spoiled
     raise _refusal(particles, text, any_wrong, ", ".join(columns), how_to_leave_out(of_rows))
 
@@ -81,7 +88,7 @@ def _spoiled(particles: ParticleSet, item: Field) -> tuple[str, ...]:
         if not isinstance(column, np.ndarray):  # coordinates come with the names of micrographs
             continue
         values = column.astype(np.float64)
-        elements = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=0))
+        elements = np.flatnonzero(~_are_finite(values.reshape(len(values), -1)).all(axis=0))
         found += [f"{name}[{element}]" if values.ndim > 1 else name for element in elements.tolist()]
     return tuple(found) or names
 
@@ -107,7 +114,7 @@ def _wrong_rows(particles: ParticleSet) -> Iterator[tuple[Field, NDArray[np.bool
         if values is None:
             continue
         # NaN stands for what a file does not say of the others.
-        of_groups = not_finite(values) if is_aberration else np.isinf(values)
+        of_groups = not_finite(values if is_aberration else np.where(np.isnan(values), 0.0, values))
         if (wrong := of_groups[particles.optics_index]).any():
             yield item, wrong
 

@@ -287,7 +287,7 @@ def test_exchanged_axes_that_the_pixels_contradict_are_refused_before_the_shape_
     add_pixels(project, reverse=True)
     code, out, err = command("convert", *words)
     assert (code, out) == (3, "")
-    assert "RELION's micrographs fit x = nx·fx, y = ny − ny·fy" in " ".join(err.split())
+    assert "RELION's micrographs fit x = nx·fx, y = ny − 1 − ny·fy" in " ".join(err.split())
     assert "Leave --swap-xy out, so that what fits is taken, or keep it with --force." in err
     # Where no image shows it, the shape does; what is advised are options of this command.
     (project / "P1/J3/extract/particles.mrc").unlink()

@@ -189,13 +189,12 @@ def place(
     >>> placement.convention.to_px(positions.fraction_xy, positions.shape_px)
     """
     check, trouble = _checked(positions, n_micrographs, required=required)
+    fitting = None if check is None else replace(check.best, is_exact=exact)
     by_hand = options.by_hand
-    is_sure = check is not None and check.is_sure
     if by_hand is not None:
-        return _by_hand(by_hand, positions.whose, options, check, required=required)
-    if check is not None and is_sure:
-        convention = replace(check.best, is_exact=exact)
-        return Placement(convention, "pixels", check, message=_found(positions.whose, convention, check))
+        return _by_hand(by_hand, positions.whose, options, check, fitting, required=required)
+    if check is not None and fitting is not None and check.is_sure:
+        return Placement(fitting, "pixels", check, message=_found(positions.whose, fitting, check))
     convention = default or Convention()
     todo = f"look at some boxes there, or set it with {option('orientation')}"
     if check is not None:
@@ -231,14 +230,20 @@ def contradiction(given: tuple[str, ...]) -> OrientationError:
 
 
 def _by_hand(
-    convention: Convention, whose: str, options: OrientationOptions, check: OrientationCheck | None, *, required: bool
+    convention: Convention,
+    whose: str,
+    options: OrientationOptions,
+    check: OrientationCheck | None,
+    fitting: Convention | None,
+    *,
+    required: bool,
 ) -> Placement:
-    if check is None or (check.is_sure and check.best == convention):
+    if check is None or fitting is None or (check.is_sure and check.best == convention):
         return Placement(convention, "options", check)
     if not check.is_sure:
         message = warning("orientation-uncertain", f"the pixels of {whose} {_UNCERTAIN}") if required else None
         return Placement(convention, "options", check, message=message)
-    text = f"{whose} micrographs fit {check.best.formula} ({_how_sure(check)}), not {convention.formula}"
+    text = f"{whose} micrographs fit {fitting.formula} ({_how_sure(check)}), not {convention.formula}"
     message = warning("orientation-differs", text, option=options.given_by_hand[0])
     return Placement(convention, "options", check, is_refused=not options.force, message=message)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
+from cryobridge.formats.input_file import resolved
 from cryobridge.formats.open import TABLE_SUFFIXES, open_particles
 from cryobridge.formats.recovar import RecovarRun, open_recovar
 from cryobridge.jobs.selection.identity import identities_of, match_rows
@@ -71,7 +72,7 @@ class RunOfRows:
         found = analysed if of_clusters else list(self.run.zdims)
         what = "clusters" if of_clusters else "latent coordinates"
         if given is None:
-            opened = [found for found in self.run.analyses if found.path.resolve() == self.opened.resolve()]
+            opened = [found for found in self.run.analyses if resolved(found.path) == resolved(self.opened)]
             given = opened[0].zdim if opened else None
         if given is not None and given in found:
             return given
@@ -108,7 +109,7 @@ def rows_of_run(folder: Path, run: RecovarRun, particles: ParticleFiles, sources
     """
     own = run.particles_file
     rows, messages = run.rows, run.messages
-    if own is not None and own.suffix in TABLE_SUFFIXES and own.resolve() not in _resolved(particles):
+    if own is not None and own.suffix in TABLE_SUFFIXES and resolved(own) not in _resolved(particles):
         of_run = open_particles(own, join=False)
         match = match_rows(identities_of(particles, sources), identities_of(of_run, sources))
         place_of_row = _places(run, rows, of_run.n_rows, own)
@@ -128,7 +129,7 @@ def run_around(path: Path) -> RecovarRun | None:
             run = open_recovar(folder)
             own = [analysis.kmeans for analysis in run.analyses if analysis.kmeans is not None]
             own += [array.path for embedding in run.job.embeddings for array in embedding.arrays]
-            is_part = any(found.resolve() == path.resolve() for found in own) and not run.is_tilt_series
+            is_part = any(resolved(found) == resolved(path) for found in own) and not run.is_tilt_series
             return run if is_part and run.rows.size else None
         except CryobridgeError:
             continue
@@ -158,7 +159,7 @@ def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleFiles) ->
         If the particle file has the run's particles in another order, or others.
     """
     own = run.particles_file
-    if own is None or own.suffix not in TABLE_SUFFIXES or own.resolve() in _resolved(particles):
+    if own is None or own.suffix not in TABLE_SUFFIXES or resolved(own) in _resolved(particles):
         return []
     of_run = open_particles(own, join=False)
     ours, theirs = identities_of(particles), identities_of(of_run)
@@ -209,4 +210,4 @@ def _places(
 
 
 def _resolved(particles: ParticleFiles) -> set[Path]:
-    return {particles.metadata.resolve(), particles.columns.path.resolve()}
+    return {resolved(particles.metadata), resolved(particles.columns.path)}
