@@ -14,7 +14,7 @@ from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats import listing
 from cryobridge.formats.cryosparc import csg
 from cryobridge.formats.recovar import analysis
-from cryobridge.jobs.selection.sources import read_sources
+from cryobridge.jobs.identity.sources import read_sources
 
 
 def test_all_errors_are_value_errors():

@@ -387,7 +387,7 @@ def _read_lists(path):
 
 
 def _read_sources(path):
-    from cryobridge.jobs.selection.sources import read_sources
+    from cryobridge.jobs.identity.sources import read_sources
 
     read_sources(path)
 

@@ -20,9 +20,9 @@ from cryobridge.formats.recovar import open_recovar
 from cryobridge.formats.registry import CS, identify_file
 from cryobridge.formats.relion.accepted import check_star_rows
 from cryobridge.formats.write import outputs_of, suffixes_of
+from cryobridge.jobs.identity.match import identities_of, match_rows
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
-from cryobridge.jobs.selection.identity import identities_of, match_rows
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.report import SelectReport
 from cryobridge.jobs.selection.row_values import RowValues

@@ -13,7 +13,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Us
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.open import TABLE_SUFFIXES, open_particles
 from cryobridge.formats.recovar import RecovarRun, open_recovar
-from cryobridge.jobs.selection.identity import identities_of, match_rows
+from cryobridge.jobs.identity.match import identities_of, match_rows
 from cryobridge.jobs.selection.values import RowLabels, join_numbers
 from cryobridge.report import Message, note, warning
 

@@ -1,0 +1,156 @@
+"""Which rows of two particle files are the same particle: by uid, or by the image's stack and number.
+
+Rows are never matched by their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import MissingDataError, option
+from cryobridge.jobs.identity.images import Rows, first_places, match_images
+from cryobridge.jobs.identity.sources import Sources, find_sources, read_sources
+from cryobridge.model.particles import ImageRefs
+from cryobridge.report import Message, note
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryobridge.formats.open import ParticleFiles
+
+_Uids = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, eq=False)
+class Identities:
+    """What the rows of a particle file are known by.
+
+    Attributes
+    ----------
+    path
+        The file.
+    uid, images
+        Its own; None where it has none.
+    source_uid, source_images
+        Those of the particles that its images were made from, by a table of sources; a uid of 0 and an index of -1
+        stand for none.
+    messages
+        What was looked up.
+    """
+
+    path: Path
+    uid: _Uids | None
+    images: ImageRefs | None
+    source_uid: _Uids | None = None
+    source_images: ImageRefs | None = None
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def all_uids(self) -> list[tuple[_Uids, NDArray[np.bool_]]]:
+        """The uids that there are, each with whether a row has one."""
+        found: list[tuple[_Uids, NDArray[np.bool_]]] = []
+        if self.uid is not None:
+            found.append((self.uid, np.ones(len(self.uid), dtype=bool)))
+        if self.source_uid is not None:
+            found.append((self.source_uid, np.asarray(self.source_uid != 0)))
+        return found
+
+    @property
+    def all_images(self) -> list[ImageRefs]:
+        """The images that there are."""
+        return [images for images in (self.images, self.source_images) if images is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """The row of the other file for each row of the first, (n,), -1 where it has none; and how it was found.
+
+    Attributes
+    ----------
+    messages
+        Through which files particles were traced, and what was assumed.
+    """
+
+    rows: Rows
+    by: str
+    messages: tuple[Message, ...] = ()
+
+
+def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Identities:
+    """Return what the rows of a particle file are known by.
+
+    Parameters
+    ----------
+    particles
+        The file.
+    sources
+        The table of sources; without one it is looked for beside the file and its stacks.
+    """
+    images, uid = particles.images(), particles.uid()
+    if images is None:
+        return Identities(particles.metadata, uid, None)
+    for table in find_sources(particles.metadata, images) if sources is None else (read_sources(sources),):
+        rows, _ = match_images(images, table.images)
+        n_known = int(np.count_nonzero(rows >= 0))
+        if n_known:
+            count = f"{n_known:,} of {len(particles):,} images"
+            text = f"{count} of {particles.metadata.name} are traced to their sources by {table.path.name}"
+            traced = (note("images-traced", text, where=table.path),)
+            return Identities(particles.metadata, uid, images, _uids_at(table, rows), _sources_at(table, rows), traced)
+    return Identities(particles.metadata, uid, images)
+
+
+def match_rows(first: Identities, other: Identities) -> Match:
+    """Find the rows of ``other`` that are the particles of ``first``.
+
+    uids are compared where both have them; where they have none in common, the images are. Of repeated particles of
+    ``other`` the first is taken.
+
+    Raises
+    ------
+    MissingDataError
+        If they have no particle in common.
+    CryobridgeError
+        If a stack of one could be either of two of the other.
+    """
+    traced = (*first.messages, *other.messages)
+    for ours, has_uid in first.all_uids:
+        for theirs, _ in other.all_uids:
+            rows = first_places(ours, theirs, has_uid)
+            if (rows >= 0).any():
+                return Match(rows, "uid", traced)
+    for our_images in first.all_images:
+        for their_images in other.all_images:
+            rows, messages = match_images(our_images, their_images)
+            if (rows >= 0).any():
+                return Match(rows, "image", (*traced, *messages))
+    raise _nothing_shared(first, other)
+
+
+def _uids_at(table: Sources, rows: Rows) -> _Uids | None:
+    return None if table.uid is None else np.where(rows >= 0, table.uid[rows], np.uint64(0))
+
+
+def _sources_at(table: Sources, rows: Rows) -> ImageRefs:
+    source = table.source_images
+    return ImageRefs(source.path.take(rows), np.where(rows >= 0, source.index[rows], -1))
+
+
+def _nothing_shared(first: Identities, other: Identities) -> MissingDataError:
+    shown = []
+    for side in (first, other):
+        kinds = ["a uid"] * (side.uid is not None) + ["images"] * (side.images is not None)
+        example = ""
+        if side.images is not None and len(side.images.index):
+            example = f", such as {side.images.index[0] + 1}@{side.images.path[0]}"
+        shown.append(f"{side.path.name} has {' and '.join(kinds) or 'neither uid nor images'}{example}")
+    return MissingDataError(
+        f"no particle of {other.path.name} is in it: {'; '.join(shown)}",
+        path=first.path,
+        hint="Check that both are of one data set. A downsampled set is traced through its …_sources.csv "
+        f"({option('sources')}).",
+    )
