@@ -272,6 +272,31 @@ def test_a_line_without_end_in_a_star_file_is_refused(tmp_path, head):
     assert memory < _MEMORY_MIB
 
 
+@pytest.mark.parametrize("kind", ["S4096", "U4096"])
+def test_long_texts_take_the_memory_of_their_letters(tmp_path, kind):
+    n_rows = 80_000_000 // np.dtype(kind).itemsize
+    columns = particle_columns(["a.mrc"] * n_rows, np.arange(n_rows))
+    columns["blob/path"] = np.array(columns["blob/path"], "S5")
+    fields = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
+    table = np.zeros(n_rows, [*fields, ("note/text", kind)])
+    for name, values in columns.items():
+        table[name] = values
+    table["note/text"] = [f"{row} " * 500 for row in range(n_rows)]
+    path = tmp_path / "a.cs"
+    with path.open("wb") as file:
+        np.save(file, table)
+    del table
+    for words in (
+        ["inspect", path],
+        ["select", path, "--where", "blob/idx>5", "-o", tmp_path / "some.cs"],
+        ["convert", path, "-o", tmp_path / "all.cs"],
+    ):
+        code, output, errors, memory = measured(*words)
+        assert (code, words[0], memory < _MEMORY_MIB) == (0, words[0], True), errors
+        if words[0] == "inspect":
+            assert "note/text is a text of up to" in output + errors
+
+
 # Numbers that are none
 
 _ABSURD = [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, 0.0, -0.0]

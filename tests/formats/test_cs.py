@@ -160,6 +160,18 @@ def test_bytes_that_are_not_utf8_survive_a_round_trip(save, tmp_path):
     assert np.load(tmp_path / "again.cs")["p"].tolist() == [b"\xff\xfe", b"abc"]
 
 
+def test_texts_of_several_windows_are_each_kept_once(save, tmp_path, monkeypatch):
+    texts = ["ä" * 3, "b", "", "ä" * 3, "c", "b"]
+    for name in ("_TEXT_WINDOW_BYTES", "_WRITE_BYTES"):
+        monkeypatch.setattr(cs, name, 1)
+    for kind in ("<U5", ">U5"):
+        labels = read_all(save(npy_bytes(np.array(texts, kind).view([("p", kind)]))))["p"]
+        assert labels.values == ("äää", "b", "", "c")
+        assert as_texts(labels) == texts
+        write_cs(tmp_path / "again.cs", {"p": labels})
+        assert np.load(tmp_path / "again.cs")["p"].tolist() == [text.encode() for text in texts]
+
+
 def test_no_rows_is_a_table_too(save):
     table = open_cs(save(npy_bytes(sample_array(0))))
     assert table.n_rows == 0
@@ -204,6 +216,7 @@ def test_row_slices_are_those_of_numpy(tmp_path_factory, rows, window_bytes):
     write_cs(folder / "slices_stream.cs", {**columns, "blob/path": array["blob/path"].astype(str)}, container="csdat")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cs, "_WINDOW_BYTES", window_bytes)
+        patch.setattr(cs, "_TEXT_WINDOW_BYTES", window_bytes)
         for name in ("slices.cs", "slices_stream.cs"):
             values = read_all(folder / name, rows)
             assert values["uid"].tolist() == array["uid"][rows].tolist()

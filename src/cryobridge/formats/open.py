@@ -20,7 +20,7 @@ from cryobridge.formats.cryosparc.join import JoinedTable, Matched, UidJoin
 from cryobridge.formats.cryosparc.members import Members, files_beside, main_first, members_of, members_of_job
 from cryobridge.formats.input_file import read_error, resolved
 from cryobridge.formats.optics import KnownOptics
-from cryobridge.formats.table import ColumnReader, Table
+from cryobridge.formats.table import ColumnReader, Table, wide_texts
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
 from cryobridge.options import as_path, checked, made
 from cryobridge.report import Message, distinct, note, warning
@@ -710,7 +710,7 @@ def _files_of_cryosparc(
         counted.n_rows,
         group,
         left_out={NOT_JOINED: absent} if absent else {},
-        messages=tuple(messages),
+        messages=(*messages, *wide_texts(table)),
         sought="" if len(members) > 1 else sought,
         _counted=place,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
@@ -38,11 +38,14 @@ class Column:
         Type of one element, as the file holds it: ``f4``, ``u8``, ``text`` …
     shape
         Shape of one row's value; ``()`` for a number or a text.
+    width
+        Bytes that each text takes in the file, where all take as many; 0 otherwise.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
+    width: int = field(default=0, compare=False)
 
     @property
     def is_text(self) -> bool:
@@ -121,6 +124,23 @@ class Table(ABC):
                 hint=f"It has {len(self.columns)} columns: {', '.join(self.names[:8])} …",
             )
         return wanted
+
+
+# Texts that are worth a note: as wide, and as large in all.
+_WIDE_BYTES = 1024
+_MUCH_MB = 50
+
+
+def wide_texts(table: Table) -> tuple[Message, ...]:
+    """Return a note on each column of long texts that takes much memory where it is carried along."""
+    found = []
+    for column in table.columns:
+        MB = column.width * table.n_rows / 1e6
+        if column.width >= _WIDE_BYTES and MB >= _MUCH_MB:
+            path, _ = table.located(column.name, np.zeros(0, np.int64))
+            text = f"{column.name} is a text of up to {column.width:,} bytes in each row, {MB:,.0f} MB in all"
+            found.append(note("wide-text", f"{text}: where it is copied, it takes as much memory", where=path))
+    return tuple(found)
 
 
 @contextmanager

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _WINDOW_BYTES = 32 << 20
+# While texts are decoded there are four copies of a window's.
+_TEXT_WINDOW_BYTES = 4 << 20
+_WRITE_BYTES = 8 << 20
 
 
 def open_cs(path: str | os.PathLike[str]) -> CsNpyFile | CsStreamFile:
@@ -75,19 +78,25 @@ class CsNpyFile(Table):
         wanted = self._wanted(names)
         chosen = range(*rows.indices(self.n_rows))
         ascending = chosen if chosen.step > 0 else chosen[::-1]
-        raw = {name: np.empty(len(chosen), self.dtype[name].newbyteorder("=")) for name in wanted}
+        columns = {name: _column_to_fill(self.dtype[name], len(chosen)) for name in wanted}
         try:
             if wanted and self.dtype.itemsize:
-                self._fill(raw, ascending)
+                self._fill(columns, ascending)
         except OSError as error:
             raise read_error(self.path, error) from error
         except ValueError as error:
             raise FormatError("the file became shorter while it was read", path=self.path, hint="Try again.") from error
-        return {name: _decode(values[:: 1 if chosen.step > 0 else -1]) for name, values in raw.items()}
+        order = slice(None, None, 1 if chosen.step > 0 else -1)
+        return {
+            name: column.labels(order) if isinstance(column, _Texts) else column[order]
+            for name, column in columns.items()
+        }
 
-    def _fill(self, columns: dict[str, Array], rows: range) -> None:
+    def _fill(self, columns: dict[str, Array | _Texts], rows: range) -> None:
         """Read rows, in ascending order, through windows of the file."""
-        n_in_window = max(1, _WINDOW_BYTES // self.dtype.itemsize // rows.step)
+        has_text = any(isinstance(column, _Texts) for column in columns.values())
+        n_bytes = _TEXT_WINDOW_BYTES if has_text else _WINDOW_BYTES
+        n_in_window = max(1, n_bytes // self.dtype.itemsize // rows.step)
         with open_input(self.path) as file:
             for done in range(0, len(rows), n_in_window):
                 part = rows[done : done + n_in_window]
@@ -104,7 +113,7 @@ class CsNpyFile(Table):
 
 def _npy_column(name: str, dtype: DType) -> Column:
     field = dtype[name]
-    return Column(name, numpy_dtype_label(field.base), field.shape)
+    return Column(name, numpy_dtype_label(field.base), field.shape, field.itemsize if field.kind in "SU" else 0)
 
 
 def _open_npy(path: Path, file: IO[bytes]) -> CsNpyFile:
@@ -168,21 +177,35 @@ def _npy_header(path: Path, file: IO[bytes]) -> tuple[DType, int, int]:
     return header.dtype, header.shape[0] if is_table else 0, file.tell()
 
 
-def _decode(values: Array) -> Values:
-    """Turn fixed-length strings into `Labels`; pass numbers on."""
-    if values.dtype.kind not in "SU":
-        return values
-    width = values.dtype.itemsize
-    flat = np.ascontiguousarray(values)
-    encoded = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(width), flat.size, [None, pa.py_buffer(flat)]
-    ).dictionary_encode()
-    if values.dtype.kind == "S":
-        texts = (raw.rstrip(b"\0").decode("utf-8", "surrogateescape") for raw in encoded.dictionary.to_pylist())
-    else:
-        order = "le" if values.dtype.str.startswith("<") else "be"
-        texts = (raw.decode(f"utf-32-{order}", "replace").rstrip("\0") for raw in encoded.dictionary.to_pylist())
-    return Labels(arrow_codes(encoded.indices).reshape(values.shape), tuple(texts))
+class _Texts:
+    """A column of fixed-length strings, read piece by piece: each distinct text is kept once, without padding."""
+
+    def __init__(self, n_rows: int) -> None:
+        self._codes = np.zeros(n_rows, np.int32)
+        self._code_of: dict[str, int] = {}
+
+    def __setitem__(self, rows: slice, values: Array) -> None:
+        """Take in the strings of some rows."""
+        flat = np.ascontiguousarray(values)
+        encoded = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(flat.dtype.itemsize), flat.size, [None, pa.py_buffer(flat)]
+        ).dictionary_encode()
+        if flat.dtype.kind == "S":
+            texts = (raw.rstrip(b"\0").decode("utf-8", "surrogateescape") for raw in encoded.dictionary.to_pylist())
+        else:
+            order = "le" if flat.dtype.str.startswith("<") else "be"
+            texts = (raw.decode(f"utf-32-{order}", "replace").rstrip("\0") for raw in encoded.dictionary.to_pylist())
+        code_of = self._code_of
+        codes = np.array([code_of.setdefault(text, len(code_of)) for text in texts], np.int32)
+        self._codes[rows] = codes[arrow_codes(encoded.indices)]
+
+    def labels(self, order: slice) -> Labels:
+        """Return what was taken in, in an order of the rows."""
+        return Labels(self._codes[order], tuple(self._code_of))
+
+
+def _column_to_fill(dtype: DType, n_rows: int) -> Array | _Texts:
+    return _Texts(n_rows) if dtype.kind in "SU" else np.empty(n_rows, dtype.newbyteorder("="))
 
 
 def write_cs(
@@ -232,16 +255,11 @@ def _as_labels_or_array(values: Values | list[str]) -> Values:
 
 
 def _write_npy(file: IO[bytes], arrays: dict[str, Values]) -> None:
-    encoded = {
-        name: [text.encode("utf-8", "surrogateescape") for text in values.values]
-        for name, values in arrays.items()
-        if isinstance(values, Labels)
-    }
     fields: list[tuple[Any, ...]] = []
     for name, values in arrays.items():
         if isinstance(values, Labels):
             # cryoSPARC appends a NUL to the longest text.
-            fields.append((name, f"S{max((len(text) for text in encoded[name]), default=0) + 1}"))
+            fields.append((name, f"S{max((len(_encoded(text)) for text in values.values), default=0) + 1}"))
         else:
             fields.append((name, values.dtype.newbyteorder("<"), values.shape[1:]))
     n_rows = len(next(iter(arrays.values()), ()))
@@ -251,13 +269,21 @@ def _write_npy(file: IO[bytes], arrays: dict[str, Values]) -> None:
         np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
     except ValueError:  # longer than version 1 can say
         np.lib.format.write_array_header_2_0(file, header)  # type: ignore[no-untyped-call]
-    step = max(1, _WINDOW_BYTES // max(1, dtype.itemsize))
+    step = max(1, _WRITE_BYTES // max(1, dtype.itemsize))
     for first in range(0, n_rows, step):
         block = np.empty(min(step, n_rows - first), dtype)
         chosen = slice(first, first + step)
         for name, values in arrays.items():
-            if isinstance(values, Labels):
-                block[name] = np.array(encoded[name], dtype=dtype[name])[values.codes[chosen]]
-            else:
-                block[name] = values[chosen]
+            block[name] = _padded(values.take(chosen), dtype[name]) if isinstance(values, Labels) else values[chosen]
         file.write(block.tobytes())
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _padded(labels: Labels, dtype: DType) -> Array:
+    """Return texts as strings of fixed length, (n,); those of no row aren't padded."""
+    used, place = np.unique(labels.codes, return_inverse=True)
+    padded: Array = np.array([_encoded(labels.values[code]) for code in used], dtype)[place]
+    return padded

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # What one pass over the file may hold; sorting two columns at a time comes on top.
 PASS_BYTES = 512 << 20
 HISTOGRAM_BINS = 16
-_TEXT_BLOCK_BYTES = 64 << 20
+_TEXT_BLOCK_BYTES = 32 << 20
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -145,7 +145,7 @@ def _summarise_text(table: Table, column: Column) -> FieldSummary:
     """Count distinct texts block by block; their hashes are kept, not the texts."""
     seen: set[int] = set()
     example = ""
-    rows_a_block = _TEXT_BLOCK_BYTES // 256
+    rows_a_block = max(1, _TEXT_BLOCK_BYTES // max(256, column.width))
     for first in range(0, table.n_rows, rows_a_block):
         labels = table.read([column.name], slice(first, first + rows_a_block))[column.name]
         assert isinstance(labels, Labels)

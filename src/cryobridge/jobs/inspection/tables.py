@@ -15,7 +15,7 @@ from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.accepted import PREMULTIPLIED, boxes_of_rows, refused
 from cryobridge.formats.relion.star import NO_PARTICLES, StarBlock, StarFile, open_star
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomography_of
-from cryobridge.formats.table import ColumnReader
+from cryobridge.formats.table import ColumnReader, wide_texts
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
 from cryobridge.jobs.inspection.options import USE_NAMES
@@ -121,7 +121,7 @@ def inspect_table(table: Table, path: Path, options: InspectOptions, reporter: R
         facts,
         fields,
         uses,
-        (*_no_rows(table), *messages),
+        (*_no_rows(table), *wide_texts(table), *messages),
         details,
     )
 
