@@ -1,0 +1,97 @@
+"""The score by which rows of particle files are ranked, where of several rows the best one is to stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D, MULTI
+from cryobridge.report import Message, note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.table import Array, Table
+    from cryobridge.model.particles import Floats
+
+# How sure the last job was of a particle comes first, then how well it agrees, then how well it was picked.
+_RELION = ("rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "rlnAutopickFigureOfMerit")
+_CRYOSPARC = (
+    *(f"{group}/class_posterior" for group in (ALIGNED_3D, MULTI, ALIGNED_2D)),
+    *(f"{group}/error" for group in (ALIGNED_3D, ALIGNED_2D)),
+    "pick_stats/ncc_score",
+)
+_LESS_IS_BETTER = "/error"
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """How good each row is.
+
+    Attributes
+    ----------
+    score
+        (n,) the higher the better; -inf where it is not known, 0 for all where no column says.
+    column
+        The column that it is of; empty where none says.
+    """
+
+    score: Floats
+    column: str
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """The rows from the best one down, (n,); equal ones in the order of the file."""
+        return np.argsort(-self.score, kind="stable")
+
+    @property
+    def message(self) -> Message:
+        """By what rows are ranked."""
+        if not self.column:
+            return note("ranked-by-row", "no column says how good a particle is: the first row counts as the best")
+        better = "least" if self.column.endswith(_LESS_IS_BETTER) else "largest"
+        return note("ranked-by", f"the best particle is the one of the {better} {self.column}")
+
+
+def ranking_of(particles: ParticleFiles) -> Ranking:
+    """Return how good each row of particle files is.
+
+    It is the first column that has different values of: in a STAR file rlnMaxValueProbDistribution,
+    rlnLogLikeliContribution and rlnAutopickFigureOfMerit; in a `.cs` file ``class_posterior`` of ``alignments3D``,
+    ``alignments3D_multi`` (of the most probable class) and ``alignments2D``, ``error`` of ``alignments3D`` and
+    ``alignments2D`` (the less the better), and ``pick_stats/ncc_score``.
+
+    Parameters
+    ----------
+    particles
+        The files.
+    """
+    for name, values in _scores(particles):
+        if values is not None and (values != values[:1]).any():
+            score = -values if name.endswith(_LESS_IS_BETTER) else values
+            return Ranking(np.where(np.isnan(score), -np.inf, score), name)
+    return Ranking(np.zeros(len(particles)), "")
+
+
+def _scores(particles: ParticleFiles) -> Iterator[tuple[str, Floats | None]]:
+    """Yield the columns that may rank rows, those of the model where there is no table."""
+    table = particles.table
+    if table is None:
+        for name in ("class_posterior", "pick_score"):
+            yield name, particles.particles.get(name)
+        return
+    for name in _RELION if particles.program == "relion" else _CRYOSPARC:
+        yield name, _numbers(table, name)
+
+
+def _numbers(table: Table, name: str) -> Floats | None:
+    values = table.read([name])[name] if name in table else None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
+        return None
+    wide: Array = values.astype(np.float64)
+    return wide if wide.ndim == 1 else wide.max(axis=tuple(range(1, wide.ndim)), initial=-np.inf)
