@@ -104,6 +104,31 @@ class OrientationOptions(FlipOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlaceOptions(OrientationOptions):
+    """How particles of two files are found to be the same by micrograph and position."""
+
+    within_A: Annotated[
+        float | None,
+        Opt(
+            "How far apart a particle's positions in two files may be; a tenth of the box unless given.",
+            flags=("--within",),
+            metavar="Å",
+            panel="Matching",
+            low=1e-3,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions(PlaceOptions):
+    """How particles of two files are found to be the same (`cryobridge.jobs.identity.match.match_rows`)."""
+
+    sources: Annotated[
+        Path | None, Opt("Sources of a downsampled set, if not found.", metavar="FILE.csv", panel="Matching")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSearchOptions(Options):
     """Where image files are looked for (see `cryobridge.formats.image_search.ImageSearch`)."""
 

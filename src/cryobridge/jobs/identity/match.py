@@ -1,4 +1,4 @@
-"""Which rows of two particle files are the same particle: by uid, or by the image's stack and number.
+"""Which rows of two particle files are the same particle: by uid, by the image's stack and number, or by place.
 
 Rows are never matched by their order.
 """
@@ -6,13 +6,15 @@ Rows are never matched by their order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, option
 from cryobridge.jobs.identity.images import Rows, first_places, match_images
+from cryobridge.jobs.identity.places import Places, match_places, places_of
 from cryobridge.jobs.identity.sources import Sources, find_sources, read_sources
 from cryobridge.model.particles import ImageRefs
 from cryobridge.report import Message, note
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.formats.open import ParticleFiles
+    from cryobridge.jobs.shared_options import PlaceOptions
+    from cryobridge.model.convention import Convention
+    from cryobridge.model.particles import Floats
 
 _Uids = NDArray[np.uint64]
 
@@ -40,6 +45,8 @@ class Identities:
         stand for none.
     messages
         What was looked up.
+    particles
+        Where the file is read for the places of its particles, if these are asked for; None if they can't be.
     """
 
     path: Path
@@ -48,6 +55,12 @@ class Identities:
     source_uid: _Uids | None = None
     source_images: ImageRefs | None = None
     messages: tuple[Message, ...] = ()
+    particles: ParticleFiles | None = None
+
+    @cached_property
+    def places(self) -> Places | None:
+        """Where the particles lie on their micrographs; None where that is not known."""
+        return None if self.particles is None else places_of(self.particles.particles)
 
     @property
     def all_uids(self) -> list[tuple[_Uids, NDArray[np.bool_]]]:
@@ -71,13 +84,26 @@ class Match:
 
     Attributes
     ----------
+    by
+        What they were compared by.
     messages
         Through which files particles were traced, and what was assumed.
+    distance_A
+        (n,) how far apart the particles are, shifts applied where that fits better, NaN where there is no other; None
+        where they were not compared by place.
+    convention
+        By which positions of the first file go onto the micrographs of the other; None likewise.
+    offset_A
+        (n, 2) x, y: position of the other's box minus that of the first's, in the frame of the other's micrographs,
+        without shifts; NaN and None likewise.
     """
 
     rows: Rows
-    by: str
+    by: Literal["uid", "image", "place"]
     messages: tuple[Message, ...] = ()
+    distance_A: Floats | None = None
+    convention: Convention | None = None
+    offset_A: Floats | None = None
 
 
 def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Identities:
@@ -92,7 +118,7 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
     """
     images, uid = particles.images(), particles.uid()
     if images is None:
-        return Identities(particles.metadata, uid, None)
+        return Identities(particles.metadata, uid, None, particles=particles)
     for table in find_sources(particles.metadata, images) if sources is None else (read_sources(sources),):
         rows, _ = match_images(images, table.images)
         n_known = int(np.count_nonzero(rows >= 0))
@@ -100,15 +126,23 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
             count = f"{n_known:,} of {len(particles):,} images"
             text = f"{count} of {particles.metadata.name} are traced to their sources by {table.path.name}"
             traced = (note("images-traced", text, where=table.path),)
-            return Identities(particles.metadata, uid, images, _uids_at(table, rows), _sources_at(table, rows), traced)
-    return Identities(particles.metadata, uid, images)
+            found = _uids_at(table, rows), _sources_at(table, rows)
+            return Identities(particles.metadata, uid, images, *found, traced, particles)
+    return Identities(particles.metadata, uid, images, particles=particles)
 
 
-def match_rows(first: Identities, other: Identities) -> Match:
+def match_rows(first: Identities, other: Identities, places: PlaceOptions | None = None) -> Match:
     """Find the rows of ``other`` that are the particles of ``first``.
 
-    uids are compared where both have them; where they have none in common, the images are. Of repeated particles of
-    ``other`` the first is taken.
+    uids are compared where both have them; where they have none in common, the images are; where these are others too,
+    the places. Of repeated particles of ``other`` the first is taken.
+
+    Parameters
+    ----------
+    first, other
+        What the rows of the two files are known by.
+    places
+        How places are compared; None for not at all.
 
     Raises
     ------
@@ -128,6 +162,10 @@ def match_rows(first: Identities, other: Identities) -> Match:
             rows, messages = match_images(our_images, their_images)
             if (rows >= 0).any():
                 return Match(rows, "image", (*traced, *messages))
+    if places is not None and first.places is not None and other.places is not None:
+        found = match_places(first.places, other.places, places)
+        if (found.rows >= 0).any():
+            return Match(found.rows, "place", traced, found.distance_A, found.convention, found.offset_A)
     raise _nothing_shared(first, other)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cryobridge.errors import UsageError, option
-from cryobridge.jobs.shared_options import Options
+from cryobridge.jobs.shared_options import MatchOptions
 from cryobridge.options import Opt
 
 # Given for a file of labels or coordinates, it means those of the run.
@@ -17,7 +17,7 @@ _ROWS, _RUN, _ATTACH, _FILES = "Which rows", "RECOVAR and cryoDRGN", "Added colu
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectOptions(Options):
+class SelectOptions(MatchOptions):
     """What is asked for; a row is kept that fulfils all of it. None stands for what is not asked.
 
     Raises
@@ -67,9 +67,6 @@ class SelectOptions(Options):
     ] = None
     allow_empty: Annotated[bool, Opt("Write a file without rows.", panel=_FILES)] = False
     verify: Annotated[bool, Opt("Check STAR outputs with starfile, another reader.", panel=_FILES)] = False
-    sources: Annotated[
-        Path | None, Opt("Sources of a downsampled set, if not found.", metavar="FILE.csv", panel=_FILES)
-    ] = None
     passthroughs: Annotated[
         tuple[Path, ...],
         Opt("Joined with a .cs, if not found. Repeatable.", flags=("--passthrough",), metavar="FILE.cs", panel=_FILES),

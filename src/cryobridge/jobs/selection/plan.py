@@ -307,10 +307,10 @@ class _Planner:
     def _like(self, other: ParticleFiles) -> Mask:
         ours = identities_of(self.particles, self.options.sources)
         theirs = identities_of(other, self.options.sources)
-        match = match_rows(ours, theirs)
+        match = match_rows(ours, theirs, self.options)
         by = note("rows-compared-by", f"particles are compared by {match.by}", option="like")
         self.messages += [*other.messages, *match.messages, by]
-        n_absent = int(np.count_nonzero(match_rows(theirs, ours).rows < 0))
+        n_absent = int(np.count_nonzero(match_rows(theirs, ours, self.options).rows < 0))
         if n_absent:
             name, count = other.path.name, f"{n_absent:,} of {len(other):,} rows"
             text = f"{count} of {name} are not in {self.particles.metadata.name}"
