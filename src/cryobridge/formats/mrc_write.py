@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import zlib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +27,10 @@ from cryobridge.formats.mrc_header import HEADER_BYTES, raw_header
 
 # Of pixels that are summed up at a time: few enough for a processor's cache.
 _BLOCK_BYTES = 1 << 20
+# How many images there are, and the checksum of all of them.
+_SUM = struct.Struct("<QI")
+# A block of numbers of 8 bits is written as one four times as large.
+_MOST_SUMMED_BYTES = 8 * _BLOCK_BYTES
 
 
 class MrcStackWriter:
@@ -49,8 +54,9 @@ class MrcStackWriter:
     dtype
         float32 (mode 2) or float16 (mode 12).
     resumable
-        Write to `partial_path`, which stays there when the work is interrupted. A later writer takes over the whole
-        images in it, counts them in `n_images`, and goes on behind them; the stack is the same to the byte.
+        Write to `partial_path`, which stays there when the work is interrupted, with checksums of what is in it. A
+        later writer takes over the images in it, counts them in `n_images`, and goes on behind them; the stack is the
+        same to the byte. Call `keep_whole` before.
     """
 
     _is_volume: ClassVar[bool] = False
@@ -75,6 +81,7 @@ class MrcStackWriter:
         self._resumable = resumable
         self._statistics = _Statistics()
         self._checksum = 0
+        self._sums: IO[bytes] | None = None
         self._record: FileRecord | None = None
         self.n_images = 0
 
@@ -82,7 +89,7 @@ class MrcStackWriter:
         with ExitStack() as stack:
             if self._resumable:
                 self._temporary = partial_path(self.path)
-                self._file = stack.enter_context(_partial_file(self.path))
+                self._file, self._sums = stack.enter_context(_partial_file(self.path))
                 self._take_over()
             else:
                 self._temporary = stack.enter_context(atomic_path(self.path))
@@ -111,23 +118,28 @@ class MrcStackWriter:
             self._statistics.add(pixels)
             self._file.write(pixels.data)
             self._checksum = zlib.crc32(pixels.data, self._checksum)
-        self.n_images += len(block)
+            self.n_images += len(pixels)
+            if self._sums is not None:
+                # What is noted is in the file, or the checksum shows that it is not.
+                self._file.flush()
+                self._sums.write(_SUM.pack(self.n_images, self._checksum))
 
     def _take_over(self) -> None:
-        """Keep the whole images that are in the file; one that was being written is cut off."""
+        """Keep the images that are in the file with their checksums; what comes after them is cut off."""
+        assert self._sums is not None
         image_bytes = math.prod(self._shape) * self._dtype.itemsize
-        n_there = max(0, self._file.seek(0, 2) - HEADER_BYTES) // image_bytes
-        n_kept = n_there if self._announced is None else min(n_there, self._announced)
+        n_sums = 0
+        for content, checksum in _whole_blocks(self._file, self._sums, image_bytes):
+            self._statistics.add(np.frombuffer(content, self._dtype).reshape(-1, *self._shape))
+            self._checksum = checksum
+            self.n_images += len(content) // image_bytes
+            n_sums += 1
+        self._sums.truncate(n_sums * _SUM.size)
+        self._sums.seek(0, 2)
         self._file.seek(0)
         self._file.write(bytes(HEADER_BYTES))
-        self._file.truncate(HEADER_BYTES + n_kept * image_bytes)
-        at_once = max(1, _BLOCK_BYTES // image_bytes)
-        for first in range(0, n_kept, at_once):
-            content = self._file.read(min(at_once, n_kept - first) * image_bytes)
-            self._checksum = zlib.crc32(content, self._checksum)
-            self._statistics.add(np.frombuffer(content, self._dtype).reshape(-1, *self._shape))
+        self._file.truncate(HEADER_BYTES + self.n_images * image_bytes)
         self._file.seek(0, 2)
-        self.n_images = n_kept
 
     def _finish(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
@@ -221,16 +233,72 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-@contextmanager
-def _partial_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open what there is of a file, or a new one; it gets its name when the block ends well, and stays otherwise."""
+def sums_path(path: Path) -> Path:
+    """Return where the checksums of the images in `partial_path` lie."""
+    return path.with_name(f".{path.name}.part.sums")
+
+
+def keep_whole(path: Path, image_bytes: int) -> int:
+    """Cut off what is in `partial_path` behind the images that their checksums are true of.
+
+    Parameters
+    ----------
+    path
+        The stack that it would become.
+    image_bytes
+        Bytes of an image.
+
+    Returns
+    -------
+    int
+        How many whole images are cut off.
+
+    Raises
+    ------
+    CryobridgeError
+        If the operating system refuses.
+    """
     partial = partial_path(path)
     try:
-        with partial.open("r+b" if partial.exists() else "w+b") as file:
-            yield file
-        partial.replace(path)
+        with partial.open("r+b") as file, sums_path(path).open("a+b", buffering=0) as sums:
+            n_there = max(0, file.seek(0, 2) - HEADER_BYTES) // image_bytes
+            n_whole = sum(len(content) // image_bytes for content, _ in _whole_blocks(file, sums, image_bytes))
+            file.truncate(HEADER_BYTES + n_whole * image_bytes)
     except OSError as error:
-        if error.filename is not None and os.fspath(error.filename) != os.fspath(partial):
+        raise write_error(path, error) from error
+    return n_there - n_whole
+
+
+def _whole_blocks(file: IO[bytes], sums: IO[bytes], image_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Yield some images after the other as bytes, with the checksum up to there, as long as it is as it was noted."""
+    sums.seek(0)
+    file.seek(HEADER_BYTES)
+    n_done = checksum = 0
+    while len(noted := sums.read(_SUM.size)) == _SUM.size:
+        n_images, expected = _SUM.unpack(noted)
+        n_bytes = (n_images - n_done) * image_bytes
+        if not 0 < n_bytes <= max(image_bytes, _MOST_SUMMED_BYTES):
+            return
+        content = file.read(n_bytes)
+        checksum = zlib.crc32(content, checksum)
+        if len(content) < n_bytes or checksum != expected:
+            return
+        yield content, checksum
+        n_done = n_images
+
+
+@contextmanager
+def _partial_file(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Open what there is of a file with its checksums, or new ones; it gets its name when the block ends well."""
+    partial, sums = partial_path(path), sums_path(path)
+    try:
+        mode = "r+b" if partial.exists() and sums.exists() else "w+b"
+        with partial.open(mode) as file, sums.open(mode, buffering=0) as noted:
+            yield file, noted
+        partial.replace(path)
+        sums.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) not in map(os.fspath, (partial, sums)):
             raise
         raise write_error(path, error) from error
 

@@ -9,6 +9,7 @@ import pytest
 from cryobridge import downsample, inspect, stacks, write_grid
 from cryobridge.errors import UsageError
 from cryobridge.formats.file_record import FileRecord
+from cryobridge.formats.mrc_write import MrcStackWriter, partial_path, sums_path
 from cryobridge.jobs.output_folder import locked
 from helpers import noise_images, run, save_mrc, save_star, sentences
 
@@ -134,6 +135,70 @@ def test_unfinished_stacks_begin_anew_where_outputs_are_verified(star, tmp_path)
     stack.unlink()
     make(SMALL, star, out, resume=True, verify_outputs=True)
     assert data(out) == whole
+
+
+@pytest.fixture
+def unfinished(star, tmp_path, monkeypatch):
+    """The folder of a run that was interrupted after 4 of 6 images, of 1.6 MB each, and what is in one that was not."""
+    save_mrc(tmp_path / "a.mrcs", noise_images(6, 640), 1.5)
+    downsample(star, tmp_path / "whole", box_px=638)
+    append, n_chunks = MrcStackWriter.append, []
+
+    def interrupted(self, images):
+        for image in images:
+            n_chunks.append(1)
+            if len(n_chunks) == 5:
+                raise KeyboardInterrupt
+            append(self, image)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MrcStackWriter, "append", interrupted)
+        downsample(star, tmp_path / "out", box_px=638)
+    return tmp_path / "out", {path.name: content for path, content in data(tmp_path / "whole").items()}
+
+
+IMAGE_BYTES = 638 * 638 * 4
+
+
+def _change_second(partial):
+    content = bytearray(partial.read_bytes())
+    content[1024 + IMAGE_BYTES + 77] ^= 1
+    partial.write_bytes(content)
+
+
+def _zeros_at_end(partial):
+    """What is left after a power failure: the size is there, and the last blocks were not written."""
+    partial.write_bytes(partial.read_bytes()[:-5000] + bytes(5000))
+
+
+@pytest.mark.parametrize(
+    ("damage", "n_kept", "n_again"),
+    [
+        (lambda partial: None, 4, 0),
+        (_change_second, 1, 3),
+        (_zeros_at_end, 3, 1),
+        (lambda partial: partial.write_bytes(partial.read_bytes()[: 1024 + 2 * IMAGE_BYTES + 9]), 2, 0),
+        (lambda partial: partial.write_bytes(b"\1" * partial.stat().st_size), 0, 4),
+        (lambda partial: sums_path(partial.parent / "particles.638.mrcs").unlink(), 0, 4),
+        (lambda partial: sums_path(partial.parent / "particles.638.mrcs").write_bytes(b"\xff" * 48), 0, 4),
+    ],
+)
+def test_of_an_unfinished_stack_only_what_fits_its_checksums_is_kept(
+    damage, n_kept, n_again, unfinished, star, monkeypatch
+):
+    out, whole = unfinished
+    damage(partial_path(out / "particles.638.mrcs"))
+    appended = []
+    append = MrcStackWriter.append
+    monkeypatch.setattr(
+        MrcStackWriter, "append", lambda self, images: (appended.append(len(images)), append(self, images))[1]
+    )
+    report = downsample(star, out, box_px=638, resume=True)
+    assert sum(appended) == 6 - n_kept
+    assert {path.name: content for path, content in data(out).items()} == whole
+    noted = [message.text for message in report.notes if message.code == "stacks-made-again"]
+    assert len(noted) == bool(n_again)
+    assert all(f"{n_again} images in the unfinished particles.638.mrcs" in text for text in noted)
 
 
 def test_outputs_are_verified_only_where_they_are_kept(star, tmp_path):

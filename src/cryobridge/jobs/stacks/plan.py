@@ -223,6 +223,10 @@ class StackPlan(ABC, Generic[R]):
     def unfinished(self, folder: Path) -> list[Path]:
         """Return what an ended run left of stacks that it had not finished."""
 
+    def keep_whole(self, _folder: Path) -> tuple[Message, ...]:
+        """Cut off what is damaged in unfinished stacks before they are gone on with, and say so."""
+        return ()
+
     @abstractmethod
     def refuse_unusable(self, rows: Rows) -> None:
         """Raise the error that the images of these rows can't be used."""

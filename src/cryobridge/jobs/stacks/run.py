@@ -124,7 +124,7 @@ class StackJob(Generic[R]):
         with job_record(folder, plan.title, plan.contents, check=partial(self._refuse, overwrite=overwrite)) as record:
             messages = (*found.messages(), *self._about_others(whole), *record.messages)
             record.report = self.recorded(_with(self.report(), messages)).to_json()
-            self._clear_folder(whole)
+            messages += self._clear_folder(whole)
             reporter.start("images", sum(len(task.rows) for task in todo))
             with plan.beside(folder) as follow:
 
@@ -171,7 +171,7 @@ class StackJob(Generic[R]):
         text = f"{len(there):,} files of stacks that are kept stay, though they are not asked for now: in {folders}"
         return (note("files-kept", text, where=self.folder),)
 
-    def _clear_folder(self, whole: Mapping[int, StackResult]) -> None:
+    def _clear_folder(self, whole: Mapping[int, StackResult]) -> tuple[Message, ...]:
         """Make the folders, and remove what is not kept of earlier stacks: a reader would take it for new ones."""
         for name in self.plan.folders:
             make_subfolder(self.folder / name)
@@ -180,6 +180,9 @@ class StackJob(Generic[R]):
             remove_existing(self._not_kept(whole))
         elif self.verify_outputs:
             remove_existing(self.plan.unfinished(self.folder))
+        else:
+            return self.plan.keep_whole(self.folder)
+        return ()
 
 
 def _with(report: R, messages: tuple[Message, ...]) -> R:

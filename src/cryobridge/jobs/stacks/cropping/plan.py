@@ -18,7 +18,7 @@ from cryobridge.formats.image_list import write_image_list
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import HEADER_BYTES
-from cryobridge.formats.mrc_write import partial_path
+from cryobridge.formats.mrc_write import keep_whole, partial_path
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.particles_pickle import CTF_TABLE, POSES, write_pickles
 from cryobridge.formats.plausible import implausible_units
@@ -195,12 +195,23 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         stem = self.options.stem
         there = [folder / name for name in (f"{stem}.star", f"{stem}.txt", f"{stem}_sources.csv", POSES, CTF_TABLE)]
         stacks = sorted({folder / f"{stem}.mrcs", *files_in(folder, f"{stem}.*.mrcs")})
-        found = [*there, *stacks, *self.unfinished(folder), *files_in(folder, f".{stem}.*state.json")]
+        noted = [path for end in ("state.json", "mrcs.part.sums") for path in files_in(folder, f".{stem}.*{end}")]
+        found = [*there, *stacks, *self.unfinished(folder), *noted]
         return [path for path in found if path.is_file() or path.is_symlink()]
 
     def unfinished(self, folder: Path) -> list[Path]:
         """Return the stacks that an ended run has not finished."""
         return files_in(folder, f".{self.options.stem}.*mrcs.part")
+
+    def keep_whole(self, folder: Path) -> tuple[Message, ...]:
+        """Cut off what is damaged in unfinished stacks before they are gone on with, and say so."""
+        messages = []
+        for partial in self.unfinished(folder):
+            stack = _stack_of(partial)
+            if n_cut := keep_whole(stack, self.image_bytes):
+                text = f"{n_cut:,} images in the unfinished {stack.name} have no checksum that fits, and are made again"
+                messages.append(note("stacks-made-again", text, where=partial))
+        return tuple(messages)
 
     def check_folder(self, folder: Path, *, resume: bool, overwrite: bool) -> bool:
         """Refuse a folder that is read from, that holds images of another size, or stacks that can't be gone on with.
@@ -257,7 +268,7 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         planned = {folder / self.stack_name(task): task for task in self.tasks}
         stem = self.options.stem
         stacks = [path for path in (folder / f"{stem}.mrcs", *files_in(folder, f"{stem}.*.mrcs")) if path.is_file()]
-        stacks += [path.with_name(path.name[1:].removesuffix(".part")) for path in self.unfinished(folder)]
+        stacks += map(_stack_of, self.unfinished(folder))
         stacks += [path.with_name(path.name[1:].removesuffix(".state.json")) for path in self._states(folder)]
         for stack in stacks:
             state, task = read_state(stack), planned.get(stack)
@@ -471,6 +482,11 @@ def _about_images(plan: DownsamplePlan) -> list[Message]:
             made.append(shrink(open_mrc(header.path).read(plan.source.images.index[[row]]))[0])
     # What can't be used at all is found when it is read.
     return [*messages, *not_normalised([image for image in made if np.isfinite(image).all()])]
+
+
+def _stack_of(partial: Path) -> Path:
+    """Return what an unfinished stack would become."""
+    return partial.with_name(partial.name[1:].removesuffix(".part"))
 
 
 def _tasks(rows: Rows, chunk: int | None) -> tuple[StackTask, ...]:
