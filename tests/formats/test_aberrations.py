@@ -1,12 +1,11 @@
 """Aberrations put into other columns: the phases of the whole CTF, before and after, summed at sample frequencies."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from cryobridge.formats.aberrations import folded, phases, to_relion
 from cryobridge.formats.relion.particles import read_particles_star
+from cryobridge.model.convention import ALL_CONVENTIONS
 from cryobridge.model.geometry import mirror_defocus_angle_y
 
 STAR = """
@@ -141,21 +140,24 @@ def test_relions_columns_of_the_model_have_the_same_even_phases(particles):
     assert columns["rlnOddZernike"][0].startswith("[0,0,60,0,0,-80")
 
 
-def test_reversed_rows_mirror_the_phases(particles):
-    mirrored = particles.optics.aberrations.mirrored_y()
-    assert particles.ctf.mirrored_y().defocus_angle_rad == pytest.approx(
-        mirror_defocus_angle_y(particles.ctf.defocus_angle_rad)
-    )
-    reversed_rows = replace(
-        particles,
-        ctf=particles.ctf.mirrored_y(),
-        optics=replace(particles.optics, aberrations=mirrored),
-        poses=replace(particles.poses, shift_A=particles.poses.shift_A * (1, -1)),
-    )
+@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=str)
+def test_images_that_lie_otherwise_have_the_same_phases_there(particles, convention):
+    # The frequencies of the turned images, by their own formulas.
+    x, y = np.moveaxis(FREQUENCIES, -1, 0)
+    x, y = -x if convention.mirror_x else x, -y if convention.mirror_y else y
+    there = np.stack([y, x] if convention.swap_xy else [x, y], axis=-1)
+    turned = particles.turned(convention.turn)
     n = len(particles)
     before = phases(particles, np.tile(FREQUENCIES, (n, 1, 1)))
-    after = phases(reversed_rows, np.tile(FREQUENCIES * (1, -1), (n, 1, 1)))
+    after = phases(turned, np.tile(there, (n, 1, 1)))
     for one, other in zip(before, after, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)
-    np.testing.assert_allclose(reversed_rows.ctf.shift_A, particles.ctf.shift_A * (1, -1))
-    np.testing.assert_array_equal(mirrored.mirrored_y().magnification, particles.optics.aberrations.magnification)
+
+
+def test_reversed_rows_mirror_the_ctf(particles):
+    mirrored = particles.mirrored_y()
+    assert mirrored.ctf.defocus_angle_rad == pytest.approx(mirror_defocus_angle_y(particles.ctf.defocus_angle_rad))
+    np.testing.assert_allclose(mirrored.ctf.shift_A, particles.ctf.shift_A * (1, -1))
+    np.testing.assert_allclose(mirrored.poses.shift_A, particles.poses.shift_A * (1, -1))
+    again = mirrored.mirrored_y().optics.aberrations
+    np.testing.assert_array_equal(again.magnification, particles.optics.aberrations.magnification)

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.model import geometry
+from cryobridge.model.convention import ALL_CONVENTIONS
 
 
 def about_y(angle_deg):
@@ -290,3 +291,27 @@ def test_a_y_mirrored_defocus_angle_points_along_the_mirrored_axis():
     np.testing.assert_allclose(np.cos(found), np.cos(angle))
     np.testing.assert_allclose(np.sin(found), -np.sin(angle))
     assert not np.signbit(found[0])
+
+
+def pictures_of(points, matrix, shift, edge=31):
+    """Blobs of different sizes, seen along z of each view: images (n, edge, edge) whose middle pixel is the origin."""
+    at = np.arange(edge) - edge // 2
+    x, y = np.moveaxis(matrix @ points.T, 1, 0)[:2] - shift.T[:, :, np.newaxis]
+    size = np.linspace(0.8, 2.0, len(points))
+    along_x, along_y = (np.exp(-(((at - each[..., np.newaxis]) / size[:, np.newaxis]) ** 2)) for each in (x, y))
+    return np.einsum("npx,npy->nyx", along_x, along_y)
+
+
+@pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=str)
+def test_images_that_lie_otherwise_are_views_of_the_same_molecule(convention):
+    rng = np.random.default_rng(6)
+    points, shift = rng.normal(scale=4, size=(12, 3)), rng.uniform(-3, 3, (5, 2))
+    matrix = geometry.euler_to_matrix(*rng.uniform(-180, 180, (3, 5)))
+    turned = geometry.turn_matrix(matrix, convention.turn)
+    np.testing.assert_allclose(np.linalg.det(turned), 1.0)
+    found = pictures_of(points, turned, geometry.turn_vectors(shift, convention.turn))
+    np.testing.assert_allclose(found, convention.image(pictures_of(points, matrix, shift)), atol=1e-9)
+    angle = rng.uniform(-3, 3, 9)
+    expected = convention.direction_rad(angle)
+    found = geometry.turn_direction_rad(angle, convention.turn)
+    np.testing.assert_allclose(np.exp(1j * found), np.exp(1j * expected))

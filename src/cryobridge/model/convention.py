@@ -56,6 +56,12 @@ class Convention:
         turned: Floats = np.arctan2(x, y) if self.swap_xy else np.arctan2(y, x)
         return turned
 
+    @property
+    def turn(self) -> NDArray[np.int64]:
+        """The (2, 2) matrix that takes vectors x, y of cryoSPARC's frame to RELION's."""
+        mirrors = np.diag([-1 if self.mirror_x else 1, -1 if self.mirror_y else 1])
+        return mirrors[::-1] if self.swap_xy else mirrors
+
     def image(self, images: NDArray[Any]) -> NDArray[Any]:
         """Return images (n, ny, nx) of cryoSPARC's frame as they look in RELION's."""
         if self.mirror_x:

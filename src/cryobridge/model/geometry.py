@@ -378,25 +378,91 @@ def px_to_fractions(
     return _flipped(coordinate, size_xy, flip_x, flip_y) / size_xy
 
 
-def mirror_matrix_y(matrix: Numbers) -> Floats:
-    """Return the poses (n, 3, 3) of images whose rows are reversed, ``diag(1, -1, -1) A``.
+def turn_matrix(matrix: Numbers, turn: Numbers) -> Floats:
+    """Return the poses (n, 3, 3) of images that lie otherwise: mirrored, turned by quarters, or both.
 
-    Such an image is a projection of the same map seen from behind, so the map keeps its hand. With it go
-    `mirror_shift_y`, `CTF.mirrored_y` and `Aberrations.mirrored_y` of `cryobridge.model.particles`.
+    An image is ``I(u) = ∫ V(A.T (u, z)) dz``, and one that lies otherwise has ``I'(T u) = I(u)``. With z' = det(T) z
+    the integral stays the same, so that ``A' = diag(T, det T) A``: a mirrored image is a projection of the same map
+    seen from behind, and the map keeps its hand.
+
+    Parameters
+    ----------
+    matrix
+        (n, 3, 3) matrices A.
+    turn
+        (2, 2) T, of one 1 or -1 in each row and column: it takes x, y of the image to those of the other, such as
+        `cryobridge.model.convention.Convention.turn`.
+
+    Examples
+    --------
+    >>> turn_matrix(np.eye(3)[np.newaxis], np.diag([1, -1]))[0].diagonal().tolist()
+    [1.0, -1.0, -1.0]
     """
-    mirrored: Floats = np.asarray(matrix, dtype=np.float64) * np.array([[1.0], [-1.0], [-1.0]])
-    return mirrored
+    order, sign = _axes_of(turn)
+    signs = np.append(sign, _angle_of(turn)[0])
+    turned: Floats = np.asarray(matrix, dtype=np.float64)[:, [*order, 2]] * signs[:, np.newaxis]
+    return turned
+
+
+def turn_vectors(vector: Numbers, turn: Numbers) -> Floats:
+    """Return vectors (n, 2), such as shifts, of images that lie otherwise (see `turn_matrix`), in any unit."""
+    order, sign = _axes_of(turn)
+    turned: Floats = np.asarray(vector, dtype=np.float64)[:, order] * sign
+    return turned
+
+
+def turn_direction_rad(angle_rad: Numbers, turn: Numbers) -> Floats:
+    """Return directions (n,), such as defocus angles, in images that lie otherwise (see `turn_matrix`)."""
+    sign, at_rad = _angle_of(turn)
+    return at_rad + sign * np.asarray(angle_rad, dtype=np.float64)
+
+
+def turn_harmonics(coefficients: Numbers, turn: Numbers, order: int) -> Floats:
+    """Return the coefficients (n, 2) of cos mφ and sin mφ in images that lie otherwise (see `turn_matrix`).
+
+    With φ' = s φ + a, where s = det T, cos mφ = cos ma cos mφ' + sin ma sin mφ', and sin mφ = s (cos ma sin mφ' -
+    sin ma cos mφ').
+    """
+    sign, at_rad = _angle_of(turn)
+    cosine, sine = np.rint([np.cos(order * at_rad), np.sin(order * at_rad)])
+    a, b = np.asarray(coefficients, dtype=np.float64).T
+    turned: Floats = np.column_stack([cosine * a - sign * sine * b, sine * a + sign * cosine * b]) + 0.0
+    return turned
+
+
+def _axes_of(turn: Numbers) -> tuple[list[int], Floats]:
+    """Return which of the old axes each new one is, and its sign."""
+    turn = np.asarray(turn, dtype=np.float64)
+    order = np.abs(turn).argmax(axis=1).tolist()
+    return order, turn.sum(axis=1)
+
+
+def _angle_of(turn: Numbers) -> tuple[float, float]:
+    """Return s and a of φ' = s φ + a for a direction φ."""
+    (xx, xy), (yx, yy) = np.asarray(turn, dtype=np.float64)
+    return float(xx * yy - xy * yx), float(np.arctan2(yx, xx))
+
+
+# Takes x, y of an image to those of one with reversed rows.
+_REVERSED_ROWS = np.diag([1.0, -1.0])
+
+
+def mirror_matrix_y(matrix: Numbers) -> Floats:
+    """Return the poses (n, 3, 3) of images whose rows are reversed, ``diag(1, -1, -1) A`` (see `turn_matrix`).
+
+    With it go `mirror_shift_y`, and `CTF.turned` and `Aberrations.turned` of `cryobridge.model.particles`.
+    """
+    return turn_matrix(matrix, _REVERSED_ROWS)
 
 
 def mirror_shift_y(shift: Numbers) -> Floats:
     """Return the shifts (n, 2) of images whose rows are reversed: y changes its sign, in any unit."""
-    mirrored: Floats = np.asarray(shift, dtype=np.float64) * np.array([1.0, -1.0])
-    return mirrored
+    return turn_vectors(shift, _REVERSED_ROWS)
 
 
 def mirror_defocus_angle_y(defocus_angle: Numbers) -> Floats:
     """Return the defocus angles (n,) of images whose rows are reversed: the sign changes, in any unit."""
-    return 0.0 - np.asarray(defocus_angle, dtype=np.float64)  # not a negation: 0 shall not become -0
+    return turn_direction_rad(defocus_angle, _REVERSED_ROWS)
 
 
 def _cos_sin(angle_deg: Numbers) -> tuple[Floats, Floats]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
-from cryobridge.model.geometry import mirror_defocus_angle_y, mirror_matrix_y, mirror_shift_y
+from cryobridge.model.geometry import turn_direction_rad, turn_harmonics, turn_matrix, turn_vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,17 +162,16 @@ class Aberrations:
         """Return those of the chosen groups."""
         return Aberrations(*(getattr(self, item.name)[groups] for item in fields(self)))
 
-    def mirrored_y(self) -> Aberrations:
-        """Return those of images whose rows are reversed: y and ky change their sign, and so do the terms with sines.
-
-        `cryobridge.model.geometry.mirror_matrix_y` says what else goes with it; `CTF.mirrored_y` mirrors the CTF.
-        """
+    def turned(self, turn: NDArray[Any]) -> Aberrations:
+        """Return those of images that lie otherwise (see `cryobridge.model.geometry.turn_matrix`)."""
+        of_two, of_four = self.tetrafoil_A[:, :2], self.tetrafoil_A[:, 2:]
+        lower = [self.lower_even[:, :3], turn_harmonics(self.lower_even[:, 3:], turn, 2)]
         return Aberrations(
-            self.beam_tilt_A * (1, -1),
-            self.trefoil_A * (1, -1),
-            self.tetrafoil_A * (1, -1, 1, -1),
-            self.magnification * ((1, -1), (-1, 1)),
-            self.lower_even * (1, 1, 1, 1, -1),
+            turn_vectors(self.beam_tilt_A, turn),
+            turn_harmonics(self.trefoil_A, turn, 3),
+            np.hstack([turn_harmonics(of_two, turn, 2), turn_harmonics(of_four, turn, 4)]),
+            turn @ self.magnification @ turn.T,
+            np.hstack(lower),
             self.higher_rad,
         )
 
@@ -236,10 +235,11 @@ class CTF:
     scale: Floats | None = None
     shift_A: Floats | None = None
 
-    def mirrored_y(self) -> CTF:
-        """Return that of images whose rows are reversed; `Aberrations.mirrored_y` is that of the optics."""
-        shift_A = None if self.shift_A is None else mirror_shift_y(self.shift_A)
-        return replace(self, defocus_angle_rad=mirror_defocus_angle_y(self.defocus_angle_rad), shift_A=shift_A)
+    def turned(self, turn: NDArray[Any]) -> CTF:
+        """Return that of images that lie otherwise (see `cryobridge.model.geometry.turn_matrix`)."""
+        shift_A = None if self.shift_A is None else turn_vectors(self.shift_A, turn)
+        angle_rad = turn_direction_rad(self.defocus_angle_rad, turn)
+        return replace(self, defocus_angle_rad=angle_rad, shift_A=shift_A)
 
 
 def ctf_of(values: Mapping[str, Any]) -> CTF | None:
@@ -270,12 +270,15 @@ class Poses:
     source: str
     is_2d: bool = False
 
-    def mirrored_y(self) -> Poses:
-        """Return those of images whose rows are reversed; of 2D classes, those onto averages that are reversed too."""
-        matrix = mirror_matrix_y(self.matrix)
-        if self.is_2d:  # no view from behind: psi changes its sign
+    def turned(self, turn: NDArray[Any]) -> Poses:
+        """Return those of images that lie otherwise; of 2D classes, where mirrored, onto averages that are so too.
+
+        See `cryobridge.model.geometry.turn_matrix`.
+        """
+        matrix = turn_matrix(self.matrix, turn)
+        if self.is_2d and np.linalg.det(turn) < 0:  # no view from behind: the average is mirrored
             matrix = matrix * np.array([1.0, -1.0, -1.0])
-        shift_A = None if self.shift_A is None else mirror_shift_y(self.shift_A)
+        shift_A = None if self.shift_A is None else turn_vectors(self.shift_A, turn)
         return replace(self, matrix=matrix, shift_A=shift_A)
 
 
@@ -533,15 +536,24 @@ class ParticleSet:
         return concatenate([self, other]) if isinstance(other, ParticleSet) else NotImplemented
 
     def mirrored_y(self) -> ParticleSet:
-        """Return the particles of images whose rows are reversed: their poses, shifts, CTF and aberrations.
+        """Return the particles of images whose rows are reversed (see `turned`)."""
+        return self.turned(np.diag([1, -1]))
+
+    def turned(self, turn: NDArray[Any]) -> ParticleSet:
+        """Return the particles of images that lie otherwise: their poses, shifts, CTF and aberrations.
 
         The map keeps its hand. Images and coordinates are not touched.
+
+        Parameters
+        ----------
+        turn
+            (2, 2) what takes x, y of an image to those of the other (see `cryobridge.model.geometry.turn_matrix`).
         """
         optics = self.optics
         if optics is not None and optics.aberrations is not None:
-            optics = replace(optics, aberrations=optics.aberrations.mirrored_y())
-        poses = None if self.poses is None else self.poses.mirrored_y()
-        ctf = None if self.ctf is None else self.ctf.mirrored_y()
+            optics = replace(optics, aberrations=optics.aberrations.turned(turn))
+        poses = None if self.poses is None else self.poses.turned(turn)
+        ctf = None if self.ctf is None else self.ctf.turned(turn)
         return replace(self, poses=poses, ctf=ctf, optics=optics)
 
     def replace(self, **parts: Any) -> ParticleSet:
