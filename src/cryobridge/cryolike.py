@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike
 
-    from cryobridge.formats.open import Program
+    from cryobridge.formats.particle_files import Program
     from cryobridge.jobs.stacks.options import AngleUnit
     from cryobridge.jobs.stacks.report import StacksReport
     from cryobridge.progress import Reporter

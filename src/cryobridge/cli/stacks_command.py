@@ -20,7 +20,7 @@ from cryobridge.jobs.stacks.options import DeviceOptions, GridImages, GridOption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cryobridge.formats.open import Program
+    from cryobridge.formats.particle_files import Program
     from cryobridge.jobs.stacks.inputs import StackInput
     from cryobridge.jobs.stacks.report import GridReport, StacksReport
     from cryobridge.jobs.stacks.run import StackJob

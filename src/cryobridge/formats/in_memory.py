@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import UsageError
-from cryobridge.formats.open import ParticleFiles, open_particles
+from cryobridge.formats.open import open_particles
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.table import Table
 
 if TYPE_CHECKING:

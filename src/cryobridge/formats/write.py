@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cryobridge.formats.cryosparc.csg import ResultGroup
-    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.particle_files import ParticleFiles
     from cryobridge.formats.relion.star import StarFile
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import Origin, ParticleSet

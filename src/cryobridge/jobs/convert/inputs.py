@@ -9,7 +9,8 @@ import numpy as np
 from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.names import holds_exposures, parse_cs_name
 from cryobridge.formats.input_file import resolved
-from cryobridge.formats.open import KINDS, ParticleFiles, open_particles
+from cryobridge.formats.open import KINDS, open_particles
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.relion.star import open_star
 from cryobridge.report import note
 

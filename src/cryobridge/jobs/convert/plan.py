@@ -16,7 +16,7 @@ from cryobridge.formats.cryosparc.names import relative_to_file
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, is_cryosparcs
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
-from cryobridge.formats.open import ParticleFiles
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.accepted import named_mrc

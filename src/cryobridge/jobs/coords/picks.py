@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, option
+from cryobridge.formats.cryosparc.joining import with_columns_beside
 from cryobridge.formats.cryosparc.particles import images_of
-from cryobridge.formats.open import ParticleFiles, open_particles, with_columns_beside
+from cryobridge.formats.open import open_particles
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.coords.locate import NAMES, CoordinateFields, locate_coordinates
 from cryobridge.report import Message, note, warning

@@ -22,7 +22,7 @@ from cryobridge.report import Message, note
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.particle_files import ParticleFiles
     from cryobridge.jobs.shared_options import PlaceOptions
     from cryobridge.model.convention import Convention
     from cryobridge.model.particles import Floats

@@ -14,8 +14,9 @@ from cryobridge.formats.file_record import recorded_files
 from cryobridge.formats.folders import RELION_JOB, identify_folder
 from cryobridge.formats.lease import FOLDER_LEASE, STALE_S, State, state_of
 from cryobridge.formats.listing import list_folder
-from cryobridge.formats.open import ParticleFiles, open_particles
+from cryobridge.formats.open import open_particles
 from cryobridge.formats.own_output import OwnOutput, read_own_output
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.relion.job import RelionJob, particles_in, read_relion_job
 from cryobridge.formats.relion.star import NO_PARTICLES, open_star
 from cryobridge.formats.table import Table

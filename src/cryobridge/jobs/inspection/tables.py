@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.particle_files import ParticleFiles
     from cryobridge.formats.table import Column, Table, Values
     from cryobridge.jobs.inspection.options import InspectOptions
     from cryobridge.progress import Reporter

@@ -12,10 +12,12 @@ from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csdat import CsStreamFile
 from cryobridge.formats.cryosparc.job import siblings_with
+from cryobridge.formats.cryosparc.joining import with_columns_beside
 from cryobridge.formats.cryosparc.names import holds_exposures
 from cryobridge.formats.needs import in_words, missing_columns
-from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, open_particles, with_columns_beside
+from cryobridge.formats.open import IMAGES_AND_CTF, open_particles
 from cryobridge.formats.optics import needed
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.recovar.input import FLAT_ANGLES, downsampling, reading_of_cs, reading_of_star
 from cryobridge.formats.relion.particles import PIXEL_SIZE_3_0, has_2d_poses
 from cryobridge.formats.table import ColumnReader

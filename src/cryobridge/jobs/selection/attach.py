@@ -15,7 +15,7 @@ from cryobridge.report import Message, note
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.particle_files import ParticleFiles
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import Floats
 

@@ -15,7 +15,7 @@ from cryobridge.formats.table import ColumnReader
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
-    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.particle_files import ParticleFiles
 
 CLASS_NUMBER = "rlnClassNumber"
 

@@ -15,7 +15,8 @@ from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
-from cryobridge.formats.open import ParticleFiles, open_particles
+from cryobridge.formats.open import open_particles
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.recovar import open_recovar
 from cryobridge.formats.registry import CS, identify_file
 from cryobridge.formats.relion.accepted import check_star_rows

@@ -13,7 +13,7 @@ from cryobridge.jobs.selection.values import RowLabels, read_labels, read_latent
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.particle_files import ParticleFiles
     from cryobridge.formats.recovar import RecovarRun
     from cryobridge.jobs.selection.run import RunOfRows
     from cryobridge.model.particles import Floats

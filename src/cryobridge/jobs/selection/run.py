@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.input_file import resolved
-from cryobridge.formats.open import TABLE_SUFFIXES, open_particles
+from cryobridge.formats.open import open_particles
+from cryobridge.formats.particle_files import TABLE_SUFFIXES
 from cryobridge.formats.recovar import RecovarRun, open_recovar
 from cryobridge.jobs.identity.match import identities_of, match_rows
 from cryobridge.jobs.selection.values import RowLabels, join_numbers
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
-    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.particle_files import ParticleFiles
     from cryobridge.model.particles import Floats
 
 # A latent_coords.npy lies in model/zdim_4/ of the run, a kmeans_result.pkl in analysis_4/data/.

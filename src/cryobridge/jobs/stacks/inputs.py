@@ -18,7 +18,8 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Us
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.listing import list_if_there
-from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, Program, open_particles
+from cryobridge.formats.open import IMAGES_AND_CTF, open_particles
+from cryobridge.formats.particle_files import ParticleFiles, Program
 from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.jobs.stacks.checks import Problems, Rows, shown
 from cryobridge.jobs.stacks.image_files import find_images, read_headers

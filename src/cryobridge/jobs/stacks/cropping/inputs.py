@@ -12,8 +12,9 @@ import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats import registry
-from cryobridge.formats.open import IMAGES_AND_CTF, ParticleFiles, open_particles
+from cryobridge.formats.open import IMAGES_AND_CTF, open_particles
 from cryobridge.formats.optics import KnownOptics
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.jobs.stacks.image_files import find_images
 from cryobridge.jobs.stacks.inputs import StackInput, file_with
 from cryobridge.model.particles import ImageRefs, ParticleSet

@@ -1,0 +1,202 @@
+"""The files of one set of particles: what opening them gives, whatever program they are of."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats.optics import KnownOptics
+from cryobridge.formats.table import ColumnReader, Table
+from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
+from cryobridge.report import Message
+
+if TYPE_CHECKING:
+    from cryobridge.formats.cryosparc.csg import ResultGroup
+    from cryobridge.formats.relion.star import StarBlock, StarFile
+
+Program: TypeAlias = Literal["cryosparc", "relion", "pickles"]
+Rows: TypeAlias = NDArray[np.int64]
+
+NOTHING_KNOWN = KnownOptics()
+TABLE_SUFFIXES = (".star", ".cs", ".csg")
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleFiles:
+    """The files of one set of particles; columns are read when they are asked for.
+
+    Attributes
+    ----------
+    path
+        What was named.
+    program
+        Whose files they are.
+    files
+        All that are read, the one that names the images first.
+    members
+        The tables, each with its row for every joined row, (n,), or None where they are the same; empty for pickles.
+    table
+        The columns of all of them: the rows that all have, in the order of the first. None for pickles.
+    n_rows
+        Rows of the file that was named: of the first, or of a passthrough file that was named in its place.
+    group
+        The result group that names them, or None.
+    star
+        The STAR file, or None.
+    parts
+        The pickles of a stack: ``poses``, ``ctf`` and ``indices``, as far as there are any.
+    chosen
+        The rows that an ind.pkl among the pickles chooses, or None.
+    left_out
+        How many rows of the named file are not among the joined ones, by reason.
+    messages
+        Which files were taken, those that could not be, and in what they contradict each other.
+    sought
+        Why nothing was found that belongs to a `.cs` file, as the end of a sentence; empty where something was.
+    pose
+        The alignment that poses are read from; None for the first.
+    defaults
+        Optics values for files that lack them.
+    """
+
+    path: Path
+    program: Program
+    files: tuple[Path, ...]
+    members: tuple[tuple[Table, Rows | None], ...]
+    table: Table | None
+    n_rows: int
+    group: ResultGroup | None = None
+    star: StarFile | None = None
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    chosen: Rows | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    messages: tuple[Message, ...] = ()
+    sought: str = ""
+    pose: str | None = None
+    defaults: KnownOptics = NOTHING_KNOWN
+    _counted: int = 0
+    _read_pickles: Callable[[KnownOptics], ParticleSet] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return self.n_rows if self.table is None else self.table.n_rows
+
+    @property
+    def file_rows(self) -> Rows:
+        """(n,) the row of the named file, counted from 0, for each joined row."""
+        rows = self.members[self._counted][1] if self.members else None
+        return np.arange(len(self)) if rows is None else rows
+
+    @property
+    def metadata(self) -> Path:
+        """The file that names the images, from which they are looked for: the first of `files`."""
+        return self.files[0]
+
+    @cached_property
+    def particles(self) -> ParticleSet:
+        """The particles in the terms of the model; made when they are first asked for.
+
+        Raises
+        ------
+        CryobridgeError
+            If values can't be read, or contradict what the user says.
+        """
+        return self.read(self.defaults).with_origin(Origin(self))
+
+    def read(self, defaults: KnownOptics) -> ParticleSet:
+        """Return the particles, given other optics values for files that lack them; raises as `particles` does."""
+        if self._read_pickles is not None:
+            particles = self._read_pickles(defaults)
+        elif self.star is not None:
+            from cryobridge.formats.relion.particles import particles_from_star
+
+            particles = particles_from_star(self.star, known=defaults)
+        else:
+            from cryobridge.formats.cryosparc.particles import particles_from_cs
+
+            assert self.table is not None  # only pickles have none
+            particles = particles_from_cs(self.table, pose_from=self.pose, known=defaults)
+        return particles
+
+    @property
+    def columns(self) -> Table:
+        """The table of files that have one.
+
+        Raises
+        ------
+        UsageError
+            If they are a stack and pickles.
+        """
+        if self.table is None:
+            raise UsageError(
+                "a stack of images, which has no columns", path=self.path, hint="Give a .star or .cs file."
+            )
+        return self.table
+
+    def uid(self) -> NDArray[np.uint64] | None:
+        """Return cryoSPARC's identity of each row, (n,), or None where there is none."""
+        if self.program != "cryosparc" or "uid" not in self.columns:
+            return None
+        uid = np.asarray(self.columns.read(["uid"])["uid"])
+        return uid.view(np.uint64) if uid.dtype.kind in "iu" and uid.dtype.itemsize == 8 else None
+
+    def images(self) -> ImageRefs | None:
+        """Return the images of the rows, or None where no row says."""
+        if self.table is None:
+            return self.particles.images
+        if self.star is not None:
+            from cryobridge.formats.relion.particles import parse_image_names
+
+            block = self.star[self.star.main]
+            return parse_image_names(block) if "rlnImageName" in block else None
+        from cryobridge.formats.cryosparc.particles import images_of
+
+        return images_of(ColumnReader(self.table))
+
+    def image_files(self, kept: NDArray[np.bool_]) -> list[str]:
+        """Return the distinct names of the files of the chosen rows' images, as they are written."""
+        if self.star is not None:
+            return _stacks_in(self.star[self.star.main], kept)
+        names = self.columns.read(["blob/path"])["blob/path"] if "blob/path" in self.columns else None
+        return [names.values[code] for code in np.unique(names.codes[kept])] if isinstance(names, Labels) else []
+
+    def require_all_rows(self) -> None:
+        """Raise where rows of the named file are lost by the join.
+
+        Raises
+        ------
+        MissingDataError
+            Then; the files that lack them are named.
+        """
+        absent = sum(self.left_out.values())
+        if absent:
+            others = ", ".join(table.path.name for table, _ in self.members[1:])
+            raise MissingDataError(
+                f"{absent:,} of its {self.n_rows:,} uids are not in {others}, which has columns that it lacks",
+                path=self.metadata,
+                field="uid",
+                count=absent,
+                hint=f"`cryobridge select {shlex.quote(str(self.path))} -o subset.cs` leaves these rows out.",
+            )
+
+
+def _stacks_in(block: StarBlock, kept: NDArray[np.bool_]) -> list[str]:
+    if "rlnImageName" not in block:
+        return []
+    import pyarrow.compute as pc
+
+    from cryobridge.formats.arrow import mask_to_arrow, numbers_to_arrow
+
+    found: dict[str, None] = {}
+    for chunk in block.texts("rlnImageName").filter(mask_to_arrow(kept)).chunks:  # some hundred times as fast as rows
+        parts = pc.split_pattern(chunk, "@", max_splits=1)
+        last = numbers_to_arrow(parts.offsets.to_numpy()[1:].astype(np.int64) - 1)
+        found |= dict.fromkeys(parts.flatten().take(last).unique().to_pylist())
+    return list(found)
