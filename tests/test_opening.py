@@ -24,7 +24,7 @@ from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_select
 from cryobridge.jobs.selection.write import SelectJob
 from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
-from cryobridge.jobs.stacks.inputs import open_for_stacks
+from cryobridge.jobs.stacks.inputs import files_input, open_for_stacks
 from cryobridge.jobs.stacks.options import DownsampleOptions
 from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star, texts
 
@@ -226,6 +226,27 @@ def test_each_slot_of_a_group_comes_from_its_own_file_whichever_file_is_named(jo
     for given in (path, job / MAIN):
         table = open_particles(given).columns
         assert table.read(["location/center_x_frac"])["location/center_x_frac"][0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("lost", "use"),
+    [
+        ("blob", lambda group, out: convert(group, out / "a.star")),
+        ("ctf", lambda group, out: convert(group, out / "a.star")),
+        ("blob", lambda group, out: plan_select(group, out / "a.cs", SelectOptions(where="blob/idx > 3"))),
+        ("ctf", lambda group, out: files_input(open_for_stacks(group), ImageSearch(group))),
+        ("blob", lambda group, out: read_downsample_input(group, ImageSearch(group), DownsampleOptions(box_px=8))),
+    ],
+)
+def test_what_fails_by_results_that_a_group_lost_names_the_group(lost, use, job, tmp_path):
+    file = group(job, PASSED)
+    content = yaml.safe_load(file.read_text())
+    del content["results"][lost]
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(CryobridgeError) as caught:
+        use(file, tmp_path)
+    hint = f"{file}: the group is damaged: it names no {lost}, which {MAIN} has; they are not read. Export the group"
+    assert hint in caught.value.hint
 
 
 def test_rows_that_are_lost_are_counted_or_refused(job, tmp_path):

@@ -139,6 +139,10 @@ class CryobridgeError(ValueError):
         """Return what to do next, with options as `shown` shows them; empty where there is nothing to say."""
         return "" if self._hint is None else shown(self._hint, show)
 
+    def add_hint(self, text: str) -> None:
+        """Add a sentence to what to do next; it may hold references to options."""
+        self._hint = f"{self._hint} {text}" if self._hint else text
+
     def __str__(self) -> str:
         return self.text()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import CombinedError, MissingDataError, UsageError
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.table import ColumnReader, Table
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
@@ -185,6 +186,19 @@ class ParticleFiles:
                 count=absent,
                 hint=f"`cryobridge select {shlex.quote(str(self.path))} -o subset.cs` leaves these rows out.",
             )
+
+
+@contextmanager
+def naming_damage(files: ParticleFiles) -> Iterator[None]:
+    """Have errors of the block name the result group that the particles come from where results were lost from it."""
+    try:
+        yield
+    except (MissingDataError, UsageError, CombinedError) as error:
+        for message in files.messages:
+            if message.code == "slots-missing" and files.group is not None:
+                text = f"{files.group.path}: {message.text}"
+                error.add_hint(f"{text}. Export the group again from cryoSPARC, or give {message.where} by itself.")
+        raise
 
 
 def _stacks_in(block: StarBlock, kept: NDArray[np.bool_]) -> list[str]:

@@ -16,7 +16,7 @@ from cryobridge.formats.cryosparc.names import relative_to_file
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, is_cryosparcs
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
-from cryobridge.formats.particle_files import ParticleFiles
+from cryobridge.formats.particle_files import ParticleFiles, naming_damage
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.accepted import named_mrc
@@ -174,6 +174,11 @@ def plan_convert(
     options = ConvertOptions() if options is None else options
     target = target_of(output, options.to)
     source = _opened(inputs, target, options)
+    with naming_damage(source):
+        return _planned(source, output, target, options)
+
+
+def _planned(source: ParticleFiles, output: Path, target: Target, options: ConvertOptions) -> ConvertPlan:
     options.refuse_idle(source.program, target)
     messages = messages_of(source)
     found_micrographs = _found_micrographs(source, target, options)

@@ -14,7 +14,7 @@ from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.joining import with_columns_beside
 from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.open import open_particles
-from cryobridge.formats.particle_files import ParticleFiles
+from cryobridge.formats.particle_files import ParticleFiles, naming_damage
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.coords.locate import NAMES, CoordinateFields, locate_coordinates
 from cryobridge.report import Message, note, warning
@@ -113,7 +113,8 @@ def read_picks(
     """
     files, elsewhere = _opened(path, passthrough, xy_fields)
     table = files.columns
-    fields = _located(table, elsewhere, infer=infer, xy_fields=xy_fields)
+    with naming_damage(files):
+        fields = _located(table, elsewhere, infer=infer, xy_fields=xy_fields)
     columns = ColumnReader(table)
     micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
     x, y = columns.floats(fields.x), columns.floats(fields.y)

@@ -16,7 +16,7 @@ from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import open_particles
-from cryobridge.formats.particle_files import ParticleFiles
+from cryobridge.formats.particle_files import ParticleFiles, naming_damage
 from cryobridge.formats.recovar import open_recovar
 from cryobridge.formats.registry import CS, identify_file
 from cryobridge.formats.relion.accepted import check_star_rows
@@ -176,7 +176,8 @@ def plan_select(
     planner = _Planner(path, options)
     folder = options.split_by_class if file is None else file.parent
     assert folder is not None  # one of the two is given
-    planner.choose(splits=file is None)
+    with naming_damage(planner.particles):
+        planner.choose(splits=file is None)
     parts = planner.parts_of_classes(folder) if file is None else planner.one_part(file)
     planner.look_for_images(folder)
     return planner.plan(parts)
@@ -186,7 +187,8 @@ def plan_choice(particles: str | os.PathLike[str] | ParticleSet | None, options:
     """Read what decides on the rows, for a choice that is not written; raises as `plan_select` does."""
     options.refuse_contradictions()
     planner = _Planner(particles, options)
-    planner.choose(splits=False)
+    with naming_damage(planner.particles):
+        planner.choose(splits=False)
     return planner.plan(())
 
 

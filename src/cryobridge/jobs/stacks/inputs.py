@@ -19,7 +19,7 @@ from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.listing import list_if_there
 from cryobridge.formats.open import IMAGES_AND_CTF, open_particles
-from cryobridge.formats.particle_files import ParticleFiles, Program
+from cryobridge.formats.particle_files import ParticleFiles, Program, naming_damage
 from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.jobs.stacks.checks import Problems, Rows, shown
 from cryobridge.jobs.stacks.image_files import find_images, read_headers
@@ -215,7 +215,8 @@ def files_input(files: ParticleFiles, search: ImageSearch, on_missing: OnMissing
         As `indexed_input`.
     """
     make = star_input if files.program == "relion" else indexed_input
-    source = make(files.particles, search, on_missing)
+    with naming_damage(files):
+        source = make(files.particles, search, on_missing)
     return replace(source, messages=distinct([*files.messages, *source.messages]))
 
 

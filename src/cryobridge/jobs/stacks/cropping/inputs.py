@@ -14,7 +14,7 @@ from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats import registry
 from cryobridge.formats.open import IMAGES_AND_CTF, open_particles
 from cryobridge.formats.optics import KnownOptics
-from cryobridge.formats.particle_files import ParticleFiles
+from cryobridge.formats.particle_files import ParticleFiles, naming_damage
 from cryobridge.jobs.stacks.image_files import find_images
 from cryobridge.jobs.stacks.inputs import StackInput, file_with
 from cryobridge.model.particles import ImageRefs, ParticleSet
@@ -51,6 +51,13 @@ def read_downsample_input(path: str | os.PathLike[str], search: ImageSearch, opt
     """
     path = Path(path)
     files, messages = _open(path, search, options)
+    with naming_damage(files):
+        return _input(path, files, messages, search, options)
+
+
+def _input(
+    path: Path, files: ParticleFiles, messages: list[Message], search: ImageSearch, options: DownsampleOptions
+) -> StackInput:
     everything = files.read(_NOTHING_KNOWN)
     if everything.n_rows == 0:
         raise MissingDataError("there are no particles in it", path=path, hint="Choose another file.")
