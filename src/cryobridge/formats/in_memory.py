@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import UsageError
+from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.table import Table
@@ -72,6 +72,13 @@ class SetInMemory(ParticleFiles):
     def uid(self) -> NDArray[np.uint64] | None:
         """Return cryoSPARC's identity of each particle, (n,), or None."""
         return self.particles.uid
+
+    def parent_uid(self) -> NDArray[np.uint64] | None:
+        """Return the uid of the particle that each one is a copy of, (n,), or None, also without its file."""
+        try:
+            return super().parent_uid()
+        except CryobridgeError:
+            return None
 
     def images(self) -> ImageRefs | None:
         """Return the images of the particles, or None."""

@@ -28,6 +28,9 @@ Rows: TypeAlias = NDArray[np.int64]
 
 NOTHING_KNOWN = KnownOptics()
 TABLE_SUFFIXES = (".star", ".cs", ".csg")
+# cryoSPARC's columns of sets that were expanded by symmetry, and the one that says of which particle a row is a copy.
+EXPANDED = "sym_expand"
+PARENT_UID = f"{EXPANDED}/src_uid"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +148,21 @@ class ParticleFiles:
         """Return cryoSPARC's identity of each row, (n,), or None where there is none."""
         if self.program != "cryosparc" or "uid" not in self.columns:
             return None
-        uid = np.asarray(self.columns.read(["uid"])["uid"])
-        return uid.view(np.uint64) if uid.dtype.kind in "iu" and uid.dtype.itemsize == 8 else None
+        return self._uids("uid")
+
+    def parent_uid(self) -> NDArray[np.uint64] | None:
+        """Return the uid of the particle that each row is a copy of by symmetry expansion, (n,).
+
+        A row that is no copy has its own; None where there are no copies.
+        """
+        if self.program != "cryosparc" or PARENT_UID not in self.columns:
+            return None
+        uid, parent = self.uid(), self._uids(PARENT_UID)
+        return parent if uid is None or parent is None else np.where(parent == 0, uid, parent)
+
+    def _uids(self, name: str) -> NDArray[np.uint64] | None:
+        values = np.asarray(self.columns.read([name])[name])
+        return values.view(np.uint64) if values.dtype.kind in "iu" and values.dtype.itemsize == 8 else None
 
     def images(self) -> ImageRefs | None:
         """Return the images of the rows, or None where no row says."""

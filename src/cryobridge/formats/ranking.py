@@ -58,7 +58,7 @@ class Ranking:
         return note("ranked-by", f"the best particle is the one of the {better} {self.column}")
 
 
-def ranking_of(particles: ParticleFiles) -> Ranking:
+def ranking_of(particles: ParticleFiles, among: NDArray[np.int64] | None = None) -> Ranking:
     """Return how good each row of particle files is.
 
     It is the first column that has different values of: in a STAR file rlnMaxValueProbDistribution,
@@ -70,12 +70,26 @@ def ranking_of(particles: ParticleFiles) -> Ranking:
     ----------
     particles
         The files.
+    among
+        (n,) the same number for rows that are ranked among each other: a column counts that has different values for
+        some of these. All rows if not given.
     """
     for name, values in _scores(particles):
-        if values is not None and (values != values[:1]).any():
-            score = -values if name.endswith(_LESS_IS_BETTER) else values
-            return Ranking(np.where(np.isnan(score), -np.inf, score), name)
+        if values is None:
+            continue
+        score = -values if name.endswith(_LESS_IS_BETTER) else values
+        score = np.where(np.isnan(score), -np.inf, score)
+        if _differ(score, among):
+            return Ranking(score, name)
     return Ranking(np.zeros(len(particles)), "")
+
+
+def _differ(score: Floats, among: NDArray[np.int64] | None) -> bool:
+    if among is None:
+        return bool((score != score[:1]).any())
+    order = np.argsort(among, kind="stable")
+    ordered, numbers = score[order], among[order]
+    return bool(((ordered[1:] != ordered[:-1]) & (numbers[1:] == numbers[:-1])).any())
 
 
 def _scores(particles: ParticleFiles) -> Iterator[tuple[str, Floats | None]]:

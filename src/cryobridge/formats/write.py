@@ -13,6 +13,7 @@ from cryobridge.formats.cryosparc.csg import slot_types, write_csg
 from cryobridge.formats.cryosparc.join import JoinedTable
 from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
 from cryobridge.formats.input_file import resolved
+from cryobridge.formats.particle_files import EXPANDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,7 +135,9 @@ class RowWriter:
         self._files = files
         self._read: dict[int, dict[str, Values]] = {}
 
-    def write(self, path: Path, kept: Rows, added: Mapping[str, Values]) -> None:
+    def write(
+        self, path: Path, kept: Rows, added: Mapping[str, Values], *, parents: NDArray[np.uint64] | None = None
+    ) -> None:
         """Write the chosen rows with all their columns.
 
         Parameters
@@ -145,13 +148,18 @@ class RowWriter:
             (n,) whether a row is written; or the rows to write, in their order.
         added
             Columns of (n,) values, which replace those of the same name.
+        parents
+            (n,) the uid of the particle that each row is a copy of by symmetry expansion. They become the rows' own
+            uids, in each `.cs` file, and what says that they are copies is left out.
         """
         if self._files.star is not None:
             _write_star_rows(self._files.star, path, kept, added)
         else:
-            self._write_cs_rows(path, kept, added)
+            self._write_cs_rows(path, kept, added, parents)
 
-    def _write_cs_rows(self, path: Path, kept: Rows, added: Mapping[str, Values]) -> None:
+    def _write_cs_rows(
+        self, path: Path, kept: Rows, added: Mapping[str, Values], parents: NDArray[np.uint64] | None
+    ) -> None:
         """Write each of the joined files, rows in one order and in the container that it has, and the group."""
         chosen = np.flatnonzero(kept) if kept.dtype == bool else kept
         outputs = [output for output in outputs_of(self._files, path) if output.suffix == ".cs"]
@@ -161,6 +169,9 @@ class RowWriter:
             own = chosen if rows is None else rows[chosen]
             columns = {name: _take(values, own) for name, values in self._columns(place).items()}
             columns |= {name: _take(values, chosen) for name, values in added.items() if homes[name] == place}
+            if parents is not None:
+                columns = {name: v for name, v in columns.items() if not name.startswith(f"{EXPANDED}/")}
+                columns["uid"] = parents[chosen]
             columns = _as_seen_from(output.parent, columns, table.path.parent)
             write_cs(output, columns, container=getattr(table, "container", "npy"))
             columns_of.append(tuple(columns))
@@ -186,13 +197,14 @@ class RowWriter:
         if group is None:
             self._write_new_group(group_path, outputs, columns, n_rows)
             return
+        written = [name for names in columns for name in names]
         output_of = {
             resolved(table.path): output for (table, _), output in zip(self._files.members, outputs, strict=True)
         }
         slots = {
             slot.name: (slot.type, output_of[resolved(slot.metafile)].name)
             for slot in group.slots
-            if resolved(slot.metafile) in output_of
+            if resolved(slot.metafile) in output_of and (slot.name != EXPANDED or EXPANDED in slot_types(written))
         }
         slots |= self._new_slots(group, outputs, columns)
         write_csg(

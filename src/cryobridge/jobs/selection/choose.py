@@ -85,6 +85,8 @@ def select(
 
 def _chosen(plan: SelectPlan) -> ParticleSet:
     chosen = _with_messages(plan.particles.particles.take(plan.kept), plan.messages)
+    if plan.collapsed is not None and plan.collapsed.uid is not None:
+        chosen = replace(chosen, uid=plan.collapsed.uid[plan.kept])
     if plan.attached is None:
         return chosen
     return replace(chosen, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)

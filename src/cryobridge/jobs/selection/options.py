@@ -45,6 +45,10 @@ class SelectOptions(MatchOptions):
     random: Annotated[int | None, Opt("Draw N of those that are left.", metavar="N", panel=_ROWS, low=1)] = None
     seed: Annotated[int, Opt("Seed of the random numbers.", metavar="N", panel=_ROWS, low=0)] = 0
     invert: Annotated[bool, Opt("Keep the others.", panel=_ROWS)] = False
+    collapse: Annotated[bool, Opt("Keep the best copy of each particle of a symmetry-expanded set.", panel=_ROWS)] = (
+        False
+    )
+    first: Annotated[bool, Opt("Keep the first copy instead, whatever the scores.", panel=_ROWS)] = False
     run: Annotated[Path | None, Opt("RECOVAR run: its particles, rows, clusters.", metavar="RUNDIR", panel=_RUN)] = None
     zdim: Annotated[int | None, Opt("Latent dimension of the run.", metavar="K", panel=_RUN, low=1)] = None
     kmeans: Annotated[Path | None, Opt("Labels: kmeans_result.pkl, or a list of them.", metavar="FILE", panel=_RUN)] = (
@@ -86,7 +90,7 @@ class SelectOptions(MatchOptions):
     def chooses(self) -> bool:
         """Whether anything is asked that rows could fail to fulfil."""
         asked = (self.rows, self.clusters, self.classes, self.like, self.where, self.random, self.run)
-        return any(item is not None for item in asked)
+        return self.collapse or any(item is not None for item in asked)
 
     @property
     def attaches(self) -> bool:
@@ -146,6 +150,16 @@ def _contradictions(o: SelectOptions) -> Iterable[tuple[bool, str, str]]:
         o.invert and not o.chooses,
         f"{option('invert')} without a choice keeps nothing",
         f"Leave {option('invert')} out.",
+    )
+    yield (
+        o.first and not o.collapse,
+        f"{option('first')} belongs to {option('collapse')}",
+        f"Add {option('collapse', True)}, or leave {option('first')} out.",
+    )
+    yield (
+        o.invert and o.collapse,
+        f"{option('invert')} and {option('collapse')} contradict each other",
+        f"Write what {option('invert')} keeps first, and collapse that.",
     )
     yield (
         o.sources is not None and o.like is None and o.run is None,

@@ -24,6 +24,7 @@ from cryobridge.formats.write import outputs_of, suffixes_of
 from cryobridge.jobs.identity.match import identities_of, match_rows
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
+from cryobridge.jobs.selection.collapse import Collapsed, collapse
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.report import SelectReport
 from cryobridge.jobs.selection.row_values import RowValues
@@ -78,6 +79,8 @@ class SelectPlan:
         Notes and warnings.
     inputs
         All files that are read.
+    collapsed
+        Which copy of each particle stays; None where that is not asked.
     """
 
     particles: ParticleFiles
@@ -89,6 +92,7 @@ class SelectPlan:
     attached: NDArray[np.int64] | None
     messages: tuple[Message, ...]
     inputs: tuple[Path, ...]
+    collapsed: Collapsed | None = None
 
     def outputs(self) -> list[Path]:
         """Return all files that are written."""
@@ -109,6 +113,7 @@ class SelectPlan:
             rows_are=_kind_of_rows(self.particles),
             random=self.options.random,
             seed=self.options.seed if is_drawn else None,
+            collapsed=None if self.collapsed is None else self.collapsed.report,
         )
 
 
@@ -210,6 +215,7 @@ class _Planner:
         self.labels: RowLabels | None = None
         self.attached: RowLabels | None = None
         self.latent: Floats | None = None
+        self.collapsed: Collapsed | None = None
 
     def choose(self, *, splits: bool) -> None:
         """Work out which rows are kept."""
@@ -227,6 +233,10 @@ class _Planner:
         possible, impossible = choice.kept, dict(choice.left_out)
         for fulfil, reason in self._requests():
             choice.keep(fulfil, reason)
+        if self.options.collapse:
+            self.collapsed = collapse(self.particles, choice.kept, first=self.options.first)
+            self.messages += self.collapsed.messages
+            choice.keep(self.collapsed.kept, "other copies of a particle")
         self._draw()
         if self.options.invert:
             choice.invert(possible)
@@ -251,6 +261,7 @@ class _Planner:
             attached,
             distinct(self.messages),
             inputs,
+            self.collapsed,
         )
 
     def _check_for_relion(self, parts: tuple[OutputPart, ...]) -> None:

@@ -11,6 +11,31 @@ from cryobridge.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)
+class CollapseReport:
+    """What became of the copies of particles.
+
+    Parameters
+    ----------
+    rows
+        Rows that were chosen among.
+    particles
+        Particles that these are copies of; one row of each stays.
+    by
+        The column of the score that decided, or that the first copy was taken.
+    ties
+        Particles of which several copies are equally good.
+    other_copies
+        Rows that stay and are another copy than the first, so that an operator of the symmetry is in their poses.
+    """
+
+    rows: int
+    particles: int
+    by: str
+    ties: int
+    other_copies: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelectReport(Report):
     """What a selection reads and writes.
 
@@ -26,6 +51,8 @@ class SelectReport(Report):
         What is chosen among.
     random, seed
         What a repetition of the draw needs to know; None where rows are not drawn.
+    collapsed
+        What became of copies; None where they were not collapsed.
     """
 
     inputs: tuple[Path, ...]
@@ -34,3 +61,4 @@ class SelectReport(Report):
     rows_are: Literal["particles", "exposures", "micrographs"] = "particles"
     random: int | None = None
     seed: int | None = None
+    collapsed: CollapseReport | None = None

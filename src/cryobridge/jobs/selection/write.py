@@ -45,11 +45,12 @@ class SelectJob:
         self.check(overwrite=overwrite)
         plan, reporter = self.plan, reporter or Silent()
         writer = RowWriter(plan.particles)
+        parents = None if plan.collapsed is None else plan.collapsed.uid
         reporter.start("writing", len(plan.parts) if len(plan.parts) > 1 else None)
         with together():
             for part in plan.parts:
                 make_folder(part.path.parent)
-                writer.write(part.path, part.kept, plan.added)
+                writer.write(part.path, part.kept, plan.added, parents=parents)
                 reporter.advance()
             # Another run may have written them since.
             refuse_existing(plan.outputs(), overwrite=overwrite)
