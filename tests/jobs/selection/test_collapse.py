@@ -236,3 +236,42 @@ def test_the_command_reports_what_decided(tmp_path):
         "other_copies": 3,
     }
     assert yaml.safe_load((tmp_path / "one.csg").read_text())["results"]["blob"]["num_items"] == 5
+
+
+def parents(folder, rows):
+    columns = particle_columns(["J3/extract/a.mrc"] * N, range(N)) | {"uid": PARENTS}
+    # Other images, so that nothing but the uids can match.
+    columns |= {"blob/path": np.array(["J5/restack/batch_0_restacked.mrc"] * N)}
+    return save_cs(folder / "parents.cs", {key: np.asarray(values)[rows] for key, values in columns.items()})
+
+
+@pytest.mark.parametrize("first_keeps_its_uid", [False, True])
+def test_parents_and_copies_are_matched_in_both_directions(tmp_path, first_keeps_its_uid):
+    own = OWN.copy()
+    if first_keeps_its_uid:
+        own[:, 0] = PARENTS
+    path, _ = expanded(tmp_path, uid=own.ravel())
+    few = parents(tmp_path, [3, 1])
+    report = select_files(path, tmp_path / "copies.cs", like=few)
+    kept = np.load(tmp_path / "copies.cs")
+    assert set(kept["sym_expand/src_uid"]) == {PARENTS[1], PARENTS[3]}
+    assert report.rows_out == 2 * COPIES
+    assert "copies-by-parents" in {message.code for message in report.notes}
+    every = parents(tmp_path, np.arange(N))
+    report = select_files(every, tmp_path / "originals.cs", like=tmp_path / "copies.cs")
+    assert np.load(tmp_path / "originals.cs")["uid"].tolist() == [PARENTS[1], PARENTS[3]]
+
+
+def test_copies_are_told_from_each_other_by_their_own_uids(tmp_path):
+    path, _ = expanded(tmp_path)
+    select_files(path, tmp_path / "some.cs", where="sym_expand/idx == 2 and blob/idx < 2")
+    report = select_files(path, tmp_path / "same.cs", like=tmp_path / "some.cs")
+    assert report.rows_out == 2
+    assert "copies-by-parents" not in {message.code for message in report.notes}
+
+
+def test_copies_of_two_expansions_are_matched_by_their_parents(tmp_path):
+    path, _ = expanded(tmp_path)
+    other, _ = expanded(tmp_path, name="again.cs", uid=OWN.ravel() + np.uint64(1000))
+    select_files(other, tmp_path / "some.cs", where="blob/idx < 2 and sym_expand/idx == 1")
+    assert select_files(path, tmp_path / "same.cs", like=tmp_path / "some.cs").rows_out == 2 * COPIES

@@ -5,7 +5,7 @@ Rows are never matched by their order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -41,12 +41,14 @@ class Identities:
     uid, images
         Its own; None where it has none.
     source_uid, source_images
-        Those of the particles that its images were made from, by a table of sources; a uid of 0 and an index of -1
-        stand for none.
+        Those of the particles that its images were made from, by a table of sources, or that its rows are copies of by
+        symmetry expansion; a uid of 0 and an index of -1 stand for none.
     messages
         What was looked up.
     particles
         Where the file is read for the places of its particles, if these are asked for; None if they can't be.
+    is_expanded
+        Whether rows are copies, whose parents ``source_uid`` has.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Identities:
     source_images: ImageRefs | None = None
     messages: tuple[Message, ...] = ()
     particles: ParticleFiles | None = None
+    is_expanded: bool = False
 
     @cached_property
     def places(self) -> Places | None:
@@ -71,6 +74,10 @@ class Identities:
         if self.source_uid is not None:
             found.append((self.source_uid, np.asarray(self.source_uid != 0)))
         return found
+
+    def is_parents(self, uid: _Uids) -> bool:
+        """Whether these are the uids of the particles that rows are copies of."""
+        return self.is_expanded and uid is self.source_uid
 
     @property
     def all_images(self) -> list[ImageRefs]:
@@ -116,9 +123,10 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
     sources
         The table of sources; without one it is looked for beside the file and its stacks.
     """
-    images, uid = particles.images(), particles.uid()
+    images, uid, parent = particles.images(), particles.uid(), particles.parent_uid()
+    own = Identities(particles.metadata, uid, images, parent, particles=particles, is_expanded=parent is not None)
     if images is None:
-        return Identities(particles.metadata, uid, None, particles=particles)
+        return own
     for table in find_sources(particles.metadata, images) if sources is None else (read_sources(sources),):
         rows, _ = match_images(images, table.images)
         n_known = int(np.count_nonzero(rows >= 0))
@@ -126,9 +134,10 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
             count = f"{n_known:,} of {len(particles):,} images"
             text = f"{count} of {particles.metadata.name} are traced to their sources by {table.path.name}"
             traced = (note("images-traced", text, where=table.path),)
-            found = _uids_at(table, rows), _sources_at(table, rows)
-            return Identities(particles.metadata, uid, images, *found, traced, particles)
-    return Identities(particles.metadata, uid, images, particles=particles)
+            # Of copies that were made smaller, the parents are what others know.
+            source_uid = _uids_at(table, rows) if parent is None else parent
+            return replace(own, source_uid=source_uid, source_images=_sources_at(table, rows), messages=traced)
+    return own
 
 
 def match_rows(first: Identities, other: Identities, places: PlaceOptions | None = None) -> Match:
@@ -152,11 +161,12 @@ def match_rows(first: Identities, other: Identities, places: PlaceOptions | None
         If a stack of one could be either of two of the other.
     """
     traced = (*first.messages, *other.messages)
-    for ours, has_uid in first.all_uids:
-        for theirs, _ in other.all_uids:
+    for ours, has_uid in _uids_against(first, other):
+        for theirs, _ in _uids_against(other, first):
             rows = first_places(ours, theirs, has_uid)
             if (rows >= 0).any():
-                return Match(rows, "uid", traced)
+                copies = [side for side, uid in ((first, ours), (other, theirs)) if side.is_parents(uid)]
+                return Match(rows, "uid", (*traced, *map(_by_parents, copies)))
     for our_images in first.all_images:
         for their_images in other.all_images:
             rows, messages = match_images(our_images, their_images)
@@ -167,6 +177,19 @@ def match_rows(first: Identities, other: Identities, places: PlaceOptions | None
         if (found.rows >= 0).any():
             return Match(found.rows, "place", traced, found.distance_A, found.convention, found.offset_A)
     raise _nothing_shared(first, other)
+
+
+def _uids_against(one: Identities, other: Identities) -> list[tuple[_Uids, NDArray[np.bool_]]]:
+    """Return the uids that there are, those first by which the other file is likelier to know the particles.
+
+    Copies by symmetry expansion have uids of their own, which count among copies.
+    """
+    return one.all_uids[::-1] if one.is_expanded and not other.is_expanded else one.all_uids
+
+
+def _by_parents(copies: Identities) -> Message:
+    text = f"rows of {copies.path.name} are copies by symmetry expansion: they are known by the uid of their parents"
+    return note("copies-by-parents", text, where=copies.path)
 
 
 def _uids_at(table: Sources, rows: Rows) -> _Uids | None:
