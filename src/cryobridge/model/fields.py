@@ -726,3 +726,24 @@ def described(column: str) -> tuple[str, str] | None:
         if found is not None:
             return found
     return None
+
+
+def absent_value(column: str) -> float | None:
+    """Return the value of a column that says the same as if the column was not there; None where its absence says less.
+
+    Examples
+    --------
+    >>> absent_value("rlnPhaseShift"), absent_value("rlnMagMat00"), absent_value("rlnDefocusU")
+    (0.0, 1.0, None)
+    """
+    programs: tuple[Program, ...] = ("cryosparc", "relion")
+    for item in FIELDS:
+        for program in programs:
+            if column not in item.names(program):
+                continue
+            if item.part == "optics.aberrations":
+                found = item.describe(program, column)
+                return 1.0 if found is not None and found[0] == "magnification_diagonal" else 0.0
+            unit = item.unit(program)
+            return None if item.absent is None else float(unit.from_model(item.absent) if unit else item.absent)
+    return None

@@ -21,7 +21,7 @@ from cryobridge.model.geometry import fractions_to_px
 from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from cryobridge.formats.table import Array, Values
     from cryobridge.model.particles import Optics
@@ -186,6 +186,13 @@ def _ctf(columns: ColumnReader) -> CTF | None:
     ctf = ctf_of(columns.part("ctf", "cryosparc"))
     shift_A = columns.get("ctf/shift_A", shapes=((2,),))
     return replace(ctf, shift_A=shift_A.astype(np.float64)) if ctf and shift_A is not None and shift_A.any() else ctf
+
+
+def optics_of_table(table: Table, names: Collection[str]) -> Optics | None:
+    """Return the distinct optics values in the named columns of a table, with the exposure groups that have them."""
+    own = [*(name for item in fields_of("optics") for name in item.names("cryosparc")), *CRYOSPARC_COLUMNS]
+    columns = ColumnReader(_InMemory(table, [name for name in dict.fromkeys(own) if name in table and name in names]))
+    return _optics(columns, table)[0]
 
 
 def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray[np.int32] | None]:

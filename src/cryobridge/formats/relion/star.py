@@ -174,7 +174,7 @@ class StarFile:
         for name in _MAIN_BLOCKS:
             if name in self:
                 return name
-        others = [name for name in self._places if name != "optics"]
+        others = [name for name in self.names if name != "optics"]
         return others[-1] if others else "optics"
 
     @property
@@ -191,6 +191,53 @@ class StarFile:
     def comments(self) -> tuple[str, ...]:
         """All comment lines that precede blocks."""
         return tuple(comment for place in self._places.values() for comment in place.comments)
+
+
+class StarInMemory(StarFile):
+    """Blocks as a file would have them.
+
+    Parameters
+    ----------
+    path
+        The file that stands for them in messages.
+    blocks
+        In the order of the file.
+    """
+
+    def __init__(self, path: Path, blocks: Iterable[StarBlock]) -> None:
+        self.path = path
+        self.messages = ()
+        self._blocks = {block.name: block for block in blocks}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Block names in the file's order."""
+        return tuple(self._blocks)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._blocks
+
+    def __getitem__(self, name: str) -> StarBlock:
+        return self._blocks[name]
+
+    def select(self, name: str, labels: Iterable[str]) -> StarBlock:
+        """Return a block with some of its columns."""
+        block = self[name]
+        table = block.table.select(block._wanted(labels))
+        return StarBlock(block.path, name, table, is_loop=block.is_loop, comments=block.comments)
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """Return the column names of a block."""
+        return self[name].names
+
+    def is_loop(self, name: str) -> bool:
+        """Whether the block is a table, not a list."""
+        return self[name].is_loop
+
+    @property
+    def comments(self) -> tuple[str, ...]:
+        """All comment lines that precede blocks."""
+        return tuple(comment for block in self._blocks.values() for comment in block.comments)
 
 
 def open_star(path: str | os.PathLike[str]) -> StarFile:
