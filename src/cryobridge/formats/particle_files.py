@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CombinedError, MissingDataError, UsageError
 from cryobridge.formats.optics import KnownOptics
-from cryobridge.formats.table import ColumnReader, Table
+from cryobridge.formats.table import ColumnReader, rows_of_file, Table
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
 from cryobridge.report import Message
 
@@ -121,7 +121,8 @@ class ParticleFiles:
         elif self.star is not None:
             from cryobridge.formats.relion.particles import particles_from_star
 
-            particles = particles_from_star(self.star, known=defaults)
+            with rows_of_file(self.table):
+                particles = particles_from_star(self.star, known=defaults)
         else:
             from cryobridge.formats.cryosparc.particles import particles_from_cs
 
@@ -172,7 +173,8 @@ class ParticleFiles:
             from cryobridge.formats.relion.particles import parse_image_names
 
             block = self.star[self.star.main]
-            return parse_image_names(block) if "rlnImageName" in block else None
+            with rows_of_file(self.table):
+                return parse_image_names(block) if "rlnImageName" in block else None
         from cryobridge.formats.cryosparc.particles import images_of
 
         return images_of(ColumnReader(self.table))

@@ -17,7 +17,7 @@ from cryobridge.formats.input_file import resolved
 from cryobridge.formats.merged.columns import SharedColumns, shared_columns
 from cryobridge.formats.merged.cs import EXPOSURE_GROUP, MergedTable, Part, unlike_columns, widened
 from cryobridge.formats.merged.groups import exposure_groups_of
-from cryobridge.formats.open import ParticleFiles
+from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.relion.accepted import check_star_rows
 from cryobridge.report import Message, distinct, note, warning
 

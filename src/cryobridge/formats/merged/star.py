@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cryobridge.formats.open import ParticleFiles
+    from cryobridge.formats.particle_files import ParticleFiles
 
 _GROUP, _GROUP_NAME = "rlnOpticsGroup", "rlnOpticsGroupName"
 _NUMBER, _NAME = "rlnGroupNumber", "rlnGroupName"
@@ -180,14 +180,18 @@ def _united(optics: Sequence[StarBlock], paths: Sequence[Path], labels: Sequence
             text = f"optics groups of {label} are called otherwise, since their names have other values: {shown}{more}"
             messages.append(note("optics-groups-renamed", text))
     if numbering.n_renumbered:
-        text = f"{numbering.n_renumbered:,} optics groups have a new number: groups of several files had the same"
+        text = f"{_groups(numbering.n_renumbered, 'has', 'have')} a new number: groups of several files had the same"
         messages.append(note("optics-groups-renumbered", text))
     if numbering.n_united:
-        text = f"{numbering.n_united:,} optics groups are those of an earlier file, in name and all values"
+        text = f"{_groups(numbering.n_united, 'is', 'are')} the same as in an earlier file, in name and all values"
         messages.append(note("optics-groups-united", text))
     merged = pa.Table.from_pylist(rows, schema=tables[0].schema)
     first = optics[0]
     return _Optics(StarBlock(first.path, first.name, merged, comments=first.comments), maps, messages)
+
+
+def _groups(count: int, one: str, several: str) -> str:
+    return f"{count:,} optics group {one}" if count == 1 else f"{count:,} optics groups {several}"
 
 
 def _after_another_one(block: StarBlock, shared: SharedColumns, optics: Sequence[StarBlock]) -> pa.Table:
