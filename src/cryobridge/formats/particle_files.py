@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CombinedError, MissingDataError, UsageError
 from cryobridge.formats.optics import KnownOptics
-from cryobridge.formats.table import ColumnReader, rows_of_file, Table
+from cryobridge.formats.table import ColumnReader, Table, rows_of_file
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
 from cryobridge.report import Message
 
