@@ -19,6 +19,7 @@ from cryobridge.formats.merged.cs import EXPOSURE_GROUP, MergedTable, Part, unli
 from cryobridge.formats.merged.groups import exposure_groups_of
 from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.relion.accepted import check_star_rows
+from cryobridge.formats.write import suffixes_of
 from cryobridge.report import Message, distinct, note, warning
 
 if TYPE_CHECKING:
@@ -148,11 +149,11 @@ def _refuse_unlike(first: ParticleFiles, other: ParticleFiles) -> None:
                 hint="Give .star or .cs files.",
             )
     if first.program != other.program:
-        suffix = ".star" if first.program == "relion" else ".cs"
+        suffix = suffixes_of(first)[0]
         raise UsageError(
             f"a file of another program than {first.metadata.name}",
             path=other.metadata,
-            hint=f"Convert it first: cryobridge convert {other.path} -o NAME{suffix}.",
+            hint=f"Convert it first: `cryobridge convert {other.path}` to a {suffix} file.",
         )
     kinds = [_kind_of(files) for files in (first, other)]
     if kinds[0] != kinds[1]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.arrow import arrow_numbers, numbers_to_arrow
 from cryobridge.formats.merged.columns import SharedColumns, shared_columns
 from cryobridge.formats.merged.groups import Numbering, rounded
@@ -88,7 +88,7 @@ def _refuse_layouts(stars: Sequence[StarFile], labels: Sequence[str]) -> None:
         raise UsageError(
             f"the layout of RELION 3.0, without optics groups, where {new} has the layout of 3.1",
             path=stars[old].path,
-            hint=f"Convert it first: cryobridge convert {stars[old].path} -o NAME.star --relion 3.1.",
+            hint=f"Convert it first: `cryobridge convert {stars[old].path}` with {option('relion', '3.1')} to a new STAR file.",
         )
 
 
