@@ -88,8 +88,8 @@ def _refuse_layouts(stars: Sequence[StarFile], labels: Sequence[str]) -> None:
         raise UsageError(
             f"the layout of RELION 3.0, without optics groups, where {new} has the layout of 3.1",
             path=stars[old].path,
-            hint=f"Convert it first: `cryobridge convert {stars[old].path}` with {option('relion', '3.1')} to a new STAR "
-            "file.",
+            hint=f"Convert it first: `cryobridge convert {stars[old].path}` with {option('relion', '3.1')} to a new "
+            "STAR file.",
         )
 
 
