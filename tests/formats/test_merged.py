@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, shown
 from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.csg import read_csg, write_csg
 from cryobridge.formats.merged import check_rows, merged_files
@@ -76,7 +76,7 @@ def test_layouts_and_programs_are_not_mixed_and_the_remedy_is_named(tmp_path):
     new, old = star(tmp_path / "a.star", [KRIOS]), star(tmp_path / "b.star", [])
     with pytest.raises(UsageError) as caught:
         merged_files([new, old])
-    assert "relion=3.1" in str(caught.value) and "b.star" in caught.value.path
+    assert "relion=" in shown(caught.value.hint) and "b.star" in caught.value.path
     with pytest.raises(UsageError, match="another program") as caught:
         merged_files([new, cs(tmp_path / "c.cs")])
     assert "Convert it first" in caught.value.hint
