@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
+from cryobridge.cli.match_view import compared
 from cryobridge.cli.run import Facts, RunOptions, left_out, run_job
 from cryobridge.jobs.selection.options import SelectOptions
 
@@ -42,6 +43,7 @@ def select(
 
 def _view(report: SelectReport) -> Facts:
     facts = [(report.rows_are, f"{report.rows_out:,} of {report.rows_in:,}"), *left_out(report)]
+    facts += compared(report.matched)
     if report.attached:
         facts.append(("attached", ", ".join(report.attached)))
     if len(report.files) == 1:

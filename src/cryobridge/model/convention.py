@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -48,6 +48,11 @@ class Convention:
         """What RELION's x and y, (2,), are less than if counted from the edge."""
         of_xy = np.array([self.mirror_x, self.mirror_y], np.float64) * self.is_exact
         return of_xy[::-1] if self.swap_xy else of_xy
+
+    @property
+    def inverse(self) -> Convention:
+        """The convention that takes coordinates back, from RELION's micrograph to cryoSPARC's."""
+        return replace(self, mirror_x=self.mirror_y, mirror_y=self.mirror_x) if self.swap_xy else self
 
     def direction_rad(self, angle_rad: Floats) -> Floats:
         """Return where a direction of cryoSPARC's frame (angle from x towards y) points in RELION's, (n,)."""

@@ -5,16 +5,18 @@ Rows are never matched by their order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError, option
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.jobs.identity.images import Rows, first_places, match_images
-from cryobridge.jobs.identity.places import Places, match_places, places_of
+from cryobridge.jobs.identity.place_match import PlaceMatch, match_places
+from cryobridge.jobs.identity.places import Places, places_of
 from cryobridge.jobs.identity.sources import Sources, find_sources, read_sources
 from cryobridge.model.particles import ImageRefs
 from cryobridge.report import Message, note
@@ -63,7 +65,7 @@ class Identities:
     @cached_property
     def places(self) -> Places | None:
         """Where the particles lie on their micrographs; None where that is not known."""
-        return None if self.particles is None else places_of(self.particles.particles)
+        return None if self.particles is None else places_of(self.particles)
 
     @property
     def all_uids(self) -> list[tuple[_Uids, NDArray[np.bool_]]]:
@@ -95,22 +97,38 @@ class Match:
         What they were compared by.
     messages
         Through which files particles were traced, and what was assumed.
-    distance_A
-        (n,) how far apart the particles are, shifts applied where that fits better, NaN where there is no other; None
-        where they were not compared by place.
-    convention
-        By which positions of the first file go onto the micrographs of the other; None likewise.
-    offset_A
-        (n, 2) x, y: position of the other's box minus that of the first's, in the frame of the other's micrographs,
-        without shifts; NaN and None likewise.
+    place
+        What else is known where they were compared by place; None where they were not.
     """
 
     rows: Rows
     by: Literal["uid", "image", "place"]
     messages: tuple[Message, ...] = ()
-    distance_A: Floats | None = None
-    convention: Convention | None = None
-    offset_A: Floats | None = None
+    place: PlaceMatch | None = None
+    _other_rows: Callable[[], Rows] = field(repr=False, default=lambda: np.zeros(0, np.int64))
+
+    @cached_property
+    def other_rows(self) -> Rows:
+        """The row of the first file for each row of the other, (m,), -1 where it has none."""
+        return self._other_rows()
+
+    @property
+    def distance_A(self) -> Floats | None:
+        """(n,) how far apart the particles are, NaN where there is no other; None where not compared by place."""
+        return None if self.place is None else self.place.distance_A
+
+    @property
+    def convention(self) -> Convention | None:
+        """By which positions of the first file go onto the micrographs of the other; None likewise."""
+        return None if self.place is None else self.place.convention
+
+    @property
+    def offset_A(self) -> Floats | None:
+        """(n, 2) x, y: position of the other's box minus that of the first's, as the other's micrographs lie.
+
+        Without shifts; NaN and None likewise.
+        """
+        return None if self.place is None else self.place.offset_A
 
 
 def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Identities:
@@ -143,8 +161,10 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
 def match_rows(first: Identities, other: Identities, places: PlaceOptions | None = None) -> Match:
     """Find the rows of ``other`` that are the particles of ``first``.
 
-    uids are compared where both have them; where they have none in common, the images are; where these are others too,
-    the places. Of repeated particles of ``other`` the first is taken.
+    uids are compared where both have them; where they have none in common, the images are, by stack and number; where
+    these are others too, the places, and last the images by the stack's bare name, which several jobs may give to
+    different images. The first of these by which any row is found decides, also where another would find more. Of
+    repeated particles of ``other`` the first is taken.
 
     Parameters
     ----------
@@ -158,24 +178,35 @@ def match_rows(first: Identities, other: Identities, places: PlaceOptions | None
     MissingDataError
         If they have no particle in common.
     CryobridgeError
-        If a stack of one could be either of two of the other.
+        If a stack of one could be either of two of the other, or places could be compared in several ways.
     """
     traced = (*first.messages, *other.messages)
     for ours, has_uid in _uids_against(first, other):
-        for theirs, _ in _uids_against(other, first):
+        for theirs, has_other_uid in _uids_against(other, first):
             rows = first_places(ours, theirs, has_uid)
             if (rows >= 0).any():
                 copies = [side for side, uid in ((first, ours), (other, theirs)) if side.is_parents(uid)]
-                return Match(rows, "uid", (*traced, *map(_by_parents, copies)))
+                back = partial(first_places, theirs, ours, has_other_uid)
+                return Match(rows, "uid", (*traced, *map(_by_parents, copies)), None, back)
+    by_name = None
     for our_images in first.all_images:
         for their_images in other.all_images:
             rows, messages = match_images(our_images, their_images)
             if (rows >= 0).any():
-                return Match(rows, "image", (*traced, *messages))
+                back = partial(_image_rows, their_images, our_images)
+                match = Match(rows, "image", (*traced, *messages), None, back)
+                if not messages:
+                    return match
+                by_name = by_name or match  # by the bare name
     if places is not None and first.places is not None and other.places is not None:
-        found = match_places(first.places, other.places, places)
-        if (found.rows >= 0).any():
-            return Match(found.rows, "place", traced, found.distance_A, found.convention, found.offset_A)
+        try:
+            found = match_places(first.places, other.places, places)
+            return Match(found.rows, "place", (*traced, *found.messages), found, lambda: found.other_rows)
+        except CryobridgeError:
+            if by_name is None:
+                raise
+    if by_name is not None:
+        return by_name
     raise _nothing_shared(first, other)
 
 
@@ -190,6 +221,10 @@ def _uids_against(one: Identities, other: Identities) -> list[tuple[_Uids, NDArr
 def _by_parents(copies: Identities) -> Message:
     text = f"rows of {copies.path.name} are copies by symmetry expansion: they are known by the uid of their parents"
     return note("copies-by-parents", text, where=copies.path)
+
+
+def _image_rows(images: ImageRefs, others: ImageRefs) -> Rows:
+    return match_images(images, others)[0]
 
 
 def _uids_at(table: Sources, rows: Rows) -> _Uids | None:

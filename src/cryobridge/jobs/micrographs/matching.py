@@ -1,4 +1,4 @@
-"""Matching cryoSPARC's micrograph names with RELION's."""
+"""Matching names of micrographs: cryoSPARC's with RELION's, or those of any two files."""
 
 from __future__ import annotations
 
@@ -39,6 +39,25 @@ class MicrographMatch:
     unmatched: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class MicrographPairs:
+    """Which micrographs of two files of any program are the same.
+
+    Parameters
+    ----------
+    other
+        The first file's name -> the other's.
+    several
+        Names of the first that fit several of the other, with these.
+    shared
+        Names of the other that several of the first fit, with these.
+    """
+
+    other: dict[str, str]
+    several: dict[str, tuple[str, ...]]
+    shared: dict[str, tuple[str, ...]]
+
+
 def full_stem(name: str) -> str:
     """Return a micrograph's name without folder and extension; dots become underscores, as in RELION."""
     return posixpath.splitext(posixpath.basename(name))[0].replace(".", "_")
@@ -58,41 +77,70 @@ def normalised_stem(name: str) -> str:
 
 
 def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> MicrographMatch:
-    """Find RELION's name for each of cryoSPARC's micrographs.
-
-    The full stems are compared, then those without uid, then the normalised ones, then whether one stem holds the
-    other as whole words (between underscores). The first of these that fits decides; of several micrographs of one
-    name, that whose folders are called as cryoSPARC's are. Linear in the number of names.
+    """Find RELION's name for each of cryoSPARC's micrographs, as `pair_micrographs` does.
 
     Raises
     ------
     CryobridgeError
         If a name fits two micrographs, or two names one.
     """
+    found = pair_micrographs(cryosparc, relion)
+    text = ""
+    if found.several:
+        name, fitting = next(iter(found.several.items()))
+        text = f"micrograph {name} fits {len(fitting)}: {_some(fitting)}"
+    elif found.shared:
+        name, fitting = next(iter(found.shared.items()))
+        text = f"{len(fitting)} cryoSPARC micrographs fit {name}: {_some(fitting)}"
+    if text:
+        raise CryobridgeError(
+            text,
+            field="location/micrograph_path",
+            hint="Give a micrographs STAR file in which names differ.",
+        )
+    return MicrographMatch(found.other, tuple(name for name in cryosparc if name not in found.other))
+
+
+def pair_micrographs(first: Sequence[str], other: Sequence[str]) -> MicrographPairs:
+    """Find which micrographs of two files are the same, whichever programs named them.
+
+    The names are compared, then their full stems, then those without uid, then the normalised ones, then whether one
+    stem holds the other as whole words (between underscores). The first of these that fits decides, and a micrograph
+    that has its partner is none for what fits less well; of several of one name, that whose folders are called alike.
+    Linear in the number of names.
+    """
     levels: list[Callable[[str], list[str]]] = [
-        _by_stem(relion, full_stem),
-        _by_stem(relion, bare_stem),
-        _by_stem(relion, normalised_stem),
-        _by_words(relion),
+        _by_stem(other, lambda name: name.removeprefix(">")),
+        _by_stem(other, full_stem),
+        _by_stem(other, bare_stem),
+        _by_stem(other, normalised_stem),
+        _by_words(other),
     ]
-    matches: dict[str, str] = {}
-    unmatched: list[str] = []
-    for name in cryosparc:
-        fitting = next((found for level in levels if (found := level(name))), [])
-        if len(fitting) > 1:
-            fitting = _in_folders_called_alike(name, fitting)
-        if len(fitting) > 1:
-            raise CryobridgeError(
-                f"micrograph {name} fits {len(fitting)}: {_some(fitting)}",
-                field="location/micrograph_path",
-                hint="Give a micrographs STAR file in which names differ.",
-            )
-        if fitting:
-            matches[name] = fitting[0]
-        else:
-            unmatched.append(name)
-    _refuse_shared(matches)
-    return MicrographMatch(matches, tuple(unmatched))
+    pairs: dict[str, str] = {}
+    several: dict[str, tuple[str, ...]] = {}
+    shared: dict[str, tuple[str, ...]] = {}
+    rest = list(dict.fromkeys(first))
+    taken: set[str] = set()
+    for level in levels:
+        claims: dict[str, list[str]] = defaultdict(list)
+        for name in rest:
+            fitting = [found for found in level(name) if found not in taken]
+            if len(fitting) > 1:
+                fitting = _in_folders_called_alike(name, fitting)
+            if len(fitting) > 1:
+                several[name] = tuple(fitting)
+            elif fitting:
+                claims[fitting[0]].append(name)
+        for found, names in claims.items():
+            chosen = names if len(names) == 1 else _in_folders_called_alike(found, names)
+            if len(chosen) == 1:
+                pairs[chosen[0]] = found
+            else:
+                shared[found] = tuple(names)
+        taken |= claims.keys()
+        ambiguous = {name for names in shared.values() for name in names}
+        rest = [name for name in rest if name not in pairs and name not in several and name not in ambiguous]
+    return MicrographPairs(pairs, several, shared)
 
 
 def unmatched_error(
@@ -180,19 +228,6 @@ def _word_runs(stem: str) -> Iterator[str]:
             run = "_".join(words[first:last])
             if run.strip("_"):
                 yield run
-
-
-def _refuse_shared(matches: dict[str, str]) -> None:
-    by_relion: dict[str, list[str]] = defaultdict(list)
-    for name, match in matches.items():
-        by_relion[match].append(name)
-    for match, names in by_relion.items():
-        if len(names) > 1:
-            raise CryobridgeError(
-                f"{len(names)} cryoSPARC micrographs fit {match}: {_some(names)}",
-                field="location/micrograph_path",
-                hint="Give a micrographs STAR file in which names differ.",
-            )
 
 
 def _some(names: Iterable[str]) -> str:

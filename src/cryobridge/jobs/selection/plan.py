@@ -21,10 +21,11 @@ from cryobridge.formats.recovar import open_recovar
 from cryobridge.formats.registry import CS, identify_file
 from cryobridge.formats.relion.accepted import check_star_rows
 from cryobridge.formats.write import outputs_of, suffixes_of
-from cryobridge.jobs.identity.match import identities_of, match_rows
+from cryobridge.jobs.identity.report import Matched
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
 from cryobridge.jobs.selection.collapse import Collapsed, collapse
+from cryobridge.jobs.selection.like import rows_like
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.report import SelectReport
 from cryobridge.jobs.selection.row_values import RowValues
@@ -81,6 +82,8 @@ class SelectPlan:
         All files that are read.
     collapsed
         Which copy of each particle stays; None where that is not asked.
+    matched
+        How its particles were compared with another file's; None where they were not.
     """
 
     particles: ParticleFiles
@@ -93,6 +96,7 @@ class SelectPlan:
     messages: tuple[Message, ...]
     inputs: tuple[Path, ...]
     collapsed: Collapsed | None = None
+    matched: Matched | None = None
 
     def outputs(self) -> list[Path]:
         """Return all files that are written."""
@@ -114,6 +118,7 @@ class SelectPlan:
             random=self.options.random,
             seed=self.options.seed if is_drawn else None,
             collapsed=None if self.collapsed is None else self.collapsed.report,
+            matched=self.matched,
         )
 
 
@@ -216,6 +221,7 @@ class _Planner:
         self.attached: RowLabels | None = None
         self.latent: Floats | None = None
         self.collapsed: Collapsed | None = None
+        self.matched: Matched | None = None
 
     def choose(self, *, splits: bool) -> None:
         """Work out which rows are kept."""
@@ -262,6 +268,7 @@ class _Planner:
             distinct(self.messages),
             inputs,
             self.collapsed,
+            self.matched,
         )
 
     def _check_for_relion(self, parts: tuple[OutputPart, ...]) -> None:
@@ -284,7 +291,9 @@ class _Planner:
             yield np.isin(numbers, options.classes), f"in other classes than {join_numbers(options.classes)}"
         if options.like is not None:
             other = _opened(options.like, SelectOptions(), argument="like", needs=("uid", "blob/"))
-            yield self._like(other), f"not in {other.path.name}"
+            is_like, self.matched, messages = rows_like(self.particles, other, options)
+            self.messages += messages
+            yield is_like, f"not in {other.path.name}"
         if options.where is not None:
             yield rows_where(options.where, self.particles.columns), f"for which {options.where} does not hold"
 
@@ -317,19 +326,6 @@ class _Planner:
         self.absent = absent_classes(classes.numbers, wanted)
         self.messages += [*classes.messages, *([self.absent] if self.absent else [])]
         return classes
-
-    def _like(self, other: ParticleFiles) -> Mask:
-        ours = identities_of(self.particles, self.options.sources)
-        theirs = identities_of(other, self.options.sources)
-        match = match_rows(ours, theirs, self.options)
-        by = note("rows-compared-by", f"particles are compared by {match.by}", option="like")
-        self.messages += [*other.messages, *match.messages, by]
-        n_absent = int(np.count_nonzero(match_rows(theirs, ours, self.options).rows < 0))
-        if n_absent:
-            name, count = other.path.name, f"{n_absent:,} of {len(other):,} rows"
-            text = f"{count} of {name} are not in {self.particles.metadata.name}"
-            self.messages.append(note("rows-not-in-both", text, option="like"))
-        return match.rows >= 0
 
     def _draw(self) -> None:
         """Keep the rows with the smallest random numbers, so that fewer rows of one seed are among more of them."""

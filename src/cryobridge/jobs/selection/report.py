@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cryobridge.jobs.identity.report import Matched
 from cryobridge.report import Report
 
 
@@ -53,6 +54,8 @@ class SelectReport(Report):
         What a repetition of the draw needs to know; None where rows are not drawn.
     collapsed
         What became of copies; None where they were not collapsed.
+    matched
+        How its particles were compared with another file's; None where they were not.
     """
 
     inputs: tuple[Path, ...]
@@ -62,3 +65,4 @@ class SelectReport(Report):
     random: int | None = None
     seed: int | None = None
     collapsed: CollapseReport | None = None
+    matched: Matched | None = None

@@ -1,0 +1,375 @@
+"""Which particles of two files are the same, by the micrograph and the position on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryobridge.errors import CryobridgeError, MissingDataError, option
+from cryobridge.jobs.identity.nearest import mutual_nearest
+from cryobridge.jobs.identity.place_fits import (
+    Fit,
+    Side,
+    best_of,
+    expected_by_chance,
+    fit,
+    positions_A,
+    sample,
+    scales_of,
+    side_of,
+    turned_A,
+    ways,
+)
+from cryobridge.jobs.identity.report import Shifts
+from cryobridge.jobs.micrographs.matching import pair_micrographs
+from cryobridge.jobs.micrographs.orientation_report import OrientationError
+from cryobridge.model.convention import ALL_CONVENTIONS, AS_STORED, Convention
+from cryobridge.report import Message, note, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryobridge.jobs.identity.places import Places
+    from cryobridge.jobs.shared_options import PlaceOptions
+    from cryobridge.model.particles import Floats
+
+Rows = NDArray[np.int64]
+_BOX_SHARE = 0.1
+# How probable it may be that chance, or another axis convention, makes as many matches.
+_BY_CHANCE = 0.01
+# Another axis convention with more of the matches than this is as good.
+_RIVAL_SHARE = 0.75
+# Less than this share of the fewer particles, and something is amiss.
+_FEW = 0.5
+_N_SHOWN = 4
+_SHIFTS: dict[tuple[bool, bool], Shifts] = {
+    (True, True): "both",
+    (False, False): "neither",
+    (True, False): "first",
+    (False, True): "other",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PlaceMatch:
+    """Which row of the other file lies where each row of the first does.
+
+    Parameters
+    ----------
+    rows, other_rows
+        (n,) row of the other file, and (m,) row of the first, -1 where there is none. Rows at exactly one place of a
+        file, as copies of a symmetry expansion are, have the same partner: the first row of its place.
+    distance_A
+        (n,) between the particles, NaN where there is no partner.
+    offset_A
+        (n, 2) x, y: position of the other's box minus that of the first's, as the other's micrographs lie, without
+        shifts.
+    convention
+        By which positions of the first file go onto the micrographs of the other.
+    shifts
+        Whose shifts were applied.
+    within_A
+        The largest distance that was looked at.
+    expected_by_chance
+        How many places would have a partner if both files' were drawn at random.
+    micrographs
+        How many micrographs both have, and that only the first and only the other has.
+    messages
+        What was assumed.
+    """
+
+    rows: Rows
+    other_rows: Rows
+    distance_A: Floats
+    offset_A: Floats
+    convention: Convention
+    shifts: Shifts
+    within_A: float
+    expected_by_chance: float
+    micrographs: tuple[int, int, int]
+    messages: tuple[Message, ...]
+
+
+def match_places(first: Places, other: Places, options: PlaceOptions) -> PlaceMatch:
+    """Find for each particle of ``first`` the one of ``other`` that lies nearest, if each is the other's nearest.
+
+    Micrographs are matched by their names. How positions of the one file go onto micrographs of the other - the axis
+    convention, whether shifts are applied, and pixel sizes that a file does not say - is what makes most of a sample
+    match.
+
+    Raises
+    ------
+    MissingDataError
+        If no more particles match than chance makes match, or something is not known that is needed.
+    CryobridgeError
+        If axis conventions fit equally well.
+    OrientationError
+        If another axis convention fits than the one that is set by hand.
+    """
+    ours, theirs, micrographs, messages = _sides(first, other)
+    within_A = options.within_A or _within_A(first, other)
+    by_hand = _by_hand(first, other, options)
+    found, more = _choose(ours, theirs, first, other, within_A, by_hand, is_forced=options.force)
+    messages += more
+    if found.way.convention.mirror_x or found.way.convention.mirror_y:
+        ours, theirs = _with_sizes(ours, theirs, first, other)
+    match = _matched(ours, theirs, found, within_A, micrographs)
+    messages += _said(match, found, ours, theirs)
+    return replace(match, messages=tuple(messages))
+
+
+def _sides(first: Places, other: Places) -> tuple[Side, Side, tuple[int, int, int], list[Message]]:
+    """Return the places on micrographs that both files have, and how many these are and the others."""
+    used = [side.micrograph.without_unused() for side in (first, other)]
+    pairs = pair_micrographs(used[0].values, used[1].values)
+    if not pairs.other:
+        raise MissingDataError(
+            f"no particle of {other.name} is known in it: neither uids nor images are the same, and none of its "
+            f"micrographs, such as {used[0].values[0]}, is among those of {other.name}, such as {used[1].values[0]}",
+            hint=_same_data(),
+        )
+    names = list(pairs.other.items())
+    common = [{name: place for place, name in enumerate(each)} for each in zip(*names, strict=True)]
+    sides = [
+        side_of(each, np.array([place.get(name, -1) for name in each.micrograph.values], np.int64), len(names))
+        for each, place in zip((first, other), common, strict=True)
+    ]
+    messages = []
+    n_ambiguous = len(pairs.several) + len(pairs.shared)
+    if n_ambiguous:
+        name, fitting = next(iter({**pairs.several, **pairs.shared}.items()))
+        text = f"{n_ambiguous:,} names of micrographs fit several, such as {name}: {', '.join(fitting[:_N_SHOWN])}"
+        messages.append(warning("micrographs-ambiguous", f"{text}; their particles have no partner"))
+    counts = (len(names), len(used[0].values) - len(names), len(used[1].values) - len(names))
+    return sides[0], sides[1], counts, messages
+
+
+def _within_A(first: Places, other: Places) -> float:
+    boxes = [side.box_A for side in (first, other) if np.isfinite(side.box_A)]
+    if not boxes:
+        raise MissingDataError(
+            f"how far apart positions may be is not known: neither {first.name} nor {other.name} says its box",
+            hint=f"Give {option('within_A', 10)}, in Å.",
+        )
+    return _BOX_SHARE * min(boxes)
+
+
+def _by_hand(first: Places, other: Places, options: PlaceOptions) -> Convention | None:
+    """Return the axis convention that is set by hand, from the first file to the other; it is from cryoSPARC's."""
+    by_hand = options.by_hand
+    return by_hand.inverse if by_hand and other.program == "cryosparc" != first.program else by_hand
+
+
+def _choose(
+    ours: Side,
+    theirs: Side,
+    first: Places,
+    other: Places,
+    within_A: float,
+    by_hand: Convention | None,
+    *,
+    is_forced: bool,
+) -> tuple[Fit, list[Message]]:
+    """Return the way of reading positions that fits best, by a sample."""
+    our_sample, their_sample = sample(ours, theirs)
+    conventions: tuple[Convention, ...] = ALL_CONVENTIONS
+    messages: list[Message] = []
+    if not _sizes_are_known(our_sample, their_sample):
+        our_sample, their_sample = _with_sizes(our_sample, their_sample, first, other)
+    if not _sizes_are_known(our_sample, their_sample):
+        conventions = (AS_STORED,)
+        if by_hand is not None and by_hand != AS_STORED:
+            raise MissingDataError(
+                f"the size of the micrographs is not known, so that none can be counted from the other edge: neither "
+                f"{first.name} nor {other.name} has it, and the files are not on this disk",
+                hint="Run it where the micrographs are.",
+            )
+        text = f"positions are compared as stored alone: the micrographs' size, which {first.name} and {other.name} "
+        messages = [note("micrographs-as-stored", f"{text}lack, is needed to reverse them")]
+    exact = tuple(replace(each, is_exact=True) for each in conventions)
+    scales = scales_of(ours, theirs)
+    if not scales:
+        raise MissingDataError(
+            f"the pixel size of the micrographs is not known: neither {first.name} nor {other.name} says it",
+            hint="Give files that have rlnMicrographPixelSize or location/micrograph_psize_A, or the particles' pixel "
+            "size.",
+        )
+    has_shifts = (ours.shift_A is not None, theirs.shift_A is not None)
+    fits: list[Fit] = []
+    best, is_clear = None, False
+    for scale in scales:  # the likelier first: others are looked at where it does not fit
+        fits += [fit(our_sample, their_sample, way, within_A) for way in ways([scale], exact, has_shifts)]
+        best = best_of(fits)
+        is_clear = _is_match(best, our_sample, their_sample, within_A, len(fits)) and not _rivals(
+            best, fits, our_sample, their_sample, within_A
+        )
+        if is_clear:
+            break
+    assert best is not None  # there is a scale
+    if by_hand is not None:
+        chosen = best_of([each for each in fits if each.way.convention == by_hand])
+        if is_clear and best.way.convention != by_hand and not is_forced:
+            raise OrientationError(
+                f"{chosen.n:,} particles match with the axes that are set by hand, {best.n:,} with "
+                f"{best.way.convention.formula}",
+                hint=f"Leave {option('orientation')} and the flips out, or give {option('force', True)}.",
+            )
+        if chosen.n == 0:
+            raise _not_the_same(chosen, our_sample, their_sample, first, other, within_A)
+        if not _is_match(chosen, our_sample, their_sample, within_A, 1):
+            expected = expected_by_chance(our_sample, their_sample, chosen.way, within_A)
+            text = (
+                f"of the particles that were looked at {chosen.n:,} match, and chance alone would make {expected:.3g}"
+            )
+            messages.append(warning("matches-by-chance", f"{text}: check that these are the same"))
+        return chosen, messages
+    if not is_clear:
+        if not _is_match(best, our_sample, their_sample, within_A, len(fits)):
+            raise _not_the_same(best, our_sample, their_sample, first, other, within_A)
+        raise _unclear(best, fits, first, other)
+    return best, messages
+
+
+def _n_possible(ours: Side, theirs: Side) -> int:
+    return int(np.minimum(ours.counts(), theirs.counts()).sum())
+
+
+def _is_match(best: Fit, ours: Side, theirs: Side, within_A: float, n_tried: int) -> bool:
+    """Whether chance would hardly make as many matches in any of the ways that were tried."""
+    expected = expected_by_chance(ours, theirs, best.way, within_A)
+    return _at_least(best.n, _n_possible(ours, theirs), expected) * n_tried < _BY_CHANCE
+
+
+def _rivals(best: Fit, fits: Sequence[Fit], ours: Side, theirs: Side, within_A: float) -> list[Fit]:
+    """Return the fits in other axis conventions that are about as good."""
+    n, expected = _n_possible(ours, theirs), expected_by_chance(ours, theirs, best.way, within_A)
+    return [
+        each
+        for each in fits
+        if each.way.convention != best.way.convention
+        and (each.n > _RIVAL_SHARE * best.n or _at_least(best.n, n, max(each.n, expected)) > _BY_CHANCE)
+    ]
+
+
+def _at_least(found: int, n: int, expected: float) -> float:
+    """Return the probability of so many of n or more, where so many are expected: the tail of a binomial."""
+    from scipy.special import betainc
+
+    if found == 0 or expected >= n:
+        return 1.0
+    return float(betainc(found, n - found + 1, expected / n)) if found <= n else 0.0
+
+
+def _with_sizes(ours: Side, theirs: Side, first: Places, other: Places) -> tuple[Side, Side]:
+    """Return the sides with the sizes of micrographs by their headers, where neither file says them."""
+    unknown = np.unique(ours.on[~_known_sizes(ours, theirs)[ours.on]])
+    if not len(unknown):
+        return ours, theirs
+    shapes = []
+    for side, places in ((ours, first), (theirs, other)):
+        shape_px = side.shape_px.copy()
+        for micrograph, row in zip(*np.unique(side.on, return_index=True), strict=True):
+            if micrograph in unknown:
+                found = places.header_shape(places.micrograph[int(side.rows[row])])
+                if found is None:
+                    break  # the others are not there either
+                shape_px[micrograph] = found
+        shapes.append(shape_px)
+    return replace(ours, shape_px=shapes[0]), replace(theirs, shape_px=shapes[1])
+
+
+def _known_sizes(ours: Side, theirs: Side) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(ours.shape_px).all(axis=1) | np.isfinite(theirs.shape_px).all(axis=1))
+
+
+def _sizes_are_known(ours: Side, theirs: Side) -> bool:
+    return bool(_known_sizes(ours, theirs)[np.intersect1d(ours.on, theirs.on)].all())
+
+
+def _matched(ours: Side, theirs: Side, found: Fit, within_A: float, micrographs: tuple[int, int, int]) -> PlaceMatch:
+    """Match all places in one way of reading them."""
+    way = found.way
+    positions, their_positions = positions_A(ours, theirs, way)
+    known = np.flatnonzero(np.isfinite(positions).all(axis=1))
+    own, other, distance_A = mutual_nearest(positions[known], ours.on[known], their_positions, theirs.on, within_A)
+    own = known[own]
+    boxes = turned_A(ours, theirs, way, ours.xy_px)
+    their_boxes = theirs.xy_px * way.scale.other_A[theirs.on][:, np.newaxis]
+    # A place more, the last, for rows that are on none.
+    distance, offset = np.full(len(ours.rows) + 1, np.nan), np.full((len(ours.rows) + 1, 2), np.nan)
+    distance[own], offset[own] = distance_A, their_boxes[other] - boxes[own]
+    partner, their_partner = (np.full(len(side.rows) + 1, -1, np.int64) for side in (ours, theirs))
+    partner[own], their_partner[other] = theirs.rows[other], ours.rows[own]
+    return PlaceMatch(
+        partner[ours.place],
+        their_partner[theirs.place],
+        distance[ours.place],
+        offset[ours.place],
+        way.convention,
+        _SHIFTS[way.shifts],
+        within_A,
+        expected_by_chance(ours, theirs, way, within_A),
+        micrographs,
+        (),
+    )
+
+
+def _said(match: PlaceMatch, found: Fit, ours: Side, theirs: Side) -> list[Message]:
+    """Return what was assumed in matching, and what looks amiss."""
+    messages = []
+    if found.way.scale.text:
+        messages.append(note("micrograph-pixel-size-assumed", found.way.scale.text))
+    if match.convention != AS_STORED:
+        text = f"positions of {ours.name} lie on micrographs of {theirs.name} with {match.convention.words}"
+        messages.append(note("micrographs-turned", text, option="orientation"))
+    applied = {
+        "both": "those of both files",
+        "neither": "none",
+        "first": f"those of {ours.name}",
+        "other": f"those of {theirs.name}",
+    }
+    if ours.shift_A is not None or theirs.shift_A is not None:
+        text = f"of the particles' shifts {applied[match.shifts]} are applied to their positions, which fits best"
+        messages.append(note("shifts-applied", text))
+    n_places = int(np.count_nonzero(match.distance_A[ours.rows] >= 0))
+    n_possible = _n_possible(ours, theirs)
+    if n_places < _FEW * n_possible:
+        text = f"only {n_places:,} of {n_possible:,} particles on the same micrographs have a partner within"
+        text = f"{text} {match.within_A:.3g} Å, half of them within {found.median_A:.3g} Å"
+        hint = f"{option('within_A')} sets the limit"
+        messages.append(warning("few-particles-match", f"{text}; {hint}", option="within_A"))
+    return messages
+
+
+def _not_the_same(
+    best: Fit, ours: Side, theirs: Side, first: Places, other: Places, within_A: float
+) -> MissingDataError:
+    expected = expected_by_chance(ours, theirs, best.way, within_A)
+    return MissingDataError(
+        f"no particle of {other.name} is known in it: neither uids nor images are the same, and by place {best.n:,} of "
+        f"{_n_possible(ours, theirs):,} particles of {first.name} on the busiest common micrographs lie within "
+        f"{within_A:.3g} Å of one, where chance alone makes {expected:.3g}",
+        count=best.n,
+        hint=f"{_same_data()} {option('within_A')} sets how far apart positions may be.",
+    )
+
+
+def _unclear(best: Fit, fits: Sequence[Fit], first: Places, other: Places) -> CryobridgeError:
+    counts: dict[Convention, int] = {}
+    for each in fits:
+        counts[each.way.convention] = max(each.n, counts.get(each.way.convention, 0))
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    shown = "; ".join(f"{n:,} with {convention.formula}" for convention, n in ordered)
+    return CryobridgeError(
+        f"which way micrographs of {first.name} lie on those of {other.name} is not clear; matches are {shown}",
+        count=best.n,
+        hint=f"Set it by hand: {option('orientation', 'stored')}, {option('orientation', 'reliosparc')}, or "
+        f"{option('flip_x', True)}, {option('flip_y', True)} and {option('swap_xy', True)}.",
+    )
+
+
+def _same_data() -> str:
+    return "Check that both are of one data set."
