@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -88,6 +89,33 @@ def run_anew(*words, cwd=None, **changes):
         timeout=120,
         check=False,
     )
+
+
+def run_where_one_may_only_read(folder, *words):
+    """Run the command as somebody who may only read in a folder, also where the tests run as root.
+
+    Root loses its rights over the files of others with its capabilities.
+    """
+    import pytest
+
+    before = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write anywhere, and setpriv is not installed")
+        before = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+        os.chown(folder, 65534, 65534)
+    folder.chmod(0o555)
+    try:
+        return subprocess.run(
+            [*before, COMMAND, *map(str, words)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        folder.chmod(0o755)
 
 
 def run_stacks(plan, folder, *, device="auto", overwrite=False, resume=False, verify_outputs=False, executor=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # The lease that the name of a temporary file carries keeps other runs from removing it (`cryobridge.formats.lease`).
 _TEMPORARY = re.compile(r"\.(?P<stem>.*)\.(?P<lease>[0-9a-f]{8}-[0-9a-f]{8})-[0-9a-f]{6}(\..*)?", re.DOTALL)
 _MOST_NAME_BYTES = 255
+MAY_NOT = "You may not write there: choose another folder, or ask its owner."
 # What is added to the name of a temporary folder when it is moved out of the way counts, too.
 _OTHER_BYTES = len("..01234567-01234567-012345.old")
 # Longer ones are no suffixes that a writer looks at.
@@ -229,11 +231,17 @@ def _temporaries(folder: Path) -> list[tuple[Path, str]]:
 
 def write_error(path: Path, error: OSError) -> CryobridgeError:
     """Return the error that says that ``path`` can't be written, and what to do about it."""
+    text = "Check that the folder exists, that you may write in it, and that the disk has space left."
     return CryobridgeError(
         f"can't be written ({error.strerror or error})",
         path=path,
-        hint="Check that the folder exists, that you may write in it, and that the disk has space left.",
+        hint=MAY_NOT if is_forbidden(error) else text,
     )
+
+
+def is_forbidden(error: OSError) -> bool:
+    """Whether the system refused something that the user, or nobody, may do there."""
+    return error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def tidy(folder: Path) -> None:

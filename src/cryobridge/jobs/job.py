@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from cryobridge.jobs.output_folder import require_writable
 from cryobridge.progress import Reporter, Silent
 from cryobridge.report import Report
 
@@ -30,7 +31,9 @@ def executed(job: Job[R], *, overwrite: bool, dry_run: bool, reporter: Reporter)
     if not dry_run:
         return job.run(overwrite=overwrite, reporter=reporter)
     job.check(overwrite=overwrite)
-    return replace(job.report(), dry_run=True)
+    report = replace(job.report(), dry_run=True)
+    require_writable(report.outputs)
+    return report
 
 
 def carried_out(job: Job[R], *, overwrite: bool, dry_run: bool, reporter: Reporter | None) -> R:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, is_interrupt, option
-from cryobridge.formats.atomic import atomic_path, write_error
+from cryobridge.formats.atomic import MAY_NOT, atomic_path, is_forbidden, write_error
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, Lease, State, exclusive, state_of
 from cryobridge.report import Message, warning
@@ -140,7 +140,7 @@ def make_folder(folder: Path) -> None:
         raise CryobridgeError(
             f"the folder can't be made ({error.strerror or error})",
             path=folder,
-            hint=f"Choose another one with {option('output')}.",
+            hint=MAY_NOT if is_forbidden(error) else f"Choose another one with {option('output')}.",
         ) from error
 
 
@@ -169,6 +169,25 @@ def files_in(folder: Path, pattern: str) -> list[Path]:
         return []
 
 
+def require_writable(outputs: Iterable[Path]) -> None:
+    """Refuse outputs in folders that one may not write in, where nothing is tried; the folders need not be there yet.
+
+    Raises
+    ------
+    CryobridgeError
+        If there is one.
+    """
+    for folder in dict.fromkeys(path.parent for path in outputs):
+        nearest = _nearest_folder(folder)
+        if nearest is not None and not os.access(nearest, os.W_OK | os.X_OK):
+            raise CryobridgeError("the folder can't be written in", path=nearest, hint=MAY_NOT)
+
+
+def _nearest_folder(folder: Path) -> Path | None:
+    """Return a folder, or the first one above it that is there."""
+    return next((place for place in (folder, *folder.parents) if place.is_dir()), None)
+
+
 def require_space(folder: Path, n_bytes: int, hint: str, *, freed: Iterable[Path] = ()) -> None:
     """Refuse work whose output does not fit on the disk; called before the first byte is written.
 
@@ -188,7 +207,7 @@ def require_space(folder: Path, n_bytes: int, hint: str, *, freed: Iterable[Path
     CryobridgeError
         If the disk has less space.
     """
-    nearest = next((place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()), None)
+    nearest = _nearest_folder(folder)
     if nearest is None:
         return
     usage = shutil.disk_usage(nearest)

@@ -30,7 +30,7 @@ from coords_files import (
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError
 from cryobridge.jobs.coords.relion_picks import format_rows, pick_file_place, relion_number
 from cryobridge.model.convention import ALL_CONVENTIONS, Convention
-from helpers import codes, run, save_cs, save_star
+from helpers import codes, run, run_where_one_may_only_read, save_cs, save_star
 from relion_grammar import read_block
 
 
@@ -665,13 +665,19 @@ def test_overwriting_picks_behind_a_link_leaves_no_rubbish(files, tmp_path):
     assert sorted(path.name for path in elsewhere.iterdir()) == ["notes.txt", "old_autopick.star"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_one_message(files, tmp_path, command):
+@pytest.mark.parametrize("name", [".", "new"])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_folder_that_may_not_be_written_is_one_message(name, more, files, tmp_path):
     out = tmp_path / "out"
-    out.mkdir(mode=0o500)
-    code, _, err = command("coords", *files, "-o", out)
-    assert code == 1
-    assert str(out) in err
+    out.mkdir()
+    done = run_where_one_may_only_read(out, "coords", *files, "-o", out / name, *more)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert said.count("Error:") == 1
+    assert f"Error: {out if more else out / name}: " in said
+    assert "You may not write there" in said
+    assert "Would write" not in done.stdout
+    assert not list(out.iterdir())
 
 
 def test_a_failing_exchange_of_folders_loses_no_file(files, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from cryobridge.errors import UsageError
 from cryobridge.formats.file_record import FileRecord
 from cryobridge.formats.mrc_write import MrcStackWriter, partial_path, sums_path
 from cryobridge.jobs.output_folder import locked
-from helpers import noise_images, run, save_mrc, save_star, sentences
+from helpers import noise_images, run, run_where_one_may_only_read, save_mrc, save_star, sentences
 
 _RECORDS = {"job.json", "run.log", "command.txt", "README.txt"}
 FOURIER, PHYS = "fft/particles_fourier_stack_000001.pt", "phys/particles_phys_stack_000001.pt"
@@ -253,6 +253,20 @@ def test_images_of_kept_stacks_that_are_not_asked_for_are_named(star, tmp_path):
     assert "3 files of stacks that are kept stay" in sentences(report.notes)
     assert data(out) == whole
     assert inspect(out, check="whole").is_ready("whole")
+
+
+@pytest.mark.parametrize("name", ["grid.npz", "new/grid.npz"])
+def test_a_parameter_file_in_a_folder_that_may_not_be_written_is_one_message(name, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ("stacks", "grid", "-o", out / name, "--n-pixels", 16, "--pixel-size", 1.5)
+    done = run_where_one_may_only_read(out, *words)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert said.count("Error:") == 1
+    assert "(Permission denied)" in said
+    assert "You may not write there" in said
+    assert not list(out.iterdir())
 
 
 def test_a_parameter_file_gets_its_folder(tmp_path):
