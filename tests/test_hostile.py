@@ -17,7 +17,7 @@ import pytest
 
 from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.pickle_data import load_pickle
-from fuzz import mutate, seeds
+from fuzz import disagreements, mutate, seeds
 from fuzz.corpus import kept_inputs
 from fuzz.readers import READERS, Reader, one_file
 from fuzz.worker import Trial
@@ -553,6 +553,42 @@ def _try(reader, folder, inputs):
             reader.read(reader.lay_out(folder / "files", data))
         except CryobridgeError as error:
             assert str(error)
+
+
+# What each command refuses of files that nothing was changed in, for another reason each.
+_REFUSED = {("cs", "where 2"), ("star", "where 2"), ("star", "coords")}
+
+
+@pytest.mark.parametrize("kind", ["cs", "star"])
+def test_every_command_takes_the_table_that_columns_of_other_kinds_are_put_into(tmp_path, kind):
+    columns = disagreements.all_columns()
+    path = disagreements.write_table(tmp_path / "files", columns, columns, seeds.STAR_PARTICLES, {}, kind)
+    column = {"cs": "blob/idx", "star": "rlnClassNumber"}[kind]
+    (path.parent / "out").mkdir()
+    assert _refused(disagreements.operations_on_table(path, column), kind) <= _REFUSED
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_every_command_takes_the_files_that_are_made_to_disagree(tmp_path, place):
+    folder = tmp_path / "files"
+    disagreements.Files().write(folder)
+    (folder / "rows.txt").write_text("0\n2\n")
+    (folder / "out").mkdir()
+    tables, sources = disagreements.inputs_in(folder)
+    options = {"verify": True, "copy": True, "link_stacks": folder / "out" / "stacks"}
+    table = tables[place % len(tables)]
+    operations = disagreements.operations_on_files(folder, table, sources[place], options)
+    assert _refused(operations, table.suffix.removeprefix(".")) <= _REFUSED
+
+
+def _refused(operations, kind):
+    refused = set()
+    for name, operation in operations.items():
+        try:
+            operation()
+        except CryobridgeError:
+            refused.add((kind, name))
+    return refused
 
 
 def test_the_harness_keeps_what_ends_otherwise_than_it_should(tmp_path):

@@ -583,7 +583,7 @@ READERS = {
         ),
         Reader(
             "files that disagree",
-            disagreements.as_inputs(0, 1, 2),
+            disagreements.as_inputs(*range(20), *disagreements.CASES_ONCE_AT_FAULT),  # each command is among them
             disagreements.read_case,
             lambda f, d: disagreements.lay_out_case(f / "cases", d),
             n_cases=disagreements.N_CASES,

@@ -35,7 +35,8 @@ def number_tubes(micrograph: NDArray[np.integer[Any]], filament: NDArray[np.inte
 
 def tube_codes(micrograph: NDArray[np.integer[Any]], tube: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return one code for each pair of micrograph and filament, (n,), numbered from 0 without a gap."""
-    pair = micrograph.astype(np.int64) * (int(tube.max(initial=0)) + 1) + tube
+    distinct, number = np.unique(tube, return_inverse=True)  # as numbers whose products stay small
+    pair = micrograph.astype(np.int64) * len(distinct) + number
     code: NDArray[np.int64] = np.unique(pair, return_inverse=True)[1].astype(np.int64)
     return code
 
@@ -43,8 +44,9 @@ def tube_codes(micrograph: NDArray[np.integer[Any]], tube: NDArray[np.int64]) ->
 def from_first_segment(position: Floats, code: NDArray[np.int64]) -> Floats:
     """Return positions (n,) counted from the first segment of each filament."""
     first = np.full(int(code.max(initial=-1)) + 1, np.inf)
-    np.minimum.at(first, code, position)
-    counted: Floats = position - first[code]
+    with np.errstate(invalid="ignore"):  # NaN and infinity are refused where they are written
+        np.minimum.at(first, code, position)
+        counted: Floats = position - first[code]
     return counted
 
 

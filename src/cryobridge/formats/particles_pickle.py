@@ -192,7 +192,7 @@ def pickle_content(
             path=particles.source,
             hint="Give the file that has them as another input.",
         )
-    refuse_unusable(particles, without=("locations", "ctf.bfactor_A2", "ctf.scale"))
+    refuse_unusable(particles, without=("images", "locations", "ctf.bfactor_A2", "ctf.scale"))
     messages: list[Message] = [*premultiplied(particles, "cryoDRGN and RECOVAR"), *zero_defocus(particles)]
     source = particles
     if aberrations:

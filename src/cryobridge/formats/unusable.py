@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import FormatError, option
 from cryobridge.formats.dropped import source_columns
 from cryobridge.model.fields import FIELDS, Field
+from cryobridge.model.particles import IMAGES_IN_A_STACK
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -41,20 +42,22 @@ def _are_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def refuse_unusable(particles: ParticleSet, *, without: Collection[str] = ()) -> None:
-    """Refuse particles of which a pose, shift, CTF value or coordinate is not a number.
+    """Refuse particles of which a pose, shift, CTF value or coordinate is not a number, or an image impossible.
 
     Parameters
     ----------
     particles
         What is to be written.
     without
-        Quantities that the output has no place for, by their names in `cryobridge.model.fields`.
+        Quantities that the output has no place for, by their names in `cryobridge.model.fields`, or ``"images"``.
 
     Raises
     ------
     FormatError
         If there are some; it names the rows.
     """
+    if "images" not in without:
+        _refuse_impossible_images(particles)
     wrong = [(item, rows) for item, rows in _wrong_rows(particles) if item.name not in without]
     if not wrong:
         return
@@ -117,6 +120,20 @@ def _wrong_rows(particles: ParticleSet) -> Iterator[tuple[Field, NDArray[np.bool
         of_groups = not_finite(values if is_aberration else np.where(np.isnan(values), 0.0, values))
         if (wrong := of_groups[particles.optics_index]).any():
             yield item, wrong
+
+
+def _refuse_impossible_images(particles: ParticleSet) -> None:
+    """Refuse numbers of images that no stack can have, and that 32 bits would turn into others."""
+    if particles.images is None:
+        return
+    index = particles.images.index
+    wrong = (index < 0) | (index >= IMAGES_IN_A_STACK)
+    if wrong.any():
+        first = int(index[np.argmax(wrong)])
+        text = f"image {first}, counted from 0: no stack has it, the last one can be {IMAGES_IN_A_STACK - 1}"
+        is_relions = particles.extra is not None and particles.extra.program == "relion"
+        hint = "Leave these particles out, or correct the numbers of their images."
+        raise _refusal(particles, text, wrong, "rlnImageName" if is_relions else "blob/idx", hint)
 
 
 def _refuse_unsized_shifts(particles: ParticleSet, rows: NDArray[np.bool_]) -> None:

@@ -224,7 +224,8 @@ class _Concatenation:
         if uid is not None:
             n_repeated, by = len(uid) - len(np.unique(uid)), "uid"
         elif images is not None:
-            pairs = images.path.codes.astype(np.int64) * (int(images.index.max(initial=0)) + 1) + images.index
+            distinct, index = np.unique(images.index, return_inverse=True)  # as numbers whose products stay small
+            pairs = images.path.codes.astype(np.int64) * len(distinct) + index
             n_repeated, by = len(pairs) - len(np.unique(pairs)), "image"
         else:
             return

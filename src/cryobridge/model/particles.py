@@ -98,6 +98,10 @@ class Labels:
         return np.array(self.values, dtype=object)[self.codes]
 
 
+# Counts in headers of MRC files have 31 bits: no image has this number or a larger one, counted from 0.
+IMAGES_IN_A_STACK = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class ImageRefs:
     """Where each particle's image is.

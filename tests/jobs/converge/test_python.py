@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from converge_jobs import changed, save_kept_iterations, wander, write_iteration
 from cryobridge.errors import MissingDataError, OutputExistsError, UsageError
 from cryobridge.jobs.converge.converge import converge
+from helpers import save_cs
 
 
 @pytest.fixture
@@ -43,6 +45,44 @@ def test_a_job_that_one_may_only_read_is_judged_and_nothing_is_written_there(job
     assert [message.code for message in report.warnings] == ["outputs-skipped"]
     assert "output='DIR' writes them elsewhere" in str(report.warnings[0])
     assert len(converge(folder, tmp_path / "out", plots=False).outputs) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("alignments2D/class", np.array([b"x"] * 4)),
+        ("alignments2D/class", np.full(4, 1 + 2j, "c8")),
+        ("alignments2D/class", np.full((4, 5), 1, "u4")),
+        ("alignments2D/class", np.array([0, np.nan, np.inf, 1], "f4")),
+        ("alignments2D/class", np.full(4, 2**63 - 1, "i8")),
+        ("uid", np.array([0.5, np.nan, 1, 2], "f8")),
+        ("uid", np.array([b"x"] * 4)),
+        ("alignments3D_multi/class_posterior", np.zeros((4, 0), "f4")),
+        ("alignments3D_multi/class", np.zeros((4, 3), "u4")),
+    ],
+)
+def test_an_iteration_with_a_column_of_another_kind_is_passed_over_and_said(name, values, tmp_path):
+    columns = {"uid": np.arange(4, dtype="u8")}
+    if name.startswith("alignments3D_multi"):
+        columns["alignments3D_multi/class_posterior"] = np.full((4, 2), 0.5, "f4")
+    else:
+        columns["alignments2D/class"] = np.zeros(4, "u4")
+    for number in (0, 1):
+        save_cs(tmp_path / f"J2_{number:03d}_particles.cs", columns)
+    save_cs(tmp_path / "J2_002_particles.cs", columns | {name: values})
+    report = converge(tmp_path, tmp_path / "out", plots=False)
+    assert [iteration.number for iteration in report.history.iterations] == [0, 1]
+    assert "J2_002_particles.cs" in " ".join(map(str, report.warnings))
+
+
+def test_classes_of_minus_one_are_none_also_without_signs(tmp_path):
+    for number, dtype in enumerate(("i4", "u4")):
+        classes = np.array([0, 1, -1, -1], "i4").astype(dtype)
+        save_cs(
+            tmp_path / f"J2_{number:03d}_particles.cs", {"uid": np.arange(4, dtype="u8"), "alignments2D/class": classes}
+        )
+    report = converge(tmp_path, tmp_path / "out", plots=False)
+    assert [iteration.populations.tolist() for iteration in report.history.iterations] == [[1, 1], [1, 1]]
 
 
 def test_its_json_has_the_keys_of_the_command_and_not_the_arrays(job, tmp_path):

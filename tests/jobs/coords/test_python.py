@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coords_files import location, save_micrographs, tree
-from cryobridge.errors import OutputExistsError, UsageError
+from cryobridge.errors import FormatError, OutputExistsError, UsageError
 from cryobridge.jobs.coords.coords import coords
 from cryobridge.jobs.micrographs.orientation_report import OrientationError
 from helpers import codes, save_cs
@@ -39,6 +39,40 @@ def test_the_report_counts_and_names_what_is_written(files, tmp_path):
     assert report.dry_run is False
     assert codes(report.warnings) == ["no-relion-project", "orientation-unchecked"]
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["rows_out"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("pick_stats/ncc_score", [0.5, np.nan, 0.5], "not a number, or infinite"),
+        ("alignments2D/pose", [0.5, 0.5, np.inf], "not a number, or infinite"),
+        ("filament/position_A", [np.nan, 0.5, 0.5], "not a number, or infinite"),
+        ("filament/filament_uid", [1.0, np.nan, 2.0], "whole numbers are needed"),
+        ("filament/filament_uid", [[1, 2]] * 3, "one value has the shape"),
+        ("location/micrograph_shape", [[64.0, 64.0], [np.inf, 64.0], [64.0, 64.0]], "not a number, or infinite"),
+    ],
+)
+def test_values_that_no_pick_can_have_are_refused_before_anything_is_written(name, values, message, tmp_path):
+    whole = {
+        "alignments2D/pose": np.zeros(3),
+        "filament/filament_uid": np.arange(3),
+        "filament/position_A": np.zeros(3),
+    }
+    picks = save_cs(tmp_path / "picks.cs", location(["a", "b", "b"]) | whole | {name: np.array(values)})
+    with pytest.raises(FormatError, match=message) as caught:
+        coords(picks, save_micrographs(tmp_path / "mics.star", ["a", "b"]), tmp_path / "out")
+    assert caught.value.field == name
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", ["1e400", "1.5", "nan"])
+def test_an_optics_group_that_is_no_whole_number_is_refused(number, files, tmp_path):
+    text = files[1].read_text()
+    optics = f"data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnVoltage #2\n{number} 300\n\n"
+    files[1].write_text(optics + text)
+    with pytest.raises(FormatError, match="is not a whole number") as caught:
+        coords(*files, tmp_path / "out")
+    assert caught.value.field == "rlnOpticsGroup"
 
 
 def test_picks_go_into_the_current_folder(files, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import operator
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,61 @@ def test_uids_are_compared_to_the_last_digit():
     uid = np.array([2**63 + 1, 2**63 + 2, 5], np.uint64)
     assert rows_where(f"uid == {2**63 + 1}", InMemory({"uid": uid})).tolist() == [True, False, False]
     assert rows_where(f"uid in ({2**63 + 2}, 5)", InMemory({"uid": uid})).tolist() == [False, True, True]
+
+
+_SIZES = (0, 1, 127, 128, 2**31, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1, 2**64, 10**19, 10**25)
+_BOUNDS = sorted({sign * size for size in _SIZES for sign in (1, -1)})
+_FLOATS = (0.5, -0.5, 2.5, 2.0**53 + 2, 2.0**63, -(2.0**63), 2.0**64, 1e19, -1e19, 1e300, -1e300)
+_SIGNS = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def rows_kept(text, column, **others):
+    return rows_where(text, InMemory({"a": column, **others})).tolist()
+
+
+@pytest.mark.parametrize("kind", ["?", "i1", "u1", "i4", "u4", "i8", ">i8", "u8", ">u8"])
+def test_whole_numbers_are_compared_to_the_last_digit_at_the_bounds_of_all_types(kind):
+    # Python compares its whole numbers, of any size, with one another and with floats exactly.
+    held = [0, 1] if kind == "?" else [v for v in _BOUNDS if np.iinfo(kind).min <= v <= np.iinfo(kind).max]
+    column = np.array(held, kind)
+    for sign, compare in _SIGNS.items():
+        for value in (*_BOUNDS, *_FLOATS):
+            expected = [compare(one, value) for one in held]
+            assert rows_kept(f"a {sign} {value!r}", column) == expected, (sign, value)
+            assert rows_kept(f"{value!r} {sign} a", column) == [compare(value, one) for one in held], (sign, value)
+    for value in (*_BOUNDS, *_FLOATS):
+        assert rows_kept(f"a in ({value!r}, 1)", column) == [one in (value, 1) for one in held]
+        assert rows_kept(f"a not in ({value!r}, 1)", column) == [one not in (value, 1) for one in held]
+
+
+@pytest.mark.parametrize("kinds", [("u8", "i8"), ("i8", "u8"), ("u8", "f8"), ("i8", "f8"), ("i8", "f4"), ("i4", "f4")])
+def test_columns_of_other_types_are_compared_to_the_last_digit(kinds):
+    fits = [[v for v in _BOUNDS if np.iinfo(kind).min <= v <= np.iinfo(kind).max] for kind in kinds if "f" not in kind]
+    if len(fits) == 1:
+        exact = np.array([*_FLOATS, *map(float, _BOUNDS), float("nan"), float("inf"), float("-inf")])
+        with np.errstate(over="ignore"):
+            fits.append(exact.astype(kinds[1]).astype(float).tolist())
+    pairs = [(one, other) for one in fits[0] for other in fits[1]]
+    first, other = (np.array([pair[place] for pair in pairs], kind) for place, kind in enumerate(kinds))
+    for sign, compare in _SIGNS.items():
+        assert rows_kept(f"a {sign} b", first, b=other) == [compare(*pair) for pair in pairs], sign
+        assert rows_kept(f"b {sign} a", first, b=other) == [compare(*pair[::-1]) for pair in pairs], sign
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_floats_are_compared_with_whole_numbers_in_their_own_precision(kind):
+    held = [0.0, 1.0, -1.0, 2.0**11, float("nan"), float("inf"), float("-inf")]
+    for value in _BOUNDS:
+        near = float(np.float64(value).astype(kind)) if abs(value) < float(np.finfo(kind).max) else value
+        for sign, compare in _SIGNS.items():
+            assert rows_kept(f"a {sign} {value}", np.array(held, kind)) == [compare(one, near) for one in held]
 
 
 def test_what_is_no_number_fulfils_no_comparison_but_inequality():

@@ -23,8 +23,22 @@ if TYPE_CHECKING:
 
 ALIGNED_3D, MULTI, ALIGNED_2D = "alignments3D", "alignments3D_multi", "alignments2D"
 _CLASS_GROUP = re.compile(r"(.*class_(\d+))/pose$")
+# -1, for no half set or class, in a column without signs.
+_NONE = np.iinfo(np.uint32).max
 # What one row of an alignment holds for a class; a number where not said.
 _SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {"pose": ((3,),), "shift": ((2,),)}
+
+
+def whole_numbers(columns: ColumnReader, values: Array, name: str) -> NDArray[np.int64]:
+    """Return half sets or classes (n,) of a column, in which -1 stands for none, also where it is without signs.
+
+    Raises
+    ------
+    FormatError
+        If a value is not whole.
+    """
+    numbers = columns.as_integers(values, name)
+    return np.where(numbers == _NONE, -1, numbers) if values.dtype == np.uint32 else numbers
 
 
 def alignments_in(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -165,7 +179,7 @@ class Alignment:
         if values is None:
             return None
         if item.kind == "int":
-            values = self._columns.as_integers(values, f"{self._groups[0]}/{name}")
+            values = whole_numbers(self._columns, values, f"{self._groups[0]}/{name}")
         else:
             values = values.astype(np.float64)
         return values if item.cs_unit is None else item.cs_unit.to_model(values)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError, UsageError, option
+from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, NAMES, Odd, chosen, held_after, left_out, to_cryosparc
 from cryobridge.formats.contrast import SIGN, SIGNS, Contrast, to_be_inverted
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
@@ -19,7 +19,7 @@ from cryobridge.formats.cryosparc.fields import FIT
 from cryobridge.formats.dropped import FileContent, dropped_columns
 from cryobridge.formats.optics import exposure_groups, has_exposure_groups, needed, require_optics
 from cryobridge.formats.relion.accepted import premultiplied
-from cryobridge.formats.unusable import refuse_unusable, zero_defocus
+from cryobridge.formats.unusable import N_SHOWN, refuse_unusable, zero_defocus
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, field, fields_of
 from cryobridge.model.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
 from cryobridge.model.particles import Labels
@@ -252,6 +252,22 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return scattered
 
 
+def _unsigned(particles: ParticleSet, name: str, values: NDArray[Any]) -> NDArray[np.uint32]:
+    """Return whole numbers (n, …) of a column in 32 bits; raise where that would make others of them."""
+    beyond = ((values < 0) | (values > np.iinfo(np.uint32).max)).reshape(len(values), -1)
+    rows = np.flatnonzero(beyond.any(axis=1))
+    if len(rows):
+        raise FormatError(
+            f"{values[rows[0]]} is not a whole number below 2^32, as {name} of a .cs file holds",
+            path=particles.source,
+            field=name,
+            rows=tuple(int(row) for row in rows[:N_SHOWN]),
+            count=len(rows),
+            hint="Leave these particles out, or correct the values.",
+        )
+    return values.astype(np.uint32)
+
+
 def _single(values: Any) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):  # what single precision can't hold is infinite, which reading back shows
         return np.asarray(values, np.float32)
@@ -275,7 +291,9 @@ def _column(particles: ParticleSet, item: Field, missing: float | None = None) -
     if isinstance(values, Labels):
         return {item.columns("cryosparc")[0]: values}
     values = values if item.cs_unit is None else item.cs_unit.from_model(values)
-    return {item.columns("cryosparc")[0]: values.astype(np.uint32) if item.kind == "int" else _single(values)}
+    name = item.columns("cryosparc")[0]
+    found: Values = _unsigned(particles, name, values) if item.kind == "int" else _single(values)
+    return {name: found}
 
 
 def _own_columns(particles: ParticleSet) -> dict[str, Values]:
@@ -287,14 +305,15 @@ def _own_columns(particles: ParticleSet) -> dict[str, Values]:
 
 def _optics_columns(particles: ParticleSet, group: str) -> dict[str, Values]:
     """Return the columns of a group that say something of the optics, for each particle."""
-    optics, columns = particles.optics, {}
+    optics = particles.optics
+    columns: dict[str, Values] = {}
     for item in fields_of("optics"):
         name = next((name for name in item.columns("cryosparc") if name.startswith(f"{group}/")), None)
         values = None if item.is_coded else getattr(optics, item.key)
         if name is None or values is None or (item.kind == "float" and np.isnan(values).all()):
             continue
-        values = values.astype(np.uint32) if item.kind == "int" else _single(np.nan_to_num(values))
-        per_row = values[particles.optics_index]
+        of_rows = values[particles.optics_index]
+        per_row = _unsigned(particles, name, of_rows) if item.kind == "int" else _single(np.nan_to_num(of_rows))
         columns[name] = np.column_stack([per_row] * item.cs_width) if item.cs_width else per_row
     return columns
 
@@ -313,7 +332,7 @@ def _blob(particles: ParticleSet, images: ImageRefs, sign: float) -> dict[str, V
 def _exposure_group(particles: ParticleSet, optics: Optics) -> NDArray[np.uint32]:
     """Return the exposure group of each particle, (n,)."""
     number = optics.group_id if is_cryosparcs(particles) else exposure_groups(optics)
-    return number[particles.optics_index].astype(np.uint32)
+    return _unsigned(particles, "ctf/exp_group_id", number[particles.optics_index])
 
 
 def _ctf(particles: ParticleSet, optics: Optics, ctf: CTF | None) -> dict[str, Values]:
@@ -364,7 +383,7 @@ def _location(particles: ParticleSet, locations: Locations) -> dict[str, Values]
     columns: dict[str, Values] = {
         "location/micrograph_uid": _identity(locations.micrograph) if uid is None else uid,
         "location/micrograph_path": locations.micrograph,
-        "location/micrograph_shape": shape.astype(np.uint32),
+        "location/micrograph_shape": _unsigned(particles, "location/micrograph_shape", shape),
         "location/center_x_frac": _single(fraction[:, 0]),
         "location/center_y_frac": _single(fraction[:, 1]),
     }

@@ -15,6 +15,7 @@ from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.arrow import numbers_to_arrow
 from cryobridge.formats.input_file import open_input, read_error
 from cryobridge.formats.relion.star import StarFile, open_star
+from cryobridge.formats.table import Array, ColumnReader
 from cryobridge.model.particles import Labels
 
 MAX_CLASSES = 2000
@@ -27,6 +28,7 @@ _CLASS_2D, _POSTERIORS, _CLASS_IDS = (
     "alignments3D_multi/class",
 )
 _TAIL_BYTES = 256
+_OWN_FILE_HINT = "Take the file that the program wrote itself."
 
 
 @dataclass(frozen=True)
@@ -122,37 +124,48 @@ def _from_star(path: Path) -> Assignments:
 
 def _from_cs(path: Path) -> Assignments:
     # Slow to import, and jobs of RELION do not need it.
+    from cryobridge.formats.cryosparc.alignments import whole_numbers
     from cryobridge.formats.open import open_particles
 
-    table = open_particles(path, join=False, program="cryosparc").columns
-    if _CLASS_2D in table:
-        read = table.read(["uid", _CLASS_2D])
-        numbers = _as_array(read[_CLASS_2D]).astype(np.int64) + 1
-    elif _POSTERIORS in table:
-        read = table.read(["uid", _POSTERIORS])
-        posteriors = _as_array(read[_POSTERIORS])
-        if posteriors.ndim != 2:
-            raise FormatError("not one posterior a class", path=path, field=_POSTERIORS)
-        best = np.argmax(posteriors, axis=1)
-        if _CLASS_IDS in table:
-            best = np.take_along_axis(_as_array(table.read([_CLASS_IDS])[_CLASS_IDS]), best[:, None], axis=1)[:, 0]
-        numbers = best.astype(np.int64) + 1
-    else:
+    columns = ColumnReader(open_particles(path, join=False, program="cryosparc").columns)
+    values = columns.get(_CLASS_2D, shapes=((),))
+    name = _CLASS_2D
+    if values is None and (posteriors := columns.get(_POSTERIORS)) is not None:
+        name, values = _CLASS_IDS, _most_probable(path, posteriors, columns.get(_CLASS_IDS))
+    if values is None:
         raise MissingDataError(
             f"neither a column {_CLASS_2D} nor {_POSTERIORS}",
             path=path,
             hint="Give the folder of a 2D classification, or of a 3D one of cryoSPARC 4.5 or later.",
         )
-    uids = numbers_to_arrow(_as_array(read["uid"]).astype(np.uint64))
+    uid = columns.get("uid", shapes=((),))
+    if uid is None or uid.dtype.kind not in "iu":
+        raise FormatError(
+            "whole numbers are needed, by which particles are followed",
+            path=path,
+            field="uid",
+            hint=_OWN_FILE_HINT,
+        )
+    uids = numbers_to_arrow(uid.astype(np.uint64))
+    # From 0 in the file; floats, since one more than the largest number is less than all others.
+    numbers = whole_numbers(columns, values, name).astype(np.float64) + 1
     return Assignments(pa.chunked_array([uids]), _class_numbers(path, numbers))
 
 
-def _as_array(values: NDArray[Any] | Labels) -> NDArray[Any]:
-    return values.codes if isinstance(values, Labels) else values
+def _most_probable(path: Path, posteriors: Array, class_ids: Array | None) -> Array:
+    """Return the class of each particle that has the highest posterior, of (n, classes)."""
+    if posteriors.ndim != 2 or not posteriors.shape[1]:
+        raise FormatError("not one posterior a class", path=path, field=_POSTERIORS, hint=_OWN_FILE_HINT)
+    best: Array = np.argmax(posteriors, axis=1)
+    if class_ids is None:
+        return best
+    if class_ids.shape != posteriors.shape:
+        raise FormatError("not one number for each posterior", path=path, field=_CLASS_IDS, hint=_OWN_FILE_HINT)
+    return np.take_along_axis(class_ids, best[:, None], axis=1)[:, 0]
 
 
 def _class_numbers(path: Path, values: NDArray[Any] | Labels) -> NDArray[np.int16]:
-    numbers = _as_array(values)
+    numbers = values.codes if isinstance(values, Labels) else values
     bad = np.flatnonzero(~((numbers <= MAX_CLASSES) & (numbers == np.rint(numbers))))
     if isinstance(values, Labels) or len(bad):
         shown = values[0] if isinstance(values, Labels) else numbers[bad[0]]

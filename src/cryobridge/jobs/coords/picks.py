@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import MissingDataError, option
+from cryobridge.errors import FormatError, MissingDataError, option
+from cryobridge.formats.cryosparc.alignments import whole_numbers
 from cryobridge.formats.cryosparc.joining import with_columns_beside
 from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.open import open_particles
@@ -128,9 +129,9 @@ def read_picks(
         shape_px=shape,
         fraction_xy=np.column_stack([x, y]),
         score=columns.floats(SCORE),
-        class_number=_plus_one(columns.integers("alignments2D/class")) if has_2d else None,
+        class_number=_class_number(columns) if has_2d else None,
         psi_rad=columns.floats("alignments2D/pose") if has_2d else None,
-        filament_uid=columns.get("filament/filament_uid"),
+        filament_uid=_filament_uid(columns),
         position_A=columns.floats("filament/position_A", "filament/arc_length_A"),
         images=images_of(columns),
         image_pixel_size_A=columns.floats("blob/psize_A"),
@@ -191,5 +192,16 @@ def _located(
         ) from error
 
 
-def _plus_one(numbers: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-    return None if numbers is None else numbers + 1
+def _filament_uid(columns: ColumnReader) -> NDArray[np.uint64] | None:
+    name = "filament/filament_uid"
+    uid = columns.get(name, shapes=((),))
+    if uid is not None and uid.dtype.kind not in "iu":
+        raise FormatError("whole numbers are needed", path=columns.path, field=name, hint="Correct the values.")
+    return None if uid is None else uid.astype(np.uint64)
+
+
+def _class_number(columns: ColumnReader) -> NDArray[np.int64] | None:
+    """Return the class, from 1; 0 for none."""
+    name = "alignments2D/class"
+    values = columns.get(name, shapes=((),))
+    return None if values is None else whole_numbers(columns, values, name) + 1

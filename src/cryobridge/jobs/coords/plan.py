@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
 from cryobridge.formats.image_search import ImageSearch, as_given
 from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.job import as_named
 from cryobridge.formats.relion.star import open_star, to_labels
+from cryobridge.formats.unusable import not_finite
 from cryobridge.jobs.coords.options import CoordsOptions
-from cryobridge.jobs.coords.picks import Picks, read_picks
+from cryobridge.jobs.coords.picks import SCORE, Picks, read_picks
 from cryobridge.jobs.coords.relion_picks import (
     AUTOPICK_STAR,
     COORDS_SUFFIX,
@@ -44,6 +45,7 @@ from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
+    from cryobridge.formats.table import Array
     from cryobridge.jobs.micrographs.star import RelionMicrographs
     from cryobridge.progress import Reporter
 
@@ -252,7 +254,7 @@ def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions,
         raise unmatched_error(match, relion.names)
     micrographs = tuple(match.relion_name.get(name) for name in picks.micrograph.values)
     _refuse_shared_files([name for name in micrographs if name is not None])
-    kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside)
+    kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside, picks_only=options.picks_only)
     project = project_of(folder, options.relion_project)
     positions = _positions(picks, micrographs, kept, MicrographFiles(star, project))
     reporter.start("comparing with RELION's micrographs", None)
@@ -311,7 +313,7 @@ def _of_micrographs(relion: RelionMicrographs, micrographs: tuple[str | None, ..
 
 
 def _choose(
-    picks: Picks, micrographs: tuple[str | None, ...], *, drop_outside: bool
+    picks: Picks, micrographs: tuple[str | None, ...], *, drop_outside: bool, picks_only: bool
 ) -> tuple[NDArray[np.bool_], dict[str, int]]:
     """Return which picks are written (n,), and how many are not, by reason.
 
@@ -319,6 +321,8 @@ def _choose(
     ------
     MissingDataError
         If none is left, or values are not filled in.
+    FormatError
+        If what is written of a pick is no number.
     CryobridgeError
         If picks lie outside their micrograph and may not be left out.
     """
@@ -334,6 +338,7 @@ def _choose(
     if not kept.any():
         raise MissingDataError("no pick is left to write", path=picks.source, hint="Check the files and the options.")
     _refuse_unset(picks, kept)
+    _refuse_no_numbers(picks, kept, picks_only=picks_only)
     return kept, {reason: count for reason, count in left_out.items() if count}
 
 
@@ -423,6 +428,25 @@ def _refuse_unset(picks: Picks, kept: NDArray[np.bool_]) -> None:
                 rows=tuple(int(row) for row in np.flatnonzero(kept)[:3]),
                 count=int(kept.sum()),
                 hint=_CS_HINT,
+            )
+
+
+def _refuse_no_numbers(picks: Picks, kept: NDArray[np.bool_], *, picks_only: bool) -> None:
+    """Refuse NaN and infinity in what RELION's pick files are made of."""
+    values: dict[str, Array | None] = {picks.fields.shape: picks.shape_px, SCORE: picks.score}
+    if not picks_only:
+        values |= {"alignments2D/pose": picks.psi_rad, "filament/position_A": picks.position_A}
+    wrong = {name: not_finite(found) for name, found in values.items() if found is not None}
+    for name, rows in wrong.items():
+        bad = np.flatnonzero(rows & kept)
+        if len(bad):
+            raise FormatError(
+                "not a number, or infinite in single precision",
+                path=picks.source,
+                field=name,
+                rows=tuple(int(row) for row in bad[:3]),
+                count=len(bad),
+                hint="Leave these picks out, or correct the values.",
             )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, option
+from cryobridge.model.particles import IMAGES_IN_A_STACK
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -37,11 +38,15 @@ def match_images(ours: ImageRefs, theirs: ImageRefs) -> tuple[Rows, tuple[Messag
         If a stack of one could be either of two of the other.
     """
     our_stack, their_stack, messages = _same_stacks(ours, theirs)
-    width = max(int(ours.index.max(initial=0)), int(theirs.index.max(initial=0))) + 1
     our_id, their_id = our_stack[ours.path.codes], their_stack[theirs.path.codes]
-    our_key = np.where((our_id >= 0) & (ours.index >= 0), our_id * width + ours.index, -1)
-    their_key = np.where((their_id >= 0) & (theirs.index >= 0), their_id * width + theirs.index, -2)
+    our_key = np.where((our_id >= 0) & _is_possible(ours), our_id * IMAGES_IN_A_STACK + ours.index, -1)
+    their_key = np.where((their_id >= 0) & _is_possible(theirs), their_id * IMAGES_IN_A_STACK + theirs.index, -2)
     return first_places(our_key, their_key, our_key >= 0), messages
+
+
+def _is_possible(images: ImageRefs) -> NDArray[np.bool_]:
+    possible: NDArray[np.bool_] = (images.index >= 0) & (images.index < IMAGES_IN_A_STACK)
+    return possible
 
 
 def first_places(wanted: Array, keys: Array, valid: NDArray[np.bool_]) -> Rows:

@@ -242,7 +242,7 @@ def _nothing_shared(first: Identities, other: Identities) -> MissingDataError:
         kinds = ["a uid"] * (side.uid is not None) + ["images"] * (side.images is not None)
         example = ""
         if side.images is not None and len(side.images.index):
-            example = f", such as {side.images.index[0] + 1}@{side.images.path[0]}"
+            example = f", such as {int(side.images.index[0]) + 1}@{side.images.path[0]}"
         shown.append(f"{side.path.name} has {' and '.join(kinds) or 'neither uid nor images'}{example}")
     return MissingDataError(
         f"no particle of {other.path.name} is in it: {'; '.join(shown)}",

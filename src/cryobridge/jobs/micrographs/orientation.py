@@ -151,6 +151,9 @@ def _score_micrograph(picks: PicksOnMicrograph, use_images: bool) -> Floats:
         smooth, step = _smooth(micrograph, picks.micrograph_pixel_size_A)
         return np.stack([_contrast(smooth, step, centre) for centre in centres])
     images = np.asarray(picks.read_images(), np.float32)
+    width_px = images.shape[-1] * picks.image_pixel_size_A / picks.micrograph_pixel_size_A
+    if not 1 <= width_px <= max(micrograph.shape):  # no image is within the micrograph, whatever is odd of the sizes
+        return np.full((len(centres), len(centres[0])), np.nan)
     by = max(1, images.shape[-1] // _LARGEST_BOX)
     images, image_A = _binned(images, by), by * picks.image_pixel_size_A
     step = max(1, round(image_A / picks.micrograph_pixel_size_A) if by > 1 else 1)

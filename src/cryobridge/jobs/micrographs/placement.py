@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError, option
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, option
 from cryobridge.formats.mrc_header import read_header
 from cryobridge.jobs.micrographs.orientation_report import OrientationError
 from cryobridge.jobs.micrographs.sizes import is_binning_of
@@ -337,4 +337,11 @@ def _read_images(positions: Positions, rows: NDArray[np.int64]) -> Array:
                 hint="Check that its disk is there, and run the command again.",
             )
         read[int(code)] = iter(open_mrc(path).read(index[codes == code]))
-    return np.stack([next(read[int(code)]) for code in codes])
+    stacked = [next(read[int(code)]) for code in codes]
+    if len({image.shape for image in stacked}) > 1:
+        raise FormatError(
+            "the images of one micrograph have several sizes",
+            path=search.metadata,
+            hint="Give particles of one box.",
+        )
+    return np.stack(stacked)

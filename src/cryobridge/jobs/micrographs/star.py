@@ -15,6 +15,7 @@ from cryobridge.formats.relion.job import MICROGRAPH_STARS, PIPELINE, as_named
 from cryobridge.formats.relion.particles import PIXEL_SIZE_3_0
 from cryobridge.formats.relion.star import StarBlock, open_star, to_labels
 from cryobridge.formats.relion.tomography import refuse_tomography
+from cryobridge.formats.table import ColumnReader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,17 +73,19 @@ def read_micrographs(path: Path) -> RelionMicrographs:
     columns: dict[str, Any] = {name: np.asarray(values)[rows] for name, values in _numbers(block).items()}
     names: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
-    group = np.zeros(len(rows), np.int64)
+    group: NDArray[np.int64] = np.zeros(len(rows), np.int64)
     if optics is not None and "rlnOpticsGroup" in columns:
         of_groups: dict[str, Any] = {name: np.asarray(values) for name, values in _numbers(optics).items()}
-        number = of_groups.get("rlnOpticsGroup", np.arange(1, optics.n_rows + 1)).astype(np.int64)
+        defined = ColumnReader(optics).integers("rlnOpticsGroup")
+        number: NDArray[np.int64] = np.arange(1, optics.n_rows + 1) if defined is None else defined
         order = np.argsort(number, kind="stable")
-        group = np.searchsorted(number[order], columns["rlnOpticsGroup"].astype(np.int64))
+        of_rows = ColumnReader(block).as_integers(columns["rlnOpticsGroup"], "rlnOpticsGroup")
+        group = np.searchsorted(number[order], of_rows).astype(np.int64)
         found = np.append(number[order], -1)[group]
-        absent = np.flatnonzero(found != columns["rlnOpticsGroup"])
+        absent = np.flatnonzero(found != of_rows)
         if len(absent):
             raise MissingDataError(
-                f"optics group {columns['rlnOpticsGroup'][absent[0]]:g} is not defined in data_optics",
+                f"optics group {of_rows[absent[0]]} is not defined in data_optics",
                 path=path,
                 field="rlnOpticsGroup",
                 rows=tuple(rows[absent[:3]].tolist()),

@@ -38,8 +38,8 @@ _N_SUGGESTIONS = 3
 def rows_where(text: str, table: Table) -> NDArray[np.bool_]:
     """Return whether a condition holds, for each row of a table, (n,).
 
-    Numbers are compared in the column's own precision: 0.1 equals the float32 that is nearest to it. A value that is
-    NaN fulfils no comparison but ``!=``.
+    Numbers are compared in the column's own precision: 0.1 equals the float32 that is nearest to it. Whole numbers are
+    compared to the last digit, also those of 64 bits with floats. A value that is NaN fulfils no comparison but ``!=``.
 
     Raises
     ------
@@ -166,7 +166,14 @@ def _compare(
     other = values[right]
     if isinstance(column, Labels) and isinstance(other, Labels):
         return np.asarray(compare(column.to_numpy(), other.to_numpy()), dtype=bool)
-    return np.asarray(compare(column, other), dtype=bool)
+    assert not isinstance(column, Labels)  # texts are compared with texts
+    assert not isinstance(other, Labels)
+    if column.dtype.kind == "f" and _is_wide(other):
+        return _with_floats(other, _COMPARE[_MIRRORED.get(_OF_MEMBERS.get(sign, sign), sign)], column)
+    if _is_wide(column) and other.dtype.kind == "f":
+        return _with_floats(column, compare, other)
+    with np.errstate(invalid="ignore"):  # NaN is neither less nor more
+        return np.asarray(compare(column, other), dtype=bool)
 
 
 def _with_number(column: Array, compare: Callable[[Any, Any], Any], constant: Constant) -> NDArray[np.bool_]:
@@ -176,10 +183,31 @@ def _with_number(column: Array, compare: Callable[[Any, Any], Any], constant: Co
             narrow = column.dtype.type(value)
         # Beyond the column's range the comparison is made in double precision.
         return np.asarray(compare(column, narrow if np.isfinite(narrow) else np.float64(value)), dtype=bool)
+    if _is_wide(column) and isinstance(value, float):
+        return _with_floats(column, compare, np.float64(value))
     if column.dtype.kind not in "iuf" and isinstance(value, int):
         value = float(value)  # other kinds hold no number of more than 64 bits, and NumPy compares none with it
     with np.errstate(invalid="ignore"):  # NaN is neither less nor more
         return np.asarray(compare(column, value), dtype=bool)
+
+
+def _is_wide(column: Array) -> bool:
+    """Whether a column holds whole numbers that double precision may not tell apart."""
+    return column.dtype.kind in "iu" and column.dtype.itemsize == 8
+
+
+def _with_floats(column: Array, compare: Callable[[Any, Any], Any], floats: Any) -> NDArray[np.bool_]:
+    """Compare whole numbers of 64 bits with floats (n,), or one, to the last digit."""
+    floats = np.asarray(floats, np.float64)
+    first = float(np.iinfo(column.dtype).min)
+    beyond = 2.0**64 if column.dtype.kind == "u" else 2.0**63
+    is_among = (floats >= first) & (floats < beyond)
+    floor = np.floor(np.where(is_among, floats, 0.0))
+    whole = floor.astype(column.dtype)
+    # -1, 0 or 1 as the column is less, equal or more; NaN beside NaN.
+    order = np.where(column < whole, -1.0, np.where(column > whole, 1.0, np.where(floats > floor, -1.0, 0.0)))
+    order = np.where(is_among, order, -np.sign(floats))
+    return np.asarray(compare(order, 0.0), dtype=bool)
 
 
 def _of_texts(labels: Labels, holds: Callable[[str], bool]) -> NDArray[np.bool_]:

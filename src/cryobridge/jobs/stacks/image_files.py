@@ -155,7 +155,7 @@ def _errors_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader])
 
 def _error_beyond(rows: Rows, images: ImageRefs, header: MrcHeader) -> CryobridgeError:
     return MissingDataError(
-        f"image {images.index[rows[0]] + 1} is asked for, the file has {header.n_whole} whole ones",
+        f"image {int(images.index[rows[0]]) + 1} is asked for, the file has {header.n_whole} whole ones",
         path=header.path,
         rows=tuple(int(row) for row in rows[:3]),
         count=len(rows),

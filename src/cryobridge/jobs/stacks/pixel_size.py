@@ -175,6 +175,7 @@ def _taken_from(what: str, size_A: float) -> Message:
     return note("pixel-size-assumed", f"the pixel size is that of the {what}: {size_A:g} Å")
 
 
+@np.errstate(over="ignore")
 def _compare(sizes_A: Floats, who_says: str, headers: Iterable[MrcHeader]) -> tuple[Message, ...]:
     """Compare pixel sizes in Å with those in the headers of image files, of which some have none."""
     in_files = np.unique([round(header.pixel_size_A, 4) for header in headers if header.pixel_size_A])

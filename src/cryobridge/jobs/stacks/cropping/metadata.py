@@ -67,8 +67,8 @@ def downsampled_optics(optics: Optics, old_box_px: int, new_box_px: int) -> Opti
 
     A group that none of the particles is of may have another box.
     """
-    size_A = optics.pixel_size_A * np.where(optics.box_px > 0, optics.box_px, old_box_px) / new_box_px
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        size_A = optics.pixel_size_A * np.where(optics.box_px > 0, optics.box_px, old_box_px) / new_box_px
         scale = 10.0 ** (_DIGITS - np.floor(np.log10(size_A)))
         size_A = np.round(size_A * scale) / scale  # no 3.4781250000000004
     return replace(optics, pixel_size_A=size_A, box_px=np.full(len(optics), new_box_px))
