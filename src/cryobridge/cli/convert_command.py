@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
-from cryobridge.cli.run import Facts, RunOptions, outputs, run_job, some
+from cryobridge.cli.run import Facts, RunOptions, changed_pixels, outputs, run_job, some
 from cryobridge.errors import UsageError
 from cryobridge.jobs.convert.options import ConvertOptions
 
@@ -62,6 +62,7 @@ def _view(report: ConvertReport, *, is_copy: bool) -> Facts:
         *([("coordinates", report.coordinates)] if report.coordinates else []),
         *([("no place for", some(report.dropped_columns))] if report.dropped_columns else []),
         *([("copies" if is_copy else "links", f"{report.links:,}")] if report.links else []),
+        *changed_pixels(report),
         *outputs(report),
         *((f"Δ {item.quantity}", _difference(item)) for item in report.verified or ()),
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
-from cryobridge.cli.run import Facts, ResumeOptions, left_out, run_job
+from cryobridge.cli.run import Facts, ResumeOptions, changed_pixels, left_out, run_job
 from cryobridge.cli.terminal import settings, show_command
 from cryobridge.jobs.shared_options import BareNameOptions
 from cryobridge.jobs.stacks.options import DownsampleDeviceOptions, DownsampleOptions
@@ -58,6 +58,7 @@ def _view(report: DownsampleReport) -> Facts:
         ("box", f"{old_box} → {new_box} px"),
         ("pixel size", f"{_sizes(old_A)} → {_sizes(new_A)} Å"),
         ("precision", report.precision),
+        *changed_pixels(report),
         ("stacks" if len(stacks) > 1 else "stack", shown),
         *(("metadata" if place == 0 else "", str(path)) for place, path in enumerate(report.outputs)),
     ]

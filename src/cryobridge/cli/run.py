@@ -14,7 +14,9 @@ from cryobridge.options import Opt
 from cryobridge.report import Report
 
 if TYPE_CHECKING:
+    from cryobridge.jobs.convert.report import ConvertReport
     from cryobridge.jobs.job import Job
+    from cryobridge.jobs.stacks.report import DownsampleReport
 
 _RUN = "Run"
 
@@ -117,3 +119,12 @@ def some(names: Any, most: int = 8) -> str:
     listed = list(map(str, names))
     more = f" and {len(listed) - most:,} more (--json names them)" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def changed_pixels(report: ConvertReport | DownsampleReport) -> Facts:
+    """Return a row on what becomes of pixels, if anything."""
+    facts = [("inverted", f"{report.inverted:,} images, pixels × -1")] if report.inverted else []
+    if report.background_radius_px:
+        radii, without = ", ".join(map(str, report.background_radius_px)), "a plane" if report.ramp else "the mean"
+        facts.append(("normalised", f"outside of {radii} px, less {without}"))
+    return facts

@@ -20,9 +20,9 @@ from cryobridge.formats.atomic import atomic_path, write_error
 from cryobridge.formats.file_record import FileRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
-from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc import Images, open_mrc
 from cryobridge.formats.mrc_header import HEADER_BYTES, raw_header
 
 # Of pixels that are summed up at a time: few enough for a processor's cache.
@@ -313,20 +313,22 @@ def write_mrc_volume(path: str | os.PathLike[str], volume: NDArray[Any], pixel_s
     _write(_VolumeWriter, path, volume, pixel_size_A)
 
 
-def copy_inverted(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, kept: Collection[int] = ()
+def copy_changed(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    change: Callable[[NDArray[np.int64], Images], Images],
 ) -> None:
-    """Copy a stack with its pixels multiplied by -1, section by section.
+    """Copy a stack with other pixels, some sections at a time.
 
     The header stays, with the extended one and the labels; the statistics in it become those of the copy. Pixels that
-    are whole numbers become float32, which holds all of their opposites.
+    are whole numbers become float32.
 
     Parameters
     ----------
     source, target
         The stack, and the file that is written; one that is there is replaced.
-    kept
-        Sections, counted from 0, that are copied as they are.
+    change
+        Takes the numbers (n,) of sections, counted from 0, and their pixels (n, ny, nx), and returns the new ones.
 
     Raises
     ------
@@ -346,15 +348,13 @@ def copy_inverted(
     if dtype.kind != "f":
         dtype = np.dtype(np.float32).newbyteorder(fields.dtype["nx"].byteorder)
         fields["mode"] = 2
-    statistics, is_kept = _Statistics(), np.zeros(header.nz, bool)
-    is_kept[list(kept)] = True
+    statistics = _Statistics()
     at_once = max(1, _BLOCK_BYTES // max(1, header.nx * header.ny * dtype.itemsize))
     with atomic_path(Path(target)) as temporary, temporary.open("wb") as copy:
         copy.write(raw)
         for first in range(0, header.nz, at_once):
             chosen = np.arange(first, min(first + at_once, header.nz))
-            pixels = file.read(chosen)
-            np.negative(pixels, out=pixels, where=~is_kept[chosen][:, np.newaxis, np.newaxis])
+            pixels = change(chosen, file.read(chosen))
             statistics.add(pixels)
             copy.write(np.ascontiguousarray(pixels, dtype).data)
         fields["dmin"], fields["dmax"], fields["dmean"], fields["rms"] = statistics.for_header()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
+from cryobridge.fourier.background import BackgroundNorm
 
 _CPU = "cpu"
 
@@ -32,14 +33,27 @@ class Downsampler:
         Edge of the new ones, m: even, not larger.
     device
         ``"cpu"``, or what `cryobridge.fourier.devices.pick_device` takes.
+    background_radius_px
+        The new images get RELION's norm of the background outside of this radius
+        (`cryobridge.fourier.background.BackgroundNorm`); None for no norm.
+    ramp
+        Of the norm: whether a plane is subtracted, or the mean alone.
 
     Raises
     ------
     UsageError
-        If the new size is odd or larger, or there is no such device.
+        If the new size is odd or larger, the circle does not fit into it, or there is no such device.
     """
 
-    def __init__(self, size: int, new_size: int, device: str = _CPU) -> None:
+    def __init__(
+        self,
+        size: int,
+        new_size: int,
+        device: str = _CPU,
+        *,
+        background_radius_px: int | None = None,
+        ramp: bool = True,
+    ) -> None:
         if new_size < 2 or new_size % 2 or new_size > size:
             raise UsageError(f"images of {size} px can't be downsampled to {new_size}", field="new_size")
         self.size, self.new_size = size, new_size
@@ -52,7 +66,14 @@ class Downsampler:
             import scipy.fft
 
             self._fft: Any = scipy.fft
-            return
+        else:
+            self._move_to(device)
+        self._norm: BackgroundNorm | None = None
+        if background_radius_px is not None:
+            shape = (new_size, new_size)
+            self._norm = BackgroundNorm(shape, background_radius_px, ramp=ramp, device=self._device)
+
+    def _move_to(self, device: str) -> None:
         import torch
 
         from cryobridge.fourier.devices import pick_device
@@ -63,16 +84,21 @@ class Downsampler:
             self._phases = torch.from_numpy(self._phases).to(self._device)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return images (n, m, m) for images (n, N, N), float32."""
-        if self.new_size == self.size:
+        """Return images (n, m, m) for images (n, N, N), float32; NaN for those that can't have a norm."""
+        if self.new_size == self.size and self._norm is None:
             return images
         if self._device is None:
             with np.errstate(invalid="ignore", over="ignore"):  # infinity is the caller's to notice
-                return np.asarray(self._shrink(images))
+                return np.asarray(self._made(images))
         import torch
 
-        shrunk: NDArray[np.float32] = self._shrink(torch.from_numpy(images).to(self._device)).cpu().numpy()
-        return shrunk
+        made: NDArray[np.float32] = self._made(torch.from_numpy(images).to(self._device)).cpu().numpy()
+        return made
+
+    def _made(self, images: Any) -> Any:
+        if self.new_size != self.size:
+            images = self._shrink(images)
+        return images if self._norm is None else self._norm(images)
 
     def _shrink(self, images: Any) -> Any:
         """Work on arrays and tensors alike: the two Fourier modules take the same arguments in the same places."""

@@ -173,6 +173,81 @@ class BareNameOptions(ImageSearchOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PixelOptions(Options):
+    """What becomes of the pixels of images that are written.
+
+    Raises
+    ------
+    UsageError
+        If the radius is none, or there is nothing that a plane would be subtracted for.
+
+    Examples
+    --------
+    >>> PixelOptions(normalise="auto").background_radius_px(100)
+    37
+    """
+
+    invert: Annotated[bool, Opt("Make dark particles bright: pixels × -1.", panel="Pixels")] = False
+    normalise: Annotated[
+        str | int | None,
+        Opt(
+            "Background outside of this radius to mean 0, deviation 1, as RELION has it; auto: 3/8 of the box.",
+            metavar="PX|auto",
+            panel="Pixels",
+            complete=("auto",),
+        ),
+    ] = None
+    ramp: Annotated[
+        bool, Opt("Subtract a plane or the mean.", flags=("--ramp/--no-ramp",), panel="Pixels", default="ramp")
+    ] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalise is None and not self.ramp:
+            text = f"{option('ramp', False)} would do nothing here: it is for {option('normalise')}"
+            raise UsageError(text, hint=f"Add {option('normalise', 'auto')}, or leave it out.")
+        if self.normalise in {None, "auto"}:
+            return
+        radius = self.normalise
+        if isinstance(radius, str):
+            radius = int(radius) if radius.isdecimal() and len(radius) < 10 else -1
+        if isinstance(radius, bool) or not isinstance(radius, int) or radius < 0:
+            raise UsageError(
+                f"{self.normalise!r:.60} is no radius in pixels of the images that are written",
+                option="normalise",
+                hint="Give a whole number, or auto for 3/8 of the box, which RELION takes.",
+            )
+        object.__setattr__(self, "normalise", radius)
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether pixels become others."""
+        return self.invert or self.normalise is not None
+
+    def background_radius_px(self, box_px: int) -> int | None:
+        """Return the radius outside of which images of a box are normalised; None where they are not.
+
+        Raises
+        ------
+        UsageError
+            If the circle does not fit into the box, which RELION refuses too.
+        """
+        from cryobridge.model.background import default_radius_px
+
+        if self.normalise is None or self.normalise == "auto":
+            return None if self.normalise is None else default_radius_px(box_px)
+        radius_px = int(self.normalise)
+        if 2 * radius_px > box_px:
+            raise UsageError(
+                f"a circle with a radius of {radius_px} px does not fit into images of {box_px} px",
+                option="normalise",
+                hint=f"Give at most {box_px // 2}, in pixels of the images that are written; RELION takes "
+                f"{default_radius_px(box_px)} unless asked otherwise.",
+            )
+        return radius_px
+
+
+@dataclass(frozen=True, kw_only=True)
 class OpticsDefaults(Options):
     """Optics values for files that lack them."""
 

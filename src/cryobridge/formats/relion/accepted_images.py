@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.relion.accepted import Refusal
+from cryobridge.model.background import default_radius_px, outside_circle
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from cryobridge.formats.image_search import ImageSearch
@@ -30,9 +31,8 @@ _N_STACKS = 8
 _N_IMAGES = 16
 _SAMPLED_BYTES = 64 << 20
 _HALF_PRECISION = 12
-# The limits of RELION (ml_optimiser.cpp), and the circle that its Extract takes unless asked otherwise: 3/4 of the box.
+# The limits of RELION (ml_optimiser.cpp).
 _LARGEST_MEAN, _LEAST_STD, _LARGEST_STD = 0.5, 0.5, 2.0
-_CIRCLE = 0.375
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,25 @@ class Sample:
         """
         return (*self._odd_shapes(box_px), *self._beyond_the_end(), *self._no_numbers())
 
-    def warnings(self, *, reads_float16: bool = False) -> list[Message]:
+    def warnings(
+        self, *, reads_float16: bool = False, made: Callable[[NDArray[Any]], NDArray[Any]] | None = None, remedy: str = ""
+    ) -> list[Message]:
         """Return warnings of what only some releases refuse, and of images that are not normalised.
 
         Parameters
         ----------
         reads_float16
             Whether the files are for a release that reads float16, 4 or later.
+        made
+            What becomes of an image (ny, nx) before RELION reads it; nothing if not given.
+        remedy
+            What normalises them, as in `not_normalised`.
         """
         n_half = sum(header.mode == _HALF_PRECISION for header in self.headers.values())
         half = n_half and not reads_float16
         messages = half_precision(f"{n_half} of {len(self.headers)} stacks that were looked at are") if half else []
-        return [*messages, *not_normalised([image for image in self.pixels.values() if np.isfinite(image).all()])]
+        pixels = [image if made is None else made(image) for image in self.pixels.values()]
+        return [*messages, *not_normalised([image for image in pixels if np.isfinite(image).all()], remedy)]
 
     def _odd_shapes(self, box_px: NDArray[Any] | None) -> Iterator[Refusal]:
         for name, header in self.headers.items():
@@ -136,7 +143,13 @@ def look_at(images: ImageRefs, search: ImageSearch) -> Sample:
 
 
 def about_images(
-    images: ImageRefs, search: ImageSearch, box_px: NDArray[Any] | None, *, reads_float16: bool
+    images: ImageRefs,
+    search: ImageSearch,
+    box_px: NDArray[Any] | None,
+    *,
+    reads_float16: bool,
+    made: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+    remedy: str = "",
 ) -> list[Message]:
     """Return warnings of images that RELION refuses or reads wrongly, for what is to be written for it.
 
@@ -144,12 +157,12 @@ def about_images(
     ----------
     images, search
         As in `look_at`.
-    box_px, reads_float16
+    box_px, reads_float16, made, remedy
         As in `Sample.refused` and `Sample.warnings`.
     """
     sample = look_at(images, search)
     refused = [warning("images-refused", item.reason) for item in sample.refused(box_px)]
-    return [*refused, *sample.warnings(reads_float16=reads_float16)]
+    return [*refused, *sample.warnings(reads_float16=reads_float16, made=made, remedy=remedy)]
 
 
 def half_precision(who: str) -> list[Message]:
@@ -161,8 +174,15 @@ def half_precision(who: str) -> list[Message]:
     return [warning("float16-stacks", text)]
 
 
-def not_normalised(images: list[NDArray[Any]]) -> list[Message]:
+def not_normalised(images: list[NDArray[Any]], remedy: str = "") -> list[Message]:
     """Return a warning where some of these images, (ny, nx) each, have a background that RELION does not take.
+
+    Parameters
+    ----------
+    images
+        The images.
+    remedy
+        The end of the sentence: what normalises them; RELION's own program if not given.
 
     Examples
     --------
@@ -177,12 +197,14 @@ def not_normalised(images: list[NDArray[Any]]) -> list[Message]:
     bad = np.flatnonzero(~is_good)
     if not len(bad):
         return []
-    radius_px = int(_CIRCLE * min(images[0].shape))
+    if not remedy:
+        radius_px = default_radius_px(min(images[0].shape))
+        words = f"relion_preprocess --norm --bg_radius {radius_px} --operate_on STACK.mrcs --operate_out NEW.mrcs"
+        remedy = f"`{words}` normalises a stack"
     text = (
         f"{len(bad)} of {len(found)} images that were looked at are not normalised (a background of "
         f"{mean[bad[0]]:.2g} ± {std[bad[0]]:.2g}; RELION takes deviations of {_LEAST_STD:g} to {_LARGEST_STD:g}, and "
-        f"means of at most {_LARGEST_MEAN:g} of them): `relion_preprocess --norm --bg_radius {radius_px} --operate_on "
-        "STACK.mrcs --operate_out NEW.mrcs` normalises a stack"
+        f"means of at most {_LARGEST_MEAN:g} of them): {remedy}"
     )
     return [warning("not-normalised", text)]
 
@@ -190,8 +212,7 @@ def not_normalised(images: list[NDArray[Any]]) -> list[Message]:
 def background(image: NDArray[Any]) -> tuple[float, float]:
     """Return mean and standard deviation of what lies outside of a circle of 3/4 of the box; NaN if nothing does."""
     ny, nx = image.shape
-    y, x = np.ogrid[:ny, :nx]
-    outside = image[(y - ny // 2) ** 2 + (x - nx // 2) ** 2 > (_CIRCLE * min(ny, nx)) ** 2].astype(np.float64)
+    outside = image[outside_circle((ny, nx), default_radius_px(min(ny, nx)))].astype(np.float64)
     if not outside.size:
         return np.nan, np.nan
     with np.errstate(over="ignore", invalid="ignore"):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cryobridge.errors import UsageError, option
-from cryobridge.jobs.shared_options import ImageSearchOptions, OpticsDefaults, OrientationOptions
-from cryobridge.options import Opt
+from cryobridge.jobs.shared_options import ImageSearchOptions, OpticsDefaults, OrientationOptions, PixelOptions
+from cryobridge.options import Opt, declared
 
 if TYPE_CHECKING:
     from cryobridge.formats.relion.particles_write import Version
@@ -57,7 +57,7 @@ def moves_coordinates(program: Program, target: Target) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions):
+class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, PixelOptions):
     """What is asked of a conversion; None for what is not.
 
     Raises
@@ -117,7 +117,6 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions):
         Path | None, Opt("Make links named .mrcs to the stacks.", metavar="DIR", panel="Image files")
     ] = None
     copy: Annotated[bool, Opt("Copy the stacks instead.", panel="Image files")] = False
-    invert: Annotated[bool, Opt("Make bright copies of dark particles: pixels × -1.", panel="Image files")] = False
     micrographs: Annotated[
         Path | None,
         Opt(
@@ -164,6 +163,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions):
         UsageError
             If there is one.
         """
+        defaults = {item.name: item.default for item in declared(type(self))}
         to_file, of_both = target != "pickles", "for STAR and .cs output"
         moves = moves_coordinates(program, target)
         is_mapped = moves and self.micrographs is not None
@@ -180,14 +180,14 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions):
             (("link_stacks", "strip_uid"), to_file, of_both),
             (("micrograph_path",), to_file and not is_mapped, "for names that no other file gives"),
             (("copy",), self.link_stacks is not None, f"for {option('link_stacks')}"),
-            (("invert",), self.copy, f"for copies ({option('link_stacks', 'DIR')} {option('copy', True)})"),
+            (("invert", "normalise"), self.copy, f"for copies ({option('link_stacks', 'DIR')} {option('copy', True)})"),
             (
                 ("micrograph_shape_px",),
                 (program, target) == ("relion", "cs"),
                 "for RELION's coordinates that go to cryoSPARC",
             ),
         ):
-            idle = [name for name in names if getattr(self, name) not in (None, False, "auto", "error")]
+            idle = [name for name in names if getattr(self, name) != defaults[name]]
             if self.aberrations is False and "aberrations" in names:
                 idle = ["aberrations"]
             if idle and not is_used:
@@ -197,4 +197,4 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions):
                 leave_out = f"Leave {'it' if len(idle) == 1 else 'them'} out."
                 if purpose == with_map and moves:
                     leave_out = f"Add {option('micrographs', 'FILE')}, or {leave_out[0].lower()}{leave_out[1:]}"
-                raise UsageError(text, hint=add if idle == ["invert"] and to_file else leave_out)
+                raise UsageError(text, hint=add if {*idle} <= {"invert", "normalise"} and to_file else leave_out)

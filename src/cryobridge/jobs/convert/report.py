@@ -95,6 +95,12 @@ class ConvertReport(Report):
         Columns of the input that the output has no place for.
     links
         Links to stacks, or copies of them, that the output names.
+    inverted
+        How many images are multiplied by -1.
+    background_radius_px
+        The radius outside of which the background is normalised, one for each size of the images; empty where it is not.
+    ramp
+        Whether a plane was subtracted for that, or the mean; None where neither was.
     verified
         What was compared when the output was read back, and how far it is off; None where it was not.
     """
@@ -107,6 +113,9 @@ class ConvertReport(Report):
     micrographs: Path | None
     dropped_columns: tuple[str, ...]
     links: int
+    inverted: int = 0
+    background_radius_px: tuple[int, ...] = ()
+    ramp: bool | None = None
     verified: tuple[Difference, ...] | None = None
 
     def require(self) -> None:

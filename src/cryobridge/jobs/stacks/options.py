@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cryobridge.errors import UsageError, option
-from cryobridge.jobs.shared_options import Options
+from cryobridge.jobs.shared_options import Options, PixelOptions
 from cryobridge.options import Opt
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class PairedOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DownsampleOptions(ImageOptions):
+class DownsampleOptions(ImageOptions, PixelOptions):
     """What is asked of a downsampling.
 
     Raises
@@ -191,7 +191,6 @@ class DownsampleOptions(ImageOptions):
     poses: Annotated[Path | None, Opt("poses.pkl of a bare stack.", metavar="FILE", panel=_IMAGES)] = None
     ctf: Annotated[Path | None, Opt("ctf.pkl of a bare stack.", metavar="FILE", panel=_IMAGES)] = None
     chunk: Annotated[int | None, Opt("Images in a file, if several.", metavar="N", panel=_RUN, low=1)] = None
-    invert: Annotated[bool, Opt("Make dark particles bright: pixels × -1.", panel=_IMAGES)] = False
     half_precision: Annotated[bool, Opt("Write half precision, half the size.", flags=("--float16",), panel=_RUN)] = (
         False
     )
@@ -208,6 +207,12 @@ class DownsampleOptions(ImageOptions):
                 option="box_px",
                 hint=f"Use {even} or {even + 2}.",
             )
+        self.background_radius_px(self.box_px)  # which refuses a circle that does not fit
+
+    @property
+    def norm_radius_px(self) -> int | None:
+        """The radius outside of which the new images are normalised; None where they are not."""
+        return self.background_radius_px(self.box_px)
 
     @property
     def stem(self) -> str:

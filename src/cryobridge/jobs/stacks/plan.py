@@ -162,9 +162,13 @@ class StackPlan(ABC, Generic[R]):
     left_out: Mapping[str, int]
     messages: tuple[Message, ...]
 
-    unusable: ClassVar[str]
     contents: ClassVar[str]
     continues: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def unusable(self) -> str:
+        """Why images can't be used that are read."""
 
     @property
     @abstractmethod

@@ -73,6 +73,12 @@ class DownsampleReport(PipelineReport):
         How many there are.
     precision
         Of the output.
+    inverted
+        How many images are multiplied by -1.
+    background_radius_px
+        The radius outside of which the background is normalised; empty where it is not.
+    ramp
+        Whether a plane was subtracted for that, or the mean; None where neither was.
     poses, ctf
         Whether poses.pkl and ctf.pkl are written.
     dropped_columns
@@ -86,6 +92,9 @@ class DownsampleReport(PipelineReport):
     pixel_size_A: tuple[tuple[float, ...], tuple[float, ...]]
     optics_groups: int
     precision: Literal["float32", "float16"]
+    inverted: int = 0
+    background_radius_px: tuple[int, ...] = ()
+    ramp: bool | None = None
     poses: bool
     ctf: bool
     dropped_columns: tuple[str, ...]

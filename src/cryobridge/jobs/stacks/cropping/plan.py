@@ -80,10 +80,15 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
     box_px: int
     metadata: DownsampledMetadata
 
-    unusable: ClassVar[str] = "holds NaN or infinity"
     contents: ClassVar[str] = _CONTENTS
     # Unfinished stacks are gone on with.
     continues: ClassVar[bool] = True
+
+    @property
+    def unusable(self) -> str:
+        """Why images can't be used that are read."""
+        constant = ", or a constant background" if self.options.norm_radius_px is not None else ""
+        return f"holds NaN or infinity{constant}"
 
     @property
     def title(self) -> str:
@@ -152,6 +157,11 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         number = "" if self.options.chunk is None else f".{task.number}"
         return f"{self.options.stem}{number}.mrcs"
 
+    def downsampler(self, device: str = "cpu") -> Downsampler:
+        """Return what makes images smaller, and normalises them, on a device."""
+        new, radius_px = self.options.box_px, self.options.norm_radius_px
+        return Downsampler(self.box_px, new, device, background_radius_px=radius_px, ramp=self.options.ramp)
+
     def transform(self, device: str) -> SmallTransform:
         """Return what makes images smaller on a device."""
         from cryobridge.jobs.stacks.cropping.transform import SmallTransform
@@ -169,12 +179,14 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
     def parameters(self, task: StackTask) -> Mapping[str, Array]:
         """Return all that the bytes of a stack depend on, besides its images."""
         boxes = [self.box_px, self.options.box_px, self.options.half_precision]
+        radius_px = self.options.norm_radius_px
         return {
             "name": np.array(self.stack_name(task)),
             "boxes": np.array(boxes),
             "pixel_size_A": np.array(self.new_pixel_size_A),
-            # Stacks of earlier runs, which knew no inversion, are gone on with.
+            # Stacks of earlier runs, which knew neither inversion nor norm, are gone on with.
             **({} if self.inverted is None else {"inverted": self.inverted[task.rows]}),
+            **({} if radius_px is None else {"background": np.array([radius_px, self.options.ramp])}),
         }
 
     def files(self, folder: Path, task: StackTask) -> list[Path]:
@@ -296,11 +308,17 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         return usable[max(0, n_bytes - HEADER_BYTES) // self.image_bytes :]
 
     def refuse_unusable(self, rows: Rows) -> None:
-        """Raise the error that the images of these rows are not finite."""
+        """Raise the error that the images of these rows are not finite, or can't be normalised."""
         source, row = self.source, int(rows[0])
+        path = source.headers[int(source.images.path.codes[row])].path
+        why = "holds NaN or infinity, which would spread over all of it"
+        if self.options.norm_radius_px is not None:
+            image = open_mrc(path).read(source.images.index[[row]])
+            if np.isfinite(image).all():
+                why = f"has a constant background, which {option('normalise')} can't give a deviation of 1"
         raise CryobridgeError(
-            f"image {source.images.index[row] + 1} holds NaN or infinity, which would spread over all of it",
-            path=source.headers[int(source.images.path.codes[row])].path,
+            f"image {source.images.index[row] + 1} {why}",
+            path=path,
             rows=tuple(source.metadata_rows[rows[:_N_SHOWN]].tolist()),
             count=len(rows),
             hint=f"Leave such images out with {option('on_missing', 'skip')}, or take these rows out of "
@@ -339,6 +357,9 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
             pixel_size_A=(before, tuple(round(size * self.box_px / new, 6) for size in before)),
             optics_groups=len(self.source.optics),
             precision="float16" if self.options.half_precision else "float32",
+            inverted=0 if self.inverted is None else int(np.count_nonzero(self.inverted)),
+            background_radius_px=() if self.options.norm_radius_px is None else (self.options.norm_radius_px,),
+            ramp=None if self.options.norm_radius_px is None else self.options.ramp,
             poses=self.metadata.has_poses,
             ctf=self.metadata.has_ctf,
             dropped_columns=self.metadata.dropped_columns,
@@ -458,7 +479,7 @@ def _about_sizes(plan: DownsamplePlan) -> list[Message]:
     messages = []
     box_px, new = plan.box_px, plan.options.box_px
     if new == box_px:
-        messages.append(note("box-same", f"the images have {box_px} px already; they are copied as they are"))
+        messages.append(note("box-same", f"the images have {box_px} px already; they are not resampled"))
     elif box_px % 2:
         text = f"the centre of the {box_px} px, pixel {box_px // 2}, becomes pixel {new // 2}"
         messages.append(note("centre", text))
@@ -475,13 +496,14 @@ def _about_sizes(plan: DownsamplePlan) -> list[Message]:
 def _about_images(plan: DownsamplePlan) -> list[Message]:
     """Warn of new images that RELION does not take, by a few of them."""
     messages = half_precision("the new stacks are") if plan.options.half_precision else []
-    shrink, made = Downsampler(plan.box_px, plan.options.box_px), []
+    shrink, made = plan.downsampler(), []
     for row in plan.rows[:: max(1, len(plan.rows) // _N_SAMPLED)][:_N_SAMPLED]:
         header = plan.source.headers[int(plan.source.images.path.codes[row])]
         if header.whole_sections is not None:  # a compressed stack would be unpacked as a whole
             made.append(shrink(open_mrc(header.path).read(plan.source.images.index[[row]]))[0])
     # What can't be used at all is found when it is read.
-    return [*messages, *not_normalised([image for image in made if np.isfinite(image).all()])]
+    usable = [image for image in made if np.isfinite(image).all()]
+    return [*messages, *not_normalised(usable, f"{option('normalise', 'auto')} normalises them")]
 
 
 def _stack_of(partial: Path) -> Path:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import CryobridgeError, option
-from cryobridge.fourier.downsample import Downsampler
 from cryobridge.jobs.stacks.plan import Transform
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class SmallImages:
 
 
 class SmallTransform(Transform[SmallImages, SmallImages]):
-    """Crops the transforms of images; see `cryobridge.jobs.stacks.plan.Transform`.
+    """Crops the transforms of images, and normalises them; see `cryobridge.jobs.stacks.plan.Transform`.
 
     Parameters
     ----------
@@ -49,7 +48,7 @@ class SmallTransform(Transform[SmallImages, SmallImages]):
 
     def __init__(self, plan: DownsamplePlan, device: str) -> None:
         self._plan = plan
-        self._shrink = Downsampler(plan.box_px, plan.options.box_px, device)
+        self._shrink = plan.downsampler(device)
         self.n_threads = min(_MOST_THREADS, os.cpu_count() or 1)
         in_memory = plan.options.batch_size
         self.chunk_size = max(1, min(in_memory // (self.n_threads + 2), _CHUNK_BYTES // (4 * plan.box_px**2)))
@@ -62,7 +61,7 @@ class SmallTransform(Transform[SmallImages, SmallImages]):
         images = self._shrink(pixels) if len(rows) else pixels
         if self._plan.inverted is not None:
             images = np.where(self._plan.inverted[rows][:, np.newaxis, np.newaxis], -images, images)
-        # A value that is not finite spreads over its whole image, so that one sum shows it.
+        # A value that is not finite spreads over its whole image, so that one sum shows it; no norm is NaN.
         unusable = ~np.isfinite(images.sum(axis=(1, 2), dtype=np.float64))
         if not self._plan.options.half_precision:
             return SmallImages(images, unusable)

@@ -64,8 +64,12 @@ class PolarPlan(StackPlan[StacksReport]):
     ref_pixel_size_A: float | None
     others: frozenset[int] = frozenset()
 
-    unusable: ClassVar[str] = "constant, or holds NaN or infinity"
     contents: ClassVar[str] = output.CONTENTS
+
+    @property
+    def unusable(self) -> str:
+        """Why images can't be used that are read."""
+        return "constant, or holds NaN or infinity"
 
     @property
     def grid(self) -> PolarGrid:
