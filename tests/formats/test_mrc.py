@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import decide_kind, read_header
-from cryobridge.formats.mrc_write import MrcStackWriter, copy_inverted, write_mrc_stack, write_mrc_volume
+from cryobridge.formats.mrc_write import MrcStackWriter, copy_changed, write_mrc_stack, write_mrc_volume
 from helpers import texts
 
 STAMPS = {"<": b"\x44\x44\0\0", ">": b"\x11\x11\0\0"}
@@ -553,7 +553,7 @@ def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path, data):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("dtype", "mode"), [("f4", 2), ("f2", 12), ("i2", 2), ("i1", 2), ("u2", 2)])
-def test_an_inverted_copy_keeps_the_header_and_counts_anew(dtype, mode, order, tmp_path):
+def test_a_changed_copy_keeps_the_header_and_counts_anew(dtype, mode, order, tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0 if dtype == "u2" else -100, 100, (5, 8, 6)).astype(dtype)
     with mrcfile.new(tmp_path / "a.mrcs") as file:
@@ -565,7 +565,11 @@ def test_an_inverted_copy_keeps_the_header_and_counts_anew(dtype, mode, order, t
         file.add_label("by somebody")
     if order == ">":
         swap(tmp_path / "a.mrcs")
-    copy_inverted(tmp_path / "a.mrcs", tmp_path / "b.mrcs", kept=[1, 3])
+
+    def negate(chosen, images):
+        return np.where(np.isin(chosen, [1, 3])[:, None, None], images, -images)
+
+    copy_changed(tmp_path / "a.mrcs", tmp_path / "b.mrcs", negate)
     expected = -pixels.astype("f8")
     expected[[1, 3]] *= -1
     if dtype != "f2":  # of which mrcfile takes the statistics in half precision

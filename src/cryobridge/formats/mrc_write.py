@@ -354,9 +354,9 @@ def copy_changed(
         copy.write(raw)
         for first in range(0, header.nz, at_once):
             chosen = np.arange(first, min(first + at_once, header.nz))
-            pixels = change(chosen, file.read(chosen))
+            pixels = np.ascontiguousarray(change(chosen, file.read(chosen)), dtype)
             statistics.add(pixels)
-            copy.write(np.ascontiguousarray(pixels, dtype).data)
+            copy.write(pixels.data)
         fields["dmin"], fields["dmax"], fields["dmean"], fields["rms"] = statistics.for_header()
         copy.seek(0)
         copy.write(raw)

@@ -49,11 +49,8 @@ class BackgroundNorm:
 
     def __init__(self, shape_px: tuple[int, int], radius_px: int, *, ramp: bool = True, device: Any = None) -> None:
         if radius_px < 0 or 2 * radius_px > min(shape_px):
-            raise UsageError(
-                f"a circle with a radius of {radius_px} px does not fit into images of {shape_px[1]} × {shape_px[0]} px",
-                field="radius_px",
-                hint=f"Give at most {min(shape_px) // 2}.",
-            )
+            text = f"a circle with a radius of {radius_px} px does not fit into images of {min(shape_px)} px"
+            raise UsageError(text, field="radius_px", hint=f"Give at most {min(shape_px) // 2}.")
         outside = outside_circle(shape_px, radius_px)
         # Fractions of the box, so that the equations are of numbers of one size.
         y, x = ((np.arange(n) - n // 2) / n for n in shape_px)

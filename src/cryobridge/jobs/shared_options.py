@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cryobridge.errors import UsageError, option
-from cryobridge.options import Opt, check
+from cryobridge.options import Opt, check, checked
 
 if TYPE_CHECKING:
     from cryobridge.formats.image_search import ImageSearch
@@ -208,16 +208,16 @@ class PixelOptions(Options):
             raise UsageError(text, hint=f"Add {option('normalise', 'auto')}, or leave it out.")
         if self.normalise in {None, "auto"}:
             return
-        radius = self.normalise
+        radius: object = self.normalise
+        if isinstance(radius, str) and radius.isdecimal() and len(radius) < 10:
+            radius = int(radius)
         if isinstance(radius, str):
-            radius = int(radius) if radius.isdecimal() and len(radius) < 10 else -1
-        if isinstance(radius, bool) or not isinstance(radius, int) or radius < 0:
             raise UsageError(
-                f"{self.normalise!r:.60} is no radius in pixels of the images that are written",
+                f"{radius!r:.60} is no radius",
                 option="normalise",
-                hint="Give a whole number, or auto for 3/8 of the box, which RELION takes.",
+                hint="Give whole pixels of the images that are written, or auto for RELION's 3/8 of the box.",
             )
-        object.__setattr__(self, "normalise", radius)
+        object.__setattr__(self, "normalise", checked(radius, int, "normalise", Opt(low=0)))
 
     @property
     def changes_pixels(self) -> bool:

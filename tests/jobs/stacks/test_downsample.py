@@ -605,3 +605,119 @@ def test_images_that_another_run_has_begun_meanwhile_are_not_taken_for_left_ones
     monkeypatch.undo()
     with pytest.raises(OutputExistsError, match="an interrupted run left this"):
         made(star, out)
+
+
+# --- pixels ---------------------------------------------------------------------------------------------------------
+
+
+def normalised(images, radius, *, ramp=True):
+    """Return images with a background of mean 0 and deviation 1, by a fit of its own in float64."""
+    y, x = np.indices(images.shape[1:]) - images.shape[-1] // 2
+    outside = x**2 + y**2 > radius**2
+    planes = np.stack([np.ones(outside.shape), x, y] if ramp else [np.ones(outside.shape)])
+    made = []
+    for image in images:
+        factors = np.linalg.lstsq(planes[:, outside].T, image[outside], rcond=None)[0]
+        flat = image - np.tensordot(factors, planes, 1)
+        made.append(flat / flat[outside].std())
+    return np.array(made)
+
+
+@pytest.mark.parametrize(
+    ("options", "radius"), [({"normalise": "auto"}, 3), ({"normalise": 2, "ramp": False, "chunk": 4}, 2)]
+)
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("half_precision", [False, True])
+def test_images_are_normalised_after_they_are_made_smaller(
+    options, radius, invert, half_precision, star, expected, tmp_path
+):
+    report = made(star, tmp_path / "out", invert=invert, half_precision=half_precision, **options)
+    found = np.concatenate([images_in(path) for path in report.stacks])
+    ramp = options.get("ramp", True)
+    atol = 3e-3 if half_precision else 5e-6
+    np.testing.assert_allclose(
+        found, (-1) ** invert * normalised(expected(), radius, ramp=ramp), rtol=1e-3 if half_precision else 0, atol=atol
+    )
+    assert (report.background_radius_px, report.ramp, report.inverted) == ((radius,), ramp, 6 * invert)
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["report"]["background_radius_px"] == [radius]
+    with mrcfile.open(report.stacks[0]) as stack:
+        first = stack.data.astype("f8")
+        said = [float(stack.header[name]) for name in ("dmin", "dmax", "dmean", "rms")]
+    np.testing.assert_allclose(said, [first.min(), first.max(), first.mean(), first.std()], rtol=1e-4, atol=1e-5)
+    assert "not-normalised" not in {message.code for message in report.messages}
+
+
+def test_images_of_half_precision_are_normalised_too(star, tmp_path):
+    images = images_in(tmp_path / "a.mrcs").astype("f2")
+    with mrcfile.new(tmp_path / "a.mrcs", images, overwrite=True) as stack:
+        stack.set_image_stack()
+        stack.voxel_size = 1.5
+    report = made(star, tmp_path / "out", 16, normalise=6)
+    found = images_in(report.stacks[0])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[[1, 4, 5]], normalised(images.astype("f8"), 6), atol=5e-6)
+
+
+@pytest.mark.parametrize("change", [{}, {"normalise": 2}, {"normalise": "auto", "ramp": False}])
+def test_normalised_stacks_are_gone_on_with_by_the_same_norm_only(change, star, tmp_path):
+    made(star, tmp_path / "whole", normalise="auto")
+    folder = tmp_path / "out"
+    made(star, folder, normalise="auto")
+    last = folder / "particles.8.mrcs"
+    partial_path(last).write_bytes(last.read_bytes()[: 1024 + 2 * 256 + 17])
+    last.unlink()
+    (folder / "particles.8.star").unlink()
+    with pytest.raises(UsageError, match="other images, or with other options"):
+        made(star, folder, resume=True, **change)
+    made(star, folder, resume=True, normalise=3)  # which is what "auto" comes to
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_an_image_with_a_constant_background_is_named_or_left_out(star, tmp_path):
+    images = images_in(tmp_path / "b.mrcs")
+    images[1] = 5
+    save_mrc(tmp_path / "b.mrcs", images, 1.5)
+    with pytest.raises(CryobridgeError, match="row 2: image 2 has a constant background") as caught:
+        made(star, tmp_path / "refused", normalise="auto")
+    assert caught.value.path == str(tmp_path / "b.mrcs")
+    report = made(star, tmp_path / "out", normalise="auto", on_missing="skip")
+    assert report.left_out == {"holds NaN or infinity, or a constant background": 1}
+    assert report.left_out_rows == (2,)
+    images[1, 3, 4] = np.nan
+    save_mrc(tmp_path / "b.mrcs", images, 1.5)
+    with pytest.raises(CryobridgeError, match="row 2: image 2 holds NaN or infinity"):
+        made(star, tmp_path / "refused", normalise="auto")
+
+
+@pytest.mark.parametrize(
+    ("radius", "said"),
+    [
+        (5, "a circle with a radius of 5 px does not fit into images of 8 px"),
+        (-1, "-1 is out of range"),
+        (2.5, "a whole number is needed, not 2.5"),
+        (True, "a whole number is needed, not True"),
+        ("wide", "'wide' is no radius"),
+        ("", "'' is no radius"),
+        ("1" * 20, "is no radius"),
+    ],
+)
+def test_a_radius_that_is_none_is_refused(radius, said, star):
+    with pytest.raises(UsageError, match=said) as caught:
+        planned(star, normalise=radius)
+    assert caught.value.option == "normalise"
+    planned(star, normalise=np.int64(4))
+
+
+def test_the_command_normalises_and_says_so(star, tmp_path):
+    done = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "plain")
+    assert "--normalise auto normalises them" in " ".join(done.stderr.split())
+    done = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "out", "--normalise", "auto", "--no-ramp")
+    assert done.returncode == 0
+    assert "normalised  outside of 3 px, less the mean" in done.stderr + done.stdout
+    assert "are not normalised" not in done.stderr
+    done = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "x", "--no-ramp")
+    assert done.returncode == 2
+    assert "--no-ramp would do nothing here: it is for --normalise" in " ".join(done.stderr.split())
+    done = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "x", "--normalise", "5")
+    assert done.returncode == 2
+    assert "Give at most 4" in done.stderr

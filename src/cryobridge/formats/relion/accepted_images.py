@@ -64,7 +64,11 @@ class Sample:
         return (*self._odd_shapes(box_px), *self._beyond_the_end(), *self._no_numbers())
 
     def warnings(
-        self, *, reads_float16: bool = False, made: Callable[[NDArray[Any]], NDArray[Any]] | None = None, remedy: str = ""
+        self,
+        *,
+        reads_float16: bool = False,
+        made: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+        remedy: str = "",
     ) -> list[Message]:
         """Return warnings of what only some releases refuse, and of images that are not normalised.
 

@@ -6,26 +6,25 @@ import os
 import re
 import shutil
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
+from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.image_search import what_finds
-from cryobridge.formats.mrc_write import copy_inverted
+from cryobridge.formats.mrc_write import copy_changed
 from cryobridge.jobs.output_folder import make_folder
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from cryobridge.formats.image_search import ImageSearch
-    from cryobridge.model.particles import ImageRefs
+    from cryobridge.formats.mrc import Images
     from cryobridge.progress import Reporter
 
 _UID_PREFIX = re.compile(r"^[0-9]{21}_")
@@ -41,14 +40,13 @@ class Link:
         The link.
     target
         The stack.
-    kept
-        Of a copy whose pixels are multiplied by -1: the images, counted from 0, that are copied as they are. None where
-        all are.
+    change
+        Of a copy with other pixels: what becomes of them, as `cryobridge.formats.mrc_write.copy_changed` takes it.
     """
 
     path: Path
     target: Path
-    kept: frozenset[int] | None = None
+    change: Callable[[NDArray[np.int64], Images], Images] | None = None
 
 
 def start_of_links(project: Path | None) -> Message:
@@ -66,7 +64,6 @@ def plan_links(
     folder: Path,
     *,
     strip_uid: bool,
-    kept: Sequence[frozenset[int] | None] | None = None,
 ) -> list[Link]:
     """Return a link for each stack, mirrored below a folder under a name that ends in ``.mrcs``.
 
@@ -80,8 +77,6 @@ def plan_links(
         Where the links go.
     strip_uid
         Take cryoSPARC's uid off their names.
-    kept
-        Of copies that are inverted (see `Link`), for each stack.
 
     Raises
     ------
@@ -101,61 +96,12 @@ def plan_links(
             hint=f"Give {found_with}." if found_with else f"Give {option('datadir')} and {option('strip_prefix')}.",
         )
     links = [
-        Link(folder / _mirrored(name, strip_uid=strip_uid), Path(os.path.normpath(path.absolute())), own)
-        for name, path, own in zip(names, found, [None] * len(names) if kept is None else kept, strict=True)
+        Link(folder / _mirrored(name, strip_uid=strip_uid), Path(os.path.normpath(path.absolute())))
+        for name, path in zip(names, found, strict=True)
         if path is not None
     ]
-    for link in links:
-        _refuse_inverting_itself(link)
     _refuse_shared([str(link.path) for link in links], names)
     return links
-
-
-def _refuse_inverting_itself(link: Link) -> None:
-    """Refuse a copy that would stand where the stack itself is, which would be inverted again in each run."""
-    if link.kept is not None and is_made(replace(link, kept=None), copy=True):
-        raise UsageError(
-            "the stack itself is there, which no inverted copy replaces",
-            path=link.path,
-            option="link_stacks",
-            hint=f"Give another folder to {option('link_stacks')}.",
-        )
-
-
-def inverted_images(images: ImageRefs, is_inverted: NDArray[np.bool_], path: Path) -> list[frozenset[int] | None]:
-    """Return for each stack which of its images are kept when it is inverted (see `Link`), None if all.
-
-    Parameters
-    ----------
-    images
-        (n,) of the particles, without unused names of stacks.
-    is_inverted
-        (n,) whether the image of a particle is to be multiplied by -1.
-    path
-        The metadata, for the message.
-
-    Raises
-    ------
-    FormatError
-        If an image is of two particles of which one is to be inverted.
-    """
-    order = np.lexsort((images.index, images.path.codes))
-    is_same = (np.diff(images.path.codes[order]) == 0) & (np.diff(images.index[order]) == 0)
-    contrary = np.flatnonzero(is_same & (np.diff(is_inverted[order].astype(int)) != 0))
-    if len(contrary):
-        rows = order[contrary[0] : contrary[0] + 2]
-        raise FormatError(
-            "one image is said to be dark and bright",
-            path=path,
-            rows=tuple(sorted(int(row) for row in rows)),
-            count=len(contrary),
-            hint="Look at the image, and correct blob/sign.",
-        )
-    kept: list[frozenset[int] | None] = [None] * len(images.path.values)
-    for code in np.unique(images.path.codes[is_inverted]).tolist():
-        own = (images.path.codes == code) & ~is_inverted
-        kept[code] = frozenset(images.index[own].tolist())
-    return kept
 
 
 def _mirrored(name: str, *, strip_uid: bool) -> Path:
@@ -220,8 +166,8 @@ def make_links(links: Iterable[Link], *, copy: bool, reporter: Reporter) -> None
             )
         try:
             with atomic_path(link.path) as temporary:
-                if link.kept is not None:
-                    copy_inverted(link.target, temporary, kept=link.kept)
+                if link.change is not None:
+                    copy_changed(link.target, temporary, link.change)
                 elif copy:
                     shutil.copyfile(link.target, temporary)
                 else:
@@ -238,9 +184,9 @@ def make_links(links: Iterable[Link], *, copy: bool, reporter: Reporter) -> None
 def is_made(link: Link, *, copy: bool) -> bool:
     """Whether the link is there already and leads to its stack, or is the stack itself.
 
-    Inverted copies are made anew.
+    Copies with other pixels are made anew.
     """
-    if link.kept is not None:
+    if link.change is not None:
         return False
     try:
         is_same = link.path.samefile(link.target)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cryobridge.errors import UsageError, option
 from cryobridge.jobs.shared_options import ImageSearchOptions, OpticsDefaults, OrientationOptions, PixelOptions
-from cryobridge.options import Opt, declared
+from cryobridge.options import Opt
 
 if TYPE_CHECKING:
     from cryobridge.formats.relion.particles_write import Version
@@ -163,7 +163,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
         UsageError
             If there is one.
         """
-        defaults = {item.name: item.default for item in declared(type(self))}
+        defaults = {item.name: item.default for item in fields(self)}
         to_file, of_both = target != "pickles", "for STAR and .cs output"
         moves = moves_coordinates(program, target)
         is_mapped = moves and self.micrographs is not None

@@ -31,12 +31,12 @@ from cryobridge.jobs.convert.micrographs import micrographs_content, micrographs
 from cryobridge.jobs.convert.names import (
     Link,
     as_seen_from,
-    inverted_images,
     micrograph_names,
     plan_links,
     start_of_links,
 )
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
+from cryobridge.jobs.convert.pixels import changed_links, normalised, radii_px
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
 from cryobridge.jobs.micrographs.star import project_of
@@ -138,6 +138,9 @@ class ConvertPlan:
             micrographs=self.options.micrographs,
             dropped_columns=tuple(self.content.dropped_columns),
             links=len(self.links),
+            inverted=int(np.count_nonzero(to_be_inverted(self.particles))) if self.options.invert else 0,
+            background_radius_px=radii_px(self.links),
+            ramp=self.options.ramp if self.options.normalise is not None else None,
         )
 
 
@@ -193,11 +196,19 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
     if target == "star" and particles.images is not None:
         reads_float16 = (options.relion or "3.1")[0] >= "4"
         box_px = None if particles.optics is None else particles.per_particle("box_px")
-        messages += about_images(particles.images, search, box_px, reads_float16=reads_float16)
+        remedy = " ".join((option("link_stacks", "DIR"), option("copy", True), option("normalise", "auto")))
+        messages += about_images(
+            particles.images,
+            search,
+            box_px,
+            reads_float16=reads_float16,
+            made=normalised(options),
+            remedy=f"{remedy} writes copies that are",
+        )
     particles, found = with_sizes_of_micrographs(particles, source.program, target, options, search)
     messages += found
     named = particles
-    particles, links, found = _Names(source, target, options, output, search).given_to(particles)
+    particles, links, found = _Names(source, target, options, output, search, rows).given_to(particles)
     messages += found
     mapped = None
     if found_micrographs is not None:
@@ -430,6 +441,7 @@ class _Names:
     options: ConvertOptions
     output: Path
     search: ImageSearch
+    rows: NDArray[np.int64]
 
     def given_to(self, particles: ParticleSet) -> tuple[ParticleSet, tuple[Link, ...], list[Message]]:
         """Return the particles with their new names, links to be made, and messages."""
@@ -439,10 +451,9 @@ class _Names:
             images = replace(particles.images, path=particles.images.path.without_unused())
             old = list(images.path.values)
             if self.options.link_stacks is not None:
-                kept = None
-                if self.options.invert:
-                    kept = inverted_images(images, to_be_inverted(particles), self.source.metadata)
-                links, names, messages = self._linked(old, self.options.link_stacks, kept)
+                links, names, messages = self._linked(old, self.options.link_stacks)
+                if self.options.changes_pixels:
+                    links = changed_links(links, particles, images, self.rows, self.options, self.source.metadata)
             else:
                 names = [self._moved(name) for name in old]
                 messages = self._doubtful(old, names)
@@ -458,10 +469,8 @@ class _Names:
             raise UsageError("nothing is known of micrographs", option="micrograph_path", hint="Leave it out.")
         return particles, links, messages
 
-    def _linked(
-        self, names: list[str], folder: Path, kept: Sequence[frozenset[int] | None] | None
-    ) -> tuple[tuple[Link, ...], list[str], list[Message]]:
-        links = tuple(plan_links(names, self.search, folder, strip_uid=self.options.strip_uid, kept=kept))
+    def _linked(self, names: list[str], folder: Path) -> tuple[tuple[Link, ...], list[str], list[Message]]:
+        links = tuple(plan_links(names, self.search, folder, strip_uid=self.options.strip_uid))
         if self.target != "star":
             return links, [self._as_cryosparc_reads(link.path) for link in links], []
         project = project_of(self.output.parent)

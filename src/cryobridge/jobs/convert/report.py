@@ -98,7 +98,7 @@ class ConvertReport(Report):
     inverted
         How many images are multiplied by -1.
     background_radius_px
-        The radius outside of which the background is normalised, one for each size of the images; empty where it is not.
+        The radius outside of which the background is normalised, one for each size of images; empty where it is not.
     ramp
         Whether a plane was subtracted for that, or the mean; None where neither was.
     verified
