@@ -43,6 +43,8 @@ def select(
 
 def _view(report: SelectReport) -> Facts:
     facts = [(report.rows_are, f"{report.rows_out:,} of {report.rows_in:,}"), *left_out(report)]
+    added = [each for each in report.sets if each.operation == "or"]
+    facts[1:1] = [("added", f"{a.other_rows - a.rows:,} of {a.other_rows:,} of {Path(a.file).name}") for a in added]
     facts += compared(report.matched)
     if report.attached:
         facts.append(("attached", ", ".join(report.attached)))

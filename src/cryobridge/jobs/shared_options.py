@@ -129,6 +129,21 @@ class MatchOptions(PlaceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DedupeOptions(Options):
+    """Which particles count as picked more than once (`cryobridge.jobs.identity.dedupe.deduped`)."""
+
+    dedupe_A: Annotated[
+        float | None,
+        Opt(
+            "Of particles nearer than this to each other keep the best.",
+            metavar="Å",
+            panel="Which rows",
+            low=1e-3,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSearchOptions(Options):
     """Where image files are looked for (see `cryobridge.formats.image_search.ImageSearch`)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, UsageError, option
 from cryobridge.formats.cryosparc.csg import slot_types
 from cryobridge.formats.cryosparc.join import JoinedTable, side_by_side
-from cryobridge.formats.cryosparc.names import holds_exposures
-from cryobridge.formats.image_search import ImageSearch
+from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
+from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.merged.columns import SharedColumns, shared_columns
 from cryobridge.formats.merged.cs import EXPOSURE_GROUP, MergedTable, Part, unlike_columns, widened
@@ -131,6 +132,26 @@ def check_rows(files: ParticleFiles, rows: NDArray[np.bool_]) -> list[Message]:
             if part.star is not None:
                 check_star_rows(part.star, rows[start : start + len(part)])
     return check_star_rows(files.star, rows)
+
+
+def found_from(files: ParticleFiles, rows: NDArray[np.bool_], folder: Path) -> list[Message]:
+    """Warn of stacks of the chosen rows that are not found, or say how they are found from another folder."""
+    if isinstance(files, MergedFiles):
+        bounds = pairwise(files.starts.tolist())
+        return [
+            message
+            for part, (start, stop) in zip(files.merged, bounds, strict=True)
+            for message in found_from(part, rows[start:stop], folder)
+        ]
+    metadata = files.metadata
+    names, search = files.image_files(rows), ImageSearch(metadata)
+    message = not_found(names, search)
+    found = search.resolve(names[0]) if names else None
+    if message is None and found is not None:
+        of_cs = files.program == "cryosparc"
+        name = relative_to_file(names[0], metadata.parent, folder) if of_cs else names[0]
+        message = names_lead_elsewhere(name, found, folder / metadata.name, metadata)
+    return [message] if message else []
 
 
 def names_of(parts: Sequence[ParticleFiles]) -> list[str]:

@@ -158,7 +158,9 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
     return own
 
 
-def match_rows(first: Identities, other: Identities, places: PlaceOptions | None = None) -> Match:
+def match_rows(
+    first: Identities, other: Identities, places: PlaceOptions | None = None, *, bare_names: bool = True
+) -> Match:
     """Find the rows of ``other`` that are the particles of ``first``.
 
     uids are compared where both have them; where they have none in common, the images are, by stack and number; where
@@ -172,6 +174,8 @@ def match_rows(first: Identities, other: Identities, places: PlaceOptions | None
         What the rows of the two files are known by.
     places
         How places are compared; None for not at all.
+    bare_names
+        Whether stacks may be matched by their bare names, where nothing else is the same.
 
     Raises
     ------
@@ -197,7 +201,7 @@ def match_rows(first: Identities, other: Identities, places: PlaceOptions | None
                 match = Match(rows, "image", (*traced, *messages), None, back)
                 if not messages:
                     return match
-                by_name = by_name or match  # by the bare name
+                by_name = by_name or (match if bare_names else None)
     if places is not None and first.places is not None and other.places is not None:
         try:
             found = match_places(first.places, other.places, places)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cryobridge.errors import UsageError, option
-from cryobridge.jobs.shared_options import MatchOptions
+from cryobridge.jobs.shared_options import DedupeOptions, MatchOptions
 from cryobridge.options import Opt
 
 # Given for a file of labels or coordinates, it means those of the run.
@@ -17,7 +17,7 @@ _ROWS, _RUN, _ATTACH, _FILES = "Which rows", "RECOVAR and cryoDRGN", "Added colu
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectOptions(MatchOptions):
+class SelectOptions(DedupeOptions, MatchOptions):
     """What is asked for; a row is kept that fulfils all of it. None stands for what is not asked.
 
     Raises
@@ -38,6 +38,18 @@ class SelectOptions(MatchOptions):
     like: Annotated[
         Path | Sized | None, Opt("Particles that this .star or .cs has too.", metavar="FILE", panel=_ROWS)
     ] = None
+    and_: Annotated[
+        tuple[Path, ...],
+        Opt("Only particles that this file has too. Repeatable.", flags=("--and",), metavar="FILE", panel=_ROWS),
+    ] = ()
+    or_: Annotated[
+        tuple[Path, ...],
+        Opt("Add the particles of this file. Repeatable.", flags=("--or",), metavar="FILE", panel=_ROWS),
+    ] = ()
+    not_: Annotated[
+        tuple[Path, ...],
+        Opt("No particles that this file has. Repeatable.", flags=("--not",), metavar="FILE", panel=_ROWS),
+    ] = ()
     rows: Annotated[
         Path | Iterable[int] | None,
         Opt("Rows, from 0: .pkl, .npy or .txt.", flags=("--ind",), metavar="FILE", panel=_ROWS),
@@ -82,15 +94,15 @@ class SelectOptions(MatchOptions):
         """The files that are named, besides the particles."""
         named: tuple[Any, ...] = (
             *(self.rows, self.kmeans, self.like, self.sources, self.label_rows),
-            *(self.attach_class, self.attach_latent, *self.passthroughs),
+            *(self.attach_class, self.attach_latent, *self.passthroughs, *self.and_, *self.or_, *self.not_),
         )
         return tuple(path for path in named if isinstance(path, Path) and path != OF_THE_RUN)
 
     @property
     def chooses(self) -> bool:
         """Whether anything is asked that rows could fail to fulfil."""
-        asked = (self.rows, self.clusters, self.classes, self.like, self.where, self.random, self.run)
-        return self.collapse or any(item is not None for item in asked)
+        asked = (self.rows, self.clusters, self.classes, self.like, self.where, self.random, self.run, self.dedupe_A)
+        return self.collapse or bool(self.and_ or self.not_) or any(item is not None for item in asked)
 
     @property
     def attaches(self) -> bool:
@@ -161,8 +173,16 @@ def _contradictions(o: SelectOptions) -> Iterable[tuple[bool, str, str]]:
         f"{option('invert')} and {option('collapse')} contradict each other",
         f"Write what {option('invert')} keeps first, and collapse that.",
     )
+    by_row = [
+        name for name in ("rows", "kmeans", "run", "attach_class", "attach_latent") if getattr(o, name) is not None
+    ]
     yield (
-        o.sources is not None and o.like is None and o.run is None,
+        bool(o.or_ and by_row),
+        f"{' and '.join(map(option, by_row))} count the rows of one file, and {option('or_')} adds others",
+        f"Choose from each file first, and unite what that gives with {option('or_')}.",
+    )
+    yield (
+        o.sources is not None and not (o.like or o.and_ or o.or_ or o.not_) and o.run is None,
         f"{option('sources')} belongs to {option('like')} and {run}",
         f"Leave {option('sources')} out.",
     )
@@ -172,7 +192,7 @@ def _contradictions(o: SelectOptions) -> Iterable[tuple[bool, str, str]]:
         "Leave out either.",
     )
     yield (
-        not (o.chooses or o.attaches or splits),
+        not (o.chooses or o.or_ or o.attaches or splits),
         "nothing is asked for",
         f"Choose rows, for instance with {option('classes', (1, 4))} or {option('where', 'rlnDefocusU > 12000')}.",
     )

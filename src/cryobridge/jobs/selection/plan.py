@@ -12,25 +12,27 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
-from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
-from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
+from cryobridge.formats.cryosparc.names import holds_exposures
 from cryobridge.formats.in_memory import SetInMemory
+from cryobridge.formats.merged import check_rows, found_from
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import ParticleFiles, naming_damage
 from cryobridge.formats.recovar import open_recovar
 from cryobridge.formats.registry import CS, identify_file
-from cryobridge.formats.relion.accepted import check_star_rows
 from cryobridge.formats.write import outputs_of, suffixes_of
+from cryobridge.jobs.identity.dedupe import Deduped, deduped
 from cryobridge.jobs.identity.report import Matched
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
 from cryobridge.jobs.selection.collapse import Collapsed, collapse
 from cryobridge.jobs.selection.like import rows_like
 from cryobridge.jobs.selection.options import SelectOptions
-from cryobridge.jobs.selection.report import SelectReport
+from cryobridge.jobs.selection.report import SelectReport, SetReport
 from cryobridge.jobs.selection.row_values import RowValues
 from cryobridge.jobs.selection.run import RunOfRows, rows_of_run
-from cryobridge.jobs.selection.values import RowLabels, check_rows, join_numbers, read_rows
+from cryobridge.jobs.selection.sets import Compared, compare, unite
+from cryobridge.jobs.selection.values import RowLabels, join_numbers, read_rows
+from cryobridge.jobs.selection.values import check_rows as check_numbers
 from cryobridge.jobs.selection.where import rows_where
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
@@ -84,6 +86,10 @@ class SelectPlan:
         Which copy of each particle stays; None where that is not asked.
     matched
         How its particles were compared with another file's; None where they were not.
+    sets
+        The same for files that particles are added from, have to be in, or may not be in.
+    deduped
+        Which particles stay of those that lie near each other; None where that is not asked.
     """
 
     particles: ParticleFiles
@@ -97,6 +103,8 @@ class SelectPlan:
     inputs: tuple[Path, ...]
     collapsed: Collapsed | None = None
     matched: Matched | None = None
+    sets: tuple[SetReport, ...] = ()
+    deduped: Deduped | None = None
 
     def outputs(self) -> list[Path]:
         """Return all files that are written."""
@@ -119,6 +127,9 @@ class SelectPlan:
             seed=self.options.seed if is_drawn else None,
             collapsed=None if self.collapsed is None else self.collapsed.report,
             matched=self.matched,
+            sets=self.sets,
+            dedupe_A=self.options.dedupe_A,
+            ranked_by=None if self.deduped is None else self.deduped.ranked_by,
         )
 
 
@@ -209,6 +220,11 @@ class _Planner:
         self.options = options
         self.recovar: RecovarRun | None = open_recovar(options.run) if options.run is not None else None
         self.particles = _opened(options.run if particles is None else particles, options)
+        self.compared: list[Compared] = []
+        if options.or_:
+            others = [_opened(path, SelectOptions(), argument="or_") for path in options.or_]
+            united = unite(self.particles, others, options)
+            self.particles, self.compared = united.particles, list(united.stays)
         self.messages = list(self.particles.messages)
         self.absent: Message | None = None
         self.run: RunOfRows | None = None
@@ -221,6 +237,7 @@ class _Planner:
         self.attached: RowLabels | None = None
         self.latent: Floats | None = None
         self.collapsed: Collapsed | None = None
+        self.deduped: Deduped | None = None
         self.matched: Matched | None = None
 
     def choose(self, *, splits: bool) -> None:
@@ -229,6 +246,9 @@ class _Planner:
         self.labels = self.values.labels(splits=splits)
         self.attached, self.latent = self.values.attached_labels(), self.values.latent()
         self.messages += self.values.messages
+        for united in self.compared:
+            self.messages += united.messages
+            choice.keep(united.rows, f"of {Path(united.report.file).name}, in a file before it too")
         if self.run is not None:
             choice.keep(self.run.place >= 0, "not in the run")
         for values in (self.labels, self.attached):
@@ -243,6 +263,10 @@ class _Planner:
             self.collapsed = collapse(self.particles, choice.kept, first=self.options.first)
             self.messages += self.collapsed.messages
             choice.keep(self.collapsed.kept, "other copies of a particle")
+        if self.options.dedupe_A is not None:
+            self.deduped = deduped(self.particles, choice.kept, self.options.dedupe_A)
+            self.messages += self.deduped.messages
+            choice.keep(self.deduped.kept, f"nearer than {self.options.dedupe_A:g} Å to a better one")
         self._draw()
         if self.options.invert:
             choice.invert(possible)
@@ -255,7 +279,7 @@ class _Planner:
         self._check_for_relion(parts)
         left_out = {**self.particles.left_out, **self.choice.left_out}
         run_file = (self.recovar.particles_file,) if self.recovar is not None and self.recovar.particles_file else ()
-        inputs = (*self.particles.files, *self.options.files, *run_file)
+        inputs = tuple(dict.fromkeys((*self.particles.files, *self.options.files, *run_file)))
         attached = None if self.attached is None else self.attached.labels
         return SelectPlan(
             self.particles,
@@ -269,14 +293,14 @@ class _Planner:
             inputs,
             self.collapsed,
             self.matched,
+            tuple(found.report for found in self.compared),
+            self.deduped,
         )
 
     def _check_for_relion(self, parts: tuple[OutputPart, ...]) -> None:
         """Ask the rules of what RELION takes before a STAR file is written."""
-        star = self.particles.star
-        if star is not None:
-            for part in parts:
-                self.messages += check_star_rows(star, part.kept)
+        for part in parts:
+            self.messages += check_rows(self.particles, part.kept)
 
     def _requests(self) -> Iterator[tuple[Mask, str]]:
         """Yield for each request which rows fulfil it, (n,), and what the others are."""
@@ -294,8 +318,21 @@ class _Planner:
             is_like, self.matched, messages = rows_like(self.particles, other, options)
             self.messages += messages
             yield is_like, f"not in {other.path.name}"
+        yield from self._sets()
         if options.where is not None:
             yield rows_where(options.where, self.particles.columns), f"for which {options.where} does not hold"
+
+    def _sets(self) -> Iterator[tuple[Mask, str]]:
+        """Yield the same for files that have to have a particle, and then for those that may not."""
+        operations: tuple[Literal["and", "not"], ...] = ("and", "not")
+        for operation in operations:
+            for path in self.options.and_ if operation == "and" else self.options.not_:
+                other = _opened(path, SelectOptions(), argument=f"{operation}_", needs=("uid", "blob/"))
+                found = compare(self.particles, other, self.options, operation)
+                self.compared.append(found)
+                self.messages += found.messages
+                is_and, name = operation == "and", other.path.name
+                yield (found.rows, f"not in {name}") if is_and else (~found.rows, f"in {name}")
 
     def _listed(self, name: str) -> Mask:
         given, particles = self.options.rows, self.particles
@@ -396,15 +433,7 @@ class _Planner:
 
     def look_for_images(self, folder: Path) -> None:
         """Warn of stacks that are not found, or else say how they are found if not from the output."""
-        metadata = self.particles.metadata
-        names, search = self.particles.image_files(self.choice.kept), ImageSearch(metadata)
-        message = not_found(names, search)
-        found = search.resolve(names[0]) if names else None
-        if message is None and found is not None:
-            of_cs = self.particles.program == "cryosparc"
-            name = relative_to_file(names[0], metadata.parent, folder) if of_cs else names[0]
-            message = names_lead_elsewhere(name, found, folder / metadata.name, metadata)
-        self.messages += [message] if message else []
+        self.messages += found_from(self.particles, self.choice.kept, folder)
 
 
 def _checked_list(given: object, particles: ParticleFiles) -> NDArray[np.int64]:
@@ -414,7 +443,7 @@ def _checked_list(given: object, particles: ParticleFiles) -> NDArray[np.int64]:
     array = given if isinstance(given, np.ndarray) else np.array(list(given))
     try:
         array = array if array.size else array.astype(np.int64)
-        return check_rows(array, None, particles.n_rows, particles.metadata)
+        return check_numbers(array, None, particles.n_rows, particles.metadata)
     except CryobridgeError as error:
         error.option = "rows"
         raise

@@ -36,6 +36,33 @@ class CollapseReport:
     other_copies: int
 
 
+@dataclass(frozen=True)
+class SetReport:
+    """How the rows were compared with those of another file.
+
+    Parameters
+    ----------
+    operation
+        ``or`` for a file whose particles are added, ``and`` for one that has to have a particle, ``not`` for one that
+        may not have it.
+    file
+        The other file.
+    by
+        What they were compared by; None where no particle is in both.
+    rows
+        How many rows have a partner: of the other file where its particles are added, else of those that are chosen
+        among.
+    other_rows
+        Rows of the other file.
+    """
+
+    operation: Literal["or", "and", "not"]
+    file: str
+    by: Literal["uid", "image", "place"] | None
+    rows: int
+    other_rows: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class SelectReport(Report):
     """What a selection reads and writes.
@@ -54,6 +81,12 @@ class SelectReport(Report):
         What a repetition of the draw needs to know; None where rows are not drawn.
     collapsed
         What became of copies; None where they were not collapsed.
+    sets
+        How the rows were compared with those of other files, in the order in which that was done.
+    dedupe_A
+        How near particles may be to a better one on their micrograph; None for however near.
+    ranked_by
+        The column that says which one is better; empty where none does. None where that is not asked.
     matched
         How its particles were compared with another file's; None where they were not.
     """
@@ -65,4 +98,7 @@ class SelectReport(Report):
     random: int | None = None
     seed: int | None = None
     collapsed: CollapseReport | None = None
+    sets: tuple[SetReport, ...] = ()
+    dedupe_A: float | None = None
+    ranked_by: str | None = None
     matched: Matched | None = None
