@@ -1,3 +1,4 @@
+import gc
 import io
 import math
 import os
@@ -5,8 +6,10 @@ import pickle
 import re
 import struct
 import threading
+import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from cryobridge.formats.arrays import (
 )
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor, write_image_descriptor
+from cryobridge.formats.npy_header import read_header
 
 
 class Bomb:
@@ -620,3 +624,25 @@ def test_impossible_requests_are_refused(wrong):
         ImageDescriptor.for_box(32, 1.5, **wrong)
     with pytest.raises(UsageError):
         ImageDescriptor.for_box(0, 1.5)
+
+
+def test_headers_are_read_by_several_threads_at_once():
+    # Python 3.11 fails where another thread parses while its memory is cleaned up.
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(1, [(f"a/{number}", "<f4", (2,)) for number in range(60)]))
+
+    def let_others_run(*_):
+        time.sleep(0.0002)
+
+    def read_headers(_):
+        return [len(read_header(io.BytesIO(stream.getvalue())).dtype.names) for _ in range(20)]
+
+    before = gc.get_threshold()
+    gc.callbacks.append(let_others_run)
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            assert list(threads.map(read_headers, range(3))) == [[60] * 20] * 3
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(let_others_run)

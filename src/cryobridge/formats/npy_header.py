@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import threading
 import warnings
 from typing import IO, Any, Literal, NamedTuple
 
@@ -12,6 +13,9 @@ import numpy as np
 NPY_MAGIC = b"\x93NUMPY"
 _LONGEST = 1 << 16
 _LAST_CHARACTER = 0x10FFFF
+# Up to 3.11, Python counts the depth of the text that it parses for all threads together, and fails with a SystemError
+# where two parse at once; filters of warnings are those of all threads as well.
+_one_at_a_time = threading.Lock()
 
 
 def has_broken_text(array: np.ndarray[Any, np.dtype[Any]]) -> bool:
@@ -61,7 +65,7 @@ def read_header(stream: IO[bytes], longest: int = _LONGEST) -> NpyHeader:
     if length > longest:
         raise ValueError(f"a header of {length} bytes")
     text = stream.read(length).decode("utf-8" if start[6] == 3 else "latin-1", "replace")
-    with warnings.catch_warnings():
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Python's literals and NumPy's old type names
         header = ast.literal_eval(text.strip())
         dtype = np.lib.format.descr_to_dtype(header["descr"])  # type: ignore[no-untyped-call]
