@@ -11,6 +11,7 @@ from cryobridge.demo.truth import BOX_PX, PIXEL_SIZE_A
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.output_folder import make_folder
+from cryobridge.model.geometry import round_px
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,20 +81,23 @@ def _assignments(n: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
 
 
 def _particles(truth: Truth, names: list[str], classes: NDArray[np.int64]) -> dict[str, object]:
-    n = len(names)
+    n, coordinate_px = len(names), round_px(truth.particles.relion_coordinate_px)
     return {
         "rlnImageName": names,
         "rlnMicrographName": [
             f"MotionCorr/job002/Movies/{truth.micrographs.name[row]}_fractions.mrc"
             for row in truth.particles.micrograph.tolist()
         ],
+        "rlnCoordinateX": coordinate_px[:, 0],
+        "rlnCoordinateY": coordinate_px[:, 1],
         "rlnOpticsGroup": np.ones(n, np.int64),
         "rlnClassNumber": classes,
     }
 
 
 def _optics(truth: Truth) -> StarBlock:
-    sizes = {"rlnImagePixelSize": PIXEL_SIZE_A, "rlnImageSize": BOX_PX, "rlnImageDimensionality": 2}
+    sizes = {"rlnMicrographOriginalPixelSize": PIXEL_SIZE_A, "rlnImagePixelSize": PIXEL_SIZE_A}
+    sizes |= {"rlnImageSize": BOX_PX, "rlnImageDimensionality": 2}
     return optics_block(truth, sizes)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.jobs.identity.images import Rows, first_places, match_images
-from cryobridge.jobs.identity.place_match import PlaceMatch, match_places
+from cryobridge.jobs.identity.place_match import OtherPlacesError, PlaceMatch, match_places
 from cryobridge.jobs.identity.places import Places, places_of
 from cryobridge.jobs.identity.sources import Sources, find_sources, read_sources
 from cryobridge.model.particles import ImageRefs
@@ -206,8 +206,10 @@ def match_rows(
         try:
             found = match_places(first.places, other.places, places)
             return Match(found.rows, "place", (*traced, *found.messages), found, lambda: found.other_rows)
-        except CryobridgeError:
-            if by_name is None:
+        except CryobridgeError as error:
+            # The same images would lie at the same places; and who sets how places are compared means places.
+            is_asked = places.within_A is not None or places.by_hand is not None
+            if by_name is None or is_asked or isinstance(error, OtherPlacesError):
                 raise
     if by_name is not None:
         return by_name

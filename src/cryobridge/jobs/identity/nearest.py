@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Rows = NDArray[np.int64]
 # Å between micrographs in a third coordinate: one tree serves all of them, and is as quick as one for each.
 _APART_A = 1e4
-_FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
+_FACTOR, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
 
 
 def mutual_nearest(
@@ -77,12 +77,17 @@ def same_points(xy: Floats, on: Rows) -> tuple[Rows, Rows]:
     ([0, 1], [0, 1, 0])
     """
     parts = [np.ascontiguousarray(axis).view(np.uint64) for axis in (xy + 0.0).T] + [on.astype(np.uint64)]
-    with np.errstate(over="ignore"):
-        key = sum(part * factor for part, factor in zip(parts, _FACTORS, strict=True))
+    key: NDArray[np.uint64] = np.zeros(len(on), np.uint64)
+    for part in parts:
+        key = (key + part) * _FACTOR
+        key ^= key >> _HALF
+    # Sorted by a number that equal points share, which is quicker; that they are equal is looked up.
     order = np.argsort(key, kind="stable")
     is_new = np.ones(len(order), bool)
-    # Sorted by a number that equal points share; that they are equal is looked up.
     is_new[1:] = np.any([part[order[1:]] != part[order[:-1]] for part in parts], axis=0)
+    if (is_new[1:] & (key[order[1:]] == key[order[:-1]])).any():  # different points of one number
+        order = np.lexsort(parts)
+        is_new[1:] = np.any([part[order[1:]] != part[order[:-1]] for part in parts], axis=0)
     group = np.cumsum(is_new) - 1
     first = order[is_new]  # the sort is stable: the first of each
     rank = np.empty(len(first), np.int64)

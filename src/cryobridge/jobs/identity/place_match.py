@@ -44,6 +44,10 @@ _BY_CHANCE = 0.01
 _RIVAL_SHARE = 0.75
 # Less than this share of the fewer particles, and something is amiss.
 _FEW = 0.5
+# With so many, no other pixel sizes are tried.
+_MOST = 0.8
+# Reversed micrographs match as stored around the middle line: so many of the fewer are no such thing.
+_MORE_THAN_THE_MIDDLE = 0.2
 _N_SHOWN = 4
 _SHIFTS: dict[tuple[bool, bool], Shifts] = {
     (True, True): "both",
@@ -51,6 +55,10 @@ _SHIFTS: dict[tuple[bool, bool], Shifts] = {
     (True, False): "first",
     (False, True): "other",
 }
+
+
+class OtherPlacesError(MissingDataError):
+    """Particles on the same micrographs lie elsewhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +110,10 @@ def match_places(first: Places, other: Places, options: PlaceOptions) -> PlaceMa
 
     Raises
     ------
+    OtherPlacesError
+        If no more particles match than chance makes match.
     MissingDataError
-        If no more particles match than chance makes match, or something is not known that is needed.
+        If something is not known that is needed.
     CryobridgeError
         If axis conventions fit equally well.
     OrientationError
@@ -206,7 +216,7 @@ def _choose(
         is_clear = _is_match(best, our_sample, their_sample, within_A, len(fits)) and not _rivals(
             best, fits, our_sample, their_sample, within_A
         )
-        if is_clear:
+        if is_clear and best.n >= _MOST * _n_possible(our_sample, their_sample):
             break
     assert best is not None  # there is a scale
     if by_hand is not None:
@@ -226,8 +236,9 @@ def _choose(
             )
             messages.append(warning("matches-by-chance", f"{text}: check that these are the same"))
         return chosen, messages
-    if not is_clear:
-        if not _is_match(best, our_sample, their_sample, within_A, len(fits)):
+    is_few = len(conventions) == 1 and best.n < _MORE_THAN_THE_MIDDLE * _n_possible(our_sample, their_sample)
+    if is_few or not is_clear:
+        if is_few or not _is_match(best, our_sample, their_sample, within_A, len(fits)):
             raise _not_the_same(best, our_sample, their_sample, first, other, within_A)
         raise _unclear(best, fits, first, other)
     return best, messages
@@ -346,9 +357,9 @@ def _said(match: PlaceMatch, found: Fit, ours: Side, theirs: Side) -> list[Messa
 
 def _not_the_same(
     best: Fit, ours: Side, theirs: Side, first: Places, other: Places, within_A: float
-) -> MissingDataError:
+) -> OtherPlacesError:
     expected = expected_by_chance(ours, theirs, best.way, within_A)
-    return MissingDataError(
+    return OtherPlacesError(
         f"no particle of {other.name} is known in it: neither uids nor images are the same, and by place {best.n:,} of "
         f"{_n_possible(ours, theirs):,} particles of {first.name} on the busiest common micrographs lie within "
         f"{within_A:.3g} Å of one, where chance alone makes {expected:.3g}",
