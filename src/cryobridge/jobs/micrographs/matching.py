@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
 
@@ -109,22 +110,21 @@ def pair_micrographs(first: Sequence[str], other: Sequence[str]) -> MicrographPa
     that has its partner is none for what fits less well; of several of one name, that whose folders are called alike.
     Linear in the number of names.
     """
-    levels: list[Callable[[str], list[str]]] = [
-        _by_stem(other, lambda name: name.removeprefix(">")),
-        _by_stem(other, full_stem),
-        _by_stem(other, bare_stem),
-        _by_stem(other, normalised_stem),
-        _by_words(other),
-    ]
+    stems: list[Callable[[str], str]] = [lambda name: name.removeprefix(">"), full_stem, bare_stem, normalised_stem]
+    levels: list[Callable[[Sequence[str]], Callable[[str], list[str]]]]
+    levels = [*(partial(_by_stem, stem_of=stem_of) for stem_of in stems), _by_words]
     pairs: dict[str, str] = {}
     several: dict[str, tuple[str, ...]] = {}
     shared: dict[str, tuple[str, ...]] = {}
     rest = list(dict.fromkeys(first))
     taken: set[str] = set()
     for level in levels:
+        if not rest:
+            break
+        look_up = level([name for name in other if name not in taken])
         claims: dict[str, list[str]] = defaultdict(list)
         for name in rest:
-            fitting = [found for found in level(name) if found not in taken]
+            fitting = look_up(name)
             if len(fitting) > 1:
                 fitting = _in_folders_called_alike(name, fitting)
             if len(fitting) > 1:
