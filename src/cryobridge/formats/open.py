@@ -42,6 +42,7 @@ def open_particles(
     program: Program | None = None,
     pose: str | None = None,
     defaults: KnownOptics | None = None,
+    from_ancestors: bool = False,
 ) -> ParticleFiles:
     """Open particles, with the files that belong to them.
 
@@ -68,13 +69,15 @@ def open_particles(
         The alignment that poses are read from, such as ``alignments3D``; the first if not given.
     defaults
         Optics values for files that lack them.
+    from_ancestors
+        Fetch groups of columns that cryoSPARC's particles lack, such as ``location``, from the jobs before theirs.
 
     Raises
     ------
     UsageError
         If it is of another kind, or the files do not go together.
     MissingDataError
-        If files that were named have no uid in common, or a folder has no particles.
+        If files that were named have no uid in common, a folder has no particles, or no ancestor is known.
     FormatError
         If a file that was named can't be read.
 
@@ -94,6 +97,10 @@ def open_particles(
         paths[0], messages = _file_in_folder(named, kinds[0], program)
         kinds[0] = registry.identify_file(paths[0])
     found = _opened(paths, kinds, request)
+    if from_ancestors:
+        from cryobridge.formats.cryosparc.ancestor_columns import with_ancestors
+
+        found = with_ancestors(found)
     return replace(
         found,
         path=named,
@@ -109,6 +116,7 @@ def read(
     join: bool = True,
     pose: str | None = None,
     defaults: Mapping[str, float] | None = None,
+    from_ancestors: bool = False,
 ) -> ParticleSet:
     """Read particles of any program, joined with the files that belong to them.
 
@@ -125,6 +133,8 @@ def read(
         The alignment that poses are read from, such as ``alignments3D``; the first if not given.
     defaults
         Optics values for files that lack them, such as ``{"voltage_kV": 300, "pixel_size_A": 1.06}``.
+    from_ancestors
+        Fetch groups of columns that cryoSPARC's particles lack, such as ``location``, from the jobs before theirs.
 
     Returns
     -------
@@ -150,7 +160,8 @@ def read(
     known = None if defaults is None else made(KnownOptics, checked(defaults, dict, "defaults"))
     named = as_path(path, "path")
     asked = checked(join, bool, "join"), None if pose is None else checked(pose, str, "pose")
-    files = open_particles(named, *more, join=asked[0], pose=asked[1], defaults=known)
+    fetch = checked(from_ancestors, bool, "from_ancestors")
+    files = open_particles(named, *more, join=asked[0], pose=asked[1], defaults=known, from_ancestors=fetch)
     particles = files.particles
     messages = distinct([*files.messages, *particles.messages])
     return replace(particles, messages=messages).with_origin(particles.origin)

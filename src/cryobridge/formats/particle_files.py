@@ -33,6 +33,28 @@ EXPANDED = "sym_expand"
 PARENT_UID = f"{EXPANDED}/src_uid"
 
 
+@dataclass(frozen=True)
+class FromAncestor:
+    """Columns that were fetched from a job that the particles come from.
+
+    Parameters
+    ----------
+    job
+        Such as ``J3``.
+    file
+        Its `.cs` file.
+    group
+        The group of columns, such as ``location``.
+    rows
+        Particles that have them from there.
+    """
+
+    job: str
+    file: Path
+    group: str
+    rows: int
+
+
 @dataclass(frozen=True, eq=False)
 class ParticleFiles:
     """The files of one set of particles; columns are read when they are asked for.
@@ -69,6 +91,8 @@ class ParticleFiles:
         The alignment that poses are read from; None for the first.
     defaults
         Optics values for files that lack them.
+    from_ancestors
+        Columns that were fetched from jobs that the particles come from.
     """
 
     path: Path
@@ -86,6 +110,7 @@ class ParticleFiles:
     sought: str = ""
     pose: str | None = None
     defaults: KnownOptics = NOTHING_KNOWN
+    from_ancestors: tuple[FromAncestor, ...] = ()
     _counted: int = 0
     _read_pickles: Callable[[KnownOptics], ParticleSet] | None = field(default=None, repr=False)
 

@@ -172,7 +172,7 @@ class RowWriter:
             if parents is not None:
                 columns = {name: v for name, v in columns.items() if not name.startswith(f"{EXPANDED}/")}
                 columns["uid"] = parents[chosen]
-            columns = _as_seen_from(output.parent, columns, table.path.parent)
+            columns = _as_seen_from(output.parent, columns, table.folder)
             write_cs(output, columns, container=getattr(table, "container", "npy"))
             columns_of.append(tuple(columns))
         self._write_group(path, outputs, columns_of, len(chosen))

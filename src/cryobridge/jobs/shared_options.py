@@ -144,6 +144,30 @@ class DedupeOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AncestorOptions(Options):
+    """What particles lack, and jobs that they come from have."""
+
+    from_ancestors: Annotated[
+        bool, Opt("Fetch columns that a .cs lacks, such as location, from the jobs before it.", panel="Input")
+    ] = False
+
+    def refuse_ancestors_of_set(self) -> None:
+        """Refuse to fetch columns for a set in memory.
+
+        Raises
+        ------
+        UsageError
+            If that is asked for.
+        """
+        if self.from_ancestors:
+            raise UsageError(
+                "it is for files, not for a set in memory",
+                option="from_ancestors",
+                hint="Read the set with it: cryobridge.read(FILE, from_ancestors=True).",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSearchOptions(Options):
     """Where image files are looked for (see `cryobridge.formats.image_search.ImageSearch`)."""
 

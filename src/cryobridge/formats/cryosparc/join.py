@@ -91,12 +91,13 @@ class JoinedTable(Table):
             If there is no such column.
         """
         self._wanted([name])
-        return self._sources[self._origin[name]].table
+        table = self._sources[self._origin[name]].table
+        return table.source_of(name) if isinstance(table, JoinedTable) else table
 
     def located(self, name: str, rows: NDArray[Any]) -> tuple[Path, NDArray[Any]]:
         """Return the file that a column is read from, the first for one of no file, and which of its rows these are."""
         source = self._sources[self._origin.get(name, 0)]
-        return source.table.path, rows if source.rows is None else source.rows[rows]
+        return source.table.located(name, rows if source.rows is None else source.rows[rows])
 
     def _read_from(self, source: _Source, names: list[str], rows: slice) -> dict[str, Values]:
         if source.rows is None:
@@ -143,6 +144,8 @@ class UidJoin:
     ----------
     main
         The table whose row order is kept.
+    uid
+        (n,) what its rows are known by; its own uids if not given.
 
     Raises
     ------
@@ -152,9 +155,9 @@ class UidJoin:
         If its uids are not integers of 64 bits.
     """
 
-    def __init__(self, main: Table) -> None:
+    def __init__(self, main: Table, uid: _Uids | None = None) -> None:
         self._main = main
-        self._uid = _read_uid(main)
+        self._uid = _read_uid(main) if uid is None else uid
         self._order: _Rows | None = None
 
     @property

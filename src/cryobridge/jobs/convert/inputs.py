@@ -40,7 +40,13 @@ def read_inputs(paths: Sequence[Path], target: Target, options: ConvertOptions) 
     if len(paths) > 1:
         _refuse_micrographs(paths)
     needs = _FOR_PICKLES if target == "pickles" else ()
-    files = open_particles(*paths, needs=needs, pose=options.pose_from, defaults=options.known_optics)
+    files = open_particles(
+        *paths,
+        needs=needs,
+        pose=options.pose_from,
+        defaults=options.known_optics,
+        from_ancestors=options.from_ancestors,
+    )
     if files.program == "cryosparc":
         _refuse_redundant(files, paths)
         _refuse_exposures(files)

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cryobridge.errors import UsageError, option
-from cryobridge.jobs.shared_options import ImageSearchOptions, OpticsDefaults, OrientationOptions, PixelOptions
+from cryobridge.jobs.shared_options import (
+    AncestorOptions,
+    ImageSearchOptions,
+    OpticsDefaults,
+    OrientationOptions,
+    PixelOptions,
+)
 from cryobridge.options import Opt
 
 if TYPE_CHECKING:
@@ -57,7 +63,7 @@ def moves_coordinates(program: Program, target: Target) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, PixelOptions):
+class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, PixelOptions, AncestorOptions):
     """What is asked of a conversion; None for what is not.
 
     Raises
@@ -173,7 +179,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
             (("relion",), target == "star", "for STAR output"),
             (("micrographs",), moves, "for going from cryoSPARC to RELION or back"),
             (("flip_x", "flip_y", "swap_xy", "reextract", "force", "orientation", "on_unmatched"), is_mapped, with_map),
-            (("pose_from",), program == "cryosparc", "for cryoSPARC files"),
+            (("pose_from", "from_ancestors"), program == "cryosparc", "for cryoSPARC files"),
             (("contrast",), target == "cs", "for .cs output"),
             (("aberrations",), is_other, "for going to another program"),
             (("odd_aberrations",), moves, "for going from cryoSPARC to RELION or back"),

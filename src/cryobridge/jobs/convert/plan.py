@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.contrast import about_contrast, dark_particles, to_be_inverted
+from cryobridge.formats.cryosparc.ancestors import ancestor_with
 from cryobridge.formats.cryosparc.names import relative_to_file
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, is_cryosparcs
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
@@ -141,6 +142,7 @@ class ConvertPlan:
             inverted=int(np.count_nonzero(to_be_inverted(self.particles))) if self.options.invert else 0,
             background_radius_px=radii_px(self.links),
             ramp=self.options.ramp if self.options.normalise is not None else None,
+            from_ancestors=self.source.from_ancestors,
         )
 
 
@@ -234,6 +236,7 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
 
 def _opened(inputs: Any, target: Target, options: ConvertOptions) -> ParticleFiles:
     if isinstance(inputs, ParticleSet):
+        options.refuse_ancestors_of_set()
         return SetInMemory(inputs)
     several = inputs if isinstance(inputs, list | tuple) else [inputs]
     return read_inputs([as_path(path, "inputs") for path in several], target, options)
@@ -261,7 +264,7 @@ def _lost_to_relion(particles: ParticleSet, source: ParticleFiles, *, invert: bo
             warning(
                 "no-coordinates",
                 "no micrographs and coordinates are written, which RELION extracts and polishes by: "
-                f"{why}; give the file that has them as another input",
+                f"{why}; {ancestor_with(source, 'location') or 'give the file that has them as another input'}",
             )
         )
     messages += about_contrast(particles, "RELION takes", invert=invert)
@@ -349,7 +352,8 @@ def _found_micrographs(source: ParticleFiles, target: Target, options: ConvertOp
             f"nothing is known of the micrographs of the particles{f': {why}' if why else ''}",
             path=source.files[0],
             option="micrographs",
-            hint="Give the file that has them as another input, such as the passthrough file.",
+            hint=ancestor_with(source, "location")
+            or "Give the file that has them as another input, such as the passthrough file.",
         )
     return map_micrographs(locations, options.micrographs, target, skip_unmatched=options.on_unmatched == "skip")
 

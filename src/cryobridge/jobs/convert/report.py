@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cryobridge.errors import CryobridgeError
+from cryobridge.formats.particle_files import FromAncestor
 from cryobridge.report import Report
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class ConvertReport(Report):
         Whether a plane was subtracted for that, or the mean; None where neither was.
     verified
         What was compared when the output was read back, and how far it is off; None where it was not.
+    from_ancestors
+        Columns that were fetched from jobs that the particles come from.
     """
 
     inputs: tuple[Path, ...]
@@ -117,6 +120,7 @@ class ConvertReport(Report):
     background_radius_px: tuple[int, ...] = ()
     ramp: bool | None = None
     verified: tuple[Difference, ...] | None = None
+    from_ancestors: tuple[FromAncestor, ...] = ()
 
     def require(self) -> None:
         """Raise where the output does not read back as the input.

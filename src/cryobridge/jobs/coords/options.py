@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cryobridge.jobs.shared_options import OrientationOptions
+from cryobridge.jobs.shared_options import AncestorOptions, OrientationOptions
 from cryobridge.options import Opt
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoordsOptions(OrientationOptions):
+class CoordsOptions(OrientationOptions, AncestorOptions):
     """How cryoSPARC's picks become coordinates of RELION's.
 
     Raises

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError, option
 from cryobridge.formats.cryosparc.alignments import whole_numbers
+from cryobridge.formats.cryosparc.ancestors import ancestor_with
 from cryobridge.formats.cryosparc.joining import with_columns_beside
 from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.open import open_particles
-from cryobridge.formats.particle_files import ParticleFiles, naming_damage
+from cryobridge.formats.particle_files import FromAncestor, ParticleFiles, naming_damage
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.coords.locate import NAMES, CoordinateFields, locate_coordinates
 from cryobridge.report import Message, note, warning
@@ -23,7 +24,7 @@ from cryobridge.report import Message, note, warning
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cryobridge.formats.table import Array, Table
+    from cryobridge.formats.table import Array
     from cryobridge.model.particles import Floats, ImageRefs, Labels
 
 SCORE = "pick_stats/ncc_score"
@@ -62,6 +63,8 @@ class Picks:
         (n,) or None.
     left_out
         How many rows of the file are not among the picks, by reason: those that a joined file lacks.
+    from_ancestors
+        Columns that were fetched from jobs that the picks come from.
     messages
         What was joined or assumed.
     """
@@ -80,6 +83,7 @@ class Picks:
     image_pixel_size_A: Floats | None
     micrograph_pixel_size_A: Floats | None
     left_out: Mapping[str, int]
+    from_ancestors: tuple[FromAncestor, ...]
     messages: tuple[Message, ...]
 
     def __len__(self) -> int:
@@ -92,6 +96,7 @@ def read_picks(
     *,
     infer: bool = True,
     xy_fields: tuple[str, str] | None = None,
+    from_ancestors: bool = False,
 ) -> Picks:
     """Read picks, joined with a passthrough file where the coordinates are in that.
 
@@ -104,6 +109,8 @@ def read_picks(
         or it is looked for beside the file, by its name and as the one that has all of the uids.
     infer, xy_fields
         See `locate_coordinates`.
+    from_ancestors
+        Fetch columns that the file lacks from the jobs that the particles come from.
 
     Raises
     ------
@@ -112,10 +119,10 @@ def read_picks(
     CryobridgeError
         If it is ambiguous where the coordinates are.
     """
-    files, elsewhere = _opened(path, passthrough, xy_fields)
+    files, elsewhere = _opened(path, passthrough, xy_fields, from_ancestors=from_ancestors)
     table = files.columns
     with naming_damage(files):
-        fields = _located(table, elsewhere, infer=infer, xy_fields=xy_fields)
+        fields = _located(files, elsewhere, infer=infer, xy_fields=xy_fields)
     columns = ColumnReader(table)
     micrograph, shape = columns.labels(fields.path), columns.get(fields.shape)
     x, y = columns.floats(fields.x), columns.floats(fields.y)
@@ -137,6 +144,7 @@ def read_picks(
         image_pixel_size_A=columns.floats("blob/psize_A"),
         micrograph_pixel_size_A=columns.floats("location/micrograph_psize_A", "micrograph_blob/psize_A"),
         left_out=files.left_out,
+        from_ancestors=files.from_ancestors,
         messages=(*files.messages, *_assumed(fields, has_score=SCORE in columns)),
     )
 
@@ -158,7 +166,11 @@ def _assumed(fields: CoordinateFields, *, has_score: bool) -> list[Message]:
 
 
 def _opened(
-    path: str | os.PathLike[str], passthrough: str | os.PathLike[str] | None, xy_fields: tuple[str, str] | None
+    path: str | os.PathLike[str],
+    passthrough: str | os.PathLike[str] | None,
+    xy_fields: tuple[str, str] | None,
+    *,
+    from_ancestors: bool,
 ) -> tuple[ParticleFiles, dict[Path, int]]:
     """Open picks with what belongs to them; where that has no coordinates, with a file beside them that has.
 
@@ -166,7 +178,7 @@ def _opened(
     """
     given = () if passthrough is None else (passthrough,)
     needs = NAMES[:1] if xy_fields is None else xy_fields
-    files = open_particles(path, *given, needs=needs, program="cryosparc")
+    files = open_particles(path, *given, needs=needs, program="cryosparc", from_ancestors=from_ancestors)
     if files.n_rows == 0:
         raise MissingDataError(
             "there are no particles in it", path=path, hint="An empty selection, or an excluded output; choose another."
@@ -175,12 +187,15 @@ def _opened(
 
 
 def _located(
-    table: Table, elsewhere: dict[Path, int], *, infer: bool, xy_fields: tuple[str, str] | None
+    files: ParticleFiles, elsewhere: dict[Path, int], *, infer: bool, xy_fields: tuple[str, str] | None
 ) -> CoordinateFields:
-    """Locate the coordinates; where there are none, name the files that have those of a part of the particles."""
+    """Locate the coordinates; where there are none, name the job or the files beside them that have them, or a part."""
+    table = files.columns
     try:
         return locate_coordinates(table, infer=infer, xy_fields=xy_fields)
     except MissingDataError as error:
+        if hint := ancestor_with(files, "location"):
+            raise MissingDataError(error.message, path=table.path, hint=f"{hint}.") from error
         if not elsewhere:
             raise
         parts = ", ".join(f"{path.name} has {count:,}" for path, count in list(elsewhere.items())[:_N_NAMED])

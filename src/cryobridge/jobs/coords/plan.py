@@ -189,6 +189,7 @@ class CoordsPlan:
             relion_project=as_given(self.project, self.options.relion_project or self.folder) if self.project else None,
             orientation=None if check is None else orientation_of(check, convention),
             set_by_hand=self.options.given_by_hand,
+            from_ancestors=self.picks.from_ancestors,
         )
 
     def _outputs(self) -> tuple[Path, ...]:
@@ -247,7 +248,13 @@ def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions,
     """Read picks and micrographs, match them, and compute the coordinates."""
     _refuse_exchanged(picks_path, star)
     reporter.start("reading picks", None)
-    picks = read_picks(picks_path, options.passthrough, infer=options.nudge, xy_fields=options.xy_fields)
+    picks = read_picks(
+        picks_path,
+        options.passthrough,
+        infer=options.nudge,
+        xy_fields=options.xy_fields,
+        from_ancestors=options.from_ancestors,
+    )
     relion = read_micrographs(star)
     match = match_micrographs(picks.micrograph.values, relion.names)
     if match.unmatched and (options.on_unmatched == "error" or not match.relion_name):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cryobridge.formats.particle_files import FromAncestor
 from cryobridge.jobs.micrographs.orientation_report import Orientation
 from cryobridge.jobs.micrographs.placement import contradiction
 from cryobridge.report import Report
@@ -35,6 +36,8 @@ class CoordsReport(Report):
         Where it was checked.
     previews
         The pictures.
+    from_ancestors
+        Columns that were fetched from jobs that the picks come from.
     set_by_hand
         The options that set the axis convention.
     """
@@ -49,6 +52,7 @@ class CoordsReport(Report):
     relion_project: Path | None
     orientation: Orientation | None = None
     previews: tuple[Path, ...] = ()
+    from_ancestors: tuple[FromAncestor, ...] = ()
     set_by_hand: tuple[str, ...] = field(default=(), metadata={"json": None})
 
     def require(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cryobridge.errors import UsageError, option
-from cryobridge.jobs.shared_options import DedupeOptions, MatchOptions
+from cryobridge.jobs.shared_options import AncestorOptions, DedupeOptions, MatchOptions
 from cryobridge.options import Opt
 
 # Given for a file of labels or coordinates, it means those of the run.
@@ -17,7 +17,7 @@ _ROWS, _RUN, _ATTACH, _FILES = "Which rows", "RECOVAR and cryoDRGN", "Added colu
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectOptions(DedupeOptions, MatchOptions):
+class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
     """What is asked for; a row is kept that fulfils all of it. None stands for what is not asked.
 
     Raises
@@ -192,7 +192,7 @@ def _contradictions(o: SelectOptions) -> Iterable[tuple[bool, str, str]]:
         "Leave out either.",
     )
     yield (
-        not (o.chooses or o.or_ or o.attaches or splits),
+        not (o.chooses or o.or_ or o.attaches or splits or o.from_ancestors),
         "nothing is asked for",
         f"Choose rows, for instance with {option('classes', (1, 4))} or {option('where', 'rlnDefocusU > 12000')}.",
     )

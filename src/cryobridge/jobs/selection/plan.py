@@ -126,6 +126,7 @@ class SelectPlan:
             random=self.options.random,
             seed=self.options.seed if is_drawn else None,
             collapsed=None if self.collapsed is None else self.collapsed.report,
+            from_ancestors=self.particles.from_ancestors,
             matched=self.matched,
             sets=self.sets,
             dedupe_A=self.options.dedupe_A,
@@ -454,6 +455,7 @@ def _opened(
 ) -> ParticleFiles:
     """Open particle files; a set in memory is seen as one."""
     if isinstance(particles, ParticleSet):
+        options.refuse_ancestors_of_set()
         return SetInMemory(particles)
     if particles is None:
         hint = f"Name a file such as PARTICLES.star, or a run with {option('run', 'RUNDIR')}."
@@ -463,7 +465,7 @@ def _opened(
     if (options.passthroughs or options.no_passthrough) and not path.is_dir() and identify_file(path) != CS:
         raise UsageError(f"{option(name)} is for a .cs file", path=path, hint=f"Leave {option(name)} out.")
     join = not (options.no_passthrough or options.passthroughs)
-    files = open_particles(path, *options.passthroughs, join=join, needs=needs)
+    files = open_particles(path, *options.passthroughs, join=join, needs=needs, from_ancestors=options.from_ancestors)
     if files.table is None:
         raise UsageError(
             "not a particle file, but a stack of images",

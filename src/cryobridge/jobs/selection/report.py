@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cryobridge.formats.particle_files import FromAncestor
 from cryobridge.jobs.identity.report import Matched
 from cryobridge.report import Report
 
@@ -87,6 +88,8 @@ class SelectReport(Report):
         How near particles may be to a better one on their micrograph; None for however near.
     ranked_by
         The column that says which one is better; empty where none does. None where that is not asked.
+    from_ancestors
+        Columns that were fetched from jobs that the particles come from.
     matched
         How its particles were compared with another file's; None where they were not.
     """
@@ -101,4 +104,5 @@ class SelectReport(Report):
     sets: tuple[SetReport, ...] = ()
     dedupe_A: float | None = None
     ranked_by: str | None = None
+    from_ancestors: tuple[FromAncestor, ...] = ()
     matched: Matched | None = None
