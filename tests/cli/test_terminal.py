@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rich.cells import cell_len
 
 from cryobridge.cli.commands import COMMANDS, load
 from cryobridge.cli.field_table import field_lines
+from cryobridge.cli.terminal import to_its_end
 from cryobridge.jobs.inspection.report import FieldSummary
 from helpers import (
     left_on_screen,
@@ -123,6 +125,23 @@ def test_a_signal_leaves_the_terminal_as_ctrl_c_does(number, code, tmp_path):
     assert "Traceback" not in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+def test_an_interrupt_does_not_cut_off_what_takes_the_bar_down():
+    ended = []
+
+    def work():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        ended.append(True)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            to_its_end(work)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended
 
 
 def test_a_terminal_that_is_closed_ends_the_run_and_leaves_whole_files(tmp_path):

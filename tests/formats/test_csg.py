@@ -278,6 +278,13 @@ def test_a_group_that_lost_results_is_said_to_be_damaged(exported):
     assert text in [str(message) for message in open_particles(exported).messages]
 
 
+def test_a_group_that_is_no_utf8_says_so(exported):
+    exported.write_bytes(GROUP.replace("All particles", "Größe").encode("latin-1"))
+    with pytest.raises(FormatError, match=r"not UTF-8 text: byte \d+ begins no character") as caught:
+        read_csg(exported)
+    assert "save it as UTF-8" in caught.value.hint
+
+
 def test_each_slot_comes_from_the_file_that_the_group_names_for_it(exported):
     joined = open_particles(exported).columns
     assert joined.path.name == "J42_005_particles.cs"

@@ -12,7 +12,7 @@ import pytest
 
 import cryobridge
 from cryobridge.errors import FormatError
-from cryobridge.formats.input_file import open_input, read_input
+from cryobridge.formats.input_file import open_input, read_input, readable_size, resolved
 from helpers import noise_images, run, save_mrc, save_star
 
 SOURCES = Path(cryobridge.__file__).parent
@@ -118,3 +118,12 @@ def test_every_input_is_opened_by_one_function():
             mode = "".join(ast.unparse(item) for item in node.args)
             assert node.func.attr not in {"read_bytes", "read_text"}, f"{path}:{node.lineno}"
             assert not (node.func.attr == "open" and is_path and mode in {"'rb'", "'r'"}), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize(("name", "what"), [("a\0.cs", "a NUL"), ("a\ud800.cs", "half of a character")])
+@pytest.mark.parametrize("use", [resolved, readable_size])
+def test_names_that_no_file_can_have_are_refused_in_plain_words(name, what, use):
+    with pytest.raises(FormatError, match=f"no file can have this name: it holds {what}") as caught:
+        use(Path(name))
+    assert "Correct the name" in caught.value.hint
+    assert "codec" not in str(caught.value)

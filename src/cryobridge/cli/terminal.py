@@ -8,7 +8,7 @@ import shlex
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Timer
+from threading import Thread, Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions
@@ -18,7 +18,7 @@ from cryobridge.cli.build import flag
 from cryobridge.errors import CombinedError, CryobridgeError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import RenderableType
 
@@ -302,11 +302,29 @@ def progress(after_s: float = 0) -> Iterator[Reporter]:
     try:
         yield _BarReporter(bar)
     finally:
-        timer.cancel()
-        if after_s:
-            timer.join()
-        if bar.live.is_started:
-            bar.stop()
+
+        def take_down() -> None:
+            timer.cancel()
+            if after_s:
+                timer.join()
+            if bar.live.is_started:
+                bar.stop()
+
+        to_its_end(take_down)
+
+
+def to_its_end(work: Callable[[], None]) -> None:
+    """Do work that Ctrl-C does not cut off: in a thread, which interrupts don't reach; they are raised afterwards."""
+    thread = Thread(target=work)
+    try:
+        thread.start()
+        thread.join()
+    except BaseException:
+        if thread.ident is None:  # an interrupt came before, or the system has no thread left
+            work()
+        else:
+            thread.join()
+        raise
 
 
 class _BarConsole(Console):

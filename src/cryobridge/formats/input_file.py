@@ -46,14 +46,17 @@ def resolved(path: Path) -> Path:
     Raises
     ------
     FormatError
-        If the system can't say where a link leads: `Path.resolve` would return the link, and files be taken for others.
+        If the system can't say where a link leads: `Path.resolve` would return the link, and files be taken for others;
+        or if no file can have the name.
     """
     try:
         return path.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError):
         return path.resolve()
-    except (OSError, RuntimeError) as error:
-        raise read_error(path, error if isinstance(error, OSError) else OSError(errno.ELOOP, str(error))) from error
+    except RuntimeError as error:
+        raise read_error(path, OSError(errno.ELOOP, str(error))) from error
+    except (OSError, ValueError) as error:
+        raise read_error(path, error) from error
 
 
 def _refuse_others(path: Path, mode: int) -> None:
@@ -93,6 +96,13 @@ def read_error(path: Path, error: OSError | ValueError) -> FormatError:
             f"can't be read: it is a link to {path.readlink()}, which is not there",
             path=path,
             hint="Find out where that went, and make the link anew.",
+        )
+    if isinstance(error, ValueError):
+        what = "a NUL" if "\0" in os.fspath(path) else "half of a character, which a program lost the rest of"
+        return FormatError(
+            f"no file can have this name: it holds {what}",
+            path=path,
+            hint="Correct the name in the file that it stands in, such as job.json, or give the file that is meant.",
         )
     return FormatError(
         f"can't be read ({getattr(error, 'strerror', None) or error})",

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.mrc_write import MrcStackWriter, partial_path
+from cryobridge.jobs.convert.convert import convert
 from cryobridge.jobs.output_folder import locked
 from cryobridge.jobs.stacks import run as stacks_run
 from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
@@ -526,6 +527,40 @@ def test_a_killed_run_is_gone_on_with_to_the_same_bytes(tmp_path):
     assert run(*words, "-o", folder, "--resume").returncode == 0
     assert run(*words, "-o", tmp_path / "whole").returncode == 0
     assert contents(folder) == contents(tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_are_written_without_a_warning(tmp_path):
+    save_mrc(tmp_path / "a.mrcs", noise_images(2, 16), 1.5)
+    columns = {
+        "rlnImageName": ["1@a.mrcs", "2@a.mrcs"],
+        "rlnOriginX": [1e305, -2.0000000001],
+        "rlnOriginY": [-1e308, 3],
+    }
+    columns |= {"rlnDetectorPixelSize": [1e308, 15], "rlnOpticsGroup": [1, 1]}
+    optics = {"rlnOpticsGroup": [1], "rlnImagePixelSize": [1.5], "rlnImageSize": [16], "rlnVoltage": [300]}
+    text = save_star(tmp_path / "a.star", "optics", optics).read_text()
+    (tmp_path / "a.star").write_text(text + save_star(tmp_path / "b.star", "particles", columns).read_text())
+    made(tmp_path / "a.star", tmp_path / "out")
+    after = columns_of(tmp_path / "out" / "particles.8.star", "particles")
+    assert list(map(float, after["rlnOriginX"])) == [5e304, -1]
+    assert list(map(float, after["rlnOriginY"])) == [-5e307, 1.5]
+    assert float(after["rlnDetectorPixelSize"][1]) == 30
+
+
+def test_without_amplitude_contrast_it_is_said_which_option_makes_ctf_pkl(star, tmp_path):
+    text = star.read_text()
+    assert "rlnAmplitudeContrast" in text
+    star.write_text(text.replace("rlnAmplitudeContrast", "rlnMyContrast"))
+    report = made(star, tmp_path / "out")
+    (said,) = [message for message in report.warnings if message.code == "ctf-left-out"]
+    assert "no ctf.pkl" in str(said)
+    assert "amplitude_contrast='X'" in str(said)
+    assert not (tmp_path / "out" / "ctf.pkl").exists()
+    assert (tmp_path / "out" / "poses.pkl").is_file()
+    named = convert(star, tmp_path / "with.star", amplitude_contrast=0.1).outputs[0]
+    made(named, tmp_path / "all")
+    assert (tmp_path / "all" / "ctf.pkl").is_file()
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(star, tmp_path):

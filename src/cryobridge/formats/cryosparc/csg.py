@@ -254,6 +254,12 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise read_error(path, error) from error
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"not UTF-8 text: byte {error.start:,} begins no character",
+            path=path,
+            hint="Export it again from cryoSPARC, or save it as UTF-8.",
+        ) from error
     except yaml.constructor.ConstructorError as error:
         raise UnsafeFileError(
             f"asks for more than plain data ({error.problem})", path=path, hint="Export it again from cryoSPARC."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.image_search import as_given
-from cryobridge.formats.input_file import open_input
+from cryobridge.formats.input_file import open_input, resolved
 from cryobridge.formats.listing import Listing, is_there, list_folder
 from cryobridge.formats.relion.branches import branch_messages, branches_of
 from cryobridge.formats.relion.names import RelionIteration, iteration_problems, sort_iterations
@@ -308,7 +308,7 @@ def _kind_by_folder(path: Path) -> str:
 
 def _places(path: Path) -> tuple[Path, ...]:
     """Return a folder's path from the root, as it was given and without links."""
-    return as_named(path), path.resolve()
+    return as_named(path), resolved(path)
 
 
 def as_named(path: Path) -> Path:
@@ -318,7 +318,7 @@ def as_named(path: Path) -> Path:
     """
     parts = path.parts
     n_before = max((n for n, part in enumerate(parts, 1) if part == ".."), default=0)
-    return Path(*parts[:n_before]).resolve().joinpath(*parts[n_before:]) if n_before else path.absolute()
+    return resolved(Path(*parts[:n_before])).joinpath(*parts[n_before:]) if n_before else path.absolute()
 
 
 def _kind_by_files(listing: Listing, iterations: tuple[RelionIteration, ...]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from cryobridge.errors import option
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.optics import needed, unknown_optics
@@ -21,7 +22,7 @@ from cryobridge.formats.table import rows_of_file
 from cryobridge.formats.unusable import refuse_unusable
 from cryobridge.jobs.stacks.cropping.star import downsampled_blocks
 from cryobridge.model.particles import Labels
-from cryobridge.report import Message, note
+from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
     from cryobridge.jobs.stacks.inputs import StackInput
@@ -128,7 +129,7 @@ def downsampled_metadata(
 
 def _pickles(particles: ParticleSet, messages: list[Message]) -> PickleContent | None:
     """Return poses and CTF as far as they are known, and say why one is not written."""
-    unknown = [item.title for item in unknown_optics(particles, needed("ctf"))]
+    unknown = unknown_optics(particles, needed("ctf"))
     poses, ctf = particles.poses, particles.ctf
     if poses is None:
         messages.append(note("no-poses", "no poses in the metadata: no poses.pkl"))
@@ -139,7 +140,10 @@ def _pickles(particles: ParticleSet, messages: list[Message]) -> PickleContent |
     if ctf is None:
         messages.append(note("no-ctf", "no defocus values in the metadata: no ctf.pkl"))
     elif unknown:
-        messages.append(note("no-ctf", f"the {' and the '.join(unknown)} is not known: no ctf.pkl"))
+        titles = " and the ".join(item.title for item in unknown)
+        given = ", ".join(option(item.key, "X") for item in unknown)
+        how = f"`cryobridge convert` with {given} writes a file of the particles that says it, for which there is one"
+        messages.append(warning("ctf-left-out", f"the {titles} is not known: no ctf.pkl; {how}"))
         ctf = None
     if poses is None and ctf is None:
         return None

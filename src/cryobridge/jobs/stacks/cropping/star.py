@@ -15,7 +15,7 @@ from cryobridge.formats.relion.star import StarBlock, StarFile
 
 if TYPE_CHECKING:
     from cryobridge.jobs.stacks.checks import Rows
-    from cryobridge.model.particles import ParticleSet
+    from cryobridge.model.particles import Floats, ParticleSet
 
 # Shifts in pixels of the image, of 3.0 and older; those in Å are the same for every pixel size.
 _SHIFTS_PX = tuple(f"rlnOrigin{axis}{kind}" for axis in "XYZ" for kind in ("", "Prior"))
@@ -72,8 +72,9 @@ def _renewed_main(
     for name in (*_PIXEL_SIZES, *_SHIFTS_PX):
         if name in chosen:
             values = np.asarray(chosen.read([name])[name], np.float64)
-            values = values * factor if name in _PIXEL_SIZES else values / factor
-            table = _with_column(table, name, np.round(values, _DIGITS))
+            with np.errstate(over="ignore"):  # of a value that is none
+                values = values * factor if name in _PIXEL_SIZES else values / factor
+            table = _with_column(table, name, _rounded(values))
     if HALF_SETS in chosen and half_sets_left_out(particles.half_set):
         table = table.drop_columns([HALF_SETS])
     if "rlnImageSize" in chosen:
@@ -84,6 +85,14 @@ def _renewed_main(
             table, "rlnDetectorPixelSize", particles.per_particle("pixel_size_A") * (_MAGNIFICATION / 1e4)
         )
     return StarBlock(Path(), block.name, table, is_loop=block.is_loop, comments=block.comments)
+
+
+def _rounded(values: Floats) -> Floats:
+    """Round to decimals, which values without decimals to lose would overflow by."""
+    rounded = values.copy()
+    has_decimals = np.abs(values) < 2**52
+    rounded[has_decimals] = np.round(values[has_decimals], _DIGITS)
+    return rounded
 
 
 def _with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
