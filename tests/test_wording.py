@@ -100,6 +100,17 @@ def convert_from_cryosparc():
     yield convert("flat.cs", "h.star", aberrations=True)
 
 
+def convert_around_other_centres():
+    refined("J5/J5_003_particles.cs")
+    located("J5/J5_passthrough_particles.cs", **{"location/micrograph_psize_A": np.full(N, 1.5, "f4")})
+    yield convert("J5", "a.star", center_A=(0, 0, 30), symmetry="D2")
+    yield convert("J5", "b.star", center_A=(0, 1, 30), symmetry="D2")
+    refined("J6/J6_003_particles.cs")
+    located("J6/J6_passthrough_particles.cs")
+    save_mrc(Path("J2/a.mrc"), np.zeros((1, 400, 600), "i1"), 0.9)
+    yield convert("J6", "c.star", recenter=True)
+
+
 def convert_from_relion():
     Path("default_pipeline.star").touch()
     stack("Extract/a.mrcs")
@@ -251,6 +262,7 @@ def inspect_files():
 
 CASES = (
     convert_from_cryosparc,
+    convert_around_other_centres,
     convert_from_relion,
     convert_from_pickles,
     select_rows,

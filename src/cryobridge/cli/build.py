@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, is_dataclass
@@ -19,6 +20,7 @@ from cryobridge.options import Declared, declared
 _FLAGS: dict[str, str] = {"output": "-o", "where": "--where"}
 # The same for switches that are on unless they are turned off.
 _OFF: dict[str, str] = {}
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 
 
 def flag(name: str, value: str | None = None) -> str:
@@ -162,9 +164,11 @@ def _pair(text: str, kinds: tuple[type, ...], item: Declared) -> tuple[Any, ...]
     if len(parts) == len(kinds) and all(parts):
         if kinds[0] is str and len(set(parts)) == len(parts):
             return tuple(parts)
+        if kinds[0] is float and all(map(_NUMBER.fullmatch, parts)):
+            return tuple(map(float, parts))
         if kinds[0] is int and all(part.isdecimal() and len(part) < 10 for part in parts):
             return tuple(map(int, parts))
-    what = "whole numbers" if kinds[0] is int else "names"
+    what = {int: "whole numbers", float: "numbers"}.get(kinds[0], "names")
     count = {2: "two"}.get(len(kinds), str(len(kinds)))
     raise UsageError(
         f"{text}: {count} {what} are needed, with a comma between them",

@@ -55,7 +55,7 @@ def _no_output(inputs: list[Path]) -> UsageError:
 
 def _view(report: ConvertReport, *, is_copy: bool) -> Facts:
     return [
-        ("particles", f"{report.rows_out:,} of {report.rows_in:,}"),
+        ("particles", _particles(report)),
         *([("poses from", report.alignment)] if report.alignment else []),
         ("optics groups", f"{report.optics_groups:,}"),
         *([("micrographs", f"those of {report.micrographs}")] if report.micrographs else []),
@@ -66,6 +66,13 @@ def _view(report: ConvertReport, *, is_copy: bool) -> Facts:
         *outputs(report),
         *((f"Δ {item.quantity}", _difference(item)) for item in report.verified or ()),
     ]
+
+
+def _particles(report: ConvertReport) -> str:
+    recentring = report.recentring
+    if recentring is None or recentring.copies == 1:
+        return f"{report.rows_out:,} of {report.rows_in:,}"
+    return f"{report.rows_out:,}, {recentring.copies} copies of {report.rows_in:,}"
 
 
 def _difference(item: Difference) -> str:

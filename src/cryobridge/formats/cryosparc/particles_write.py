@@ -75,6 +75,7 @@ def cs_content(
     odd: Odd = "as-derived",
     contrast: Contrast | None = None,
     inverted: bool = False,
+    has_images: bool = True,
 ) -> CsContent:
     """Turn particles into cryoSPARC's columns.
 
@@ -93,6 +94,8 @@ def cs_content(
         How the particles look in the images, for files without it (`blob/sign`); bright if not given.
     inverted
         The images are copies that were multiplied by -1 (see `cryobridge.formats.contrast.to_be_inverted`).
+    has_images
+        Whether images are needed; particles that are to be extracted again have none.
 
     Raises
     ------
@@ -103,7 +106,7 @@ def cs_content(
     UsageError
         If the contrast is given for particles that have it.
     """
-    if particles.images is None:
+    if particles.images is None and has_images:
         raise MissingDataError(
             "image references are missing",
             path=particles.source,
@@ -113,15 +116,17 @@ def cs_content(
     purposes = ("image",) if is_cryosparcs(particles) else ("ctf", "image")
     require_optics(particles, needed(*purposes), ", which cryoSPARC needs")
     refuse_unusable(particles)
-    messages = _about_contrast(particles, contrast) + premultiplied(particles, "cryoSPARC")
+    messages = (_about_contrast(particles, contrast) if has_images else []) + premultiplied(particles, "cryoSPARC")
     source = particles
     if not is_cryosparcs(particles):
         messages += zero_defocus(particles)
         particles, found = chosen(particles, aberrations=aberrations, odd=odd)
         messages += found
-    assert particles.images is not None and particles.optics is not None  # just asked for
-    columns: dict[str, Values] = {"uid": particles.uid if particles.uid is not None else make_uids(particles.images)}
-    columns |= _blob(particles, particles.images, SIGNS[contrast or "bright"])
+    assert particles.optics is not None  # just asked for
+    columns: dict[str, Values] = {} if particles.uid is None else {"uid": particles.uid}
+    if particles.images is not None:
+        columns.setdefault("uid", make_uids(particles.images))
+        columns |= _blob(particles, particles.images, SIGNS[contrast or "bright"])
     columns |= _ctf(particles, particles.optics, particles.ctf)
     if particles.poses is not None:
         columns |= _alignment(particles, particles.poses)
@@ -233,6 +238,19 @@ def make_uids(images: ImageRefs) -> NDArray[np.uint64]:
     repeat = np.empty(len(uid), np.uint64)
     repeat[order] = place - np.maximum.accumulate(np.where(is_new, place, 0))
     return np.where(repeat > 0, _mixed(uid ^ _mixed(repeat)), uid)
+
+
+def uids_of_copies(uid: NDArray[np.uint64], copy: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return an identity for each copy of a particle, (n,), the same one in every run.
+
+    Parameters
+    ----------
+    uid
+        (n,) of the particle.
+    copy
+        (n,) which copy it is, from 0.
+    """
+    return _mixed(uid ^ _mixed(copy.astype(np.uint64) + np.uint64(1)))
 
 
 def _identity(name: Labels, number: NDArray[np.int64] | None = None) -> NDArray[np.uint64]:

@@ -73,6 +73,7 @@ def star_content(
     aberrations: bool = True,
     odd: Odd = "as-derived",
     shares_names: bool = False,
+    has_images: bool = True,
 ) -> StarContent:
     """Turn particles into the blocks of a STAR file.
 
@@ -92,6 +93,8 @@ def star_content(
     shares_names
         Whether several optics groups may have one name, as in files of RELION that name them; else each gets a name of
         its own.
+    has_images
+        Whether images are needed; particles that are to be extracted again have none.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def star_content(
     FormatError
         If a pose, shift, CTF value or coordinate is not a number.
     """
-    if particles.images is None:
+    if particles.images is None and has_images:
         raise MissingDataError(
             "image references are missing",
             path=particles.source,
@@ -234,8 +237,9 @@ def _optics_columns(optics: Optics, *, is_3_0: bool) -> dict[str, Array]:
 
 
 def _image_columns(particles: ParticleSet) -> dict[str, Any]:
-    assert particles.images is not None  # checked before
-    columns: dict[str, Any] = {"rlnImageName": image_names(particles.images)}
+    columns: dict[str, Any] = {}
+    if particles.images is not None:
+        columns["rlnImageName"] = image_names(particles.images)
     locations = particles.locations
     if locations is not None:
         x, y = round_px(locations.coordinate_px).T

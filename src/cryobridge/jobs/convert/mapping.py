@@ -182,13 +182,13 @@ def onto_micrographs(
     # The formula of reliosparc, and so of the flips, is one pixel more than the exact reversal.
     placement = place(positions, by_hand, default=AS_STORED, exact=True)
     convention = placement.convention
-    if options.reextract and convention not in {AS_STORED, _REVERSED}:
+    if options.extracts_again and convention not in {AS_STORED, _REVERSED}:
         raise UsageError(
-            f"{option('reextract')} mirrors poses for reversed rows alone, not for {convention.formula}",
-            option="reextract",
+            f"{option(_extracting(options))} mirrors poses for reversed rows alone, not for {convention.formula}",
+            option=_extracting(options),
             hint="Leave it out, extract the particles again and find their poses anew.",
         )
-    if options.reextract:
+    if options.extracts_again:
         convention = replace(convention, is_exact=True)
     messages = [placement.message] if placement.message is not None else []
     uid = None
@@ -213,12 +213,19 @@ def onto_micrographs(
         micrograph_uid=uid,
     )
     particles = replace(particles, locations=moved, optics=optics, optics_index=index)
-    messages += _about_poses(particles, convention, is_mirrored=options.reextract)
-    is_mirrored = options.reextract and convention.mirror_y
+    if not options.is_recentred:  # else no images are named
+        messages += _about_poses(particles, convention, is_mirrored=options.reextract)
+    is_mirrored = options.extracts_again and convention.mirror_y
     if is_mirrored:
         particles = particles.mirrored_y()
         particles = replace(particles, locations=replace(moved, image_frame_px=None))
     return Mapped(particles, placement, convention, positions, is_mirrored, tuple(messages))
+
+
+def _extracting(options: ConvertOptions) -> str:
+    """Return the option by which particles are to be extracted again."""
+    given = ("reextract", "recenter", "center_A")
+    return next(name for name in given if getattr(options, name) not in (None, False))
 
 
 def backwards(options: ConvertOptions) -> ConvertOptions:

@@ -140,6 +140,29 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
             "Mirror poses and CTF with the coordinates, to extract the particles again with them.", panel="Coordinates"
         ),
     ] = False
+    recenter: Annotated[
+        bool,
+        Opt(
+            "Move whole pixels of the shifts into the coordinates, to extract the particles again.",
+            panel="New centres",
+        ),
+    ] = False
+    center_A: Annotated[
+        tuple[float, float, float] | None,
+        Opt(
+            "Take the place in the map, in Å from its centre, as the new centre of the particles.",
+            metavar="X,Y,Z",
+            panel="New centres",
+        ),
+    ] = None
+    symmetry: Annotated[
+        str | None,
+        Opt("Symmetry of the map: one row for each copy of the place.", metavar="C4|D2|T|O|I1", panel="New centres"),
+    ] = None
+    micrograph_pixel_size_A: Annotated[
+        float | None,
+        Opt("Pixel size of the micrographs, if no file says.", metavar="Å", panel="New centres", low=1e-3),
+    ] = None
     micrograph_shape_px: Annotated[
         tuple[int, int] | None,
         Opt(
@@ -160,6 +183,16 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
     def layout(self) -> Version:
         """The layout of a STAR file."""
         return LAYOUTS[self.relion or "3.1"]
+
+    @property
+    def is_recentred(self) -> bool:
+        """Whether the particles get other centres."""
+        return self.recenter or self.center_A is not None
+
+    @property
+    def extracts_again(self) -> bool:
+        """Whether the output is for images that are still to be extracted."""
+        return self.reextract or self.is_recentred
 
     def refuse_idle(self, program: Program, target: Target) -> None:
         """Refuse options that would do nothing in this direction.
@@ -183,7 +216,18 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
             (("contrast",), target == "cs", "for .cs output"),
             (("aberrations",), is_other, "for going to another program"),
             (("odd_aberrations",), moves, "for going from cryoSPARC to RELION or back"),
-            (("link_stacks", "strip_uid"), to_file, of_both),
+            (("link_stacks", "strip_uid", "recenter", "center_A"), to_file, of_both),
+            (("symmetry",), self.center_A is not None, f"for {option('center_A', 'X,Y,Z')}"),
+            (
+                ("micrograph_pixel_size_A",),
+                self.is_recentred,
+                f"for {option('recenter', True)} and {option('center_A', 'X,Y,Z')}",
+            ),
+            (
+                ("link_stacks", "copy", "invert", "contrast"),
+                not self.is_recentred,
+                "for images that are there, and new centres need other ones",
+            ),
             (("micrograph_path",), to_file and not is_mapped, "for names that no other file gives"),
             (("copy",), self.link_stacks is not None, f"for {option('link_stacks')}"),
             (("invert", "normalise"), self.copy, f"for copies ({option('link_stacks', 'DIR')} {option('copy', True)})"),

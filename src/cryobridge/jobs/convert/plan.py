@@ -38,6 +38,7 @@ from cryobridge.jobs.convert.names import (
 )
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
 from cryobridge.jobs.convert.pixels import changed_links, normalised, radii_px
+from cryobridge.jobs.convert.recentering import RecentredSet, recentre, without_images
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
 from cryobridge.jobs.micrographs.star import project_of
@@ -86,6 +87,10 @@ class ConvertPlan:
         Notes and warnings.
     mapped
         How the particles were put on the other program's micrographs; None where that was not asked for.
+    recentred
+        How they got other centres; None where that was not asked for.
+    dropped
+        Columns of the input that are wrong for images with other centres.
     """
 
     source: ParticleFiles
@@ -100,6 +105,8 @@ class ConvertPlan:
     left_out: dict[str, int]
     messages: tuple[Message, ...]
     mapped: Mapped | None = None
+    recentred: RecentredSet | None = None
+    dropped: tuple[str, ...] = ()
 
     def outputs(self) -> list[Path]:
         """Return the files that are written, without the links."""
@@ -137,12 +144,13 @@ class ConvertPlan:
             coordinates=self.convention.formula if has_frame else None,
             coordinates_from=None if self.mapped is None else self.mapped.placement.source,
             micrographs=self.options.micrographs,
-            dropped_columns=tuple(self.content.dropped_columns),
+            dropped_columns=tuple(dict.fromkeys((*self.dropped, *self.content.dropped_columns))),
             links=len(self.links),
             inverted=int(np.count_nonzero(to_be_inverted(self.particles))) if self.options.invert else 0,
             background_radius_px=radii_px(self.links),
             ramp=self.options.ramp if self.options.normalise is not None else None,
             from_ancestors=self.source.from_ancestors,
+            recentring=None if self.recentred is None else self.recentred.figures,
         )
 
 
@@ -195,6 +203,9 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
     particles = source.particles if len(rows) == len(source.particles) else source.particles.take(rows)
     particles, found = with_sizes_of_stacks(particles, search)
     messages += [*found, *implausible_units(particles)]
+    images, dropped = particles.images, tuple[str, ...]()
+    if options.is_recentred:
+        particles, dropped = without_images(particles)
     if target == "star" and particles.images is not None:
         reads_float16 = (options.relion or "3.1")[0] >= "4"
         box_px = None if particles.optics is None else particles.per_particle("box_px")
@@ -209,7 +220,7 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
         )
     particles, found = with_sizes_of_micrographs(particles, source.program, target, options, search)
     messages += found
-    named = particles
+    named = replace(particles, images=images)
     particles, links, found = _Names(source, target, options, output, search, rows).given_to(particles)
     messages += found
     mapped = None
@@ -217,6 +228,11 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
         mapped = onto_micrographs(named, found_micrographs, options, search, output)
         particles = replace(mapped.particles, images=particles.images)
         messages += mapped.messages
+    again = None
+    if options.is_recentred:
+        again = recentre(particles, images, target, options, search)
+        particles, rows, left_out = again.found.particles, rows[again.found.parent], left_out | again.left_out
+        messages += again.messages
     if target == "cs":
         particles, found = _counted_from_1(particles)
         messages += found
@@ -230,7 +246,20 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
     messages += content.messages
     messages += _rows_left_out(left_out)
     return ConvertPlan(
-        source, target, options, output, rows, particles, content, micrographs, links, left_out, tuple(messages), mapped
+        source,
+        target,
+        options,
+        output,
+        rows,
+        particles,
+        content,
+        micrographs,
+        links,
+        left_out,
+        tuple(messages),
+        mapped,
+        again,
+        dropped,
     )
 
 
@@ -279,12 +308,22 @@ def _content(
     try:
         if target == "cs":
             return cs_content(
-                particles, aberrations=aberrations, odd=odd, contrast=options.contrast, inverted=options.invert
+                particles,
+                aberrations=aberrations,
+                odd=odd,
+                contrast=options.contrast,
+                inverted=options.invert,
+                has_images=not options.is_recentred,
             )
         # Several groups of particles may be on micrographs of one group, whose name RELION looks for.
         shares_names = options.micrographs is not None
         return star_content(
-            particles, version=options.layout, aberrations=aberrations, odd=odd, shares_names=shares_names
+            particles,
+            version=options.layout,
+            aberrations=aberrations,
+            odd=odd,
+            shares_names=shares_names,
+            has_images=not options.is_recentred,
         )
     except CryobridgeError as error:
         error.path = error.path or str(source.files[0])

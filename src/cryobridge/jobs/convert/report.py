@@ -47,6 +47,32 @@ class Difference:
         return {"quantity": self.quantity, "largest": largest, "unit": self.unit, "tolerance": self.tolerance}
 
 
+@dataclass(frozen=True)
+class Recentring:
+    """How far centres were moved.
+
+    Parameters
+    ----------
+    moved
+        Rows of the output whose coordinates are others.
+    median_px, largest_px
+        How far, in pixels of the micrographs; rows that stay count too.
+    copies
+        Rows for each particle: the places that a symmetry takes the centre to.
+    nearest_copies_A
+        The smallest distance between two of these places; None where there is one.
+    rows_added
+        By copies: rows_in + rows_added = rows_out + the rows that are left out.
+    """
+
+    moved: int
+    median_px: float
+    largest_px: float
+    copies: int
+    nearest_copies_A: float | None
+    rows_added: int
+
+
 def require_equal(differences: Sequence[Difference], output: Path) -> None:
     """Raise where rounding does not explain a difference.
 
@@ -102,6 +128,9 @@ class ConvertReport(Report):
         The radius outside of which the background is normalised, one for each size of images; empty where it is not.
     ramp
         Whether a plane was subtracted for that, or the mean; None where neither was.
+    recentring
+        How far centres were moved; None where they were not. With copies of a symmetric map there are more rows than in
+        the input.
     verified
         What was compared when the output was read back, and how far it is off; None where it was not.
     from_ancestors
@@ -119,6 +148,7 @@ class ConvertReport(Report):
     inverted: int = 0
     background_radius_px: tuple[int, ...] = ()
     ramp: bool | None = None
+    recentring: Recentring | None = None
     verified: tuple[Difference, ...] | None = None
     from_ancestors: tuple[FromAncestor, ...] = ()
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.jobs.convert.plan import ConvertPlan
+    from cryobridge.jobs.convert.recentering import RecentredSet
     from cryobridge.model.particles import Floats, Locations
 
 # Twice what rounding to float32 or to RELION's six digits makes of usual values.
@@ -54,9 +55,11 @@ def verify(plan: ConvertPlan) -> list[Difference]:
         One for each quantity that the output has a place for.
     """
     source, held = _source(plan), plan.content.held
-    expected = source
+    expected = before = source
     if not plan.content.keeps_aberrations:
         expected, _ = chosen(source, aberrations=plan.options.has_aberrations, odd="as-derived")
+    if plan.recentred is not None:
+        before, expected = expected, _turned(expected, plan.recentred)
     if isinstance(plan.content, PickleContent):
         pickled = _pickled(plan.output, plan.content, expected)
         differences = compare(expected, pickled, held) + _compare_phases(plan, source, pickled)
@@ -70,11 +73,17 @@ def verify(plan: ConvertPlan) -> list[Difference]:
         differences.append(_rows("uid", plan.particles.uid, found.uid))
     if plan.particles.locations is not None and found.locations is not None:
         differences.append(_texts("micrographs", plan.particles.locations.micrograph, found.locations.micrograph))
-        differences.append(Difference("coordinates", _gap(_places(plan), found.locations.coordinate_px), "px", _PIXELS))
-        differences += _compare_pixels(plan, found.locations)
-    assert plan.particles.images is not None and found.images is not None  # an output has images
-    differences.append(_texts("stacks", plan.particles.images.path, found.images.path))
-    differences.append(_rows("slices", plan.particles.images.index, found.images.index))
+        if plan.recentred is None:
+            far = _gap(_places(plan), found.locations.coordinate_px)
+            differences.append(Difference("coordinates", far, "px", _PIXELS))
+            differences += _compare_pixels(plan, found.locations)
+        else:
+            far = _compare_centers(plan, plan.recentred, before, found)
+            differences.append(Difference("centres", far, "px", _PIXELS))
+    if plan.particles.images is not None:
+        assert found.images is not None  # the output has them too
+        differences.append(_texts("stacks", plan.particles.images.path, found.images.path))
+        differences.append(_rows("slices", plan.particles.images.index, found.images.index))
     if not is_cs:
         differences.append(_as_starfile_reads(plan.output, len(expected)))
     return differences
@@ -197,7 +206,10 @@ def _places(plan: ConvertPlan) -> Floats:
     if plan.mapped is None:
         return place_px
     positions, convention = plan.mapped.positions, plan.convention
-    x, y = (place_px / positions.shape_px[:, ::-1]).T
+    of_micrographs = positions.shape_px
+    if plan.recentred is not None:
+        of_micrographs = of_micrographs[plan.recentred.found.parent]
+    x, y = (place_px / of_micrographs[:, ::-1]).T
     assert plan.particles.locations is not None and plan.particles.locations.shape_px is not None  # of mapped ones
     first, second = plan.particles.locations.shape_px.T
     ny, nx = (second, first) if convention.swap_xy else (first, second)
@@ -205,6 +217,35 @@ def _places(plan: ConvertPlan) -> Floats:
     x = nx - last - x * nx if convention.mirror_x else x * nx
     y = ny - last - y * ny if convention.mirror_y else y * ny
     return np.column_stack([y, x] if convention.swap_xy else [x, y])
+
+
+def _turned(before: ParticleSet, recentred: RecentredSet) -> ParticleSet:
+    """Return particles with the poses of their copies; shifts are compared with the coordinates, as centres."""
+    assert before.poses is not None  # they lead to the new centres
+    matrix = np.einsum("nij,njk->nik", before.poses.matrix, recentred.rotations[recentred.found.copy])
+    return replace(before, poses=replace(before.poses, matrix=matrix, shift_A=None))
+
+
+def _compare_centers(plan: ConvertPlan, recentred: RecentredSet, before: ParticleSet, found: ParticleSet) -> float:
+    """Return how far centres are from where the input's poses lead to, in pixels of the micrographs.
+
+    Parameters
+    ----------
+    plan, recentred
+        What was planned.
+    before
+        Poses and shifts of the input.
+    found
+        What was read back.
+    """
+    if found.poses is None or found.poses.shift_A is None or found.locations is None:
+        return np.inf
+    assert before.poses is not None and before.poses.shift_A is not None  # asked before
+    places_A = recentred.rotations[recentred.found.copy] @ recentred.center_A
+    in_view_A = np.einsum("nij,nj->ni", before.poses.matrix, places_A)[:, :2]
+    pixel_size_A = recentred.micrograph_pixel_size_A[:, np.newaxis]
+    expected = _places(plan) + (in_view_A - before.poses.shift_A) / pixel_size_A
+    return _gap(expected, found.locations.coordinate_px - found.poses.shift_A / pixel_size_A)
 
 
 def _compare_pixels(plan: ConvertPlan, found: Locations) -> list[Difference]:

@@ -17,6 +17,7 @@ from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.jobs.identity.images import Rows, first_places, match_images
 from cryobridge.jobs.identity.place_match import OtherPlacesError, PlaceMatch, match_places
 from cryobridge.jobs.identity.places import Places, places_of
+from cryobridge.jobs.identity.records import recorded_images
 from cryobridge.jobs.identity.sources import Sources, find_sources, read_sources
 from cryobridge.model.particles import ImageRefs
 from cryobridge.report import Message, note
@@ -43,8 +44,9 @@ class Identities:
     uid, images
         Its own; None where it has none.
     source_uid, source_images
-        Those of the particles that its images were made from, by a table of sources, or that its rows are copies of by
-        symmetry expansion; a uid of 0 and an index of -1 stand for none.
+        Those of the particles that its images were made from, by a table of sources or a column of its own
+        (`cryobridge.jobs.identity.records`), or that its rows are copies of by symmetry expansion; a uid of 0 and an
+        index of -1 stand for none.
     messages
         What was looked up.
     particles
@@ -142,7 +144,15 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
         The table of sources; without one it is looked for beside the file and its stacks.
     """
     images, uid, parent = particles.images(), particles.uid(), particles.parent_uid()
-    own = Identities(particles.metadata, uid, images, parent, particles=particles, is_expanded=parent is not None)
+    own = Identities(
+        particles.metadata,
+        uid,
+        images,
+        parent,
+        recorded_images(particles),
+        particles=particles,
+        is_expanded=parent is not None,
+    )
     if images is None:
         return own
     for table in find_sources(particles.metadata, images) if sources is None else (read_sources(sources),):

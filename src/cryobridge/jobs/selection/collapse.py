@@ -12,6 +12,7 @@ from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.particle_files import EXPANDED, PARENT_UID, Rows
 from cryobridge.formats.ranking import Ranking, ranking_of
 from cryobridge.formats.table import ColumnReader
+from cryobridge.jobs.identity.records import recorded_images
 from cryobridge.jobs.selection.report import CollapseReport
 from cryobridge.report import Message, note, warning
 
@@ -47,7 +48,8 @@ class Collapsed:
 def collapse(particles: ParticleFiles, kept: NDArray[np.bool_], *, first: bool) -> Collapsed:
     """Choose one of the rows that are copies of one particle: the best, or the first.
 
-    Copies are known by ``sym_expand/src_uid`` in cryoSPARC files that have it, and by the image elsewhere. Of equally
+    Copies are known by ``sym_expand/src_uid`` in cryoSPARC files that have it, and elsewhere by the image, or by the
+    one that it was made from (``rlnImageOriginalName``). Of equally
     good copies the one of the lowest ``sym_expand/idx`` stays, then the first in the file.
 
     Parameters
@@ -99,9 +101,11 @@ def _numbered(particles: ParticleFiles, uid: NDArray[np.uint64] | None) -> Rows:
     if uid is not None:
         of_uid: Rows = np.unique(uid, return_inverse=True)[1].astype(np.int64)
         return of_uid
-    images = particles.images()
     n = len(particles)
-    if images is not None:
+    # Copies of a part of a map that were extracted have images of their own.
+    for images in (particles.images(), recorded_images(particles)):
+        if images is None:
+            continue
         width = int(images.index.max(initial=0)) + 1
         key = images.path.codes.astype(np.int64) * width + images.index
         # A row without an image is no copy of another one.
