@@ -124,3 +124,8 @@ def test_convert_downsample_and_inspect_say_what_relion_minds_in_the_images(dtyp
     found = cb.inspect("b.star", check=["relion"])  # what later releases take is no reason to stop
     assert {message.code for message in found.warnings} & both == expected
     assert {message.code for message in cb.inspect("b.star").warnings} & both == set()
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_image_of_one_pixel_has_no_background_and_gives_no_warning():
+    assert np.isnan(background(np.zeros((1, 1), "f4"))).all()

@@ -157,3 +157,11 @@ def test_a_stream_of_columns_is_no_array_that_recovar_reads(tmp_path):
     assert not use.ready and "CSDAT" in use.reasons[0]
     follow(use.hint, tmp_path, tmp_path / "small")
     assert recovar(tmp_path / "small" / "particles.16.star").ready
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [np.array([b"x"] * N), np.full(N, 1j, "c8"), np.full(N, np.nan), np.full(N, np.inf)])
+def test_a_pixel_size_that_is_no_number_is_said_and_hides_no_other_word(values, tmp_path):
+    use = recovar(save_cs(tmp_path / "p.cs", cs_columns(tmp_path) | {"blob/psize_A": values}))
+    assert not use.ready
+    assert "blob/psize_A is not a number in all rows" in " ".join(use.reasons)

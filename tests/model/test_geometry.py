@@ -315,3 +315,15 @@ def test_images_that_lie_otherwise_are_views_of_the_same_molecule(convention):
     expected = convention.direction_rad(angle)
     found = geometry.turn_direction_rad(angle, convention.turn)
     np.testing.assert_allclose(np.exp(1j * found), np.exp(1j * expected))
+
+
+def test_numbers_too_large_to_be_rounded_stay_as_they_are_in_silence():
+    with np.errstate(all="raise"):
+        rounded = geometry.rounded(np.array([1e308, -1e300, np.inf, 1.26, -0.01]), 1)
+    assert rounded.tolist() == [1e308, -1e300, np.inf, 1.3, 0.0]
+    assert not np.signbit(rounded[-1])
+
+
+def test_fractions_of_too_large_micrographs_are_infinite_in_silence():
+    with np.errstate(all="raise"):
+        assert np.isinf(geometry.fractions_to_px(np.full((1, 2), 10.0), np.full((1, 2), 1e308))).all()
