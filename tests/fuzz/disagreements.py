@@ -503,13 +503,14 @@ def operations_on_files(folder, table, source, options):
 
     out = folder / "out"
     chosen = {"rows": folder / "rows.txt", "dry_run": True, "overwrite": True}
+    unlinked = {name: value for name, value in options.items() if name not in {"copy", "link_stacks"}}
     described = [source] if not isinstance(source, list) else source
     return {
         "read": lambda: _read(table),
         "inspect": lambda: [_describe(path) for path in described],
         "to star": lambda: convert(source, out / "b.star", **options),
-        "to cs": lambda: convert(source, out / "b.cs", **options),
-        "to pickles": lambda: convert(source, out / "pickles", to="pickles", **options),
+        "to cs": lambda: convert(source, out / "b.cs", **unlinked),
+        "to pickles": lambda: convert(source, out / "pickles", to="pickles", **unlinked),
         "select": lambda: select_files(table, out / f"chosen{table.suffix}", random=1),
         "rows": lambda: select_files(table, out / f"chosen{table.suffix}", **chosen),
         "like": lambda: select_files(folder / "a.csg", out / "like.csg", like=table),
