@@ -125,6 +125,34 @@ class AncestorTable(Table):
         return Labels(codes, tuple(texts)).renamed(texts).without_unused()
 
 
+class AncestorRows:
+    """Finds particles in the tables of jobs before theirs; copies by symmetry expansion by their parents too.
+
+    Parameters
+    ----------
+    files
+        The particles.
+    """
+
+    def __init__(self, files: ParticleFiles) -> None:
+        self._join = UidJoin(files.columns)
+        parent = files.parent_uid()
+        self._parent_join = None if parent is None else UidJoin(files.columns, parent)
+
+    def rows_in(self, table: Table) -> Rows:
+        """Return the row of a table for each particle, (n,), -1 where it has neither it nor its parent.
+
+        Raises
+        ------
+        CryobridgeError
+            If the table has no uids, or they can't be read.
+        """
+        rows = _rows_of(self._join.match(table))
+        if self._parent_join is None:
+            return rows
+        return np.where(rows < 0, _rows_of(self._parent_join.match(table)), rows)
+
+
 def with_ancestors(files: ParticleFiles) -> ParticleFiles:
     """Join particles with groups of columns that they lack, of the jobs that they come from.
 
@@ -176,9 +204,7 @@ class _Search:
         self._files = files
         self._ancestry = ancestry
         self._own = {name.partition("/")[0] for name in files.columns.names}
-        self._join = UidJoin(files.columns)
-        parent = files.parent_uid()
-        self._parent_join = None if parent is None else UidJoin(files.columns, parent)
+        self._rows = AncestorRows(files)
         self._groups: dict[str, _Group] = {}
         self._found: list[FromAncestor] = []
 
@@ -194,7 +220,7 @@ class _Search:
             if "uid" not in table or not any(group.lacking.any() for group in groups.values()):
                 continue
             try:
-                rows = self._rows_in(table)
+                rows = self._rows.rows_in(table)
             except CryobridgeError as error:
                 self._ancestry.messages.append(warning("file-not-read", f"{job.uid}: {error}", where=table.path))
                 continue
@@ -223,7 +249,7 @@ class _Search:
         uid = np.asarray(files.columns.read(["uid"])["uid"]).view(np.uint64)
         parts = {name: group.parts for name, group in whole.items()}
         table = AncestorTable(uid, parts, tuple(columns), files.columns.path.parent)
-        joined = self._join.joined([Matched(table, None, n_rows, 0)])
+        joined = UidJoin(files.columns).joined([Matched(table, None, n_rows, 0)])
         return replace(
             files,
             table=joined,
@@ -232,13 +258,6 @@ class _Search:
             messages=tuple(messages),
             from_ancestors=found,
         )
-
-    def _rows_in(self, table: Table) -> Rows:
-        """Return the row of a table for each particle, (n,), -1 where it has neither it nor its parent."""
-        rows = _rows_of(self._join.match(table))
-        if self._parent_join is None:
-            return rows
-        return np.where(rows < 0, _rows_of(self._parent_join.match(table)), rows)
 
     def _not_taken(self) -> list[Message]:
         messages = []

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
+from cryobridge.jobs.identity.ancestry import images_of_ancestors
 from cryobridge.jobs.identity.images import Rows, first_places, match_images
 from cryobridge.jobs.identity.place_match import OtherPlacesError, PlaceMatch, match_places
 from cryobridge.jobs.identity.places import Places, places_of
@@ -173,10 +174,10 @@ def match_rows(
 ) -> Match:
     """Find the rows of ``other`` that are the particles of ``first``.
 
-    uids are compared where both have them; where they have none in common, the images are, by stack and number; where
-    these are others too, the places, and last the images by the stack's bare name, which several jobs may give to
-    different images. The first of these by which any row is found decides, also where another would find more. Of
-    repeated particles of ``other`` the first is taken.
+    uids are compared where both have them; where they have none in common, the images are, by stack and number, also
+    those that cryoSPARC's particles had in earlier jobs; where these are others too, the places, and last the images by
+    the stack's bare name, which several jobs may give to different images. The first of these by which any row is found
+    decides, also where another would find more. Of repeated particles of ``other`` the first is taken.
 
     Parameters
     ----------
@@ -212,6 +213,8 @@ def match_rows(
                 if not messages:
                     return match
                 by_name = by_name or (match if bare_names else None)
+    if (earlier := _by_ancestors(first, other)) is not None:
+        return earlier
     if places is not None and first.places is not None and other.places is not None:
         try:
             found = match_places(first.places, other.places, places)
@@ -224,6 +227,38 @@ def match_rows(
     if by_name is not None:
         return by_name
     raise _nothing_shared(first, other)
+
+
+def _by_ancestors(first: Identities, other: Identities) -> Match | None:
+    """Compare the images of one file with those that the particles of the other had in the jobs before theirs.
+
+    Particles that come together from several jobs are found by the images of each.
+    """
+    for one, two in ((first, other), (other, first)):
+        if one.particles is None or two.images is None:
+            continue
+        found: list[Rows] = []
+        back: list[Rows] = []
+        messages = []
+        for earlier, message in images_of_ancestors(one.particles, two.images):
+            sides = (earlier, two.images) if one is first else (two.images, earlier)
+            rows, by_name = match_images(*sides)
+            if (rows >= 0).any() and not by_name:
+                found.append(rows)
+                back.append(_image_rows(*reversed(sides)))
+                messages.append(message)
+        if found:
+            traced = (*first.messages, *other.messages, *messages)
+            return Match(_first_known(found), "image", traced, None, partial(_first_known, back))
+    return None
+
+
+def _first_known(found: list[Rows]) -> Rows:
+    """Return the first of several answers for each row, (n,), -1 where there is none."""
+    rows = found[0].copy()
+    for more in found[1:]:
+        rows[rows < 0] = more[rows < 0]
+    return rows
 
 
 def _uids_against(one: Identities, other: Identities) -> list[tuple[_Uids, NDArray[np.bool_]]]:
