@@ -1,5 +1,7 @@
 """Downsampling particles: cryobridge beside RECOVAR and cryoDRGN, whole processes in one run, values compared.
 
+``normalised`` is cryobridge with RELION's norm of the background.
+
     python benchmarks/downsample.py [--programs PYTHON] [--pairs N]
 
 PYTHON is that of an environment with the packages recovar and cryodrgn. The programs take turns, so that what else
@@ -62,6 +64,8 @@ def commands(programs: Path | None, new_box: int) -> dict[str, tuple[list[str], 
     here = str(Path(sys.executable).with_name("cryobridge"))
     box, name = str(new_box), f"particles.{new_box}.mrcs"
     found = {"cryobridge": ([here, "stacks", "downsample", "set.star", "-D", box, "-o", "ours"], f"ours/{name}")}
+    words = found["cryobridge"][0]
+    found["normalised"] = ([*words, "--normalise", "auto"], f"ours/{name}")
     if programs is not None:
         recovar, cryodrgn = (str(programs.with_name(program)) for program in ("recovar", "cryodrgn"))
         found["recovar"] = ([recovar, "downsample", "set.star", "-D", box, "-o", "theirs"], f"theirs/{name}")
