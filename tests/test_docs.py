@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 COMMANDS = ("inspect", "coords", "convert", "select", "stacks", "downsample", "converge")
-EXAMPLES = [*COMMANDS, "demo", "recovar"]
+EXAMPLES = [*COMMANDS, "demo", "recovar", "tasks"]
 
 
 sys.path.insert(0, str(DOCS))  # where the scripts find each other

@@ -237,7 +237,7 @@ class PixelOptions(Options):
         ),
     ] = None
     ramp: Annotated[
-        bool, Opt("For this, subtract a plane or the mean.", flags=("--ramp/--no-ramp",), panel="Pixels", default="ramp")
+        bool, Opt("For that, subtract a plane or a mean.", flags=("--ramp/--no-ramp",), panel="Pixels", default="ramp")
     ] = True
 
     def __post_init__(self) -> None:
