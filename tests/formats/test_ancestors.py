@@ -10,7 +10,7 @@ import pytest
 
 from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.cryosparc.ancestors import MAX_JOBS, Ancestry
-from cryobridge.formats.cryosparc.csg import read_csg
+from cryobridge.formats.cryosparc.csg import read_csg, write_csg
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.open import read as read_particles
 from cryobridge.jobs.convert.convert import convert
@@ -249,6 +249,54 @@ def test_particles_outside_of_a_job_are_traced_by_the_jobs_that_their_images_nam
     path = save_cs(tmp_path / "exports" / "mine" / "subset.cs", blob(chosen))
     files = open_particles(path, from_ancestors=True)
     assert {(item.job, item.group) for item in files.from_ancestors} == {("J3", "location"), ("J3", "filament")}
+
+
+def test_names_that_start_at_a_file_s_folder_are_turned_to_the_particles(tmp_path):
+    _, chosen = tree(tmp_path)
+    path = save_cs(tmp_path / "exports" / "mine" / "subset.cs", blob(chosen))
+    names = values_of(open_particles(path, from_ancestors=True), "location/micrograph_path")
+    assert [names[uid] for uid in chosen.tolist()] == [f">../../J2/m{k}.mrc" for k in number_of(chosen)]
+    select_files(path, tmp_path / "deeper" / "x" / "y" / "out.cs", from_ancestors=True)
+    written = np.load(tmp_path / "deeper" / "x" / "y" / "out_passthrough.cs")["location/micrograph_path"]
+    assert [name.decode() for name in written] == [f">../../../J2/m{k}.mrc" for k in number_of(chosen)]
+
+
+def test_united_sets_have_what_each_fetched(tmp_path):
+    path, chosen = tree(tmp_path)
+    others = UIDS[[0, 1, 7]]
+    other = save_cs(tmp_path / "J9" / "J9_particles.cs", blob(others))
+    describe(tmp_path, "J9", ["J3"], {"particles": {("blob", False): other.name}})
+    report = select_files(path, tmp_path / "x" / "both.cs", or_=(other,), from_ancestors=True)
+    written = np.load(tmp_path / "x" / "both_passthrough.cs")
+    expected = [*chosen.tolist(), *others[:2].tolist()]
+    assert written["uid"].tolist() == expected
+    number = number_of(np.array(expected, "u8"))
+    assert written["location/center_x_frac"].tolist() == (0.01 + number / 20).astype("f4").tolist()
+    assert [name.decode() for name in written["location/micrograph_path"]] == [f">../J2/m{k}.mrc" for k in number]
+    assert len(report.from_ancestors) == 4
+    group = read_csg(tmp_path / "x" / "both.csg")
+    assert {slot.name: slot.metafile.name for slot in group.slots}["location"] == "both_passthrough.cs"
+    assert group.problems == ()
+
+
+def test_a_result_group_keeps_its_files_beside_fetched_columns(tmp_path):
+    path, chosen = tree(tmp_path)
+    more = {"uid": chosen[::-1], "pick_stats/ncc_score": np.arange(4, dtype="f4")}
+    save_cs(path.with_name("J5_passthrough_particles.cs"), more)
+    slots = {"blob": ("particle.blob", path.name), "ctf": ("particle.ctf", path.name)}
+    write_csg(
+        path.with_suffix(".csg"), slots | {"pick_stats": ("particle.pick_stats", "J5_passthrough_particles.cs")}, 4
+    )
+    select_files(path.with_suffix(".csg"), tmp_path / "out.csg", from_ancestors=True)
+    group = read_csg(tmp_path / "out.csg")
+    assert {slot.name: slot.metafile.name for slot in group.slots} == {
+        "blob": "out.cs",
+        "ctf": "out.cs",
+        "pick_stats": "out_passthrough.cs",
+        "location": "out_passthrough_2.cs",
+        "filament": "out_passthrough_2.cs",
+    }
+    assert group.problems == ()
 
 
 # Hostile trees

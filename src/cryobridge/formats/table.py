@@ -88,11 +88,6 @@ class Table(ABC):
         """Return the file that a column is in, and which of its rows these rows of the table are."""
         return self.path, rows
 
-    @property
-    def folder(self) -> Path:
-        """The folder that names of files in it count from, where they don't from the project's."""
-        return self.path.parent
-
     def to_pandas(self) -> pandas.DataFrame:
         """Return the table for a notebook: a vector column becomes one column an element (``blob/shape[0]``)."""
         import pandas

@@ -134,6 +134,8 @@ class RowWriter:
             )
         self._files = files
         self._read: dict[int, dict[str, Values]] = {}
+        # Columns that were fetched from elsewhere stand under the path of the file that they are beside.
+        self._own = {resolved(table.path): table for table, _ in reversed(files.members)}
 
     def write(
         self, path: Path, kept: Rows, added: Mapping[str, Values], *, parents: NDArray[np.uint64] | None = None
@@ -172,7 +174,7 @@ class RowWriter:
             if parents is not None:
                 columns = {name: v for name, v in columns.items() if not name.startswith(f"{EXPANDED}/")}
                 columns["uid"] = parents[chosen]
-            columns = _as_seen_from(output.parent, columns, table.folder)
+            columns = _as_seen_from(output.parent, columns, table.path.parent)
             write_cs(output, columns, container=getattr(table, "container", "npy"))
             columns_of.append(tuple(columns))
         self._write_group(path, outputs, columns_of, len(chosen))
@@ -198,9 +200,8 @@ class RowWriter:
             self._write_new_group(group_path, outputs, columns, n_rows)
             return
         written = [name for names in columns for name in names]
-        output_of = {
-            resolved(table.path): output for (table, _), output in zip(self._files.members, outputs, strict=True)
-        }
+        members = [table for table, _ in self._files.members]
+        output_of = {path: outputs[members.index(table)] for path, table in self._own.items()}
         slots = {
             slot.name: (slot.type, output_of[resolved(slot.metafile)].name)
             for slot in group.slots
@@ -223,12 +224,7 @@ class RowWriter:
     ) -> dict[str, tuple[str, str]]:
         """Return slots for groups of columns that none of the files that the group names had."""
         named = {resolved(slot.metafile) for slot in group.slots}
-        known = {
-            slot
-            for table, _ in self._files.members
-            if resolved(table.path) in named
-            for slot in slot_types(table.names)
-        }
+        known = {slot for path in named & self._own.keys() for slot in slot_types(self._own[path].names)}
         found: dict[str, tuple[str, str]] = {}
         for output, names in zip(outputs, columns, strict=True):
             for slot, kind in slot_types(names, group.kind or "particle").items():

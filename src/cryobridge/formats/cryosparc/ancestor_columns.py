@@ -68,23 +68,17 @@ class AncestorTable(Table):
         Group -> the parts that have it.
     columns
         The columns, ``uid`` among them.
-    folder
-        The folder that names with ``>`` start from.
+    path
+        The file of the particles: names with ``>`` are given as they would stand in its folder.
     """
 
     def __init__(
-        self, uid: NDArray[np.uint64], groups: Mapping[str, Sequence[_Part]], columns: tuple[Column, ...], folder: Path
+        self, uid: NDArray[np.uint64], groups: Mapping[str, Sequence[_Part]], columns: tuple[Column, ...], path: Path
     ) -> None:
-        super().__init__(next(iter(groups.values()))[0].table.path, len(uid), columns)
+        super().__init__(path, len(uid), columns)
         self._uid = uid
         self._groups = groups
-        self._folder = folder
         self._whole: dict[str, Values] = {}
-
-    @property
-    def folder(self) -> Path:
-        """The folder that names with ``>`` start from: that of the particles."""
-        return self._folder
 
     def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
         """Read columns (see `formats.table.Table`); each is read whole, once."""
@@ -120,7 +114,7 @@ class AncestorTable(Table):
             assert isinstance(labels, Labels)  # columns are of one form
             has = part.rows >= 0
             codes[has] = labels.codes[part.rows[has]] + len(texts)
-            to_own = partial(relative_to_file, folder=part.table.path.parent, new_folder=self._folder)
+            to_own = partial(relative_to_file, folder=part.table.path.parent, new_folder=self.path.parent)
             texts += [to_own(text) if name.endswith("path") else text for text in labels.values]
         return Labels(codes, tuple(texts)).renamed(texts).without_unused()
 
@@ -248,7 +242,7 @@ class _Search:
             return replace(files, messages=(*messages, warning("ancestors-have-nothing", text)))
         uid = np.asarray(files.columns.read(["uid"])["uid"]).view(np.uint64)
         parts = {name: group.parts for name, group in whole.items()}
-        table = AncestorTable(uid, parts, tuple(columns), files.columns.path.parent)
+        table = AncestorTable(uid, parts, tuple(columns), files.columns.path)
         joined = UidJoin(files.columns).joined([Matched(table, None, n_rows, 0)])
         return replace(
             files,

@@ -112,6 +112,7 @@ def merged_files(parts: Sequence[ParticleFiles]) -> ParticleFiles:
         n_rows=sum(part.n_rows for part in parts),
         left_out=dict(left_out),
         messages=distinct([*of_parts, *shared.messages, *messages, *said]),
+        from_ancestors=tuple(item for part in parts for item in part.from_ancestors),
         merged=tuple(parts),
         dropped=shared.dropped,
     )

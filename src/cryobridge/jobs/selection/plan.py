@@ -223,7 +223,8 @@ class _Planner:
         self.particles = _opened(options.run if particles is None else particles, options)
         self.compared: list[Compared] = []
         if options.or_:
-            others = [_opened(path, SelectOptions(), argument="or_") for path in options.or_]
+            same = SelectOptions(from_ancestors=options.from_ancestors)
+            others = [_opened(path, same, argument="or_") for path in options.or_]
             united = unite(self.particles, others, options)
             self.particles, self.compared = united.particles, list(united.stays)
         self.messages = list(self.particles.messages)
