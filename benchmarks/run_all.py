@@ -106,6 +106,15 @@ def cases(scale: int) -> list[Case]:
             "out.cs",
         ),
         Case(
+            "select --like",
+            f"{rows:,} particles by place, 5,000 micrographs",
+            rows,
+            ("like", lambda folder: ("make_inputs", folder, rows, 5000)),
+            ("select", "J5_particles.cs", "--like", "run_data.star", "-o", "out.cs"),
+            ("J5_particles.cs", "run_data.star"),
+            "out.cs",
+        ),
+        Case(
             "converge",
             f"25 iterations of {rows // 10:,} particles",
             25 * (rows // 10),
@@ -214,6 +223,7 @@ def benchmarks(quick: bool) -> dict[str, list[str]]:
         "coords": ["--particles", "50000", "--micrographs", "500"],
         "downsample": ["--pairs", "1"],
         "inspect_cs": ["--rows", "200000", "--repeats", "1"],
+        "like": ["--particles", "50000", "--micrographs", "500"],
         "polar_engine": ["--box", "128", "--repeats", "5"],
         "stacks": ["--images", "512", "--repeats", "1"],
         "star_files": ["50000"],

@@ -226,7 +226,7 @@ def match_rows(
                 raise
     if by_name is not None:
         return by_name
-    raise _nothing_shared(first, other)
+    raise _nothing_shared(first, other, by_place=places is not None)
 
 
 def _by_ancestors(first: Identities, other: Identities) -> Match | None:
@@ -287,14 +287,15 @@ def _sources_at(table: Sources, rows: Rows) -> ImageRefs:
     return ImageRefs(source.path.take(rows), np.where(rows >= 0, source.index[rows], -1))
 
 
-def _nothing_shared(first: Identities, other: Identities) -> MissingDataError:
+def _nothing_shared(first: Identities, other: Identities, *, by_place: bool) -> MissingDataError:
     shown = []
     for side in (first, other):
         kinds = ["a uid"] * (side.uid is not None) + ["images"] * (side.images is not None)
         example = ""
         if side.images is not None and len(side.images.index):
             example = f", such as {int(side.images.index[0]) + 1}@{side.images.path[0]}"
-        shown.append(f"{side.path.name} has {' and '.join(kinds) or 'neither uid nor images'}{example}")
+        lacks = ", and no positions on micrographs" if by_place and side.places is None else ""
+        shown.append(f"{side.path.name} has {' and '.join(kinds) or 'neither uid nor images'}{example}{lacks}")
     return MissingDataError(
         f"no particle of {other.path.name} is in it: {'; '.join(shown)}",
         path=first.path,

@@ -268,6 +268,11 @@ def sample(first: Side, other: Side) -> tuple[Side, Side]:
     return first.take(chosen[first.on]), other.take(chosen[other.on])
 
 
+def n_possible(first: Side, other: Side) -> int:
+    """Return how many places could have a partner: those of the file that has fewer, on each micrograph."""
+    return int(np.minimum(first.counts(), other.counts()).sum())
+
+
 def ways(scales: Sequence[Scale], conventions: Sequence[Convention], has_shifts: tuple[bool, bool]) -> list[Way]:
     """Return the ways of reading positions that are tried: with the shifts of both files, of neither, or of one."""
     shifts = [has_shifts, (False, False), (has_shifts[0], False), (False, has_shifts[1])]
@@ -292,8 +297,7 @@ def expected_by_chance(first: Side, other: Side, way: Way, within_A: float) -> f
     For densities a and b a pair at distance d is that with probability exp(-(a + b) π d²); the integral over d is
     a b / (a + b) (1 - exp(-(a + b) π r²)) for each unit of area.
     """
-    ours, theirs = positions_A(first, other, way)
-    area_A2 = _areas_A2(first, other, way, np.concatenate([ours, theirs]))
+    area_A2 = _areas_A2(first, other, way)
     a, b = first.counts(), other.counts()
     both = np.maximum(a + b, 1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -301,13 +305,16 @@ def expected_by_chance(first: Side, other: Side, way: Way, within_A: float) -> f
     return float(np.where(a * b > 0, expected, 0).sum())
 
 
-def _areas_A2(first: Side, other: Side, way: Way, xy_A: Floats) -> Floats:
+def _areas_A2(first: Side, other: Side, way: Way) -> Floats:
     """Return the area of each micrograph, (k,): by its size, or by where particles lie on all of them."""
-    sizes = [
+    by_first, by_other = (
         side.shape_px.prod(axis=1) * pixel_size_A**2
         for side, pixel_size_A in ((first, way.scale.first_A), (other, way.scale.other_A))
-    ]
-    known = xy_A[np.isfinite(xy_A).all(axis=1)]
+    )
+    area: Floats = np.where(np.isfinite(by_first), by_first, by_other)
+    if np.isfinite(area).all():
+        return area
+    positions = np.concatenate(positions_A(first, other, way))
+    known = positions[np.isfinite(positions).all(axis=1)]
     extent = float(np.prod(np.ptp(known, axis=0))) if len(known) else np.nan
-    area = np.where(np.isfinite(sizes[0]), sizes[0], sizes[1])
     return np.where(np.isfinite(area), area, extent)

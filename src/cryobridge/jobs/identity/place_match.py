@@ -16,6 +16,7 @@ from cryobridge.jobs.identity.place_fits import (
     best_of,
     expected_by_chance,
     fit,
+    n_possible,
     positions_A,
     sample,
     scales_of,
@@ -121,8 +122,7 @@ def match_places(first: Places, other: Places, options: PlaceOptions) -> PlaceMa
     """
     ours, theirs, micrographs, messages = _sides(first, other)
     within_A = options.within_A or _within_A(first, other)
-    by_hand = _by_hand(first, other, options)
-    found, more = _choose(ours, theirs, first, other, within_A, by_hand, is_forced=options.force)
+    found, more = _choose(ours, theirs, first, other, within_A, options)
     messages += more
     if found.way.convention.mirror_x or found.way.convention.mirror_y:
         ours, theirs = _with_sizes(ours, theirs, first, other)
@@ -173,33 +173,40 @@ def _by_hand(first: Places, other: Places, options: PlaceOptions) -> Convention 
     return by_hand.inverse if by_hand and other.program == "cryosparc" != first.program else by_hand
 
 
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Some places of both files, by which the way of reading them is chosen."""
+
+    ours: Side
+    theirs: Side
+    within_A: float
+
+    @property
+    def n_possible(self) -> int:
+        """The number of places of the file that has fewer, on each micrograph."""
+        return n_possible(self.ours, self.theirs)
+
+    def expected(self, found: Fit) -> float:
+        """Return how many matches chance alone makes."""
+        return expected_by_chance(self.ours, self.theirs, found.way, self.within_A)
+
+    def is_match(self, found: Fit, n_tried: int) -> bool:
+        """Whether chance would hardly make as many matches in any of the ways that were tried."""
+        return _at_least(found.n, self.n_possible, self.expected(found)) * n_tried < _BY_CHANCE
+
+    def has_rivals(self, best: Fit, fits: Sequence[Fit]) -> bool:
+        """Whether another axis convention is about as good."""
+        most = max((each.n for each in fits if each.way.convention != best.way.convention), default=0)
+        by_rival = _at_least(best.n, self.n_possible, max(most, self.expected(best)))
+        return most > _RIVAL_SHARE * best.n or by_rival > _BY_CHANCE
+
+
 def _choose(
-    ours: Side,
-    theirs: Side,
-    first: Places,
-    other: Places,
-    within_A: float,
-    by_hand: Convention | None,
-    *,
-    is_forced: bool,
+    ours: Side, theirs: Side, first: Places, other: Places, within_A: float, options: PlaceOptions
 ) -> tuple[Fit, list[Message]]:
     """Return the way of reading positions that fits best, by a sample."""
-    our_sample, their_sample = sample(ours, theirs)
-    conventions: tuple[Convention, ...] = ALL_CONVENTIONS
-    messages: list[Message] = []
-    if not _sizes_are_known(our_sample, their_sample):
-        our_sample, their_sample = _with_sizes(our_sample, their_sample, first, other)
-    if not _sizes_are_known(our_sample, their_sample):
-        conventions = (AS_STORED,)
-        if by_hand is not None and by_hand != AS_STORED:
-            raise MissingDataError(
-                f"the size of the micrographs is not known, so that none can be counted from the other edge: neither "
-                f"{first.name} nor {other.name} has it, and the files are not on this disk",
-                hint="Run it where the micrographs are.",
-            )
-        text = f"positions are compared as stored alone: the micrographs' size, which {first.name} and {other.name} "
-        messages = [note("micrographs-as-stored", f"{text}lack, is needed to reverse them")]
-    exact = tuple(replace(each, is_exact=True) for each in conventions)
+    by_hand = _by_hand(first, other, options)
+    chosen, conventions, messages = _sample_with_sizes(ours, theirs, first, other, within_A, by_hand)
     scales = scales_of(ours, theirs)
     if not scales:
         raise MissingDataError(
@@ -209,60 +216,64 @@ def _choose(
         )
     has_shifts = (ours.shift_A is not None, theirs.shift_A is not None)
     fits: list[Fit] = []
-    best, is_clear = None, False
-    for scale in scales:  # the likelier first: others are looked at where it does not fit
-        fits += [fit(our_sample, their_sample, way, within_A) for way in ways([scale], exact, has_shifts)]
+    for scale in scales:  # the likelier first: others are looked at where few match
+        tried = ways([scale], conventions, has_shifts)
+        fits += [fit(chosen.ours, chosen.theirs, way, within_A) for way in tried]
         best = best_of(fits)
-        is_clear = _is_match(best, our_sample, their_sample, within_A, len(fits)) and not _rivals(
-            best, fits, our_sample, their_sample, within_A
-        )
-        if is_clear and best.n >= _MOST * _n_possible(our_sample, their_sample):
+        is_match, is_clear = chosen.is_match(best, len(fits)), not chosen.has_rivals(best, fits)
+        if is_match and is_clear and best.n >= _MOST * chosen.n_possible:
             break
-    assert best is not None  # there is a scale
     if by_hand is not None:
-        chosen = best_of([each for each in fits if each.way.convention == by_hand])
-        if is_clear and best.way.convention != by_hand and not is_forced:
-            raise OrientationError(
-                f"{chosen.n:,} particles match with the axes that are set by hand, {best.n:,} with "
-                f"{best.way.convention.formula}",
-                hint=f"Leave {option('orientation')} and the flips out, or give {option('force', True)}.",
-            )
-        if chosen.n == 0:
-            raise _not_the_same(chosen, our_sample, their_sample, first, other, within_A)
-        if not _is_match(chosen, our_sample, their_sample, within_A, 1):
-            expected = expected_by_chance(our_sample, their_sample, chosen.way, within_A)
-            text = (
-                f"of the particles that were looked at {chosen.n:,} match, and chance alone would make {expected:.3g}"
-            )
-            messages.append(warning("matches-by-chance", f"{text}: check that these are the same"))
-        return chosen, messages
-    is_few = len(conventions) == 1 and best.n < _MORE_THAN_THE_MIDDLE * _n_possible(our_sample, their_sample)
-    if is_few or not is_clear:
-        if is_few or not _is_match(best, our_sample, their_sample, within_A, len(fits)):
-            raise _not_the_same(best, our_sample, their_sample, first, other, within_A)
+        wanted = best_of([each for each in fits if each.way.convention == by_hand])
+        if is_match and is_clear and best.way.convention != by_hand and not options.force:
+            raise _contradicted(wanted, best, options)
+        return wanted, [*messages, *_as_set_by_hand(wanted, chosen)]
+    is_few = len(conventions) == 1 and best.n < _MORE_THAN_THE_MIDDLE * chosen.n_possible
+    if is_few or not is_match:
+        raise _not_the_same(best, chosen)
+    if not is_clear:
         raise _unclear(best, fits, first, other)
     return best, messages
 
 
-def _n_possible(ours: Side, theirs: Side) -> int:
-    return int(np.minimum(ours.counts(), theirs.counts()).sum())
+def _sample_with_sizes(
+    ours: Side, theirs: Side, first: Places, other: Places, within_A: float, by_hand: Convention | None
+) -> tuple[_Sample, tuple[Convention, ...], list[Message]]:
+    """Return a sample, the axis conventions that can be tried on it, and what is said of these."""
+    sides = sample(ours, theirs)
+    if not _sizes_are_known(*sides):
+        sides = _with_sizes(*sides, first, other)
+    conventions, messages = ALL_CONVENTIONS, []
+    if not _sizes_are_known(*sides):
+        if by_hand is not None and by_hand != AS_STORED:
+            raise MissingDataError(
+                f"the size of the micrographs is not known, so that none can be counted from the other edge: neither "
+                f"{first.name} nor {other.name} has it, and the files are not on this disk",
+                hint="Run it where the micrographs are.",
+            )
+        conventions = (AS_STORED,)
+        text = f"positions are compared as stored alone: the micrographs' size, which {first.name} and {other.name} "
+        messages = [note("micrographs-as-stored", f"{text}lack, is needed to reverse them")]
+    # Rows that are reversed are counted from the last one.
+    return _Sample(*sides, within_A), tuple(replace(each, is_exact=True) for each in conventions), messages
 
 
-def _is_match(best: Fit, ours: Side, theirs: Side, within_A: float, n_tried: int) -> bool:
-    """Whether chance would hardly make as many matches in any of the ways that were tried."""
-    expected = expected_by_chance(ours, theirs, best.way, within_A)
-    return _at_least(best.n, _n_possible(ours, theirs), expected) * n_tried < _BY_CHANCE
+def _contradicted(wanted: Fit, best: Fit, options: PlaceOptions) -> OrientationError:
+    return OrientationError(
+        f"{wanted.n:,} particles match with the axes that are set by hand, {best.n:,} with "
+        f"{best.way.convention.formula}",
+        hint=f"Leave {' and '.join(map(option, options.given_by_hand))} out, or give {option('force', True)}.",
+    )
 
 
-def _rivals(best: Fit, fits: Sequence[Fit], ours: Side, theirs: Side, within_A: float) -> list[Fit]:
-    """Return the fits in other axis conventions that are about as good."""
-    n, expected = _n_possible(ours, theirs), expected_by_chance(ours, theirs, best.way, within_A)
-    return [
-        each
-        for each in fits
-        if each.way.convention != best.way.convention
-        and (each.n > _RIVAL_SHARE * best.n or _at_least(best.n, n, max(each.n, expected)) > _BY_CHANCE)
-    ]
+def _as_set_by_hand(wanted: Fit, chosen: _Sample) -> list[Message]:
+    """Return a warning where chance makes as many matches in the axis convention that is set by hand."""
+    if wanted.n == 0:
+        raise _not_the_same(wanted, chosen)
+    if chosen.is_match(wanted, 1):
+        return []
+    text = f"{wanted.n:,} of the particles in a sample match, and chance alone would make {chosen.expected(wanted):.3g}"
+    return [warning("matches-by-chance", f"{text}: check that these are the same")]
 
 
 def _at_least(found: int, n: int, expected: float) -> float:
@@ -346,23 +357,20 @@ def _said(match: PlaceMatch, found: Fit, ours: Side, theirs: Side) -> list[Messa
         text = f"of the particles' shifts {applied[match.shifts]} are applied to their positions, which fits best"
         messages.append(note("shifts-applied", text))
     n_places = int(np.count_nonzero(match.distance_A[ours.rows] >= 0))
-    n_possible = _n_possible(ours, theirs)
-    if n_places < _FEW * n_possible:
-        text = f"only {n_places:,} of {n_possible:,} particles on the same micrographs have a partner within"
+    n_most = n_possible(ours, theirs)
+    if n_places < _FEW * n_most:
+        text = f"only {n_places:,} of {n_most:,} particles on the same micrographs have a partner within"
         text = f"{text} {match.within_A:.3g} Å, half of them within {found.median_A:.3g} Å"
         hint = f"{option('within_A')} sets the limit"
         messages.append(warning("few-particles-match", f"{text}; {hint}", option="within_A"))
     return messages
 
 
-def _not_the_same(
-    best: Fit, ours: Side, theirs: Side, first: Places, other: Places, within_A: float
-) -> OtherPlacesError:
-    expected = expected_by_chance(ours, theirs, best.way, within_A)
+def _not_the_same(best: Fit, chosen: _Sample) -> OtherPlacesError:
     return OtherPlacesError(
-        f"no particle of {other.name} is known in it: neither uids nor images are the same, and by place {best.n:,} of "
-        f"{_n_possible(ours, theirs):,} particles of {first.name} on the busiest common micrographs lie within "
-        f"{within_A:.3g} Å of one, where chance alone makes {expected:.3g}",
+        f"no particle of {chosen.theirs.name} is known in it: neither uids nor images are the same, and by place "
+        f"{best.n:,} of {chosen.n_possible:,} particles of {chosen.ours.name} on the busiest common micrographs lie "
+        f"within {chosen.within_A:.3g} Å of one, where chance alone makes {chosen.expected(best):.3g}",
         count=best.n,
         hint=f"{_same_data()} {option('within_A')} sets how far apart positions may be.",
     )

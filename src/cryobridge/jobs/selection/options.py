@@ -181,10 +181,17 @@ def _contradictions(o: SelectOptions) -> Iterable[tuple[bool, str, str]]:
         f"{' and '.join(map(option, by_row))} count the rows of one file, and {option('or_')} adds others",
         f"Choose from each file first, and unite what that gives with {option('or_')}.",
     )
+    compares = o.like is not None or bool(o.and_ or o.or_ or o.not_)
     yield (
-        o.sources is not None and not (o.like or o.and_ or o.or_ or o.not_) and o.run is None,
+        o.sources is not None and not compares and o.run is None,
         f"{option('sources')} belongs to {option('like')} and {run}",
         f"Leave {option('sources')} out.",
+    )
+    of_places = ["within_A"] * (o.within_A is not None) + (list(o.given_by_hand) if o.by_hand is not None else [])
+    yield (
+        bool(of_places) and not compares,
+        f"{' and '.join(map(option, of_places))} belong to {option('like')}, which compares positions",
+        f"Leave {'it' if len(of_places) == 1 else 'them'} out.",
     )
     yield (
         bool(o.passthroughs) and o.no_passthrough,
