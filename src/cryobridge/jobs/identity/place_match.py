@@ -348,13 +348,13 @@ def _said(match: PlaceMatch, found: Fit, ours: Side, theirs: Side) -> list[Messa
         text = f"positions of {ours.name} lie on micrographs of {theirs.name} with {match.convention.words}"
         messages.append(note("micrographs-turned", text, option="orientation"))
     applied = {
-        "both": "those of both files",
-        "neither": "none",
-        "first": f"those of {ours.name}",
-        "other": f"those of {theirs.name}",
+        "both": "with the shifts of both files",
+        "neither": "without the particles' shifts",
+        "first": f"with the shifts of {ours.name} alone",
+        "other": f"with the shifts of {theirs.name} alone",
     }
     if ours.shift_A is not None or theirs.shift_A is not None:
-        text = f"of the particles' shifts {applied[match.shifts]} are applied to their positions, which fits best"
+        text = f"positions are compared {applied[match.shifts]}, which fits best"
         messages.append(note("shifts-applied", text))
     n_places = int(np.count_nonzero(match.distance_A[ours.rows] >= 0))
     n_most = n_possible(ours, theirs)
