@@ -38,6 +38,7 @@ class Recentred:
     moved_px: Floats
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not a number is refused when it is written
 def recentred(
     particles: ParticleSet,
     micrograph_pixel_size_A: Floats | float,

@@ -342,6 +342,16 @@ def test_what_is_needed_is_asked_for(case, tmp_path):
         convert(path, tmp_path / "out.star", recenter=True)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_refused_with_their_row(value, tmp_path):
+    shift_px = SHIFT_PX.copy()
+    shift_px[4, 1] = value
+    path = cryosparc(tmp_path / "in.cs", **{"alignments3D/shift": shift_px})
+    with pytest.raises(CryobridgeError) as caught:
+        convert(path, tmp_path / "out.star", center_A=PLACE_A, symmetry="D2")
+    assert not (tmp_path / "out.star").exists() and "outside" not in str(caught.value)
+
+
 def test_cryosparcs_fractions_need_the_size_of_micrographs(tmp_path):
     path = relion(tmp_path / "in.star")
     with pytest.raises(MissingDataError, match="size of the micrographs is missing") as caught:

@@ -235,11 +235,13 @@ def _inside(found: Recentred, shape_px: NDArray[np.int64] | None) -> tuple[Recen
     if shape_px is None:
         return found, {}
     size_xy = shape_px[found.parent][:, ::-1]
-    is_inside = ((locations.coordinate_px >= 0) & (locations.coordinate_px < size_xy)).all(axis=1)
-    n_outside = int((~is_inside).sum())
+    place_px = locations.coordinate_px
+    # What is not a number stays, to be refused with its row.
+    is_outside = ((place_px < 0) | (place_px >= size_xy)).any(axis=1) & np.isfinite(place_px).all(axis=1)
+    n_outside = int(is_outside.sum())
     if not n_outside:
         return found, {}
-    kept = np.flatnonzero(is_inside)
+    kept = np.flatnonzero(~is_outside)
     if not len(kept):
         raise MissingDataError(
             "all of the new centres lie outside of the micrographs",
