@@ -395,5 +395,6 @@ def test_the_output_can_be_looked_at(tmp_path):
     for name in ("out.star", "out.cs"):
         result = run("inspect", name, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-    with pytest.raises(CryobridgeError):
+    with pytest.raises(MissingDataError) as caught:
         convert(tmp_path / "out.star", tmp_path / "again.cs")
+    assert "extracted first" in caught.value.hint

@@ -12,6 +12,7 @@ from cryobridge.formats.input_file import resolved
 from cryobridge.formats.open import KINDS, open_particles
 from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.relion.star import open_star
+from cryobridge.jobs.identity.records import ORIGINAL_IMAGE
 from cryobridge.report import note
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ def _refuse_other_than_images(files: ParticleFiles) -> None:
         raise MissingDataError(
             f"data_{star.main} has no rlnImageName",
             path=star.path,
-            hint="Give a STAR file of particles, such as particles.star or run_data.star.",
+            hint="These are to be extracted first: give the STAR file of that."
+            if ORIGINAL_IMAGE in star.labels(star.main)
+            else "Give a STAR file of particles, such as particles.star or run_data.star.",
         )
     if "rlnImageDimensionality" in (star.labels("optics") if "optics" in star else ()):
         (dimensions,) = star["optics"].read(["rlnImageDimensionality"]).values()
