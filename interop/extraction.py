@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cryobridge.jobs.convert import ConvertReport
+    from cryobridge.model.convention import Convention
     from interop.checks import Checks
     from interop.relion import Simulated
 
@@ -80,6 +81,41 @@ class ReversedProject:
     def extracted_unreversed(self, *options: object, name: str = "unreversed") -> str:
         """Extract the particles, mapped onto cryoSPARC's micrographs, from these."""
         return _extracted(self.relion, "unreversed", _UNREVERSED, *options, name=name)
+
+    def extracted_elsewhere(self, name: str, convention: Convention, moved_px: NDArray[Any], less_px: float) -> str:
+        """Extract the particles, without poses and in another order, from micrographs that lie otherwise.
+
+        Parameters
+        ----------
+        name
+            Of the STAR file of the result, which is returned.
+        convention
+            How these micrographs lie.
+        moved_px
+            (n, 2) by how many pixels of these each box is beside the particle's.
+        less_px
+            What is behind the point of each coordinate, which RELION's Extract leaves out.
+        """
+        folder, new = self.relion.folder, {each: f"MotionCorr/{name}/mic{each}.mrc" for each in range(_N_MICROGRAPHS)}
+        for each, path in new.items():
+            pixels = convention.image(mrcfile.read(folder / _of_cryosparc(each))[np.newaxis])[0]
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            with mrcfile.new(folder / path, np.ascontiguousarray(pixels)) as file:
+                file.voxel_size = _PIXEL_SIZE_A
+        names = {_of_cryosparc(each): path for each, path in new.items()}
+        micrographs, picks = read_star(folder / _UNREVERSED), read_star(folder / "unreversed.star")
+        (x, y), (ny, nx) = picks["particles"][["rlnCoordinateX", "rlnCoordinateY"]].round().to_numpy().T, _SHAPE_PX
+        x, y = nx - 1 - x if convention.mirror_x else x, ny - 1 - y if convention.mirror_y else y
+        x, y = np.array([y, x] if convention.swap_xy else [x, y]) + moved_px.T + less_px
+        for table in (micrographs["micrographs"], picks["particles"]):
+            table["rlnMicrographName"] = table["rlnMicrographName"].map(names)
+        picked = picks["particles"].assign(rlnCoordinateX=x, rlnCoordinateY=y)
+        kept = ["rlnImageName", "rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnOpticsGroup"]
+        bare = [column for column in picks["optics"] if "Zernike" not in column and "BeamTilt" not in column]
+        picked = picked[kept].sample(frac=1, random_state=1)
+        write_star(folder / f"{name}.star", {"optics": picks["optics"][bare], "particles": picked})
+        write_star(folder / f"{name}_micrographs.star", micrographs)
+        return _extracted(self.relion, name, f"{name}_micrographs.star")
 
     def truth(self, volume: NDArray[Any]) -> NDArray[Any]:
         """Cut a simulated volume to the size of the images."""

@@ -155,6 +155,8 @@ def _parser(item: Declared) -> Callable[[Any], Any]:
         return lambda typed: absent if typed is None else _pair(typed, kinds, item)
     if kinds[0] is int:
         return lambda typed: parse_numbers(typed, _FLAGS[item.name]) if typed else absent
+    if get_origin(kinds[0]) is Literal:
+        return lambda typed: tuple(part for text in typed for part in text.split(",")) if typed else absent
     return lambda typed: tuple(typed) if typed else absent
 
 

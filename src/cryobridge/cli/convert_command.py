@@ -15,7 +15,7 @@ from cryobridge.errors import UsageError
 from cryobridge.jobs.convert.options import ConvertOptions
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.convert.report import ConvertReport, Difference
+    from cryobridge.jobs.convert.report import ConvertReport, Difference, OntoReport
 
 
 @takes_options
@@ -36,13 +36,10 @@ def convert(
     """Carry particles between cryoSPARC, RELION and the pickles of cryoDRGN and RECOVAR."""
     if output is None:
         raise _no_output(inputs)
-    from cryobridge.jobs.convert.convert import ConvertJob
-    from cryobridge.jobs.convert.plan import plan_convert
+    from cryobridge.jobs.convert.convert import convert_job
 
     titles = ("Converted", "Would write")
-    run_job(
-        lambda: ConvertJob(plan_convert(inputs, output, options)), run, titles, partial(_view, is_copy=options.copy)
-    )
+    run_job(lambda: convert_job(inputs, output, options), run, titles, partial(_view, is_copy=options.copy))
 
 
 def _no_output(inputs: list[Path]) -> UsageError:
@@ -56,6 +53,7 @@ def _no_output(inputs: list[Path]) -> UsageError:
 def _view(report: ConvertReport, *, is_copy: bool) -> Facts:
     return [
         ("particles", _particles(report)),
+        *(_view_onto(report.onto) if report.onto else []),
         *([("poses from", report.alignment)] if report.alignment else []),
         ("optics groups", f"{report.optics_groups:,}"),
         *([("micrographs", f"those of {report.micrographs}")] if report.micrographs else []),
@@ -73,6 +71,22 @@ def _particles(report: ConvertReport) -> str:
     if recentring is None or recentring.copies == 1:
         return f"{report.rows_out:,} of {report.rows_in:,}"
     return f"{report.rows_out:,}, {recentring.copies} copies of {report.rows_in:,}"
+
+
+def _view_onto(onto: OntoReport) -> Facts:
+    places, n_matched = onto.matched.places, onto.rows - onto.rows_without_partner
+    apart = f", {places.median_A:.2g} Å apart (median), {places.largest_A:.2g} Å at most" if places else ""
+    n_unused, n_source = onto.source_rows_not_used, onto.source_rows
+    return [
+        ("onto", f"{n_matched:,} of {onto.rows:,} rows of {onto.base}"),
+        ("matched by", f"{onto.matched.by}{apart}"),
+        *([("not used", f"{n_unused:,} of {n_source:,} rows")] if n_unused else []),
+        *([("copies", f"{onto.copies:,} rows more")] if onto.copies else []),
+        *([("boxes", f"up to {onto.offset_largest_A:.3g} Å elsewhere")] if onto.offset_largest_A else []),
+        ("taken", ", ".join(onto.take)),
+        *((what, some(names)) for what, names in (("replaced", onto.replaced), ("added", onto.added)) if names),
+        *([("left out", some(onto.removed))] if onto.removed else []),
+    ]
 
 
 def _difference(item: Difference) -> str:

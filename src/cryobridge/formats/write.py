@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,9 +17,10 @@ from cryobridge.formats.input_file import resolved
 from cryobridge.formats.particle_files import EXPANDED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from cryobridge.formats.cryosparc.csg import ResultGroup
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cryobridge.report import Message
 
 Rows: TypeAlias = "NDArray[Any]"
+_UID = "uid"  # which each file of a set has
 
 
 def suffixes_of(files: ParticleFiles) -> tuple[str, ...]:
@@ -110,6 +113,33 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     return outputs_of(origin.files, path)
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What differs in rows that are written from those that were read.
+
+    Parameters
+    ----------
+    added
+        Columns of (n,) values, one for each row of the file, which replace those of the same name.
+    made
+        The same, with one value for each row that is written: for rows that are written several times.
+    without
+        Names of columns that are left out.
+    optics
+        Columns of the optics groups of a STAR file, (g,), which replace those of the same name; None for one that is
+        left out.
+    """
+
+    added: Mapping[str, Values] = field(default_factory=dict)
+    made: Mapping[str, Values] = field(default_factory=dict)
+    without: Collection[str] = ()
+    optics: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_written(self, rows: NDArray[np.int64]) -> dict[str, Values]:
+        """Return all new columns of the rows that are written, in their order."""
+        return {name: _take(values, rows) for name, values in self.added.items()} | dict(self.made)
+
+
 class RowWriter:
     """Writes rows of particle files; each table is read once, however many files are written.
 
@@ -138,7 +168,12 @@ class RowWriter:
         self._own = {resolved(table.path): table for table, _ in reversed(files.members)}
 
     def write(
-        self, path: Path, kept: Rows, added: Mapping[str, Values], *, parents: NDArray[np.uint64] | None = None
+        self,
+        path: Path,
+        kept: Rows,
+        added: Mapping[str, Values] | Changes,
+        *,
+        parents: NDArray[np.uint64] | None = None,
     ) -> None:
         """Write the chosen rows with all their columns.
 
@@ -149,31 +184,37 @@ class RowWriter:
         kept
             (n,) whether a row is written; or the rows to write, in their order.
         added
-            Columns of (n,) values, which replace those of the same name.
+            What differs; or columns of (n,) values, which replace those of the same name.
         parents
             (n,) the uid of the particle that each row is a copy of by symmetry expansion. They become the rows' own
             uids, in each `.cs` file, and what says that they are copies is left out.
         """
-        if self._files.star is not None:
-            _write_star_rows(self._files.star, path, kept, added)
-        else:
-            self._write_cs_rows(path, kept, added, parents)
-
-    def _write_cs_rows(
-        self, path: Path, kept: Rows, added: Mapping[str, Values], parents: NDArray[np.uint64] | None
-    ) -> None:
-        """Write each of the joined files, rows in one order and in the container that it has, and the group."""
+        changes = added if isinstance(added, Changes) else Changes(added)
+        if parents is not None:
+            copied = [name for name in self._files.columns.names if name.startswith(f"{EXPANDED}/")]
+            changes = replace(changes, added={**changes.added, _UID: parents}, without=(*changes.without, *copied))
         chosen = np.flatnonzero(kept) if kept.dtype == bool else kept
+        if self._files.star is not None:
+            _write_star_rows(self._files.star, path, chosen, changes)
+        else:
+            self._write_cs_rows(path, chosen, changes)
+
+    def _write_cs_rows(self, path: Path, chosen: NDArray[np.int64], changes: Changes) -> None:
+        """Write each of the joined files, rows in one order and in the container that it has, and the group."""
         outputs = [output for output in outputs_of(self._files, path) if output.suffix == ".cs"]
-        homes = {name: self._place_of(name) for name in added}
+        new = changes.of_written(chosen)
+        homes = {name: self._place_of(name) for name in new}
         columns_of: list[tuple[str, ...]] = []
         for place, ((table, rows), output) in enumerate(zip(self._files.members, outputs, strict=True)):
             own = chosen if rows is None else rows[chosen]
-            columns = {name: _take(values, own) for name, values in self._columns(place).items()}
-            columns |= {name: _take(values, chosen) for name, values in added.items() if homes[name] == place}
-            if parents is not None:
-                columns = {name: v for name, v in columns.items() if not name.startswith(f"{EXPANDED}/")}
-                columns["uid"] = parents[chosen]
+            columns = {
+                name: _take(values, own) for name, values in self._columns(place).items() if name not in changes.without
+            }
+            # An old column of another file, from which it was not taken, would contradict the new one.
+            columns = {
+                name: values for name, values in columns.items() if homes.get(name, place) == place or name == _UID
+            }
+            columns |= {name: values for name, values in new.items() if homes[name] == place or name == _UID}
             columns = _as_seen_from(output.parent, columns, table.path.parent)
             write_cs(output, columns, container=getattr(table, "container", "npy"))
             columns_of.append(tuple(columns))
@@ -242,27 +283,46 @@ class RowWriter:
             write_csg(path, slots, n_rows, name=f"{kind}s", kind=kind)
 
 
-def _write_star_rows(star: StarFile, path: Path, kept: Rows, added: Mapping[str, Values]) -> None:
+def _write_star_rows(star: StarFile, path: Path, chosen: NDArray[np.int64], changes: Changes) -> None:
     """Write the chosen rows of the main block and all of the other blocks, without half sets that RELION refuses."""
     from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, half_sets_of_rows
     from cryobridge.formats.relion.star import StarBlock
     from cryobridge.formats.relion.star_write import write_star
 
     block = star[star.main]
-    table = block.table
-    extra = StarBlock.from_columns("", dict(added)).table
-    for name in added:
+    new = changes.of_written(chosen)
+    without = {name for name in changes.without if name in block}
+    if HALF_SETS not in new and half_sets_left_out(half_sets_of_rows(block, chosen)):
+        without.add(HALF_SETS)
+    table = _rows_of(block.table.drop_columns(sorted(without)), chosen)
+    table = _with_columns(table, StarBlock.from_columns("", new).table)
+    blocks = {name: star[name] for name in star.names}
+    blocks[block.name] = StarBlock(path, block.name, table, is_loop=block.is_loop, comments=block.comments)
+    if changes.optics:
+        optics = star["optics"]
+        gone = [name for name, values in changes.optics.items() if values is None and name in optics]
+        given = {name: values for name, values in changes.optics.items() if values is not None}
+        table = _with_columns(optics.table.drop_columns(gone), StarBlock.from_columns("", given).table)
+        blocks["optics"] = StarBlock(path, "optics", table, is_loop=optics.is_loop, comments=optics.comments)
+    write_star(path, list(blocks.values()))
+
+
+def _rows_of(table: pa.Table, chosen: NDArray[np.int64]) -> pa.Table:
+    if (np.diff(chosen) <= 0).any():
+        return table.take(numbers_to_arrow(chosen))
+    kept = np.zeros(table.num_rows, bool)  # in their order: a mask is faster than numbers
+    kept[chosen] = True
+    return table.filter(mask_to_arrow(kept))
+
+
+def _with_columns(table: pa.Table, new: pa.Table) -> pa.Table:
+    """Return a table with new columns, in the place of those of the same name."""
+    for name in new.column_names:
         if name in table.column_names:
-            table = table.set_column(table.column_names.index(name), name, extra[name])
+            table = table.set_column(table.column_names.index(name), name, new[name])
         else:
-            table = table.append_column(name, extra[name])
-    half_set = half_sets_of_rows(block, kept)
-    if HALF_SETS not in added and half_sets_left_out(half_set):
-        table = table.drop_columns([HALF_SETS])
-    is_mask = kept.dtype == bool
-    chosen_rows = table.filter(mask_to_arrow(kept)) if is_mask else table.take(numbers_to_arrow(kept))
-    chosen = StarBlock(path, block.name, chosen_rows, is_loop=block.is_loop, comments=block.comments)
-    write_star(path, [chosen if name == block.name else star[name] for name in star.names])
+            table = table.append_column(name, new[name])
+    return table
 
 
 def _take(values: Values, rows: NDArray[np.int64]) -> Values:

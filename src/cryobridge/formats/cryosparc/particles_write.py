@@ -228,7 +228,11 @@ def make_uids(images: ImageRefs) -> NDArray[np.uint64]:
 
     The same image has the same uid in every run. Rows that repeat an image differ by how many of it came before.
     """
-    uid = _identity(images.path, images.index)
+    return distinct_uids(_identity(images.path, images.index))
+
+
+def distinct_uids(uid: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return uids of which no two are the same, (n,): those that repeat one get others, the same ones in every run."""
     order = np.argsort(uid, kind="stable")
     is_new = np.ones(len(uid), bool)
     is_new[1:] = np.diff(uid[order]) != 0

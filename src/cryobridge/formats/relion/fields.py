@@ -363,3 +363,8 @@ LABELS: dict[str, tuple[str, str]] = {
     "rlnCenteredCoordinateZAngst": ("value", "z in Å from the tomogram's centre"),
     "rlnTiltName": ("text", "Tilt image; not RELION's own, but written by RECOVAR's simulator"),
 }
+
+# What RELION found along with a pose and class; it is not true of others.
+OF_THE_FIT = ("rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "rlnNrOfSignificantSamples")
+# Where an earlier search began. Where they are absent, RELION begins at the poses.
+PRIORS = tuple(name for name in LABELS if name.endswith(("Prior", "PriorAngst", "FlipRatio")))

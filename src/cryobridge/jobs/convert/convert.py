@@ -17,7 +17,7 @@ from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.micrographs.placement import refuse_contradicted
 from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs, require_space
-from cryobridge.options import made, takes
+from cryobridge.options import as_path, made, takes
 from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.convert.names import Link
     from cryobridge.jobs.convert.plan import ConvertPlan
     from cryobridge.jobs.convert.report import ConvertReport
+    from cryobridge.jobs.job import Job
     from cryobridge.model.particles import ParticleSet
     from cryobridge.progress import Reporter
 
@@ -80,8 +81,17 @@ def convert(
     >>> report = cb.convert(["particles.mrcs", "poses.pkl", "ctf.pkl"], "particles.cs")
     >>> report = cb.convert("run_data.star", "pickles", to="pickles", classes=(1, 4))
     """
-    job = ConvertJob(plan_convert(inputs, output, made(ConvertOptions, options)))
+    job = convert_job(inputs, output, made(ConvertOptions, options))
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
+
+
+def convert_job(inputs: Any, output: str | os.PathLike[str], options: ConvertOptions) -> Job[ConvertReport]:
+    """Plan a conversion; raises as `convert` does."""
+    if options.onto is None:
+        return ConvertJob(plan_convert(inputs, output, options))
+    from cryobridge.jobs.convert.onto import OntoJob, plan_onto
+
+    return OntoJob(plan_onto(inputs, as_path(output, "output"), options))
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from cryobridge.errors import UsageError, option
 from cryobridge.jobs.shared_options import (
     AncestorOptions,
     ImageSearchOptions,
+    MatchOptions,
     OpticsDefaults,
-    OrientationOptions,
     PixelOptions,
 )
-from cryobridge.options import Opt
+from cryobridge.options import Opt, declared
 
 if TYPE_CHECKING:
     from cryobridge.formats.relion.particles_write import Version
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Odd: TypeAlias = Literal["as-derived", "reversed", "drop"]
 Target: TypeAlias = Literal["star", "cs", "pickles"]
 Program: TypeAlias = Literal["cryosparc", "relion", "pickles"]
+Part: TypeAlias = Literal["poses", "ctf", "classes", "half_sets", "aberrations"]
+_ONTO = "Onto another file"
 _PICKLES = (".pkl", ".pickle", ".p")
 # RELION's releases, and the layout of STAR files that each writes.
 LAYOUTS: dict[str, Version] = {"3.0": "3.0", "3.1": "3.1", "4": "3.1", "4.0": "3.1", "5": "5", "5.0": "5"}
@@ -63,7 +65,7 @@ def moves_coordinates(program: Program, target: Target) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, PixelOptions, AncestorOptions):
+class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOptions, AncestorOptions):
     """What is asked of a conversion; None for what is not.
 
     Raises
@@ -174,6 +176,24 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
         ),
     ] = None
 
+    onto: Annotated[
+        Path | None,
+        Opt("Put them onto the rows of this .star or .cs, which keep all else.", metavar="FILE", panel=_ONTO),
+    ] = None
+    take: Annotated[
+        tuple[Part, ...] | None,
+        Opt(
+            "What those rows get: poses, ctf, classes, half_sets, aberrations. Repeatable.",
+            metavar="PART,PART",
+            panel=_ONTO,
+            default="the first four, as far as there are any",
+        ),
+    ] = None
+    unmatched: Annotated[
+        Literal["drop", "keep", "error"] | None,
+        Opt("Rows of that file that have no partner.", panel=_ONTO, default="drop"),
+    ] = None
+
     @property
     def has_aberrations(self) -> bool:
         """Whether aberrations go to another program."""
@@ -202,6 +222,9 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
         UsageError
             If there is one.
         """
+        if self.onto is not None:
+            self._refuse_idle_onto(program)
+            return
         defaults = {item.name: item.default for item in fields(self)}
         to_file, of_both = target != "pickles", "for STAR and .cs output"
         moves = moves_coordinates(program, target)
@@ -209,6 +232,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
         with_map = f"for micrographs of the other program ({option('micrographs', 'FILE')})"
         is_other = moves or (target == "pickles" and program != "pickles")
         for names, is_used, purpose in (
+            (("take", "unmatched", "within_A", "sources"), False, f"for {option('onto', 'FILE')}"),
             (("relion",), target == "star", "for STAR output"),
             (("micrographs",), moves, "for going from cryoSPARC to RELION or back"),
             (("flip_x", "flip_y", "swap_xy", "reextract", "force", "orientation", "on_unmatched"), is_mapped, with_map),
@@ -248,3 +272,16 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, OrientationOptions, Pix
                 if purpose == with_map and moves:
                     leave_out = f"Add {option('micrographs', 'FILE')}, or {leave_out[0].lower()}{leave_out[1:]}"
                 raise UsageError(text, hint=add if {*idle} <= {"invert", "normalise"} and to_file else leave_out)
+
+    def _refuse_idle_onto(self, program: Program) -> None:
+        """Refuse options of other conversions, where a file gets something onto its own rows."""
+        used = {"onto", "take", "unmatched", "classes", "min_posterior", "verify", "datadir", "strip_prefix"}
+        used |= {item.name for kind in (MatchOptions, OpticsDefaults) for item in declared(kind)}
+        used |= {"pose_from", "from_ancestors"} if program == "cryosparc" else set()
+        used |= {"odd_aberrations"} if "aberrations" in (self.take or ()) else set()
+        idle = [item for item in declared(ConvertOptions) if item.name not in used]
+        names = [item.name for item in idle if getattr(self, item.name) != item.default]
+        if names:
+            subject, verb = " and ".join(map(option, names)), "does" if len(names) == 1 else "do"
+            text = f"{subject} {verb} nothing with {option('onto')}: its rows keep what is not taken"
+            raise UsageError(text, option="onto", hint=f"Leave {'it' if len(names) == 1 else 'them'} out.")

@@ -186,7 +186,7 @@ def plan_convert(
     output = as_path(output, "output")
     options = ConvertOptions() if options is None else options
     target = target_of(output, options.to)
-    source = _opened(inputs, target, options)
+    source = opened_inputs(inputs, target, options)
     with naming_damage(source):
         return _planned(source, output, target, options)
 
@@ -195,7 +195,7 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
     options.refuse_idle(source.program, target)
     messages = messages_of(source)
     found_micrographs = _found_micrographs(source, target, options)
-    rows, left_out, found = _choose(source, options, found_micrographs)
+    rows, left_out, found = choose_rows(source, options, found_micrographs)
     messages += [*found, *_repeated_uids(source.particles, rows)]
     search = options.image_search(source.files[0])
     if target == "pickles":
@@ -234,7 +234,7 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
         particles, rows, left_out = again.found.particles, rows[again.found.parent], left_out | again.left_out
         messages += again.messages
     if target == "cs":
-        particles, found = _counted_from_1(particles)
+        particles, found = counted_from_1(particles)
         messages += found
     with rows_of_file(source.table, rows):
         content = _content(particles, source, target, options)
@@ -263,7 +263,8 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
     )
 
 
-def _opened(inputs: Any, target: Target, options: ConvertOptions) -> ParticleFiles:
+def opened_inputs(inputs: Any, target: Target, options: ConvertOptions) -> ParticleFiles:
+    """Open files that were named, or a set in memory; raises as `read_inputs`."""
     if isinstance(inputs, ParticleSet):
         options.refuse_ancestors_of_set()
         return SetInMemory(inputs)
@@ -397,7 +398,7 @@ def _found_micrographs(source: ParticleFiles, target: Target, options: ConvertOp
     return map_micrographs(locations, options.micrographs, target, skip_unmatched=options.on_unmatched == "skip")
 
 
-def _choose(
+def choose_rows(
     source: ParticleFiles, options: ConvertOptions, found: MicrographMap | None = None
 ) -> tuple[NDArray[np.int64], dict[str, int], list[Message]]:
     """Return the rows to write, how many are left out for which reason, and warnings."""
@@ -450,7 +451,7 @@ def _first_class(particles: ParticleSet) -> int:
     return 0 if particles.extra is not None and particles.extra.program == "cryosparc" else 1
 
 
-def _counted_from_1(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]:
+def counted_from_1(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]:
     """Put particles without half set or class into the first one: cryoSPARC has no word for none.
 
     Half sets other than two are left out; cryoSPARC's own stay as they are.

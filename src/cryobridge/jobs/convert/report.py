@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.particle_files import FromAncestor
+from cryobridge.jobs.identity.report import Matched
 from cryobridge.report import Report
 
 if TYPE_CHECKING:
@@ -100,6 +101,47 @@ def require_equal(differences: Sequence[Difference], output: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OntoReport:
+    """How particles were put onto the rows of another file.
+
+    Parameters
+    ----------
+    base
+        That file.
+    take
+        What its rows were given.
+    matched
+        How the particles of the input, and of that file, were found to be the same.
+    rows, rows_without_partner
+        Of that file: all, and those that got nothing.
+    unmatched
+        What became of these.
+    source_rows, source_rows_not_used
+        Of the input: those that were asked for, and those that have no partner.
+    copies
+        How many rows are written more than rows have a partner, where the input has several rows of a particle.
+    offset_largest_A
+        How far the box of that file is from the input's, at most; None where it is the same.
+    replaced, added, removed
+        Columns that the file had and that have new values, that it did not have, and that were not true any more.
+    """
+
+    base: Path
+    take: tuple[str, ...]
+    matched: Matched
+    rows: int
+    rows_without_partner: int
+    unmatched: Literal["drop", "keep", "error"]
+    source_rows: int
+    source_rows_not_used: int
+    copies: int
+    offset_largest_A: float | None
+    replaced: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConvertReport(Report):
     """What a conversion reads and writes.
 
@@ -135,6 +177,9 @@ class ConvertReport(Report):
         What was compared when the output was read back, and how far it is off; None where it was not.
     from_ancestors
         Columns that were fetched from jobs that the particles come from.
+    onto
+        What became of the rows of another file, which ``rows_in`` then counts, once for each copy; None for other
+        conversions.
     """
 
     inputs: tuple[Path, ...]
@@ -151,6 +196,7 @@ class ConvertReport(Report):
     recentring: Recentring | None = None
     verified: tuple[Difference, ...] | None = None
     from_ancestors: tuple[FromAncestor, ...] = ()
+    onto: OntoReport | None = None
 
     def require(self) -> None:
         """Raise where the output does not read back as the input.

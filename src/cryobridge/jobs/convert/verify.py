@@ -12,6 +12,7 @@ from cryobridge.formats.aberrations import ROWS, chosen, phases, with_sign
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.dropped import is_known
 from cryobridge.formats.helical import tube_codes
+from cryobridge.formats.open import open_particles
 from cryobridge.formats.optics import first_rows, group_optics
 from cryobridge.formats.particles_pickle import CTF_TABLE, INDICES, POSES, PickleContent, from_table, part_of
 from cryobridge.formats.pickles import read_ctf, read_indices, read_poses
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
+    from cryobridge.jobs.convert.onto import OntoPlan
     from cryobridge.jobs.convert.plan import ConvertPlan
     from cryobridge.jobs.convert.recentering import RecentredSet
     from cryobridge.model.particles import Floats, Locations
@@ -87,6 +89,29 @@ def verify(plan: ConvertPlan) -> list[Difference]:
     if not is_cs:
         differences.append(_as_starfile_reads(plan.output, len(expected)))
     return differences
+
+
+def verify_onto(plan: OntoPlan) -> list[Difference]:
+    """Read rows of a file that were given something back, and compare what was taken.
+
+    Parameters
+    ----------
+    plan
+        A plan that was written.
+    """
+    found, is_star = open_particles(plan.output), plan.base.star is not None
+    rows = np.flatnonzero(plan.matched)
+    if len(found) != len(plan.rows):
+        return [Difference("particles", abs(len(plan.rows) - len(found)), "rows", 0)]
+    expected, read = plan.particles, found.particles.take(rows)
+    if plan.source.program != plan.base.program:
+        expected, _ = chosen(expected, aberrations=True, odd="as-derived")
+    held = {name for name in plan.columns.held if not name.startswith("optics.")}
+    differences = compare(expected, read, held)
+    assert plan.base.particles.images is not None and read.images is not None  # content was made of them
+    images = plan.base.particles.images.index[plan.rows][rows]
+    differences.append(_rows("slices", images, read.images.index))
+    return differences + ([_as_starfile_reads(plan.output, len(found))] if is_star else [])
 
 
 def _as_starfile_reads(output: Path, n_rows: int) -> Difference:

@@ -48,7 +48,7 @@ class Side:
         (p,) the first row at each place.
     place
         (n,) the place of each row of the file, -1 for none.
-    name
+    name, program
         The file's.
     """
 
@@ -61,6 +61,12 @@ class Side:
     rows: Rows
     place: Rows
     name: str
+    program: str
+
+    @property
+    def box_px(self) -> Floats:
+        """Where the boxes were cut, (p, 2): RELION's Extract leaves out what is behind the point of a coordinate."""
+        return np.trunc(self.xy_px) if self.program == "relion" else self.xy_px
 
     def take(self, chosen: NDArray[np.bool_]) -> Side:
         """Return the chosen places, (p,)."""
@@ -113,6 +119,7 @@ def side_of(places: Places, common: Rows, n_common: int) -> Side:
         rows,
         place,
         places.name,
+        places.program,
     )
 
 

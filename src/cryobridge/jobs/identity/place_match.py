@@ -75,7 +75,7 @@ class PlaceMatch:
         (n,) between the particles, NaN where there is no partner.
     offset_A
         (n, 2) x, y: position of the other's box minus that of the first's, as the other's micrographs lie, without
-        shifts.
+        shifts; RELION cuts boxes at whole pixels.
     convention
         By which positions of the first file go onto the micrographs of the other.
     shifts
@@ -318,8 +318,8 @@ def _matched(ours: Side, theirs: Side, found: Fit, within_A: float, micrographs:
     known = np.flatnonzero(np.isfinite(positions).all(axis=1))
     own, other, distance_A = mutual_nearest(positions[known], ours.on[known], their_positions, theirs.on, within_A)
     own = known[own]
-    boxes = turned_A(ours, theirs, way, ours.xy_px)
-    their_boxes = theirs.xy_px * way.scale.other_A[theirs.on][:, np.newaxis]
+    boxes = turned_A(ours, theirs, way, ours.box_px)
+    their_boxes = theirs.box_px * way.scale.other_A[theirs.on][:, np.newaxis]
     # A place more, the last, for rows that are on none.
     distance, offset = np.full(len(ours.rows) + 1, np.nan), np.full((len(ours.rows) + 1, 2), np.nan)
     distance[own], offset[own] = distance_A, their_boxes[other] - boxes[own]
