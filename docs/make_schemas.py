@@ -25,6 +25,7 @@ REPORTS = {
     "convert": ("cryobridge.jobs.convert.report:ConvertReport", []),
     "coords": ("cryobridge.jobs.coords.report:CoordsReport", []),
     "select": ("cryobridge.jobs.selection.report:SelectReport", []),
+    "merge": ("cryobridge.jobs.merge.report:MergeReport", []),
     "stacks": ("cryobridge.jobs.stacks.report:StacksReport", []),
     "stacks-grid": ("cryobridge.jobs.stacks.report:GridReport", []),
     "stacks-downsample": ("cryobridge.jobs.stacks.report:DownsampleReport", []),

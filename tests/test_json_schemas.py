@@ -15,6 +15,7 @@ COMMANDS = {
     "coords": ["coords", "{cs}", "{micrographs}", "-o", "{out}", "--check-orientation", "--preview", "1"],
     "convert": ["convert", "{cs}", "-o", "{out}/particles.star", "--verify"],
     "select": ["select", "{cs}", "--random", "5", "-o", "{out}/some.cs"],
+    "merge": ["merge", "{cs}", "{earlier}", "-o", "{out}/both.cs", "--split-halves", "3", "--dedupe", "40"],
     "stacks": ["stacks", "cs", "{cs}", "-o", "{out}", "--no-plots"],
     "stacks-grid": ["stacks", "grid", "--n-pixels", "64", "--pixel-size", "1", "-o", "{out}.npz"],
     "stacks-downsample": ["stacks", "downsample", "{cs}", "-D", "48", "-o", "{out}"],
@@ -51,6 +52,7 @@ def answer(words, project, out, cwd=None, **more):
     # Told from a working directory, the project's files have relative names.
     places = {
         "cs": project.particles_cs,
+        "earlier": project.particles_cs.with_name("J4_002_particles.cs"),
         "job": project.particles_cs.parent,
         "group": project.group_csg,
         "micrographs": project.micrographs_star,
@@ -93,7 +95,7 @@ def test_a_run_that_is_resumed_is_as_its_schema_says(demo_project, tmp_path):
         assert resumed["dry_run"] is False
 
 
-@pytest.mark.parametrize("name", ["coords", "convert", "select", "stacks", "stacks-downsample", "converge"])
+@pytest.mark.parametrize("name", ["coords", "convert", "select", "merge", "stacks", "stacks-downsample", "converge"])
 def test_a_dry_run_says_so_and_tells_what_the_run_tells(name, demo_project, tmp_path):
     words = [word for word in COMMANDS[name] if word not in {"--verify", "--preview", "1"}]
     planned = answer([*words, "--dry-run"], demo_project, tmp_path / "out")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.convert.write import write as write
     from cryobridge.jobs.coords.coords import coords as coords
     from cryobridge.jobs.inspection.describe import inspect as inspect
+    from cryobridge.jobs.merge.merge import merge as merge
     from cryobridge.jobs.selection.choose import select as select
     from cryobridge.jobs.selection.choose import select_files as select_files
     from cryobridge.jobs.stacks.api import downsample as downsample
@@ -49,6 +50,7 @@ _PUBLIC = {
     "coords": "cryobridge.jobs.coords.coords",
     "downsample": "cryobridge.jobs.stacks.api",
     "inspect": "cryobridge.jobs.inspection.describe",
+    "merge": "cryobridge.jobs.merge.merge",
     "open_images": "cryobridge.formats.open",
     "open_recovar": "cryobridge.formats.recovar.run",
     "open_table": "cryobridge.formats.open",

@@ -13,7 +13,7 @@ from typer.main import get_command
 from cryobridge.cli.common import BridgeCommand, BridgeGroup
 
 # In the order of the work.
-COMMANDS = ("inspect", "coords", "stacks", "convert", "select", "converge", "demo")
+COMMANDS = ("inspect", "coords", "stacks", "convert", "select", "merge", "converge", "demo")
 
 
 def module_of(name: str) -> ModuleType:

@@ -1,0 +1,1 @@
+"""Particle files of one program put together as one."""
