@@ -1,5 +1,7 @@
 """Picks of coords, as RELION 3.1's Extract finds and cuts them."""
 
+from pathlib import Path
+
 import mrcfile
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ pytestmark = pytest.mark.relion
 
 NY, NX, BOX, N_PICKS = 240, 320, 16, 30
 # Wherever micrographs lie: below a job's folder, deeper, as reliosparc's pick files do, and in no job's folder.
+# Two have one name.
 NAMES = (
     "MotionCorr/job002/Movies/a.mrc",
     "MotionCorr/job002/Movies/grid2/b.mrc",
+    "MotionCorr/job002/Movies/grid2/a.mrc",
     "MotionCorr/job002/Raw_data/c.mrc",
     "MotionCorr/job002/Raw_data/grid3/d.mrc",
     "MotionCorr/job1234/e.one.mrc",
@@ -29,8 +33,8 @@ MICROSCOPE = {
 }
 
 
-def stem_of(name):
-    return name.rsplit("/", 1)[-1].removesuffix(".mrc")
+def stack_of(name):
+    return f"J3/extract/{name.replace('/', '_').removesuffix('.mrc')}_particles.mrc"
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +46,13 @@ def project(tmp_path_factory):
     for number, name in enumerate(NAMES):
         pixels = rng.normal(size=(NY, NX)).astype("f4")
         save_mrc(relion.folder / name, pixels[None, ::-1], 1.5)
-        stem = stem_of(name)
+        folder, _, last = name.rpartition("/")
         x, y = rng.integers(BOX, NX - BOX, N_PICKS), rng.integers(BOX, NY - BOX, N_PICKS)
         half = BOX // 2
         boxes = [pixels[j - half : j + half, i - half : i + half] for i, j in zip(x, y, strict=True)]
-        stack = save_mrc(relion.folder / f"J3/extract/{stem}_particles.mrc", np.stack(boxes), 1.5)
+        stack = save_mrc(relion.folder / stack_of(name), np.stack(boxes), 1.5)
         columns["uid"] += range(100 * number + 1, 100 * number + 1 + N_PICKS)
-        columns["location/micrograph_path"] += [f"J2/motioncorrected/{stem}_patch_aligned.mrc"] * N_PICKS
+        columns["location/micrograph_path"] += [f"J2/{Path(folder).name}/{Path(last).stem}_patch_aligned.mrc"] * N_PICKS
         columns["blob/path"] += [str(stack.relative_to(relion.folder))] * N_PICKS
         columns["blob/idx"] += range(N_PICKS)
         columns["x"] += x.tolist()
@@ -95,7 +99,7 @@ def extracted(relion, name, **options):
 
 def cryosparc_images(relion):
     """cryoSPARC's images in the order of RELION's micrographs."""
-    stacks = [relion.folder / f"J3/extract/{stem_of(name)}_particles.mrc" for name in NAMES]
+    stacks = [relion.folder / stack_of(name) for name in NAMES]
     return np.concatenate([mrcfile.read(stack) for stack in stacks])
 
 

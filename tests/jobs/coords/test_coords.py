@@ -360,6 +360,33 @@ def test_micrographs_that_lie_in_a_folder_raw_data_themselves(tmp_path):
     assert tree(out) == before | {"Raw_data/grid/notes.txt": b"mine"}
 
 
+def test_micrographs_of_one_name_in_two_folders_have_pick_files_of_their_own_and_no_link(tmp_path):
+    names = ["M/job002/one/a.mrc", "M/job002/two/a.mrc", "M/job002/two/b.mrc"]
+    star = save_star(tmp_path / "named.star", "micrographs", {"rlnMicrographName": names})
+    columns = location(["x"] * 4)
+    columns["location/micrograph_path"] = [
+        f"J/{name}_patch_aligned.mrc" for name in ("two/a", "one/a", "two/b", "one/a")
+    ]
+    picks, out = save_cs(tmp_path / "named.cs", columns), tmp_path / "out"
+    for overwrite in (False, True):
+        report = convert(picks, star, out, overwrite=overwrite)
+        assert [message.code for message in report.messages].count("not-in-raw-data") == 1
+        files = sorted(str(path.relative_to(out)) for path in out.glob("*/*_autopick.star"))
+        assert files == [f"{place}_autopick.star" for place in ("Raw_data/b", "one/a", "two/a", "two/b")]
+        assert [len(starfile.read(out / f"{folder}/a_autopick.star")) for folder in ("one", "two")] == [2, 1]
+        listed = starfile.read(out / "autopick.star").set_index("rlnMicrographName")["rlnMicrographCoordinates"]
+        assert all(listed[name].endswith(f"{name[9:-4]}_autopick.star") for name in names)
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "one").touch()
+    with pytest.raises(CryobridgeError, match="would share a_autopick"):
+        convert(picks, star, tmp_path / "blocked")
+    # After their job's folder the names are the same.
+    save_star(star, "micrographs", {"rlnMicrographName": ["M/job002/one/a.mrc", "M/job003/one/a.mrc"]})
+    columns["location/micrograph_path"] = [f"{job}/one/a.mrc" for job in ("job002", "job003") * 2]
+    with pytest.raises(CryobridgeError, match="would share one/a_autopick"):
+        convert(save_cs(tmp_path / "named.cs", columns), star, tmp_path / "shared")
+
+
 def test_overwriting_leaves_no_old_pick_in_the_tree_and_every_other_file(tmp_path):
     out = tmp_path / "out"
     convert(*micrographs_named(tmp_path, "M/job002/one/a.mrc", "M/job002/two/b.mrc", "M/job002/c.mrc"), out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shlex
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -45,6 +46,8 @@ from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from cryobridge.formats.table import Array
     from cryobridge.jobs.micrographs.star import RelionMicrographs
     from cryobridge.progress import Reporter
@@ -241,6 +244,8 @@ def plan_coords(
     picks_path, star, folder = as_path(picks, "picks"), as_path(micrographs, "micrographs"), Path()
     folder = folder if output is None else as_path(output, "output")
     plan = _matched(picks_path, star, folder, options or CoordsOptions(), reporter or Silent())
+    if not plan.has_tree:
+        _refuse_shared_files(plan.micrographs, pick_file_name)
     return replace(plan, messages=(*plan.messages, *_messages(plan, has_output=output is not None)))
 
 
@@ -260,7 +265,7 @@ def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions,
     if match.unmatched and (options.on_unmatched == "error" or not match.relion_name):
         raise unmatched_error(match, relion.names)
     micrographs = tuple(match.relion_name.get(name) for name in picks.micrograph.values)
-    _refuse_shared_files([name for name in micrographs if name is not None])
+    _refuse_shared_files(micrographs, pick_file_place)
     kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside, picks_only=options.picks_only)
     project = project_of(folder, options.relion_project)
     positions = _positions(picks, micrographs, kept, MicrographFiles(star, project))
@@ -358,6 +363,7 @@ def _messages(plan: CoordsPlan, *, has_output: bool) -> list[Message]:
         text = f"no RELION project above the folder: paths in {AUTOPICK_STAR} are relative to the working directory"
         messages.append(warning("no-relion-project", text, option="relion_project"))
     messages += [] if plan.has_tree else [_without_tree(plan)]
+    messages += _not_in_raw_data(plan)
     messages += [message for message in (plan.sizes.message, plan.placement.message) if message is not None]
     return messages if has_output else [*messages, _current_folder()]
 
@@ -475,12 +481,21 @@ def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:
     return inside
 
 
-def _refuse_shared_files(names: list[str]) -> None:
+def _refuse_shared_files(names: Iterable[str | None], place_of: Callable[[str], str]) -> None:
+    """Refuse micrographs whose pick files would have one place."""
     by_file: dict[str, str] = {}
     for name in names:
-        other = by_file.setdefault(pick_file_name(name), name)
+        if name is None:
+            continue
+        other = by_file.setdefault(place_of(name), name)
         if other != name:
             raise CryobridgeError(
-                f"micrographs {other} and {name} would share {pick_file_name(name)}",
-                hint="RELION distinguishes pick files by the micrograph's file name; rename one of them.",
+                f"micrographs {other} and {name} would share {place_of(name)}",
+                hint="RELION distinguishes pick files by the micrograph's name after its job; rename one of them.",
             )
+
+
+def _not_in_raw_data(plan: CoordsPlan) -> list[Message]:
+    n_unlinked = len(plan.places) - sum(count == 1 for count in Counter(map(posixpath.basename, plan.places)).values())
+    text = f"{n_unlinked:,} pick files of micrographs of one name in several folders have no link in {RAW_DATA}"
+    return [note("not-in-raw-data", text)] if n_unlinked else []

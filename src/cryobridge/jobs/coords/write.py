@@ -6,6 +6,7 @@ import errno
 import os
 import posixpath
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,10 +89,15 @@ def _make_folders(folder: Path, places: Iterable[str]) -> None:
 
 
 def _fill_raw_data(folder: Path, places: Sequence[str], *, copy: bool) -> None:
-    """Put a link to each pick file, or a copy of it, into ``Raw_data``, where reliosparc has it."""
+    """Put a link to each pick file, or a copy of it, into ``Raw_data``, where reliosparc has it.
+
+    Of pick files of one name there is none, since it would be taken for that of the other micrographs too.
+    """
+    counts = Counter(map(posixpath.basename, places))
     for place in places:
-        name = f"{RAW_DATA}/{posixpath.basename(place)}"
-        if name == place:
+        base = posixpath.basename(place)
+        name = f"{RAW_DATA}/{base}"
+        if name == place or counts[base] > 1:
             continue
         if not copy:
             try:
