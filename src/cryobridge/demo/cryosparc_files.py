@@ -33,6 +33,7 @@ MAIN_NAME = f"J4_{_LAST_ITERATION:03d}_particles.cs"
 EARLIER_NAME = f"J4_{_LAST_ITERATION - 1:03d}_particles.cs"
 PASSTHROUGH_NAME = "J4_passthrough_particles.cs"
 GROUP_NAME = "J4_particles.csg"
+EXTRACTED_NAME = "extracted_particles.cs"
 _DESCRIPTION = "All particles that were processed, including alignments"
 _EXPOSURE_GROUP = 1
 # Slot -> the columns that cryoSPARC requires of it. The first three are computed by the job, the others passed through.
@@ -97,6 +98,55 @@ def write_recording(project: Path, truth: Truth, micrograph: int, recording: Rec
         write_mrc_stack(path, sections, PIXEL_SIZE_A)
 
 
+def write_extraction(project: Path, truth: Truth, statistics: FitStatistics) -> None:
+    """Write what J3, the extraction, says of the particles that J4 was made from: its `.cs` file and ``job.json``."""
+    job = project / "J3"
+    make_folder(job)
+    images = {**_blob(truth), **_ctf(truth)}
+    places = {**_location(truth), **_pick_stats(truth, statistics)}
+    write_cs(job / EXTRACTED_NAME, {"uid": truth.particles.uid, **images, **places})
+    n = len(truth.particles)
+    slots = {**{name: _COMPUTED[name] for name in ("blob", "ctf")}, **_PASSED_THROUGH}
+    results = [
+        {
+            "uid": f"J3-R{number}",
+            "type": f"particle.{name}",
+            "group_name": "particles",
+            "name": name,
+            "title": f"Particle {name}",
+            "min_fields": fields,
+            "versions": [0],
+            "metafiles": [f"J3/{EXTRACTED_NAME}"],
+            "num_items": [n],
+            "passthrough": False,
+        }
+        for number, (name, fields) in enumerate(slots.items())
+    ]
+    content = {
+        "uid": "J3",
+        "project_uid": "P1",
+        "type": "extract_micrographs_multi",
+        "job_type": "extract_micrographs_multi",
+        "title": "Extraction of simulated particles",
+        "status": "completed",
+        "version": _VERSION,
+        "parents": [],
+        "children": ["J4"],
+        "params_spec": {},
+        "input_slot_groups": [],
+        "output_result_groups": [
+            {"uid": "J3-G0", "type": "particle", "name": "particles", "title": "Particles extracted", "num_items": n}
+        ],
+        "output_results": results,
+    }
+    _write_json(job / "job.json", content)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def write_refinement(project: Path, truth: Truth, statistics: FitStatistics, seed: int) -> None:
     """Write J4, a homogeneous refinement: its `.cs` files, the result group and ``job.json``."""
     job = project / "J4"
@@ -120,8 +170,7 @@ def write_refinement(project: Path, truth: Truth, statistics: FitStatistics, see
     slots = {name: (f"particle.{name}", MAIN_NAME) for name in _COMPUTED}
     slots |= {name: (f"particle.{name}", PASSTHROUGH_NAME) for name in _PASSED_THROUGH}
     write_csg(job / GROUP_NAME, slots, n, title="All particles", description=_DESCRIPTION, version=_VERSION)
-    with atomic_path(job / "job.json") as temporary:
-        temporary.write_text(json.dumps(_job_description(n), indent=2) + "\n", encoding="utf-8")
+    _write_json(job / "job.json", _job_description(n))
 
 
 def _reordered(values: Values, order: NDArray[np.int64]) -> Values:

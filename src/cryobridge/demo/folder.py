@@ -33,6 +33,7 @@ _MADE = {
     ".": ("thick.cs", "thick.csg", "thick_passthrough.cs"),
     "cryosparc/J2/motioncorrected": (f"{_STEM}.mrc",),
     "cryosparc/J3/extract": (f"{_STEM}_particles.mrc",),
+    "cryosparc/J3": ("extracted_particles.cs", "job.json"),
     "cryosparc/J4": ("J4_00[23]_particles.cs", "J4_passthrough_particles.cs", "J4_particles.csg", "job.json"),
     "relion": ("default_pipeline.star", "particles.star", "particles_micrographs.star", "thick.star"),
     "relion/MotionCorr/job002": ("corrected_micrographs.star",),

@@ -213,7 +213,9 @@ def _write(project: DemoProject, snr: float, seed: int, reporter: Reporter) -> N
         relion_files.write_recording(project.relion, truth, micrograph, recording)
         statistics.append(FitStatistics.of(recording))
         reporter.advance()
-    cryosparc_files.write_refinement(project.cryosparc, truth, FitStatistics.concatenate(statistics), seed)
+    of_all = FitStatistics.concatenate(statistics)
+    cryosparc_files.write_extraction(project.cryosparc, truth, of_all)
+    cryosparc_files.write_refinement(project.cryosparc, truth, of_all, seed)
     relion_files.write_metadata(project.relion, truth)
     classification.write_classification(project.relion, truth, seed)
 
