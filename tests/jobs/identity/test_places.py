@@ -341,20 +341,24 @@ def test_recentred_sets_match_where_their_shifts_put_them(tmp_path, side):
     np.testing.assert_allclose(match.offset_A[found], boxes_A, atol=1e-2)
 
 
-@pytest.mark.parametrize("turn", ["rows", "rows, exchanged"])
-def test_shifts_turn_with_the_micrographs(tmp_path, turn):
+@pytest.mark.parametrize(("turn", "vector"), [("rows", (1, -1)), ("rows, exchanged", (-1, 1))])
+def test_shifts_turn_with_the_micrographs(tmp_path, turn, vector):
     scene = Scene(turn=turn)
     shift_A, moved, rest_A = recentred(scene.rng, scene.ours[1])
     cs = cs_file(tmp_path / "a.cs", scene.ours[0], moved, shift_A=rest_A)
-    star = star_file(tmp_path / "b.star", *scene.theirs, shift_A=np.zeros((len(scene.row), 2)))
-    # RELION's boxes are where the particles were picked, so cryoSPARC's are where shifts moved them.
-    del shift_A
-    match = matched(cs, star, within_A=30.0)
-    found = scene.partner >= 0
-    assert (match.rows[found] == scene.partner[found]).mean() > 0.9
-    own = turned(moved, TURNS[turn])
-    ok = (match.rows >= 0) & (match.rows == scene.partner)
-    np.testing.assert_allclose(match.offset_A[ok], PIXEL_A * (scene.theirs[1][match.rows] - own)[ok], atol=1e-2)
+    # RELION's boxes are where the particles were picked, with whole shifts in its own frame.
+    known = scene.row >= 0
+    theirs_A = np.zeros((len(scene.row), 2))
+    own = shift_A[scene.row[known]]
+    theirs_A[known] = (own[:, ::-1] if "exchanged" in turn else own) * vector
+    star = star_file(tmp_path / "b.star", *scene.theirs, shift_A=theirs_A)
+    match = matched(cs, star)
+    assert match.place.shifts == "both"
+    assert match.rows.tolist() == scene.partner.tolist()
+    found = match.rows >= 0
+    assert match.distance_A[found].max() < 1e-2
+    boxes = turned(moved, TURNS[turn])
+    np.testing.assert_allclose(match.offset_A[found], PIXEL_A * (scene.theirs[1][match.rows] - boxes)[found], atol=1e-2)
 
 
 def test_sets_that_were_extracted_at_the_same_picks_match_without_their_shifts(tmp_path):

@@ -286,12 +286,14 @@ def ways(scales: Sequence[Scale], conventions: Sequence[Convention], has_shifts:
     return [Way(*each) for each in product(scales, conventions, dict.fromkeys(shifts))]
 
 
-def best_of(fits: Sequence[Fit]) -> Fit:
-    """Return the fit with the most matches; of those with as many in the same convention the one that is nearest."""
+def best_of(fits: Sequence[Fit], by_chance: float = 0.0) -> Fit:
+    """Return the fit with the most matches; of those with as many in the same convention the one that is nearest.
+
+    As many are those that are fewer by no more than two standard deviations of the matches by chance.
+    """
     most = max(fits, key=lambda each: each.n)
-    best, *others = [
-        each for each in fits if each.way.convention == most.way.convention and each.n >= _AS_MANY * most.n
-    ]
+    enough = min(_AS_MANY * most.n, most.n - 2 * by_chance**0.5)
+    best, *others = [each for each in fits if each.way.convention == most.way.convention and each.n >= enough]
     for each in others:
         if each.median_A < min(_SMALLER * best.median_A, best.median_A - _SMALLER_A):
             best = each

@@ -219,12 +219,13 @@ def _choose(
     for scale in scales:  # the likelier first: others are looked at where few match
         tried = ways([scale], conventions, has_shifts)
         fits += [fit(chosen.ours, chosen.theirs, way, within_A) for way in tried]
-        best = best_of(fits)
+        best = best_of(fits, chosen.expected(fits[0]))
         is_match, is_clear = chosen.is_match(best, len(fits)), not chosen.has_rivals(best, fits)
         if is_match and is_clear and best.n >= _MOST * chosen.n_possible:
             break
     if by_hand is not None:
-        wanted = best_of([each for each in fits if each.way.convention == by_hand])
+        by_chance = chosen.expected(fits[0])
+        wanted = best_of([each for each in fits if each.way.convention == by_hand], by_chance)
         if is_match and is_clear and best.way.convention != by_hand and not options.force:
             raise _contradicted(wanted, best, options)
         return wanted, [*messages, *_as_set_by_hand(wanted, chosen)]
