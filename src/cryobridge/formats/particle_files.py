@@ -147,7 +147,7 @@ class ParticleFiles:
             from cryobridge.formats.relion.particles import particles_from_star
 
             with rows_of_file(self.table):
-                particles = particles_from_star(self.star, known=defaults)
+                particles = particles_from_star(self.star, known=defaults, images=self._images)
         else:
             from cryobridge.formats.cryosparc.particles import particles_from_cs
 
@@ -192,8 +192,12 @@ class ParticleFiles:
 
     def images(self) -> ImageRefs | None:
         """Return the images of the rows, or None where no row says."""
-        if self.table is None:
-            return self.particles.images
+        return self.particles.images if self.table is None else self._images
+
+    @cached_property
+    def _images(self) -> ImageRefs | None:
+        """The images of rows of a table; their names are parsed once, which is as long as all else for RELION's."""
+        assert self.table is not None
         if self.star is not None:
             from cryobridge.formats.relion.particles import parse_image_names
 

@@ -81,7 +81,9 @@ def read_particles_star(path: str | os.PathLike[str]) -> ParticleSet:
     return particles_from_star(star)
 
 
-def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) -> ParticleSet:
+def particles_from_star(
+    star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN, images: ImageRefs | None = None
+) -> ParticleSet:
     """Turn the main block of a STAR file, and its optics, into a particle set; what the file lacks is None.
 
     Degrees become radians, Euler angles matrices, pixel shifts (3.0) ångström; ``000001@`` becomes slice 0.
@@ -92,6 +94,8 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
         The file.
     known
         Optics values that the user gives for a file that lacks them.
+    images
+        The images, where their names have been parsed already.
 
     Raises
     ------
@@ -120,7 +124,7 @@ def particles_from_star(star: StarFile, *, known: KnownOptics = _NOTHING_KNOWN) 
     particles = ParticleSet(
         n_rows=block.n_rows,
         source=star.path,
-        images=parse_image_names(block) if "rlnImageName" in block else None,
+        images=parse_image_names(block) if images is None and "rlnImageName" in block else images,
         optics=optics,
         optics_index=optics_index,
         ctf=ctf,

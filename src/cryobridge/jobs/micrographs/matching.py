@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
 
@@ -59,6 +59,7 @@ class MicrographPairs:
     shared: dict[str, tuple[str, ...]]
 
 
+@lru_cache(1 << 16)  # each way of comparing asks again
 def full_stem(name: str) -> str:
     """Return a micrograph's name without folder and extension; dots become underscores, as in RELION."""
     return posixpath.splitext(posixpath.basename(name))[0].replace(".", "_")
