@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.model.particles import Floats
+from cryobridge.model.particles import Floats, ParticleSet
+from cryobridge.report import Message, warning
 
 
 def number_tubes(micrograph: NDArray[np.integer[Any]], filament: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
@@ -83,3 +84,12 @@ def direction_rad(coordinate_px: Floats, position: Floats | None, code: NDArray[
         angle = np.where(towards < 0, angle - np.copysign(np.pi, angle), angle)
     direction: Floats = angle[code]
     return direction
+
+
+def norm_of_filaments(particles: ParticleSet) -> list[Message]:
+    """Return a warning of filaments whose images are normalised outside of a circle, which RELION does of a tube."""
+    helix = particles.helix
+    n_segments = 0 if helix is None else int(np.count_nonzero(helix.tube))
+    who = "particles" if n_segments == len(particles) else f"{n_segments:,} of {len(particles):,} particles"
+    text = f"{who} are of filaments, which reach out of the circle; RELION's Extract takes a tube for them"
+    return [warning("norm-of-filaments", text, option="normalise")] if n_segments else []

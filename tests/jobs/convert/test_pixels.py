@@ -9,6 +9,7 @@ import pytest
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.jobs.convert.convert import convert
+from cryobridge.jobs.stacks.api import downsample
 from helpers import noise_images, run, save_mrc, save_star
 
 OPTICS = {
@@ -147,3 +148,23 @@ def test_the_command_recommends_and_reports_it(star, tmp_path):
     told = json.loads(run(*words, "--normalise", "6", "--json", cwd=tmp_path).stdout)
     assert (told["background_radius_px"], told["ramp"], told["inverted"]) == ([6], True, 0)
     assert not any(warning["code"] == "not-normalised" for warning in told["warnings"])
+
+
+def test_filaments_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_mrc(tmp_path / "a.mrcs", noise_images(3, 16), 1.5)
+    columns = {"rlnImageName": [f"{n}@a.mrcs" for n in (1, 2, 3)], "rlnMicrographName": ["m.mrc"] * 3}
+    columns |= {"rlnCoordinateX": [9, 19, 29], "rlnCoordinateY": [5] * 3, "rlnOpticsGroup": [1] * 3}
+    optics = save_star(tmp_path / "optics.star", "optics", {name: values[:1] for name, values in OPTICS.items()})
+    for tubes, said in ([1, 1, 2], "particles are of"), ([0, 0, 1], "1 of 3 particles are of"):
+        rows = save_star(tmp_path / "rows.star", "particles", {**columns, "rlnHelicalTubeID": tubes})
+        star = tmp_path / "tubes.star"
+        star.write_text(optics.read_text() + rows.read_text())
+        for report in (
+            copied(star, "out.star", normalise="auto", overwrite=True),
+            downsample(star, tmp_path / "small", box_px=8, normalise="auto", overwrite=True),
+        ):
+            (message,) = (item for item in report.warnings if item.code == "norm-of-filaments")
+            assert str(message).startswith(f"{said} filaments")
+        plain = copied(star, "out.star", overwrite=True)
+        assert "norm-of-filaments" not in {message.code for message in plain.warnings}

@@ -12,16 +12,21 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError, FormatError, UsageError, option
 from cryobridge.formats.contrast import to_be_inverted
+from cryobridge.formats.helical import norm_of_filaments
 from cryobridge.formats.mrc_header import read_header
+from cryobridge.formats.relion.accepted_images import about_images
 from cryobridge.jobs.convert.names import Link, is_made
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.mrc import Images
     from cryobridge.fourier.background import BackgroundNorm
+    from cryobridge.jobs.convert.options import ConvertOptions, Target
     from cryobridge.jobs.shared_options import PixelOptions
     from cryobridge.model.particles import ImageRefs, ParticleSet
+    from cryobridge.report import Message
 
 _N_SHOWN = 3
 
@@ -142,7 +147,24 @@ def changed_links(
     return tuple(changed)
 
 
-def normalised(options: PixelOptions) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+def about_pixels(particles: ParticleSet, target: Target, search: ImageSearch, options: ConvertOptions) -> list[Message]:
+    """Return warnings of images that RELION does not take as they are written, by a few of them, and of their norm."""
+    messages = norm_of_filaments(particles) if options.normalise is not None else []
+    if target != "star" or particles.images is None:
+        return messages
+    words = (option("link_stacks", "DIR"), option("copy", True), option("normalise", "auto"))
+    found = about_images(
+        particles.images,
+        search,
+        None if particles.optics is None else particles.per_particle("box_px"),
+        reads_float16=(options.relion or "3.1")[0] >= "4",
+        made=_normalised(options),
+        remedy=f"{' '.join(words)} writes copies that are",
+    )
+    return [*found, *messages]
+
+
+def _normalised(options: PixelOptions) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
     """Return what gives an image (ny, nx) the norm that is asked for; None where none is."""
     if options.normalise is None:
         return None

@@ -21,7 +21,6 @@ from cryobridge.formats.particle_files import ParticleFiles, naming_damage
 from cryobridge.formats.particles_pickle import INDICES, PickleContent, pickle_content
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.accepted import named_mrc
-from cryobridge.formats.relion.accepted_images import about_images
 from cryobridge.formats.relion.particles_write import StarContent, star_content
 from cryobridge.formats.table import rows_of_file
 from cryobridge.formats.unusable import N_SHOWN
@@ -37,7 +36,7 @@ from cryobridge.jobs.convert.names import (
     start_of_links,
 )
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
-from cryobridge.jobs.convert.pixels import changed_links, normalised, radii_px
+from cryobridge.jobs.convert.pixels import about_pixels, changed_links, radii_px
 from cryobridge.jobs.convert.recentering import RecentredSet, recentre, without_images
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
@@ -206,18 +205,7 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
     images, dropped = particles.images, tuple[str, ...]()
     if options.is_recentred:
         particles, dropped = without_images(particles)
-    if target == "star" and particles.images is not None:
-        reads_float16 = (options.relion or "3.1")[0] >= "4"
-        box_px = None if particles.optics is None else particles.per_particle("box_px")
-        remedy = " ".join((option("link_stacks", "DIR"), option("copy", True), option("normalise", "auto")))
-        messages += about_images(
-            particles.images,
-            search,
-            box_px,
-            reads_float16=reads_float16,
-            made=normalised(options),
-            remedy=f"{remedy} writes copies that are",
-        )
+    messages += about_pixels(particles, target, search, options)
     particles, found = with_sizes_of_micrographs(particles, source.program, target, options, search)
     messages += found
     named = replace(particles, images=images)

@@ -14,6 +14,7 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError, option
 from cryobridge.formats.contrast import about_contrast, to_be_inverted
 from cryobridge.formats.file_record import state_path
+from cryobridge.formats.helical import norm_of_filaments
 from cryobridge.formats.image_list import write_image_list
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.mrc import open_mrc
@@ -441,6 +442,7 @@ def plan_downsample(source: StackInput, options: DownsampleOptions) -> Downsampl
     messages += metadata.messages
     messages += implausible_units(taken)
     messages += about_contrast(taken, "RELION and cryoDRGN take", invert=options.invert)
+    messages += norm_of_filaments(taken) if options.normalise is not None else []
     messages += _about_images(unmade)
     return replace(unmade, messages=tuple(messages), metadata=metadata)
 
