@@ -345,6 +345,48 @@ def test_boxes_that_were_centred_again_under_the_same_uid_move_the_shifts(tmp_pa
         cb.convert(source, tmp_path / "out2.cs", onto=far, take=("poses",))
 
 
+def test_the_demo_goes_to_relions_particles_and_back_by_place(demo_project, tmp_path):
+    # RELION's micrographs have reversed rows, and its boxes lie a pixel beside cryoSPARC's.
+    job, classes = demo_project.particles_cs.parent, demo_project.relion / "Class2D" / "job004"
+    there = cb.convert(job, tmp_path / "there.star", onto=classes, take=("poses", "ctf", "half_sets"))
+    assert there.onto.matched.by == "place" and there.onto.matched.places.axes == "x = nx·fx, y = ny − 1 − ny·fy"
+    before, on_relions = cb.read(job), cb.read(tmp_path / "there.star")
+    row = {uid: place for place, uid in enumerate(before.uid.tolist())}
+    cb.convert(tmp_path / "there.star", tmp_path / "back.cs", onto=job, take=("poses", "ctf", "half_sets"))
+    back = cb.read(tmp_path / "back.cs")
+    same = [row[uid] for uid in back.uid.tolist()]
+    np.testing.assert_allclose(back.poses.matrix, before.poses.matrix[same], atol=1e-6)
+    np.testing.assert_allclose(back.poses.shift_A, before.poses.shift_A[same], atol=1e-3)
+    np.testing.assert_allclose(
+        np.exp(2j * back.ctf.defocus_angle_rad), np.exp(2j * before.ctf.defocus_angle_rad[same]), atol=1e-5
+    )
+    # The particles' centres are the same places of the micrographs, by their own few lines.
+    order = np.argsort(on_relions.images.index + 1000 * on_relions.locations.micrograph.codes.astype(int))
+    centre = (on_relions.locations.coordinate_px - on_relions.poses.shift_A / 1.5)[order]
+    ny = before.locations.shape_px[0, 0]
+    x, y = (before.locations.coordinate_px - before.poses.shift_A / 1.5).T
+    distance = np.hypot(*(centre[:, np.newaxis] - np.column_stack([x, ny - 1 - y])).transpose(2, 0, 1))
+    assert (np.sort(distance.min(axis=1)) < 0.01).all()
+
+
+def test_classes_are_chosen_and_sets_in_memory_are_taken_too(tmp_path):
+    source = save(tmp_path / "J4_003_particles.cs", cs_columns())
+    report = cb.convert(source, tmp_path / "out.star", onto=base_star(tmp_path / "base.star"), classes=(0, 2))
+    assert table(tmp_path / "out.star")["rlnOwnColumn"] == [f"own{row}" for row in ORDER if row % 3 != 1]
+    assert report.onto.source_rows == 4 and report.onto.rows_without_partner == 2
+    cb.convert(cb.read(source), tmp_path / "again.star", onto=tmp_path / "base.star", classes=(0, 2))
+    assert table(tmp_path / "again.star") == table(tmp_path / "out.star")
+
+
+def test_half_sets_that_do_not_split_any_more_are_left_out(tmp_path):
+    columns = cs_columns()
+    source = save(tmp_path / "J4_003_particles.cs", {name: np.asarray(each)[:2] for name, each in columns.items()})
+    rows = [f"{image(row)} 1 {1 + (row > 1)}" for row in ORDER]
+    base = save_star(tmp_path / "base.star", rows, names=("rlnImageName", "rlnOpticsGroup", "rlnRandomSubset"))
+    report = cb.convert(source, tmp_path / "out.star", onto=base, take=("poses",))
+    assert "rlnRandomSubset" not in table(tmp_path / "out.star") and "half-sets-left-out" in codes(report.warnings)
+
+
 def test_what_is_lacking_or_does_nothing_is_refused(tmp_path):
     source = save(tmp_path / "J4_003_particles.cs", cs_columns())
     base = base_star(tmp_path / "base.star")

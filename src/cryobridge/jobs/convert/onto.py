@@ -15,6 +15,7 @@ from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import distinct_uids
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import EXPANDED, PARENT_UID, naming_damage
+from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, half_sets_of_rows
 from cryobridge.formats.write import Changes, RowWriter, outputs_of, suffixes_of
 from cryobridge.jobs.convert.onto_columns import Columns, about_optics, columns_for, has, in_base, parts_of
 from cryobridge.jobs.convert.onto_frame import Frame, frame_of
@@ -200,6 +201,8 @@ def _planned(
     places = of_source[matched], rows[matched]
     columns = _made(particles, source, base, places, take, options)
     messages += columns.messages
+    if base.star is not None and HALF_SETS not in columns.made:  # the file's own, of the rows that are left
+        messages += half_sets_left_out(half_sets_of_rows(base.star[base.star.main], rows))
     made = {name: _of_all(name, values, base, rows, matched) for name, values in columns.made.items()}
     made |= _identities(source, base, rows, of_source)
     if columns.optics and not matched.all():
@@ -415,7 +418,7 @@ def _about_rows(summary: OntoReport, source: ParticleFiles, base: ParticleFiles,
     if summary.copies:
         text = f"{summary.copies:,} rows of {name} are written again, for particles of which {other} has several rows"
         messages.append(note("rows-repeated", text))
-    if frame.convention != AS_STORED:
+    if frame.convention != AS_STORED and {"poses", "ctf", "aberrations"} & set(summary.take):
         text = (
             f"the micrographs of {name} lie otherwise ({frame.convention.formula}): orientations, shifts and defocus "
             "angles are those of its images"

@@ -382,10 +382,17 @@ def about_optics(source: ParticleSet, base: ParticleSet, take: tuple[Part, ...])
 
 
 def _aberrations_differ(source: ParticleSet, base: ParticleSet) -> bool:
+    if not _may_have_aberrations(source) and not _may_have_aberrations(base):
+        return False
     return any(
         not np.allclose(one, other, rtol=_SAME, atol=_SAME)
         for one, other in zip(_aberrations_of(source), _aberrations_of(base), strict=True)
     )
+
+
+def _may_have_aberrations(particles: ParticleSet) -> bool:
+    of_optics = particles.optics is not None and particles.optics.aberrations is not None
+    return of_optics or (particles.ctf is not None and particles.ctf.shift_A is not None)
 
 
 def _aberrations_of(particles: ParticleSet) -> list[NDArray[np.float64]]:
