@@ -200,6 +200,38 @@ def test_select_collapses_copies(source, target, tmp_path):
     assert (report.rows_in, report.rows_out) == (4 * N, N)
 
 
+def extracted(path):
+    """What Extract makes of a file: the same rows, with images of their own."""
+    text = path.read_text()
+    head, rows = text.rstrip().rsplit("_rlnOpticsGroup #", 1)
+    number, *rows = rows.splitlines()
+    rows = [f"{row} {place:06d}@Extract/job009/a.mrcs" for place, row in enumerate(rows, 1)]
+    column = f"_rlnImageName #{int(number) + 1}"
+    new = path.with_name("extracted.star")
+    new.write_text("\n".join([f"{head}_rlnOpticsGroup #{number}", column, *rows, "", ""]))
+    return new
+
+
+def test_poses_go_onto_images_that_were_extracted_again(tmp_path):
+    converted(tmp_path, "cs", "star", recenter=True)
+    new = extracted(tmp_path / "out.star")
+    report = convert(tmp_path / "in.cs", tmp_path / "onto.star", onto=new)
+    assert report.rows_out == N
+    # RELION cuts off what is behind the point of a coordinate.
+    cut_off = cb.read(new).locations.coordinate_px % 1
+    np.testing.assert_allclose(centres_px(tmp_path / "onto.star") - cut_off, CENTRE_PX, atol=2e-3)
+
+
+def test_poses_do_not_go_onto_parts(tmp_path):
+    converted(tmp_path, "cs", "star", center_A=PLACE_A, symmetry="C4")
+    new = extracted(tmp_path / "out.star")
+    with pytest.raises(CryobridgeError, match="around other centres") as caught:
+        convert(tmp_path / "in.cs", tmp_path / "onto.star", onto=new)
+    assert caught.value.option == "take"
+    report = convert(tmp_path / "in.cs", tmp_path / "onto.star", onto=new, take=("ctf",))
+    assert report.rows_out == 4 * N
+
+
 def test_a_place_on_an_axis_is_written_once(tmp_path):
     report = converted(tmp_path, "star", "star", center_A=(0, 0, 40), symmetry="D2")
     assert (report.rows_out, report.recentring.copies, report.recentring.nearest_copies_A) == (2 * N, 2, 80)

@@ -21,7 +21,7 @@ from cryobridge.jobs.convert.onto_columns import Columns, about_optics, columns_
 from cryobridge.jobs.convert.onto_frame import Frame, frame_of
 from cryobridge.jobs.convert.plan import choose_rows, counted_from_1, opened_inputs
 from cryobridge.jobs.convert.report import ConvertReport, OntoReport
-from cryobridge.jobs.identity.match import identities_of
+from cryobridge.jobs.identity.match import Identities, identities_of
 from cryobridge.jobs.identity.pairs import Pairs, pair_rows
 from cryobridge.jobs.identity.report import matched as matched_report
 from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 Rows: TypeAlias = NDArray[np.int64]
 _EXPANDED = (PARENT_UID, f"{EXPANDED}/idx")
 _NO_PARTNER = "no partner"
+# Of images that were extracted again, so many are to be found by place too, and as the same particles: a few parts of
+# particles lie where another particle is.
+_SAME_PLACES = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +265,10 @@ def _parts(particles: ParticleSet, options: ConvertOptions, messages: list[Messa
 
 def _pairs(source: ParticleFiles, base: ParticleFiles, chosen: Rows, options: ConvertOptions) -> Pairs:
     """Return which rows are the same particle, of the chosen rows of the source."""
-    pairs = pair_rows(identities_of(source, options.sources), identities_of(base, options.sources), options)
+    ours, theirs = (identities_of(each, options.sources) for each in (source, base))
+    pairs = pair_rows(ours, theirs, options)
+    if pairs.match.is_by_record and (options.take is None or "poses" in options.take):
+        pairs = _by_place(pairs, ours, theirs, options)
     is_chosen = np.zeros(len(source), bool)
     is_chosen[chosen] = True
     kept = is_chosen[pairs.source]
@@ -271,6 +277,32 @@ def _pairs(source: ParticleFiles, base: ParticleFiles, chosen: Rows, options: Co
             f"none of the chosen particles is in {base.metadata.name}", path=source.metadata, hint="Choose others."
         )
     return replace(pairs, base=pairs.base[kept], source=pairs.source[kept])
+
+
+def _by_place(pairs: Pairs, ours: Identities, theirs: Identities, options: ConvertOptions) -> Pairs:
+    """Return pairs of images that were extracted again by place: shifts follow the boxes, wherever they lie now.
+
+    Raises
+    ------
+    CryobridgeError
+        If the particles do not lie where those do that their images were made from: they are parts of these.
+    """
+    why = ""
+    try:
+        found = pair_rows(ours.without_record(), theirs.without_record(), options)
+        width = int(max(pairs.source.max(), found.source.max())) + 1
+        is_same = np.isin(pairs.base * width + pairs.source, found.base * width + found.source)
+        if found.match.by == "place" and is_same.mean() >= _SAME_PLACES:
+            return found
+    except CryobridgeError as error:
+        why = f" ({error.args[0]})"
+    raise CryobridgeError(
+        f"its images were extracted again around other centres than those of {ours.path.name}, whose poses lead "
+        f"elsewhere{why}",
+        path=theirs.path,
+        option="take",
+        hint=f"Take no poses: {option('take', 'ctf,half_sets')}, say.",
+    )
 
 
 def _rows_to_write(pairs: Pairs, n_base: int, options: ConvertOptions, base: ParticleFiles) -> tuple[Rows, Rows]:

@@ -54,6 +54,8 @@ class Identities:
         Where the file is read for the places of its particles, if these are asked for; None if they can't be.
     is_expanded
         Whether rows are copies, whose parents ``source_uid`` has.
+    is_recorded
+        Whether ``source_images`` are those of a column of the file: the box of a row may lie elsewhere than theirs.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Identities:
     messages: tuple[Message, ...] = ()
     particles: ParticleFiles | None = None
     is_expanded: bool = False
+    is_recorded: bool = False
 
     @cached_property
     def places(self) -> Places | None:
@@ -84,6 +87,14 @@ class Identities:
         """Whether these are the uids of the particles that rows are copies of."""
         return self.is_expanded and uid is self.source_uid
 
+    def without_record(self) -> Identities:
+        """Return the same without the images that a column of the file says."""
+        return replace(self, source_images=None, is_recorded=False) if self.is_recorded else self
+
+    def is_record(self, images: ImageRefs) -> bool:
+        """Whether these are the images that a column of the file says."""
+        return self.is_recorded and images is self.source_images
+
     @property
     def all_images(self) -> list[ImageRefs]:
         """The images that there are."""
@@ -102,12 +113,16 @@ class Match:
         Through which files particles were traced, and what was assumed.
     place
         What else is known where they were compared by place; None where they were not.
+    is_by_record
+        Whether they were compared by the image that a row was made from, by a column of its file: the boxes may lie
+        elsewhere.
     """
 
     rows: Rows
     by: Literal["uid", "image", "place"]
     messages: tuple[Message, ...] = ()
     place: PlaceMatch | None = None
+    is_by_record: bool = False
     _other_rows: Callable[[], Rows] = field(repr=False, default=lambda: np.zeros(0, np.int64))
 
     @cached_property
@@ -150,9 +165,10 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
         uid,
         images,
         parent,
-        recorded_images(particles),
+        recorded := recorded_images(particles),
         particles=particles,
         is_expanded=parent is not None,
+        is_recorded=recorded is not None,
     )
     if images is None:
         return own
@@ -165,7 +181,8 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
             traced = (note("images-traced", text, where=table.path),)
             # Of copies that were made smaller, the parents are what others know.
             source_uid = _uids_at(table, rows) if parent is None else parent
-            return replace(own, source_uid=source_uid, source_images=_sources_at(table, rows), messages=traced)
+            found = replace(own, source_uid=source_uid, source_images=_sources_at(table, rows), messages=traced)
+            return replace(found, is_recorded=False)
     return own
 
 
@@ -202,14 +219,15 @@ def match_rows(
             if (rows >= 0).any():
                 copies = [side for side, uid in ((first, ours), (other, theirs)) if side.is_parents(uid)]
                 back = partial(first_places, theirs, ours, has_other_uid)
-                return Match(rows, "uid", (*traced, *map(_by_parents, copies)), None, back)
+                return Match(rows, "uid", (*traced, *map(_by_parents, copies)), _other_rows=back)
     by_name = None
     for our_images in first.all_images:
         for their_images in other.all_images:
             rows, messages = match_images(our_images, their_images)
             if (rows >= 0).any():
                 back = partial(_image_rows, their_images, our_images)
-                match = Match(rows, "image", (*traced, *messages), None, back)
+                is_by_record = first.is_record(our_images) or other.is_record(their_images)
+                match = Match(rows, "image", (*traced, *messages), None, is_by_record, back)
                 if not messages:
                     return match
                 by_name = by_name or (match if bare_names else None)
@@ -218,7 +236,8 @@ def match_rows(
     if places is not None and first.places is not None and other.places is not None:
         try:
             found = match_places(first.places, other.places, places)
-            return Match(found.rows, "place", (*traced, *found.messages), found, lambda: found.other_rows)
+            back = partial(getattr, found, "other_rows")
+            return Match(found.rows, "place", (*traced, *found.messages), found, _other_rows=back)
         except CryobridgeError as error:
             # The same images would lie at the same places; and who sets how places are compared means places.
             is_asked = places.within_A is not None or places.by_hand is not None
@@ -249,7 +268,7 @@ def _by_ancestors(first: Identities, other: Identities) -> Match | None:
                 messages.append(message)
         if found:
             traced = (*first.messages, *other.messages, *messages)
-            return Match(_first_known(found), "image", traced, None, partial(_first_known, back))
+            return Match(_first_known(found), "image", traced, _other_rows=partial(_first_known, back))
     return None
 
 
