@@ -299,6 +299,14 @@ def test_a_result_group_keeps_its_files_beside_fetched_columns(tmp_path):
     assert group.problems == ()
 
 
+def test_where_a_job_between_was_deleted_the_images_lead_on(tmp_path):
+    path, _ = tree(tmp_path)
+    (tmp_path / "J4" / "job.json").unlink()
+    files = open_particles(path, from_ancestors=True)
+    assert {item.job for item in files.from_ancestors} == {"J3"}
+    assert "ancestor-not-found" in {message.code for message in files.messages}
+
+
 # Hostile trees
 
 

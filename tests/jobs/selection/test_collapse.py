@@ -12,6 +12,7 @@ from cryobridge.errors import MissingDataError, UsageError, shown
 from cryobridge.formats.cryosparc.csg import read_csg, write_csg
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.open import read as read_particles
+from cryobridge.jobs.convert.convert import convert
 from cryobridge.jobs.selection.choose import select, select_files
 from helpers import particle_columns, run, save_cs, save_star, texts
 from relion_grammar import read_block
@@ -222,6 +223,10 @@ def test_in_memory_the_parents_uid_is_taken_too(tmp_path):
     for particles in (path, read_particles(path)):
         chosen = select(particles, collapse=True)
         assert set(chosen.uid.tolist()) == set(PARENTS.tolist())
+        written = tmp_path / f"{type(particles).__name__}.cs"
+        convert(chosen, written)
+        assert set(np.load(written)["uid"]) == set(PARENTS.tolist())
+        assert not [name for name in np.load(written).dtype.names if name.startswith("sym_expand")]
 
 
 def test_the_command_reports_what_decided(tmp_path):

@@ -80,7 +80,8 @@ class Ancestry:
     Parameters
     ----------
     files
-        The particles. Where they lie in no job's folder, the jobs that the names of their images begin with are taken.
+        The particles. After the jobs that job.json leads to come those that the names of their images begin with, for
+        files that lie in no job's folder, and where a job between was deleted.
 
     Attributes
     ----------
@@ -90,13 +91,17 @@ class Ancestry:
 
     def __init__(self, files: ParticleFiles) -> None:
         self.messages: list[Message] = []
+        self._files = files
         self._own = _job_around(files.metadata)
-        self._first = _jobs_of_images(files) if self._own is None else ()
 
     @property
     def is_known(self) -> bool:
         """Whether there is a job to begin with."""
-        return self._own is not None or bool(self._first)
+        return self._own is not None or bool(self._of_images)
+
+    @cached_property
+    def _of_images(self) -> tuple[Path, ...]:
+        return _jobs_of_images(self._files)
 
     def jobs(self, most: int = MAX_JOBS) -> Iterator[AncestorJob]:
         """Yield them, the nearest first, each once.
@@ -111,10 +116,13 @@ class Ancestry:
         if self._own is not None:
             seen.add(self._own.folder)
             self._add_parents(self._own, queue, seen)
-        for folder in self._first:
-            self._add(None, folder, queue, seen)
-        n_read = 0
-        while queue:
+        n_read, has_images = 0, False
+        while queue or not has_images:
+            if not queue:
+                has_images = True
+                for folder in self._of_images:
+                    self._add(None, folder, queue, seen)
+                continue
             if n_read == most:
                 text = f"only the nearest {most} of the jobs that the particles come from are looked at"
                 self.messages.append(warning("ancestors-left-out", text))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import UsageError
+from cryobridge.formats.particle_files import EXPANDED
 from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.selection.options import SelectOptions
 from cryobridge.jobs.selection.plan import plan_choice, plan_select
 from cryobridge.jobs.selection.write import SelectJob
 from cryobridge.jobs.set_file import write_set
-from cryobridge.model.particles import ParticleSet
+from cryobridge.model.particles import ExtraColumns, ParticleSet
 from cryobridge.options import as_path, made, takes
 from cryobridge.report import distinct
 
@@ -86,10 +87,17 @@ def select(
 def _chosen(plan: SelectPlan) -> ParticleSet:
     chosen = _with_messages(plan.particles.particles.take(plan.kept), plan.messages)
     if plan.collapsed is not None and plan.collapsed.uid is not None:
-        chosen = replace(chosen, uid=plan.collapsed.uid[plan.kept])
+        chosen = replace(chosen, uid=plan.collapsed.uid[plan.kept], extra=_without_copies(chosen.extra))
     if plan.attached is None:
         return chosen
     return replace(chosen, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
+
+
+def _without_copies(extra: ExtraColumns | None) -> ExtraColumns | None:
+    """Leave out what says of which particle a row is a copy: the row is that particle now."""
+    if extra is None:
+        return None
+    return replace(extra, names=tuple(name for name in extra.names if not name.startswith(f"{EXPANDED}/")))
 
 
 def _with_messages(particles: ParticleSet, messages: Sequence[Message]) -> ParticleSet:
