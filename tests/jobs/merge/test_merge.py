@@ -46,12 +46,15 @@ def test_all_rows_are_written_with_their_uids_and_the_report_says_how_many_are_o
 
 
 @pytest.mark.skipif(not HAS_TOOLS, reason="cryosparc-tools is not installed")
-def test_cryosparc_tools_read_what_is_written(tmp_path):
+def test_cryosparc_tools_read_what_is_written_as_what_they_put_together_themselves(tmp_path):
     from cryosparc.dataset import Dataset
 
-    cb.merge([cs(tmp_path / "a.cs", [0, 1, 2]), cs(tmp_path / "b.cs", [5, 3])], tmp_path / "both.cs")
-    found = Dataset.load(tmp_path / "both.cs")
-    assert len(found) == 5 and found["blob/idx"].tolist() == [0, 1, 2, 5, 3]
+    paths = [cs(tmp_path / "a.cs", [0, 1, 2]), cs(tmp_path / "b.cs", [5, 3])]
+    cb.merge(paths, tmp_path / "both.cs")
+    found, theirs = Dataset.load(tmp_path / "both.cs"), Dataset.append(*map(Dataset.load, paths))
+    assert set(found.fields()) == set(theirs.fields())
+    for name in theirs.fields():
+        np.testing.assert_array_equal(found[name], theirs[name])
 
 
 @pytest.mark.parametrize(("make", "suffix", "what"), [(cs, "cs", "uid"), (star, "star", "image")])
