@@ -248,7 +248,7 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
                 f"for {option('recenter', True)} and {option('center_A', 'X,Y,Z')}",
             ),
             (
-                ("link_stacks", "copy", "invert", "contrast"),
+                ("link_stacks", "copy", "invert", "normalise", "contrast"),
                 not self.is_recentred,
                 "for images that are there, and new centres need other ones",
             ),
