@@ -139,6 +139,24 @@ def test_shifts_are_pixels_of_the_images_in_the_layout_of_relion_3_0(tmp_path):
     assert "rlnOriginXAngst" not in found and set(found["rlnMagnification"]) == {"10000"}
 
 
+def test_pixel_size_and_box_are_needed_only_where_shifts_count_in_pixels(tmp_path):
+    columns = cs_columns()
+    source = save(tmp_path / "J4_003_particles.cs", columns)
+    bare = save_star(tmp_path / "bare.star", map(image, ORDER), names=("rlnImageName",), three_point_zero=True)
+    with pytest.raises(MissingDataError, match="in which its shifts count"):
+        cb.convert(source, tmp_path / "out.star", onto=bare)
+    cb.convert(source, tmp_path / "out.star", onto=bare, take=("half_sets",))
+    rows = [f"{image(row)} 1" for row in ORDER]
+    base = save_star(tmp_path / "base.star", rows, names=("rlnImageName", "rlnOpticsGroup"))
+    text = base.read_text().replace("_rlnImagePixelSize\n_rlnImageSize\n", "").replace(" 1.5 16 2\n", " 2\n")
+    base.write_text(text)
+    cb.convert(source, tmp_path / "out2.star", onto=base)
+    found = table(tmp_path / "out2.star")
+    np.testing.assert_allclose(
+        numbers(found, "rlnOriginXAngst"), columns["alignments3D/shift"][ORDER, 0] * 3, atol=1e-5
+    )
+
+
 def cs_base(folder, **changes):
     """A result in two files and their group: the alignments in the first, images and CTF in the passthrough file."""
     columns = cs_columns(**changes)
@@ -376,6 +394,55 @@ def test_classes_are_chosen_and_sets_in_memory_are_taken_too(tmp_path):
     assert report.onto.source_rows == 4 and report.onto.rows_without_partner == 2
     cb.convert(cb.read(source), tmp_path / "again.star", onto=tmp_path / "base.star", classes=(0, 2))
     assert table(tmp_path / "again.star") == table(tmp_path / "out.star")
+
+
+def test_poses_of_smaller_images_go_to_those_that_relion_extracted_again_in_full_size(tmp_path):
+    n, random = 60, rng(11)
+    x, y = random.integers(100, 3900, (2, n))
+    angles, shift_A = random.uniform(1, 170, (n, 3)).round(3), random.uniform(-9, 9, (n, 2)).round(3)
+    names = ("rlnImageName", "rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnOpticsGroup")
+    posed = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
+    small = [
+        f"{row // 2 + 1:06d}@Extract/job010/Movies/m{row % 2}.mrcs m{row % 2}.mrc {x[row]} {y[row]} 1 "
+        + " ".join(map(str, (*angles[row], *shift_A[row])))
+        for row in range(n)
+    ]
+    optics = "1 krios 300 2.7 0.1 {} {} 2\n"
+    source = save_star(tmp_path / "run_data.star", small, names=(*names, *posed), optics=optics.format(4.0, 64))
+    # Others were extracted, so that numbers in the stacks are others; some were centred by RELION meanwhile.
+    kept = random.permutation(n)[:40]
+    moved = random.integers(-3, 4, (n, 2))
+    full = [
+        f"{place + 1:06d}@Extract/job020/Movies/m{row % 2}.mrcs m{row % 2}.mrc {x[row] + moved[row, 0]} "
+        f"{y[row] + moved[row, 1]} 1"
+        for place, row in enumerate(kept)
+    ]
+    base = save_star(tmp_path / "particles.star", full, names=names, optics=optics.format(1.0, 256))
+    for path in (source, base):
+        text = path.read_text().replace("_rlnImagePixelSize\n", "_rlnImagePixelSize\n_rlnMicrographPixelSize\n")
+        path.write_text(text.replace(" 4.0 64 2", " 4.0 1.0 64 2").replace(" 1.0 256 2", " 1.0 1.0 256 2"))
+    report = cb.convert(source, tmp_path / "out.star", onto=base, take=("poses",))
+    assert report.onto.matched.by == "place" and report.onto.source_rows_not_used == 20
+    found = table(tmp_path / "out.star")
+    expected = Rotation.from_euler("ZYZ", angles[kept], degrees=True).as_matrix()
+    np.testing.assert_allclose(written_angles(found), expected, atol=1e-6)
+    origin_A = np.column_stack([numbers(found, f"rlnOrigin{axis}Angst") for axis in "XY"])
+    np.testing.assert_allclose(origin_A, shift_A[kept] + moved[kept] * 1.0, atol=1e-4)
+    assert table(tmp_path / "out.star", "optics")["rlnImageSize"] == ["256"]
+
+
+def test_aberrations_of_a_star_file_go_to_the_rows_of_a_cs_file(tmp_path):
+    names = ("rlnImageName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+    rows = [f"{image(row)} 1 {9000 + row} 8000 10" for row in range(N)]
+    source = save_star(tmp_path / "run_data.star", rows, names=names, optics="1 krios 300 2.7 0.1 1.5 16 2 0.5 -0.25\n")
+    text = source.read_text().replace("Dimensionality\n", "Dimensionality\n_rlnBeamTiltX\n_rlnBeamTiltY\n")
+    source.write_text(text)
+    base = cs_base(tmp_path / "J9", ctf__tilt_A=np.ones((N, 2), "f4"))
+    cb.convert(source, tmp_path / "out.cs", onto=base, take=("ctf", "aberrations"))
+    found = open_cs(tmp_path / "out_passthrough.cs").read(["ctf/tilt_A", "ctf/df1_A", "ctf/accel_kv"])
+    tilt_A = -2.7e7 * np.sin(np.array([0.5, -0.25]) / 1e3)
+    np.testing.assert_allclose(found["ctf/tilt_A"], np.tile(tilt_A, (N, 1)), rtol=1e-5)
+    assert found["ctf/df1_A"].tolist() == [9000 + row for row in ORDER]
 
 
 def test_half_sets_that_do_not_split_any_more_are_left_out(tmp_path):

@@ -197,7 +197,7 @@ def _planned(
         *both, replace(pairs, base=rows[matched], source=of_source[matched]), (source.program, base.program)
     )
     messages += [*frame.messages, *about_optics(both[0], both[1], take)]
-    particles = in_base(*both, frame, take)
+    particles = in_base(*both, frame, take, counts_px=base.star is not None and "optics" not in base.star)
     if target == "cs":
         particles, found = counted_from_1(particles)
         messages += found

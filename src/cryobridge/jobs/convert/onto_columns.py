@@ -14,7 +14,7 @@ from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, MAGNIFICATION, REL
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.fields import FIT
 from cryobridge.formats.cryosparc.particles_write import cs_content
-from cryobridge.formats.optics import distinct_rows, first_rows
+from cryobridge.formats.optics import distinct_rows, first_rows, group_optics
 from cryobridge.formats.relion.fields import OF_THE_FIT, PRIORS
 from cryobridge.formats.relion.particles_write import star_content
 from cryobridge.model.convention import AS_STORED
@@ -105,7 +105,9 @@ def has(particles: ParticleSet, part: Part) -> bool:
     return getattr(particles, held[part]) is not None
 
 
-def in_base(source: ParticleSet, base: ParticleSet, frame: Frame, take: tuple[Part, ...]) -> ParticleSet:
+def in_base(
+    source: ParticleSet, base: ParticleSet, frame: Frame, take: tuple[Part, ...], *, counts_px: bool
+) -> ParticleSet:
     """Return particles as they are in the images of another file: poses, shifts and CTF, box and pixel size.
 
     Parameters
@@ -116,6 +118,13 @@ def in_base(source: ParticleSet, base: ParticleSet, frame: Frame, take: tuple[Pa
         Where the images of the base lie.
     take
         What the file is to be given.
+    counts_px
+        Whether shifts of the base are pixels of its images, whose size is then needed.
+
+    Raises
+    ------
+    MissingDataError
+        If it is not known.
     """
     extra = source.extra
     if frame.convention != AS_STORED:
@@ -141,7 +150,7 @@ def in_base(source: ParticleSet, base: ParticleSet, frame: Frame, take: tuple[Pa
         class_posterior=source.class_posterior if "classes" in take else None,
         ctf=_with_absent(source, base),
     )
-    return _with_optics(particles, base)
+    return _with_optics(particles, base, counts_px=counts_px and "poses" in take)
 
 
 def _with_absent(source: ParticleSet, base: ParticleSet) -> Any:
@@ -157,24 +166,39 @@ def _with_absent(source: ParticleSet, base: ParticleSet) -> Any:
     return replace(source.ctf, **given)
 
 
-def _with_optics(particles: ParticleSet, base: ParticleSet) -> ParticleSet:
-    """Return the particles with microscopes of their own, and box and pixel size of the base."""
+def _with_optics(particles: ParticleSet, base: ParticleSet, *, counts_px: bool) -> ParticleSet:
+    """Return the particles with microscopes of their own, and box and pixel size of the base.
+
+    What the base does not say is the particles' own, but for a pixel that its shifts count.
+    """
     if base.optics is None or base.optics_index is None:
-        return particles
+        optics, index = group_optics(len(base))
+        base = replace(base, optics=optics, optics_index=index)
+    assert base.optics is not None and base.optics_index is not None  # just made
+    if counts_px and not (base.optics.pixel_size_A[base.optics_index] > 0).all():
+        raise MissingDataError(
+            "the pixel size of its images is not known, in which its shifts count",
+            path=base.source,
+            option="onto",
+            hint="Give a file that has rlnMagnification and rlnDetectorPixelSize, or optics groups.",
+        )
     if particles.optics is None or particles.optics_index is None:
         return replace(particles, optics=base.optics, optics_index=base.optics_index)
     index = distinct_rows([particles.optics_index, base.optics_index])
     first = first_rows(index)
     own, of_base = particles.optics.take(particles.optics_index[first]), base.optics.take(base.optics_index[first])
-    filled: dict[str, Any] = {
-        name: np.where(np.isnan(getattr(own, name)), getattr(of_base, name), getattr(own, name)) for name in _OPTICS
-    }
-    optics = replace(own, pixel_size_A=of_base.pixel_size_A, box_px=of_base.box_px, **filled)
+    filled: dict[str, Any] = {name: _first_known(getattr(own, name), getattr(of_base, name)) for name in _OPTICS}
+    filled |= {name: _first_known(getattr(of_base, name), getattr(own, name)) for name in ("pixel_size_A", "box_px")}
+    optics = replace(own, **filled)
     extra = particles.extra
     if extra is not None:
         at = particles.optics_index[first]
         extra = replace(extra, optics={name: np.asarray(each)[at] for name, each in extra.optics.items()})
     return replace(particles, optics=optics, optics_index=index, extra=extra)
+
+
+def _first_known(values: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    return np.where(np.isnan(values) | ((values == 0) & (others > 0)), others, values)
 
 
 def columns_for(
