@@ -70,7 +70,7 @@ def collapse(particles: ParticleFiles, kept: NDArray[np.bool_], *, first: bool) 
     parent = _numbered(particles, uid)
     rows = np.flatnonzero(kept)
     ranking = _ranking(particles, parent, kept, first=first)
-    copy = _copy_numbers(particles, uid)
+    copy = _copy_numbers(particles, parent, are_numbered=uid is not None)
     # The last key counts most: copies of one particle lie together, the best one first.
     order = rows[np.lexsort((copy[rows], -ranking.score[rows], parent[rows]))]
     starts = np.ones(len(order), dtype=bool)
@@ -121,10 +121,18 @@ def _numbered(particles: ParticleFiles, uid: NDArray[np.uint64] | None) -> Rows:
     )
 
 
-def _copy_numbers(particles: ParticleFiles, uid: NDArray[np.uint64] | None) -> Rows:
-    """Return which copy each row is, (n,), from 0; 0 for all where the file does not say."""
-    numbers: Rows | None = None if uid is None else ColumnReader(particles.columns).integers(_COPY)
-    return numbers if numbers is not None else np.zeros(len(particles), dtype=np.int64)
+def _copy_numbers(particles: ParticleFiles, parent: Rows, *, are_numbered: bool) -> Rows:
+    """Return which copy of its particle each row is, (n,), from 0: as the file says, else in its order."""
+    if are_numbered:
+        numbers: Rows | None = ColumnReader(particles.columns).integers(_COPY)
+        if numbers is not None:
+            return numbers
+    order = np.argsort(parent, kind="stable")
+    starts = np.flatnonzero(np.diff(parent[order], prepend=-1))
+    lengths = np.diff(starts, append=len(order))
+    copy = np.empty(len(order), dtype=np.int64)
+    copy[order] = np.arange(len(order)) - np.repeat(starts, lengths)
+    return copy
 
 
 def _ranking(particles: ParticleFiles, parent: NDArray[np.int64], kept: NDArray[np.bool_], *, first: bool) -> Ranking:
