@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.open import open_particles
 from cryobridge.jobs.identity.match import identities_of, match_rows
 from cryobridge.jobs.identity.nearest import mutual_nearest, same_points
@@ -417,6 +417,23 @@ def test_no_micrograph_in_common_names_one_of_each(tmp_path):
     star = star_file(tmp_path / "b.star", *scene.theirs, name="other{}.mrc")
     with pytest.raises(MissingDataError, match=r"J2/mic0_patch_aligned\.mrc.*other\d\.mrc"):
         matched(cs_file(tmp_path / "a.cs", *scene.ours), star)
+
+
+def test_a_file_without_positions_is_named_with_what_fetches_them(tmp_path):
+    scene = Scene()
+    table = np.load(cs_file(tmp_path / "a.cs", *scene.ours))
+    kept = [name for name in table.dtype.names if not name.startswith("location/")]
+    save_cs(tmp_path / "a.cs", {name: table[name] for name in kept})
+    with pytest.raises(MissingDataError, match=r"a\.cs has a uid and images, .*, and no positions") as caught:
+        matched(tmp_path / "a.cs", star_file(tmp_path / "b.star", *scene.theirs))
+    assert "cryobridge select a.cs -o located.cs" in caught.value.hint
+
+
+def test_distances_are_for_files_that_are_compared(tmp_path):
+    cs = cs_file(tmp_path / "a.cs", *Scene().ours)
+    for options in ({"within_A": 5.0}, {"orientation": "stored"}, {"swap_xy": True}):
+        with pytest.raises(UsageError, match="which compares positions"):
+            select(cs, tmp_path / "out.cs", where="uid > 0", **options)
 
 
 def test_images_of_two_extractions_that_have_the_same_bare_names_are_told_apart_by_place(tmp_path):

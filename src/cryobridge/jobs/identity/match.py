@@ -307,17 +307,22 @@ def _sources_at(table: Sources, rows: Rows) -> ImageRefs:
 
 
 def _nothing_shared(first: Identities, other: Identities, *, by_place: bool) -> MissingDataError:
-    shown = []
+    shown, hint = [], ""
     for side in (first, other):
         kinds = ["a uid"] * (side.uid is not None) + ["images"] * (side.images is not None)
         example = ""
         if side.images is not None and len(side.images.index):
             example = f", such as {int(side.images.index[0]) + 1}@{side.images.path[0]}"
-        lacks = ", and no positions on micrographs" if by_place and side.places is None else ""
+        lacks = ""
+        if by_place and side.places is None:
+            lacks = ", and no positions on micrographs"
+            if side.particles is not None and side.particles.program == "cryosparc":
+                fetch = f"`cryobridge select {side.path.name} -o located.cs` and {option('from_ancestors', True)}"
+                hint = f" Positions that earlier jobs of cryoSPARC have are fetched with {fetch}."
         shown.append(f"{side.path.name} has {' and '.join(kinds) or 'neither uid nor images'}{example}{lacks}")
     return MissingDataError(
         f"no particle of {other.path.name} is in it: {'; '.join(shown)}",
         path=first.path,
         hint="Check that both are of one data set. A downsampled set is traced through its …_sources.csv "
-        f"({option('sources')}).",
+        f"({option('sources')}).{hint}",
     )
