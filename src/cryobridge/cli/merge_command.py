@@ -42,7 +42,7 @@ def _view(report: MergeReport) -> Facts:
     facts += [("of", f"{name}  {count:,}") for name, count in shown[:_N_FILES_SHOWN]]
     if len(shown) > _N_FILES_SHOWN:
         facts.append(("of", f"… and {len(shown) - _N_FILES_SHOWN} more"))
-    if report.half_sets is not None:
+    if report.half_sets:
         counts = ", ".join(f"{half}: {count:,}" for half, count in report.half_sets.items())
         facts.append(("half sets", f"{counts}{' (new)' if report.seed is not None else ''}"))
     if report.dropped:

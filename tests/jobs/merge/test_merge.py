@@ -166,6 +166,9 @@ def test_what_is_wrong_with_a_request_is_said_before_anything_is_written(tmp_pat
     assert "two or more" in run("merge", one, "-o", out).stderr
     with pytest.raises(UsageError, match="named twice"):
         cb.merge([one, other, tmp_path / "." / "a.star"], out)
+    cb.merge([cs(tmp_path / "c.cs", [0]), cs(tmp_path / "d.cs", [1])], tmp_path / "e.cs")
+    with pytest.raises(UsageError, match="named twice"):
+        cb.merge([tmp_path / "e.cs", tmp_path / "e.csg"], tmp_path / "f.cs")
     with pytest.raises(UsageError, match=r"a \.star file"):
         cb.merge([one, other], tmp_path / "all.cs")
     with pytest.raises(UsageError, match="one of the inputs"):
@@ -192,3 +195,14 @@ def test_micrographs_are_merged_by_their_names(tmp_path):
     assert cb.merge([one, other], tmp_path / "all.star").rows_out == 2
     with pytest.raises(CryobridgeError, match=r"by their micrograph: m\.mrc"):
         cb.merge([one, micrographs(tmp_path / "c.star", ["m.mrc"])], tmp_path / "more.star")
+
+
+def test_files_without_rows_add_none(tmp_path):
+    one, none = star(tmp_path / "a.star", [0]), star(tmp_path / "b.star", [])
+    assert cb.merge([none, one], tmp_path / "all.star", split_halves=1).rows_out == 1
+    for name in ("c", "d"):
+        cs(tmp_path / f"{name}.cs", [], **poses(0))
+    more = cs(tmp_path / "e.cs", [0, 1], **poses(2))
+    report = cb.merge([tmp_path / "c.cs", more, tmp_path / "d.cs"], tmp_path / "all.cs", split_halves=1)
+    assert report.half_sets == {"1": 1, "2": 1}
+    assert cb.merge([tmp_path / "c.cs", tmp_path / "d.cs"], tmp_path / "none.cs", split_halves=1).rows_out == 0

@@ -118,7 +118,7 @@ def _refuse_losses(
             without = has.index(False)
             other = labels[has.index(True)]
             raise MissingDataError(
-                f"no {item.title} ({name}), which {other} has and needs",
+                f"no {item.title} ({name}), which {other} has",
                 path=paths[without],
                 field=name,
                 hint="Give a file that has it, or `cryobridge convert` this one with the values that it lacks.",

@@ -192,9 +192,9 @@ def _opened(paths: Sequence[Path]) -> list[ParticleFiles]:
     for path, part in zip(paths, parts, strict=True):
         if part.table is None:
             raise UsageError("not a particle file, but a stack of images", path=path, hint=KINDS)
-        same = known.setdefault(resolved(part.metadata), path)
+        same = known.setdefault(resolved(part.columns.path), path)
         if same is not path:
             raise UsageError(
-                f"the particles of {part.metadata.name} are named twice", path=path, hint="Name each file once."
+                f"the particles of {part.columns.path.name} are named twice", path=path, hint="Name each file once."
             )
     return parts
