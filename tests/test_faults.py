@@ -129,6 +129,7 @@ CASES = {
     "convert to pickles": f"convert {JOB}J4_particles.csg --to pickles -o OUT",
     "select": f"select {JOB}J4_particles.csg --invert --random 3 -o OUT/subset.cs",
     "select by class": "select particles.star --split-by-class OUT",
+    "merge": f"merge {JOB}J4_particles.csg particles.cs -o OUT/both.cs",
     "demo": "demo OUT",
 }
 # These take longer.
@@ -564,6 +565,7 @@ METADATA = {
     "convert to cs": ["particles.star"],
     "select": [f"{JOB}J4_passthrough_particles.cs"],
     "select by class": ["particles.star"],
+    "merge": [f"{JOB}J4_passthrough_particles.cs", "particles.cs"],
 }
 
 

@@ -124,3 +124,10 @@ def test_exit_codes_and_names_of_options(tmp_path):
     assert "--invert" in run("select", a, "--or", a, "--invert", "-o", tmp_path / "c.star").stderr
     with pytest.raises(CryobridgeError):
         cb.select(a, and_=tmp_path / "missing.star")
+
+
+def test_rows_that_are_known_by_nothing_are_not_united(tmp_path):
+    names = [save_star(tmp_path / f"{n}.star", "micrographs", {"rlnMicrographName": [f"{n}.mrc"]}) for n in "ab"]
+    with pytest.raises(MissingDataError, match="neither uids nor images") as caught:
+        cb.select_files(names[0], tmp_path / "out.star", or_=names[1])
+    assert "merge" in caught.value.hint

@@ -55,12 +55,21 @@ def unite(first: ParticleFiles, others: Sequence[ParticleFiles], options: MatchO
 
     Raises
     ------
+    MissingDataError
+        If a file has neither uids nor images.
     CryobridgeError
         As `cryobridge.formats.merged.merged_files`, if the files do not go together.
     """
     whole = merged_files([first, *others])
     assert isinstance(whole, MergedFiles)  # there are several
     known = [identities_of(files, options.sources) for files in whole.merged]
+    for files in known:
+        if files.uid is None and files.images is None:
+            raise MissingDataError(
+                "neither uids nor images, by which rows of two files would be known to be the same",
+                path=files.path,
+                hint="`cryobridge merge` writes all rows of several files.",
+            )
     compared = []
     for place, other in enumerate(others, start=1):
         is_there = np.zeros(len(other), bool)
