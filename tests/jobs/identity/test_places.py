@@ -448,6 +448,18 @@ def test_images_of_two_extractions_that_have_the_same_bare_names_are_told_apart_
     assert match_rows(*sides).by == "image"
 
 
+def test_stacks_whose_names_fit_several_are_told_apart_by_place(tmp_path):
+    micrograph, xy = picks(np.random.default_rng(8))
+    one = star_file(tmp_path / "a.star", micrograph, xy, job=3)
+    other = star_file(tmp_path / "b.star", micrograph[::-1], xy[::-1], job=4)
+    other.write_text(other.read_text().replace("000001@Extract/job004", "000001@Extract/job005"))
+    for first, second in ((one, other), (other, one)):
+        match = matched(first, second)
+        assert (match.by, match.rows.tolist()) == ("place", list(range(len(xy)))[::-1])
+    with pytest.raises(CryobridgeError, match="may be"):
+        match_rows(*(identities_of(open_particles(path)) for path in (one, other)))
+
+
 # Points
 
 

@@ -212,40 +212,67 @@ def match_rows(
     CryobridgeError
         If a stack of one could be either of two of the other, or places could be compared in several ways.
     """
-    traced = (*first.messages, *other.messages)
+    if (match := _by_uid(first, other)) is not None:
+        return match
+    match, last = _by_image(first, other, bare_names=bare_names)
+    match = match or _by_ancestors(first, other)
+    if match is not None:
+        return match
+    if places is not None and first.places is not None and other.places is not None:
+        try:
+            found = match_places(first.places, other.places, places)
+            messages = (*first.messages, *other.messages, *found.messages)
+            back = partial(getattr, found, "other_rows")
+            return Match(found.rows, "place", messages, found, _other_rows=back)
+        except CryobridgeError as error:
+            # The same images would lie at the same places; and who sets how places are compared means places.
+            is_asked = places.within_A is not None or places.by_hand is not None
+            if last is None or is_asked or isinstance(error, OtherPlacesError):
+                raise
+    if isinstance(last, Match):
+        return last
+    raise last or _nothing_shared(first, other, by_place=places is not None)
+
+
+def _by_uid(first: Identities, other: Identities) -> Match | None:
     for ours, has_uid in _uids_against(first, other):
         for theirs, has_other_uid in _uids_against(other, first):
             rows = first_places(ours, theirs, has_uid)
             if (rows >= 0).any():
                 copies = [side for side, uid in ((first, ours), (other, theirs)) if side.is_parents(uid)]
-                back = partial(first_places, theirs, ours, has_other_uid)
-                return Match(rows, "uid", (*traced, *map(_by_parents, copies)), _other_rows=back)
-    by_name = None
-    for our_images in first.all_images:
-        for their_images in other.all_images:
-            rows, messages = match_images(our_images, their_images)
+                traced = (*first.messages, *other.messages, *map(_by_parents, copies))
+                return Match(rows, "uid", traced, _other_rows=partial(first_places, theirs, ours, has_other_uid))
+    return None
+
+
+def _by_image(
+    first: Identities, other: Identities, *, bare_names: bool
+) -> tuple[Match | None, Match | CryobridgeError | None]:
+    """Compare images by stack and number.
+
+    Returns
+    -------
+    match
+        By the whole names of stacks; None where there is none.
+    last
+        What counts if nothing else is the same: a match by bare names, or the error that a stack could be several.
+    """
+    last: Match | CryobridgeError | None = None
+    for ours in first.all_images:
+        for theirs in other.all_images:
+            try:
+                rows, messages = match_images(ours, theirs)
+            except CryobridgeError as error:  # places may tell them apart
+                last = last if isinstance(last, CryobridgeError) else error
+                continue
             if (rows >= 0).any():
-                back = partial(_image_rows, their_images, our_images)
-                is_by_record = first.is_record(our_images) or other.is_record(their_images)
-                match = Match(rows, "image", (*traced, *messages), None, is_by_record, back)
+                traced = (*first.messages, *other.messages, *messages)
+                is_by_record = first.is_record(ours) or other.is_record(theirs)
+                match = Match(rows, "image", traced, None, is_by_record, partial(_image_rows, theirs, ours))
                 if not messages:
-                    return match
-                by_name = by_name or (match if bare_names else None)
-    if (earlier := _by_ancestors(first, other)) is not None:
-        return earlier
-    if places is not None and first.places is not None and other.places is not None:
-        try:
-            found = match_places(first.places, other.places, places)
-            back = partial(getattr, found, "other_rows")
-            return Match(found.rows, "place", (*traced, *found.messages), found, _other_rows=back)
-        except CryobridgeError as error:
-            # The same images would lie at the same places; and who sets how places are compared means places.
-            is_asked = places.within_A is not None or places.by_hand is not None
-            if by_name is None or is_asked or isinstance(error, OtherPlacesError):
-                raise
-    if by_name is not None:
-        return by_name
-    raise _nothing_shared(first, other, by_place=places is not None)
+                    return match, None
+                last = last or (match if bare_names else None)
+    return None, last
 
 
 def _by_ancestors(first: Identities, other: Identities) -> Match | None:
