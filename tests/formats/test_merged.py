@@ -203,7 +203,7 @@ def test_one_name_for_two_stacks_is_refused_and_names_of_several_folders_are_sai
         save_mrc(tmp_path / folder / "p.mrcs", images)
         save_mrc(tmp_path / folder / f"{folder}.mrcs", images)
     same = [star(tmp_path / folder / "p.star", [KRIOS]) for folder in ("one", "two")]
-    with pytest.raises(CryobridgeError, match="not told apart") as caught:
+    with pytest.raises(CryobridgeError, match="could not be distinguished") as caught:
         merged_files(same)
     assert str(Path("two", "p.star")) in caught.value.path
     other = [star(tmp_path / folder / f"{folder}.star", [KRIOS]) for folder in ("one", "two")]

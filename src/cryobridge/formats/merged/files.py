@@ -235,7 +235,7 @@ def _root(names: Sequence[str], search: ImageSearch) -> Path | None:
 
 def _one_name_for_two(name: str, one: Path, other: Path, part: ParticleFiles) -> CryobridgeError:
     return CryobridgeError(
-        f"the stack {name} is {other} in it, and {one} in a file before it: in one file they are not told apart",
+        f"the stack {name} is {other} in it, and {one} in one before it: they could not be distinguished",
         path=part.metadata,
         hint=f"`cryobridge convert` with {option('link_stacks', 'DIR')} gives the stacks of one of them other names.",
     )
