@@ -354,21 +354,28 @@ def test_demo_takes_a_simulated_project_through_all_commands(demo_run):
     assert "6 of 6 found, each long enough" in done.stdout
     assert "Orientation: sure" in done.stdout
     assert "Converged. In the last 3 iterations" in done.stdout
-    made = ("relion/picks/autopick.star", "relion/particles.star", "relion/thick.star", "thick.csg")
+    made = ("relion/picks/autopick.star", "relion/particles.star", "relion/thick.star", "thick.csg", "good.csg")
     pictures = ("stacks/plots/power_spectrum_stack_000000.png", "relion/Class2D/job004/converge_summary.png")
     stacks = ("stacks/fft/particles_fourier_stack_000000.pt", "downsampled/particles.48.mrcs")
     for name in (*made, *pictures, *stacks):
         assert (folder / name).is_file(), name
     # 200 of the 300 simulated particles are that thick, in both programs' files.
-    thick = draw_truth(6, 50, 0).particles.ctf.defocus_u_A > 12000
+    particles = draw_truth(6, 50, 0).particles
+    thick = particles.ctf.defocus_u_A > 12000
     assert len(starfile.read(folder / "relion" / "thick.star")["particles"]) == thick.sum()
     assert len(np.load(folder / "thick.cs")) == thick.sum()
+    # Those of classes 1 and 2, which RELION knows by micrograph and position alone.
+    good = np.isin(particles.class_number, (1, 2))
+    assert sorted(np.load(folder / "good.cs")["uid"]) == sorted(particles.uid[good])
+    assert f"came back  {good.sum()} of good classes, with the uids that were simulated\n" in done.stdout
+    extracted_by = "RELION's relion_preprocess" if shutil.which("relion_preprocess") else "the simulation"
+    assert f"extracted  by {extracted_by}\n" in done.stdout
 
 
 def test_the_commands_that_demo_shows_work_when_typed(demo_run, tmp_path):
     _, _, done = demo_run
     commands = [shlex.split(line)[2:] for line in done.stdout.splitlines() if line.startswith("$ cryobridge ")]
-    assert len(commands) == 8
+    assert len(commands) == 10
     for place, words in enumerate(commands):
         if "-o" in words:
             output = words.index("-o") + 1

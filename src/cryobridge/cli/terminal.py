@@ -91,10 +91,21 @@ def show(*results: RenderableType) -> None:
     _write(text if console.is_terminal else "".join(f"{line.rstrip()}\n" for line in lines))
 
 
-def show_command(command: list[str]) -> None:
-    """Print a command as it is typed; one that is too long for a line goes on in the next, after a backslash."""
+def show_command(command: list[str], folder: str | None = None) -> None:
+    """Print a command as it is typed; one that is too long for a line goes on in the next, after a backslash.
+
+    Parameters
+    ----------
+    command
+        Its words.
+    folder
+        Where it is typed, if not in the current folder.
+    """
     words = [shlex.quote(word) for word in command]
     lines = [f"$ {words[0]}"]
+    if folder is not None:
+        lines = [f"$ (cd {shlex.quote(folder)} && {words[0]}"]
+        words[-1] += ")"
     for word in words[1:]:
         if len(lines[-1]) + len(word) + 3 > output_width():
             lines[-1] += " \\"

@@ -30,16 +30,18 @@ _OF_CONVERGE = (
 )
 # All that the simulation and the tour write, by folder: nothing else is ever removed.
 _MADE = {
-    ".": ("thick.cs", "thick.csg", "thick_passthrough.cs"),
+    ".": tuple(f"{name}{end}" for name in ("thick", "good") for end in (".cs", ".csg", "_passthrough.cs")),
     "cryosparc/J2/motioncorrected": (f"{_STEM}.mrc",),
     "cryosparc/J3/extract": (f"{_STEM}_particles.mrc",),
     "cryosparc/J3": ("extracted_particles.cs", "job.json"),
     "cryosparc/J4": ("J4_00[23]_particles.cs", "J4_passthrough_particles.cs", "J4_particles.csg", "job.json"),
-    "relion": ("default_pipeline.star", "particles.star", "particles_micrographs.star", "thick.star"),
+    "relion": ("default_pipeline.star", "particles.star", "particles_micrographs.star", "thick.star", "good.star"),
     "relion/MotionCorr/job002": ("corrected_micrographs.star",),
     "relion/MotionCorr/job002/Movies": ("*_fractions.mrc",),
     "relion/CtfFind/job003": ("micrographs_ctf.star",),
     "relion/Class2D/job004": ("RELION_JOB_EXIT_SUCCESS", "run_it0??_*.star", *_OF_CONVERGE),
+    "relion/Extract/job005": ("RELION_JOB_EXIT_SUCCESS", "particles.star"),
+    "relion/Extract/job005/Movies": ("*_fractions.mrcs", "*_fractions_extract.star"),
     "relion/Extract/J3/extract": (f"{_STEM}_particles.mrcs",),
     "relion/picks": ("autopick.star", "coords_suffix_autopick.star"),
     "relion/picks/Movies": ("*_autopick.star",),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cryobridge.demo import classification, cryosparc_files, relion_files
+from cryobridge.demo import classification, cryosparc_files, extraction, relion_files
 from cryobridge.demo.cryosparc_files import FitStatistics
 from cryobridge.demo.folder import check_folder, prepare_folder
 from cryobridge.demo.images import record, signal_scale
@@ -50,8 +50,10 @@ class DemoProject:
         The same micrographs with their rows reversed.
     micrographs_star
         RELION's micrographs with their CTF.
+    extracted_star
+        The particles that RELION's Extract cut from its micrographs.
     classification
-        A Class2D job of RELION that is finished.
+        A Class2D job of RELION of these, finished.
     pixel_size_A, box_px
         Of micrographs and particle images.
     truth
@@ -72,6 +74,7 @@ class DemoProject:
     relion: Path
     relion_micrographs: tuple[Path, ...]
     micrographs_star: Path
+    extracted_star: Path
     classification: Path
     pixel_size_A: float
     box_px: int
@@ -217,12 +220,13 @@ def _write(project: DemoProject, snr: float, seed: int, reporter: Reporter) -> N
     cryosparc_files.write_extraction(project.cryosparc, truth, of_all)
     cryosparc_files.write_refinement(project.cryosparc, truth, of_all, seed)
     relion_files.write_metadata(project.relion, truth)
+    extraction.write_extraction(project.relion, truth)
     classification.write_classification(project.relion, truth, seed)
 
 
 def _size_in_bytes(truth: Truth) -> int:
     in_micrographs = 2 * len(truth.micrographs) * math.prod(MICROGRAPH_SHAPE_PX)
-    in_stacks = len(truth.particles) * BOX_PX**2
+    in_stacks = 2 * len(truth.particles) * BOX_PX**2
     return _BYTES_A_PIXEL * (in_micrographs + in_stacks) + _BYTES_OF_METADATA
 
 
@@ -243,7 +247,8 @@ def _describe(folder: Path, truth: Truth) -> DemoProject:
         relion=relion,
         relion_micrographs=tuple(relion / relion_files.micrograph_name(truth, row) for row in rows),
         micrographs_star=relion / relion_files.CTF_STAR,
-        classification=relion / classification.JOB,
+        extracted_star=relion / relion_files.PARTICLES_STAR,
+        classification=relion / relion_files.CLASSES_JOB,
         pixel_size_A=PIXEL_SIZE_A,
         box_px=BOX_PX,
         truth=truth,

@@ -1,4 +1,4 @@
-"""The simulated data as a RELION project: motion correction (job002) and CTF estimation (job003).
+"""The simulated data as a RELION project: its list of jobs, motion correction (job002) and CTF estimation (job003).
 
 RELION reads TIFF movies from the other end than cryoSPARC, so its micrographs have their rows reversed, and the
 direction of the astigmatism has the other sign.
@@ -6,7 +6,7 @@ direction of the astigmatism has the other sign.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,11 +26,46 @@ if TYPE_CHECKING:
 
 CTF_STAR = "CtfFind/job003/micrographs_ctf.star"
 _MOTION_STAR = "MotionCorr/job002/corrected_micrographs.star"
-_PROCESSES = {"MotionCorr/job002/": "relion.motioncorr.own", "CtfFind/job003/": "relion.ctffind.ctffind4"}
-_NODES = {
-    _MOTION_STAR: "MicrographGroupMetadata.star.relion.motioncorr",
-    CTF_STAR: "MicrographGroupMetadata.star.relion.ctf",
-}
+EXTRACT_JOB, CLASSES_JOB = "Extract/job005", "Class2D/job004"
+N_ITERATIONS = 20
+PARTICLES_STAR = f"{EXTRACT_JOB}/particles.star"
+
+
+class _Job(NamedTuple):
+    """A job in the list of RELION 4: what it takes, and what it makes with what that is."""
+
+    name: str
+    label: str
+    input: str | None
+    outputs: dict[str, str]
+
+
+_CLASSES = f"{CLASSES_JOB}/run_it{N_ITERATIONS:03d}"
+_JOBS = (
+    _Job(
+        "MotionCorr/job002/",
+        "relion.motioncorr.own",
+        None,
+        {_MOTION_STAR: "MicrographGroupMetadata.star.relion.motioncorr"},
+    ),
+    _Job(
+        "CtfFind/job003/",
+        "relion.ctffind.ctffind4",
+        _MOTION_STAR,
+        {CTF_STAR: "MicrographGroupMetadata.star.relion.ctf"},
+    ),
+    _Job(f"{EXTRACT_JOB}/", "relion.extract", CTF_STAR, {PARTICLES_STAR: "ParticleGroupMetadata.star.relion"}),
+    _Job(
+        f"{CLASSES_JOB}/",
+        "relion.class2d.em",
+        PARTICLES_STAR,
+        {
+            f"{_CLASSES}_data.star": "ParticleGroupMetadata.star.relion.class2d",
+            f"{_CLASSES}_optimiser.star": "ProcessData.star.relion.optimiser.class2d",
+        },
+    ),
+)
+_NEXT_JOB = 6
 
 
 def micrograph_name(truth: Truth, micrograph: int) -> str:
@@ -52,7 +87,7 @@ def write_metadata(project: Path, truth: Truth) -> None:
     sizes = {"rlnMicrographOriginalPixelSize": PIXEL_SIZE_A, "rlnMicrographPixelSize": PIXEL_SIZE_A}
     optics, micrographs = optics_block(truth, sizes), _micrographs(truth)
     write_star(project / _MOTION_STAR, [optics, star_block("micrographs", micrographs)])
-    write_star(project / CTF_STAR, [optics, star_block("micrographs", {**micrographs, **_ctf(truth)})])
+    write_star(project / CTF_STAR, [optics, star_block("micrographs", {**micrographs, **ctf_columns(truth)})])
     write_star(project / "default_pipeline.star", _pipeline())
 
 
@@ -76,8 +111,8 @@ def _micrographs(truth: Truth) -> dict[str, Any]:
     }
 
 
-def _ctf(truth: Truth) -> dict[str, Any]:
-    """Return what CTFFIND would find: rounded values, with a figure of merit and a resolution that are invented."""
+def ctf_columns(truth: Truth) -> dict[str, Any]:
+    """Return what CTFFIND would find of each micrograph, rounded; figure of merit and resolution are invented."""
     ctf, names = truth.micrographs.ctf, truth.micrographs.name
     u, v = ctf.defocus_u_A.round(2), ctf.defocus_v_A.round(2)
     angle_deg = np.degrees(mirror_defocus_angle_y(ctf.defocus_angle_rad)).round(3)
@@ -93,37 +128,36 @@ def _ctf(truth: Truth) -> dict[str, Any]:
 
 
 def _pipeline() -> list[StarBlock]:
-    motion, ctf = _PROCESSES
+    nodes = {name: label for job in _JOBS for name, label in job.outputs.items()}
+    inputs = [(job.input, job.name) for job in _JOBS if job.input]
+    outputs = [(job.name, name) for job in _JOBS for name in job.outputs]
     return [
-        star_block("pipeline_general", {"rlnPipeLineJobCounter": [4]}, is_loop=False),
+        star_block("pipeline_general", {"rlnPipeLineJobCounter": [_NEXT_JOB]}, is_loop=False),
         star_block(
             "pipeline_processes",
             {
-                "rlnPipeLineProcessName": list(_PROCESSES),
-                "rlnPipeLineProcessAlias": ["None"] * len(_PROCESSES),
-                "rlnPipeLineProcessTypeLabel": list(_PROCESSES.values()),
-                "rlnPipeLineProcessStatusLabel": ["Succeeded"] * len(_PROCESSES),
+                "rlnPipeLineProcessName": [job.name for job in _JOBS],
+                "rlnPipeLineProcessAlias": ["None"] * len(_JOBS),
+                "rlnPipeLineProcessTypeLabel": [job.label for job in _JOBS],
+                "rlnPipeLineProcessStatusLabel": ["Succeeded"] * len(_JOBS),
             },
         ),
         star_block(
             "pipeline_nodes",
-            {
-                "rlnPipeLineNodeName": list(_NODES),
-                "rlnPipeLineNodeTypeLabel": list(_NODES.values()),
-            },
+            {"rlnPipeLineNodeName": list(nodes), "rlnPipeLineNodeTypeLabel": list(nodes.values())},
         ),
         star_block(
             "pipeline_input_edges",
             {
-                "rlnPipeLineEdgeFromNode": [_MOTION_STAR],
-                "rlnPipeLineEdgeProcess": [ctf],
+                "rlnPipeLineEdgeFromNode": [node for node, _ in inputs],
+                "rlnPipeLineEdgeProcess": [job for _, job in inputs],
             },
         ),
         star_block(
             "pipeline_output_edges",
             {
-                "rlnPipeLineEdgeProcess": [motion, ctf],
-                "rlnPipeLineEdgeToNode": [_MOTION_STAR, CTF_STAR],
+                "rlnPipeLineEdgeProcess": [job for job, _ in outputs],
+                "rlnPipeLineEdgeToNode": [node for _, node in outputs],
             },
         ),
     ]

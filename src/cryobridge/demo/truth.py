@@ -28,6 +28,9 @@ _NEAREST_PX = 0.7 * BOX_PX
 _TRIES = 20_000
 _SHIFT_PX = 1.5
 _LARGEST_SHIFT_PX = 4.0
+# How many of the particles belong to classes 1, 2, ... of a 2D classification, and which of these one would go on with.
+CLASS_SHARES = (0.4, 0.3, 0.2, 0.1)
+GOOD_CLASSES = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class TrueParticles:
         Defocus of each particle.
     half_set
         int64, 1 or 2.
+    class_number
+        int64 from 1, the class of RELION's 2D classification in which it ends.
     """
 
     uid: NDArray[np.uint64]
@@ -100,9 +105,15 @@ class TrueParticles:
     shift_A: Floats
     ctf: CTF
     half_set: NDArray[np.int64]
+    class_number: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.uid)
+
+    @property
+    def good_uid(self) -> NDArray[np.uint64]:
+        """The uids of the particles in the classes that one would go on with, `GOOD_CLASSES`, in their order."""
+        return self.uid[np.isin(self.class_number, GOOD_CLASSES)]
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,7 @@ def _draw_particles(
         shift_A=shift_px_to_A(shift_px, PIXEL_SIZE_A),
         ctf=ctf,
         half_set=rng.integers(1, 3, n),
+        class_number=rng.choice(len(CLASS_SHARES), n, p=CLASS_SHARES) + 1,
     )
 
 
