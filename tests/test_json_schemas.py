@@ -148,7 +148,11 @@ def test_files_of_every_kind_are_described_as_the_schema_says(demo_project, tmp_
 def test_the_demo_gives_what_each_of_its_commands_prints(demo_project, tmp_path):
     whole = answer(COMMANDS["demo"], demo_project, tmp_path / "project", demo=SMALL)
     assert complaints("demo", whole) == []
-    said = whole["commands"]
+    assert whole["loop"]["picked"] == whole["rows_out"] > whole["loop"]["came_back"] > 0
+    of_relion = [step for step in whole["commands"] if step["words"][0] == "relion_preprocess"]
+    assert len(of_relion) == (whole["loop"]["extracted_by"] == "relion_preprocess")
+    assert all((step["result"], step["folder"]) == (None, str(tmp_path / "project/relion")) for step in of_relion)
+    said = [step for step in whole["commands"] if step not in of_relion]
     assert [step["words"][:2] for step in said][:2] == [["cryobridge", "inspect"], ["cryobridge", "coords"]]
     for step in said:
         name = "stacks-downsample" if "downsample" in step["words"] else step["words"][1]

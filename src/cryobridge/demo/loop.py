@@ -17,7 +17,6 @@ from cryobridge.demo.report import Loop
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.relion.star import open_star
-from cryobridge.model.particles import Labels
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "relion_preprocess"
 PICKS = "picks"
-_LONGEST_S = 60
+LONGEST_S = 60
 
 
 def relion_is_installed() -> bool:
@@ -91,7 +90,8 @@ def compare(project: DemoProject, particles_cs: Path, *, by_relion: bool) -> Loo
     good = set(particles.good_uid.tolist())
     if uids != good:
         raise CryobridgeError(
-            f"{len(uids - good)} particles came back that are in no good class, and {len(good - uids)} of these are missing",
+            f"{len(uids - good)} particles came back that are in no good class, and {len(good - uids)} of these are "
+            "missing",
             path=particles_cs,
             hint="This is a fault of cryobridge: please report it.",
         )
@@ -112,11 +112,11 @@ def _problem(project: DemoProject) -> str | None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_LONGEST_S,
+            timeout=LONGEST_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"had not ended after {_LONGEST_S} s"
+        return f"had not ended after {LONGEST_S} s"
     except OSError as error:
         return f"could not be started ({error.strerror})"
     if done.returncode == 0:
@@ -126,6 +126,6 @@ def _problem(project: DemoProject) -> str | None:
 
 
 def _image_names(star: Path) -> list[str]:
-    names = open_star(star)["particles"].read(["rlnImageName"])["rlnImageName"]
-    assert isinstance(names, Labels)
-    return [names[row] for row in range(len(names))]
+    """Return the names of the images; none where RELION found no particles."""
+    file = open_star(star)
+    return [str(name) for name in file["particles"].texts("rlnImageName").to_pylist()] if "particles" in file else []
