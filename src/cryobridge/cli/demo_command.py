@@ -127,11 +127,12 @@ def _tour(project: DemoProject) -> list[list[str | Path]]:
     folder, relion = project.folder, project.relion
     particles_cs, particles_star, thick_star = project.particles_cs, relion / "particles.star", relion / "thick.star"
     picks: list[str | Path] = ["-o", relion / PICKS, "--check-orientation", "--preview", "1"]
+    extraction: list[list[str | Path]] = [[*extract_words(project)]] if relion_is_installed() else []
     good_star, classes = relion / "good.star", ",".join(map(str, GOOD_CLASSES))
     return [
         ["inspect", "--paths", particles_cs],
         ["coords", particles_cs, project.micrographs_star, *picks],
-        *([extract_words(project)] if relion_is_installed() else []),
+        *extraction,
         ["select", project.classification, "--class", classes, "-o", good_star],
         ["select", particles_cs, "--like", good_star, "-o", folder / _GOOD_CS],
         ["convert", particles_cs, "-o", particles_star, "--link-stacks", relion / "Extract", "--verify"],
