@@ -10,13 +10,14 @@ import typer
 
 from cryobridge.cli.build import flag, takes_options
 from cryobridge.cli.run import RunOptions
-from cryobridge.cli.terminal import output_width, print_json, progress, show, show_messages
+from cryobridge.cli.terminal import output_width, print_json, progress, settings, show, show_messages
 from cryobridge.errors import UsageError, option
 from cryobridge.jobs.converge.options import ConvergeOptions
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
 
 if TYPE_CHECKING:
+    from cryobridge.jobs.converge.report import ConvergeReport
     from cryobridge.model.classification import History
 
 EXIT_NOT_CONVERGED = 3
@@ -58,14 +59,14 @@ def converge(
     from cryobridge.jobs.converge.converge import plan_converge
     from cryobridge.jobs.job import executed
 
-    plan = plan_converge(job, output, options, settle_s=watching.settle_s)
+    plan = plan_converge(job, output, options, settle_s=watching.settle_s if watching.watch else None)
     is_logged = False
     if watching.watch:
         from cryobridge.cli.converge_watch import watch_job
 
         plan.check(overwrite=run.overwrite)
         is_logged = watch_job(plan, watching, run)
-        report = plan.finish(overwrite=run.overwrite, dry_run=run.dry_run, is_watched=True)
+        report = plan.finish(overwrite=run.overwrite, dry_run=run.dry_run)
     else:
         with progress() as reporter:
             report = executed(plan, overwrite=run.overwrite, dry_run=run.dry_run, reporter=reporter)
@@ -74,6 +75,8 @@ def converge(
         print_json(report.to_json(flag))
     else:
         _show(report.history, only_verdict=is_logged)
+        if not settings.quiet:
+            _show_files(report)
     if watching.fail_if_not_converged and not report.verdict.converged:
         raise typer.Exit(EXIT_NOT_CONVERGED)
 
@@ -85,3 +88,10 @@ def _show(history: History, *, only_verdict: bool) -> None:
         show(verdict_view(history.verdict))
     else:
         show(history_view(history, output_width()))
+
+
+def _show_files(report: ConvergeReport) -> None:
+    from cryobridge.cli.converge_view import files_view
+
+    if report.files:
+        show(files_view(report.files, dry_run=report.dry_run))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +20,7 @@ from cryobridge.jobs.converge.tables import iteration_row, metrics_row
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from cryobridge.jobs.converge.outputs import OutputFile
     from cryobridge.model.classification import Counts, History, Iteration, Verdict
 
 _WIDE = 120
@@ -61,6 +64,29 @@ def verdict_view(verdict: Verdict, *, with_rule: bool = True) -> Group:
     more = f" About {left:,} more {'iteration' if left == 1 else 'iterations'}." if left else ""
     answer = Text.assemble((f"{word}. ", f"bold {style}"), plain(verdict.reason), more)
     return Group(answer, plain(f"Rule: {verdict.rule}", "dim")) if with_rule else Group(answer)
+
+
+def files_view(files: Sequence[OutputFile], *, dry_run: bool) -> Group:
+    """Name the files that are written, or would be, with what is in each; those of one kind in one row.
+
+    Parameters
+    ----------
+    files
+        One at least, those of the folder before those that were named.
+    dry_run
+        Whether they are only told.
+    """
+    folder = files[0].path.parent
+    title = plain(f"{'Would be written' if dry_run else 'Written'} to {folder}", "bold")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    for content, same in groupby(files, key=lambda file: file.content):
+        names = [str(file.path.name if file.path.parent == folder else file.path) for file in same]
+        more = f" … {names[-1]}" if len(names) > 1 else ""
+        many = f", {len(names):,} pictures" if len(names) > 1 else ""
+        table.add_row(plain(names[0] + more), plain(content + many))
+    return Group(Text(), title, table)
 
 
 def iteration_line(iteration: Iteration) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal, TypeAlias
 
 from cryobridge.errors import MissingDataError
 from cryobridge.model.classification import (
@@ -30,8 +31,9 @@ from cryobridge.plots.converge_populations import (
     draw_population_map,
     percent,
 )
-from cryobridge.plots.page import Panel, Sheet, path_title
+from cryobridge.plots.page import Panel, Sheet, path_title, png
 
+Which: TypeAlias = Literal["summary", "flow"] | int
 _MOST_WARNINGS = 4
 _ITERATION_CELL_IN = (5.8, 3.7)
 _SUMMARY_CELL_IN = (5.6, 3.2)
@@ -45,6 +47,36 @@ _BANDS_NOTE = (
     "A band has the colour of the class that its particles leave; pale bands stay. Gray cells: particles that stay."
 )
 _MATRIX_NOTE = "Particles that stay, on the diagonal, are not drawn."
+
+
+def sheet_of(history: History, which: Which) -> Sheet:
+    """Return the sheet of a picture.
+
+    Parameters
+    ----------
+    history
+        The iterations.
+    which
+        ``"summary"``, ``"flow"``, or the number of an iteration.
+
+    Raises
+    ------
+    MissingDataError
+        If the history has no such iteration, or none with classes.
+    """
+    if which == "summary":
+        return summary_sheet(history)
+    return flow_sheet(history) if which == "flow" else iteration_sheet(history, which)
+
+
+def draw(history: History, which: Which) -> bytes:
+    """Return a picture as the content of a PNG file; see `sheet_of`."""
+    return png(sheet_of(history, which))
+
+
+def prepare() -> None:
+    """Load what every picture needs, which takes as long as several of them."""
+    png(Sheet(" ", (Panel(" ", draw_sentence(" ")),)))
 
 
 def iteration_sheet(history: History, number: int) -> Sheet:
@@ -65,7 +97,8 @@ def iteration_sheet(history: History, number: int) -> Sheet:
         )
     shown = history.iterations[: numbers.index(number) + 1]
     if history.is_refinement:
-        return _refinement_sheet(history, shown, f"iteration {number}")
+        so_far = replace(history, iterations=shown, final=None, messages=())
+        return _refinement_sheet(so_far, f"iteration {number}")
     now, before = shown[-1], shown[-2] if len(shown) > 1 else None
     colours = class_colours(now.populations)
     lines = Panel("Particles in each class", draw_population_lines(shown, colours))
@@ -95,7 +128,7 @@ def summary_sheet(history: History) -> Sheet:
     """
     _require_classes(history)
     if history.is_refinement:
-        return _refinement_sheet(history, history.iterations, verdict_sentence(history))
+        return _refinement_sheet(history, verdict_sentence(history))
     colours = class_colours(history.iterations[-1].populations)
     panels = (
         Panel("Particles in each class", draw_population_lines(history.iterations, colours)),
@@ -110,19 +143,16 @@ def summary_sheet(history: History) -> Sheet:
     return Sheet(heading, panels, (" ".join(notes), *warning_notes(history)), _SUMMARY_CELL_IN, _MARGIN_IN)
 
 
-def _refinement_sheet(history: History, shown: Sequence[Iteration], what: str) -> Sheet:
-    """Return resolution, changes and accuracies of a refinement over these iterations."""
-    is_whole = len(shown) == len(history.iterations)
-    now = replace(history, iterations=tuple(shown), final=history.final if is_whole else None)
+def _refinement_sheet(history: History, what: str) -> Sheet:
+    """Return resolution, changes and accuracies of a refinement."""
     panels = (
-        Panel("Resolution (finer is higher)", draw_resolution(now, {})),
-        Panel("Orientations: change since the iteration before, and accuracy", draw_changes(now, "°")),
-        Panel("Offsets: change since the iteration before, and accuracy", draw_changes(now, "Å")),
+        Panel("Resolution (finer is higher)", draw_resolution(history, {})),
+        Panel("Orientations: change since the iteration before, and accuracy", draw_changes(history, "°")),
+        Panel("Offsets: change since the iteration before, and accuracy", draw_changes(history, "Å")),
     )
     notes = ["Changes and accuracies are RELION's own (rlnChangesOptimal…, rlnAccuracy…); of two half sets the worse."]
-    warnings = warning_notes(history) if is_whole else []
     heading = f"{_job(history)}: {what}"
-    return Sheet(heading, panels, (" ".join(notes), *warnings), _SUMMARY_CELL_IN, _MARGIN_IN)
+    return Sheet(heading, panels, (" ".join(notes), *warning_notes(history)), _SUMMARY_CELL_IN, _MARGIN_IN)
 
 
 def flow_sheet(history: History) -> Sheet:

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from cryobridge.jobs.converge import follow
 from cryobridge.jobs.converge.files import IterationFiles, find_iterations
 from cryobridge.jobs.converge.follow import Follower
 from cryobridge.jobs.converge.metrics import read_metrics
+from cryobridge.jobs.converge.outputs import KINDS
 from cryobridge.jobs.converge.verdict import Rule, judge
 from cryobridge.model.classification import Iteration, IterationMetrics
 from helpers import run, save_cs
@@ -544,7 +546,7 @@ def test_pictures_and_page_are_written_and_refreshed_and_relion_s_files_are_left
         path.unlink()
     before = {path: path.read_bytes() for path in folder.iterdir()}
     page = tmp_path / "page.html"
-    done = run("converge", folder, "--html", page)
+    done = run("converge", folder, "--html", page, "--each-iteration")
     assert done.returncode == 0, done.stderr
     made = {path.name for path in folder.iterdir()} - {path.name for path in before}
     pictures = {f"converge_run_it{number:03d}_data.png" for number in (7, 8)}
@@ -561,6 +563,53 @@ def test_pictures_and_page_are_written_and_refreshed_and_relion_s_files_are_left
     assert run("converge", folder, "--legacy-names", "--html", page, "--overwrite").returncode == 0
     assert (folder / "converge.log").read_text() != "old"
     assert {f"converge_{number:03d}.png" for number in range(7, 11)} <= {path.name for path in folder.iterdir()}
+
+
+DEFAULT = ["converge.log", "converge.csv", "converge_classes.csv", "converge_summary.png", "converge_flow.png"]
+
+
+def test_the_screen_names_each_file_that_is_written_or_would_be(plain_job, tmp_path):
+    folder, _ = plain_job
+    out = tmp_path / "out"
+    for words, title in ((("--dry-run",), "Would be written to"), ((), "Written to")):
+        done = run("converge", folder, "-o", out, *words)
+        assert done.returncode == 0, done.stderr
+        named = done.stdout.partition(f"{title} {out}\n")[2].splitlines()
+        assert [line.split()[0] for line in named] == DEFAULT
+        assert out.exists() == (not words)
+    assert sorted(path.name for path in out.iterdir()) == sorted(DEFAULT)
+    named = run("converge", folder, "-o", out, "--no-plots", "--html", tmp_path / "page.html").stdout.splitlines()
+    assert [line.split()[0] for line in named[-4:]] == [*DEFAULT[:3], str(tmp_path / "page.html")]
+    assert "Written" not in run("-q", "converge", folder, "-o", out, "--no-plots").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("--each-iteration",), [f"converge_run_it{number:03d}_data.png" for number in range(9)]),
+        (("--iterations", 2), [f"converge_run_it{number:03d}_data.png" for number in range(3)]),
+        (("--iterations", 8, "--total", 9), ["converge_run_it008_data.png", "converge_run_ct8_it009_data.png"]),
+        (("--legacy-names",), ["converge_000.png", "converge_011.png"]),
+    ],
+)
+def test_each_iteration_has_a_picture_where_that_is_asked_for_or_as_reliosparc_was_called(plain_job, words, names):
+    done = run("converge", plain_job[0], "--dry-run", "--json", *words)
+    drawn = [Path(path).name for path in json.loads(done.stdout)["outputs"]][len(DEFAULT) :]
+    assert set(names) <= set(drawn)
+    assert len(drawn) == (12 if words[0] != "--iterations" else words[-1] + 1)
+
+
+def test_pictures_of_iterations_contradict_no_pictures(plain_job):
+    done = run("converge", plain_job[0], "--each-iteration", "--no-plots")
+    assert done.returncode == 2
+    assert "--each-iteration asks for pictures, --no-plots for none" in done.stderr
+
+
+def test_the_page_lists_the_files_that_are_written():
+    page = (Path(__file__).parents[3] / "docs" / "converge.md").read_text()
+    table = page.partition("| file | content |")[2].partition("\n\n")[0]
+    rows = [tuple(cell.strip(" `") for cell in line.split("|")[1:3]) for line in table.splitlines()[2:]]
+    assert rows == [(kind.name, kind.content) for kind in KINDS]
 
 
 def test_particles_that_jump_and_those_that_settled_are_written_with_all_columns(plain_job, tmp_path):

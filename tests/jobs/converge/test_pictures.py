@@ -19,10 +19,11 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 
 from cryobridge.errors import CryobridgeError, MissingDataError
+from cryobridge.jobs.converge.drawing import Pictures
 from cryobridge.jobs.converge.html_page import html_page, write_html
 from cryobridge.jobs.converge.outputs import OutputFiles
 from cryobridge.model.classification import History, Iteration, IterationMetrics, Verdict
-from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
+from cryobridge.plots.converge import draw, flow_sheet, iteration_sheet, summary_sheet
 from cryobridge.plots.converge_populations import percent, points, spread
 from cryobridge.plots.page import lay_out, png, style
 from cryobridge.report import warning
@@ -213,17 +214,56 @@ def test_an_older_picture_is_replaced_and_a_failure_leaves_it(tmp_path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            outputs.write(history, [])
+            outputs.write(history, [], Pictures())
     assert target.read_text() == "older"
-    written = outputs.write(history, [])
+    written = outputs.write(history, [], Pictures())
     assert png_size(target.read_bytes())
     assert sorted(written) == sorted(tmp_path.iterdir())
     target.unlink()
     target.mkdir()
     with pytest.raises(CryobridgeError, match="can't be written"):
-        outputs.write(history, [])
+        outputs.write(history, [], Pictures())
     with pytest.raises(CryobridgeError, match="can't be written"):
         write_html(history, tmp_path / "absent" / "x")
+
+
+# Beside the reading
+
+
+def read_one_by_one(history):
+    """The history as it was when each iteration had just been read."""
+    return [replace(history, iterations=history.iterations[: n + 1]) for n in range(len(history.iterations))]
+
+
+@pytest.mark.parametrize("name", ["gaps", "200 classes"])
+def test_a_picture_that_is_drawn_beside_the_reading_is_the_one_that_is_drawn_at_the_end(name):
+    history = EXTREMES[name]()
+    pictures, here = Pictures(), Pictures()
+    numbers = [step.number for step in history.iterations]
+    with pictures.beside():
+        for so_far in read_one_by_one(history):
+            pictures.draw_ahead(so_far, each=True)
+        for which in (*numbers[:2], numbers[-1], "summary", "flow"):
+            assert pictures.get(history, which) == here.get(history, which) == draw(history, which)
+
+
+def test_what_has_changed_since_it_was_drawn_is_drawn_again():
+    history, rows = simulated(5, 4)
+    other = build(rows, 6)  # another class has come
+    pictures = Pictures()
+    with pictures.beside():
+        for so_far in read_one_by_one(history):
+            pictures.draw_ahead(so_far, each=True)
+        assert pictures.get(other, 2) == draw(other, 2) != draw(history, 2)
+
+
+def test_a_process_that_ends_while_it_draws_is_said_with_what_to_do(monkeypatch):
+    history, _ = simulated(3, 2)
+    monkeypatch.setattr("cryobridge.executors.helper_process.sys.executable", "/bin/false")
+    pictures = Pictures()
+    with pictures.beside(), pytest.raises(CryobridgeError, match="the process was ended") as caught:
+        pictures.get(history, "summary")
+    assert "plots=False" in caught.value.hint_text()
 
 
 # After an iteration

@@ -63,7 +63,7 @@ def test_a_refinement_has_converged_when_its_final_files_are_there(tmp_path, ver
 
 
 def test_its_table_shows_resolution_angles_and_accuracies_and_no_classes(finished, tmp_path):
-    done = run("converge", finished, "-o", tmp_path / "out", "--fail-if-not-converged")
+    done = run("converge", finished, "-o", tmp_path / "out", "--fail-if-not-converged", "--each-iteration")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     head = next(place for place, line in enumerate(lines) if "particles" in line)

@@ -19,7 +19,8 @@ from cryobridge.formats.arrow import RENAME
 from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.report import Message, note
 
-CHUNK_BYTES = 4 << 20
+# Pieces, and what is made of them, that stay in the cache of a core.
+CHUNK_BYTES = 1 << 20
 MAX_LINE_BYTES = 64 << 20
 
 _SPACE, _NEWLINE = 0x20, 0x0A

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.atomic import together
 from cryobridge.formats.listing import list_folder
+from cryobridge.jobs.converge.drawing import Pictures
 from cryobridge.jobs.converge.files import find_iterations, require_iterations
 from cryobridge.jobs.converge.follow import Follower
 from cryobridge.jobs.converge.options import ConvergeOptions
-from cryobridge.jobs.converge.outputs import OutputFiles
+from cryobridge.jobs.converge.outputs import OutputFile, OutputFiles
 from cryobridge.jobs.converge.report import ConvergeReport
 from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.output_folder import refuse_existing
@@ -86,7 +87,7 @@ def plan_converge(
     output: str | os.PathLike[str] | None = None,
     options: ConvergeOptions | None = None,
     *,
-    settle_s: float = 0.0,
+    settle_s: float | None = None,
 ) -> ConvergePlan:
     """Return what is to be read and written, before anything is.
 
@@ -97,7 +98,7 @@ def plan_converge(
     options
         What is asked for.
     settle_s
-        For how long a new file must be still, for a job that runs.
+        For how long a new file must be still, for a job that is followed while it runs; None for one that is not.
 
     Raises
     ------
@@ -115,12 +116,19 @@ def plan_converge(
 class ConvergePlan:
     """A job folder with what is asked of it; `cryobridge.jobs.job.Plan`."""
 
-    def __init__(self, folder: Path, output: Path | None, options: ConvergeOptions, settle_s: float) -> None:
+    def __init__(self, folder: Path, output: Path | None, options: ConvergeOptions, settle_s: float | None) -> None:
         self.options = options
-        self.follower = Follower(folder, options.last_iteration, settle_s)
-        self._is_read_only = output is None and not os.access(folder, os.W_OK)
-        where = folder if output is None else output
-        self._files = OutputFiles(where, options.plots, options.legacy_names, options.html, self._is_read_only)
+        self.follower = Follower(folder, options.last_iteration, settle_s or 0.0)
+        self._is_watched = settle_s is not None
+        self._pictures = Pictures()
+        self._files = OutputFiles(
+            folder if output is None else output,
+            plots=options.plots,
+            each=options.draws_each or self._is_watched,
+            legacy_names=options.legacy_names,
+            html=options.html,
+            is_skipped=output is None and not os.access(folder, os.W_OK),
+        )
 
     def check(self, *, overwrite: bool) -> None:
         """Refuse to replace files that the user named.
@@ -135,11 +143,12 @@ class ConvergePlan:
     def run(self, *, overwrite: bool, reporter: Reporter) -> ConvergeReport:
         """Read all iterations that are there, write what is known of them, and return the report."""
         self.check(overwrite=overwrite)
-        self._read(reporter)
-        # What is refused at the end is refused before anything is replaced.
-        with together():
-            self.write(self.follower.tracker.numbers, reporter)
-            return self.finish(overwrite=overwrite)
+        with self._pictures.beside():
+            self._read(reporter, draws=self._files.draws)
+            # What is refused at the end is refused before anything is replaced.
+            with together():
+                self.write(self.follower.tracker.numbers, reporter)
+                return self.finish(overwrite=overwrite)
 
     def report(self) -> ConvergeReport:
         """Read all iterations that are there and return what `run` would, without writing."""
@@ -158,9 +167,9 @@ class ConvergePlan:
         CryobridgeError
             If a file can't be written.
         """
-        self._files.write(self.history(), numbers, reporter)
+        self._files.write(self.history(), numbers, self._pictures, reporter)
 
-    def finish(self, *, overwrite: bool, dry_run: bool = False, is_watched: bool = False) -> ConvergeReport:
+    def finish(self, *, overwrite: bool, dry_run: bool = False) -> ConvergeReport:
         """Write the particles that were asked for and return the report.
 
         Parameters
@@ -169,8 +178,6 @@ class ConvergePlan:
             Whether they may replace files.
         dry_run
             Whether nothing is written.
-        is_watched
-            Whether iterations that are not there were waited for.
 
         Raises
         ------
@@ -182,34 +189,37 @@ class ConvergePlan:
         from cryobridge.jobs.converge.volatile import write_particles
 
         messages, files = self._split()
-        if self._is_read_only:
+        if self._files.is_skipped:
             text = f"{self._files.folder} may only be read, so that no log, table or picture is written; "
             messages.append(warning("outputs-skipped", f"{text}{option('output', 'DIR')} writes them elsewhere"))
-        for path, (source, chosen) in files.items() if not dry_run else ():
+        for path, (source, chosen, _) in files.items() if not dry_run else ():
             refuse_existing([path], overwrite=overwrite)  # it may have appeared while the job was read
             with together() as remove:
                 if chosen.any():
                     write_particles(source, chosen, path)
                 else:
                     remove(path)
-        written = [path for path, (_, chosen) in files.items() if chosen.any()]
-        if not is_watched:
+        written = [OutputFile(path, what) for path, (_, chosen, what) in files.items() if chosen.any()]
+        if not self._is_watched:
             messages += self._awaited()
         return self._report(messages, written, dry_run=dry_run)
 
-    def _read(self, reporter: Reporter) -> None:
-        follower = self.follower
+    def _read(self, reporter: Reporter, *, draws: bool = False) -> None:
+        follower, rule = self.follower, self.options.rule
         reporter.start("reading", len(find_iterations(list_folder(follower.tracker.folder)).iterations))
         for _ in follower.look(is_final=True):
             reporter.advance()
+            if draws:
+                so_far = follower.tracker.history(rule, final=follower.final)
+                self._pictures.draw_ahead(so_far, each=self._files.draws_each)
         if not follower.tracker.numbers:
             require_iterations(follower.files)
             # That the start has no classes is as it should be: what is wrong with a later iteration goes first.
             faults = sorted(follower.errors.values(), key=lambda error: isinstance(error, MissingDataError))
             raise next(iter(faults), _none_so_early(follower))
 
-    def _split(self) -> tuple[list[Message], dict[Path, tuple[Path, NDArray[Any]]]]:
-        """Return what is said of the files of particles, and for each its source and the rows that it takes."""
+    def _split(self) -> tuple[list[Message], dict[Path, tuple[Path, NDArray[Any], str]]]:
+        """Return what is said of the files of particles, and of each its source, the rows that it takes, and a word."""
         options = self.options
         if options.volatile is None and options.settled is None:
             return [], {}
@@ -227,8 +237,9 @@ class ConvergePlan:
         ):
             if path is None:
                 continue
-            files[path] = source, chosen
-            count, what = int(chosen.sum()), f"changed class in {how_often} of the last {steps} steps"
+            what = f"changed class in {how_often} of the last {steps} steps"
+            files[path] = source, chosen, f"particles that {what}"
+            count = int(chosen.sum())
             if count:
                 text = f"{path}: {count:,} of {len(chosen):,} particles, those that {what}"
                 messages.append(note("particles-chosen", text, where=path))
@@ -244,10 +255,10 @@ class ConvergePlan:
         text = f"iterations after {last.number} are not there yet; {option('watch')} waits for them"
         return [note("iterations-awaited", text)]
 
-    def _report(self, messages: list[Message], particles: list[Path], *, dry_run: bool) -> ConvergeReport:
+    def _report(self, messages: list[Message], particles: list[OutputFile], *, dry_run: bool) -> ConvergeReport:
         tracker, history = self.follower.tracker, self.history()
-        outputs = [*self._files.paths(history, tracker.numbers), *particles] if history.iterations else []
-        report = ConvergeReport.of(history, tracker.jumps(self.options.volatile_last), tuple(messages), tuple(outputs))
+        files = [*self._files.files(history, tracker.numbers), *particles] if history.iterations else []
+        report = ConvergeReport.of(history, tracker.jumps(self.options.volatile_last), tuple(messages), tuple(files))
         return replace(report, dry_run=dry_run)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryobridge.formats.atomic import atomic_path
+from cryobridge.jobs.converge.drawing import Pictures
 from cryobridge.jobs.converge.html_tables import (
     Column,
     Table,
@@ -17,8 +18,8 @@ from cryobridge.jobs.converge.html_tables import (
     refinement_table,
 )
 from cryobridge.model.classification import History
-from cryobridge.plots.converge import flow_sheet, iteration_sheet, summary_sheet
-from cryobridge.plots.page import Sheet, path_title, png
+from cryobridge.plots.converge import Which, sheet_of
+from cryobridge.plots.page import path_title
 from cryobridge.report import Message
 
 # Colours by their use, for light and dark; pictures have white paper in both.
@@ -50,11 +51,12 @@ tbody tr:hover { background: var(--tint); }
 caption { text-align: left; padding: .4rem .7rem; }
 svg { display: block; }
 """.strip()
+_TITLES: dict[Which, str] = {"summary": "Summary", "flow": "Flows between classes"}
 # Nothing may be loaded from elsewhere, whatever text has found its way into the page.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_html(history: History, path: Path) -> None:
+def write_html(history: History, path: Path, pictures: Pictures | None = None) -> None:
     """Write the page; an older one is replaced.
 
     Parameters
@@ -63,6 +65,8 @@ def write_html(history: History, path: Path) -> None:
         The iterations of the job; there may be none yet.
     path
         The page. Pictures are inside it, and it refers to nothing outside.
+    pictures
+        What draws them, or has drawn them.
 
     Raises
     ------
@@ -70,13 +74,14 @@ def write_html(history: History, path: Path) -> None:
         If it can't be written.
     """
     # A folder's name need not be text in any encoding.
-    content = html_page(history).encode("utf-8", "replace")
+    content = html_page(history, pictures).encode("utf-8", "replace")
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
-def html_page(history: History) -> str:
+def html_page(history: History, pictures: Pictures | None = None) -> str:
     """Return the page; see `write_html`."""
+    drawn = _pictures(history, pictures or Pictures()) if history.n_classes else []
     job = " ".join(part for part in (history.program, history.kind, path_title(history.folder)) if part)
     title = f"{job}: {'convergence' if history.is_refinement else 'class convergence'}"
     body = [
@@ -84,7 +89,7 @@ def html_page(history: History) -> str:
         f'<p class="soft">{html.escape(str(history.folder.absolute()))}</p>',
         _verdict(history),
         _warnings(history.messages),
-        *([*_pictures(history), *_tables(history)] if history.n_classes else ["<p>There is no iteration yet.</p>"]),
+        *([*drawn, *_tables(history)] if history.n_classes else ["<p>There is no iteration yet.</p>"]),
     ]
     head = [
         '<meta charset="utf-8">',
@@ -117,21 +122,19 @@ def _warnings(messages: Sequence[Message]) -> str:
     return f"<h2>Warnings</h2>\n<ul>{items}</ul>"
 
 
-def _pictures(history: History) -> list[str]:
-    if history.is_refinement:
-        return [_picture("Summary", summary_sheet(history))]
-    last = history.iterations[-1].number
-    return [
-        _picture("Summary", summary_sheet(history)),
-        _picture(f"Populations up to iteration {last}", iteration_sheet(history, last)),
-        _picture("Flows between classes", flow_sheet(history)),
-    ]
+def pictures_of_page(history: History) -> list[Which]:
+    """Return the pictures in the page: of a refinement the summary says all."""
+    return ["summary"] if history.is_refinement else ["summary", history.iterations[-1].number, "flow"]
 
 
-def _picture(title: str, sheet: Sheet) -> str:
-    data = base64.b64encode(png(sheet)).decode("ascii")
-    image = f'<img alt="{html.escape(sheet.heading)}" src="data:image/png;base64,{data}">'
-    return f"<h2>{html.escape(title)}</h2>\n<figure>{image}</figure>"
+def _pictures(history: History, pictures: Pictures) -> list[str]:
+    drawn = []
+    for which in pictures_of_page(history):
+        title = _TITLES.get(which, f"Populations up to iteration {which}")
+        data = base64.b64encode(pictures.get(history, which)).decode("ascii")
+        image = f'<img alt="{html.escape(sheet_of(history, which).heading)}" src="data:image/png;base64,{data}">'
+        drawn.append(f"<h2>{html.escape(title)}</h2>\n<figure>{image}</figure>")
+    return drawn
 
 
 def _tables(history: History) -> list[str]:

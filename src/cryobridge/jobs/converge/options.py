@@ -40,7 +40,10 @@ class ConvergeOptions(Options):
     ] = 1.0
     stable: Annotated[int, Opt("For so many iterations.", metavar="N", low=1, panel=_VERDICT)] = 3
     plots: Annotated[bool, Opt("Draw the pictures.", flags=("--plots/--no-plots",), panel=_OUTPUT)] = True
-    legacy_names: Annotated[bool, Opt("Call pictures converge_012.png, as for continued jobs.", panel=_OUTPUT)] = False
+    each_iteration: Annotated[
+        bool, Opt("Draw a picture of each iteration; so do --iterations and --watch.", panel=_OUTPUT)
+    ] = False
+    legacy_names: Annotated[bool, Opt("The same, called converge_012.png.", panel=_OUTPUT)] = False
     html: Annotated[Path | None, Opt("Write one page with everything.", metavar="FILE", panel=_OUTPUT)] = None
     volatile: Annotated[Path | None, Opt("Write the particles that jump.", metavar="FILE.star", panel=_PARTICLES)] = (
         None
@@ -61,6 +64,11 @@ class ConvergeOptions(Options):
                 f"{option('total', self.total)} is before {option('iterations', self.iterations)}",
                 hint=f"{option('total')} is the last iteration of all, that of the continued run included.",
             )
+        if self.each_iteration and not self.plots:
+            raise UsageError(
+                f"{option('each_iteration', True)} asks for pictures, {option('plots', 'False')} for none",
+                hint="Give one of the two.",
+            )
         if self.volatile_min > self.volatile_last:
             raise UsageError(
                 f"{option('volatile_min', self.volatile_min)}: a particle can't jump so often in "
@@ -72,6 +80,11 @@ class ConvergeOptions(Options):
     def last_iteration(self) -> int | None:
         """The last iteration to read; reliosparc asked for that of the first run and that of the continued one."""
         return self.iterations if self.total is None else self.total
+
+    @property
+    def draws_each(self) -> bool:
+        """Whether each iteration has a picture; reliosparc, which was given the last one, drew them."""
+        return self.each_iteration or self.legacy_names or self.last_iteration is not None
 
     @property
     def rule(self) -> Rule:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cryobridge.jobs.converge.outputs import OutputFile
 from cryobridge.jobs.converge.tables import class_rows, iteration_row, metrics_row
 from cryobridge.model.classification import (
     Counts,
@@ -296,6 +297,8 @@ class ConvergeReport(Report):
         Whether the classes have settled.
     history
         The same as arrays, with the matrices of all steps; not in the JSON.
+    files
+        ``outputs`` with what is in each; not in the JSON.
     """
 
     job: Path
@@ -308,6 +311,7 @@ class ConvergeReport(Report):
     volatile: VolatileCounts
     verdict: JudgedVerdict
     history: History = field(metadata={"json": None}, repr=False)
+    files: tuple[OutputFile, ...] = field(default=(), metadata={"json": None}, repr=False)
 
     @classmethod
     def of(
@@ -315,7 +319,7 @@ class ConvergeReport(Report):
         history: History,
         jumps: tuple[int, Counts],
         messages: tuple[Message, ...] = (),
-        outputs: tuple[Path, ...] = (),
+        files: tuple[OutputFile, ...] = (),
     ) -> ConvergeReport:
         """Return the report of a job.
 
@@ -327,8 +331,8 @@ class ConvergeReport(Report):
             How often particles changed class lately, of `cryobridge.jobs.converge.tracking.ClassTracker.jumps`.
         messages
             What is to be said besides the messages of the history.
-        outputs
-            The files that are written.
+        files
+            What is written.
         """
         last = history.iterations[-1] if history.iterations else None
         n_particles, n_unassigned = (last.particles, last.unassigned) if last else (0, 0)
@@ -337,7 +341,8 @@ class ConvergeReport(Report):
             rows_out=n_particles - n_unassigned,
             left_out={"no class": n_unassigned} if n_unassigned else {},
             messages=(*history.messages, *messages),
-            outputs=outputs,
+            outputs=tuple(file.path for file in files),
+            files=files,
             job=history.folder,
             program=history.program,
             kind=history.kind,
