@@ -139,8 +139,12 @@ def remade(page: Path, project: Path) -> str:
         return _BLOCK.sub(lambda block: _answered(block[0], place), page.read_text(encoding="utf-8"))
 
 
-def _answered(block: str, folder: Path) -> str:
-    """Return the commands of an example with their output."""
+def commands(page: str) -> list[str]:
+    """Return the commands of a page, without the sign before them."""
+    return [command[2:] for block in _BLOCK.findall(page) for command in _commands(block)]
+
+
+def _commands(block: str) -> list[str]:
     commands: list[str] = []
     continues = False
     for line in block.splitlines():
@@ -151,8 +155,13 @@ def _answered(block: str, folder: Path) -> str:
         else:
             continue
         continues = line.endswith("\\")
+    return commands
+
+
+def _answered(block: str, folder: Path) -> str:
+    """Return the commands of an example with their output."""
     answered = []
-    for command in commands:
+    for command in _commands(block):
         output = [_STYLE.sub("", line).rstrip() for line in run_in_terminal(command[2:], folder, COLUMNS)]
         answered += [command, *output]
     return "\n".join(answered) + "\n"

@@ -100,6 +100,32 @@ def test_links_between_pages_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def anchors(page):
+    """The anchors of a page's headings, as MyST makes them."""
+    headings = re.findall(r"^#+ +(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_links_to_sections_lead_to_headings(page):
+    for name, anchor in re.findall(r"\]\(([\w./]*\.md|)#([^)]+)\)", page.read_text(encoding="utf-8")):
+        assert anchor in anchors(page.parent / name if name else page), f"{name}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("cryobridge coords", "--class", "--like", "--onto", "--take", "--recenter", "--center", "--symmetry"),
+        *("--collapse", "stacks downsample", "--from-ancestors", "--and", "--or", "--not", "cryobridge merge"),
+        *("--split-halves", "--dedupe", "--link-stacks", "--invert", "--normalise"),
+    ],
+)
+def test_each_workflow_has_a_recipe_that_runs(words, examples):
+    page = (DOCS / "tasks.md").read_text(encoding="utf-8")
+    commands = "\n".join(examples.commands(page))
+    assert re.search(rf"(?<!\S){words}(?!\S)", commands)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_on_the_page_of_its_command(name):
     words = {"stacks": ("stacks", "cs"), "downsample": ("stacks", "downsample")}.get(name, (name,))
