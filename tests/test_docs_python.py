@@ -151,8 +151,8 @@ def test_what_a_page_has_wrong_is_reported_by_its_line(line, message, tmp_path):
     ("options", "names"),
     [
         (CoordsOptions, ("passthrough", "relion_project")),
-        (ImageSearch, ("folder", "datadir")),
-        (InspectOptions, ("datadir",)),
+        (ImageSearch, ("datadir",)),
+        (InspectOptions, ("datadir", "folder_mrc")),
     ],
 )
 def test_options_take_paths_as_text(options, names, tmp_path):

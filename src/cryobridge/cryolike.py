@@ -26,7 +26,7 @@ from cryobridge.formats.descriptor import (
     write_image_descriptor,
 )
 from cryobridge.formats.listing import is_there
-from cryobridge.jobs.shared_options import BareNameOptions
+from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.jobs.stacks.checks import shown
 from cryobridge.jobs.stacks.inputs import StackInput, files_input, job_input, open_for_stacks, paired_input
 from cryobridge.jobs.stacks.options import StackOptions
@@ -213,7 +213,7 @@ class ParticleStackConverter:
         filetype
             ``"cryosparc"`` or ``"starfile"``.
         mrc_folder
-            Look for image files by bare name in this folder; as the names say if empty.
+            Look for image files below this folder, also by bare name; as the names say if empty.
         ignore_manual_pixel_size
             Let the pixel size of the metadata, where there is one, stand against the one given by hand.
 
@@ -226,7 +226,7 @@ class ParticleStackConverter:
         if filetype not in _PROGRAMS:
             hint = "Use 'cryosparc' or 'starfile'."
             raise UsageError(f"{filetype!r} is no file type", option="filetype", hint=hint)
-        search = BareNameOptions(folder_mrc=Path(mrc_folder).expanduser() if str(mrc_folder) else None)
+        search = ImageSearchOptions(folder_mrc=(Path(mrc_folder).expanduser(),) if str(mrc_folder) else None)
         files = open_for_stacks(src_file, _PROGRAMS[filetype])
         source = files_input(files, search.image_search(files.metadata), self._options["on_missing"])
         self._inputs.append(_Input(lambda: source, order=self._order))

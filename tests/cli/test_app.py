@@ -86,7 +86,6 @@ def test_only_debug_shows_a_traceback(tmp_path):
         (("coords", "a.cs"), "MICROGRAPHS_CTF.star"),
         (("stacks", "cs", "a.cs"), "--output"),
         (("stacks", "cs", "a.cs", "-o", "out", "-p", "p.npz", "--n-inplanes", "8"), "--n-inplanes"),
-        (("stacks", "cs", "a.cs", "-o", "out", "--folder-mrc", ".", "--datadir", "."), "--datadir"),
         (("demo", "--seed", "-1"), "--seed"),
         (("demo", "--seed", "x"), "'x' is not a valid integer.\n"),
         (("stacks", "grid", "--n-pixels", "8", "--pixel-size", "x", "-o", "a.npz"), "'x' is not a valid number.\n"),

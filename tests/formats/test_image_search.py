@@ -82,14 +82,38 @@ def test_an_absolute_name_is_taken_as_it_is(project, make):
     assert ImageSearch(project).resolve("/far/a.mrc") is None
 
 
-def test_a_folder_holds_the_bare_names(project, make, tmp_path):
+def test_a_datadir_holds_the_bare_names_too(project, make, tmp_path):
     (place,) = make("mrc/a.mrc")
-    make("P1/J1/a.mrc", "mrc/J1/b.mrc")
-    search = ImageSearch(project, folder=tmp_path / "mrc")
+    make("P1/J1/b.mrc")
+    search = ImageSearch(project, datadir=tmp_path / "mrc")
     for name in ("J1/a.mrc", ">J1/a.mrc", "/elsewhere/J1/a.mrc", "a.mrc"):
         assert search.resolve(name) == place
     assert search.resolve("J1/b.mrc") is None
-    assert list(search.candidates("J1/a.mrc")) == [place]
+    assert list(search.candidates("J1/a.mrc")) == [tmp_path / "mrc" / "J1" / "a.mrc", place]
+    assert list(search.candidates("a.mrc")) == [place]
+
+
+def test_no_image_is_taken_for_another_of_the_same_bare_name(project, make, tmp_path):
+    (bare,) = make("mrc/a.mrc")
+    names = ["J1/a.mrc", "J2/a.mrc", "J1/b.mrc"]
+    search = ImageSearch(project, datadir=tmp_path / "mrc").among(names)
+    assert [search.resolve(name) for name in names[:2]] == [None, None]
+    (whole,) = make("mrc/J2/a.mrc")
+    assert [search.resolve(name) for name in names[:2]] == [None, whole]
+    (place,) = make("mrc/b.mrc")
+    assert search.resolve("J1/b.mrc") == place
+    # One file under two names, with cryoSPARC's mark and without, is one.
+    assert ImageSearch(project, datadir=tmp_path / "mrc").among([">J1/a.mrc", "J1/a.mrc"]).resolve("J1/a.mrc") == bare
+    assert not_found(names, ImageSearch(project, datadir=tmp_path / "mrc")) is not None
+
+
+def test_datadirs_are_tried_in_order_whole_names_before_bare_ones(project, make, tmp_path):
+    search = ImageSearch(project, datadir=[tmp_path / "one", str(tmp_path / "two")] if make("one/x", "two/x") else ())
+    places = make("two/a.mrc", "one/a.mrc", "two/J1/a.mrc", "one/J1/a.mrc")
+    for place in reversed(places):
+        assert search.resolve("J1/a.mrc") == place
+        place.unlink()
+    assert search.resolve("J1/a.mrc") is None
 
 
 def test_a_datadir_holds_the_names_below_it(project, make, tmp_path):
@@ -99,15 +123,6 @@ def test_a_datadir_holds_the_names_below_it(project, make, tmp_path):
     for name in ("J1/a.mrc", ">J1/a.mrc", "/J1/a.mrc"):
         assert search.resolve(name) == place
     assert search.resolve("J1/b.mrc") is None
-
-
-def test_a_folder_comes_before_a_datadir(project, make, tmp_path):
-    place, other = make("mrc/a.mrc", "data/J1/a.mrc")
-    search = ImageSearch(project, folder=tmp_path / "mrc", datadir=tmp_path / "data")
-    assert search.resolve("J1/a.mrc") == place
-    place.unlink()
-    assert search.resolve("J1/a.mrc") is None
-    assert other.exists()
 
 
 @pytest.mark.parametrize("prefix", ["/old/place", "/old/place/"])
@@ -135,7 +150,7 @@ def test_folders_are_no_images_and_links_are(project, make, tmp_path):
 
 @pytest.mark.parametrize("name", ["", ">", "x" * 300, "x/" * 300, "a\0b", ".", "..", "/"])
 def test_names_that_name_nothing_are_not_found(project, tmp_path, name):
-    for search in (ImageSearch(project), ImageSearch(project, tmp_path), ImageSearch(project, datadir=tmp_path)):
+    for search in (ImageSearch(project), ImageSearch(project, datadir=tmp_path)):
         assert search.resolve(name) is None
     assert suggest([name], project) is None
 
@@ -169,8 +184,16 @@ def test_what_finds_most_is_suggested(project, make, tmp_path):
     make("one/J1/a.mrc", "two/a.mrc", "two/b.mrc", "two/c.mrc")
     names = ["J1/a.mrc", "J1/b.mrc", "J1/c.mrc", "J1/d.mrc"]
     remedy = suggest(names, project, [tmp_path / "one", tmp_path / "two"])
-    assert remedy == Remedy(tmp_path / "two", "J1", 3)
+    assert remedy == Remedy(tmp_path / "two", None, 3)
     assert resolved(remedy, names, project) == 3
+
+
+def test_a_prefix_is_suggested_where_bare_names_would_be_shared(project, make, tmp_path):
+    make("extra/J1/a.mrc", "extra/J2/a.mrc")
+    names = ["old/J1/a.mrc", "old/J2/a.mrc"]
+    assert suggest(names, project, [tmp_path / "extra" / "J1", tmp_path / "extra"]) == Remedy(
+        tmp_path / "extra", "old", 2
+    )
 
 
 def test_of_equals_the_one_that_strips_least_is_suggested(project, make, tmp_path):
@@ -179,8 +202,8 @@ def test_of_equals_the_one_that_strips_least_is_suggested(project, make, tmp_pat
 
 
 def test_suggested_options_survive_a_shell(project, make, tmp_path):
-    make("my data/a b.mrc")
-    remedy = suggest(["/it's/old/a b.mrc"], project, [tmp_path / "my data"])
+    make("my data/J1/a b.mrc")
+    remedy = suggest(["/it's/old/J1/a b.mrc"], project, [tmp_path / "my data"])
     assert shlex.split(typed(remedy.as_options())) == [
         "--datadir",
         str(tmp_path / "my data"),
@@ -211,7 +234,7 @@ def test_what_is_not_found_is_reported_with_what_finds_it(project, make, tmp_pat
     )
     make("P1/J1/a.mrc", "P1/renamed/b.mrc")
     assert typed(not_found(names, ImageSearch(project)).text) == (
-        f"1 of 2 stacks is not found: commands that read images need --datadir {tmp_path}/P1/renamed --strip-prefix J1"
+        f"1 of 2 stacks is not found: commands that read images need --datadir {tmp_path}/P1/renamed"
     )
     make("P1/J1/b.mrc")
     assert not_found(names, ImageSearch(project)) is None

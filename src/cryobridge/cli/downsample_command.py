@@ -10,7 +10,7 @@ import typer
 from cryobridge.cli.build import takes_options
 from cryobridge.cli.run import Facts, ResumeOptions, changed_pixels, left_out, run_job
 from cryobridge.cli.terminal import settings, show_command
-from cryobridge.jobs.shared_options import BareNameOptions
+from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.jobs.stacks.options import DownsampleDeviceOptions, DownsampleOptions
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def downsample(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.", show_default=False)],
     options: DownsampleOptions,
-    search: BareNameOptions,
+    search: ImageSearchOptions,
     device: DownsampleDeviceOptions,
     run: ResumeOptions,
 ) -> None:

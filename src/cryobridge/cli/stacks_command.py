@@ -14,7 +14,7 @@ from cryobridge.cli.downsample_command import downsample
 from cryobridge.cli.run import Facts, OverwriteOptions, ResumeOptions, left_out, run_job, show_answer
 from cryobridge.cli.terminal import show_messages
 from cryobridge.errors import UsageError
-from cryobridge.jobs.shared_options import BareNameOptions
+from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.jobs.stacks.options import DeviceOptions, GridImages, GridOptions, PairedOptions, StackOptions
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def stacks_star(
     particles: Annotated[Path, typer.Argument(metavar="PARTICLES.star", help="RELION file with rlnImageName.")],
     output: OutputFolder,
     options: StackOptions,
-    search: BareNameOptions,
+    search: ImageSearchOptions,
     device: DeviceOptions,
     run: ResumeOptions,
 ) -> None:
@@ -131,7 +131,7 @@ def stacks_star(
     _make(lambda: _indexed(particles, "relion", search, options), output, options, device, run)
 
 
-def _indexed(particles: Path, program: Program, search: BareNameOptions, options: StackOptions) -> StackInput:
+def _indexed(particles: Path, program: Program, search: ImageSearchOptions, options: StackOptions) -> StackInput:
     from cryobridge.jobs.stacks.inputs import files_input, open_for_stacks
 
     files = open_for_stacks(particles, program)
@@ -161,7 +161,7 @@ def stacks_cs(
     ],
     output: OutputFolder,
     options: StackOptions,
-    search: BareNameOptions,
+    search: ImageSearchOptions,
     device: DeviceOptions,
     run: ResumeOptions,
 ) -> None:

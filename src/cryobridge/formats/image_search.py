@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, UsageError, option
 from cryobridge.formats.listing import is_there
-from cryobridge.options import as_path
+from cryobridge.options import as_path, checked
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -43,12 +43,13 @@ class ImageSearch:
     ----------
     metadata
         The file that holds the names.
-    folder
-        Look for the bare file name in this folder only (CryoLike's ``folder_mrc``).
     datadir
-        Look for the name, after `strip_prefix`, below this folder only.
+        Look for the name, after `strip_prefix`, below these folders only, in order; then for the bare file name in
+        them. One folder, or several.
     strip_prefix
         Leading part to take off each name that starts with it.
+    shared
+        Bare file names that several names have, which are not looked for by their bare names (`among`).
 
     Raises
     ------
@@ -57,28 +58,36 @@ class ImageSearch:
     """
 
     metadata: Path
-    folder: Path | None = None
-    datadir: Path | None = None
+    datadir: tuple[Path, ...] = ()
     strip_prefix: str | None = None
+    shared: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metadata", as_path(self.metadata, "metadata"))
-        for name in ("folder", "datadir"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else as_path(value, name))
-        for name, given in (("folder_mrc", self.folder), ("datadir", self.datadir)):
-            if given is not None and not given.is_dir():
-                what = "is no folder" if os.path.lexists(given) else "does not exist"
-                raise UsageError(f"{option(name, given)} {what}", hint="Give the folder that the image files are in.")
+        object.__setattr__(self, "datadir", checked(self.datadir or (), tuple[Path, ...], "datadir"))
+        require_folders(self.datadir, "datadir")
+
+    def among(self, names: Iterable[str]) -> ImageSearch:
+        """Return the search for these names, of which none is taken for another one's file.
+
+        Parameters
+        ----------
+        names
+            All that are looked for; where two have one bare file name, only their whole names lead to a file.
+        """
+        if not self.datadir:
+            return self
+        return replace(self, shared=_shared(names))
 
     def candidates(self, name: str) -> Iterator[Path]:
         """Yield the places where a name may lie, in the order in which they are tried."""
         beside_metadata = name.startswith(">")
         relative = self._stripped(name.removeprefix(">"))
-        if self.folder is not None:
-            yield self.folder / relative.name
-        elif self.datadir is not None:
-            yield self.datadir / (relative.relative_to("/") if relative.is_absolute() else relative)
+        if self.datadir:
+            below = relative.relative_to("/") if relative.is_absolute() else relative
+            yield from (folder / below for folder in self.datadir)
+            if len(below.parts) > 1 and below.name not in self.shared:
+                yield from (folder / below.name for folder in self.datadir)
         elif relative.is_absolute():
             yield relative
         elif beside_metadata:
@@ -103,10 +112,9 @@ class ImageSearch:
 
     def places(self, name: str) -> str:
         """Say where a name was looked for, such as ``below cryosparc/J4 and cryosparc``."""
-        if self.folder is not None:
-            return f"by bare name in {self.folder}"
-        if self.datadir is not None:
-            return f"below {self.datadir}"
+        if self.datadir:
+            bare = "" if Path(name).name in self.shared else f", also by its bare name {Path(name).name}"
+            return f"below {' and '.join(map(str, self.datadir))}{bare}"
         if Path(name).is_absolute():
             return "under the whole name"
         if name.startswith(">"):
@@ -124,6 +132,33 @@ class ImageSearch:
         if self.strip_prefix and path.is_relative_to(self.strip_prefix):
             return path.relative_to(self.strip_prefix)
         return path
+
+
+def _shared(names: Iterable[str]) -> frozenset[str]:
+    """Return the bare file names that several of these names have."""
+    counts = Counter(name.rpartition("/")[2] for name in {name.removeprefix(">") for name in names})
+    return frozenset(name for name, count in counts.items() if count > 1)
+
+
+def require_folders(folders: Iterable[Path], name: str) -> None:
+    """Refuse folders of image files that are none.
+
+    Parameters
+    ----------
+    folders
+        As they were given.
+    name
+        The option that gave them.
+
+    Raises
+    ------
+    UsageError
+        If one is no folder.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            what = "is no folder" if os.path.lexists(folder) else "does not exist"
+            raise UsageError(f"{option(name, folder)} {what}", hint="Give the folder that the image files are in.")
 
 
 def name_some(names: Sequence[str]) -> str:
@@ -186,7 +221,7 @@ def not_found(names: Sequence[str], search: ImageSearch, addition: str = "") -> 
     Message or None
         A warning; None where all are found.
     """
-    tried = names[:_N_TRIED]
+    tried, search = names[:_N_TRIED], search.among(names)
     missing = [name for name in tried if search.resolve(name) is None]
     if not missing:
         return None
@@ -250,10 +285,37 @@ def what_finds(missing: Sequence[str], search: ImageSearch) -> str:
         Such as a reference to ``datadir`` and ``, which finds 3 of them``; empty where nothing resolves.
     """
     tried = missing[:_N_TRIED]
-    remedy = suggest(tried, search.metadata, [search.datadir] if search.datadir else [])
+    remedy = suggest(tried, search.metadata, search.datadir)
     if remedy is None:
         return ""
     return remedy.as_options() + ("" if remedy.n_found == len(tried) else f", which finds {remedy.n_found:,} of them")
+
+
+def asking_for(what: str, names: Sequence[str], search: ImageSearch) -> str:
+    """Return how to say where files are that are not found.
+
+    Parameters
+    ----------
+    what
+        What they are, such as ``micrographs``.
+    names
+        Their distinct names.
+    search
+        Where they are looked for.
+
+    Returns
+    -------
+    str
+        Such as a reference to ``datadir`` and `` for the micrographs``, with the folder that finds them or the name
+        of one of them.
+    """
+    search = search.among(names)
+    missing = [name for name in names[:_N_TRIED] if search.resolve(name) is None]
+    more = "one more " if search.datadir else ""
+    found_with = what_finds(missing, search)
+    if found_with:
+        return f"{more}{found_with} for the {what}"
+    return f"{more}{option('datadir')} for the {what}" + (f", such as {name_some(missing[:1])}" if missing else "")
 
 
 def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] = ()) -> Remedy | None:
@@ -283,16 +345,20 @@ def suggest(names: Iterable[str], metadata: Path, extra_folders: Iterable[Path] 
 
 def _resolving(names: Iterable[str], folders: Iterable[Path]) -> Counter[tuple[Path, str]]:
     """Count the names that each pair of a folder and a leading part that is taken off makes resolve."""
-    bases = list(dict.fromkeys(folders))
+    bases, names = list(dict.fromkeys(folders)), list(names)
+    shared = _shared(names)
     found: Counter[tuple[Path, str]] = Counter()
     for name in names:
         parts = Path(name.removeprefix(">")).parts
+        ways: dict[tuple[Path, str], None] = {}  # of this name, in order
         for cut in range(len(parts)):
             rest = Path(*parts[cut:])
-            prefix = str(Path(*parts[:cut])) if cut else ""
+            is_bare = len(rest.parts) == 1 and rest.name not in shared  # found without taking anything off
+            prefix = str(Path(*parts[:cut])) if cut and not is_bare else ""
             for base in bases if not rest.is_absolute() else ():
                 if is_there(base / rest):
-                    found[base, prefix] += 1
+                    ways[base, prefix] = None
+        found.update(list(ways))
     return found
 
 

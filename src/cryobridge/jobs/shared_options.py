@@ -172,7 +172,12 @@ class ImageSearchOptions(Options):
     """Where image files are looked for (see `cryobridge.formats.image_search.ImageSearch`)."""
 
     datadir: Annotated[
-        Path | None, Opt("Look for image files below this folder.", metavar="DIR", panel="Image files")
+        tuple[Path, ...] | None,
+        Opt("Look for stacks and micrographs below this folder. Repeatable.", metavar="DIR", panel="Image files"),
+    ] = None
+    folder_mrc: Annotated[
+        tuple[Path, ...] | None,
+        Opt("The same, as CryoLike calls it. Repeatable.", metavar="DIR", panel="Image files"),
     ] = None
     strip_prefix: Annotated[
         str | None,
@@ -181,34 +186,15 @@ class ImageSearchOptions(Options):
 
     def image_search(self, metadata: Path) -> ImageSearch:
         """Return where the image files of a metadata file are looked for."""
-        from cryobridge.formats.image_search import ImageSearch
+        from cryobridge.formats.image_search import ImageSearch, require_folders
 
-        return ImageSearch(metadata, datadir=self.datadir, strip_prefix=self.strip_prefix)
+        require_folders(self.folder_mrc or (), "folder_mrc")
+        return ImageSearch(metadata, (*(self.datadir or ()), *(self.folder_mrc or ())), self.strip_prefix)
 
-
-@dataclass(frozen=True, kw_only=True)
-class BareNameOptions(ImageSearchOptions):
-    """Where image files are looked for, also by their bare names in one folder."""
-
-    folder_mrc: Annotated[
-        Path | None,
-        Opt("Look for image files by bare name in this folder.", metavar="DIR", panel="Image files"),
-    ] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.folder_mrc is not None and (self.datadir is not None or self.strip_prefix is not None):
-            raise UsageError(
-                f"{option('folder_mrc')} uses bare file names, {option('datadir')} and {option('strip_prefix')} whole "
-                "ones",
-                hint="Choose one.",
-            )
-
-    def image_search(self, metadata: Path) -> ImageSearch:
-        """Return where the image files of a metadata file are looked for."""
-        from cryobridge.formats.image_search import ImageSearch
-
-        return ImageSearch(metadata, self.folder_mrc, self.datadir, self.strip_prefix)
+    @property
+    def says_where(self) -> bool:
+        """Whether image files are to be looked for elsewhere than their names say."""
+        return bool(self.datadir or self.folder_mrc or self.strip_prefix)
 
 
 @dataclass(frozen=True, kw_only=True)

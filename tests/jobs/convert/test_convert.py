@@ -18,6 +18,7 @@ from cryobridge.jobs.convert.convert import convert
 from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.jobs.stacks.api import downsample as downsample_stack
 from helpers import codes, save_cs, save_mrc, save_star, texts
+from helpers import run as command_line
 from relion_grammar import read_block
 
 # Tilt 0 and 180, nothing at all, half a turn about axes of all kinds, and lengths beyond it.
@@ -399,6 +400,27 @@ def test_coordinates_need_the_size_of_micrographs(tmp_path):
     assert "rlnCoordinateX" in report.dropped_columns
     assert codes(report.warnings) == ["micrograph-shape-missing", "images-not-found", "contrast-assumed"]
     assert "location/center_x_frac" not in load(tmp_path / "q.cs").dtype.names
+
+
+@pytest.mark.parametrize("names", [("--datadir", "--datadir"), ("--folder-mrc", "--datadir")])
+def test_stacks_and_micrographs_may_lie_below_different_folders(names, tmp_path):
+    columns = particles_star(tmp_path / "p.star")
+    for name in "ab":
+        save_mrc(tmp_path / "one" / "Extract" / "job012" / f"{name}.mrcs", np.ones((3, 8, 8)))
+        save_mrc(tmp_path / "two" / f"{name}.mrc", np.zeros((1, 60, 80)))
+    words = ["convert", "p.star", "-o", "out/q.cs", "--link-stacks", "out/links", "--overwrite"]
+    none, first, both = (
+        command_line(*words, *(word for pair in given for word in pair), cwd=tmp_path)
+        for given in ((), [(names[0], "one")], list(zip(names, ("one", "two"), strict=True)))
+    )
+    assert none.returncode == 1
+    assert "Give --datadir one for the stacks." in " ".join(none.stderr.split())
+    assert first.returncode == both.returncode == 0, first.stderr + both.stderr
+    asked = "give --micrograph-shape NY,NX, or one more --datadir two for the micrographs"
+    assert asked in " ".join(first.stderr.split())
+    assert "micrographs" not in both.stderr
+    found = load(tmp_path / "out" / "q.cs")
+    np.testing.assert_allclose(found["location/center_x_frac"], np.array(columns["rlnCoordinateX"]) / 80, rtol=1e-6)
 
 
 def test_the_size_of_micrographs_is_read_off_their_headers(tmp_path):

@@ -21,9 +21,9 @@ LENS = ("defocusU", "defocusV", "defocusAngle", "phaseShift", "sphericalAberrati
 ABSENT = ("angleRotation", "angleTilt", "anglePsi", "ctfBfactor", "ctfScalefactor")
 
 
-def plan(path, *, folder=None, **options):
+def plan(path, *, folder=(), **options):
     options = StackOptions(**({"plots": False} | options))
-    source = indexed_input(read_particles_cs(path), ImageSearch(path, folder=folder), options.on_missing)
+    source = indexed_input(read_particles_cs(path), ImageSearch(path, datadir=folder), options.on_missing)
     return plan_stacks(source, options)
 
 
@@ -236,8 +236,9 @@ def test_files_of_one_name_are_refused_with_folder_mrc(tmp_path):
     for folder in ("x", "y"):
         save_mrc(tmp_path / folder / "a.mrc", noise_images(1, 16), 1.5)
     path = save_cs(tmp_path / "p.cs", particle_columns(["x/a.mrc", "y/a.mrc"], [0, 0]))
-    with pytest.raises(CryobridgeError, match=r"x/a\.mrc and y/a\.mrc"):
+    with pytest.raises(CryobridgeError, match=r"2 of 2 image files are missing: x/a\.mrc, y/a\.mrc") as caught:
         plan(path, folder=tmp_path / "x")
+    assert f"Give datadir='{tmp_path}'" in caught.value.hint
     assert len(plan(path).source.headers) == 2
 
 

@@ -131,6 +131,7 @@ def look_at(images: ImageRefs, search: ImageSearch) -> Sample:
     search
         Where the stacks are looked for.
     """
+    search = search.among(images.path.values)
     names = {int(code): images.path.values[code] for code in _evenly(np.unique(images.path.codes), _N_STACKS)}
     headers = {code: header for code, name in names.items() if (header := search.header(name)) is not None}
     pixels: dict[tuple[str, int], NDArray[Any]] = {}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError, option
+from cryobridge.formats.image_search import asking_for
 from cryobridge.report import warning
 
 if TYPE_CHECKING:
@@ -64,10 +65,16 @@ def with_sizes_of_micrographs(
     missing = warning(
         "micrograph-shape-missing",
         "no coordinates are written: the size of the micrographs is missing, of which they are fractions; "
-        f"give {option('micrograph_shape_px', 'NY,NX')}, or {option('datadir')} where the micrographs are",
+        f"give {option('micrograph_shape_px', 'NY,NX')}, or {asking_for_micrographs(particles, search)}",
         option="micrograph_shape_px",
     )
     return sized, [missing]
+
+
+def asking_for_micrographs(particles: ParticleSet, search: ImageSearch) -> str:
+    """Return how to say where the micrographs of particles are (`cryobridge.formats.image_search.asking_for`)."""
+    locations = particles.locations
+    return asking_for("micrographs", () if locations is None else locations.micrograph.values, search)
 
 
 def _require_sizes(locations: Locations, source: Path) -> None:
@@ -90,6 +97,7 @@ def _shapes(locations: Locations, options: ConvertOptions, search: ImageSearch) 
     codes = locations.micrograph.codes
     if options.micrograph_shape_px is not None:
         return np.tile(np.array(options.micrograph_shape_px, np.int64), (len(codes), 1))
+    search = search.among(locations.micrograph.values)
     shapes = np.zeros((len(locations.micrograph.values), 2), np.int64)
     for code in np.unique(codes):
         header = search.header(locations.micrograph.values[int(code)])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
 from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
+from cryobridge.jobs.convert.coordinates import asking_for_micrographs
 from cryobridge.jobs.convert.mapped_optics import under_relions_names, with_micrograph_pixel_size
 from cryobridge.jobs.convert.names import as_seen_from
 from cryobridge.jobs.micrographs.exposures import Exposures, read_exposures
@@ -176,7 +177,7 @@ def onto_micrographs(
     assert locations is not None
     at = found.place[locations.micrograph.codes]
     if isinstance(others, Exposures) and locations.shape_px is None:
-        locations = replace(locations, shape_px=_relions_shapes(particles, others, at))
+        locations = replace(locations, shape_px=_relions_shapes(particles, others, at, search))
     positions = _positions(particles, locations, found, search, output)
     by_hand = options if isinstance(others, RelionMicrographs) else backwards(options)
     # The formula of reliosparc, and so of the flips, is one pixel more than the exact reversal.
@@ -259,7 +260,9 @@ def _positions(
     )
 
 
-def _relions_shapes(particles: ParticleSet, exposures: Exposures, at: NDArray[np.int64]) -> NDArray[np.int64]:
+def _relions_shapes(
+    particles: ParticleSet, exposures: Exposures, at: NDArray[np.int64], search: ImageSearch
+) -> NDArray[np.int64]:
     """Return ny, nx of RELION's micrographs, which are not on this disk, by the pixel sizes of both programs."""
     optics = particles.optics
     own = None if optics is None or optics.micrograph_pixel_size_A is None else optics.micrograph_pixel_size_A
@@ -268,7 +271,7 @@ def _relions_shapes(particles: ParticleSet, exposures: Exposures, at: NDArray[np
         raise MissingDataError(
             "the size of RELION's micrographs is not known",
             path=particles.source,
-            hint=f"Give {option('micrograph_shape_px', 'NY,NX')}, or {option('datadir')} where they are.",
+            hint=f"Give {option('micrograph_shape_px', 'NY,NX')}, or {asking_for_micrographs(particles, search)}.",
         )
     shape_px: NDArray[np.int64] = np.rint(exposures.shape_px[at] * ratio[:, np.newaxis]).astype(np.int64)
     return shape_px

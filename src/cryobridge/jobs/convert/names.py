@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.formats.image_search import what_finds
+from cryobridge.formats.image_search import asking_for
 from cryobridge.formats.mrc_write import copy_changed
 from cryobridge.jobs.output_folder import make_folder
 from cryobridge.report import Message, note, warning
@@ -85,15 +85,15 @@ def plan_links(
     CryobridgeError
         If two stacks would have one link.
     """
+    search = search.among(names)
     found = [search.resolve(name) for name in names]
     missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if missing:
-        found_with = what_finds(missing, search)
         raise MissingDataError(
             f"{len(missing):,} of {len(names):,} stacks are not found, the first: {missing[0]}",
             path=search.metadata,
             count=len(missing),
-            hint=f"Give {found_with}." if found_with else f"Give {option('datadir')} and {option('strip_prefix')}.",
+            hint=f"Give {asking_for('stacks', names, search)}.",
         )
     links = [
         Link(folder / _mirrored(name, strip_uid=strip_uid), Path(os.path.normpath(path.absolute())))

@@ -275,8 +275,8 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
 
     def _refuse_idle_onto(self, program: Program) -> None:
         """Refuse options of other conversions, where a file gets something onto its own rows."""
-        used = {"onto", "take", "unmatched", "classes", "min_posterior", "verify", "datadir", "strip_prefix"}
-        used |= {item.name for kind in (MatchOptions, OpticsDefaults) for item in declared(kind)}
+        used = {"onto", "take", "unmatched", "classes", "min_posterior", "verify"}
+        used |= {item.name for kind in (MatchOptions, OpticsDefaults, ImageSearchOptions) for item in declared(kind)}
         used |= {"pose_from", "from_ancestors"} if program == "cryosparc" else set()
         used |= {"odd_aberrations"} if "aberrations" in (self.take or ()) else set()
         idle = [item for item in declared(ConvertOptions) if item.name not in used]

@@ -197,6 +197,8 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
     rows, left_out, found = choose_rows(source, options, found_micrographs)
     messages += [*found, *_repeated_uids(source.particles, rows)]
     search = options.image_search(source.files[0])
+    if source.particles.images is not None:
+        search = search.among(source.particles.images.path.values)
     if target == "pickles":
         return _pickles_plan(source, options, output, rows, left_out, search, messages)
     particles = source.particles if len(rows) == len(source.particles) else source.particles.take(rows)

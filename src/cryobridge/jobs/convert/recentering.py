@@ -14,6 +14,7 @@ from cryobridge.formats.cryosparc.particles_write import make_uids, uids_of_copi
 from cryobridge.formats.particle_files import EXPANDED, PARENT_UID
 from cryobridge.formats.relion.accepted import PREMULTIPLIED
 from cryobridge.formats.relion.particles_write import image_names
+from cryobridge.jobs.convert.coordinates import asking_for_micrographs
 from cryobridge.jobs.convert.report import Recentring
 from cryobridge.jobs.identity.records import ORIGINAL_IMAGE
 from cryobridge.model.fields import ALIGNMENT
@@ -122,7 +123,7 @@ def recentre(
     UsageError
         If a place in a map is asked for and the alignments are two-dimensional, or the pixel size contradicts a file.
     """
-    _require(particles, target, options)
+    _require(particles, target, options, search)
     center_A = np.zeros(3) if options.center_A is None else np.array(options.center_A, np.float64)
     rotations, nearest_A = distinct_copies(center_A, symmetry_rotations(options.symmetry or "C1"))
     micrographs = _Micrographs(particles, search)
@@ -135,7 +136,7 @@ def recentre(
     return RecentredSet(found, pixel_size_A[found.parent], center_A, rotations, figures, left_out, tuple(messages))
 
 
-def _require(particles: ParticleSet, target: Target, options: ConvertOptions) -> None:
+def _require(particles: ParticleSet, target: Target, options: ConvertOptions, search: ImageSearch) -> None:
     asked = "recenter" if options.center_A is None else "center_A"
     poses, locations = particles.poses, particles.locations
     hint = "Give the file that has them as another input, such as the passthrough file, or the job's last iteration."
@@ -156,7 +157,7 @@ def _require(particles: ParticleSet, target: Target, options: ConvertOptions) ->
             "the size of the micrographs is missing, of which cryoSPARC's coordinates are fractions",
             path=particles.source,
             option="micrograph_shape_px",
-            hint=f"Give {option('micrograph_shape_px', 'NY,NX')}, or {option('datadir')} where the micrographs are.",
+            hint=f"Give {option('micrograph_shape_px', 'NY,NX')}, or {asking_for_micrographs(particles, search)}.",
         )
 
 
@@ -165,7 +166,8 @@ class _Micrographs:
 
     def __init__(self, particles: ParticleSet, search: ImageSearch) -> None:
         assert particles.locations is not None  # asked before
-        self._particles, self._locations, self._search = particles, particles.locations, search
+        self._particles, self._locations = particles, particles.locations
+        self._search = search.among(self._locations.micrograph.values)
         self._headers: dict[int, MrcHeader | None] = {}
 
     def pixel_size_A(self, given: float | None) -> tuple[Floats, list[Message]]:
@@ -187,11 +189,12 @@ class _Micrographs:
             header = self._header(code)
             if header is None or header.pixel_size_A is None:
                 name = self._locations.micrograph.values[code]
+                elsewhere = asking_for_micrographs(particles, self._search)
                 raise MissingDataError(
                     f"the pixel size of the micrographs is missing, such as that of {name}",
                     path=particles.source,
                     option="micrograph_pixel_size_A",
-                    hint=f"Give {option('micrograph_pixel_size_A', 'Å')}, or {option('datadir')} where they are.",
+                    hint=f"Give {option('micrograph_pixel_size_A', 'Å')}, or {elsewhere}.",
                 )
             of_headers[code] = header.pixel_size_A
         known[absent] = of_headers[codes[absent]]

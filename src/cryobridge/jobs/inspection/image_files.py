@@ -96,7 +96,7 @@ def check_image_files(images: ImageRefs, search: ImageSearch, reporter: Reporter
     missing: list[str] = []
     too_short: list[tuple[str, int, int]] = []
     unreadable: list[tuple[str, str]] = []
-    reporter = reporter or Silent()
+    reporter, search = reporter or Silent(), search.among(images.path.values)
     reporter.start("image files", n_files)
     for name, top in zip(images.path.values, highest.tolist(), strict=True):
         reporter.advance()
@@ -111,8 +111,7 @@ def check_image_files(images: ImageRefs, search: ImageSearch, reporter: Reporter
             continue
         if top >= sections:
             too_short.append((name, sections, top + 1))
-    extra = [search.datadir] if search.datadir else []
-    remedy = suggest(missing[:_N_TRIED], search.metadata, extra) if missing else None
+    remedy = suggest(missing[:_N_TRIED], search.metadata, search.datadir) if missing else None
     return ImageFiles(n_files, n_files - len(missing), tuple(missing), tuple(too_short), tuple(unreadable), remedy)
 
 

@@ -71,7 +71,7 @@ class InspectOptions(ImageSearchOptions):
         UsageError
             If image files are to be looked for somewhere, but are not looked for.
         """
-        if (self.datadir or self.strip_prefix) and not (self.check_paths or "relion" in self.check):
+        if self.says_where and not (self.check_paths or "relion" in self.check):
             raise UsageError(
                 f"{option('datadir')} and {option('strip_prefix')} go with {option('check_paths', True)}",
                 hint=f"Add {option('check_paths', True)}.",

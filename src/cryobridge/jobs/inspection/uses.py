@@ -172,8 +172,8 @@ def without_images(uses: tuple[Use, ...], found: ImageFiles) -> tuple[Use, ...]:
         hint = f"Give {found.remedy.as_options()}."
     elif found.missing:
         hint = (
-            f"Say where they are with {option('datadir')}, and with {option('strip_prefix')} which leading part of "
-            "their names is no more."
+            f"Say where the stacks are with {option('datadir')}, and with {option('strip_prefix')} which leading part "
+            "of their names is no more."
         )
     else:
         hint = "Copy them again."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryobridge.executors.devices import DeviceExecutor
 from cryobridge.jobs.job import carried_out
-from cryobridge.jobs.shared_options import BareNameOptions, Options
+from cryobridge.jobs.shared_options import ImageSearchOptions, Options
 from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
 from cryobridge.jobs.stacks.cropping.plan import plan_downsample
 from cryobridge.jobs.stacks.grid import write_grid_file
@@ -31,12 +31,12 @@ T = TypeVar("T", bound=Options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StacksKeywords(StackOptions, PairedOptions, BareNameOptions):
+class StacksKeywords(StackOptions, PairedOptions, ImageSearchOptions):
     """All keywords of `stacks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DownsampleKeywords(DownsampleOptions, BareNameOptions):
+class DownsampleKeywords(DownsampleOptions, ImageSearchOptions):
     """All keywords of `downsample`."""
 
 
@@ -103,7 +103,9 @@ def stacks(
     given = made(StacksKeywords, options)
     runs_on = executor or DeviceExecutor(checked(device, str, "device"))
     folder = as_path(output, "output")
-    source = read_stack_input(particles, _part(given, BareNameOptions), given.on_missing, _part(given, PairedOptions))
+    source = read_stack_input(
+        particles, _part(given, ImageSearchOptions), given.on_missing, _part(given, PairedOptions)
+    )
     job = StackJob(plan_stacks(source, given), folder, runs_on, resume, verify_outputs)
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CombinedError, CryobridgeError, option
+from cryobridge.errors import CombinedError, CryobridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -112,26 +112,4 @@ def refuse_other_box(boxes_px: Iterable[int], box: tuple[int, int], metadata: Pa
             f"{f'{box[0]} px' if box[0] == box[1] else f'{box[0]} × {box[1]} px'}",
             path=metadata,
             hint="Give the metadata that were written for these images; their pixel size differs from that of others.",
-        )
-
-
-def refuse_equal_names(names: Iterable[str], metadata: Path) -> None:
-    """Refuse different paths that share the file name by which they are looked for in one folder.
-
-    Raises
-    ------
-    CryobridgeError
-        If there are any.
-    """
-    by_name: dict[str, set[str]] = defaultdict(set)
-    for name in names:
-        path = name.removeprefix(">")
-        by_name[path.rpartition("/")[2]].add(path)
-    clashes = [" and ".join(sorted(paths)) for paths in by_name.values() if len(paths) > 1]
-    if clashes:
-        raise CryobridgeError(
-            f"different files have one name in the folder of images: {'; '.join(clashes[:3])}",
-            path=metadata,
-            count=len(clashes),
-            hint=f"Use {option('datadir')}, which keeps their folders apart.",
         )

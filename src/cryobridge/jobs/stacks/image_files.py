@@ -10,7 +10,7 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, option
 from cryobridge.formats.image_search import ImageSearch, name_some, what_finds
 from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
-from cryobridge.jobs.stacks.checks import N_SHOWN, Problems, Rows, refuse_equal_names, shown
+from cryobridge.jobs.stacks.checks import N_SHOWN, Problems, Rows, shown
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def find_images(images: ImageRefs, search: ImageSearch, on_missing: OnMissing) -
     """
     problems = Problems()
     names = {code: images.path.values[code] for code in np.unique(images.path.codes).tolist()}
-    if search.folder is not None:
-        with problems.collect():
-            refuse_equal_names(names.values(), search.metadata)
+    search = search.among(names.values())
     found = {code: path for code, name in names.items() if (path := search.resolve(name)) is not None}
     missing = [name for code, name in names.items() if code not in found]
     with problems.collect():
@@ -138,7 +136,7 @@ def _where_to_look(missing: list[str], n_files: int, search: ImageSearch) -> str
         looked += f" None of the names starts with {option('strip_prefix', prefix)}."
     leave_out = f", or leave their particles out with {option('on_missing', 'skip')}"
     skip = leave_out if len(missing) < n_files else ""
-    return f"{looked} Say where they are with {option('datadir')} or {option('folder_mrc')}{skip}."
+    return f"{looked} Say where the stacks are with {option('datadir')}{skip}."
 
 
 def _errors_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader]) -> list[CryobridgeError]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.formats.optics import KnownOptics
     from cryobridge.formats.relion.star import StarFile
-    from cryobridge.jobs.shared_options import BareNameOptions
+    from cryobridge.jobs.shared_options import ImageSearchOptions
     from cryobridge.jobs.stacks.options import AngleUnit, OnMissing
     from cryobridge.report import Message
 
@@ -113,7 +113,7 @@ class StackInput:
 
 def read_stack_input(
     particles: str | os.PathLike[str] | Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
-    search: BareNameOptions,
+    search: ImageSearchOptions,
     on_missing: OnMissing = "error",
     units: PairedOptions | None = None,
 ) -> StackInput:

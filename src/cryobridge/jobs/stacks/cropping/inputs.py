@@ -89,10 +89,9 @@ def _open(path: Path, search: ImageSearch, options: DownsampleOptions) -> tuple[
     if pickles and not is_stack:
         text = f"{option('poses')} and {option('ctf')} are for a bare stack"
         raise UsageError(text, path=path, hint="Leave them out.")
-    if is_stack and (search.folder or search.datadir or search.strip_prefix):
+    if is_stack and (search.datadir or search.strip_prefix):
         raise UsageError(
-            f"{option('folder_mrc')}, {option('datadir')} and {option('strip_prefix')} are for metadata; this is the "
-            "image file itself",
+            f"{option('datadir')} and {option('strip_prefix')} are for metadata; this is the image file itself",
             path=path,
             hint="Leave them out.",
         )

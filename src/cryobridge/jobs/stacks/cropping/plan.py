@@ -432,7 +432,7 @@ def plan_downsample(source: StackInput, options: DownsampleOptions) -> Downsampl
         raise MissingDataError(
             "no particle has an image",
             path=source.particles.source,
-            hint=f"Say where the images are with {option('folder_mrc')} or {option('datadir')}.",
+            hint=f"Say where the stacks are with {option('datadir')}.",
         )
     tasks = _tasks(source.rows, options.chunk)
     unmade = DownsamplePlan(source, tasks, source.left_out, (), options, box_px, DownsampledMetadata((), None))

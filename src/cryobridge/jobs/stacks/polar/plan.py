@@ -269,7 +269,7 @@ def plan_stacks(source: StackInput, options: StackOptions) -> PolarPlan:
         raise MissingDataError(
             "no particle has an image",
             path=metadata,
-            hint=f"Say where the images are with {option('folder_mrc')} or {option('datadir')}.",
+            hint=f"Say where the stacks are with {option('datadir')}.",
         )
     kept = tasks[: options.n_stacks_max]
     beyond = sum(len(task.rows) for task in tasks[len(kept) :])
