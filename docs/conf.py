@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import version as installed_version
 
 from pygments.lexer import RegexLexer
 from pygments.token import Generic
 from sphinx.application import Sphinx
 
+from cryobridge.version import __version__
+
 project = "cryobridge"
 author = "the cryobridge authors"
 project_copyright = "2026, the cryobridge authors"
-version = release = installed_version("cryobridge")
+version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]

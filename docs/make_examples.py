@@ -43,7 +43,8 @@ SCREENS = {
     "inspect": f"cryobridge inspect {PARTICLES}",
     "coords": f"cryobridge coords {PARTICLES} relion/CtfFind/job003/micrographs_ctf.star -o relion/Picking"
     " --check-orientation",
-    "convert": f"cryobridge convert {PARTICLES} -o relion/Import/particles.star --verify",
+    "convert": "cryobridge convert cryosparc/J4 -o relion/Import/centred.star --recenter \\\n"
+    "    --micrographs relion/CtfFind/job003/micrographs_ctf.star --verify",
     "select": f"cryobridge select {PARTICLES} --where 'ctf/df1_A > 12000' -o cryosparc/thick.cs",
     "stacks": f"cryobridge stacks cs {PARTICLES} -o fourier",
     "downsample": f"cryobridge stacks downsample {PARTICLES} -D 48 -o small",

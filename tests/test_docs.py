@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
+import cryobridge
 from helpers import run, run_in_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,14 +86,36 @@ def test_a_stale_example_is_noticed(examples):
     assert not examples.same(written, written + "one line more\n")
 
 
-def test_every_command_has_a_screen_in_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_command_has_a_screen_on_the_page_of_the_commands():
+    page = (DOCS / "commands.md").read_text(encoding="utf-8")
     for name in SCREENS:
-        assert f"(docs/screens/{name}.svg)" in readme
+        assert f"(screens/{name}.svg)" in page
         assert (DOCS / "screens" / f"{name}.svg").is_file()
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_the_readme_is_short_and_its_picture_shows_no_warning():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count("\n") < 150
+    (name,) = re.findall(r"\(docs/screens/(\w+)\.svg\)", readme)
+    shown = load("make_examples").picture_text((DOCS / "screens" / f"{name}.svg").read_text(encoding="utf-8"))
+    assert not [line for line in shown.splitlines() if line.startswith("!")]
+
+
+def test_every_page_is_in_the_navigation():
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / "index.md").read_text(encoding="utf-8"), re.M | re.S)
+    named = [line.split()[-1].strip("<>") for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
+    assert sorted(named) == sorted({page.stem for page in PAGES} - {"index"})
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[([\d.]+)\]", text, re.MULTILINE)
+    assert versions[0] == cryobridge.__version__
+    sections = set(re.findall(r"^### (\w+)", text, re.MULTILINE))
+    assert sections <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md", *PAGES], ids=lambda page: page.stem)
 def test_links_between_pages_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
