@@ -206,3 +206,16 @@ def test_files_without_rows_add_none(tmp_path):
     report = cb.merge([tmp_path / "c.cs", more, tmp_path / "d.cs"], tmp_path / "all.cs", split_halves=1)
     assert report.half_sets == {"1": 1, "2": 1}
     assert cb.merge([tmp_path / "c.cs", tmp_path / "d.cs"], tmp_path / "none.cs", split_halves=1).rows_out == 0
+
+
+def test_copies_are_not_put_beside_the_particle_that_was_expanded(tmp_path):
+    parents = {"sym_expand/src_uid": np.array([7, 7], "u8"), "sym_expand/idx": np.array([0, 1], "u4")}
+    copies = cs(tmp_path / "copies.cs", [0, 0], first_uid=50, **parents)
+    for name, numbers, is_refused in (("a", [0, 1], True), ("b", [1, 2], False)):
+        paths = [copies, cs(tmp_path / f"{name}.cs", numbers)]
+        for given in (paths, paths[::-1]):
+            if is_refused:
+                with pytest.raises(CryobridgeError, match=r"by their uid or sym_expand/src_uid: 7 is in .*a\.cs"):
+                    cb.merge(given, tmp_path / "all.cs")
+            else:
+                assert cb.merge(given, tmp_path / "all.cs", overwrite=True).rows_out == 4

@@ -26,11 +26,15 @@ _POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 
 @dataclass(frozen=True, eq=False)
 class _Identity:
-    """By what rows are the same: a number for each, (n,), and how one of them is called."""
+    """By what rows are the same: a number for each, (n,), and how one of them is called.
+
+    Files that are in ``alike``, by their places, may have such rows in common: copies of a particle.
+    """
 
     what: str
     keys: NDArray[Any]
     name: Callable[[int], str]
+    alike: tuple[int, ...] = ()
 
 
 def refuse_clashes(files: MergedFiles, kept: NDArray[np.bool_]) -> list[Message]:
@@ -38,7 +42,7 @@ def refuse_clashes(files: MergedFiles, kept: NDArray[np.bool_]) -> list[Message]
 
     Particles are the same that have the same uid or the same image. Where images stand several times in one file, as
     after symmetry expansion, rows of one image are copies of a particle: these are the same only with the same uid in
-    `.cs` files, and with the same image and angles in STAR files.
+    `.cs` files, and with the same image and angles in STAR files. A copy is the same as the particle that was expanded.
 
     Parameters
     ----------
@@ -56,10 +60,10 @@ def refuse_clashes(files: MergedFiles, kept: NDArray[np.bool_]) -> list[Message]
     rows = np.flatnonzero(kept)
     messages: list[Message] = []
     for identity in _identities(files, messages):
-        keys = identity.keys[rows]
-        order = np.lexsort((file_of[rows], keys))
-        ordered, of_file = keys[order], file_of[rows][order]
-        clash = np.flatnonzero((ordered[1:] == ordered[:-1]) & (of_file[1:] != of_file[:-1]))
+        keys, side = identity.keys[rows], np.where(np.isin(file_of, identity.alike), -1, file_of)[rows]
+        order = np.lexsort((side, keys))
+        ordered, of_side, of_file = keys[order], side[order], file_of[rows][order]
+        clash = np.flatnonzero((ordered[1:] == ordered[:-1]) & (of_side[1:] != of_side[:-1]))
         if len(clash):
             raise _clash(files, identity, rows[order], of_file, clash)
     return messages
@@ -69,6 +73,7 @@ def _identities(files: MergedFiles, messages: list[Message]) -> Iterator[_Identi
     uid = files.uid()
     if uid is not None:
         yield _Identity("uid", uid, lambda row: str(uid[row]))
+        yield from _parents(files)
     images = files.images()
     if images is None:
         if files.star is not None and "rlnMicrographName" in files.columns:
@@ -89,6 +94,15 @@ def _identities(files: MergedFiles, messages: list[Message]) -> Iterator[_Identi
         angles = [np.asarray(values) for values in files.columns.read(pose).values()]
         what = "image and angles" if pose else "image"
         yield _Identity(what, distinct_rows([key, *angles]), lambda row: _shown(images, row))
+
+
+def _parents(files: MergedFiles) -> Iterator[_Identity]:
+    """Yield the uids of particles before they were expanded, where some of the files have been and some have not."""
+    own = [part.parent_uid() for part in files.merged]
+    expanded = tuple(place for place, uid in enumerate(own) if uid is not None)
+    if 0 < len(expanded) < len(own):
+        keys = np.concatenate([part.uid() if uid is None else uid for part, uid in zip(files.merged, own, strict=True)])
+        yield _Identity(f"uid or {PARENT_UID}", keys, lambda row: str(keys[row]), expanded)
 
 
 def _shown(images: ImageRefs, row: int) -> str:
