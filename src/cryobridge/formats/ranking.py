@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cryobridge.errors import CryobridgeError
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D, MULTI
 from cryobridge.report import Message, note
 
@@ -26,6 +27,8 @@ _CRYOSPARC = (
     *(f"{group}/error" for group in (ALIGNED_3D, ALIGNED_2D)),
     "pick_stats/ncc_score",
 )
+# What sets in memory have of these themselves.
+_HELD = {"/class_posterior": "class_posterior", "/ncc_score": "pick_score", "rlnAutopickFigureOfMerit": "pick_score"}
 _LESS_IS_BETTER = "/error"
 
 
@@ -93,14 +96,20 @@ def _differ(score: Floats, among: NDArray[np.int64] | None) -> bool:
 
 
 def _scores(particles: ParticleFiles) -> Iterator[tuple[str, Floats | None]]:
-    """Yield the columns that may rank rows, those of the model where there is no table."""
-    table = particles.table
-    if table is None:
-        for name in ("class_posterior", "pick_score"):
-            yield name, particles.particles.get(name)
+    """Yield the columns that may rank rows; of a set in memory what the model has of them, else those of its file."""
+    names = _RELION if particles.program == "relion" else _CRYOSPARC
+    if particles.table is not None:
+        for name in names:
+            yield name, _numbers(particles.table, name)
         return
-    for name in _RELION if particles.program == "relion" else _CRYOSPARC:
-        yield name, _numbers(table, name)
+    try:
+        table: Table | None = particles.columns
+    except CryobridgeError:  # it is of no file
+        table = None
+    for name in names:
+        held = next((each for column, each in _HELD.items() if name.endswith(column)), None)
+        values = None if held is None else particles.particles.get(held)
+        yield name, _numbers(table, name) if values is None and table is not None else values
 
 
 def _numbers(table: Table, name: str) -> Floats | None:

@@ -105,3 +105,10 @@ def test_two_hundred_thousand_particles_take_seconds():
     start = time.process_time()
     apart(micrograph, position_A, score, 150)
     assert time.process_time() - start < 5
+
+
+def test_a_set_in_memory_is_ranked_as_the_file_that_it_was_read_from(tmp_path):
+    scores = {"rlnMaxValueProbDistribution": [0.2, 0.9, 0.4], "rlnAutopickFigureOfMerit": [0.9, 0.1, 0.2]}
+    path = particles_star(tmp_path / "a.star", [10.0, 12.0, 14.0], **scores)
+    for source in (path, cb.read(path)):
+        assert cb.select(source, dedupe_A=50).images.index.tolist() == [1]
