@@ -65,12 +65,15 @@ def refuse_unusable(particles: ParticleSet, *, without: Collection[str] = ()) ->
         if item.name == "poses.shift_A":
             _refuse_unsized_shifts(particles, rows)
     any_wrong = np.logical_or.reduce([rows for _, rows in wrong])
-    titles = list(dict.fromkeys(item.title for item, _ in wrong))
-    spoiled = list(dict.fromkeys(name for item, _ in wrong for name in _spoiled(particles, item)))
+    of_items = [(item, _spoiled(particles, item)) for item, _ in wrong]
+    # A quantity whose own columns are right was made from one of the others, as new coordinates are from shifts.
+    of_items = [each for each in of_items if each[1]] or [(item, source_columns(particles, item)) for item, _ in wrong]
+    titles = list(dict.fromkeys(item.title for item, _ in of_items))
+    spoiled = list(dict.fromkeys(name for _, names in of_items for name in names))
     columns = dict.fromkeys(name.partition("[")[0] for name in spoiled)
     subject = " and ".join([", ".join(titles[:-1]), titles[-1]] if len(titles) > 1 else titles)
     text = f"{subject}: not a number, or infinite in single precision"
-    of_rows = [] if any(_is_of_optics_block(particles, item) for item, _ in wrong) else spoiled
+    of_rows = [] if any(_is_of_optics_block(particles, item) for item, _ in of_items) else spoiled
     raise _refusal(particles, text, any_wrong, ", ".join(columns), how_to_leave_out(of_rows))
 
 
@@ -93,7 +96,7 @@ def _spoiled(particles: ParticleSet, item: Field) -> tuple[str, ...]:
         values = column.astype(np.float64)
         elements = np.flatnonzero(~_are_finite(values.reshape(len(values), -1)).all(axis=0))
         found += [f"{name}[{element}]" if values.ndim > 1 else name for element in elements.tolist()]
-    return tuple(found) or names
+    return tuple(found)
 
 
 def _is_of_optics_block(particles: ParticleSet, item: Field) -> bool:

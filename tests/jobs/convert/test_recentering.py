@@ -382,6 +382,8 @@ def test_values_that_are_no_numbers_are_refused_with_their_row(value, tmp_path):
     with pytest.raises(CryobridgeError) as caught:
         convert(path, tmp_path / "out.star", center_A=PLACE_A, symmetry="D2")
     assert not (tmp_path / "out.star").exists() and "outside" not in str(caught.value)
+    # Coordinates are right in the file: the shift is what is to be corrected, or left out by.
+    assert caught.value.field == "alignments3D/shift" and "location/" not in caught.value.hint
 
 
 def test_cryosparcs_fractions_need_the_size_of_micrographs(tmp_path):
