@@ -485,3 +485,14 @@ def test_the_command_says_what_became_of_the_rows(tmp_path):
     assert "6 of 6 rows" in result.stdout and "poses, half_sets" in result.stdout
     result = run("convert", source, "--onto", base, "-o", tmp_path / "out2.star", "--take", "pose")
     assert result.returncode == 2 and "poses, ctf" in result.stderr
+
+
+def test_rows_without_images_are_known_by_their_uids_and_need_none(tmp_path):
+    columns = cs_columns()
+    base = {name: values for name, values in cs_columns().items() if not name.startswith(("blob/", "alignments3D/"))}
+    source = save(tmp_path / "a.cs", columns)
+    report = cb.convert(source, tmp_path / "out.cs", onto=save(tmp_path / "b.cs", base), take="poses")
+    assert report.rows_out == N and report.onto.matched.by == "uid"
+    found = open_cs(tmp_path / "out.cs")
+    np.testing.assert_allclose(found.read(["alignments3D/pose"])["alignments3D/pose"], columns["alignments3D/pose"])
+    assert not any(name.startswith("blob/") for name in found.names)

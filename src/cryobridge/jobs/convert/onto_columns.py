@@ -263,7 +263,9 @@ def _of_star(
 ) -> Columns:
     assert base.star is not None  # asked before
     is_3_0 = "optics" not in base.star
-    content = star_content(particles, version="3.0" if is_3_0 else "3.1", odd=odd)
+    # Rows that get no images need none.
+    has_images = particles.images is not None
+    content = star_content(particles, version="3.0" if is_3_0 else "3.1", odd=odd, has_images=has_images)
     block = content.blocks[-1]
     wanted = _wanted(take)
     names = [name for item in wanted for name in item.names("relion") if name in block]
@@ -339,7 +341,8 @@ def _of_cs(particles: ParticleSet, base: ParticleFiles, take: tuple[Part, ...], 
         flat = np.tile(np.eye(3), (len(particles), 1, 1))
         particles = replace(particles, poses=Poses(flat, None, group, is_2d=group == ALIGNED_2D))
     assert particles.poses is not None
-    content = cs_content(replace(particles, poses=replace(particles.poses, source=group)), odd=odd, contrast="bright")
+    turned = replace(particles, poses=replace(particles.poses, source=group))
+    content = cs_content(turned, odd=odd, contrast="bright", has_images=particles.images is not None)
     wanted = _wanted(take)
     names = [
         name.replace(ALIGNMENT_GROUP, group)
