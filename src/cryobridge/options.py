@@ -10,7 +10,7 @@ import inspect
 import math
 import os
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -118,12 +118,16 @@ def declared(options: type) -> tuple[Declared, ...]:
         opt = next((extra for extra in extras if isinstance(extra, Opt)), None)
         if opt is None:
             continue
-        parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+        parts = get_args(kind) if _is_union(kind) else (kind,)
         is_optional = type(None) in parts
         kind, *others = (part for part in parts if part is not type(None))
         choices = get_args(kind) if get_origin(kind) is Literal else ()
         found.append(Declared(item.name, kind, is_optional, tuple(others), choices, item.default, opt))
     return tuple(found)
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)
 
 
 def check(options: Any) -> None:
@@ -168,7 +172,9 @@ def checked(value: Any, kind: Any, name: str, opt: Opt | None = None, choices: t
         return _one_of(value, choices or get_args(kind), name)
     if get_origin(kind) is tuple:
         return _several(value, get_args(kind), name, opt)
-    if kind is Path:
+    if _is_union(kind) and not isinstance(value, str | os.PathLike):
+        return value  # what else may be given, the job checks
+    if kind is Path or _is_union(kind):
         return as_path(value, name)
     if kind is bool:
         return _typed(value, bool, name, "True or False is needed")
@@ -211,7 +217,9 @@ def _one_of(value: Any, choices: tuple[Any, ...], name: str) -> Any:
 
 
 def _several(value: Any, kinds: tuple[Any, ...], name: str, opt: Opt | None) -> tuple[Any, ...]:
-    values = (value,) if isinstance(value, str | bytes | int | float | os.PathLike) else value
+    is_one = isinstance(value, str | bytes | int | float | os.PathLike)
+    is_one |= _is_union(kinds[0]) and not isinstance(value, Iterable)
+    values = (value,) if is_one else value
     try:
         items = tuple(values)
     except TypeError:

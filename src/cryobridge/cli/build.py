@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, is_dataclass
 from functools import cache, wraps
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -127,6 +128,7 @@ def _typed_as(item: Declared) -> Any:
     first, *others = get_args(item.kind)
     if Ellipsis not in others:
         return str | None
+    first = get_args(first)[0] if get_origin(first) in (Union, UnionType) else first  # a file; the others are Python's
     return list[str if first is int or get_origin(first) is Literal else first] | None  # type: ignore[misc]
 
 

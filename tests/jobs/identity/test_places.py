@@ -216,6 +216,16 @@ def test_a_few_particles_decide_where_chance_would_not_make_them_match(tmp_path)
     assert matched(star, cs).rows.tolist() == one_each.tolist()
 
 
+def test_one_particle_is_too_few_unless_it_is_said_which_way_micrographs_lie(tmp_path):
+    micrograph, xy = picks(np.random.default_rng(4), n_micrographs=1, n=60)
+    cs = cs_file(tmp_path / "a.cs", micrograph, xy)
+    star = star_file(tmp_path / "b.star", micrograph[:1], turned(xy[:1], TURNS["rows"]))
+    with pytest.raises(MissingDataError, match=r"1 particle .* too few to find out") as caught:
+        matched(star, cs, within_A=60)
+    assert "orientation" in caught.value.hint
+    assert matched(star, cs, within_A=60, orientation="reliosparc").rows.tolist() == [0]
+
+
 def test_other_particles_are_no_match_and_chance_is_named(tmp_path):
     rng = np.random.default_rng(5)
     cs = cs_file(tmp_path / "a.cs", *picks(rng, n=60))

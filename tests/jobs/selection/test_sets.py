@@ -131,3 +131,23 @@ def test_rows_that_are_known_by_nothing_are_not_united(tmp_path):
     with pytest.raises(MissingDataError, match="neither uids nor images") as caught:
         cb.select_files(names[0], tmp_path / "out.star", or_=names[1])
     assert "merge" in caught.value.hint
+
+
+def test_sets_in_memory_are_compared_as_files_are(tmp_path):
+    a, b = star(tmp_path / "a.star", [0, 1, 2, 3]), cb.read(star(tmp_path / "b.star", [1, 2, 7]))
+    whole = cb.read(a)
+    for source in (a, whole):
+        assert cb.select(source, and_=b).images.index.tolist() == [1, 2]
+        assert cb.select(source, and_=[a, b], not_=[cb.select(a, where="rlnOrder == 2")]).images.index.tolist() == [1]
+    with pytest.raises(UsageError, match="added to those of a file") as caught:
+        cb.select(whole, or_=a)
+    assert "first + other" in caught.value.hint
+    with pytest.raises(UsageError, match="and_: a path is needed, not int"):
+        cb.select(a, and_=[5])
+
+
+def test_a_file_without_rows_is_said_to_have_none(tmp_path):
+    a, b = cs(tmp_path / "a.cs", [0, 1]), cs(tmp_path / "b.cs", [])
+    for options in ({"like": b}, {"and_": b}):
+        with pytest.raises(MissingDataError, match=r"b\.cs: there are no particles in it"):
+            cb.select(a, **options)

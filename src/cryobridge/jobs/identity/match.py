@@ -335,6 +335,10 @@ def _sources_at(table: Sources, rows: Rows) -> ImageRefs:
 
 def _nothing_shared(first: Identities, other: Identities, *, by_place: bool) -> MissingDataError:
     shown, hint = [], ""
+    for side in (other, first):
+        if side.particles is not None and not len(side.particles):
+            hint = "Choose another file."
+            return MissingDataError("there are no particles in it", path=side.path, hint=hint)
     for side in (first, other):
         kinds = ["a uid"] * (side.uid is not None) + ["images"] * (side.images is not None)
         example = ""

@@ -194,6 +194,11 @@ class _Sample:
         """Whether chance would hardly make as many matches in any of the ways that were tried."""
         return _at_least(found.n, self.n_possible, self.expected(found)) * n_tried < _BY_CHANCE
 
+    def is_too_small(self, found: Fit, n_tried: int) -> bool:
+        """Whether particles match, and chance could make as many even if all did."""
+        n = self.n_possible
+        return found.n > 0 and not self.is_match(replace(found, n=n), n_tried)
+
     def has_rivals(self, best: Fit, fits: Sequence[Fit]) -> bool:
         """Whether another axis convention is about as good."""
         most = max((each.n for each in fits if each.way.convention != best.way.convention), default=0)
@@ -231,7 +236,7 @@ def _choose(
         return wanted, [*messages, *_as_set_by_hand(wanted, chosen)]
     is_few = len(conventions) == 1 and best.n < _MORE_THAN_THE_MIDDLE * chosen.n_possible
     if is_few or not is_match:
-        raise _not_the_same(best, chosen)
+        raise _too_few(best, chosen) if chosen.is_too_small(best, len(fits)) else _not_the_same(best, chosen)
     if not is_clear:
         raise _unclear(best, fits, first, other)
     return best, messages
@@ -374,6 +379,17 @@ def _not_the_same(best: Fit, chosen: _Sample) -> OtherPlacesError:
         f"within {chosen.within_A:.3g} Å of one, where chance alone makes {chosen.expected(best):.3g}",
         count=best.n,
         hint=f"{_same_data()} {option('within_A')} sets how far apart positions may be.",
+    )
+
+
+def _too_few(best: Fit, chosen: _Sample) -> OtherPlacesError:
+    few = "1 particle is" if chosen.n_possible == 1 else f"{chosen.n_possible:,} particles are"
+    return OtherPlacesError(
+        f"neither uids nor images are the same as in {chosen.theirs.name}, and {few} too few to find out by place how "
+        "the micrographs lie: chance could make as many match in one of the ways that are tried",
+        count=best.n,
+        hint=f"Say which way they lie: {option('orientation', 'reliosparc')} for rows counted from the other edge, or "
+        f"{option('orientation', 'stored')}.",
     )
 
 

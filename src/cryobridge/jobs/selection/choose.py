@@ -48,7 +48,8 @@ def select(
     overwrite
         Replace outputs that are there.
     **options
-        ``rows`` may be an array of row numbers, and ``like`` a set in memory. The fields of `SelectOptions`.
+        ``rows`` may be an array of row numbers, and ``like``, ``and_`` and ``not_`` sets in memory; ``or_`` takes
+        files, and ``first + other`` unites sets. The fields of `SelectOptions`.
 
     Returns
     -------

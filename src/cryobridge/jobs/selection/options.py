@@ -39,7 +39,7 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
         Path | Sized | None, Opt("Particles that this .star or .cs has too.", metavar="FILE", panel=_ROWS)
     ] = None
     and_: Annotated[
-        tuple[Path, ...],
+        tuple[Path | Sized, ...],
         Opt("Only particles that this file has too. Repeatable.", flags=("--and",), metavar="FILE", panel=_ROWS),
     ] = ()
     or_: Annotated[
@@ -47,7 +47,7 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
         Opt("Add the particles of this file. Repeatable.", flags=("--or",), metavar="FILE", panel=_ROWS),
     ] = ()
     not_: Annotated[
-        tuple[Path, ...],
+        tuple[Path | Sized, ...],
         Opt("No particles that this file has. Repeatable.", flags=("--not",), metavar="FILE", panel=_ROWS),
     ] = ()
     rows: Annotated[

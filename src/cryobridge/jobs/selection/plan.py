@@ -223,6 +223,9 @@ class _Planner:
         self.particles = _opened(options.run if particles is None else particles, options)
         self.compared: list[Compared] = []
         if options.or_:
+            if isinstance(self.particles, SetInMemory):
+                hint = "Give the file that it was read from, or unite sets as first + other."
+                raise UsageError("particles of files are added to those of a file", option="or_", hint=hint)
             same = SelectOptions(from_ancestors=options.from_ancestors)
             others = [_opened(path, same, argument="or_") for path in options.or_]
             united = unite(self.particles, others, options)
