@@ -41,7 +41,7 @@ class ConvergeOptions(Options):
     stable: Annotated[int, Opt("For so many iterations.", metavar="N", low=1, panel=_VERDICT)] = 3
     plots: Annotated[bool, Opt("Draw the pictures.", flags=("--plots/--no-plots",), panel=_OUTPUT)] = True
     each_iteration: Annotated[
-        bool, Opt("Draw a picture of each iteration; so do --iterations and --watch.", panel=_OUTPUT)
+        bool, Opt("Draw a picture of each iteration; chosen and watched ones have one.", panel=_OUTPUT)
     ] = False
     legacy_names: Annotated[bool, Opt("The same, called converge_012.png.", panel=_OUTPUT)] = False
     html: Annotated[Path | None, Opt("Write one page with everything.", metavar="FILE", panel=_OUTPUT)] = None
