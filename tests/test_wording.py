@@ -213,6 +213,7 @@ def make_stacks():
     stack("Extract/a.mrcs")
     star("a.star", **POSES)
     yield cryobridge.stacks("a.star", "a", dry_run=True)
+    yield cryobridge.stacks("a.star", "a", dry_run=True, part="1/2")
     star("unknown.star", rlnImagePixelSize=None, rlnAmplitudeContrast=None)
     yield cryobridge.stacks("unknown.star", "b", dry_run=True)
     star("other.star", rlnImagePixelSize=[2.5] * N)

@@ -11,13 +11,13 @@ from cryobridge.cli.build import takes_options
 from cryobridge.cli.run import Facts, ResumeOptions, changed_pixels, left_out, run_job
 from cryobridge.cli.terminal import settings, show_command
 from cryobridge.jobs.shared_options import ImageSearchOptions
-from cryobridge.jobs.stacks.options import DownsampleDeviceOptions, DownsampleOptions
+from cryobridge.jobs.stacks.options import DownsampleDeviceOptions, DownsampleOptions, SharingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cryobridge.jobs.job import Job
     from cryobridge.jobs.stacks.report import DownsampleReport
-    from cryobridge.jobs.stacks.run import StackJob
 
 
 @takes_options
@@ -30,18 +30,25 @@ def downsample(
     options: DownsampleOptions,
     search: ImageSearchOptions,
     device: DownsampleDeviceOptions,
+    sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
     """Make particle images smaller by Fourier cropping, with metadata for RECOVAR, cryoDRGN and RELION."""
     from cryobridge.executors.devices import DeviceExecutor
     from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
     from cryobridge.jobs.stacks.cropping.plan import plan_downsample
-    from cryobridge.jobs.stacks.run import StackJob
+    from cryobridge.jobs.stacks.parts import stack_job
 
-    def plan() -> StackJob[DownsampleReport]:
+    def plan() -> Job[DownsampleReport]:
         source = read_downsample_input(particles, search.image_search(particles), options)
-        return StackJob(
-            plan_downsample(source, options), output, DeviceExecutor(device.device), run.resume, run.verify_outputs
+        return stack_job(
+            plan_downsample(source, options),
+            output,
+            DeviceExecutor(device.device),
+            resume=run.resume,
+            verify_outputs=run.verify_outputs,
+            part=sharing.part,
+            finish=sharing.finish,
         )
 
     report = run_job(plan, run, ("Downsampled", "Would make"), _view)
@@ -51,7 +58,9 @@ def downsample(
 
 def _view(report: DownsampleReport) -> Facts:
     (old_box, new_box), (old_A, new_A), stacks = report.box_px, report.pixel_size_A, report.stacks
-    shown = str(stacks[0]) if len(stacks) == 1 else f"{stacks[0]} … {stacks[-1].name}"
+    shown = "none"
+    if stacks:
+        shown = str(stacks[0]) if len(stacks) == 1 else f"{stacks[0]} … {stacks[-1].name}"
     return [
         ("images", f"{report.rows_out:,} of {report.rows_in:,}"),
         *left_out(report),

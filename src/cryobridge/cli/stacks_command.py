@@ -15,15 +15,22 @@ from cryobridge.cli.run import Facts, OverwriteOptions, ResumeOptions, left_out,
 from cryobridge.cli.terminal import show_messages
 from cryobridge.errors import UsageError
 from cryobridge.jobs.shared_options import ImageSearchOptions
-from cryobridge.jobs.stacks.options import DeviceOptions, GridImages, GridOptions, PairedOptions, StackOptions
+from cryobridge.jobs.stacks.options import (
+    DeviceOptions,
+    GridImages,
+    GridOptions,
+    PairedOptions,
+    SharingOptions,
+    StackOptions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cryobridge.formats.particle_files import Program
+    from cryobridge.jobs.job import Job
     from cryobridge.jobs.stacks.inputs import StackInput
     from cryobridge.jobs.stacks.report import GridReport, StacksReport
-    from cryobridge.jobs.stacks.run import StackJob
 
 app = typer.Typer(
     name="stacks",
@@ -107,13 +114,21 @@ def stacks_paired(
     options: StackOptions,
     units: PairedOptions,
     device: DeviceOptions,
+    sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks of image files, each with a STAR file of its own; files are never mixed."""
     from cryobridge.jobs.stacks.inputs import paired_input
 
     files = _pairs(pairs)
-    _make(lambda: paired_input(files, units.defocus_angle_unit, units.phase_shift_unit), output, options, device, run)
+    _make(
+        lambda: paired_input(files, units.defocus_angle_unit, units.phase_shift_unit),
+        output,
+        options,
+        device,
+        sharing,
+        run,
+    )
 
 
 @app.command("star", cls=BridgeCommand)
@@ -124,11 +139,12 @@ def stacks_star(
     options: StackOptions,
     search: ImageSearchOptions,
     device: DeviceOptions,
+    sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks of the particles of a RELION STAR file."""
     _refuse_cryosparc(particles)
-    _make(lambda: _indexed(particles, "relion", search, options), output, options, device, run)
+    _make(lambda: _indexed(particles, "relion", search, options), output, options, device, sharing, run)
 
 
 def _indexed(particles: Path, program: Program, search: ImageSearchOptions, options: StackOptions) -> StackInput:
@@ -163,10 +179,11 @@ def stacks_cs(
     options: StackOptions,
     search: ImageSearchOptions,
     device: DeviceOptions,
+    sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks of the particles of a cryoSPARC file, result group or job."""
-    _make(lambda: _indexed(particles, "cryosparc", search, options), output, options, device, run)
+    _make(lambda: _indexed(particles, "cryosparc", search, options), output, options, device, sharing, run)
 
 
 @app.command("job", cls=BridgeCommand)
@@ -177,6 +194,7 @@ def stacks_job(
     output: OutputFolder,
     options: StackOptions,
     device: DeviceOptions,
+    sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks of the batches of a Restack or Downsample Particles job of cryoSPARC."""
@@ -188,29 +206,40 @@ def stacks_job(
             f"{job_number!r} is no number of a job",
             hint="`cryobridge stacks job FOLDER 12` reads FOLDER/J12, where FOLDER is the project's folder.",
         )
-    _make(lambda: job_input(folder_cryosparc, int(number)), output, options, device, run)
+    _make(lambda: job_input(folder_cryosparc, int(number)), output, options, device, sharing, run)
 
 
 app.command("downsample", cls=BridgeCommand)(downsample)
 
 
 def _make(
-    read: Callable[[], StackInput], output: Path, options: StackOptions, device: DeviceOptions, run: ResumeOptions
+    read: Callable[[], StackInput],
+    output: Path,
+    options: StackOptions,
+    device: DeviceOptions,
+    sharing: SharingOptions,
+    run: ResumeOptions,
 ) -> None:
     from cryobridge.executors.devices import DeviceExecutor
+    from cryobridge.jobs.stacks.parts import stack_job
     from cryobridge.jobs.stacks.polar.plan import plan_stacks
-    from cryobridge.jobs.stacks.run import StackJob
 
-    def plan() -> StackJob[StacksReport]:
-        return StackJob(
-            plan_stacks(read(), options), output, DeviceExecutor(device.device), run.resume, run.verify_outputs
+    def plan() -> Job[StacksReport]:
+        return stack_job(
+            plan_stacks(read(), options),
+            output,
+            DeviceExecutor(device.device),
+            resume=run.resume,
+            verify_outputs=run.verify_outputs,
+            part=sharing.part,
+            finish=sharing.finish,
         )
 
     run_job(plan, run, ("Fourier stacks", "Would make"), _view)
 
 
 def _view(report: StacksReport) -> Facts:
-    first, last = report.outputs[0], report.outputs[-1]
+    first, last = (report.outputs[0], report.outputs[-1]) if report.outputs else (Path("none"), Path("none"))
     kept = f" ({report.stacks_kept} were there)" if report.stacks_kept else ""
     n_0, n_1 = report.box_px
     box = f"{n_0} px" if n_0 == n_1 else f"{n_0} × {n_1} px"

@@ -8,16 +8,18 @@ import shlex
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, is_interrupt, option
 from cryobridge.formats.atomic import MAY_NOT, atomic_path, is_forbidden, write_error
 from cryobridge.formats.input_file import resolved
-from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, Lease, State, exclusive, state_of
+from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, STALE_S, Lease, State, exclusive, state_of
 from cryobridge.report import Message, warning
 from cryobridge.version import __version__
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 _RESERVED_BYTES = 16 << 10
 # What `job_record` writes.
 RECORD = ("job.json", "command.txt", "run.log", "README.txt")
+# Where the parts of a job that is made in parts have their records.
+PARTS = "parts"
 
 
 def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
@@ -249,6 +253,8 @@ def locked(folder: Path) -> Iterator[Lease]:
         with exclusive(folder) as lease:
             if lease is None:
                 raise _busy(folder)
+            # Each part looks for this lease when it has its own: one of the two sees the other.
+            _refuse_busy_parts(folder, STALE_S)
             lease.reserve(_RESERVED_BYTES)
             yield lease
     except OSError as error:
@@ -274,16 +280,43 @@ def messages_of(lease: Lease) -> tuple[Message, ...]:
     return (warning("locks-refused", text, where=folder),)
 
 
-def refuse_busy(folder: Path) -> None:
+def refuse_busy(folder: Path, *, of_parts: bool = True, patience_s: float = 0.0) -> None:
     """Refuse a folder that another run is at work in, whose unfinished files would be taken for left ones.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    of_parts
+        Whether a run counts that makes a part of what is in the folder.
+    patience_s
+        How long to look, at most, where the file system refuses locks.
 
     Raises
     ------
     CryobridgeError
         If another run is at work in it.
     """
-    if state_of(folder / FOLDER_LEASE) is State.ALIVE:
+    if state_of(folder / FOLDER_LEASE, patience_s=patience_s) is State.ALIVE:
         raise _busy(folder)
+    if of_parts:
+        _refuse_busy_parts(folder, patience_s)
+
+
+def _refuse_busy_parts(folder: Path, patience_s: float) -> None:
+    leases = files_in(folder / PARTS, f"*/{FOLDER_LEASE}")
+    if not leases:
+        return
+    # Side by side: each may take the whole patience.
+    with ThreadPoolExecutor(len(leases)) as pool:
+        states = pool.map(partial(state_of, patience_s=patience_s), leases)
+    busy = [lease.parent for lease, state in zip(leases, states, strict=True) if state is State.ALIVE]
+    if busy:
+        raise CryobridgeError(
+            f"{len(busy):,} parts of it are being made" if len(busy) > 1 else "a part of it is being made",
+            path=busy[0],
+            hint="Wait for its end.",
+        )
 
 
 @dataclass

@@ -13,10 +13,17 @@ from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
 from cryobridge.jobs.stacks.cropping.plan import plan_downsample
 from cryobridge.jobs.stacks.grid import write_grid_file
 from cryobridge.jobs.stacks.inputs import read_stack_input
-from cryobridge.jobs.stacks.options import DownsampleOptions, GridImages, GridOptions, PairedOptions, StackOptions
+from cryobridge.jobs.stacks.options import (
+    DownsampleOptions,
+    GridImages,
+    GridOptions,
+    PairedOptions,
+    SharingOptions,
+    StackOptions,
+)
+from cryobridge.jobs.stacks.parts import stack_job
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
 from cryobridge.jobs.stacks.report import DownsampleReport, GridReport, StacksReport
-from cryobridge.jobs.stacks.run import StackJob
 from cryobridge.options import as_path, checked, made, takes
 
 if TYPE_CHECKING:
@@ -31,12 +38,12 @@ T = TypeVar("T", bound=Options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StacksKeywords(StackOptions, PairedOptions, ImageSearchOptions):
+class StacksKeywords(StackOptions, PairedOptions, ImageSearchOptions, SharingOptions):
     """All keywords of `stacks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DownsampleKeywords(DownsampleOptions, ImageSearchOptions):
+class DownsampleKeywords(DownsampleOptions, ImageSearchOptions, SharingOptions):
     """All keywords of `downsample`."""
 
 
@@ -106,7 +113,15 @@ def stacks(
     source = read_stack_input(
         particles, _part(given, ImageSearchOptions), given.on_missing, _part(given, PairedOptions)
     )
-    job = StackJob(plan_stacks(source, given), folder, runs_on, resume, verify_outputs)
+    job = stack_job(
+        plan_stacks(source, given),
+        folder,
+        runs_on,
+        resume=resume,
+        verify_outputs=verify_outputs,
+        part=given.part,
+        finish=given.finish,
+    )
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
 
 
@@ -168,7 +183,15 @@ def downsample(
     runs_on = executor or DeviceExecutor(checked(device, str, "device"))
     folder, path = as_path(output, "output"), as_path(particles, "particles")
     source = read_downsample_input(path, given.image_search(path), given)
-    job = StackJob(plan_downsample(source, given), folder, runs_on, resume, verify_outputs)
+    job = stack_job(
+        plan_downsample(source, given),
+        folder,
+        runs_on,
+        resume=resume,
+        verify_outputs=verify_outputs,
+        part=given.part,
+        finish=given.finish,
+    )
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
 
 

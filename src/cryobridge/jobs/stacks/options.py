@@ -68,6 +68,17 @@ class DownsampleDeviceOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharingOptions(Options):
+    """How several processes share the work."""
+
+    part: Annotated[
+        str | None,
+        Opt("Make this part of the stacks, from 0; array: by the batch system.", metavar="K/N", panel=_RUN),
+    ] = None
+    finish: Annotated[bool, Opt("Check that all parts are whole and write what they share.", panel=_RUN)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageOptions(Options):
     """Options on the images, of all stacks jobs."""
 

@@ -227,8 +227,8 @@ class StackPlan(ABC, Generic[R]):
     def unfinished(self, folder: Path) -> list[Path]:
         """Return what an ended run left of stacks that it had not finished."""
 
-    def keep_whole(self, _folder: Path) -> tuple[Message, ...]:
-        """Cut off what is damaged in unfinished stacks before they are gone on with, and say so."""
+    def keep_whole(self, _folder: Path, _tasks: Sequence[StackTask] | None = None) -> tuple[Message, ...]:
+        """Cut off what is damaged in unfinished stacks, all or these, before they are gone on with, and say so."""
         return ()
 
     @abstractmethod
@@ -242,6 +242,16 @@ class StackPlan(ABC, Generic[R]):
     def check_folder(self, _folder: Path, *, resume: bool, overwrite: bool) -> bool:
         """Refuse a folder for a reason that only this kind of stack has; return whether stacks in it may stay."""
         return resume and not overwrite
+
+    @abstractmethod
+    def check_part(self, folder: Path) -> None:
+        """Refuse a folder with stacks that are not of this plan, when some of its own may be there already."""
+
+    def only(self, tasks: Sequence[StackTask], reason: str) -> StackPlan[R]:
+        """Return the plan with these of its tasks; the rows of the others are left out for a reason."""
+        n_others = self.n_images - sum(len(task.rows) for task in tasks)
+        left_out = {**self.left_out, reason: n_others} if n_others else self.left_out
+        return replace(self, tasks=tuple(tasks), left_out=left_out)
 
     def remaining(self, _folder: Path, task: StackTask) -> Rows:
         """Return the rows of a stack whose images are not yet written."""
@@ -280,6 +290,10 @@ class StackPlan(ABC, Generic[R]):
             left_out_rows=tuple(rows),
             messages=(*planned.messages, message),
         )
+
+    def report_of_part(self, folder: Path, results: Sequence[StackResult], n_kept: int) -> R:
+        """Return what is made of stacks that are a part of all, so that nothing shared is written."""
+        return self.report(folder, results, n_kept)
 
 
 def rows_left_out(results: Sequence[StackResult]) -> Rows:
@@ -373,6 +387,15 @@ def find_stacks(
         else:
             damaged.append(found)
     return Found(whole, tuple(damaged))
+
+
+def why_not_whole(plan: StackPlan[Any], folder: Path, task: StackTask, *, read_through: bool = False) -> str:
+    """Say why a stack is missing or not whole, beginning with the name of a file; nothing if it is."""
+    stack = plan.files(folder, task)[0]
+    if not stack.is_file():
+        return f"{stack.name} is missing"
+    found = _found_stack(plan, folder, task, read_through=read_through)
+    return found if isinstance(found, str) else ""
 
 
 def _found_stack(plan: StackPlan[Any], folder: Path, task: StackTask, *, read_through: bool) -> StackResult | str:

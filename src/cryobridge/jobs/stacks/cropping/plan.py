@@ -32,13 +32,13 @@ from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_o
 from cryobridge.jobs.stacks.cropping.metadata import DownsampledMetadata, downsampled_metadata, write_sources
 from cryobridge.jobs.stacks.cropping.state import read_state
 from cryobridge.jobs.stacks.pixel_size import PIXEL_SIZE_TOLERANCE, settle_pixel_size
-from cryobridge.jobs.stacks.plan import StackPlan, StackRecord, StackTask, fingerprint
+from cryobridge.jobs.stacks.plan import StackPlan, StackRecord, StackResult, StackTask, fingerprint
 from cryobridge.jobs.stacks.report import DownsampleReport
 from cryobridge.model.particles import ImageRefs, Labels
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -216,11 +216,14 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         """Return the stacks that an ended run has not finished."""
         return files_in(folder, f".{self.options.stem}.*mrcs.part")
 
-    def keep_whole(self, folder: Path) -> tuple[Message, ...]:
-        """Cut off what is damaged in unfinished stacks before they are gone on with, and say so."""
+    def keep_whole(self, folder: Path, tasks: Sequence[StackTask] | None = None) -> tuple[Message, ...]:
+        """Cut off what is damaged in unfinished stacks, all or these, before they are gone on with, and say so."""
         messages = []
+        own = None if tasks is None else {folder / self.stack_name(task) for task in tasks}
         for partial in self.unfinished(folder):
             stack = _stack_of(partial)
+            if own is not None and stack not in own:
+                continue
             if n_cut := keep_whole(stack, self.image_bytes):
                 text = f"{n_cut:,} images in the unfinished {stack.name} have no checksum that fits, and are made again"
                 messages.append(note("stacks-made-again", text, where=partial))
@@ -255,6 +258,12 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
                 hint=f"{goes_on}{option('overwrite')} begins anew.",
             )
         return False
+
+    def check_part(self, folder: Path) -> None:
+        """Refuse a folder that is read from, or that holds images of another size, or stacks of other images."""
+        self._refuse_inputs(folder)
+        self._refuse_other_sizes(folder)
+        self._refuse_unlike(folder)
 
     def _refuse_inputs(self, folder: Path) -> None:
         read = [self.source.particles.source, *(header.path for header in self.source.headers.values())]
@@ -367,8 +376,14 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
             next=self._next(folder),
         )
 
+    def report_of_part(self, folder: Path, results: Sequence[StackResult], n_kept: int) -> DownsampleReport:
+        """Return what is made of the stacks; the metadata follow when all parts are there."""
+        return replace(self.report(folder, results, n_kept), outputs=(), next=None)
+
     def _next(self, folder: Path) -> tuple[str, ...] | None:
         """Return the command that takes the images further; None where none can."""
+        if not self.tasks:
+            return None
         names = self.metadata_names
         star, stack = folder / names["star"], folder / names.get("list", self.stack_name(self.tasks[0]))
         output = folder.with_name(f"{folder.name}_recovar")

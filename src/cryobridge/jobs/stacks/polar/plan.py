@@ -16,6 +16,7 @@ from cryobridge.formats.optics import needed, unknown_optics
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.fourier.grid import PolarGrid
+from cryobridge.jobs.output_folder import refuse_existing
 from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
 from cryobridge.jobs.stacks.pixel_size import (
     PixelSizes,
@@ -141,6 +142,11 @@ class PolarPlan(StackPlan[StacksReport]):
     def existing(self, folder: Path) -> list[Path]:
         """Return the files of earlier stacks in a folder, whatever their numbers; not those of other plans."""
         return output.existing_outputs(folder, self.others)
+
+    def check_part(self, folder: Path) -> None:
+        """Refuse stacks with other numbers than those of the plan, which a reader would take for its own."""
+        numbers = frozenset(task.number for task in self.tasks)
+        refuse_existing(output.existing_outputs(folder, self.others | numbers), overwrite=False)
 
     def unfinished(self, folder: Path) -> list[Path]:
         """Return what a killed run left of files that it had not finished."""
