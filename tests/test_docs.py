@@ -19,7 +19,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 COMMANDS = ("inspect", "coords", "convert", "select", "merge", "stacks", "downsample", "converge")
 # What merge shows is like what select does.
 SCREENS = tuple(name for name in COMMANDS if name != "merge")
-EXAMPLES = [*COMMANDS, "demo", "recovar", "tasks"]
+EXAMPLES = [*COMMANDS, "cluster", "demo", "recovar", "tasks"]
 
 
 sys.path.insert(0, str(DOCS))  # where the scripts find each other
