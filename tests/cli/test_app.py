@@ -92,7 +92,13 @@ def test_only_debug_shows_a_traceback(tmp_path):
         (("inspect", ""), "empty"),
         (("stacks", "cs", "a.cs", "-o", ""), "empty"),
         (("convert", "a.star", "-o"), "cryobridge convert -h"),
-        (("stacks", "downsmaple"), "downsample"),
+        (("stacks", "downsmaple"), "Did you mean `cryobridge stacks downsample`?"),
+        (("stacks", "down"), "Did you mean `cryobridge stacks downsample`?"),
+        (("downsample", "a.star"), "Did you mean `cryobridge stacks downsample`?"),
+        (("stacks", "convert"), "Did you mean `cryobridge convert`?"),
+        (("version",), "Did you mean `cryobridge --version`?"),
+        (("help",), "Did you mean `cryobridge --help`?"),
+        (("frobnicate",), "`cryobridge -h` shows the commands."),
         (("select", "a.star", "--whree", "x"), "--where"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -532,3 +538,25 @@ def test_a_link_that_leads_nowhere_does_not_hide_the_job_around_it(particles_cs)
     done = run("inspect", "--no-stats", particles_cs.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert "cryoSPARC job" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("inspect", "J4_particle.cs"), "J4_particles.cs"),
+        (("inspect", "j4_particles.CS"), "J4_particles.cs"),
+        (("inspect", "cyrosparc/J4/particles.star"), "cryosparc/J4/particles.cs"),
+        (("stacks", "star", "J4_particles.star", "-o", "out"), "J4_particles.cs"),
+        (("stacks", "paired", "--pair", "a.star", "a.mrcs", "-o", "out"), None),
+        (("converge", "cyrosparc/J4"), "cryosparc/J4"),
+        (("inspect", "entirely_else"), None),
+        (("inspect", "cyrosparc/J4/entirely_else"), None),
+    ],
+)
+def test_a_file_that_is_not_there_suggests_the_nearest_name(words, meant, tmp_path):
+    (tmp_path / "cryosparc" / "J4").mkdir(parents=True)
+    for name in ("J4_particles.cs", "cryosparc/J4/particles.cs"):
+        (tmp_path / name).write_bytes(b"x")
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert (f"→ Did you mean {meant}?" in done.stderr) if meant else ("Did you mean" not in done.stderr)

@@ -274,7 +274,7 @@ def test_particles_that_contradict_their_optics_group_are_warned_of(tmp_path):
 def test_poses_without_shifts_and_without_ctf_make_pickles_that_verify(tmp_path):
     (tmp_path / "a.star").write_text(STAR.format(300))
     found, _ = verified(tmp_path / "a.star", tmp_path / "pkl", to="pickles")
-    assert set(found) == {"particles", "orientation"}
+    assert set(found) == {"particles", "rotation"}
     content = pickle_content(read_particles_star(tmp_path / "a.star"))
     assert content.shifts_box.tolist() == [[0, 0], [0, 0]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -12,6 +12,9 @@ from typer.main import get_command
 from cryobridge.cli.terminal import print_text, settings, show
 from cryobridge.errors import UsageError
 from cryobridge.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def _set(name: str) -> Any:
@@ -89,6 +92,27 @@ class BridgeCommand(TyperCommand):
         return [*super().get_params(ctx), *common_options()]
 
 
+def _meant(word: str, ctx: typer.Context) -> str | None:
+    """Return the command that a word which is none is like, wherever it is: beside it, in a group, or an option."""
+    from difflib import get_close_matches
+
+    root, known = ctx.find_root(), {name: f"cryobridge --{name}" for name in ("version", "help")}
+    # What stands beside it comes last, and takes the place of the same name elsewhere.
+    for group, words in sorted(_groups(root), key=lambda found: found[0] is ctx.command):
+        known |= {name: " ".join(("cryobridge", *words, name)) for name in group.list_commands(ctx)}
+    near = get_close_matches(word.lower(), known, n=1) or [name for name in known if name.startswith(word.lower())]
+    return known[near[-1]] if near else None
+
+
+def _groups(root: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Yield the whole command and the groups among its subcommands, each with the words that call it."""
+    yield root.command, ()
+    for name in root.command.list_commands(root):
+        command = root.command.get_command(root, name)
+        if isinstance(command, TyperGroup):
+            yield command, (name,)
+
+
 class BridgeGroup(TyperGroup):
     """A group that takes the common options before its subcommand too."""
 
@@ -98,6 +122,15 @@ class BridgeGroup(TyperGroup):
             print_text(ctx.get_help())
             raise typer.Exit(UsageError.exit_code)
         return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        """Find the subcommand; a word that is none is told what was meant."""
+        word = args[0]
+        if ctx.resilient_parsing or word.startswith("-") or self.get_command(ctx, word) is not None:
+            return super().resolve_command(ctx, args)
+        meant = _meant(word, ctx)
+        told = f"Did you mean `{meant}`?" if meant else f"`{ctx.command_path} -h` shows the commands."
+        raise UsageError(f"there is no command {word!r}", hint=told)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Write the help."""

@@ -11,6 +11,7 @@ import typer
 
 from cryobridge.cli.build import takes_options
 from cryobridge.cli.run import Facts, RunOptions, changed_pixels, outputs, run_job, some
+from cryobridge.cli.terminal import plain, settings, show
 from cryobridge.errors import UsageError
 from cryobridge.jobs.convert.options import ConvertOptions
 
@@ -39,7 +40,11 @@ def convert(
     from cryobridge.jobs.convert.convert import convert_job
 
     titles = ("Converted", "Would write")
-    run_job(lambda: convert_job(inputs, output, options), run, titles, partial(_view, is_copy=options.copy))
+    report = run_job(lambda: convert_job(inputs, output, options), run, titles, partial(_view, is_copy=options.copy))
+    if report.verified and not (run.as_json or settings.quiet):
+        from cryobridge.jobs.convert.report import summary
+
+        show(plain(f"verified: {summary(report.verified)}"))
 
 
 def _no_output(inputs: list[Path]) -> UsageError:
@@ -62,7 +67,7 @@ def _view(report: ConvertReport, *, is_copy: bool) -> Facts:
         *([("copies" if is_copy else "links", f"{report.links:,}")] if report.links else []),
         *changed_pixels(report),
         *outputs(report),
-        *((f"Δ {item.quantity}", _difference(item)) for item in report.verified or ()),
+        *((f"Δ {item.quantity}", _difference(item)) for item in (report.verified or ()) if settings.verbose),
     ]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import IO, TYPE_CHECKING
+from itertools import islice
+from pathlib import Path
+from typing import IO
 
 from cryobridge.errors import FormatError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+# Of a folder with more entries, some are compared: a suggestion is not worth a long wait.
+_MOST_ENTRIES = 5000
 
 
 def open_input(path: Path) -> IO[bytes]:
@@ -104,8 +106,49 @@ def read_error(path: Path, error: OSError | ValueError) -> FormatError:
             path=path,
             hint="Correct the name in the file that it stands in, such as job.json, or give the file that is meant.",
         )
+    near = nearest(path) if isinstance(error, FileNotFoundError | NotADirectoryError) else None
     return FormatError(
         f"can't be read ({getattr(error, 'strerror', None) or error})",
         path=path,
-        hint="Check the name and its permissions.",
+        hint="Check the name and its permissions." if near is None else f"Did you mean {near}?",
     )
+
+
+def nearest(path: Path) -> Path | None:
+    """Return a file or folder that is there and has nearly the name of one that is not.
+
+    Parameters
+    ----------
+    path
+        What is not there. Each part of it that is not is compared with the names in the folder before it.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None where one of the parts is like no name there.
+    """
+    found, parts = Path(path.anchor), path.parts[1:] if path.anchor else path.parts
+    for part in parts:
+        if part == ".." or os.path.lexists(found / part):
+            found /= part
+            continue
+        name = _nearest_name(part, found)
+        if name is None:
+            return None
+        found /= name
+    return found if found.exists() else None
+
+
+def _nearest_name(name: str, folder: Path) -> str | None:
+    """Return the name in a folder that is most like another, of files without regard to how they end."""
+    from difflib import get_close_matches
+
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in islice(entries, _MOST_ENTRIES) if not entry.name.startswith("."))
+    except (OSError, ValueError):
+        return None
+    by_lower = {other.lower(): other for other in names}
+    close = [by_lower[other] for other in get_close_matches(name.lower(), by_lower, n=1, cutoff=0.75)]
+    same_stem = [other for other in names if Path(other).stem.lower() == Path(name).stem.lower()]
+    return next(iter(close + same_stem), None)

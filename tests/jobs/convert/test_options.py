@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from cryobridge.jobs.convert import plan as plan_module
 from cryobridge.jobs.convert.convert import ConvertJob, check_outputs, convert, write_plan
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
-from cryobridge.jobs.convert.report import require_equal
+from cryobridge.jobs.convert.report import require_equal, summary
 from cryobridge.jobs.convert.verify import verify
 from helpers import (
     noise_images,
@@ -441,11 +442,17 @@ def test_box_and_pixel_size_are_looked_up_in_the_stacks(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["star", "cs", "pickles"])
-def test_verify_prints_the_largest_difference_of_each_quantity(located, tmp_path, target):
+def test_verify_ends_in_one_line_and_prints_each_quantity_if_asked(located, tmp_path, target):
     output = tmp_path / "out" if target == "pickles" else tmp_path / f"p.{target}"
     result = run("convert", located, "-o", output, "--to", target, "--verify")
     assert result.returncode == 0, result.stderr
-    for quantity in ("orientation", "shift", "defocus", "pixel size"):
+    last = result.stdout.rstrip().splitlines()[-1]
+    assert re.fullmatch(r"verified: identical( within rounding \(largest: [a-z ]+ [\d.e-]+ ?[^\d ]+\))?", last)
+    assert "Δ" not in result.stdout
+    assert run("convert", located, "-o", output, "--to", target, "--verify", "--overwrite", "-q").stdout == ""
+    result = run("convert", located, "-o", output, "--to", target, "--verify", "--overwrite", "-v")
+    assert result.stdout.rstrip().splitlines()[-1] == last
+    for quantity in ("rotation", "shift", "defocus", "pixel size"):
         assert f"Δ {quantity} " in result.stdout
     again = run("convert", located, "-o", output, "--to", target, "--verify", "--overwrite", "--json")
     found = {item["quantity"]: item for item in json.loads(again.stdout)["verified"]}
@@ -459,7 +466,7 @@ def test_verify_prints_the_largest_difference_of_each_quantity(located, tmp_path
 @pytest.mark.parametrize(
     ("column", "value", "quantity"),
     [
-        ("rlnAngleTilt", "91.0", "orientation"),
+        ("rlnAngleTilt", "91.0", "rotation"),
         ("rlnOriginXAngst", "77.7", "shift"),
         ("rlnDefocusU", "1", "defocus"),
         ("rlnRandomSubset", "9", "half sets"),
@@ -483,8 +490,14 @@ def test_verify_finds_one_wrong_value(located, tmp_path, column, value, quantity
     output.write_text("\n".join(lines) + "\n")
     bad = [item.quantity for item in verify(plan) if not item.is_good]
     assert quantity in bad
-    with pytest.raises(CryobridgeError, match=f"does not read back as the input: .*{quantity}"):
+    with pytest.raises(CryobridgeError, match=f"does not read back as the input: .*{quantity}") as caught:
         require_equal(verify(plan), output)
+    # Which quantity, by how much and in which row.
+    item = next(item for item in verify(plan) if item.quantity == quantity)
+    assert item.row == 0
+    where = ", the first 0" if item.unit == "rows" else r" in row 0 \(at most "
+    assert re.search(rf"{quantity} (by|in) [\d.e+]+ ?\S+{where}", caught.value.message)
+    assert item.as_text() in summary(verify(plan))
 
 
 def test_verify_reads_a_star_file_with_starfile_too(located, tmp_path, monkeypatch):

@@ -30,22 +30,37 @@ class Difference:
         Its unit; ``rows`` where differing rows were counted.
     tolerance
         What rounding explains.
+    row
+        Where it is, counted from 0; the first row of those that differ. None where no row does, or all.
     """
 
     quantity: str
     largest: float
     unit: str
     tolerance: float
+    row: int | None = None
 
     @property
     def is_good(self) -> bool:
         """Whether rounding explains the difference; NaN is no answer."""
         return self.largest <= self.tolerance
 
+    def as_text(self) -> str:
+        """Say how far it is, in which row, and what rounding explains."""
+        where = "" if self.row is None else f" in row {self.row:,}"
+        if not math.isfinite(self.largest):
+            return f"{self.quantity}: " + ("absent in the output" if self.row is None else f"no number{where}")
+        if self.unit == "rows":
+            n_rows = f"{self.largest:,.0f} row{'' if self.largest == 1 else 's'}"
+            return f"{self.quantity} in {n_rows}" + ("" if self.row is None else f", the first {self.row:,}")
+        far, most = (in_unit(value, self.unit, digits=4) for value in (self.largest, self.tolerance))
+        return f"{self.quantity} by {far}{where} (at most {most})"
+
     def to_json(self) -> dict[str, Any]:
         """Return the difference as JSON-ready data."""
         largest = self.largest if math.isfinite(self.largest) else None
-        return {"quantity": self.quantity, "largest": largest, "unit": self.unit, "tolerance": self.tolerance}
+        own = {"quantity": self.quantity, "largest": largest, "unit": self.unit, "tolerance": self.tolerance}
+        return own | {"row": self.row}
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,35 @@ class Recentring:
     rows_added: int
 
 
+def in_unit(value: float, unit: str, digits: int = 2) -> str:
+    """Return a number with its unit, such as ``1.1e-06°`` or ``0.5 Å``."""
+    return f"{value:.{digits}g}°" if unit == "°" else f"{value:.{digits}g} {unit}".rstrip()
+
+
+def summary(differences: Sequence[Difference]) -> str:
+    """Return in one line how an output that was read back compares.
+
+    Parameters
+    ----------
+    differences
+        As `cryobridge.jobs.convert.verify.verify` returns them, at least one.
+
+    Returns
+    -------
+    str
+        Such as ``identical within rounding (largest: rotation 1.1e-06°)``: the quantity that comes nearest to what
+        rounding explains; or all that is beyond that.
+    """
+    bad = [item.as_text() for item in differences if not item.is_good]
+    if bad:
+        return "different: " + ", ".join(bad)
+    rounded = [item for item in differences if item.largest > 0]
+    if not rounded:
+        return "identical"
+    most = max(rounded, key=lambda item: item.largest / item.tolerance)
+    return f"identical within rounding (largest: {most.quantity} {in_unit(most.largest, most.unit)})"
+
+
 def require_equal(differences: Sequence[Difference], output: Path) -> None:
     """Raise where rounding does not explain a difference.
 
@@ -91,7 +135,7 @@ def require_equal(differences: Sequence[Difference], output: Path) -> None:
     """
     bad = [item for item in differences if not item.is_good]
     if bad:
-        differing = ", ".join(f"{item.quantity} by {item.largest:g} {item.unit}".rstrip() for item in bad)
+        differing = ", ".join(item.as_text() for item in bad)
         raise CryobridgeError(
             f"the output does not read back as the input: {differing}",
             path=output,

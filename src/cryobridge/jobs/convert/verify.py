@@ -76,12 +76,12 @@ def verify(plan: ConvertPlan) -> list[Difference]:
     if plan.particles.locations is not None and found.locations is not None:
         differences.append(_texts("micrographs", plan.particles.locations.micrograph, found.locations.micrograph))
         if plan.recentred is None:
-            far = _gap(_places(plan), found.locations.coordinate_px)
-            differences.append(Difference("coordinates", far, "px", _PIXELS))
+            far, row = _gap(_places(plan), found.locations.coordinate_px)
+            differences.append(Difference("coordinates", far, "px", _PIXELS, row))
             differences += _compare_pixels(plan, found.locations)
         else:
-            far = _compare_centers(plan, plan.recentred, before, found)
-            differences.append(Difference("centres", far, "px", _PIXELS))
+            far, row = _compare_centers(plan, plan.recentred, before, found)
+            differences.append(Difference("centres", far, "px", _PIXELS, row))
     if plan.particles.images is not None:
         assert found.images is not None  # the output has them too
         differences.append(_texts("stacks", plan.particles.images.path, found.images.path))
@@ -165,11 +165,10 @@ def _compare(item: Field, expected: ParticleSet, found: ParticleSet) -> Differen
     if item.tolerance is None:
         # The rounding of groups to six digits is allowed for.
         finite = np.where(np.isfinite(one), one, 0.0)  # beside an infinity all differences would be small
-        scale, unit = 1 / max(_largest(finite), 1e-12), "relative"
-    far = np.inf if other is None else scale * _gap(one, other)
-    return Difference(
-        item.title, float(far), unit, 10 * _RELATIVE if item.tolerance is None else scale * item.tolerance
-    )
+        scale, unit = 1 / max(_largest(finite)[0], 1e-12), "relative"
+    far, row = (np.inf, None) if other is None else _gap(one, other)
+    tolerance = 10 * _RELATIVE if item.tolerance is None else scale * item.tolerance
+    return Difference(item.title, float(scale * far), unit, tolerance, row)
 
 
 def _of_particles(particles: ParticleSet, item: Field) -> Any:
@@ -208,8 +207,8 @@ def _compare_phases(plan: ConvertPlan, source: ParticleSet, found: ParticleSet) 
     edge = 0.5 / source.per_particle("pixel_size_A")[:, np.newaxis, np.newaxis]
     frequency = edge * np.column_stack([np.cos(angle), np.sin(angle)])
     pairs = zip(phases(source, frequency), phases(found, frequency), strict=True)
-    far = max(_largest(np.angle(np.exp(1j * (one - other)))) for one, other in pairs)
-    return [Difference("phase with aberrations", far, "rad", _PHASE_RAD)]
+    far, row = max((_largest(np.angle(np.exp(1j * (one - other)))) for one, other in pairs), key=lambda found: found[0])
+    return [Difference("phase with aberrations", far, "rad", _PHASE_RAD, row)]
 
 
 def _source(plan: ConvertPlan) -> ParticleSet:
@@ -251,8 +250,10 @@ def _turned(before: ParticleSet, recentred: RecentredSet) -> ParticleSet:
     return replace(before, poses=replace(before.poses, matrix=matrix, shift_A=None))
 
 
-def _compare_centers(plan: ConvertPlan, recentred: RecentredSet, before: ParticleSet, found: ParticleSet) -> float:
-    """Return how far centres are from where the input's poses lead to, in pixels of the micrographs.
+def _compare_centers(
+    plan: ConvertPlan, recentred: RecentredSet, before: ParticleSet, found: ParticleSet
+) -> tuple[float, int | None]:
+    """Return how far centres are from where the input's poses lead to, in pixels of the micrographs, and in which row.
 
     Parameters
     ----------
@@ -264,7 +265,7 @@ def _compare_centers(plan: ConvertPlan, recentred: RecentredSet, before: Particl
         What was read back.
     """
     if found.poses is None or found.poses.shift_A is None or found.locations is None:
-        return np.inf
+        return np.inf, None
     assert before.poses is not None and before.poses.shift_A is not None  # asked before
     places_A = recentred.rotations[recentred.found.copy] @ recentred.center_A
     in_view_A = np.einsum("nij,nj->ni", before.poses.matrix, places_A)[:, :2]
@@ -310,41 +311,49 @@ def _pickled(folder: Path, content: PickleContent, expected: ParticleSet) -> Par
 
 def _compare_poses(expected: Poses, found: Poses | None) -> list[Difference]:
     if found is None:
-        return [Difference("orientation", np.inf, "°", _ANGLE_DEG)]
+        return [Difference("rotation", np.inf, "°", _ANGLE_DEG)]
     # |A - B| = 2 √2 sin(θ / 2) for rotations that are θ apart.
     distance = np.sqrt(np.square(expected.matrix - found.matrix).sum(axis=(1, 2)))
     angle_deg = np.degrees(2 * np.arcsin(np.clip(distance / np.sqrt(8), 0, 1)))
-    differences = [Difference("orientation", _largest(angle_deg), "°", _ANGLE_DEG)]
+    far, row = _largest(angle_deg)
+    differences = [Difference("rotation", far, "°", _ANGLE_DEG, row)]
     if expected.shift_A is not None:
-        far = np.inf if found.shift_A is None else _gap(expected.shift_A, found.shift_A)
-        differences.append(Difference("shift", far, "Å", _SHIFT_A + _RELATIVE * _largest(expected.shift_A)))
+        far, row = (np.inf, None) if found.shift_A is None else _gap(expected.shift_A, found.shift_A)
+        differences.append(Difference("shift", far, "Å", _SHIFT_A + _RELATIVE * _largest(expected.shift_A)[0], row))
     return differences
 
 
 def _rows(quantity: str, expected: NDArray[Any], found: NDArray[Any] | None) -> Difference:
     if found is None or len(found) != len(expected):
         return Difference(quantity, max(len(expected), 0 if found is None else len(found)), "rows", 0)
-    return Difference(quantity, int(np.count_nonzero(expected != found)), "rows", 0)
+    rows = np.flatnonzero(expected != found)
+    return Difference(quantity, len(rows), "rows", 0, int(rows[0]) if len(rows) else None)
 
 
 def _texts(quantity: str, expected: Any, found: Any) -> Difference:
     """Count the rows whose texts differ, comparing each pair of distinct ones once."""
     pair = expected.codes.astype(np.int64) * max(1, len(found.values)) + found.codes
-    distinct, count = np.unique(pair, return_counts=True)
-    differing = sum(
-        int(rows)
-        for code, rows in zip(distinct.tolist(), count.tolist(), strict=True)
+    distinct, first, count = np.unique(pair, return_index=True, return_counts=True)
+    differing = [
+        (row, n_rows)
+        for code, row, n_rows in zip(distinct.tolist(), first.tolist(), count.tolist(), strict=True)
         if expected.values[code // len(found.values)] != found.values[code % len(found.values)]
-    )
-    return Difference(quantity, differing, "rows", 0)
+    ]
+    n_differing, row = sum(n_rows for _, n_rows in differing), min((row for row, _ in differing), default=None)
+    return Difference(quantity, n_differing, "rows", 0, row)
 
 
-def _gap(expected: Floats, found: Floats) -> float:
-    """Return the largest difference; values that are not numbers, or infinite alike, in both are equal."""
+def _gap(expected: Floats, found: Floats) -> tuple[float, int | None]:
+    """Return the largest difference and its row; values that are not numbers, or infinite alike, in both are equal."""
     is_alike = (np.isnan(expected) & np.isnan(found)) | (expected == found)
     with np.errstate(invalid="ignore"):
         return _largest(np.where(is_alike, 0.0, expected - found))
 
 
-def _largest(values: Floats) -> float:
-    return float(np.abs(values).max(initial=0.0))
+def _largest(values: Floats) -> tuple[float, int | None]:
+    """Return the largest of these values, of which NaN is larger than all, and its row; None where all are 0."""
+    if not values.size:
+        return 0.0, None
+    each = np.abs(values).reshape(len(values), -1).max(axis=1)
+    row = int(np.argmax(each))
+    return float(each[row]), None if each[row] == 0 else row

@@ -17,6 +17,7 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
+from cryobridge.formats.input_file import nearest
 from cryobridge.formats.listing import list_if_there
 from cryobridge.formats.open import IMAGES_AND_CTF, open_particles
 from cryobridge.formats.particle_files import ParticleFiles, Program, naming_damage
@@ -311,10 +312,13 @@ def paired_input(
 def _refuse_absent(paths: Sequence[Path]) -> None:
     absent = list(dict.fromkeys(str(path) for path in paths if not path.exists()))
     if absent:
+        near = nearest(Path(absent[0]))
         raise MissingDataError(
             f"no such file: {shown(absent)}",
             count=len(absent),
-            hint="Check the names; each pair is a STAR file and the stack whose images its rows describe.",
+            hint=f"Did you mean {near}?"
+            if near is not None
+            else "Check the names; each pair is a STAR file and the stack whose images its rows describe.",
         )
 
 
