@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -207,3 +208,32 @@ def test_figures_are_drawn_anew_as_they_are(tmp_path, monkeypatch):
     page = (DOCS / "conventions.md").read_text(encoding="utf-8")
     assert all(f"(figures/{name})" in page for name in drawn)
     shutil.rmtree(tmp_path)
+
+
+def _with_gaps(node):
+    """Return a text of the source, with … for what is put into it."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_with_gaps(part) for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "…"
+
+
+def test_the_headings_of_troubleshooting_are_texts_of_the_program():
+    texts = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr | ast.Constant):
+                texts.add(re.sub("…+", "…", _with_gaps(node)))
+    texts.update((ROOT / "tests" / "wording.txt").read_text(encoding="utf-8").splitlines())
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (.+)$", page, re.MULTILINE)
+    assert len(headings) > 40
+    assert len(set(headings)) == len(headings)
+    assert [heading for heading in headings if not any(heading in text for text in texts)] == []
+
+
+def test_the_remedies_of_troubleshooting_name_options_that_there_are():
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    known = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "cryobridge" / "cli").rglob("*.py"))
+    others = "\n".join(path.read_text(encoding="utf-8") for path in PAGES if path.stem != "troubleshooting")
+    named = set(re.findall(r"`(--[a-z-]+)", page))
+    assert {name for name in named if name not in known and name not in others} == set()
