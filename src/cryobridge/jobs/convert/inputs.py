@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.names import holds_exposures, parse_cs_name
+from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.open import KINDS, open_particles
 from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.relion.star import open_star
 from cryobridge.jobs.identity.records import ORIGINAL_IMAGE
+from cryobridge.model.particles import ParticleSet
+from cryobridge.options import as_path
 from cryobridge.report import note
 
 if TYPE_CHECKING:
@@ -24,6 +27,15 @@ if TYPE_CHECKING:
 
 # A join may lose rows, which pickles must have all of: these columns are all that they need.
 _FOR_PICKLES = ("blob/psize_A", "blob/shape", "ctf/", "alignments")
+
+
+def opened_inputs(inputs: Any, target: Target, options: ConvertOptions) -> ParticleFiles:
+    """Open files that were named, or a set in memory; raises as `read_inputs`."""
+    if isinstance(inputs, ParticleSet):
+        options.refuse_ancestors_of_set()
+        return SetInMemory(inputs)
+    several = inputs if isinstance(inputs, list | tuple) else [inputs]
+    return read_inputs([as_path(path, "inputs") for path in several], target, options)
 
 
 def read_inputs(paths: Sequence[Path], target: Target, options: ConvertOptions) -> ParticleFiles:

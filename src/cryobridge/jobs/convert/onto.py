@@ -17,10 +17,12 @@ from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import EXPANDED, PARENT_UID, naming_damage
 from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, half_sets_of_rows
 from cryobridge.formats.write import Changes, RowWriter, outputs_of, suffixes_of
+from cryobridge.jobs.convert.content import counted_from_1
+from cryobridge.jobs.convert.inputs import opened_inputs
 from cryobridge.jobs.convert.onto_columns import Columns, about_optics, columns_for, has, in_base, parts_of
 from cryobridge.jobs.convert.onto_frame import Frame, frame_of
-from cryobridge.jobs.convert.plan import choose_rows, counted_from_1, opened_inputs
 from cryobridge.jobs.convert.report import ConvertReport, OntoReport
+from cryobridge.jobs.convert.rows import choose_rows
 from cryobridge.jobs.identity.match import Identities, identities_of
 from cryobridge.jobs.identity.pairs import Pairs, pair_rows
 from cryobridge.jobs.identity.report import matched as matched_report
