@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
+from cryobridge.errors import UsageError, option
 from cryobridge.formats.classes import absent_classes
 from cryobridge.formats.cryosparc.names import holds_exposures
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.merged import check_rows, found_from
-from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import ParticleFiles, naming_damage
 from cryobridge.formats.recovar import open_recovar
-from cryobridge.formats.registry import CS, identify_file
-from cryobridge.formats.write import outputs_of, suffixes_of
+from cryobridge.formats.write import outputs_of
 from cryobridge.jobs.identity.dedupe import Deduped, deduped
 from cryobridge.jobs.identity.report import Matched
 from cryobridge.jobs.selection.attach import class_columns, latent_columns
+from cryobridge.jobs.selection.choice import Choice, Mask
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
 from cryobridge.jobs.selection.collapse import Collapsed, collapse
+from cryobridge.jobs.selection.inputs import opened
 from cryobridge.jobs.selection.like import rows_like
 from cryobridge.jobs.selection.options import SelectOptions
+from cryobridge.jobs.selection.parts import OutputPart, one_part, parts_of_classes
 from cryobridge.jobs.selection.report import SelectReport, SetReport
 from cryobridge.jobs.selection.row_values import RowValues
 from cryobridge.jobs.selection.run import RunOfRows, rows_of_run
 from cryobridge.jobs.selection.sets import Compared, compare, unite
-from cryobridge.jobs.selection.values import RowLabels, join_numbers, read_rows
-from cryobridge.jobs.selection.values import check_rows as check_numbers
+from cryobridge.jobs.selection.values import RowLabels, checked_list, join_numbers, read_rows
 from cryobridge.jobs.selection.where import rows_where
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
@@ -44,18 +44,6 @@ if TYPE_CHECKING:
     from cryobridge.formats.recovar import RecovarRun
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import Floats
-
-Mask = NDArray[np.bool_]
-_MAX_FILES = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class OutputPart:
-    """One file to be written: its rows, (n,), and the class or cluster that they are, if one."""
-
-    path: Path
-    kept: Mask
-    label: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,26 +128,6 @@ def _kind_of_rows(files: ParticleFiles) -> Literal["particles", "exposures", "mi
     return "exposures" if files.table is not None and holds_exposures(files.table.names) else "particles"
 
 
-@dataclass
-class _Choice:
-    """The rows that are left, while one request after the other is looked at."""
-
-    kept: Mask
-    left_out: dict[str, int] = field(default_factory=dict)
-
-    def keep(self, fulfil: Mask, reason: str) -> None:
-        """Leave out the rows that don't fulfil a request."""
-        lost = int(np.count_nonzero(self.kept & ~fulfil))
-        if lost:
-            self.left_out[reason] = self.left_out.get(reason, 0) + lost
-        self.kept = self.kept & fulfil
-
-    def invert(self, possible: Mask) -> None:
-        """Keep the others of the rows that could be written."""
-        n_chosen = int(np.count_nonzero(self.kept))
-        self.kept, self.left_out = possible & ~self.kept, {"chosen, and the others are kept": n_chosen}
-
-
 def plan_select(
     particles: str | os.PathLike[str] | None, output: str | os.PathLike[str] | None, options: SelectOptions
 ) -> SelectPlan:
@@ -200,7 +168,11 @@ def plan_select(
     assert folder is not None  # one of the two is given
     with naming_damage(planner.particles):
         planner.choose(splits=file is None)
-    parts = planner.parts_of_classes(folder) if file is None else planner.one_part(file)
+    kept = planner.choice.kept
+    if file is None:
+        parts = parts_of_classes(planner.particles, kept, folder, *planner.numbers_to_split_by())
+    else:
+        parts = one_part(planner.particles, kept, file)
     planner.look_for_images(folder)
     return planner.plan(parts)
 
@@ -220,14 +192,14 @@ class _Planner:
     def __init__(self, particles: object, options: SelectOptions) -> None:
         self.options = options
         self.recovar: RecovarRun | None = open_recovar(options.run) if options.run is not None else None
-        self.particles = _opened(options.run if particles is None else particles, options)
+        self.particles = opened(options.run if particles is None else particles, options)
         self.compared: list[Compared] = []
         if options.or_:
             if isinstance(self.particles, SetInMemory):
                 hint = "Give the file that it was read from, or unite sets as first + other."
                 raise UsageError("particles of files are added to those of a file", option="or_", hint=hint)
             same = SelectOptions(from_ancestors=options.from_ancestors)
-            others = [_opened(path, same, argument="or_") for path in options.or_]
+            others = [opened(path, same, argument="or_") for path in options.or_]
             united = unite(self.particles, others, options)
             self.particles, self.compared = united.particles, list(united.stays)
         self.messages = list(self.particles.messages)
@@ -237,7 +209,7 @@ class _Planner:
             self.run = rows_of_run(options.run, self.recovar, self.particles, options.sources)
             self.messages += self.run.messages
         self.values = RowValues(options, self.particles, self.run)
-        self.choice = _Choice(np.ones(len(self.particles), dtype=bool))
+        self.choice = Choice(self.particles.metadata, np.ones(len(self.particles), dtype=bool))
         self.labels: RowLabels | None = None
         self.attached: RowLabels | None = None
         self.latent: Floats | None = None
@@ -272,11 +244,13 @@ class _Planner:
             self.deduped = deduped(self.particles, choice.kept, self.options.dedupe_A)
             self.messages += self.deduped.messages
             choice.keep(self.deduped.kept, f"nearer than {self.options.dedupe_A:g} Å to a better one")
-        self._draw()
+        if self.options.random is not None:
+            choice.draw(self.options.random, self.options.seed)
         if self.options.invert:
             choice.invert(possible)
             choice.left_out |= impossible
-        self._refuse_empty()
+        if not self.options.allow_empty:
+            choice.refuse_empty(*([str(self.absent)] if self.absent else []))
 
     def plan(self, parts: tuple[OutputPart, ...]) -> SelectPlan:
         """Return the plan."""
@@ -319,7 +293,7 @@ class _Planner:
             numbers = self._file_classes(options.classes).numbers
             yield np.isin(numbers, options.classes), f"in other classes than {join_numbers(options.classes)}"
         if options.like is not None:
-            other = _opened(options.like, SelectOptions(), argument="like", needs=("uid", "blob/"))
+            other = opened(options.like, SelectOptions(), argument="like", needs=("uid", "blob/"))
             is_like, self.matched, messages = rows_like(self.particles, other, options)
             self.messages += messages
             yield is_like, f"not in {other.path.name}"
@@ -332,7 +306,7 @@ class _Planner:
         operations: tuple[Literal["and", "not"], ...] = ("and", "not")
         for operation in operations:
             for path in self.options.and_ if operation == "and" else self.options.not_:
-                other = _opened(path, SelectOptions(), argument=f"{operation}_", needs=("uid", "blob/"))
+                other = opened(path, SelectOptions(), argument=f"{operation}_", needs=("uid", "blob/"))
                 found = compare(self.particles, other, self.options, operation)
                 self.compared.append(found)
                 self.messages += found.messages
@@ -344,7 +318,7 @@ class _Planner:
         if isinstance(given, Path):
             rows = read_rows(given, particles.n_rows, particles.metadata)
         else:
-            rows = _checked_list(given, particles)
+            rows = checked_list(given, particles.n_rows, particles.metadata)
         if (np.diff(rows) < 0).any():
             text = f"{name} is not in ascending order; rows are written in the order of the particle file"
             self.messages.append(note("rows-sorted", text, option="rows"))
@@ -369,35 +343,6 @@ class _Planner:
         self.messages += [*classes.messages, *([self.absent] if self.absent else [])]
         return classes
 
-    def _draw(self) -> None:
-        """Keep the rows with the smallest random numbers, so that fewer rows of one seed are among more of them."""
-        n_wanted = self.options.random
-        if n_wanted is None:
-            return
-        rows = np.flatnonzero(self.choice.kept)
-        if n_wanted > len(rows):
-            raise CryobridgeError(
-                f"{n_wanted:,} rows are to be drawn, {len(rows):,} are there",
-                path=self.particles.metadata,
-                option="random",
-                hint="Ask for fewer.",
-            )
-        numbers = np.random.Generator(np.random.PCG64(self.options.seed)).random(len(rows))
-        drawn = np.zeros(len(self.particles), dtype=bool)
-        drawn[rows[np.argsort(numbers, kind="stable")[:n_wanted]]] = True
-        self.choice.keep(drawn, "not drawn")
-
-    def _refuse_empty(self) -> None:
-        if self.choice.kept.any() or self.options.allow_empty:
-            return
-        reasons = [f"{count:,} {reason}" for reason, count in self.choice.left_out.items() if count]
-        reasons += [str(self.absent)] if self.absent else []
-        raise MissingDataError(
-            f"no row is left to write ({'; '.join(reasons) or 'the file has none'})",
-            path=self.particles.metadata,
-            hint=f"Ask for less; {option('allow_empty', True)} writes a file without rows.",
-        )
-
     def _added(self) -> dict[str, Values]:
         added: dict[str, Values] = {}
         for columns, messages in (
@@ -408,72 +353,11 @@ class _Planner:
             self.messages += messages
         return added
 
-    def one_part(self, output: Path) -> tuple[OutputPart, ...]:
-        """Return the one file that is written."""
-        suffixes = suffixes_of(self.particles)
-        if output.suffix not in suffixes:
-            raise UsageError(
-                f"a selection of {self.particles.metadata.name} is a {' or '.join(suffixes)} file",
-                path=output,
-                hint=f"Give {option('output')} a name with that suffix; `cryobridge convert` changes the format.",
-            )
-        return (OutputPart(output, self.choice.kept),)
-
-    def parts_of_classes(self, folder: Path) -> tuple[OutputPart, ...]:
-        """Return a file for each label, or for each class of the file where there are no labels."""
-        labels, kept = self.attached or self.labels, self.choice.kept
-        word, numbers = ("cluster", labels.labels) if labels is not None else ("class", self._file_classes().numbers)
-        stem, suffix = self.particles.metadata.stem, suffixes_of(self.particles)[0]
-        present = np.unique(numbers[kept])
-        if len(present) > _MAX_FILES:
-            raise CryobridgeError(
-                f"there are {len(present):,} classes, a file for each would be too many",
-                path=self.particles.metadata,
-                hint=f"Choose some of them first, with {option('classes')} or {option('clusters')}.",
-            )
-        return tuple(
-            OutputPart(folder / f"{stem}_{word}{number:03d}{suffix}", kept & (numbers == number), int(number))
-            for number in present
-        )
+    def numbers_to_split_by(self) -> tuple[NDArray[np.int64], str]:
+        """Return the labels of rows, (n,), or the classes of the file where there are none; and what they are."""
+        labels = self.attached or self.labels
+        return (self._file_classes().numbers, "class") if labels is None else (labels.labels, "cluster")
 
     def look_for_images(self, folder: Path) -> None:
         """Warn of stacks that are not found, or else say how they are found if not from the output."""
         self.messages += found_from(self.particles, self.choice.kept, folder)
-
-
-def _checked_list(given: object, particles: ParticleFiles) -> NDArray[np.int64]:
-    """Return row numbers that were given in Python."""
-    if not isinstance(given, Iterable):
-        raise UsageError(f"row numbers are needed, not {given!r:.60}", option="rows", hint="Give a list or an array.")
-    array = given if isinstance(given, np.ndarray) else np.array(list(given))
-    try:
-        array = array if array.size else array.astype(np.int64)
-        return check_numbers(array, None, particles.n_rows, particles.metadata)
-    except CryobridgeError as error:
-        error.option = "rows"
-        raise
-
-
-def _opened(
-    particles: object, options: SelectOptions, *, argument: str = "particles", needs: tuple[str, ...] = ()
-) -> ParticleFiles:
-    """Open particle files; a set in memory is seen as one."""
-    if isinstance(particles, ParticleSet):
-        options.refuse_ancestors_of_set()
-        return SetInMemory(particles)
-    if particles is None:
-        hint = f"Name a file such as PARTICLES.star, or a run with {option('run', 'RUNDIR')}."
-        raise UsageError("no particle file is named", hint=hint)
-    path = as_path(particles, argument)
-    name = "passthroughs" if options.passthroughs else "no_passthrough"
-    if (options.passthroughs or options.no_passthrough) and not path.is_dir() and identify_file(path) != CS:
-        raise UsageError(f"{option(name)} is for a .cs file", path=path, hint=f"Leave {option(name)} out.")
-    join = not (options.no_passthrough or options.passthroughs)
-    files = open_particles(path, *options.passthroughs, join=join, needs=needs, from_ancestors=options.from_ancestors)
-    if files.table is None:
-        raise UsageError(
-            "not a particle file, but a stack of images",
-            path=path,
-            hint="Give a .star, .cs or .csg file with one row a particle, or a job folder.",
-        )
-    return files

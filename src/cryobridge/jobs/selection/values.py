@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from cryobridge.formats.pickle_data import load_pickle
 from cryobridge.formats.recovar.clusters import read_clusters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from cryobridge.model.particles import Floats
@@ -216,3 +216,16 @@ def _whole_numbers(path: Path | None, value: Any, what: str) -> Rows:
 def join_numbers(numbers: Iterable[int]) -> str:
     """Return numbers with commas between them."""
     return ", ".join(str(number) for number in numbers)
+
+
+def checked_list(given: object, n_rows: int, path: Path) -> NDArray[np.int64]:
+    """Return row numbers that were given in Python."""
+    if not isinstance(given, Iterable):
+        raise UsageError(f"row numbers are needed, not {given!r:.60}", option="rows", hint="Give a list or an array.")
+    array = given if isinstance(given, np.ndarray) else np.array(list(given))
+    try:
+        array = array if array.size else array.astype(np.int64)
+        return check_rows(array, None, n_rows, path)
+    except CryobridgeError as error:
+        error.option = "rows"
+        raise
