@@ -15,7 +15,7 @@ from cryobridge.model.classification import (
     population_table,
     summed_transitions,
 )
-from cryobridge.plots.converge_flow import draw_bands, draw_matrix, draw_moves
+from cryobridge.plots.converge_flow import draw_bands, draw_matrix, draw_moves, moved_particles
 from cryobridge.plots.converge_metrics import (
     draw_changed,
     draw_changes,
@@ -146,7 +146,7 @@ def summary_sheet(history: History) -> Sheet:
 def _refinement_sheet(history: History, what: str) -> Sheet:
     """Return resolution, changes and accuracies of a refinement."""
     panels = (
-        Panel("Resolution (finer is higher)", draw_resolution(history, {})),
+        Panel("Resolution (finer is higher)", draw_resolution(history, {}), is_wide=True),
         Panel("Orientations: change since the iteration before, and accuracy", draw_changes(history, "°")),
         Panel("Offsets: change since the iteration before, and accuracy", draw_changes(history, "Å")),
     )
@@ -169,17 +169,20 @@ def flow_sheet(history: History) -> Sheet:
     colours = class_colours(shown[-1].populations)
     is_banded = history.n_classes <= MOST_COLOURS
     span = f"Iterations {numbers[0]} to {numbers[-1]}" if len(shown) > 1 else f"Iteration {numbers[0]}"
-    panels = [Panel(span, draw_bands(shown, colours))] if is_banded else []
     n_steps, total = summed_transitions(shown[1:])
+    panels = [Panel(span, draw_bands(shown, colours), is_wide=n_steps > 1)] if is_banded else []
     last = shown[-1].transitions
     if total is None or last is None or len(shown) < 2:
         panels.append(Panel("", draw_sentence("Moves are known from the second iteration on.")))
     else:
-        panels.append(Panel(_step_title(shown[-2], shown[-1]), draw_matrix(last, colours)))
-        if n_steps > 1:
-            panels.append(Panel(f"{span}, {n_steps} steps added up", draw_matrix(total, colours)))
+        most = int(moved_particles(total).max())
+        has_sum = n_steps > 1
+        step = draw_matrix(last, colours, most, has_scale=not has_sum)
+        panels.append(Panel(_step_title(shown[-2], shown[-1]), step))
+        if has_sum:
+            panels.append(Panel(f"{span}, {n_steps} steps added up", draw_matrix(total, colours, most)))
         if not is_banded:
-            panels.append(Panel(f"{span}: largest moves", draw_moves(total)))
+            panels.append(Panel(f"{span}: largest moves", draw_moves(total), is_wide=has_sum))
     heading = f"{_job(history)}: where the particles of each class go"
     cell_in, margin_in = (_BANDS_CELL_IN, _BANDS_MARGIN_IN) if is_banded else (_MATRIX_CELL_IN, _MATRIX_MARGIN_IN)
     return Sheet(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryobridge.model.classification import largest_moves, population_table
 from cryobridge.plots.converge_metrics import draw_sentence
@@ -15,6 +14,7 @@ from cryobridge.plots.converge_populations import (
     EndLabel,
     add_colour_scale,
     count_particles_along_x,
+    draw_bars,
     draw_counts,
     percent,
     spread,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cryobridge.model.classification import Counts, Iteration
 
 # As a part of the distance from the first to the last.
-_NODE_WIDTH = 0.01
+_NODE_WIDTH = 0.006
 _KEPT_ALPHA, _MOVED_ALPHA = 0.28, 0.85
 _BAND_POINTS = 24
 _MOST_TICKS = 12
@@ -124,15 +124,26 @@ def _name_blocks(axes: Axes, tops: Floats, table: Floats, colours: Mapping[int, 
     write_end_labels(axes, len(table) - 1, labels)
 
 
-def draw_matrix(transitions: Counts, colours: Mapping[int, str]) -> Draw:
-    """Draw particles that went from a class (row) to a class (column); those that stayed are gray."""
+def draw_matrix(transitions: Counts, colours: Mapping[int, str], most: int, *, has_scale: bool = True) -> Draw:
+    """Draw particles that went from a class (row) to a class (column); those that stayed are gray.
+
+    Parameters
+    ----------
+    transitions
+        (n_classes, n_classes) particles.
+    colours
+        The colours of the classes; where all have one, the cells have numbers.
+    most
+        The count that has the darkest colour, so that several matrices have one scale.
+    has_scale
+        Whether the scale stands beside it.
+    """
     n_classes = len(transitions)
-    moved = transitions.copy()
-    np.fill_diagonal(moved, 0)
+    moved = moved_particles(transitions)
     has_numbers = len(colours) == n_classes
 
     def draw(axes: Axes) -> None:
-        image = draw_counts(axes, moved, aspect="equal")
+        image = draw_counts(axes, moved, (1, most), aspect="equal")
         axes.set_anchor("NW")
         if has_numbers:
             _write_cells(axes, transitions, image)
@@ -147,10 +158,17 @@ def draw_matrix(transitions: Counts, colours: Mapping[int, str]) -> Draw:
         axes.tick_params(length=2)
         axes.set_xlabel("to class")
         axes.set_ylabel("from class")
-        if moved.any():
+        if has_scale and most:
             add_colour_scale(axes, image, "particles that changed class")
 
     return draw
+
+
+def moved_particles(transitions: Counts) -> Counts:
+    """Return the particles that went from class to class, without those that stayed."""
+    moved = transitions.copy()
+    np.fill_diagonal(moved, 0)
+    return moved
 
 
 def _write_cells(axes: Axes, transitions: Counts, image: object) -> None:
@@ -184,16 +202,13 @@ def draw_moves(transitions: Counts) -> Draw:
         return draw_sentence("No particle changed class.")
 
     def draw(axes: Axes) -> None:
-
-        places: NDArray[np.int64] = np.arange(len(moves))
         counts = np.array([count for _, _, count in moves], dtype=np.int64)
-        axes.barh(places, counts, height=0.7, color="#0072B2")
-        axes.set_yticks(places, [f"{source} → {target}" for source, target, _ in moves])
+        draw_bars(axes, counts, "#0072B2")
+        axes.set_yticks(range(len(moves)), [f"{source} → {target}" for source, target, _ in moves])
         for place, count in enumerate(counts.tolist()):
             axes.annotate(
                 f"{count:,}", (count, place), (3, 0), textcoords="offset points", va="center", fontsize=LABEL_PT
             )
-        axes.set_ylim(max(len(moves), 8) - 0.4, -0.6)
         axes.set_xlim(0, 1.02 * float(counts.max()))
         count_particles_along_x(axes)
 

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 # Where the program counts as we do its line lies behind ours, hence it is the wider one.
 _MAIN, _OTHER, _LIMIT = COLOURS[0], "#b0b0b0", COLOURS[1]
 _MAIN_WIDTH, _OTHER_WIDTH = 1.4, 4.5
-_RESOLUTIONS_A = np.outer(10.0 ** np.arange(-1, 4), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)).ravel()
+# Round numbers of a decade, the densest first.
+_ROUND = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 4, 6), (1, 2, 5), (1,))
+_MOST_TICKS, _FEWEST_TICKS = 10, 3
 
 
 def draw_changed(history: History) -> Draw:
@@ -156,10 +158,7 @@ def draw_resolution(history: History, colours: Mapping[int, str]) -> Draw:
         axes.set_yscale("log")
         low, high = known.min() / 1.06, known.max() * 1.06
         axes.set_ylim(high, low)
-        ticks = [tick for tick in _RESOLUTIONS_A.tolist() if low <= tick <= high]
-        if len(ticks) < 3:
-            ticks = [float(f"{tick:.3g}") for tick in np.geomspace(low, high, 5)[1:-1]]
-        axes.yaxis.set_major_locator(FixedLocator(ticks))
+        axes.yaxis.set_major_locator(FixedLocator(round_ticks(low, high)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         shown = {index: colour for index, colour in colours.items() if np.isfinite(classes[:, index]).any()}
@@ -182,6 +181,21 @@ def draw_resolution(history: History, colours: Mapping[int, str]) -> Draw:
         write_end_labels(axes, last, labels)
 
     return draw
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers for the ticks of a log axis between two positive numbers, at most 10."""
+    from matplotlib.ticker import MaxNLocator
+
+    powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in _ROUND:
+        ticks = [tick for tick in np.outer(powers, steps).ravel().tolist() if low <= tick <= high]
+        if len(ticks) <= _MOST_TICKS:
+            break
+    if len(ticks) < _FEWEST_TICKS:
+        values = MaxNLocator(5, steps=TICK_STEPS).tick_values(low, high).tolist()
+        ticks = [float(f"{value:.6g}") for value in values if low <= value <= high]
+    return ticks
 
 
 def _final(history: History) -> Floats:

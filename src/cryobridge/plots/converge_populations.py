@@ -31,6 +31,7 @@ REST = "#b5b5b5"
 EMPTY = "#ececec"
 GRID = "#e6e6e6"
 LABEL_PT = TICK_PT + 0.5
+_FULL_ROWS = 4
 _MOST_ROW_LABELS = 20
 _MOST_COLUMN_LABELS = 12
 
@@ -218,17 +219,16 @@ def draw_population_bars(now: Iteration, before: Iteration | None, colours: Mapp
     def draw(axes: Axes) -> None:
 
         places = np.arange(len(populations))
-        axes.barh(places, populations, height=0.7, color=[colours[index] for index in places.tolist()])
-        largest = int(populations.max())
+        height = draw_bars(axes, populations, [colours[index] for index in places.tolist()])
+        ends = populations
         if before is not None:
-            largest = max(largest, int(before.populations.max()))
-            axes.vlines(before.populations, places - 0.42, places + 0.42, color="black", linewidth=1.2)
-        axes.set_xlim(0, 1.02 * max(1, largest))
-        axes.set_ylim(max(len(populations), 4) - 0.4, -0.6)
-        for place, (count, text) in enumerate(zip(populations.tolist(), texts, strict=True)):
+            ends = np.maximum(populations, before.populations)  # texts stand beyond the marks
+            axes.vlines(before.populations, places - 0.6 * height, places + 0.6 * height, color="black", linewidth=1.2)
+        axes.set_xlim(0, 1.02 * max(1, int(ends.max())))
+        for place, (end, text) in enumerate(zip(ends.tolist(), texts, strict=True)):
             axes.annotate(
                 text,
-                (count, place),
+                (end, place),
                 (4, 0),
                 textcoords="offset points",
                 va="center",
@@ -239,6 +239,15 @@ def draw_population_bars(now: Iteration, before: Iteration | None, colours: Mapp
         count_particles_along_x(axes, prune="upper")
 
     return draw
+
+
+def draw_bars(axes: Axes, lengths: Counts, colours: Sequence[str] | str) -> float:
+    """Draw a bar a row, rows that fill the axes from the top, and return the bars' height in rows; few are slim."""
+    n_rows = len(lengths)
+    height = 0.7 * min(1.0, n_rows / _FULL_ROWS)
+    axes.barh(np.arange(n_rows), lengths, height=height, color=colours)
+    axes.set_ylim(n_rows - 0.5, -0.5)
+    return height
 
 
 def draw_population_map(iterations: Sequence[Iteration]) -> Draw:
@@ -260,14 +269,14 @@ def draw_population_map(iterations: Sequence[Iteration]) -> Draw:
     return draw
 
 
-def draw_counts(axes: Axes, counts: NDArray[Any], **place: Any) -> Any:
-    """Draw counts as colours on a log scale; cells of 0 are pale gray."""
+def draw_counts(axes: Axes, counts: NDArray[Any], limits: tuple[float, float] | None = None, **place: Any) -> Any:
+    """Draw counts as colours on a log scale, if no limits are given that of the counts; cells of 0 are pale gray."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
     shown = np.where(counts > 0, counts, np.nan)
     positive = counts[counts > 0]
-    low, high = (float(positive.min()), float(positive.max())) if positive.size else (1.0, 10.0)
+    low, high = limits or ((float(positive.min()), float(positive.max())) if positive.size else (1.0, 10.0))
     norm = LogNorm(low, max(high, low + 1))
     image = axes.imshow(shown, cmap=colormaps["viridis_r"], norm=norm, interpolation="nearest", **place)
     image.cmap.set_bad(EMPTY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -47,11 +47,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: the title and what draws into it; marked where values are implausible."""
+    """One pair of axes: the title and what draws into it; marked where values are implausible.
+
+    A wide one takes a row of two for itself.
+    """
 
     title: str
     draw: Draw
     is_marked: bool = False
+    is_wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,8 @@ def lay_out(sheet: Sheet) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    n_panels = len(sheet.panels)
-    n_columns = n_panels if n_panels <= 3 else math.ceil(math.sqrt(n_panels))
-    n_rows = math.ceil(n_panels / n_columns)
+    cells, n_columns = _cells(sheet.panels)
+    n_rows = cells[-1][0] + 1
     scale = max(1.0, _MIN_WIDTH_IN / (n_columns * sheet.cell_in[0]))
     cell_w, cell_h = (side * scale for side in sheet.cell_in)
     left, bottom, right, top = sheet.margin_in
@@ -107,22 +110,39 @@ def lay_out(sheet: Sheet) -> Figure:
     plain: dict[str, Any] = {"parse_math": False, "va": "top", "linespacing": 1.3}
     figure.text(0.15 / width, 1 - 0.1 / height, "\n".join(heading), fontsize=_HEADING_PT, **plain)
     figure.text(0.15 / width, (foot_h - 0.05) / height, "\n".join(notes), fontsize=_NOTE_PT, **plain)
-    for place, panel in enumerate(sheet.panels):
-        row, column = divmod(place, n_columns)
+    for (row, column, span), panel in zip(cells, sheet.panels, strict=True):
+        panel_w = span * cell_w
         x, y = column * cell_w + left, height - head_h - (row + 1) * cell_h + bottom
         axes = figure.add_axes(
-            (x / width, y / height, (cell_w - left - right) / width, (cell_h - bottom - top) / height)
+            (x / width, y / height, (panel_w - left - right) / width, (cell_h - bottom - top) / height)
         )
         axes.tick_params(labelsize=TICK_PT)
         panel.draw(axes)
         for axis in (axes.xaxis, axes.yaxis):
             axis.label.set_fontsize(_NOTE_PT)
             axis.get_offset_text().set_fontsize(TICK_PT)
-        limit = _characters(cell_w - left, _TITLE_PT)
+        limit = _characters(panel_w - left, _TITLE_PT)
         title = _shortened(f"⚠ {panel.title}" if panel.is_marked else panel.title, limit)
         colour = "firebrick" if panel.is_marked else "black"
         axes.set_title(title, loc="left", fontsize=_TITLE_PT, color=colour, parse_math=False)
     return figure
+
+
+def _cells(panels: Sequence[Panel]) -> tuple[list[tuple[int, int, int]], int]:
+    """Return row, column and width in cells of each panel, and how many columns there are."""
+    if any(panel.is_wide for panel in panels):
+        n_columns = 2
+    else:
+        n_columns = len(panels) if len(panels) <= 3 else math.ceil(math.sqrt(len(panels)))
+    cells: list[tuple[int, int, int]] = []
+    row, column = 0, 0
+    for panel in panels:
+        span = n_columns if panel.is_wide else 1
+        if column + span > n_columns:
+            row, column = row + 1, 0
+        cells.append((row, column, span))
+        column += span
+    return cells, n_columns
 
 
 def png(sheet: Sheet) -> bytes:

@@ -24,6 +24,7 @@ from cryobridge.jobs.converge.html_page import html_page, write_html
 from cryobridge.jobs.converge.outputs import OutputFiles
 from cryobridge.model.classification import History, Iteration, IterationMetrics, Verdict
 from cryobridge.plots.converge import draw, flow_sheet, iteration_sheet, summary_sheet
+from cryobridge.plots.converge_metrics import round_ticks
 from cryobridge.plots.converge_populations import percent, points, spread
 from cryobridge.plots.page import lay_out, png, style
 from cryobridge.report import warning
@@ -171,8 +172,8 @@ def test_every_picture_and_the_page_can_be_made_of_every_history(tmp_path, name)
     assert len(pictures) == 3
     for picture in map(base64.b64decode, pictures):
         width, height = png_size(picture)
-        assert 500 < width < 2400
-        assert 300 < height < 1200
+        assert 500 < width < 1500  # in a window of 1200 pixels its texts can be read
+        assert 300 < height < 1300
         pixels = matplotlib.image.imread(io.BytesIO(picture))
         assert pixels.shape[:2] == (height, width)
         assert pixels[..., :3].std() > 0.01
@@ -297,6 +298,40 @@ def test_the_bars_are_the_populations_now_with_marks_of_the_iteration_before():
     first = panel(figure_of(iteration_sheet(history, 1)), "Iteration 1")
     assert not first.collections
     assert all("," not in text.split(" (")[1] for text in texts(first))
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 3, 5, 10])
+def test_bars_fill_the_axes_and_marks_cross_no_text(n_classes):
+    rows = np.arange(1000) % n_classes
+    shrunk = np.where(np.arange(1000) < 300, 0, rows)  # all classes but the first lose particles
+    figure = figure_of(iteration_sheet(build([rows, shrunk], n_classes), 2))
+    axes = panel(figure, "Iteration 2")
+    assert axes.get_ylim() == (n_classes - 0.5, -0.5)
+    renderer = figure.canvas.get_renderer()
+    (marks,) = collection(axes, LineCollection)
+    ends = axes.transData.transform([segment[0] for segment in marks.get_segments()])[:, 0]
+    for text, end in zip(axes.texts, ends, strict=True):
+        assert text.get_window_extent(renderer).x0 > end + 1
+
+
+@pytest.mark.parametrize("n_classes", [4, 40])
+def test_the_two_matrices_of_a_picture_have_one_scale_of_colours(n_classes):
+    history, _ = simulated(n_classes, 6)
+    figure = figure_of(flow_sheet(history))
+    matrices = [axes for axes in figure.axes if axes.images]
+    assert len(matrices) == 2
+    assert len({(axes.images[0].norm.vmin, axes.images[0].norm.vmax) for axes in matrices}) == 1
+    scales = [found for axes in figure.axes for found in axes.child_axes]
+    assert [scale.get_ylabel() for scale in scales] == ["particles that changed class"]
+
+
+@given(st.floats(0.5, 900), st.floats(1.12, 500))
+def test_ticks_of_resolutions_are_round_numbers(low, ratio):
+    ticks = round_ticks(low, low * ratio)
+    assert 1 <= len(ticks) <= 10
+    assert all(low <= tick <= low * ratio for tick in ticks)
+    digits = 2 if ratio > 3 else 4
+    assert all(float(f"{tick:.{digits}g}") == pytest.approx(tick, rel=1e-12) for tick in ticks)
 
 
 def test_of_many_classes_the_largest_have_colours_and_the_map_has_all():
@@ -484,7 +519,7 @@ def test_many_classes_have_matrices_and_the_largest_moves():
         source, target = map(int, label.get_text().split(" → "))
         assert moved[source - 1, target - 1] == bar.get_width()
     last_axes = panel(figure, "Iteration 8 to 9")
-    (scale,) = last_axes.child_axes
+    (scale,) = panel(figure, "Iterations 4 to 9, 5 steps").child_axes
     ticks = [int(label.get_text().replace(",", "")) for label in scale.get_yticklabels()]
     assert ticks == scale.get_yticks().tolist()
     assert len(ticks) >= 2

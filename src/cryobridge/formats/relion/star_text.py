@@ -13,14 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.arrow import RENAME
 from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.report import Message, note
 
-# Pieces, and what is made of them, that stay in the cache of a core.
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 4 << 20
 MAX_LINE_BYTES = 64 << 20
 
 _SPACE, _NEWLINE = 0x20, 0x0A
@@ -205,10 +205,12 @@ class StarText:
             data = self.read(position - 1, stop)
             if stop < self._size:
                 data = data[: data.rfind(b"\n") + 1]
-            match = _END_OF_ROWS.search(data)
+            newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
+            match = _END_OF_ROWS.search(data) if _may_end(data, newlines) else None
+            end = match.start() if match else len(data)
+            lines += int(np.count_nonzero((newlines > 0) & (newlines <= end)))  # the first one was counted before
             if match:
-                return position + match.start(), lines + data.count(b"\n", 1, match.start() + 1)
-            lines += data.count(b"\n", 1)
+                return position + end, lines
             if stop == self._size:
                 return stop, lines + (not data.endswith(b"\n"))
             if len(data) > 1:
@@ -244,6 +246,12 @@ class StarText:
                 length = self._longer(length)
             cuts.append(end)
         return list(pairwise(cuts))
+
+
+def _may_end(rows: bytes, newlines: NDArray[np.int64]) -> bool:
+    """Whether a line after one of these line ends may be empty or start a block."""
+    firsts = np.frombuffer(rows, np.uint8)[newlines[newlines < len(rows) - 1] + 1]
+    return bool(((firsts <= _SPACE) | (firsts == ord("d")) | (firsts == ord("l"))).any())
 
 
 def split_tokens(line: str) -> list[str]:

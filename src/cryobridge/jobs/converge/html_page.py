@@ -29,7 +29,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --soft: #a3abb4; --paper: #16181b; --line: #383d44;
   --tint: #1f2327; --good: #4fc79c; --bad: #f29b5c; --unsure: #a3abb4; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem; max-width: 110rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 1rem; max-width: 110rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
@@ -43,10 +43,11 @@ li { overflow-wrap: anywhere; }
 figure { margin: 0 0 1.2rem; }
 img { max-width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: .3rem; }
 .scroll { overflow: auto; max-height: 75vh; border: 1px solid var(--line); border-radius: .3rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; min-width: 40%; }
-th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .75rem; min-width: 40%; }
+th, td { padding: .25rem .3rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { position: sticky; top: 0; background: var(--tint); white-space: normal; vertical-align: bottom; }
 .text { text-align: left; }
+td.text { white-space: normal; }
 tbody tr:hover { background: var(--tint); }
 caption { text-align: left; padding: .4rem .7rem; }
 svg { display: block; }

@@ -67,7 +67,7 @@ def iteration_table(history: History) -> Table:
         Column("effective classes", tuple(f"{step.effective_classes:.1f}" for step in iterations)),
         *_extremes(iterations),
         *_program_columns(history),
-        Column("file", tuple(html.escape(step.source.name) for step in iterations), is_text=True),
+        Column("file", tuple(map(_file_name, (step.source.name for step in iterations))), is_text=True),
     ]
     caption = "Changed, came and went: since the row above. Smallest class: of those with particles."
     return Table("Iterations", caption, tuple(columns))
@@ -87,9 +87,14 @@ def refinement_table(history: History) -> Table:
         Column("iteration", tuple(names)),
         Column("particles", tuple(particles)),
         *_metric_columns(metrics),
-        Column("file", tuple(map(html.escape, files)), is_text=True),
+        Column("file", tuple(map(_file_name, files)), is_text=True),
     )
     return Table("Iterations", "Changes: since the iteration before, as RELION gives them.", columns)
+
+
+def _file_name(name: str) -> str:
+    """Return a file's name as a cell, which may go on in a second line where the window is narrow."""
+    return html.escape(name).replace("_data", "_<wbr>data")
 
 
 def _extremes(iterations: Sequence[Iteration]) -> tuple[Column, Column]:
@@ -116,8 +121,8 @@ def _program_columns(history: History) -> list[Column]:
 def _metric_columns(metrics: Sequence[IterationMetrics]) -> list[Column]:
     """Return what the program says besides classes, as far as it does."""
     columns = [
-        _numbers("orientations changed (°)", (own.orientation_change_deg for own in metrics)),
-        _numbers("offsets changed (Å)", (own.offset_change_A for own in metrics)),
+        _numbers("angles changed (°)", (own.orientation_change_deg for own in metrics)),
+        _numbers("shifts changed (Å)", (own.offset_change_A for own in metrics)),
         _numbers("resolution (Å)", (own.resolution_A for own in metrics)),
         _numbers("rotation accuracy (°)", (own.rotation_accuracy_deg for own in metrics)),
         _numbers("translation accuracy (Å)", (own.translation_accuracy_A for own in metrics)),

@@ -33,14 +33,12 @@ class FileKind:
 
 
 _MEASURES = "resolution, changes of angles and shifts, accuracies"
-LOG = FileKind("converge.log", *2 * ("changed particles of each iteration, as reliosparc wrote it",))
+LOG = FileKind("converge.log", *2 * ("changed particles, as reliosparc wrote them",))
 TABLE = FileKind("converge.csv", *2 * ("a row an iteration",))
 CLASSES = FileKind("converge_classes.csv", *2 * ("a row an iteration and class",))
 SUMMARY = FileKind("converge_summary.png", "class populations, changed fraction, resolution", _MEASURES)
 FLOW = FileKind("converge_flow.png", "who went where in the last 5 steps", None)
-EACH = FileKind(
-    "converge_run_it012_data.png", "class populations up to an iteration", f"{_MEASURES} up to an iteration"
-)
+EACH = FileKind("converge_run_it012_data.png", "class populations up to an iteration", "the same up to an iteration")
 # The one list of them: what is written, shown on the screen and in the page on converge follows it.
 TEXTS: dict[FileKind, Callable[[History], str]] = {LOG: log_text, TABLE: iterations_csv, CLASSES: classes_csv}
 PICTURES: dict[FileKind, Which] = {SUMMARY: "summary", FLOW: "flow"}
