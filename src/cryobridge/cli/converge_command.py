@@ -10,13 +10,14 @@ import typer
 
 from cryobridge.cli.build import flag, takes_options
 from cryobridge.cli.run import RunOptions
-from cryobridge.cli.terminal import output_width, print_json, progress, settings, show, show_messages
+from cryobridge.cli.terminal import output_width, print_json, progress, settings, show, show_command, show_messages
 from cryobridge.errors import UsageError, option
 from cryobridge.jobs.converge.options import ConvergeOptions
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
 
 if TYPE_CHECKING:
+    from cryobridge.jobs.converge.files import FoundJob
     from cryobridge.jobs.converge.report import ConvergeReport
     from cryobridge.model.classification import History
 
@@ -49,16 +50,23 @@ def converge(
     options: ConvergeOptions,
     watching: WatchOptions,
     run: RunOptions,
-    job: Annotated[Path, typer.Argument(metavar="JOBDIR", help="A job folder of RELION or cryoSPARC.")] = Path(),
+    job: Annotated[Path, typer.Argument(metavar="JOBDIR", help="A job folder, or that of a project.")] = Path(),
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", help="Where the results go; else JOBDIR.", show_default=False),
     ] = None,
 ) -> None:
-    """Judge whether the classes of a classification settle."""
+    """Judge whether the classes of a classification settle; of a project list the jobs that have iterations."""
     from cryobridge.jobs.converge.converge import plan_converge
+    from cryobridge.jobs.converge.files import jobs_of_project, project_error
     from cryobridge.jobs.job import executed
 
+    jobs = jobs_of_project(job)
+    if jobs is not None:
+        if output or options.named_outputs or watching.watch or watching.fail_if_not_converged or run.as_json:
+            raise project_error(job, jobs)
+        _show_jobs(jobs)
+        return
     plan = plan_converge(job, output, options, settle_s=watching.settle_s if watching.watch else None)
     is_logged = False
     if watching.watch:
@@ -88,6 +96,13 @@ def _show(history: History, *, only_verdict: bool) -> None:
         show(verdict_view(history.verdict))
     else:
         show(history_view(history, output_width()))
+
+
+def _show_jobs(jobs: list[FoundJob]) -> None:
+    from cryobridge.cli.converge_view import jobs_view
+
+    show(jobs_view(jobs))
+    show_command(["cryobridge", "converge", str(jobs[-1].folder)])
 
 
 def _show_files(report: ConvergeReport) -> None:

@@ -20,6 +20,7 @@ from cryobridge.jobs.converge.tables import iteration_row, metrics_row
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from cryobridge.jobs.converge.files import FoundJob
     from cryobridge.jobs.converge.outputs import OutputFile
     from cryobridge.model.classification import Counts, History, Iteration, Verdict
 
@@ -87,6 +88,18 @@ def files_view(files: Sequence[OutputFile], *, dry_run: bool) -> Group:
         many = f", {len(names):,} pictures" if len(names) > 1 else ""
         table.add_row(plain(names[0] + more), plain(content + many))
     return Group(Text(), title, table)
+
+
+def jobs_view(jobs: Sequence[FoundJob]) -> Group:
+    """List the jobs of a project that have iterations."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("job", overflow="fold")
+    for name in ("iterations", "last"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("ended", no_wrap=True)
+    for job in jobs:
+        table.add_row(plain(job.folder), f"{job.n_iterations:,}", str(job.last), job.ended or "—")
+    return Group(plain("Jobs that have iterations; give one of them", "bold"), table, Text())
 
 
 def iteration_line(iteration: Iteration) -> str:

@@ -193,7 +193,7 @@ def round_ticks(low: float, high: float) -> list[float]:
         if len(ticks) <= _MOST_TICKS:
             break
     if len(ticks) < _FEWEST_TICKS:
-        values = MaxNLocator(5, steps=TICK_STEPS).tick_values(low, high).tolist()
+        values = MaxNLocator(5, steps=TICK_STEPS).tick_values(low, high)
         ticks = [float(f"{value:.6g}") for value in values if low <= value <= high]
     return ticks
 

@@ -27,6 +27,7 @@ from converge_jobs import (
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
 from cryobridge.formats.listing import list_folder
 from cryobridge.jobs.converge import follow
+from cryobridge.jobs.converge.converge import converge
 from cryobridge.jobs.converge.files import IterationFiles, find_iterations
 from cryobridge.jobs.converge.follow import Follower
 from cryobridge.jobs.converge.metrics import read_metrics
@@ -674,6 +675,31 @@ def test_wrong_folders_say_what_to_give(tmp_path):
     done = run("converge", empty)
     assert done.returncode == 1
     assert "rlnClassNumber" in done.stderr
+
+
+def test_of_a_project_the_jobs_with_iterations_are_listed(tmp_path):
+    for number, n_iterations in ((2, 3), (11, 5)):
+        folder = tmp_path / "Class2D" / f"job{number:03d}"
+        for iteration, classes in enumerate(wander(20, 2, n_iterations), 1):
+            write_iteration(folder, iteration, classes)
+    (folder / "RELION_JOB_EXIT_SUCCESS").touch()
+    (tmp_path / "CtfFind" / "job001").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    done = run("converge", tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, _, first, second, _, command = done.stdout.splitlines()
+    assert first.split() == [str(tmp_path / "Class2D" / "job002"), "3", "3", "—"]
+    assert second.split() == [str(folder), "5", "5", "success"]
+    assert command == f"$ cryobridge converge {folder}"
+    assert sorted(tmp_path.rglob("*")) == before
+    for words in (("--watch",), ("-o", tmp_path / "out"), ("--json",), ("--fail-if-not-converged",)):
+        refused = run("converge", tmp_path, *words)
+        assert refused.returncode == 1
+        assert f"Give one of its jobs, such as {folder}" in refused.stderr
+    with pytest.raises(MissingDataError, match="folder of a project"):
+        converge(tmp_path)
+    shutil.rmtree(tmp_path / "Class2D")
+    assert "no job of this RELION project has iterations" in run("converge", tmp_path).stderr
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_left_out(tmp_path, monkeypatch):

@@ -565,7 +565,7 @@ def test_percentages_in_words():
 
 
 class Page(HTMLParser):
-    VOID = frozenset({"meta", "img", "br", "circle", "polyline"})
+    VOID = frozenset({"meta", "img", "br", "wbr", "circle", "polyline"})
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)

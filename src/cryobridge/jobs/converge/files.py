@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.names import parse_cs_name
-from cryobridge.formats.listing import Listing, list_folder
+from cryobridge.formats.listing import Listing, list_folder, list_if_there
+from cryobridge.formats.projects import project_jobs
 from cryobridge.formats.relion.branches import branch_messages, branches_of
 from cryobridge.formats.relion.job import (
     final_of,
@@ -99,6 +101,56 @@ def find_iterations(listing: Listing) -> JobFiles:
     return JobFiles(folder, "", (), ended)
 
 
+@dataclass(frozen=True)
+class FoundJob:
+    """A job of a project that has iterations.
+
+    Parameters
+    ----------
+    folder
+        Its folder.
+    n_iterations
+        How many are there.
+    last
+        The number of the last one.
+    ended
+        As in `JobFiles`.
+    """
+
+    folder: Path
+    n_iterations: int
+    last: int
+    ended: str
+
+
+def jobs_of_project(folder: Path) -> list[FoundJob] | None:
+    """Return the jobs with iterations, by number, where a folder is that of a project and no job; else None.
+
+    Raises
+    ------
+    FormatError
+        If the folder can't be listed.
+    MissingDataError
+        If no job of the project has iterations.
+    """
+    listing = list_folder(folder)
+    project = None if find_iterations(listing).iterations else project_jobs(listing)
+    if project is None:
+        return None
+    program, names = project
+    jobs = [find_iterations(list_if_there(folder / name)) for name in names]
+    found = [
+        FoundJob(job.folder, len(job.iterations), job.iterations[-1].number, job.ended)
+        for job in jobs
+        if job.iterations
+    ]
+    if not found:
+        raise MissingDataError(
+            f"no job of this {program} project has iterations", path=folder, hint="Give the folder of a job."
+        )
+    return found
+
+
 def kind_of(folder: Path) -> str:
     """Return Class2D, Class3D, Refine3D …; empty where it is unknown, as in cryoSPARC's folders."""
     return read_relion_job(folder).kind if looks_like_relion_job(list_folder(folder)) else ""
@@ -113,12 +165,21 @@ def require_iterations(job: JobFiles) -> None:
         Then.
     """
     if not job.iterations:
+        jobs = jobs_of_project(job.folder)
+        if jobs is not None:
+            raise project_error(job.folder, jobs)
         raise MissingDataError(
             "no iterations: neither run_it…_data.star nor J…_000_particles.cs",
             path=job.folder,
             hint="Give the folder of a Class2D, Class3D or Refine3D job; "
             f"{option('watch')} waits for the first iteration.",
         )
+
+
+def project_error(folder: Path, jobs: list[FoundJob]) -> MissingDataError:
+    """Return the error for the folder of a project where that of a job is needed."""
+    hint = f"Give one of its jobs, such as {shlex.quote(str(jobs[-1].folder))}."
+    return MissingDataError("this is the folder of a project, not of a job", path=folder, hint=hint)
 
 
 def _relion(chain: tuple[RelionIteration, ...]) -> tuple[IterationFiles, ...]:
