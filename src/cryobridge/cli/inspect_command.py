@@ -77,6 +77,9 @@ def _inspect_each(paths: list[Path], options: InspectOptions, *, as_json: bool) 
         if not as_json:
             show_inspection(inspection, is_first=not found)
         found.append(inspection)
+        if inspection.damage is not None:
+            show_error(inspection.damage)
+            exit_code = exit_code or inspection.damage.exit_code
     return found, exit_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -9,9 +10,17 @@ from rich.text import Text
 
 from cryobridge.cli.build import flag
 from cryobridge.cli.field_table import field_lines, type_text
-from cryobridge.cli.terminal import output_width, plain, show, warning
+from cryobridge.cli.terminal import (
+    command_lines,
+    narrowed,
+    plain,
+    readable_width,
+    shortened,
+    show,
+    warning,
+)
 from cryobridge.errors import shown
-from cryobridge.jobs.inspection.report import USE_TITLES
+from cryobridge.jobs.inspection.report import CUT_OFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,14 +34,15 @@ if TYPE_CHECKING:
 def show_inspection(inspection: Inspection, *, is_first: bool = True) -> None:
     """Print what the file is, its columns, what it can be used for, and what is wrong."""
     parts: list[RenderableType] = [] if is_first else [""]
-    parts += [plain(inspection.path, "bold"), _facts(inspection)]
+    parts += [plain(shortened(inspection.path, readable_width()), "bold"), _facts(inspection)]
     if inspection.fields:
         parts += ["", *_fields(inspection)]
     for row in inspection.details.get("first_rows", ()):
         parts += ["", _grid((name, _value(value)) for name, value in row.items())]
-    parts += [_message(message) for message in inspection.all_messages]
-    if inspection.uses:
-        parts += ["", _uses(inspection.uses)]
+    # What makes a file useless is an error, and told as such.
+    parts += [_message(message) for message in inspection.all_messages if message.code != CUT_OFF]
+    if uses := inspection.listed_uses:
+        parts += ["", *_uses(uses)]
     show(*parts)
 
 
@@ -41,29 +51,34 @@ def _message(message: Message) -> RenderableType:
     return warning(text) if message.severity == "warning" else plain(text, "dim")
 
 
-def _facts(inspection: Inspection) -> Table:
+def _facts(inspection: Inspection) -> RenderableType:
     rows = () if inspection.rows is None else (("rows", f"{inspection.rows:,}"),)
     return _grid((("what", inspection.title), *rows, *inspection.facts))
 
 
-def _grid(rows: Iterable[tuple[str, str]]) -> Table:
+def _grid(rows: Iterable[tuple[str, str]]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in rows:
-        grid.add_row(plain(name), plain(value))
-    return grid
+    pairs = list(rows)
+    width = readable_width() - max((len(name) for name, _ in pairs), default=0) - 2
+    for name, value in pairs:
+        is_command = value.startswith("cryobridge ")
+        text = "\n".join(command_lines(shlex.split(value), width=width)) if is_command else shortened(value, width)
+        grid.add_row(plain(name), Text("\n").join(map(plain, text.split("\n"))))
+    return narrowed(grid)
 
 
 def _fields(inspection: Inspection) -> list[RenderableType]:
     if inspection.rows == 1 and any(field.example for field in inspection.fields):
-        return [_described(inspection.fields, "value", [field.example for field in inspection.fields])]
+        texts = [shortened(field.example, readable_width() // 2) for field in inspection.fields]
+        return [_described(inspection.fields, "value", texts)]
     if all(field.distinct is None and not field.example for field in inspection.fields):
         return [_described(inspection.fields, "meaning", [field.meaning for field in inspection.fields])]
-    return list(field_lines(inspection.fields, output_width()))
+    return list(field_lines(inspection.fields, readable_width()))
 
 
-def _described(fields: tuple[FieldSummary, ...], title: str, texts: list[str]) -> Table:
+def _described(fields: tuple[FieldSummary, ...], title: str, texts: list[str]) -> RenderableType:
     """Return a table of columns with one text each, which may be long: a value, or a meaning."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
     for name in ("field", "type", "unit"):
@@ -72,24 +87,42 @@ def _described(fields: tuple[FieldSummary, ...], title: str, texts: list[str]) -
     for field, text in zip(fields, texts, strict=True):
         style = "bold red" if field.problems else ""
         table.add_row(plain(field.name), type_text(field), plain(field.unit), plain(text), style=style)
-    return table
+    return narrowed(table)
 
 
 def _value(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _uses(uses: tuple[Use, ...]) -> Table:
+def _uses(uses: tuple[Use, ...]) -> list[RenderableType]:
+    """Return a row for each use, and below the commands of those that are ready."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    table.add_column("can be used for", no_wrap=True)
+    table.add_column("what you can do with it", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("missing, and where it is" if any(not use.ready for use in uses) else "", overflow="fold")
+    told = ""
     for use in uses:
-        verdict = Text("ready", style="green") if use.ready else Text("no", style="red")
-        lines = [
-            plain(text) for text in (", ".join(use.missing), *(shown(reason, flag) for reason in use.reasons)) if text
-        ]
-        lines += [plain(shown(use.hint, flag), "dim")] if use.hint else []
-        explanation = Text("\n").join(lines)
-        table.add_row(plain(USE_TITLES.get(use.name, use.name)), verdict, explanation)
-    return table
+        table.add_row(plain(use.title), _verdict(use), _explained(use, is_told=bool(told) and use.no_images == told))
+        told = use.no_images or told
+    parts: list[RenderableType] = [narrowed(table)]
+    with_commands = [use for use in uses if use.commands]
+    for use in with_commands:
+        parts += [*([""] if use is with_commands[0] else []), plain(use.title, "dim")]
+        parts += [plain(line, "bold") for command in use.commands for line in command_lines(command, "  ")]
+    return parts
+
+
+def _explained(use: Use, *, is_told: bool) -> Text:
+    lines = [(", ".join(use.missing), ""), *((reason, "") for reason in use.reasons), (use.hint, "dim")]
+    if use.commands and not use.ready:  # what the commands below do need not be told here
+        lines = [("; ".join(("not as it stands", *use.reasons)), "")]
+    elif use.commands and "`" in use.hint:
+        lines = []
+    lines.append(("the same" if is_told else use.no_images, "dim"))
+    return Text("\n").join(plain(shown(line, flag), style) for line, style in lines if line)
+
+
+def _verdict(use: Use) -> Text:
+    if not (use.ready or use.commands):
+        return Text("no", style="red")
+    return Text("images?", style="yellow") if use.no_images else Text("ready", style="green")

@@ -18,7 +18,7 @@ from cryobridge.cli.build import flag
 from cryobridge.errors import CombinedError, CryobridgeError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # Where there is no terminal nothing is cut or wrapped, whatever COLUMNS says: some shells and test runners export it.
 _PIPED_WIDTH = 10_000
+# Tables and commands are laid out for this width there, which fits most terminals that they are read in later.
+_READABLE_WIDTH = 119
+_SHORTEST_PATH = 24
 # Work that is done sooner needs no sign that it goes on.
 PATIENCE_S = 1.0
 
@@ -60,6 +63,31 @@ def prepare_streams() -> None:
 def output_width() -> int:
     """Return how many characters a line of results may have."""
     return _console(sys.stdout).width
+
+
+def readable_width() -> int:
+    """Return how many characters a line of text may have, also where no terminal cuts it."""
+    return output_width() if sys.stdout.isatty() else _READABLE_WIDTH
+
+
+def narrowed(result: RenderableType) -> RenderableType:
+    """Return a table or text whose lines fit a terminal, also where there is none."""
+    from rich.constrain import Constrain
+
+    return Constrain(result, readable_width())
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a text in which paths are cut in the middle until it fits, the longest first; others stay whole."""
+    words = text.split(" ")
+    while (excess := len(" ".join(words)) - width) > 0:
+        place = max(range(len(words)), key=lambda number: len(words[number]) if "/" in words[number] else 0)
+        kept = max(_SHORTEST_PATH, len(words[place]) - excess)
+        if "/" not in words[place] or kept >= len(words[place]):
+            break
+        head = (kept - 1) // 3
+        words[place] = f"{words[place][:head]}…{words[place][head + 1 - kept :]}"
+    return " ".join(words)
 
 
 def _stderr() -> Console:
@@ -101,17 +129,42 @@ def show_command(command: list[str], folder: str | None = None) -> None:
     folder
         Where it is typed, if not in the current folder.
     """
-    words = [shlex.quote(word) for word in command]
-    lines = [f"$ {words[0]}"]
-    if folder is not None:
-        lines = [f"$ (cd {shlex.quote(folder)} && {words[0]}"]
-        words[-1] += ")"
+    before, after = ("$ ", "") if folder is None else (f"$ (cd {shlex.quote(folder)} && ", ")")
+    show(*(plain(line, "bold") for line in command_lines(command, before, after, output_width())))
+
+
+def command_lines(command: Sequence[str], before: str = "", after: str = "", width: int | None = None) -> list[str]:
+    """Return a command as it is typed, in lines that fit the terminal, each but the last with a backslash at its end.
+
+    Parameters
+    ----------
+    command
+        Its words.
+    before, after
+        What stands before the first of them, and after the last.
+    width
+        Of a line, in characters; that of `readable_width` if not given.
+    """
+    words = _with_values([shlex.quote(word) for word in command])
+    words[-1] += after
+    lines = [f"{before}{words[0]}"]
     for word in words[1:]:
-        if len(lines[-1]) + len(word) + 3 > output_width():
+        if len(lines[-1]) + len(word) + 3 > (width or readable_width()):
             lines[-1] += " \\"
             lines.append("   ")
         lines[-1] += f" {word}"
-    show(*(plain(line, "bold") for line in lines))
+    return lines
+
+
+def _with_values(words: list[str]) -> list[str]:
+    """Put options together with what follows them, so that they stand in one line."""
+    joined: list[str] = []
+    for number, word in enumerate(words):
+        if number > 1 and words[number - 1].startswith("-") and not word.startswith("-"):
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def print_json(data: Any) -> None:

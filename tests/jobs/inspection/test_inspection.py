@@ -22,10 +22,16 @@ from cryobridge.formats.table import Column
 from cryobridge.jobs.inspection import stats
 from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.jobs.inspection.report import NotReadyError, Use
+from cryobridge.jobs.inspection.use_list import USE_NAMES
 from cryobridge.jobs.inspection.uses import of_several_files
 from cryobridge.progress import Silent
 from helpers import codes, noise_images, particle_columns, run, save_cs, save_mrc, save_star, texts
 
+# What particles are ready for as the programs write them, and those with orientations besides.
+FROM_CRYOSPARC = {"stacks", "ctf", "relion", "cryosparc", "cryolike", "select"}
+FROM_RELION = {"stacks", "ctf", "cryosparc", "cryolike", "select"}
+POSED = {"poses", "recovar", "cryodrgn"}
+BATCHES = {"stacks-job", "ctf", "cryolike", "cryosparc", "select"}
 FIELD_KEYS = {"name", "dtype", "shape", "unit", "min", "median", "max", "distinct", "nan", "problems"}
 
 
@@ -103,8 +109,16 @@ def test_json_has_the_documented_names(particles_cs):
     assert {"path", "kind", "rows", "fields", "uses", "problems"} <= item.keys()
     assert (item["path"], item["kind"], item["rows"]) == (str(particles_cs), "cs", 5)
     assert all(field.keys() >= FIELD_KEYS for field in item["fields"])
-    assert set(item["uses"]) == {"coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion"}
-    assert item["uses"]["stacks"] == {"ready": True, "missing": [], "hint": "", "reasons": []}
+    assert set(item["uses"]) == set(USE_NAMES)
+    assert item["uses"]["stacks"] == {
+        "title": "",
+        "ready": True,
+        "missing": [],
+        "hint": "",
+        "reasons": [],
+        "no_images": "",
+        "commands": [],
+    }
     assert item["uses"]["poses"]["ready"] is False
     assert item["uses"]["poses"]["missing"]
     by_name = {field["name"]: field for field in item["fields"]}
@@ -166,20 +180,19 @@ def test_missing_columns_are_looked_for_among_files_of_the_same_particles(partic
     save_cs(particles_cs.with_name("J1_other.cs"), {"uid": uid + 99, **location})
     # The command takes the file as it is named, since it joins the other one by itself.
     hint = "location/* comes from J1_passthrough_particles.cs, which is joined"
-    assert described(particles_cs)["uses"]["coords"] == {"ready": True, "missing": [], "hint": hint, "reasons": []}
+    use = described(particles_cs)["uses"]["coords"]
+    assert (use["ready"], use["missing"], use["reasons"]) == (True, [], [])
+    assert use["hint"] == f"{hint}. Give RELION's micrographs_ctf.star after it."
     assert run("inspect", particles_cs, "--check", "coords").returncode == 0
     passthrough = particles_cs.with_name("J1_passthrough_particles.cs")
-    assert described(passthrough)["uses"]["stacks"] == {
-        "ready": True,
-        "missing": [],
-        "hint": f"blob/* and ctf/* come from {particles_cs.name}, which is joined",
-        "reasons": [],
-    }
+    use = described(passthrough)["uses"]["stacks"]
+    assert (use["ready"], use["missing"], use["reasons"]) == (True, [], [])
+    assert use["hint"] == f"blob/* and ctf/* come from {particles_cs.name}, which is joined"
     assert not described(passthrough)["uses"]["ctf"]["ready"]
     # One with a part of the particles is joined with those, where its name says that it belongs to them.
     part = {name: values[:3] for name, values in {"uid": uid, **location}.items()}
     save_cs(passthrough, part)
-    assert described(particles_cs)["uses"]["coords"]["hint"] == f"{hint} and has 3 of the 5 particles"
+    assert described(particles_cs)["uses"]["coords"]["hint"].startswith(f"{hint} and has 3 of the 5 particles")
     passthrough.rename(particles_cs.with_name("J1_more.cs"))
     use = described(particles_cs)["uses"]["coords"]
     assert (use["ready"], use["hint"]) == (False, "location/* is in J1_more.cs")
@@ -273,7 +286,8 @@ def test_what_reads_images_is_not_ready_where_they_are_not_there(particles_cs, t
 def test_one_image_file_that_is_too_short_is_reported_too(particles_cs):
     save_mrc(particles_cs.parent / "extract" / "a.mrc", noise_images(2, 16), 1.5)
     use = described(particles_cs, check_paths=True)["uses"]["stacks"]
-    assert use == {"ready": False, "missing": ["1 of 2 image files"], "hint": "Copy them again.", "reasons": []}
+    assert (use["ready"], use["missing"], use["reasons"]) == (False, ["1 of 2 image files"], [])
+    assert use["hint"] == "Copy them again."
 
 
 def ready_uses(item):
@@ -512,22 +526,22 @@ def test_images_of_a_job_folder_are_looked_for_from_its_project(demo_project):
 @pytest.mark.parametrize(
     ("name", "kind", "rows", "ready"),
     [
-        ("real/cryosparc_P12_J24_001_particles.cs", "cs", 2019, {"stacks", "poses", "ctf", "recovar"}),
-        ("real/empiar_10076_7.cs", "cs", 7, {"stacks", "ctf"}),
-        ("real/empiar_10076_7.star", "star", 7, {"stacks", "ctf"}),
-        ("real/relion31.star", "star", 5, {"stacks", "poses", "ctf", "recovar"}),
+        ("real/cryosparc_P12_J24_001_particles.cs", "cs", 2019, FROM_CRYOSPARC | POSED),
+        ("real/empiar_10076_7.cs", "cs", 7, FROM_CRYOSPARC),
+        ("real/empiar_10076_7.star", "star", 7, FROM_RELION),
+        ("real/relion31.star", "star", 5, (FROM_RELION | POSED) - {"relion"}),
         ("real/run_it025_optimiser_2D.star", "star", 1, set()),
         ("real/empiar_10076_7.mrc", "mrc", 7, set()),
         ("real/relion31.mrcs", "mrc", 5, set()),
         ("real/EMD-3197.map", "mrc", None, set()),
         ("real/pose.cs.pkl", "pickle", 2019, {"poses"}),
         ("real/ctf2.pkl", "pickle", 2019, {"ctf"}),
-        ("recovar_run/particles/particles.32.mrcs", "mrc", 600, {"recovar"}),
-        ("recovar_run/particles/particles.star", "star", 600, {"stacks", "poses", "ctf", "recovar", "relion"}),
-        ("recovar_run/out", "recovar result", 600, set()),
+        ("recovar_run/particles/particles.32.mrcs", "mrc", 600, {"recovar", "relion", "cryosparc", "cryodrgn"}),
+        ("recovar_run/particles/particles.star", "star", 600, FROM_RELION | POSED | {"relion"}),
+        ("recovar_run/out", "recovar result", 600, FROM_RELION | POSED | {"relion"}),
         ("recovar_run/out/model/params.pkl", "pickle", None, set()),
         ("cryolike_reference/indexed_cs/params.npz", "npz", None, set()),
-        ("cryolike_reference/job_directory/cryosparc/J4", "cryosparc job", 12, {"stacks-job", "ctf"}),
+        ("cryolike_reference/job_directory/cryosparc/J4", "cryosparc job", 12, BATCHES),
     ],
 )
 def test_reference_files_are_recognised(name, kind, rows, ready, reference_data):

@@ -45,10 +45,13 @@ class Refusal:
         What is wrong, with the column and the first rows (0-based).
     remedy
         What to do, as a sentence.
+    is_damage
+        Whether the commands refuse it too, since a value is none.
     """
 
     reason: str
     remedy: str
+    is_damage: bool = False
 
 
 def half_sets_refused(half_set: NDArray[np.integer[Any]]) -> str:
@@ -262,6 +265,7 @@ def _no_numbers(block: StarBlock) -> Iterator[Refusal]:
         yield Refusal(
             f"{name}: not a number, or infinite, in {_rows(wrong)}",
             how_to_leave_out([name]),
+            is_damage=True,
         )
 
 
@@ -275,7 +279,11 @@ def _undefined_groups(block: StarBlock, optics: StarBlock | None) -> Iterator[Re
     groups = _numbers(block, _GROUP)
     defined = None if optics is None else _numbers(optics, _GROUP)
     if groups is not None and defined is not None and (wrong := ~np.isin(groups, defined)).any():
-        yield Refusal(f"{_GROUP}: not defined in data_optics, in {_rows(wrong)}", "Add the group, or correct the rows.")
+        yield Refusal(
+            f"{_GROUP}: not defined in data_optics, in {_rows(wrong)}",
+            "Add the group, or correct the rows.",
+            is_damage=True,
+        )
 
 
 def _incomplete_layout(block: StarBlock, optics: StarBlock | None) -> Iterator[Refusal]:
@@ -297,6 +305,7 @@ def _singular_magnification(optics: StarBlock | None) -> Iterator[Refusal]:
         yield Refusal(
             f"rlnMagMat*: singular, as zeros are, in {_rows(wrong)}",
             "`cryobridge convert` to a new STAR file writes no magnification instead.",
+            is_damage=True,
         )
 
 
@@ -313,6 +322,7 @@ def _useless_optics(block: StarBlock) -> Iterator[Refusal]:
                 yield Refusal(
                     f"{name}: {values[wrong][0]:g}, with which RELION can't calculate, in {_rows(wrong)}",
                     f"`cryobridge convert` with {option(item.key, 'X')} writes another.",
+                    is_damage=True,
                 )
 
 

@@ -17,10 +17,12 @@ from cryobridge.formats.pickle_data import load_pickle, peek_pickle
 from cryobridge.formats.pickles import CTF_COLUMNS, classify_pickle
 from cryobridge.formats.registry import NPY, NPZ, identify_file
 from cryobridge.formats.table import Array, Column, is_number_or_text, numpy_dtype_label
+from cryobridge.jobs.inspection.commands import free
 from cryobridge.jobs.inspection.counts import counted
-from cryobridge.jobs.inspection.options import InspectOptions, UseName
-from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
+from cryobridge.jobs.inspection.options import InspectOptions
+from cryobridge.jobs.inspection.report import CUT_OFF, FieldSummary, Inspection, Use
 from cryobridge.jobs.inspection.stats import summarise_values
+from cryobridge.jobs.inspection.use_list import UseName
 from cryobridge.progress import Reporter
 from cryobridge.report import Message, note, warning
 
@@ -65,7 +67,9 @@ def inspect_mrc(path: Path, options: InspectOptions, _reporter: Reporter) -> Ins
             fields, sampled = _pixel_statistics(path, header)
             messages += sampled
         except FormatError as error:
-            messages.append(warning("images-not-read", error.message))
+            if header.n_whole == header.nz:  # else it is known already
+                code = CUT_OFF if "cut off" in error.message else "images-not-read"
+                messages.append(warning(code, error.message))
     what = {"stack": "stack of images", "volume": "volume"}.get(kind.kind, "stack or volume")
     noun = "section" if kind.kind == "volume" else "image"
     facts = [
@@ -90,7 +94,8 @@ def inspect_mrc(path: Path, options: InspectOptions, _reporter: Reporter) -> Ins
             "reason": kind.reason,
         }
     }
-    uses = _stack_uses(path) if kind.kind != "volume" else ()
+    is_cut = any(message.code == CUT_OFF for message in messages)
+    uses = _stack_uses(path) if kind.kind != "volume" and not is_cut else ()
     return Inspection(
         str(path),
         "mrc",
@@ -299,13 +304,24 @@ def _pixel_size(header: MrcHeader) -> str:
 
 
 def _stack_uses(path: Path) -> tuple[Use, ...]:
-    beside = [name for name in ("poses.pkl", "ctf.pkl") if not (path.parent / name).is_file()]
-    return (
-        Use("stacks", False, ("metadata",), "Give the .star or .cs file that refers to it."),
-        Use(
-            "recovar",
-            not beside,
-            tuple(f"{name} beside it" for name in beside),
-            "Or give the particle file that refers to it." if beside else "with poses.pkl and ctf.pkl beside it",
-        ),
-    )
+    """Say what is done with a stack, which has metadata only where cryoDRGN's pickles lie beside it."""
+    pickles = [path.parent / name for name in ("poses.pkl", "ctf.pkl")]
+    absent = tuple(f"{pickle.name} beside it" for pickle in pickles if not pickle.is_file())
+    hint = "Or give the particle file that refers to it." if absent else "with poses.pkl and ctf.pkl beside it"
+    read = Use("recovar", not absent, absent, hint)
+    stacks = Use("stacks", False, ("metadata",), "Give the .star or .cs file that refers to it.")
+    names: tuple[UseName, ...] = ("relion", "cryosparc", "cryodrgn")
+    others = [replace(read, name=name, applies=name == "cryodrgn" or not absent) for name in names]
+    if absent:
+        return (stacks, read, *others)
+    given, ctf = ("cryobridge", "convert", str(path), *map(str, pickles)), str(pickles[1])
+    folder = free("for_cryosparc")
+    commands: dict[str, tuple[str, ...]] = {
+        "relion": (*given, "-o", free("particles.star")),
+        "cryosparc": (*given, "-o", f"{folder}/particles.cs", "--link-stacks", f"{folder}/stacks"),
+        "recovar": ("recovar", "pipeline", str(path), "--poses", str(pickles[0]), "--ctf", ctf, "-o", free("recovar")),
+        "cryodrgn": ("cryodrgn", "train_vae", str(path), "--poses", str(pickles[0]), "--ctf", ctf, "--zdim", "8"),
+    }
+    commands["recovar"] += ("--mask", "from_halfmaps")
+    commands["cryodrgn"] += ("-o", free("cryodrgn"))
+    return (stacks, *(replace(use, commands=(commands[use.name],)) for use in (read, *others)))

@@ -11,6 +11,7 @@ from cryobridge.errors import CryobridgeError, option
 from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
 from cryobridge.formats.cryosparc.outputs import JobOutput
 from cryobridge.formats.file_record import recorded_files
+from cryobridge.formats.folder_files import file_in_folder, kind_of_folder
 from cryobridge.formats.folders import RELION_JOB, identify_folder
 from cryobridge.formats.lease import FOLDER_LEASE, STALE_S, State, state_of
 from cryobridge.formats.listing import list_folder
@@ -24,7 +25,7 @@ from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.projects import files_text, known_files
 from cryobridge.jobs.inspection.report import Inspection, Use
-from cryobridge.jobs.inspection.tables import Facts, inspect_table, of_joining
+from cryobridge.jobs.inspection.tables import Facts, inspect_table, of_joining, uses_of_file, uses_with_commands
 from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
 from cryobridge.progress import Reporter
 from cryobridge.report import warning
@@ -34,6 +35,8 @@ _N_SHOWN = 6
 STOPPED = "stopped without an end"
 # Optics groups alone are few; a larger file has particles.
 _LARGEST_EMPTY_BYTES = 64 << 10
+# Larger files of particles are not read for what is said of a folder; the file itself can be inspected.
+_LARGEST_JUDGED_BYTES = 256 << 20
 
 
 def inspect_cryosparc_job(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
@@ -76,7 +79,9 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions, reporter: Reporte
         rows=len(files),
         facts=(*facts, *particles.facts),
         fields=particles.fields,
-        uses=_uses_of_job(job, files.columns, particles.uses, error),
+        uses=uses_with_commands(
+            _uses_of_job(job, files.columns, particles.uses, error), path, files.metadata, files.columns, options
+        ),
         messages=(*inspection.messages, *of_joining(files), *particles.messages),
         details={**details, **particles.details},
     )
@@ -128,7 +133,7 @@ def _has_passthrough(job: CryosparcJob) -> bool:
     return any(output.passthroughs for output in job.outputs if output.kind == "particle" and not output.is_excluded)
 
 
-def inspect_relion_job(path: Path, _options: InspectOptions, _reporter: Reporter) -> Inspection:
+def inspect_relion_job(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe a RELION job: its kind, state and iterations."""
     job = read_relion_job(path)
     numbers = [iteration.number for iteration in job.iterations if iteration.number is not None]
@@ -170,9 +175,20 @@ def inspect_relion_job(path: Path, _options: InspectOptions, _reporter: Reporter
         "relion job",
         f"RELION job {job.kind}".strip(),
         facts=tuple(facts),
+        uses=_uses_of_particles_in(path, options, reporter),
         messages=messages,
         details=details,
     )
+
+
+def _uses_of_particles_in(folder: Path, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
+    """Judge the particle file that commands take when they are given a folder; nothing where they take none."""
+    try:
+        path, _ = file_in_folder(folder, kind_of_folder(folder, None), None)
+        is_large = path.stat().st_size > _LARGEST_JUDGED_BYTES
+        return () if is_large else uses_of_file(path, folder, options, reporter)
+    except (CryobridgeError, OSError):
+        return ()
 
 
 def _without_particles(job: RelionJob) -> Path | None:
@@ -228,10 +244,24 @@ def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) 
         "cryobridge output",
         "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
         facts=tuple(facts),
-        uses=(_wholeness(output, reporter),) if "whole" in options.check else (),
+        uses=(*_uses_of_output(output, options, reporter), *_checked(output, options, reporter)),
         messages=output.problems,
         details=details,
     )
+
+
+def _uses_of_output(output: OwnOutput, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
+    """Say that Fourier stacks are there for CryoLike; of other outputs judge the particles."""
+    if any(series.files for series in output.series):
+        check = ("cryobridge", "inspect", str(output.path), "--check", "whole", "--no-stats")
+        return (
+            Use("cryolike", True, hint="These are Fourier stacks; are they as they were written?", commands=(check,)),
+        )
+    return _uses_of_particles_in(output.path, options, reporter)
+
+
+def _checked(output: OwnOutput, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
+    return (_wholeness(output, reporter),) if "whole" in options.check else ()
 
 
 def _as_it_stands(output: OwnOutput) -> OwnOutput:

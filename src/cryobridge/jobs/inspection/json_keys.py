@@ -54,6 +54,8 @@ class UseKeys(TypedDict):
 
     Attributes
     ----------
+    title
+        How it is shown; empty for what is a part of another use, or makes no sense for this kind of file.
     ready
         Whether nothing is missing or refused.
     missing
@@ -62,12 +64,19 @@ class UseKeys(TypedDict):
         Where they are, or what to do.
     reasons
         Why what is there would be refused, or read wrongly.
+    no_images
+        Why it has no command though it is ready: its images are not where they are looked for.
+    commands
+        What does it, to be pasted; several follow each other.
     """
 
+    title: str
     ready: bool
     missing: list[str]
     hint: str
     reasons: list[str]
+    no_images: str
+    commands: list[str]
 
 
 class InspectionKeys(TypedDict):

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated
 
 from cryobridge.errors import UsageError, option
+from cryobridge.jobs.inspection.use_list import CHECK_NAMES, CheckName
 from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.options import Opt
-
-# What a file can be used for.
-UseName: TypeAlias = Literal["coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion"]
-USE_NAMES: tuple[UseName, ...] = get_args(UseName)
-# What it can be held to besides: that an output of cryobridge is as it was written.
-CheckName: TypeAlias = Literal[UseName, "whole"]
-CHECK_NAMES: tuple[CheckName, ...] = get_args(CheckName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +70,8 @@ class InspectOptions(ImageSearchOptions):
                 f"{option('datadir')} and {option('strip_prefix')} go with {option('check_paths', True)}",
                 hint=f"Add {option('check_paths', True)}.",
             )
+
+    def search_words(self) -> tuple[str, ...]:
+        """Return the options that say where images are, as they are typed for the commands that take them."""
+        given = (("--datadir", self.datadir), ("--strip-prefix", self.strip_prefix))
+        return tuple(str(word) for name, value in given if value is not None for word in (name, value))

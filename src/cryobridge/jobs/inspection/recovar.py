@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError
+from cryobridge.formats.particle_files import TABLE_SUFFIXES
 from cryobridge.formats.recovar.job import RecovarJob, read_recovar_job
 from cryobridge.formats.recovar.parts import filtered_maps
 from cryobridge.formats.recovar.run import RecovarRun
+from cryobridge.jobs.inspection.commands import free
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.recovar_maps import (
@@ -19,7 +21,8 @@ from cryobridge.jobs.inspection.recovar_maps import (
     sizes_text,
     volume_facts,
 )
-from cryobridge.jobs.inspection.report import Inspection
+from cryobridge.jobs.inspection.report import Inspection, Use
+from cryobridge.jobs.inspection.tables import uses_of_file
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ _N_ABSENT_SHOWN = 3
 _ARRAY_TITLES = {"latent_precision": "precisions", "contrasts": "contrasts"}
 
 
-def inspect_recovar(path: Path, options: InspectOptions, _reporter: Reporter) -> Inspection:
+def inspect_recovar(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe a RECOVAR result: a pipeline, an analysis or a density."""
     job = read_recovar_job(path)
     facts = _job_facts(job.facts)
@@ -68,10 +71,27 @@ def inspect_recovar(path: Path, options: InspectOptions, _reporter: Reporter) ->
         f"RECOVAR {job.kind}",
         _n_particles(job),
         tuple(facts),
+        uses=_uses(job, options, reporter),
         # A part that is inspected alone has the problems of its folder.
         messages=tuple(dict.fromkeys(messages)),
         details={"recovar": _details(job, volumes, half_maps)},
     )
+
+
+def _uses(job: RecovarJob, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
+    """Say what is done with a pipeline's particles, and with its clusters."""
+    particles = RecovarRun(job).particles_file if job.kind == "pipeline" else None
+    if particles is None or particles.suffix not in TABLE_SUFFIXES:
+        return ()
+    try:
+        uses = uses_of_file(particles, particles, options, reporter)
+    except CryobridgeError:
+        return ()
+    has_clusters = any(analysis.kmeans is not None for analysis in job.analyses)
+    words = ("--clusters", "0") if has_clusters else ()
+    output = free(f"{'state_0' if has_clusters else 'run_particles'}{particles.suffix}")
+    select = ("cryobridge", "select", "--run", str(job.path), *words, "-o", output)
+    return tuple(replace(use, commands=(select,)) if use.name == "select" else use for use in uses)
 
 
 def _job_facts(facts: JobFacts | None) -> Facts:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cryobridge.errors import CryobridgeError, shown
-from cryobridge.jobs.inspection.options import CheckName
+from cryobridge.errors import CryobridgeError, FormatError, shown
+from cryobridge.jobs.inspection.use_list import TITLES, CheckName
 from cryobridge.report import Message, Show, jsonable, warning
 
 if TYPE_CHECKING:
     from cryobridge.jobs.inspection.json_keys import FieldKeys, InspectionKeys
 
-# What a file can be used for, as it is shown.
-USE_TITLES: dict[CheckName, str] = {
-    "coords": "coords",
-    "stacks": "stacks (indexed)",
-    "stacks-job": "stacks (job)",
-    "poses": "poses",
-    "ctf": "ctf",
-    "recovar": "recovar",
-    "relion": "relion",
-    "whole": "whole",
-}
+
+# The code of what says that a file ends too early.
+CUT_OFF = "file-cut-off"
 
 
 class NotReadyError(CryobridgeError):
@@ -100,8 +93,7 @@ class Use:
     Parameters
     ----------
     name
-        The job: ``coords``, ``stacks``, ``stacks-job``, ``poses``, ``ctf``, ``recovar`` or ``relion``; ``whole`` for
-        an output that was asked to be as it was written.
+        One of `cryobridge.jobs.inspection.use_list`; ``whole`` for an output that was asked to be as it was written.
     ready
         Whether nothing is missing or refused.
     missing
@@ -110,6 +102,12 @@ class Use:
         Where they are, or what to do.
     reasons
         Why what is there would be refused, or read wrongly.
+    commands
+        What does it, word by word: one command, or several that follow each other.
+    no_images
+        Why it has no command though it is ready: its images are not where they are looked for.
+    applies
+        Whether it makes sense for this kind of file.
     """
 
     name: CheckName
@@ -117,6 +115,14 @@ class Use:
     missing: tuple[str, ...] = ()
     hint: str = ""
     reasons: tuple[str, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
+    no_images: str = ""
+    applies: bool = True
+
+    @property
+    def title(self) -> str:
+        """How it is shown; empty for what is a part of another use, or makes no sense for this kind of file."""
+        return TITLES.get(self.name, "") if self.applies else ""
 
     def why_not(self) -> str:
         """Return what is missing, and what is wrong with what is there."""
@@ -187,6 +193,19 @@ class Inspection:
         """What is wrong."""
         return tuple(message for message in self.all_messages if message.severity == "warning")
 
+    @property
+    def damage(self) -> CryobridgeError | None:
+        """What is wrong with a file that ends too early, which can be described but not used; None for others."""
+        texts = [message.text for message in self.messages if message.code == CUT_OFF]
+        hint = "Copy the file again from where it was made; the copy or the program that wrote it was interrupted."
+        return FormatError("; ".join(texts), path=self.path, hint=hint) if texts else None
+
+    @property
+    def listed_uses(self) -> tuple[Use, ...]:
+        """The uses that make sense for it and are no parts of others, in the order in which they are shown."""
+        by_name = {use.name: use for use in self.uses if use.title}
+        return tuple(by_name[name] for name in TITLES if name in by_name)
+
     def is_ready(self, name: CheckName) -> bool:
         """Whether it can be used for a job as it is."""
         return any(use.ready for use in self.uses if use.name == name)
@@ -235,10 +254,13 @@ class Inspection:
             "fields": [_plain(summary.to_json(), show) for summary in self.fields],
             "uses": {
                 use.name: {
+                    "title": use.title,
                     "ready": use.ready,
                     "missing": list(use.missing),
                     "hint": shown(use.hint, show),
                     "reasons": [shown(reason, show) for reason in use.reasons],
+                    "no_images": shown(use.no_images, show),
+                    "commands": [shlex.join(command) for command in use.commands],
                 }
                 for use in self.uses
             },

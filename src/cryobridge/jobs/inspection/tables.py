@@ -11,16 +11,18 @@ import numpy as np
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csg import Slot, read_csg
+from cryobridge.formats.cryosparc.names import holds_exposures
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.accepted import PREMULTIPLIED, boxes_of_rows, refused
 from cryobridge.formats.relion.star import NO_PARTICLES, StarBlock, StarFile, open_star
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomography_of
 from cryobridge.formats.table import ColumnReader, wide_texts
+from cryobridge.jobs.inspection.commands import Content, Source, with_commands
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
-from cryobridge.jobs.inspection.options import USE_NAMES
 from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
 from cryobridge.jobs.inspection.stats import summarise
+from cryobridge.jobs.inspection.use_list import USE_NAMES
 from cryobridge.jobs.inspection.uses import (
     of_several_files,
     uses_of_cs,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from cryobridge.progress import Reporter
 
 Facts = list[tuple[str, str]]
+_BOX = field("optics.box_px").columns("relion")[0]
 
 
 def inspect_cs(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
@@ -52,8 +55,47 @@ def inspect_cs(path: Path, options: InspectOptions, reporter: Reporter) -> Inspe
     found = inspect_table(table, path, options, reporter)
     container = "NumPy array" if isinstance(table, CsNpyFile) else "CSDAT stream"
     return replace(
-        found, facts=(("container", container), *found.facts), details={"container": table.container, **found.details}
+        found,
+        facts=(("container", container), *found.facts),
+        uses=uses_with_commands(found.uses, path, path, table, options),
+        details={"container": table.container, **found.details},
     )
+
+
+def uses_with_commands(
+    uses: tuple[Use, ...], path: Path, metadata: Path, table: Table, options: InspectOptions
+) -> tuple[Use, ...]:
+    """Say what is done with cryoSPARC's columns.
+
+    Parameters
+    ----------
+    uses
+        As judged by the columns.
+    path
+        The file, group or folder that commands are given.
+    metadata
+        The file that names of images are looked for from.
+    table
+        Its columns, as far as they are joined.
+    options
+        Where images are.
+    """
+    if not table.n_rows:
+        return uses
+    ready = {use.name for use in uses if use.ready}
+    content = _content_of_cs(table.names, has_images=bool(ready & {"stacks", "stacks-job"}))
+    if "stacks" in ready and "blob/path" not in table:  # it is joined by the commands, too
+        table = open_particles(path, program="cryosparc").columns
+    source = Source(path, "cryosparc", content, table, options.image_search(metadata), options.search_words())
+    return with_commands(uses, source)
+
+
+def _content_of_cs(names: tuple[str, ...], *, has_images: bool) -> Content:
+    if holds_exposures(names):
+        return "exposures"
+    if has_images or "blob/path" in names:
+        return "particles"
+    return "picks" if any(name.startswith("location/") for name in names) else "other"
 
 
 def inspect_csg(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
@@ -86,7 +128,9 @@ def inspect_csg(path: Path, options: InspectOptions, reporter: Reporter) -> Insp
         kind="csg",
         title=title,
         facts=(*facts, *found.facts),
-        uses=of_several_files(found.uses, path, files.columns),
+        uses=uses_with_commands(
+            of_several_files(found.uses, path, files.columns), path, files.metadata, files.columns, options
+        ),
         messages=(*group.problems, *of_joining(files), *found.messages),
         details={**details, **found.details},
     )
@@ -126,8 +170,40 @@ def inspect_table(table: Table, path: Path, options: InspectOptions, reporter: R
     )
 
 
-def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
-    """Describe a STAR file: its main block's columns, its optics and the names of its blocks."""
+def uses_of_file(path: Path, named: Path, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
+    """Judge a particle file by its headers.
+
+    Parameters
+    ----------
+    path
+        The file.
+    named
+        What the commands are given: the file, or the folder that it is meant by.
+    options
+        Where images are, and what is checked.
+    reporter
+        Who hears of the progress.
+    """
+    options = replace(options, fields=(), rows=0, statistics=False, check_paths=False)
+    if path.suffix == ".star":
+        return inspect_star(path, options, reporter, named).uses
+    return inspect_cs(path, options, reporter).uses
+
+
+def inspect_star(path: Path, options: InspectOptions, reporter: Reporter, named: Path | None = None) -> Inspection:
+    """Describe a STAR file: its main block's columns, its optics and the names of its blocks.
+
+    Parameters
+    ----------
+    path
+        The file.
+    options
+        What is asked for.
+    reporter
+        Who hears of the progress.
+    named
+        What commands are given instead of the file, such as the folder of its job.
+    """
     star = open_star(path)
     main = star.main
     block = star[main]
@@ -165,6 +241,11 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter) -> Ins
         sample = look_at(images, options.image_search(path))
         uses = without_refused(uses, sample.refused(boxes_of_rows(star)))
         messages = (*messages, *sample.warnings(reads_float16=_star_layout(star) == "RELION 5"))
+    if uses and tomography is None and block.n_rows and not star.has_optics_alone:
+        what: Content = "particles" if "rlnImageName" in block else "micrographs"
+        search = options.image_search(path), options.search_words()
+        has_box = any(_BOX in table for table in (block, star.optics) if table is not None)
+        uses = with_commands(uses, Source(named or path, "relion", what, block, *search, has_box=has_box))
     _first_rows(details, block, fields, options)
     return Inspection(
         str(path),
@@ -225,7 +306,7 @@ def _no_rows(table: Table) -> tuple[Message, ...]:
 
 def _nothing_ready(missing: str) -> tuple[Use, ...]:
     """Return that a file without any row serves nothing, whatever columns it has."""
-    return tuple(Use(use, False, (missing,)) for use in USE_NAMES)
+    return tuple(Use(use, False, (missing,), applies=False) for use in USE_NAMES)
 
 
 def _image_details(

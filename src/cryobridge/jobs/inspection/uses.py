@@ -21,12 +21,12 @@ from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.recovar.input import FLAT_ANGLES, downsampling, reading_of_cs, reading_of_star
 from cryobridge.formats.relion.particles import PIXEL_SIZE_3_0, has_2d_poses
 from cryobridge.formats.table import ColumnReader
-from cryobridge.jobs.inspection.options import USE_NAMES
 from cryobridge.jobs.inspection.report import Use
+from cryobridge.jobs.inspection.use_list import USE_NAMES, CheckName
 from cryobridge.model.fields import QUANTITIES, Program, field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from cryobridge.formats.relion.accepted import Refusal
@@ -48,6 +48,11 @@ def _columns(program: Program, *names: str) -> tuple[str, ...]:
     return tuple(column for name in names for column in field(name).columns(program))
 
 
+# What RELION asks of each optics group.
+_OPTICS = (
+    *("optics.pixel_size_A", "optics.box_px"),
+    *("optics.voltage_kV", "optics.spherical_aberration_mm", "optics.amplitude_contrast"),
+)
 # See `cryobridge.formats.needs` for how they are written.
 _CS_CTF = _columns("cryosparc", *_CTF)
 _CS_NEEDS = {
@@ -56,6 +61,7 @@ _CS_NEEDS = {
     "stacks-job": _CS_CTF,
     "poses": ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*",),
     "ctf": _CS_CTF,
+    "relion": _columns("cryosparc", "images", *_OPTICS),
 }
 _POSES = _columns("relion", "poses.matrix")
 _IMAGE = _columns("relion", "images")[0]
@@ -75,10 +81,14 @@ _STAR_NEEDS = {
         *_columns("relion", "optics.voltage_kV", "optics.spherical_aberration_mm", "optics.amplitude_contrast"),
     ),
 }
+# The uses that columns alone decide; `with_derived` adds those that these decide.
+_JUDGED: tuple[CheckName, ...] = ("coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion")
 # The uses for which pixels are read through the names in the metadata.
 _OF_IMAGES = ("stacks", "recovar")
 # The uses for which a file is refused where a row's image has no proper name.
-_OF_NAMES = ("stacks", "poses", "ctf", "recovar", "relion")
+_OF_NAMES = ("stacks", "poses", "ctf", "recovar", "relion", "cryosparc")
+# The uses that the commands join files beside a .cs file for.
+_JOINED = ("coords", "stacks", "relion")
 _POSE_2D = "alignments2D/pose"
 _ONLY_2D = f"{_POSE_2D} is an angle in the plane alone"
 _SHAPE, *_FRACTIONS = _CS_NEEDS["coords"][1:]
@@ -87,9 +97,9 @@ _SHAPE, *_FRACTIONS = _CS_NEEDS["coords"][1:]
 def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
     """Judge cryoSPARC columns; what is missing is looked for in the files beside ``path``."""
     uses = []
-    for use in USE_NAMES:
-        if use in {"relion", "recovar"}:
-            uses.append(_of_other_program(path, table) if use == "relion" else _recovar_use_of_cs(path, table))
+    for use in _JUDGED:
+        if use == "recovar":
+            uses.append(_recovar_use_of_cs(path, table))
             continue
         lacking = missing_columns(_CS_NEEDS[use], table.names)
         joined = _joined_by_command(use, path, table, lacking) if lacking else ""
@@ -97,34 +107,74 @@ def uses_of_cs(path: Path, table: Table) -> tuple[Use, ...]:
         if use == "stacks-job":
             absent = _job_folder_lacks(path)
             missing, hint = (*missing, *absent), hint or ("Give the job's folder, not a file of it." if absent else "")
+        if use == "relion" and holds_exposures(table.names):
+            missing, hint = ("particles",), "These are exposures: give the particles of a later job."
         is_flat = use == "poses" and bool(missing) and _POSE_2D in table
         uses.append(Use(use, False, (), hint, (_ONLY_2D,)) if is_flat else Use(use, not missing, missing, hint))
-    return tuple(uses)
+    return (*uses, Use("cryosparc", True, hint="It is cryoSPARC's."))
 
 
-def _of_other_program(path: Path, table: Table) -> Use:
-    if holds_exposures(table.names):
-        return Use("relion", False, ("particles",), "These are exposures: give the particles of a later job.")
-    command = shlex.join(["cryobridge", "convert", str(path), "-o", "NEW.star"])
-    return Use("relion", False, ("a STAR file",), f"`{command}` writes one.")
+def with_derived(uses: tuple[Use, ...], shown: Collection[CheckName], columns: Collection[str] = ()) -> tuple[Use, ...]:
+    """Add the uses that follow from others, and say which make sense.
+
+    Parameters
+    ----------
+    uses
+        What the columns, images and folders decided.
+    shown
+        The uses that make sense for this kind of file.
+    columns
+        Those that there are once files are joined, which the commands do.
+    """
+    by_name = {use.name: use for use in uses}
+    stacks, batches, poses, recovar = (by_name[name] for name in ("stacks", "stacks-job", "poses", "recovar"))
+    if stacks.ready and not missing_columns(_CS_NEEDS["poses"], columns):
+        poses = Use("poses", True)
+    # Where boxes or pixel sizes differ, and of images that are multiplied by their CTF, no new images are made either.
+    as_recovar = [recovar] if recovar.reasons and not recovar.missing and not is_mended_by_downsampling(recovar) else []
+    derived = (
+        replace(batches if batches.ready and not stacks.ready else stacks, name="cryolike"),
+        _all_of("cryodrgn", stacks, *(as_recovar or [poses])),
+        Use("select", True),
+    )
+    return tuple(replace(use, applies=use.name in shown) for use in (*uses, *derived))
+
+
+def is_mended_by_downsampling(recovar: Use) -> bool:
+    """Whether RECOVAR reads what `stacks downsample` makes of a file that it does not read itself."""
+    return "stacks downsample" in recovar.hint
+
+
+def _all_of(name: CheckName, *uses: Use) -> Use:
+    """Return a use that needs all that others do."""
+    missing = tuple(dict.fromkeys(item for use in uses for item in use.missing))
+    reasons = tuple(dict.fromkeys(item for use in uses for item in use.reasons))
+    hints = dict.fromkeys(use.hint for use in uses if use.hint)
+    return Use(name, all(use.ready for use in uses), missing, _in_a_row(*hints), reasons)
+
+
+def _in_a_row(*hints: str) -> str:
+    """Return several hints as one."""
+    given = [hint for hint in hints if hint]
+    return " ".join(f"{hint};" if not hint.endswith((".", ";")) else hint for hint in given[:-1]) + " ".join(
+        ["", *given[-1:]] if len(given) > 1 else given
+    )
 
 
 def without_refused(uses: tuple[Use, ...], found: Sequence[Refusal]) -> tuple[Use, ...]:
-    """Take back that a STAR file of particles is ready for RELION where RELION would refuse it, or read it wrongly."""
-    if not found:
-        return uses
-    reasons, remedies = tuple(item.reason for item in found), dict.fromkeys(item.remedy for item in found)
+    """Take back that a STAR file of particles is ready where RELION would refuse it, or read it wrongly."""
     return tuple(
-        replace(
-            use,
-            ready=False,
-            reasons=(*use.reasons, *reasons),
-            hint=" ".join(filter(None, dict.fromkeys([use.hint, *remedies]))),
-        )
-        if use.name == "relion"
+        _refused(use, [item for item in found if use.name == "relion" or item.is_damage])
+        if use.name in {"relion", "cryosparc"}
         else use
         for use in uses
     )
+
+
+def _refused(use: Use, found: Sequence[Refusal]) -> Use:
+    hint = " ".join(filter(None, dict.fromkeys([use.hint, *(item.remedy for item in found)])))
+    reasons = (*use.reasons, *(item.reason for item in found))
+    return replace(use, ready=False, reasons=reasons, hint=hint) if found else use
 
 
 def _recovar_use_of_cs(path: Path, table: Table) -> Use:
@@ -188,13 +238,15 @@ def of_several_files(uses: tuple[Use, ...], path: Path, table: Table | None = No
 
 def without_one_result(uses: tuple[Use, ...], error: CryobridgeError) -> tuple[Use, ...]:
     """Take back what the commands refuse a job folder for: it has no particles, or several results with them."""
-    return _lacking(uses, ("coords", *_OF_IMAGES), (f"one result with particles ({error.message})",), error.hint or "")
+    return _lacking(
+        uses, ("coords", "relion", *_OF_IMAGES), (f"one result with particles ({error.message})",), error.hint or ""
+    )
 
 
 def _lacking(uses: tuple[Use, ...], names: tuple[str, ...], missing: tuple[str, ...], hint: str) -> tuple[Use, ...]:
     """Return uses of which some lack more."""
     return tuple(
-        replace(use, ready=False, missing=(*use.missing, *missing), hint=f"{use.hint}; {hint}" if use.hint else hint)
+        replace(use, ready=False, missing=(*use.missing, *missing), hint=_in_a_row(use.hint, hint))
         if use.name in names
         else use
         for use in uses
@@ -228,7 +280,8 @@ def uses_of_star(
     have = (*block.names, *(() if optics is None else optics.names))
     uses = []
     missing: tuple[str, ...]
-    for use in USE_NAMES:
+    names: tuple[CheckName, ...] = (*_JUDGED, "cryosparc")
+    for use in names:
         reasons: tuple[str, ...] = ()
         if use == "coords":
             hint = (
@@ -244,7 +297,7 @@ def uses_of_star(
             missing, reasons = in_words(reading.columns), reading.faults
             hint = reading.hint or _star_hint(path, missing, have)
         else:
-            missing = in_words(missing_columns(_STAR_NEEDS[use], have))
+            missing = in_words(missing_columns(_STAR_NEEDS["relion" if use == "cryosparc" else use], have))
             hint = _star_hint(path, missing, have)
             if use == "poses" and not missing and has_2d_poses(ColumnReader(block)):
                 reasons, hint = (FLAT_ANGLES,), "Give run_data.star of a Refine3D or Class3D job."
@@ -257,7 +310,8 @@ def uses_of_star(
 def uses_of_tomography(found: Tomography) -> tuple[Use, ...]:
     """Say that a file of tomography serves nothing here."""
     return tuple(
-        Use(use, False, reasons=(f"it holds {found.what}; subtomograms are not supported",)) for use in USE_NAMES
+        Use(use, False, reasons=(f"it holds {found.what}; subtomograms are not supported",), applies=False)
+        for use in USE_NAMES
     )
 
 
@@ -276,7 +330,7 @@ def _where(path: Path, missing: tuple[str, ...]) -> str:
 
 def _joined_by_command(use: str, path: Path, table: Table, lacking: tuple[str, ...]) -> str:
     """Say which files the command joins by itself for what is missing; empty where it joins none, or refuses to."""
-    if use not in {"coords", "stacks"}:
+    if use not in _JOINED:
         return ""
     try:
         files = _as_joined(use, path)
@@ -297,6 +351,8 @@ def _lacks_all(needs: tuple[str, ...], table: Table) -> bool:
 
 def _as_joined(use: str, path: Path) -> ParticleFiles:
     """Open particles as `coords` or `stacks cs` does."""
+    if use == "relion":
+        return open_particles(path, program="cryosparc")
     if use == "stacks":
         files = open_particles(path, needs=IMAGES_AND_CTF, program="cryosparc")
         files.require_all_rows()
