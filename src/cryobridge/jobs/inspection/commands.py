@@ -68,8 +68,6 @@ class Source:
         The columns, as far as files are joined.
     search
         Where its images are looked for.
-    given
-        The options that `search` was made of, as they are typed.
     has_box
         Whether the metadata say the box, which else is that of the images.
     """
@@ -79,7 +77,6 @@ class Source:
     content: Content
     table: Table
     search: ImageSearch
-    given: Command = ()
     has_box: bool = True
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -110,7 +107,7 @@ class Source:
             names = self.texts("blob/path")
         else:
             names = tuple(dict.fromkeys(name.rpartition("@")[2] for name in self.texts("rlnImageName")))
-        return _looked_for(names[:_N_FILES], self.search, self.given)
+        return _looked_for(names[:_N_FILES], self.search)
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,8 @@ class Images:
         return box - box % 2
 
 
-def _looked_for(names: Command, search: ImageSearch, given: Command) -> Images:
+def _looked_for(names: Command, search: ImageSearch) -> Images:
+    given = _search_options(search)
     missing = [name for name in names if search.resolve(name) is None]
     if not names:
         return Images(given, lost="No image file is named.")
@@ -150,10 +148,15 @@ def _looked_for(names: Command, search: ImageSearch, given: Command) -> Images:
             return Images(
                 given, lost=f"{text} {verb}, such as {name_some(missing[:1])}. Say where they are: {option('datadir')}."
             )
-        prefix = (_flag("strip_prefix"), remedy.strip_prefix) if remedy.strip_prefix else ()
-        given = (_flag("datadir"), str(remedy.datadir), *prefix)
-        search = replace(search, datadir=remedy.datadir, strip_prefix=remedy.strip_prefix)
+        search = replace(search, datadir=(remedy.datadir,), strip_prefix=remedy.strip_prefix)
+        given = _search_options(search)
     return Images(given, search.header(names[0]))
+
+
+def _search_options(search: ImageSearch) -> Command:
+    """Return the options that say where images are, as they are typed."""
+    words = [word for folder in search.datadir for word in (_flag("datadir"), str(folder))]
+    return (*words, *((_flag("strip_prefix"), search.strip_prefix) if search.strip_prefix else ()))
 
 
 def with_commands(uses: tuple[Use, ...], source: Source) -> tuple[Use, ...]:

@@ -70,8 +70,3 @@ class InspectOptions(ImageSearchOptions):
                 f"{option('datadir')} and {option('strip_prefix')} go with {option('check_paths', True)}",
                 hint=f"Add {option('check_paths', True)}.",
             )
-
-    def search_words(self) -> tuple[str, ...]:
-        """Return the options that say where images are, as they are typed for the commands that take them."""
-        given = (("--datadir", self.datadir), ("--strip-prefix", self.strip_prefix))
-        return tuple(str(word) for name, value in given if value is not None for word in (name, value))

@@ -86,7 +86,7 @@ def uses_with_commands(
     content = _content_of_cs(table.names, has_images=bool(ready & {"stacks", "stacks-job"}))
     if "stacks" in ready and "blob/path" not in table:  # it is joined by the commands, too
         table = open_particles(path, program="cryosparc").columns
-    source = Source(path, "cryosparc", content, table, options.image_search(metadata), options.search_words())
+    source = Source(path, "cryosparc", content, table, options.image_search(metadata))
     return with_commands(uses, source)
 
 
@@ -243,9 +243,8 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter, named:
         messages = (*messages, *sample.warnings(reads_float16=_star_layout(star) == "RELION 5"))
     if uses and tomography is None and block.n_rows and not star.has_optics_alone:
         what: Content = "particles" if "rlnImageName" in block else "micrographs"
-        search = options.image_search(path), options.search_words()
         has_box = any(_BOX in table for table in (block, star.optics) if table is not None)
-        uses = with_commands(uses, Source(named or path, "relion", what, block, *search, has_box=has_box))
+        uses = with_commands(uses, Source(named or path, "relion", what, block, options.image_search(path), has_box))
     _first_rows(details, block, fields, options)
     return Inspection(
         str(path),
