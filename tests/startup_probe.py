@@ -19,6 +19,16 @@ main()
 
 
 def probe(*words, **changes):
+    shown, _, _, loaded = _probed(words, changes)
+    return shown, loaded
+
+
+def probe_errors(*words):
+    # Exit code, what is on stderr, and the heavy libraries that were loaded.
+    return _probed(words, {})[1:]
+
+
+def _probed(words, changes):
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *words],
         env=environment(**changes),
@@ -27,5 +37,5 @@ def probe(*words, **changes):
         timeout=60,
         check=False,
     )
-    loaded = done.stderr.partition("LOADED")[2].split()
-    return done.stdout, loaded
+    errors, _, loaded = done.stderr.partition("LOADED")
+    return done.stdout, done.returncode, errors, loaded.split()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from helpers import run
-from startup_probe import probe
+from startup_probe import probe, probe_errors
 
 
 def complete(line):
@@ -68,3 +68,44 @@ def test_help_shows_every_option_whole_in_80_columns(words, some):
     shown = run(*words, "--help", COLUMNS="80").stdout
     assert not [word for word in shown.split() if word.startswith("-") and "…" in word]
     assert some <= set(shown.split())
+
+
+# What is wrong with a request is said before torch is loaded, which takes seconds.
+
+
+@pytest.fixture
+def made(particles_cs, tmp_path):
+    done = run("stacks", "cs", particles_cs, "-o", tmp_path / "fourier", "--no-plots")
+    assert done.returncode == 0, done.stderr
+    done = run("stacks", "downsample", particles_cs, "-D", 8, "-o", tmp_path / "small")
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+STACKS_ERRORS = {
+    "output": (("cs", "{cs}", "-o", "{made}/fourier"), "there already"),
+    "other options": (("cs", "{cs}", "-o", "{made}/fourier", "-b", "2"), "there already"),
+    "small output": (("downsample", "{cs}", "-D", "8", "-o", "{made}/small"), "there already"),
+    "other job": (("cs", "{cs}", "-o", "{made}/J1"), "nothing is written"),
+    "typo": (("cs", "{cs}x", "-o", "{made}/new"), "No such file"),
+    "small typo": (("downsample", "{cs}x", "-D", "8", "-o", "{made}/new", "--device", "cuda"), "No such file"),
+    "parameters": (("cs", "{cs}", "-p", "{made}/absent.npz", "-o", "{made}/new"), "No such file"),
+    "contradiction": (("cs", "{cs}", "-o", "{made}/new", "--resume", "--overwrite"), "--resume would keep"),
+    "grid twice": (("cs", "{cs}", "-p", "g.npz", "--precision", "double", "-o", "{made}/new"), "contradict"),
+    "kind": (("star", "{cs}", "-o", "{made}/new"), "this is a .cs file"),
+    "pair": (("paired", "--pair", "{cs}", "{made}/absent.mrc", "-o", "{made}/new"), ""),
+    "job": (("job", "{made}", "1", "-o", "{made}/new"), ""),
+    "device": (("cs", "{cs}", "-o", "{made}/new", "--device", "gpu"), "--device gpu is no device"),
+    "small device": (("downsample", "{cs}", "-D", "8", "-o", "{made}/new", "--device", "cpu,cpu"), "a device twice"),
+    "box": (("downsample", "{cs}", "-D", "32", "-o", "{made}/new"), "cropping can't enlarge"),
+    "plan": (("cs", "{cs}", "-o", "{made}/new", "--dry-run"), None),
+}
+
+
+@pytest.mark.parametrize("kind", STACKS_ERRORS)
+def test_what_is_wrong_with_stacks_is_said_without_torch(kind, made, particles_cs):
+    words, message = STACKS_ERRORS[kind]
+    words = [word.format(cs=particles_cs, made=made) for word in words]
+    code, errors, loaded = probe_errors("stacks", *words)
+    assert "torch" not in loaded
+    assert (code == 0) if message is None else (code in (1, 2) and f"{message}" in errors and "Error: " in errors)

@@ -51,7 +51,7 @@ def downsample(
             finish=sharing.finish,
         )
 
-    report = run_job(plan, run, ("Downsampled", "Would make"), _view)
+    report = run_job(plan, run, ("Downsampled", "Would make"), _view, is_long=True)
     if report.next and not (run.as_json or settings.quiet):
         show_command(list(report.next))
 

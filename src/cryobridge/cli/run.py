@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cryobridge.cli.build import flag
-from cryobridge.cli.terminal import print_json, progress, show_messages, show_report, working
+from cryobridge.cli.terminal import LINES_AFTER_S, print_json, progress, show_messages, show_report, working
 from cryobridge.jobs.job import executed
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cryobridge.jobs.stacks.report import DownsampleReport
 
 _RUN = "Run"
+# Loading torch is worth a word if it takes longer.
+_BAR_AFTER_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ def run_job(
     view: Callable[[R], Facts],
     *,
     confirm: Callable[[], RunOptions] | None = None,
+    is_long: bool = False,
 ) -> R:
     """Plan a job, check it, do the work unless it is a dry run, and show the report.
 
@@ -76,6 +79,8 @@ def run_job(
         From the report to the rows of the closing table.
     confirm
         Asks what has to be asked between plan and work, and returns the options with the answers.
+    is_long
+        Whether a log has the beginning of the work at once, and not only when it has taken some time.
 
     Returns
     -------
@@ -88,7 +93,7 @@ def run_job(
     known = job.report().messages
     show_messages(known)
     options = options if confirm is None else confirm()
-    with progress() as reporter:
+    with progress(_BAR_AFTER_S, lines_after_s=0 if is_long else LINES_AFTER_S) as reporter:
         report = executed(job, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
     show_messages(message for message in report.messages if message not in known)
     show_answer(report, options, titles, view)

@@ -235,7 +235,7 @@ def _make(
             finish=sharing.finish,
         )
 
-    run_job(plan, run, ("Fourier stacks", "Would make"), _view)
+    run_job(plan, run, ("Fourier stacks", "Would make"), _view, is_long=True)
 
 
 def _view(report: StacksReport) -> Facts:

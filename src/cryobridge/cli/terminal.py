@@ -6,7 +6,7 @@ import io
 import json
 import shlex
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread, Timer
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,9 @@ _PIPED_WIDTH = 10_000
 # Tables and commands are laid out for this width there, which fits most terminals that they are read in later.
 _READABLE_WIDTH = 119
 _SHORTEST_PATH = 24
-# Work that is done sooner needs no sign that it goes on.
+# Work that is done sooner needs no sign that it goes on: on a terminal, and in a log.
 PATIENCE_S = 1.0
+LINES_AFTER_S = 10.0
 
 
 @dataclass
@@ -308,20 +309,26 @@ def working(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress(after_s: float = 0) -> Iterator[Reporter]:
-    """Show a progress bar on stderr while work runs; nothing where there is no terminal, or with -q.
+def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Iterator[Reporter]:
+    """Show a progress bar on stderr while work runs; lines where there is no terminal; nothing with -q.
 
     Parameters
     ----------
     after_s
-        Show it only once the work has taken so many seconds.
+        Show the bar only once the work has taken so many seconds.
+    lines_after_s
+        Write the first line only then.
     """
-    from cryobridge.progress import Silent
+    from cryobridge.progress import Silent, in_lines
 
     console = _BarConsole(highlight=False, emoji=False, stderr=True, force_terminal=True)
-    # A dumb terminal can't take back what it shows.
-    if settings.quiet or not sys.stderr.isatty() or console.is_dumb_terminal:
+    if settings.quiet:
         yield Silent()
+        return
+    # A dumb terminal can't take back what it shows.
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
+        with in_lines(_write_line, after_s=lines_after_s, show=flag) as reporter:
+            yield reporter
         return
     from rich.progress import (
         BarColumn,
@@ -377,6 +384,12 @@ def progress(after_s: float = 0) -> Iterator[Reporter]:
         to_its_end(take_down)
 
 
+def _write_line(line: str) -> None:
+    # Whoever reads the lines may be gone; the work goes on.
+    with suppress(OSError, ValueError):
+        note(line)
+
+
 def to_its_end(work: Callable[[], None]) -> None:
     """Do work that Ctrl-C does not cut off: in a thread, which interrupts don't reach; they are raised afterwards."""
     thread = Thread(target=work)
@@ -418,5 +431,5 @@ class _BarReporter:
     def now(self, part: str) -> None:
         self._bar.update(self._task, part=part)
 
-    def note(self, message: str) -> None:
-        self._bar.console.print(plain(message, "dim"))
+    def note(self, message: Message) -> None:
+        self._bar.console.print(plain(shown(message.text, flag), "dim"))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import partial
+from functools import cached_property, partial
 from typing import Generic
 
-from cryobridge.errors import UsageError
 from cryobridge.executors.base import Advance, Result, Run, Work, Worker
-
-CPU = "cpu"
+from cryobridge.fourier.device_names import AUTO, CPU, split_device_names
 
 
 def device_names(names: str) -> tuple[str, ...]:
@@ -22,9 +20,7 @@ def device_names(names: str) -> tuple[str, ...]:
     UsageError
         If one of them is not there, or is named twice.
     """
-    if not isinstance(names, str):
-        raise UsageError(f"{names!r:.60} is no name of a device", option="device", hint="Give 'auto', 'cpu' or 'cuda'.")
-    if names == CPU:  # which needs no torch
+    if split_device_names(names) == (CPU,):  # which needs no torch
         return (CPU,)
     from cryobridge.fourier.devices import pick_devices
 
@@ -32,7 +28,7 @@ def device_names(names: str) -> tuple[str, ...]:
 
 
 class DeviceExecutor:
-    """Runs tasks in this process.
+    """Runs tasks in this process. Names are checked at once, the devices looked for when they are needed.
 
     Parameters
     ----------
@@ -42,11 +38,39 @@ class DeviceExecutor:
     Raises
     ------
     UsageError
-        If a device is not there, or is named twice.
+        If one of them is no name of a device, or is named twice.
     """
 
     def __init__(self, device: str | list[str] | tuple[str, ...] = "auto") -> None:
-        self.devices = tuple(device) if isinstance(device, list | tuple) else device_names(device)
+        self._given = device if isinstance(device, str) else tuple(device)
+        self._names = split_device_names(device) if isinstance(self._given, str) else self._given
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether the processor is asked for and nothing else, which needs no torch."""
+        return set(self._names) == {CPU}
+
+    def require(self) -> None:
+        """Refuse devices that are not there; for ``"auto"`` there always is one.
+
+        Raises
+        ------
+        UsageError
+            If one of them is not there.
+        """
+        if self._names != (AUTO,):
+            _ = self.devices
+
+    @cached_property
+    def devices(self) -> tuple[str, ...]:
+        """The devices.
+
+        Raises
+        ------
+        UsageError
+            If one of them is not there.
+        """
+        return device_names(self._given) if isinstance(self._given, str) else self._given
 
     def prepare(self, work: Work[Result]) -> Run[Result]:
         """Make a worker for each device; see `cryobridge.executors.base.Executor`."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["stacks", "coords", "other"]
 
+FOURIER_STACKS = "Fourier stacks"
 _NUMBER_DIGITS = 6
 _FFT = re.compile(r"particles_fourier_stack_(?P<number>\d{6,9})\.(?P<suffix>pt|npz)")
 _PHYS = re.compile(r"particles_phys_stack_(?P<number>\d{6,9})\.(?P<suffix>pt)")
@@ -67,6 +68,8 @@ class OwnOutput:
         ``stacks``, ``coords``, or ``other`` for a folder that is cryobridge's by its job.json only.
     version, command, status, title
         From job.json; empty without one, as in folders that CryoLike wrote.
+    stacks_made, stacks_planned
+        How many stacks are made, and how many the job makes in all, from job.json; None where it does not say.
     series
         Fourier stacks, descriptors and physical stacks, as far as there are any.
     plots
@@ -85,6 +88,8 @@ class OwnOutput:
     command: str
     status: str
     title: str
+    stacks_made: int | None = None
+    stacks_planned: int | None = None
     series: tuple[StackSeries, ...] = ()
     plots: int = 0
     pick_files: tuple[Path, ...] = ()
@@ -125,7 +130,8 @@ def read_own_output(folder: str | os.PathLike[str]) -> OwnOutput:
     problems: list[Message] = []
     content = read_json_of(listing, "job.json", problems)
     version, command, status, title = (text_of(content, key) for key in ("version", "command", "status", "title"))
-    output = OwnOutput(listing.path, "other", version, command, status, title, problems=tuple(problems))
+    numbers = _numbers_of_stacks(content)
+    output = OwnOutput(listing.path, "other", version, command, status, title, *numbers, problems=tuple(problems))
     if looks_like_stacks(listing):
         series, plots = _read_stacks(listing, problems)
         return replace(output, kind="stacks", series=series, plots=plots, problems=tuple(problems))
@@ -142,12 +148,22 @@ def read_own_output(folder: str | os.PathLike[str]) -> OwnOutput:
     )
 
 
+def _numbers_of_stacks(content: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return how many stacks are made, and how many are to be, as far as a job.json says."""
+    report = content.get("report")
+    if not isinstance(report, dict):
+        return None, None
+    stacks, planned = report.get("stacks"), report.get("stacks_planned")
+    made = len(stacks) if isinstance(stacks, list) else stacks
+    return (made if isinstance(made, int) else None), (planned if isinstance(planned, int) and planned > 0 else None)
+
+
 def _read_stacks(listing: Listing, problems: list[Message]) -> tuple[tuple[StackSeries, ...], int]:
     fft = list_if_there(listing.path / "fft")
     phys = list_if_there(listing.path / "phys")
     plots = list_if_there(listing.path / "plots")
     found = (
-        _series(fft, _FFT, "pt", "Fourier stacks"),
+        _series(fft, _FFT, "pt", FOURIER_STACKS),
         _series(fft, _FFT, "npz", "descriptors"),
         _series(phys, _PHYS, "pt", "physical stacks"),
     )

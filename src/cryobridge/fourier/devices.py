@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from cryobridge.errors import UsageError, option
+from cryobridge.fourier.device_names import named_twice, split_device_names, unknown_device
 
 # Of what is free. The host's memory is shared with other processes and with the page cache that the
 # input is read through.
@@ -40,14 +41,14 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise _unknown(name) from error
+        raise unknown_device(name) from error
     count = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }.get(device.type)
     if count is None:
-        raise _unknown(name)
+        raise unknown_device(name)
     if (device.index or 0) >= count:
         raise _absent(name, device.type, count)
     return device
@@ -61,9 +62,9 @@ def pick_devices(names: str = "auto") -> tuple[torch.device, ...]:
     UsageError
         If one of them is not there, or is named twice.
     """
-    devices = tuple(pick_device(name.strip()) for name in names.split(","))
+    devices = tuple(map(pick_device, split_device_names(names)))
     if len(set(devices)) < len(devices):
-        raise UsageError(f"{option('device', names)} names a device twice", hint="Name each device once.")
+        raise named_twice(names)
     return devices
 
 
@@ -116,7 +117,3 @@ def _absent(name: str, kind: str, count: int) -> UsageError:
 
 def _lacks_cuda(kind: str) -> bool:
     return kind == "cuda" and torch.version.cuda is None and torch.version.hip is None
-
-
-def _unknown(name: str) -> UsageError:
-    return UsageError(f"{option('device', name)} is no device", hint="Use auto, cpu, cuda, cuda:<number> or mps.")

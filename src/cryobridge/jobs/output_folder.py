@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # For the last record of a run, on a disk that it has filled.
 _RESERVED_BYTES = 16 << 10
+_RUNNING, _COMPLETED = "running", "completed"
 # What `job_record` writes.
 RECORD = ("job.json", "command.txt", "run.log", "README.txt")
 # Where the parts of a job that is made in parts have their records.
@@ -109,6 +110,18 @@ def _has_own_record(folder: Path) -> bool:
         return is_own_description(read_json(folder / "job.json"))
     except FormatError:
         return False
+
+
+def is_completed(folder: Path) -> bool:
+    """Whether the last run in a folder came to its end, by its record, all of which is there."""
+    from cryobridge.formats.listing import read_json
+
+    try:
+        record = read_json(folder / "job.json")
+    except FormatError:
+        return False
+    is_whole = all((folder / name).is_file() for name in RECORD)
+    return is_whole and record.get("program") == "cryobridge" and record.get("status") == _COMPLETED
 
 
 def remove_existing(paths: Iterable[Path]) -> None:
@@ -321,10 +334,16 @@ def _refuse_busy_parts(folder: Path, patience_s: float) -> None:
 
 @dataclass
 class JobRecord:
-    """What `job_record` writes down: add to ``report`` what the job found out, ``messages`` on the folder among it."""
+    """What `job_record` writes down: add to ``report`` what the job found out, ``messages`` on the folder among it.
+
+    ``log`` takes lines for run.log; ``keep_up`` writes ``report`` down while the work goes on, for the case that the
+    process is killed.
+    """
 
     messages: tuple[Message, ...] = ()
     report: Report | dict[str, Any] = field(default_factory=dict)
+    log: Callable[[str], None] = field(default=lambda _line: None)
+    keep_up: Callable[[], None] = field(default=lambda: None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-ready data."""
@@ -367,6 +386,13 @@ def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[J
     command = shlex.join(["cryobridge", *sys.argv[1:]])
     record = JobRecord(messages_of(lease))
     started, clock = datetime.now(timezone.utc), time.monotonic()
+    progress: list[str] = []
+
+    def log(line: str) -> None:
+        progress.append(f"{datetime.now(timezone.utc).isoformat(timespec='seconds')} {line}")
+        # Not worth an end of the work, which a disk that is full has soon enough.
+        with suppress(OSError), (folder / "run.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{progress[-1]}\n")
 
     def write_status(status: str) -> None:
         seconds, report = time.monotonic() - clock, record.to_json()
@@ -381,17 +407,26 @@ def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[J
             "report": report,
         }
         _write_text(folder / "job.json", json.dumps(description, indent=2) + "\n")
-        lines = [f"{started.isoformat(timespec='seconds')} {title}", *_log_lines(report)]
-        _write_text(folder / "run.log", "\n".join([*lines, f"{status} after {seconds:.1f} s"]) + "\n")
+        if status == _RUNNING and progress:  # whoever follows the log reads on
+            return
+        lines = [f"{started.isoformat(timespec='seconds')} {title}", *progress]
+        if status != _RUNNING:
+            lines += [*_log_lines(report), f"{status} after {seconds:.1f} s"]
+        _write_text(folder / "run.log", "\n".join(lines) + "\n")
+
+    def keep_up() -> None:
+        with suppress(CryobridgeError):
+            write_status(_RUNNING)
 
     # First, so that the status of an older run does not stand beside what this one leaves if it is killed.
-    write_status("running")
+    write_status(_RUNNING)
+    record.log, record.keep_up = log, keep_up
     _write_text(folder / "command.txt", command + "\n")
     _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {command}\n")
     try:
         yield record
         lease.free_reserve()
-        write_status("completed")
+        write_status(_COMPLETED)
     except BaseException as error:
         lease.free_reserve()
         # Why the work failed is reported, not why that can't be written down (on a full disk, say).

@@ -8,10 +8,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from cryobridge.cli.failure import explained
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError
+from cryobridge.executors.devices import DeviceExecutor
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.descriptor import ImageDescriptor, write_image_descriptor
 from cryobridge.formats.image_search import ImageSearch
+from cryobridge.jobs.stacks.execute import StackWork
 from cryobridge.jobs.stacks.inputs import indexed_input
 from cryobridge.jobs.stacks.options import StackOptions
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
@@ -283,7 +286,12 @@ def test_what_a_plan_refuses_ends_the_command_with_1_and_no_output(particles_cs,
 
 
 def test_a_grid_beyond_the_memory_is_reported_as_that(particles_cs, tmp_path):
+    planned = plan(particles_cs, resolution_factor=1e12)
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        DeviceExecutor("cpu").prepare(StackWork(planned, tmp_path / "out"))
+    assert explained(caught.value).message.startswith("not enough memory")
+    # The disk is looked at first, which needs no torch.
     done = run("stacks", "cs", particles_cs, "-o", tmp_path / "out", "--resolution-factor", 1e12)
     assert done.returncode == 1
-    assert "\nError: not enough memory" in done.stderr
+    assert "\n" + f"Error: {tmp_path / 'out'}: the output needs " in done.stderr
     assert not (tmp_path / "out").exists()

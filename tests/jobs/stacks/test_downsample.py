@@ -495,11 +495,25 @@ def test_an_unfinished_stack_is_gone_on_with_to_the_same_bytes(cut, options, sta
 
 def test_resuming_a_finished_run_changes_nothing(star, tmp_path):
     made(star, tmp_path / "out")
-    before = contents(tmp_path / "out")
-    written = (tmp_path / "out" / "particles.8.mrcs").stat().st_mtime_ns
-    made(star, tmp_path / "out", resume=True)
-    assert contents(tmp_path / "out") == before
-    assert (tmp_path / "out" / "particles.8.mrcs").stat().st_mtime_ns == written
+    folder = tmp_path / "out"
+    before = {
+        path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in [folder, *folder.iterdir()]
+    }
+    made(star, folder, resume=True)
+    after = {
+        path: (path.stat().st_mtime_ns, path.is_dir() or path.read_bytes()) for path in [folder, *folder.iterdir()]
+    }
+    assert after == before
+
+
+def test_resuming_writes_metadata_anew_that_are_not_what_they_would_be(star, tmp_path):
+    made(star, tmp_path / "out", chunk=3)
+    whole = contents(tmp_path / "out")
+    for name in ("particles.8.star", "poses.pkl", "particles.8.txt"):
+        (tmp_path / "out" / name).write_bytes(b"of somebody else")
+        report = made(star, tmp_path / "out", chunk=3, resume=True)
+        assert report.stacks_kept == 2
+        assert contents(tmp_path / "out") == whole
 
 
 def test_resuming_with_other_options_or_images_is_refused(star, tmp_path):

@@ -305,12 +305,14 @@ def test_a_prefix_that_no_name_has_is_reported(particles_cs, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("cs",), ("downsample", "-D", 8)], ids=lambda words: words[0])
-def test_a_device_that_is_not_there_is_reported_before_any_work(words, tmp_path):
-    # The file is not even looked for.
-    done = run("stacks", words[0], tmp_path / "absent.cs", *words[1:], "-o", tmp_path / "out", "--device", "cuda:99")
-    assert done.returncode == 2
-    assert "--device cuda:99: torch finds " in done.stderr
-    assert "→ Use --device auto or cpu" in done.stderr
+def test_a_device_that_is_not_there_is_reported_before_anything_is_written(words, particles_cs, tmp_path):
+    for more in ((), ("--dry-run",)):
+        command = ("stacks", words[0], particles_cs, *words[1:], "-o", tmp_path / "out", "--device", "cuda:99", *more)
+        done = run(*command)
+        assert done.returncode == 2
+        assert "--device cuda:99: torch finds " in done.stderr
+        assert "→ Use --device auto or cpu" in done.stderr
+        assert not (tmp_path / "out").exists()
 
 
 def test_skipping_all_images_says_where_they_may_be(particles_cs, tmp_path):

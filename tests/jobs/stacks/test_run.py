@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cryobridge.errors import CryobridgeError, UsageError
+from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.executors.devices import DeviceExecutor, device_names
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.file_record import RECORDS
@@ -346,10 +346,20 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
     there = {name: digest for name, digest in stack_bytes(tmp_path / "out").items() if "/." not in name}
     assert 8 <= len(there) < len(expected)
     assert there.items() <= expected.items()
+    n_whole = len([name for name in there if name.endswith(".pt") and "fourier" in name])
+    assert f"{n_whole} of 30 stacks are whole; `cryobridge " in run("inspect", tmp_path / "out").stdout
+    again = run(*words, tmp_path / "out", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "an interrupted run left this, of the same images and options: " in again.stderr
+    assert (
+        " of 30 stacks are whole\n  → The same command with --resume goes on; --overwrite begins anew.\n"
+        in again.stderr
+    )
     resumed = run(*words, tmp_path / "out", "--resume", "--json", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["stacks_kept"] >= 3
     assert stack_bytes(tmp_path / "out") == expected
+    assert "are whole" not in run("inspect", tmp_path / "out").stdout
 
 
 def test_a_second_run_into_one_folder_is_refused(particles_cs, tmp_path):
@@ -384,10 +394,71 @@ def test_an_interrupt_leaves_whole_files_only(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    left = [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
+    folder = tmp_path / "out"
+    left = [path for path in folder.rglob("*") if path.name.startswith(".")]
     assert left == []
-    for stack in (tmp_path / "out" / "fft").glob("*.pt"):
+    for stack in (folder / "fft").glob("*.pt"):
         assert torch.load(stack, mmap=True).shape == (50, 65, 128)
+    # What is said, and what the record holds, is what was made.
+    record = json.loads((folder / "job.json").read_text())
+    n_whole = record["report"]["stacks"]
+    assert record["status"] == "interrupted"
+    assert (record["report"]["stacks_planned"], n_whole) == (80, len(list((folder / "plots").glob("power*.png"))))
+    assert len(record["report"]["outputs"]) == n_whole
+    assert record["report"]["rows_out"] == 50 * n_whole
+    assert record["report"]["left_out"] == {"in stacks that are not made": 4000 - 50 * n_whole}
+    said = f"\n{n_whole} of 80 stacks are whole; the same command with --resume goes on\ninterrupted\n"
+    assert errors.endswith(said)
+    assert f"; `{record['command']} --resume` goes on" in run("inspect", folder).stdout
+    assert "images: 4,000 to do\n" in errors
+    log = (folder / "run.log").read_text()
+    assert "images: 4,000 to do\n" in log
+    assert f"{n_whole} of 80 stacks are whole; " in log
+    assert "\ninterrupted after " in log
+
+
+def ages(folder):
+    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+
+def test_resuming_a_finished_run_touches_no_file(particles_cs, tmp_path):
+    planned = plan(particles_cs, plots=True)
+    run_stacks(planned, tmp_path / "out")
+    before = ages(tmp_path / "out")
+    for verify_outputs in (False, True):
+        report = run_stacks(planned, tmp_path / "out", resume=True, verify_outputs=verify_outputs)
+        assert (report.stacks_kept, report.stacks_planned, report.rows_out) == (3, 3, 5)
+        assert [item.code for item in report.messages if "nothing was changed" in item.text] == ["nothing-to-do"]
+        assert ages(tmp_path / "out") == before
+    with pytest.raises(
+        OutputExistsError, match="there already, of the same images and options: 3 of 3 stacks are whole"
+    ):
+        run_stacks(planned, tmp_path / "out")
+    # A stack too many is removed, and pictures that are lost are drawn.
+    lost = tmp_path / "out" / "plots" / "power_spectrum_stack_000002.png"
+    lost.unlink()
+    run_stacks(planned, tmp_path / "out", resume=True)
+    assert lost.is_file()
+    run_stacks(plan(particles_cs, plots=True, n_stacks_max=2), tmp_path / "out", resume=True)
+    assert not lost.exists()
+
+
+def test_the_record_of_a_run_that_fails_holds_what_was_made(particles_cs, tmp_path):
+    planned = plan(particles_cs, batch_size=1)
+
+    class Fails:
+        def prepare(self, work):
+            def run(numbers, *, advance, done):
+                DeviceExecutor("cpu").prepare(work)(numbers[:2], advance=advance, done=done)
+                raise CryobridgeError("the disk is gone")
+
+            return run
+
+    with pytest.raises(CryobridgeError, match="the disk is gone"):
+        run_stacks(planned, tmp_path / "out", executor=Fails())
+    record = json.loads((tmp_path / "out" / "job.json").read_text())
+    assert (record["status"], record["report"]["stacks"], record["report"]["stacks_planned"]) == ("failed", 2, 5)
+    assert run_stacks(planned, tmp_path / "out", resume=True).stacks_kept == 2
 
 
 # Plots

@@ -16,7 +16,7 @@ from cryobridge.formats.folders import RELION_JOB, identify_folder
 from cryobridge.formats.lease import FOLDER_LEASE, STALE_S, State, state_of
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.open import open_particles
-from cryobridge.formats.own_output import OwnOutput, read_own_output
+from cryobridge.formats.own_output import FOURIER_STACKS, OwnOutput, read_own_output
 from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.relion.job import RelionJob, particles_in, read_relion_job
 from cryobridge.formats.relion.star import NO_PARTICLES, open_star
@@ -28,7 +28,7 @@ from cryobridge.jobs.inspection.report import Inspection, Use
 from cryobridge.jobs.inspection.tables import Facts, inspect_table, of_joining, uses_of_file, uses_with_commands
 from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
 from cryobridge.progress import Reporter
-from cryobridge.report import warning
+from cryobridge.report import Message, warning
 
 _N_SHOWN = 6
 # Of a run whose record says that it is running, and whose lease that it is not.
@@ -235,6 +235,7 @@ def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) 
             "kind": output.kind,
             "version": output.version,
             "status": output.status,
+            "stacks_planned": output.stacks_planned,
             "series": {series.content: [str(file) for file in series.files] for series in output.series},
             "pick_files": len(output.pick_files),
         }
@@ -245,7 +246,7 @@ def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) 
         "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
         facts=tuple(facts),
         uses=(*_uses_of_output(output, options, reporter), *_checked(output, options, reporter)),
-        messages=output.problems,
+        messages=(*_unfinished(output), *output.problems),
         details=details,
     )
 
@@ -262,6 +263,23 @@ def _uses_of_output(output: OwnOutput, options: InspectOptions, reporter: Report
 
 def _checked(output: OwnOutput, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
     return (_wholeness(output, reporter),) if "whole" in options.check else ()
+
+
+def _unfinished(output: OwnOutput) -> tuple[Message, ...]:
+    """Say how far stacks are that a run left unfinished, and what goes on with them."""
+    planned = output.stacks_planned
+    if planned is None or output.status in {"completed", "running"}:
+        return ()
+    n_there = output.stacks_made or 0
+    if output.status == STOPPED:  # and could not write down what it made last
+        fourier = next((series.files for series in output.series if series.content == FOURIER_STACKS), ())
+        n_there = len(fourier) or len(list(output.path.glob("particles.*.mrcs")))
+    words = [word for word in output.command.split() if word.strip("-") not in {"overwrite", "resume"}]
+    resume = option("resume", True)
+    is_command = words[:2] == ["cryobridge", "stacks"]
+    goes_on = f"`{' '.join(words)} {resume}` goes on" if is_command else f"the same call with {resume} goes on"
+    whole = f"{n_there:,} of {planned:,} stacks {'is' if planned == 1 else 'are'} whole"
+    return (warning("job-incomplete", f"{whole}; {goes_on}", where=output.path),)
 
 
 def _as_it_stands(output: OwnOutput) -> OwnOutput:

@@ -367,6 +367,8 @@ class OwnOutputFacts(TypedDict):
 
     Attributes
     ----------
+    stacks_planned
+        How many stacks the job makes in all; null where its record does not say.
     series
         Content -> files.
     pick_files
@@ -376,6 +378,7 @@ class OwnOutputFacts(TypedDict):
     kind: str
     version: str
     status: str
+    stacks_planned: int | None
     series: dict[str, list[str]]
     pick_files: int
 

@@ -78,7 +78,7 @@ def make_stacks(
     CryobridgeError
         If an image can't be read or used, or a file not be written. The stack that it is in is not there then.
     """
-    chunks = _chunks(plan, folder, tasks, transform.chunk_size, advance)
+    chunks = _chunks(plan, folder, tasks, transform.chunk_size)
     writer = _StackWriter(plan, folder, transform, advance, done)
     one_at_a_time = threading.Lock()
 
@@ -136,13 +136,9 @@ class _Chunk:
     is_last: bool
 
 
-def _chunks(
-    plan: StackPlan[Any], folder: Path, tasks: Iterable[StackTask], size: int, advance: Advance
-) -> Iterator[_Chunk]:
+def _chunks(plan: StackPlan[Any], folder: Path, tasks: Iterable[StackTask], size: int) -> Iterator[_Chunk]:
     for task in tasks:
         rows = plan.remaining(folder, task)
-        if len(rows) < len(task.rows):
-            advance(len(task.rows) - len(rows))
         # Of a stack whose images are all written the end is still to come.
         for first in range(0, max(1, len(rows)), size):
             yield _Chunk(task, rows[first : first + size], first + size >= len(rows))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cryobridge.errors import UsageError, option
+from cryobridge.fourier.device_names import split_device_names
 from cryobridge.jobs.shared_options import Options, PixelOptions
 from cryobridge.options import Opt
 
@@ -46,16 +47,13 @@ class GridImages(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
-    """What the stacks are made on; it is looked for before any file is read."""
+    """What the stacks are made on; it is looked for before anything is written."""
 
     device: Annotated[str, Opt("auto, cpu, cuda, cuda:0,cuda:1 or mps.", metavar="NAME", panel=_RUN)] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device not in {"auto", "cpu"}:
-            from cryobridge.executors.devices import device_names
-
-            device_names(self.device)
+        split_device_names(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

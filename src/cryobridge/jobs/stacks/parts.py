@@ -24,7 +24,6 @@ from cryobridge.jobs.output_folder import (
     require_space,
 )
 from cryobridge.jobs.stacks.array_job import Part
-from cryobridge.jobs.stacks.execute import StackWork
 from cryobridge.jobs.stacks.plan import (
     Found,
     R,
@@ -35,7 +34,7 @@ from cryobridge.jobs.stacks.plan import (
     rows_left_out,
     why_not_whole,
 )
-from cryobridge.jobs.stacks.run import StackJob
+from cryobridge.jobs.stacks.run import LoggedWork, StackJob, prepared, require_device
 from cryobridge.progress import Reporter, Silent
 from cryobridge.report import note
 
@@ -140,6 +139,7 @@ class PartJob(Generic[R]):
             If another run is at work on the folder or on this part, or the disk has too little space.
         """
         self._require_space(self._checked(overwrite=overwrite))
+        require_device(self.executor)
 
     def _checked(self, *, overwrite: bool, reporter: Reporter | None = None) -> Found:
         self._refuse(overwrite=overwrite)
@@ -206,26 +206,25 @@ class PartJob(Generic[R]):
         own, folder, reporter = self._own, self.folder, reporter or Silent()
         found = self._checked(overwrite=overwrite, reporter=reporter)
         todo, results = self._todo(found), list(found.whole.values())
-        make = self.executor.prepare(StackWork(own, folder)) if todo else None
         self._require_space(found)
+        make = prepared(own, folder, self.executor, reporter) if todo else None
         make_folder(folder)
         make_subfolder(folder / PARTS)
         title = f"{self.plan.title}, part {self.part}"
         with job_record(self._record_folder, title, _CONTENTS, check=self._refuse_others) as record:
             messages = (*found.messages(), *record.messages)
-            record.report = self._report((), 0, messages)
+
+            def report_so_far(results: Sequence[StackResult]) -> R:
+                report = own.report_so_far(folder, results, len(found.whole))
+                return replace(report, messages=(*report.messages, *messages))
+
+            record.report = report_so_far(results)
+            record.keep_up()
             messages += self._clear(todo)
-            reporter.start("images", sum(len(task.rows) for task in todo))
-            with own.beside(folder) as follow:
-
-                def done(result: StackResult) -> None:
-                    results.append(result)
-                    reporter.now(f"stack {len(results):,} of {len(own.tasks):,}")
-                    if follow is not None:
-                        follow(result)
-
-                if make is not None:
-                    make([task.number for task in todo], advance=reporter.advance, done=done)
+            with LoggedWork(own, folder, record, reporter, report_so_far, goes_on_by_itself=True).making(
+                todo, results, make
+            ):
+                pass
             report = self._report(results, len(found.whole), messages)
             record.report = report
         return report

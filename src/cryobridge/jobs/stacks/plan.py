@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,6 +164,7 @@ class StackPlan(ABC, Generic[R]):
 
     contents: ClassVar[str]
     continues: ClassVar[bool] = False
+    uses_torch: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -268,6 +269,10 @@ class StackPlan(ABC, Generic[R]):
     def finish(self, folder: Path, left_out: Rows) -> None:
         """Write what is shared by all stacks, when all of them are there; these rows have no image."""
 
+    def has_shared(self, _folder: Path, _left_out: Rows) -> bool:
+        """Whether what `finish` writes is there, as it would be written."""
+        return True
+
     @property
     def n_images(self) -> int:
         """How many images the stacks will have, if all can be used."""
@@ -275,7 +280,7 @@ class StackPlan(ABC, Generic[R]):
 
     def report(self, folder: Path, results: Sequence[StackResult] = (), n_kept: int = 0) -> R:
         """Return what is made in a folder, of so many stacks that were there already."""
-        planned = self.planned_report(folder)
+        planned = replace(self.planned_report(folder), stacks_planned=len(self.tasks))
         left_out = rows_left_out(results)
         if len(left_out) == 0:
             return replace(planned, stacks_kept=n_kept)
@@ -294,6 +299,13 @@ class StackPlan(ABC, Generic[R]):
     def report_of_part(self, folder: Path, results: Sequence[StackResult], n_kept: int) -> R:
         """Return what is made of stacks that are a part of all, so that nothing shared is written."""
         return self.report(folder, results, n_kept)
+
+    def report_so_far(self, folder: Path, results: Sequence[StackResult], n_kept: int) -> R:
+        """Return what is made when only these stacks are whole: the images of the others are left out."""
+        whole = {result.number for result in results}
+        tasks = tuple(task for task in self.tasks if task.number in whole)
+        part = self.only(tasks, "in stacks that are not made")
+        return replace(part.report(folder, results, n_kept), stacks_planned=len(self.tasks))
 
 
 def rows_left_out(results: Sequence[StackResult]) -> Rows:
@@ -354,6 +366,52 @@ class Found:
         shown = "; ".join(self.damaged[:_N_SHOWN]) + (" …" if len(self.damaged) > _N_SHOWN else "")
         what = "stack is" if len(self.damaged) == 1 else "stacks are"
         return (note("stacks-made-again", f"{len(self.damaged):,} {what} not whole, and made again: {shown}"),)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the stacks of a plan are in a folder.
+
+    Parameters
+    ----------
+    n_whole, n_stacks
+        Stacks that are whole, and all.
+    n_begun, n_images
+        Images in stacks that were begun and can be gone on with, and all images.
+    """
+
+    n_whole: int
+    n_stacks: int
+    n_begun: int
+    n_images: int
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is anything to go on with."""
+        return self.n_whole > 0 or self.n_begun > 0
+
+    @property
+    def text(self) -> str:
+        """How far they are, in a sentence."""
+        whole = f"{self.n_whole:,} of {self.n_stacks:,} stacks {'is' if self.n_stacks == 1 else 'are'} whole"
+        images = f"{self.n_begun:,} of {self.n_images:,} images are written"
+        if self.n_begun == 0:
+            return whole
+        return images if self.n_stacks == 1 else f"{whole}, of the others {images}"
+
+
+def standing(plan: StackPlan[Any], folder: Path, whole: Collection[int]) -> Standing:
+    """Return how far the stacks of a plan are, where those of these numbers are whole."""
+    unfinished = [task for task in plan.tasks if task.number not in whole]
+    begun = [task for task in unfinished if plan.continues and _is_of_plan(plan, folder, task)]
+    n_begun = sum(len(task.rows) - len(plan.remaining(folder, task)) for task in begun)
+    n_images = sum(len(task.rows) for task in unfinished)
+    return Standing(len(plan.tasks) - len(unfinished), len(plan.tasks), n_begun, n_images)
+
+
+def _is_of_plan(plan: StackPlan[Any], folder: Path, task: StackTask) -> bool:
+    record = plan.record(folder, task)
+    return record is not None and record.made_from == fingerprint(plan, task)
 
 
 def find_stacks(

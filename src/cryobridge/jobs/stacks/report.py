@@ -20,11 +20,14 @@ class PipelineReport(Report):
     ----------
     stacks_kept
         Stacks that were there already, with ``resume``.
+    stacks_planned
+        Stacks of the whole job; of a job that came to no end fewer are made.
     left_out_rows
         Rows of the metadata whose images turned out unusable.
     """
 
     stacks_kept: int = 0
+    stacks_planned: int = 0
     left_out_rows: tuple[int, ...] = ()
 
 
@@ -141,7 +144,7 @@ def joined(reports: Sequence[StacksReport]) -> StacksReport:
     for report in reports:
         left_out.update(report.left_out)
     added: dict[str, Any] = {"left_out": dict(left_out)}
-    for name in ("rows_in", "rows_out", "stacks_kept", "stacks"):
+    for name in ("rows_in", "rows_out", "stacks_kept", "stacks_planned", "stacks"):
         added[name] = sum(getattr(report, name) for report in reports)
     for name in ("left_out_rows", "images_per_stack", "messages", "outputs"):
         added[name] = tuple(chain.from_iterable(getattr(report, name) for report in reports))

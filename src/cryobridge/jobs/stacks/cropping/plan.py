@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -84,6 +86,7 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
     contents: ClassVar[str] = _CONTENTS
     # Unfinished stacks are gone on with.
     continues: ClassVar[bool] = True
+    uses_torch: ClassVar[bool] = False
 
     @property
     def unusable(self) -> str:
@@ -352,6 +355,18 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
             write_image_list(folder / names["list"], [folder / self.stack_name(task) for task in self.tasks])
         write_star(folder / names["star"], metadata.blocks)
 
+    def has_shared(self, folder: Path, left_out: Rows) -> bool:
+        """Whether the metadata are there, as they would be written."""
+        names = [*self.metadata_names.values()]
+        if not all((folder / name).is_file() for name in names):
+            return False
+        try:
+            with TemporaryDirectory() as made:
+                self.finish(Path(made), left_out)
+                return filecmp.cmpfiles(folder, made, names, shallow=False)[1:] == ([], [])
+        except (CryobridgeError, OSError):  # no space beside, for one
+            return False
+
     def planned_report(self, folder: Path) -> DownsampleReport:
         """Return what will be made in a folder, if all images can be used."""
         new = self.options.box_px
@@ -379,6 +394,10 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
     def report_of_part(self, folder: Path, results: Sequence[StackResult], n_kept: int) -> DownsampleReport:
         """Return what is made of the stacks; the metadata follow when all parts are there."""
         return replace(self.report(folder, results, n_kept), outputs=(), next=None)
+
+    def report_so_far(self, folder: Path, results: Sequence[StackResult], n_kept: int) -> DownsampleReport:
+        """Return what is made when only these stacks are whole; the metadata follow when all are."""
+        return replace(super().report_so_far(folder, results, n_kept), outputs=(), next=None)
 
     def _next(self, folder: Path) -> tuple[str, ...] | None:
         """Return the command that takes the images further; None where none can."""
