@@ -59,6 +59,18 @@ def common_options() -> list[Any]:
     return get_command(app).params
 
 
+def show_end_of_help(ctx: typer.Context) -> None:
+    """Show examples of a command, as they are typed, and its page."""
+    from cryobridge.cli.examples import end_of_help
+
+    words: list[str] = []
+    place: Any = ctx
+    while place.parent is not None:
+        words.insert(0, place.info_name)
+        place = place.parent
+    print_text(end_of_help(tuple(words)))
+
+
 def _leave_out_yellow() -> None:
     """Show the help without Typer's yellow, which can't be read on a white background."""
     from typer import rich_utils
@@ -83,9 +95,10 @@ class BridgeCommand(TyperCommand):
             raise
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        """Write the help."""
+        """Write the help, with examples and the page of the documentation at its end."""
         _leave_out_yellow()
         super().format_help(ctx, formatter)
+        show_end_of_help(ctx)
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         """Return the command's parameters and the common options."""
@@ -133,9 +146,10 @@ class BridgeGroup(TyperGroup):
         raise UsageError(f"there is no command {word!r}", hint=told)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        """Write the help."""
+        """Write the help, with examples and the page of the documentation at its end."""
         _leave_out_yellow()
         super().format_help(ctx, formatter)
+        show_end_of_help(ctx)
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         """Return the group's parameters and the common options."""

@@ -35,11 +35,11 @@ class Options:
 class FlipOptions(Options):
     """The axis convention of coordinates: how cryoSPARC's fractions become pixels of RELION's micrographs."""
 
-    flip_x: Annotated[bool, Opt("Count x from the other edge: x = nx − nx·fx.", panel="Coordinates")] = False
+    flip_x: Annotated[bool, Opt("Count x from the other edge.", panel="Coordinates")] = False
     flip_y: Annotated[
-        bool, Opt("Leave y as stored, y = ny·fy; another flip alone has y = ny − ny·fy.", panel="Coordinates")
+        bool, Opt("Count y from the same edge as cryoSPARC; else from the other, as reliosparc.", panel="Coordinates")
     ] = False
-    swap_xy: Annotated[bool, Opt("Exchange x and y after that.", panel="Coordinates")] = False
+    swap_xy: Annotated[bool, Opt("Exchange x and y, after the flips.", panel="Coordinates")] = False
 
     @property
     def convention(self) -> Convention:
