@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cryobridge.cli.commands import COMMANDS, load
 from cryobridge.cli.examples import ELSEWHERE, EXAMPLES, end_of_help
 from helpers import run
 
@@ -22,6 +23,16 @@ def test_every_help_ends_with_examples_and_its_page(words):
     shown = end_of_help(words).replace("\\\n", " ").splitlines()
     typed = [shlex.split(line) for line in shown if line.startswith("  ")]
     assert typed == [["cryobridge", *shlex.split(command)] for command in commands]
+
+
+def test_every_command_has_examples():
+    def names(command, words=()):
+        yield words
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from names(inner, (*words, name))
+
+    known = {words for command in COMMANDS for words in names(load(command), (command,))}
+    assert known | {()} == EXAMPLES.keys()
 
 
 @pytest.mark.parametrize("words", sorted(EXAMPLES.keys() - ELSEWHERE), ids=" ".join)

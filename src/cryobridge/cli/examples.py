@@ -48,7 +48,7 @@ EXAMPLES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
     ("stacks", "grid"): (
         "docs/stacks.md",
         (
-            "stacks grid --n-pixels 96 --pixel-size 2 -o params.npz",
+            "stacks grid --n-pixels 96 --pixel-size 1.5 -o params.npz",
             f"stacks cs {_J4} -p params.npz -o fourier",
         ),
     ),
@@ -83,6 +83,8 @@ def end_of_help(words: tuple[str, ...]) -> str:
     words
         The words of the command.
     """
+    if words not in EXAMPLES:
+        return ""
     page, commands = EXAMPLES[words]
     where = "" if words in ELSEWHERE else ", in the folder that `cryobridge demo` makes"
     lines = [line for command in commands for line in _lines(f"cryobridge {command}")]

@@ -223,7 +223,13 @@ class PixelOptions(Options):
         ),
     ] = None
     ramp: Annotated[
-        bool, Opt("For that, subtract a plane or a mean.", flags=("--ramp/--no-ramp",), panel="Pixels", default="ramp")
+        bool,
+        Opt(
+            "Subtract a plane or the mean of the background.",
+            flags=("--ramp/--no-ramp",),
+            panel="Pixels",
+            default="ramp",
+        ),
     ] = True
 
     def __post_init__(self) -> None:
