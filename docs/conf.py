@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from docutils import nodes
 from pygments.lexer import RegexLexer
 from pygments.token import Generic
 from sphinx.application import Sphinx
@@ -65,6 +66,13 @@ def escape_stars(lines: list[str]) -> None:
     lines[:] = [line.replace("*", r"\*") if line.lstrip().startswith("- ``") else line for line in lines]
 
 
+def name_long_words(doctree: nodes.document) -> None:
+    """Give code with a word that is longer than a narrow column the class 'long', by which site.css lets it break."""
+    for literal in doctree.findall(nodes.literal):
+        if max(map(len, literal.astext().split()), default=0) > 24:
+            literal["classes"].append("long")
+
+
 def setup(app: Sphinx) -> None:
     """Show recorded terminals as they are: `select` is a word of the shell, but not in `cryobridge select`."""
     app.add_lexer("console", TerminalLexer)
@@ -72,4 +80,5 @@ def setup(app: Sphinx) -> None:
         "autodoc-process-signature",
         lambda app, what, name, obj, options, signature, returned: (short_types(signature), short_types(returned)),
     )
+    app.connect("doctree-resolved", lambda app, doctree, docname: name_long_words(doctree))
     app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: escape_stars(lines))
