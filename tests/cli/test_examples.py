@@ -41,3 +41,10 @@ def test_the_examples_run_in_the_demo_project(words, demo_project, tmp_path):
     for command in EXAMPLES[words][1]:
         done = run(*shlex.split(command), cwd=tmp_path / "demo")
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def test_no_two_commands_have_one_description_where_it_is_cut_short():
+    for group in (*COMMANDS, "stacks"):
+        inner = getattr(load(group), "commands", {})
+        texts = [command.get_short_help_str(40) for command in inner.values()]
+        assert len(set(texts)) == len(texts)

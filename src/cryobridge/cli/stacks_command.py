@@ -142,7 +142,7 @@ def stacks_star(
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    """Make Fourier stacks of the particles of a RELION STAR file."""
+    """Make Fourier stacks of a RELION STAR file."""
     _refuse_cryosparc(particles)
     _make(lambda: _indexed(particles, "relion", search, options), output, options, device, sharing, run)
 
@@ -182,7 +182,7 @@ def stacks_cs(
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    """Make Fourier stacks of the particles of a cryoSPARC file, result group or job."""
+    """Make Fourier stacks of a cryoSPARC file, result group or job."""
     _make(lambda: _indexed(particles, "cryosparc", search, options), output, options, device, sharing, run)
 
 
