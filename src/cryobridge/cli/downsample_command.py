@@ -34,17 +34,16 @@ def downsample(
     run: ResumeOptions,
 ) -> None:
     """Make particle images smaller by Fourier cropping, with metadata for RECOVAR, cryoDRGN and RELION."""
-    from cryobridge.executors.devices import DeviceExecutor
     from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
     from cryobridge.jobs.stacks.cropping.plan import plan_downsample
-    from cryobridge.jobs.stacks.parts import stack_job
+    from cryobridge.jobs.stacks.parts import executor_for, stack_job
 
     def plan() -> Job[DownsampleReport]:
         source = read_downsample_input(particles, search.image_search(particles), options)
         return stack_job(
             plan_downsample(source, options),
             output,
-            DeviceExecutor(device.device),
+            executor_for(device.device, sharing.cluster),
             resume=run.resume,
             verify_outputs=run.verify_outputs,
             part=sharing.part,

@@ -220,15 +220,14 @@ def _make(
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    from cryobridge.executors.devices import DeviceExecutor
-    from cryobridge.jobs.stacks.parts import stack_job
+    from cryobridge.jobs.stacks.parts import executor_for, stack_job
     from cryobridge.jobs.stacks.polar.plan import plan_stacks
 
     def plan() -> Job[StacksReport]:
         return stack_job(
             plan_stacks(read(), options),
             output,
-            DeviceExecutor(device.device),
+            executor_for(device.device, sharing.cluster),
             resume=run.resume,
             verify_outputs=run.verify_outputs,
             part=sharing.part,

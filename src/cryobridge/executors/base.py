@@ -47,6 +47,13 @@ class Work(Protocol[Result_co]):
     def process(self) -> AbstractContextManager[None]:
         """Settle what all workers of a process share, such as how many threads a library takes, while they run."""
 
+    def elsewhere(self, device: str) -> AbstractContextManager[Callable[[int], tuple[int, Result_co]]]:
+        """Write down what other processes need, and return what carries a task out there, within the block.
+
+        It is called with the number of a task and returns the steps that are done, and the result; it is small, as it
+        is sent with each task. ``device`` is what each process works on.
+        """
+
 
 class Run(Protocol[Result_co]):
     """Runs tasks of the work that it was prepared for."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cryobridge.executors.devices import DeviceExecutor
 from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.shared_options import ImageSearchOptions, Options
 from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
@@ -21,7 +20,7 @@ from cryobridge.jobs.stacks.options import (
     SharingOptions,
     StackOptions,
 )
-from cryobridge.jobs.stacks.parts import stack_job
+from cryobridge.jobs.stacks.parts import executor_for, stack_job
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
 from cryobridge.jobs.stacks.report import DownsampleReport, GridReport, StacksReport
 from cryobridge.options import as_path, checked, made, takes
@@ -108,7 +107,7 @@ def stacks(
     >>> report = cb.stacks([("a.star", "a.mrc"), ("b.star", "b.mrc")], "fourier", params="params.npz")
     """
     given = made(StacksKeywords, options)
-    runs_on = executor or DeviceExecutor(checked(device, str, "device"))
+    runs_on = executor or executor_for(checked(device, str, "device"), given.cluster)
     folder = as_path(output, "output")
     source = read_stack_input(
         particles, _part(given, ImageSearchOptions), given.on_missing, _part(given, PairedOptions)
@@ -180,7 +179,7 @@ def downsample(
     >>> report = cb.downsample("relion/refined.star", "small", box_px=128)
     """
     given = made(DownsampleKeywords, options)
-    runs_on = executor or DeviceExecutor(checked(device, str, "device"))
+    runs_on = executor or executor_for(checked(device, str, "device"), given.cluster)
     folder, path = as_path(output, "output"), as_path(particles, "particles")
     source = read_downsample_input(path, given.image_search(path), given)
     job = stack_job(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryobridge.formats.atomic import leftovers
+from cryobridge.jobs.output_folder import remove_existing
 from cryobridge.jobs.stacks.plan import OpenStack, StackPlan, StackResult, StackTask, Transform
 from cryobridge.jobs.stacks.reading import ImageReader
 
@@ -36,6 +38,19 @@ class StackWork:
     def process(self) -> AbstractContextManager[None]:
         """Settle how many threads the transform takes."""
         return self.plan.process()
+
+    @contextmanager
+    def elsewhere(self, device: str) -> Iterator[Callable[[int], tuple[int, StackResult]]]:
+        """Write the plan under the output folder, and remove it and what ended processes left there at the end."""
+        from cryobridge.jobs.stacks.plan_file import stored_plan
+        from cryobridge.jobs.stacks.remote import RemoteStacks
+
+        try:
+            with stored_plan(self.plan, self.folder) as (place, fingerprint):
+                yield RemoteStacks(str(place), fingerprint, str(self.folder.absolute()), device)
+        finally:
+            for name in ("", *self.plan.folders):
+                remove_existing(leftovers(self.folder / name))
 
 
 @dataclass(frozen=True)

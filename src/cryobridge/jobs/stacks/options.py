@@ -73,6 +73,14 @@ class SharingOptions(Options):
         str | None,
         Opt("Make this part of the stacks, from 0; array: by the batch system.", metavar="K/N", panel=_RUN),
     ] = None
+    cluster: Annotated[
+        str | None,
+        Opt(
+            "Make them on Dask workers: local:4, tls://host:8786 or scheduler.json.",
+            metavar="WHERE",
+            panel=_RUN,
+        ),
+    ] = None
     finish: Annotated[bool, Opt("Check that all parts are whole and write what they share.", panel=_RUN)] = False
 
 

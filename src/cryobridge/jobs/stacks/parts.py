@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError, option
+from cryobridge.executors.dask_cluster import ClusterExecutor
 from cryobridge.executors.devices import DeviceExecutor
 from cryobridge.formats.atomic import tidy
 from cryobridge.formats.lease import STALE_S
@@ -51,6 +52,17 @@ _CONTENTS = (
 _N_SHOWN = 5
 
 
+def executor_for(device: str, cluster: str | None) -> Executor:
+    """Return where stacks are made: on the devices of this process, or on those of a cluster's workers.
+
+    Raises
+    ------
+    UsageError
+        If a device or the cluster is not there.
+    """
+    return DeviceExecutor(device) if cluster is None else ClusterExecutor(cluster, device)
+
+
 def stack_job(
     plan: StackPlan[R],
     folder: Path,
@@ -72,6 +84,12 @@ def stack_job(
         raise UsageError(
             f"{option('part')} makes a part, {option('finish')} comes when all parts are done", hint="Give either."
         )
+    if isinstance(executor, ClusterExecutor):
+        if part is not None or finish:
+            raise UsageError(
+                f"{option('part')} and {option('finish')} do without {option('cluster')}", hint="Give either way."
+            )
+        plan = replace(plan, messages=(*plan.messages, *executor.messages))
     if finish:
         return FinishJob(plan, folder, verify_outputs)
     if part is not None:

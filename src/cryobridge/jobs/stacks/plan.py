@@ -14,6 +14,7 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.input_file import read_error
+from cryobridge.jobs.stacks.checks import Problems
 from cryobridge.jobs.stacks.report import PipelineReport
 from cryobridge.progress import Silent
 from cryobridge.report import note
@@ -244,6 +245,18 @@ class StackPlan(ABC, Generic[R]):
         """Refuse a folder for a reason that only this kind of stack has; return whether stacks in it may stay."""
         return resume and not overwrite
 
+    def for_workers(self) -> StackPlan[R]:
+        """Return the plan with no more than the making of stacks needs, for other processes."""
+        source = self.source
+        headers = {code: replace(header, problems=()) for code, header in source.headers.items()}
+        particles = replace(
+            source.particles, images=None, locations=None, helix=None, extra=None, columns={}, messages=()
+        )
+        source = replace(
+            source, particles=particles, headers=headers, star=None, reread=None, messages=(), problems=Problems()
+        )
+        return replace(self, source=source, messages=())
+
     @abstractmethod
     def check_part(self, folder: Path) -> None:
         """Refuse a folder with stacks that are not of this plan, when some of its own may be there already."""
@@ -445,6 +458,14 @@ def find_stacks(
         else:
             damaged.append(found)
     return Found(whole, tuple(damaged))
+
+
+def whole_stack(plan: StackPlan[Any], folder: Path, task: StackTask) -> StackResult | None:
+    """Return a stack that is there, whole and made from the same inputs and parameters; None if it is not."""
+    if not plan.files(folder, task)[0].is_file():
+        return None
+    found = _found_stack(plan, folder, task, read_through=False)
+    return found if isinstance(found, StackResult) else None
 
 
 def why_not_whole(plan: StackPlan[Any], folder: Path, task: StackTask, *, read_through: bool = False) -> str:

@@ -77,11 +77,14 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         Edge of the images before.
     metadata
         What will be written about the images if all can be used.
+    known_inverted
+        Which rows are multiplied by -1, for who has not the columns that it follows from.
     """
 
     options: DownsampleOptions
     box_px: int
     metadata: DownsampledMetadata
+    known_inverted: NDArray[np.bool_] | None = None
 
     contents: ClassVar[str] = _CONTENTS
     # Unfinished stacks are gone on with.
@@ -137,8 +140,8 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
     @cached_property
     def inverted(self) -> NDArray[np.bool_] | None:
         """Which rows of the source, (n,), are multiplied by -1; None for none."""
-        if not self.options.invert:
-            return None
+        if not self.options.invert or self.known_inverted is not None:
+            return self.known_inverted
         inverted = np.zeros(self.source.particles.n_rows, bool)
         inverted[self.rows] = to_be_inverted(taken_particles(self.source, self.rows))
         return inverted
@@ -261,6 +264,12 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
                 hint=f"{goes_on}{option('overwrite')} begins anew.",
             )
         return False
+
+    def for_workers(self) -> DownsamplePlan:
+        """Return the plan with no more than the making of stacks needs."""
+        plan = super().for_workers()
+        assert isinstance(plan, DownsamplePlan)
+        return replace(plan, metadata=DownsampledMetadata((), None), known_inverted=self.inverted)
 
     def check_part(self, folder: Path) -> None:
         """Refuse a folder that is read from, or that holds images of another size, or stacks of other images."""

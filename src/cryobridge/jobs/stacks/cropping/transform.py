@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryobridge.errors import CryobridgeError, option
+from cryobridge.executors.threads import thread_count
 from cryobridge.jobs.stacks.plan import Transform
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class SmallTransform(Transform[SmallImages, SmallImages]):
     def __init__(self, plan: DownsamplePlan, device: str) -> None:
         self._plan = plan
         self._shrink = plan.downsampler(device)
-        self.n_threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        self.n_threads = min(_MOST_THREADS, thread_count())
         in_memory = plan.options.batch_size
         self.chunk_size = max(1, min(in_memory // (self.n_threads + 2), _CHUNK_BYTES // (4 * plan.box_px**2)))
         self.n_ahead = max(1, min(self.n_threads + 2, in_memory // self.chunk_size))

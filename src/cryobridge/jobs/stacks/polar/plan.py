@@ -143,6 +143,12 @@ class PolarPlan(StackPlan[StacksReport]):
         """Return the files of earlier stacks in a folder, whatever their numbers; not those of other plans."""
         return output.existing_outputs(folder, self.others)
 
+    def for_workers(self) -> PolarPlan:
+        """Return the plan with no more than the making of stacks needs; the descriptor is the plan's own."""
+        plan = super().for_workers()
+        assert isinstance(plan, PolarPlan)
+        return replace(plan, options=replace(self.options, descriptor=None, params=None), others=frozenset())
+
     def check_part(self, folder: Path) -> None:
         """Refuse stacks with other numbers than those of the plan, which a reader would take for its own."""
         numbers = frozenset(task.number for task in self.tasks)

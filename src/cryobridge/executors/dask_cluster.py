@@ -1,0 +1,250 @@
+"""Running tasks on a cluster of processes by `dask.distributed`: on this machine, or wherever its workers are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryobridge.errors import CryobridgeError, UsageError, option
+from cryobridge.executors.base import Advance, Result, Run, Work
+from cryobridge.report import Message, warning
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+_LOCAL = re.compile(r"local:(?P<count>[1-9]\d{0,3})")
+_ADDRESS = re.compile(r"(?P<kind>tcp|tls)://[^\s/]+:\d{1,5}")
+_N_TRIES = 3
+_CONNECT_S = 30
+_N_SHOWN = 5
+# Where dask.distributed looks for keys, by the kind of who uses them.
+_TLS = ("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY")
+
+
+class ClusterExecutor:
+    """Runs tasks on the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    cluster
+        ``"local:N"`` starts N processes on this machine, which listen to nobody else; ``"tcp://host:8786"``,
+        ``"tls://host:8786"`` or the name of a scheduler file is a cluster that runs.
+    device
+        What each worker uses, as `cryobridge.executors.devices.device_names` takes it.
+
+    Raises
+    ------
+    UsageError
+        If it names no cluster, or dask.distributed is not installed.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> from cryobridge.executors.dask_cluster import ClusterExecutor
+    >>> report = cb.stacks("particles.star", "fourier", executor=ClusterExecutor("local:2"))
+    """
+
+    def __init__(self, cluster: str, device: str = "auto") -> None:
+        self.cluster = cluster
+        self.device = device
+        self._check()
+
+    def _check(self) -> None:
+        local, address = _LOCAL.fullmatch(self.cluster), _ADDRESS.fullmatch(self.cluster)
+        if not (local or address or self.cluster.endswith(".json")):
+            raise UsageError(
+                f"{self.cluster!r:.80} is no cluster",
+                option="cluster",
+                hint="Give local:4, tls://host:8786, tcp://host:8786 or the name of a scheduler file (.json).",
+            )
+        if not (local or address or Path(self.cluster).is_file()):
+            raise UsageError(
+                "there is no such scheduler file",
+                path=self.cluster,
+                option="cluster",
+                hint=f"Start `dask scheduler --scheduler-file {self.cluster}` first.",
+            )
+        try:
+            import distributed  # noqa: F401
+        except ImportError as error:
+            raise UsageError(
+                "dask.distributed is not installed", option="cluster", hint="Run pip install 'cryobridge[cluster]'."
+            ) from error
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """A warning where anybody in the network may give the cluster work."""
+        if not self.cluster.startswith("tcp://"):
+            return ()
+        text = (
+            f"{self.cluster} is not encrypted: whoever reaches it can run programs as the user of its workers; "
+            "the address of a scheduler with keys begins with tls://"
+        )
+        return (warning("cluster-open", text, option="cluster"),)
+
+    def prepare(self, work: Work[Result]) -> Run[Result]:
+        """Reach the cluster, or get ready to start it; see `cryobridge.executors.base.Executor`."""
+        if _LOCAL.fullmatch(self.cluster):
+            return _ClusterRun(work, self.device, self._local)
+        client = self._connected()
+        return _ClusterRun(work, self.device, lambda: contextlib.closing(client))
+
+    @contextmanager
+    def _local(self) -> Iterator[Client]:
+        import dask
+        from distributed import Client, LocalCluster
+
+        count = int(self.cluster.removeprefix("local:"))
+        settings = {
+            # A task that ends its process is tried on another one, and then given up.
+            "distributed.scheduler.allowed-failures": _N_TRIES - 1,
+            # Tasks have few and small results; what a process needs is in arrays that are read from the disk.
+            "distributed.worker.memory.terminate": False,
+            "distributed.worker.memory.pause": False,
+            # BLAS and torch of each process, before they are loaded.
+            "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        }
+        with (
+            dask.config.set(settings),
+            LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
+                silence_logs=50,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+    def _connected(self) -> Client:
+        from distributed import Client
+
+        where = {"scheduler_file": self.cluster} if self.cluster.endswith(".json") else {"address": self.cluster}
+        try:
+            return Client(**where, timeout=_CONNECT_S, set_as_default=False)
+        except (OSError, TimeoutError, ValueError, ssl.SSLError) as error:
+            raise CryobridgeError(
+                f"the scheduler at {self.cluster} can't be reached ({error})",
+                option="cluster",
+                hint="Check that it runs, and that the keys are its own: " + " and ".join(_TLS) + " name them.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Failure:
+    number: int
+    host: str
+    text: str
+
+
+class _ClusterRun:
+    """Hands tasks to workers, gives those that fail to others, and lists in the end which were given up."""
+
+    def __init__(
+        self, work: Work[Any], device: str, connect: Callable[[], contextlib.AbstractContextManager[Client]]
+    ) -> None:
+        self._work = work
+        self._device = device
+        self._connect = connect
+
+    def __call__(self, numbers: Sequence[int], *, advance: Advance, done: Callable[[Any], None]) -> None:
+        """Run tasks to their end; see `cryobridge.executors.base.Run`."""
+        failures: list[_Failure] = []
+        with ExitStack() as stack:
+            call = stack.enter_context(self._work.elsewhere(self._device))
+            client = stack.enter_context(self._connect())
+            tries = _Tries(client, call)
+            stack.push(tries)
+            for steps, result in tries.results(numbers, failures):
+                advance(steps)
+                done(result)
+        if failures:
+            failures.sort(key=lambda failure: failure.number)
+            shown = "; ".join(f"{item.number} on {item.host}: {item.text}" for item in failures[:_N_SHOWN])
+            more = f"; and {len(failures) - _N_SHOWN:,} more" if len(failures) > _N_SHOWN else ""
+            raise CryobridgeError(
+                f"{len(failures):,} of {len(numbers):,} tasks failed on {_N_TRIES} workers: {shown}{more}",
+                count=len(failures),
+                hint=f"All others are made. Mend what is wrong, then {option('resume', True)} makes what is missing.",
+            )
+
+
+class _Tries(contextlib.AbstractContextManager["_Tries"]):
+    """The tasks that a cluster has in hand; leaving the block takes back what is not done."""
+
+    def __init__(self, client: Client, call: Callable[[int], Any]) -> None:
+        self._client = client
+        self._call = call
+        self._open: dict[Future, tuple[int, tuple[str, ...]]] = {}
+
+    def results(self, numbers: Sequence[int], failures: list[_Failure]) -> Iterator[Any]:
+        """Yield what each task returns, as they end; those that fail for the last time are added to a list."""
+        from distributed import as_completed
+
+        waiting = as_completed([self._submitted(number, ()) for number in numbers])
+        for future in waiting:
+            number, tried = self._open.pop(future)
+            if future.status == "finished":
+                outcome = future.result()
+                future.release()
+                if outcome.error is None:
+                    yield outcome.value
+                    continue
+                failure, where = _Failure(number, outcome.host, outcome.error), outcome.worker
+            else:
+                failure, where = self._lost(future, number), ""
+            if len(tried) + 1 >= _N_TRIES or not where:
+                failures.append(failure)
+            else:
+                waiting.add(self._submitted(number, (*tried, where)))
+
+    def _submitted(self, number: int, tried: tuple[str, ...]) -> Future:
+        others = [name for name in self._client.scheduler_info(n_workers=-1)["workers"] if name not in tried]
+        where: dict[str, Any] = {"workers": others, "allow_other_workers": True} if tried and others else {}
+        future = self._client.submit(attempt, self._call, number, pure=False, **where)
+        self._open[future] = (number, tried)
+        return future
+
+    def _lost(self, future: Future, number: int) -> _Failure:
+        """Return what is known of a task whose workers ended, which the scheduler has tried on others."""
+        error = future.exception() if future.status == "error" else None
+        last = getattr(error, "last_worker", None)
+        host = "unknown host" if last is None else last.host
+        return _Failure(number, host, "its process was ended each time" if last is not None else f"{error or 'lost'}")
+
+    def __exit__(self, *_: object) -> None:
+        if self._open:
+            with contextlib.suppress(Exception):
+                self._client.cancel(list(self._open), force=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task on a worker: its value, or the text of its error."""
+
+    host: str
+    worker: str
+    value: Any = None
+    error: str | None = None
+
+
+def attempt(call: Callable[[int], Any], number: int) -> Outcome:
+    """Carry out a task on a worker; an error comes back as text, whatever it is made of."""
+    from distributed import get_worker
+
+    outcome = Outcome(os.uname().nodename, get_worker().address)
+    try:
+        return replace(outcome, value=call(number))
+    except Exception as error:
+        text = str(error) if isinstance(error, CryobridgeError) else f"{type(error).__name__}: {error}"
+        return replace(outcome, error=text)

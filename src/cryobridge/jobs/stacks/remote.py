@@ -1,0 +1,92 @@
+"""Making stacks in another process, or on another machine, by the plan that lies under the output folder."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cryobridge.executors.devices import device_names
+from cryobridge.executors.threads import n_threads
+from cryobridge.jobs.stacks.execute import StackWorker
+from cryobridge.jobs.stacks.plan import StackPlan, StackResult, whole_stack
+from cryobridge.jobs.stacks.plan_file import read_plan
+
+# What a thread needs for one stack after the other: the tables of the transform, and buffers.
+_of_thread = threading.local()
+_lock = threading.Lock()
+_n_threads_seen = 0
+
+
+@dataclass(frozen=True)
+class RemoteStacks:
+    """Makes a stack of a number; so small that it is sent with each.
+
+    Parameters
+    ----------
+    place, fingerprint
+        Where the plan lies, and how it is known.
+    folder
+        The output folder.
+    device
+        As it is typed; a worker with several devices gives each thread one.
+    """
+
+    place: str
+    fingerprint: str
+    folder: str
+    device: str
+
+    def __call__(self, number: int) -> tuple[int, StackResult]:
+        """Make a stack, unless it is there and whole.
+
+        Returns
+        -------
+        int
+            Its images.
+        StackResult
+            What `cryobridge.jobs.stacks.execute.StackWorker` says of it.
+
+        Raises
+        ------
+        CryobridgeError
+            If it can't be made.
+        """
+        plan = _plan(Path(self.place), self.fingerprint)
+        (task,) = [task for task in plan.tasks if task.number == number]
+        if (whole := whole_stack(plan, Path(self.folder), task)) is not None:
+            return len(task.rows), whole
+        # An attempt that was killed may have left the beginning.
+        plan.keep_whole(Path(self.folder), [task])
+        results: list[StackResult] = []
+        with n_threads(1):
+            worker = self._worker(plan)
+        # Once more: the transform has loaded torch.
+        with n_threads(1):
+            worker.run([number], advance=lambda _steps: None, done=results.append)
+        return len(task.rows), results[0]
+
+    def _worker(self, plan: StackPlan[Any]) -> StackWorker:
+        known: tuple[RemoteStacks, StackWorker] | None = getattr(_of_thread, "worker", None)
+        if known is not None and known[0] == self:
+            return known[1]
+        devices = device_names(self.device)
+        device = devices[_place_of_thread() % len(devices)]
+        worker = StackWorker(plan, Path(self.folder), plan.transform(device))
+        _of_thread.worker = (self, worker)
+        return worker
+
+
+@lru_cache(maxsize=2)
+def _plan(place: Path, fingerprint: str) -> StackPlan[Any]:
+    return read_plan(place, fingerprint)
+
+
+def _place_of_thread() -> int:
+    global _n_threads_seen
+    if not hasattr(_of_thread, "place"):
+        with _lock:
+            _of_thread.place, _n_threads_seen = _n_threads_seen, _n_threads_seen + 1
+    return int(_of_thread.place)
