@@ -128,7 +128,10 @@ def inspect_pickle(path: Path, options: InspectOptions, _reporter: Reporter) -> 
     content = classify_pickle(value)
     arrays = pickle_arrays(content, value)
     rows = len(next(iter(arrays.values()))) if content in _USES_OF_PICKLES and arrays else None
-    uses = tuple(Use(name, True, hint=hint) for name, hint in _USES_OF_PICKLES.get(content, ()))
+    ready = [Use(name, True, hint=hint) for name, hint in _USES_OF_PICKLES.get(content, ())]
+    programs: tuple[UseName, ...] = ("recovar", "cryodrgn")
+    others = [Use(name, False, (_WITH_PICKLES,), "Give these; they are read with it.") for name in programs]
+    uses = (*ready, *(others if ready else ()))
     return Inspection(
         str(path),
         "pickle",
@@ -141,6 +144,7 @@ def inspect_pickle(path: Path, options: InspectOptions, _reporter: Reporter) -> 
     )
 
 
+_WITH_PICKLES = "the images, or the particle file, whose rows it follows"
 _USES_OF_PICKLES: dict[str, tuple[tuple[UseName, str], ...]] = {
     "poses": (("poses", "with the particle file whose rows it follows"),),
     "ctf": (("ctf", "with the particle file whose rows it follows"),),
