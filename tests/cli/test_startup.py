@@ -109,3 +109,21 @@ def test_what_is_wrong_with_stacks_is_said_without_torch(kind, made, particles_c
     code, errors, loaded = probe_errors("stacks", *words)
     assert "torch" not in loaded
     assert (code == 0) if message is None else (code in (1, 2) and f"{message}" in errors and "Error: " in errors)
+
+
+def test_what_is_wrong_with_coords_is_said_without_torch(demo_project, tmp_path):
+    star = demo_project.relion / "CtfFind" / "job003" / "micrographs_ctf.star"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "autopick.star").touch()
+    picks = demo_project.particles_cs
+    for words, message in (
+        ((picks, star, "-o", tmp_path / "there"), "there already"),
+        ((picks, star, "-o", tmp_path / "there", "--preview", "1"), "there already"),
+        ((picks, f"{star}x", "-o", tmp_path / "new"), "No such file"),
+        ((star, picks, "-o", tmp_path / "new"), "cryoSPARC's picks come first"),
+        ((picks, star, "-o", tmp_path / "new", "--orientation", "upside"), "upside"),
+    ):
+        code, errors, loaded = probe_errors("coords", *map(str, words))
+        assert code in (1, 2)
+        assert message in errors
+        assert "torch" not in loaded

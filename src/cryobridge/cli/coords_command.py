@@ -10,7 +10,7 @@ import typer
 
 from cryobridge.cli.build import takes_options
 from cryobridge.cli.run import RunOptions, run_job
-from cryobridge.cli.terminal import PATIENCE_S, ask, ask_which, progress, show, show_aside
+from cryobridge.cli.terminal import PATIENCE_S, ask, ask_which, can_answer, progress, show, show_aside
 from cryobridge.errors import CryobridgeError, UsageError, option
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.shared_options import Options
@@ -78,7 +78,9 @@ def coords(
 
     def prepared(options: CoordsOptions) -> CoordsJob:
         with progress(PATIENCE_S) as reporter:
-            return prepare_coords(*inputs, output, options, reporter=reporter)
+            # Who can answer is asked when all is known.
+            may_exist = run.overwrite or run.dry_run or can_answer()
+            return prepare_coords(*inputs, output, options, may_exist=may_exist, reporter=reporter)
 
     options = old.added_to(options)
     job = prepared(options)

@@ -220,7 +220,7 @@ def show_aside(aside: RenderableType) -> None:
 
 def ask(question: str) -> bool:
     """Ask a yes-or-no question on stderr; where nobody can answer, the answer is no."""
-    if not _can_answer():
+    if not can_answer():
         return False
     from rich.prompt import Confirm
 
@@ -229,7 +229,7 @@ def ask(question: str) -> bool:
 
 def ask_which(question: str, n: int) -> int | None:
     """Ask for a number from 1 to n on stderr; None for no, which is the answer where nobody can answer."""
-    if not _can_answer():
+    if not can_answer():
         return None
     from rich.prompt import Prompt
 
@@ -238,7 +238,8 @@ def ask_which(question: str, n: int) -> int | None:
     return None if answer == "n" else int(answer)
 
 
-def _can_answer() -> bool:
+def can_answer() -> bool:
+    """Whether somebody is there to answer a question."""
     return bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
 
 

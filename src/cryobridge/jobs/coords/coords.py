@@ -73,5 +73,6 @@ def coords(
     >>> report.outputs[0]
     PosixPath('AutoPick/cryosparc/autopick.star')
     """
-    job = prepare_coords(picks, micrographs, output, made(CoordsOptions, options), reporter=reporter)
+    given = made(CoordsOptions, options)
+    job = prepare_coords(picks, micrographs, output, given, may_exist=overwrite or dry_run, reporter=reporter)
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)

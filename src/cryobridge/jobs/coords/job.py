@@ -35,17 +35,13 @@ class CoordsJob:
         OutputExistsError
             If there are picks in the folder already and ``overwrite`` is False.
         CryobridgeError
-            If RELION's micrographs are of another shape than cryoSPARC's, or one that is to be drawn is not there.
+            If RELION's micrographs are of another shape than cryoSPARC's.
         """
         plan = self.plan
         if plan.is_refused:
             return
         if plan.sizes.error:
             raise plan.sizes.error
-        if plan.options.preview:
-            from cryobridge.jobs.coords.preview import preview_sources
-
-            preview_sources(plan, plan.options.preview)
         refuse_existing(plan.existing(), overwrite=overwrite)
 
     def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> CoordsReport:
@@ -73,7 +69,8 @@ def prepare_coords(
     output: str | os.PathLike[str] | None,
     options: CoordsOptions,
     *,
+    may_exist: bool = True,
     reporter: Reporter | None = None,
 ) -> CoordsJob:
     """Return the job that carries out what `plan_coords` plans; takes and raises what that does."""
-    return CoordsJob(plan_coords(picks, micrographs, output, options, reporter=reporter))
+    return CoordsJob(plan_coords(picks, micrographs, output, options, may_exist=may_exist, reporter=reporter))

@@ -38,7 +38,7 @@ from cryobridge.jobs.micrographs.orientation_report import orientation_of
 from cryobridge.jobs.micrographs.placement import Placement, Positions, place
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, MicrographSizes, compare_sizes
 from cryobridge.jobs.micrographs.star import project_of, read_micrographs
-from cryobridge.jobs.output_folder import files_in
+from cryobridge.jobs.output_folder import files_in, refuse_existing
 from cryobridge.model.geometry import round_px
 from cryobridge.model.particles import Floats
 from cryobridge.options import as_path
@@ -154,9 +154,7 @@ class CoordsPlan:
     def existing(self) -> list[Path]:
         """Return the outputs that are there already."""
         places = [place for place in {*self.places, *self.old_places()} if os.path.lexists(f"{self.folder}/{place}")]
-        files = [self.autopick_star, self.coords_suffix, *files_in(self.raw_data, PICK_FILES)]
-        there = [path for path in files if os.path.lexists(path)]
-        return list(dict.fromkeys([*there, *(self.folder / place for place in sorted(places))]))
+        return list(dict.fromkeys([*_existing_lists(self.folder), *(self.folder / place for place in sorted(places))]))
 
     def old_places(self) -> set[str]:
         """Return where pick files of an older run lie outside `raw_data`, as its links and the list of them say."""
@@ -202,12 +200,19 @@ class CoordsPlan:
         return (*lists, self.raw_data, *(path for path in tops if path != self.raw_data))
 
 
+def _existing_lists(folder: Path) -> list[Path]:
+    """Return what any run leaves in its output folder, as far as it is there."""
+    files = [folder / AUTOPICK_STAR, folder / COORDS_SUFFIX, *files_in(folder / RAW_DATA, PICK_FILES)]
+    return [path for path in files if os.path.lexists(path)]
+
+
 def plan_coords(
     picks: str | os.PathLike[str],
     micrographs: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
     options: CoordsOptions | None = None,
     *,
+    may_exist: bool = True,
     reporter: Reporter | None = None,
 ) -> CoordsPlan:
     """Read picks and micrographs, match them, find out which way the micrographs lie, and compute the coordinates.
@@ -224,6 +229,9 @@ def plan_coords(
         The output folder; the current one, with a message, if not given.
     options
         What is asked for; the axis convention that RELION's micrographs show if not given.
+    may_exist
+        Whether picks may be in the output folder; if not, that is found before micrographs are compared, which takes
+        seconds. What becomes of them is for the job to say.
     reporter
         Who hears of the progress.
 
@@ -236,6 +244,8 @@ def plan_coords(
     ------
     UsageError
         If the files are given in the wrong order.
+    OutputExistsError
+        If picks are there that may not be.
     MissingDataError
         If a file lacks columns, rows or values, or a micrograph is not in the STAR file.
     CryobridgeError
@@ -243,13 +253,16 @@ def plan_coords(
     """
     picks_path, star, folder = as_path(picks, "picks"), as_path(micrographs, "micrographs"), Path()
     folder = folder if output is None else as_path(output, "output")
-    plan = _matched(picks_path, star, folder, options or CoordsOptions(), reporter or Silent())
+    options, reporter = options or CoordsOptions(), reporter or Silent()
+    plan = _matched(picks_path, star, folder, options, reporter, may_exist=may_exist)
     if not plan.has_tree:
         _refuse_shared_files(plan.micrographs, pick_file_name)
     return replace(plan, messages=(*plan.messages, *_messages(plan, has_output=output is not None)))
 
 
-def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions, reporter: Reporter) -> CoordsPlan:
+def _matched(
+    picks_path: Path, star: Path, folder: Path, options: CoordsOptions, reporter: Reporter, *, may_exist: bool
+) -> CoordsPlan:
     """Read picks and micrographs, match them, and compute the coordinates."""
     _refuse_exchanged(picks_path, star)
     reporter.start("reading picks", None)
@@ -269,9 +282,13 @@ def _matched(picks_path: Path, star: Path, folder: Path, options: CoordsOptions,
     kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside, picks_only=options.picks_only)
     project = project_of(folder, options.relion_project)
     positions = _positions(picks, micrographs, kept, MicrographFiles(star, project))
-    reporter.start("comparing with RELION's micrographs", None)
+    refuse_existing(_existing_lists(folder), overwrite=may_exist)
+    if options.preview:
+        for code, _ in positions.busiest(options.preview):
+            positions.require_file(code)
     is_required = options.checks_orientation
-    placement = place(positions, options, n_micrographs=options.check_micrographs, required=is_required)
+    n_micrographs = options.check_micrographs
+    placement = place(positions, options, n_micrographs=n_micrographs, required=is_required, reporter=reporter)
     convention = placement.convention
     sizes = compare_sizes(
         micrographs,

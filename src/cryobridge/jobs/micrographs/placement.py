@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, option
 from cryobridge.formats.mrc_header import read_header
+from cryobridge.fourier.loading import load_torch
 from cryobridge.jobs.micrographs.orientation_report import OrientationError
 from cryobridge.jobs.micrographs.sizes import is_binning_of
 from cryobridge.model.convention import Convention
+from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.micrographs.sizes import MicrographFiles
     from cryobridge.jobs.shared_options import OrientationOptions
     from cryobridge.model.particles import Floats, ImageRefs
+    from cryobridge.progress import Reporter
 
 Source: TypeAlias = Literal["options", "pixels", "default"]
 
@@ -151,6 +154,7 @@ def place(
     n_micrographs: int = 5,
     required: bool = False,
     exact: bool = False,
+    reporter: Reporter | None = None,
 ) -> Placement:
     """Decide which way coordinates go onto RELION's micrographs.
 
@@ -172,6 +176,8 @@ def place(
         Whether it is an error that the pixels can't be looked at.
     exact
         Whether a reversed axis that the pixels show is counted from its last pixel (see `Convention`).
+    reporter
+        Who hears of the progress.
 
     Returns
     -------
@@ -188,7 +194,7 @@ def place(
     >>> placement = place(positions, OrientationOptions())
     >>> placement.convention.to_px(positions.fraction_xy, positions.shape_px)
     """
-    check, trouble = _checked(positions, n_micrographs, required=required)
+    check, trouble = _checked(positions, n_micrographs, reporter or Silent(), required=required)
     fitting = None if check is None else replace(check.best, is_exact=exact)
     by_hand = options.by_hand
     if by_hand is not None:
@@ -258,7 +264,9 @@ def _how_sure(check: OrientationCheck) -> str:
     return f"by {compared}, {check.sigma:.0f} σ ahead"
 
 
-def _checked(positions: Positions, n_micrographs: int, *, required: bool) -> tuple[OrientationCheck | None, str]:
+def _checked(
+    positions: Positions, n_micrographs: int, reporter: Reporter, *, required: bool
+) -> tuple[OrientationCheck | None, str]:
     """Compare the eight axis conventions with RELION's micrographs; or say why that can't be done."""
     busiest = positions.busiest(max(n_micrographs, _N_LOOKED_FOR))
     there = [(code, rows) for code, rows in busiest if positions.file(code) is not None][:n_micrographs]
@@ -266,7 +274,8 @@ def _checked(positions: Positions, n_micrographs: int, *, required: bool) -> tup
         positions.require_file(busiest[0][0])
     if not there:
         return None, f"{positions.whose} micrographs are not on this disk"
-    # It needs torch, which is slow to import.
+    load_torch(reporter)
+    reporter.start(f"comparing with {positions.whose} micrographs", None)
     from cryobridge.jobs.micrographs.orientation import check_orientation
 
     try:
