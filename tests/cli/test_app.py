@@ -100,6 +100,9 @@ def test_only_debug_shows_a_traceback(tmp_path):
         (("help",), "Did you mean `cryobridge --help`?"),
         (("frobnicate",), "`cryobridge -h` shows the commands."),
         (("select", "a.star", "--whree", "x"), "--where"),
+        (("select", "a.star", "--like", "b.star", "--like", "c.star", "-o", "d.star"), "--like is given twice"),
+        (("convert", "a.star", "-o", "b.cs", "-o", "c.cs"), "--output is given twice"),
+        (("convert", "a.star", "-o", "b.cs", "--center", "nan,0,1"), "3 numbers are needed"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -21,7 +21,7 @@ from cryobridge.options import Declared, declared
 _FLAGS: dict[str, str] = {"output": "-o", "where": "--where"}
 # The same for switches that are on unless they are turned off.
 _OFF: dict[str, str] = {}
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,2})?")
 
 
 def flag(name: str, value: str | None = None) -> str:

@@ -87,12 +87,22 @@ class BridgeCommand(TyperCommand):
             # As the name of a file it would mean the working directory.
             raise UsageError("one of the words of the command is empty", hint="A variable in it may not be set.")
         try:
+            if not ctx.resilient_parsing:
+                self._refuse_repeated(ctx, args)
             return super().parse_args(ctx, args)
         except typer.TyperException as error:
             # One that does not know its command would be said of the whole program.
             if getattr(error, "ctx", ctx) is None:
                 error.ctx = ctx  # type: ignore[attr-defined]
             raise
+
+    def _refuse_repeated(self, ctx: typer.Context, args: list[str]) -> None:
+        """Refuse an option that is given twice and takes one value: the last would count, in silence."""
+        given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for place, item in enumerate(given):
+            takes_one = item.param_type_name == "option" and not (item.multiple or item.is_flag)
+            if takes_one and item in given[:place]:
+                raise UsageError(f"{max(item.opts, key=len)} is given twice, and takes one value", hint="Give it once.")
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Write the help, with examples and the page of the documentation at its end."""
