@@ -100,7 +100,7 @@ class BridgeCommand(TyperCommand):
         """Refuse an option that is given twice and takes one value: the last would count, in silence."""
         given = self.make_parser(ctx).parse_args(args=list(args))[2]
         for place, item in enumerate(given):
-            takes_one = item.param_type_name == "option" and not (item.multiple or item.is_flag)
+            takes_one = item.param_type_name == "option" and not (item.multiple or getattr(item, "is_flag", False))
             if takes_one and item in given[:place]:
                 raise UsageError(f"{max(item.opts, key=len)} is given twice, and takes one value", hint="Give it once.")
 
