@@ -91,8 +91,8 @@ def run_anew(*words, cwd=None, **changes):
     )
 
 
-def run_where_one_may_only_read(folder, *words):
-    """Run the command as somebody who may only read in a folder, also where the tests run as root.
+def run_where_one_may_only_read(folder, *words, mode=0o555):
+    """Run the command as somebody who may only read in a folder, or not even that, also where the tests run as root.
 
     Root loses its rights over the files of others with its capabilities.
     """
@@ -104,7 +104,7 @@ def run_where_one_may_only_read(folder, *words):
             pytest.skip("root may write anywhere, and setpriv is not installed")
         before = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
         os.chown(folder, 65534, 65534)
-    folder.chmod(0o555)
+    folder.chmod(mode)
     try:
         return subprocess.run(
             [*before, COMMAND, *map(str, words)],

@@ -7,6 +7,7 @@ import pytest
 
 from cryobridge.cli.app import app
 from cryobridge.errors import OutputExistsError, UsageError
+from helpers import run_where_one_may_only_read
 
 COMMANDS = {"stacks": ("stacks", "cs", "--no-plots"), "downsample": ("stacks", "downsample", "-D", "8")}
 # What tells each program's folder, and files that the record of a job would replace.
@@ -87,3 +88,13 @@ def test_stacks_without_a_record_as_cryolike_makes_them_are_replaced_when_asked(
         app(words, standalone_mode=False)
     app([*words, "--overwrite"], standalone_mode=False)
     assert json.loads((folder / "job.json").read_text())["status"] == "completed"
+
+
+def test_a_folder_that_one_may_not_look_into_is_named_not_a_file_in_it(demo_project, tmp_path):
+    (tmp_path / "closed").mkdir()
+    output = tmp_path / "closed" / "picks"
+    star = demo_project.relion / "CtfFind" / "job003" / "micrographs_ctf.star"
+    for words in (("coords", demo_project.particles_cs, star), ("stacks", "cs", demo_project.particles_cs)):
+        done = run_where_one_may_only_read(tmp_path / "closed", *words, "-o", output, mode=0)
+        assert done.returncode == 1
+        assert f"Error: {tmp_path / 'closed'}: the folder can't be looked into\n" in done.stderr

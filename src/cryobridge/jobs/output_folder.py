@@ -85,6 +85,7 @@ def refuse_folder_of_others(folder: Path, *, overwrite: bool) -> None:
     OutputExistsError
         If a file of a record is in it, which is not cryobridge's by its job.json, and ``overwrite`` is False.
     """
+    require_open(folder)
     if not folder.is_dir():
         return
     # Slow to import, and needed by few.
@@ -198,6 +199,23 @@ def require_writable(outputs: Iterable[Path]) -> None:
         nearest = _nearest_folder(folder)
         if nearest is not None and not os.access(nearest, os.W_OK | os.X_OK):
             raise CryobridgeError("the folder can't be written in", path=nearest, hint=MAY_NOT)
+
+
+def require_open(folder: Path) -> None:
+    """Refuse an output folder below one that one may not look into, rather than fail at a file in it.
+
+    Raises
+    ------
+    CryobridgeError
+        If it is so.
+    """
+    for place in reversed([folder, *folder.parents]):
+        try:
+            (place / "job.json").lstat()
+        except PermissionError as error:
+            raise CryobridgeError("the folder can't be looked into", path=place, hint=MAY_NOT) from error
+        except OSError:  # not there yet, or a file, which others refuse
+            continue
 
 
 def _nearest_folder(folder: Path) -> Path | None:

@@ -38,7 +38,7 @@ from cryobridge.jobs.micrographs.orientation_report import orientation_of
 from cryobridge.jobs.micrographs.placement import Placement, Positions, place
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, MicrographSizes, compare_sizes
 from cryobridge.jobs.micrographs.star import project_of, read_micrographs
-from cryobridge.jobs.output_folder import files_in, refuse_existing
+from cryobridge.jobs.output_folder import files_in, refuse_existing, require_open
 from cryobridge.model.geometry import round_px
 from cryobridge.model.particles import Floats
 from cryobridge.options import as_path
@@ -282,6 +282,7 @@ def _matched(
     kept, left_out = _choose(picks, micrographs, drop_outside=options.drop_outside, picks_only=options.picks_only)
     project = project_of(folder, options.relion_project)
     positions = _positions(picks, micrographs, kept, MicrographFiles(star, project))
+    require_open(folder)
     refuse_existing(_existing_lists(folder), overwrite=may_exist)
     if options.preview:
         for code, _ in positions.busiest(options.preview):
