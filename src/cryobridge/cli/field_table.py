@@ -174,10 +174,10 @@ def _sparkline(histogram: tuple[int, ...], n_bars: int) -> str:
 
 
 def _cut(text: Text, limit: int) -> Text:
-    """Return the end of a text that is too long: what paths differ in."""
+    """Return a text that is cut in the middle where it is too long: the ends of paths differ most."""
     if text.cell_len <= limit:
         return text
-    kept = text[max(0, len(text) - limit + 1) :]
-    while kept and kept.cell_len >= limit:
-        kept = kept[1:]
-    return Text("…", style="dim").append_text(kept)
+    head, tail = text[: max(0, limit - 1) // 3], text
+    while len(tail) and tail.cell_len + head.cell_len >= limit:
+        tail = tail[1:]
+    return Text.assemble(head, ("…", "dim"), tail)
