@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cryobridge.errors import UsageError
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+Offers: TypeAlias = Callable[[Path, str], Iterable[str]]
 _UNITS = ("_A", "_px", "_kV", "_mm", "_s", "_percent")
 
 
@@ -47,7 +48,8 @@ class Opt:
     is_argument
         Whether it is named by its place in the command line, not by a flag.
     complete
-        The values that Tab offers.
+        The values that Tab offers; or what finds them, called with the first file that the command line names as an
+        argument and what is typed of the value so far.
     """
 
     help: str = ""
@@ -59,7 +61,7 @@ class Opt:
     default: str | None = None
     is_hidden: bool = False
     is_argument: bool = False
-    complete: tuple[str, ...] = ()
+    complete: tuple[str, ...] | Offers = ()
 
 
 @dataclass(frozen=True)

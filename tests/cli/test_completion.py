@@ -10,6 +10,7 @@ import pexpect
 import pytest
 
 from cryobridge.cli.completion import completion_script
+from cryobridge.jobs.inspection.use_list import CHECK_NAMES
 from helpers import COMMAND, environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +24,16 @@ shells = pytest.mark.parametrize("shell", [BASH, ZSH], ids=["bash", "zsh"])
 def folder(tmp_path):
     for name in ("particles.cs", "run_data.star", "notes.txt"):
         (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.fixture
+def with_apostrophe(tmp_path):
+    rows = "".join(f"{12000 + number} {2 + 3 * (number % 2)}\n" for number in range(4))
+    (tmp_path / "Ann's run.star").write_text(
+        "data_optics\n\nloop_\n_rlnOpticsGroup #1\n1\n\ndata_particles\n\nloop_\n"
+        f"_rlnDefocusU #1\n_rlnClassNumber #2\n{rows}"
+    )
     return tmp_path
 
 
@@ -78,6 +89,21 @@ def test_tab_completes_in_a_real_shell(shell, typed, completed, folder):
 
 
 @shells
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("cryobridge select An\t", r"Ann\'s\ run.star "),
+        ('cryobridge select "Ann\'s run.star" --whe\t', "--where "),
+        (r"cryobridge select Ann\'s\ run.star --where rlnD" + "\t", "efocusU"),
+        (r"cryobridge select Ann\'s\ run.star --where 'rlnDefocusU > 12000 and rlnC" + "\t", "lassNumber"),
+        (r"cryobridge select Ann\'s\ run.star --class 2," + "\t", "5"),
+    ],
+)
+def test_tab_looks_into_the_file_that_is_named_also_with_an_apostrophe(shell, typed, completed, with_apostrophe):
+    type_keys(shell, typed, with_apostrophe, re.escape(completed))
+
+
+@shells
 def test_two_tabs_list_all_choices(shell, folder):
     type_keys(
         shell,
@@ -91,15 +117,18 @@ def test_two_tabs_list_all_choices(shell, folder):
     ("line", "offered"),
     [
         ("cryobridge stac", {"stacks"}),
-        ("cryobridge inspect --check ", {"coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion"}),
+        ("cryobridge inspect --check ", set(CHECK_NAMES)),
         ("cryobridge inspect part", {"particles.cs"}),
+        (r"cryobridge select Ann\'s\ run.star --where rln", {"rlnDefocusU", "rlnClassNumber"}),
+        (r"cryobridge select Ann\'s\ run.star --class ", {"2", "5"}),
     ],
 )
+@pytest.mark.usefixtures("with_apostrophe")
 def test_fish_offers_names_and_files(line, offered, folder):
     program = shutil.which("fish")
     if program is None:
         pytest.skip("fish is not installed")
-    words = [program, "-c", f"source {COMPLETIONS}/cryobridge.fish; complete -C '{line}'"]
+    words = [program, "-c", f"source {COMPLETIONS}/cryobridge.fish; complete -C $argv[1]", line]
     done = subprocess.run(
         words, cwd=folder, env=for_shells(folder), capture_output=True, text=True, timeout=60, check=True
     )

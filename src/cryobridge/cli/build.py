@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, is_dataclass
 from functools import cache, wraps
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,7 +16,7 @@ import typer
 
 from cryobridge.cli.number_lists import parse_numbers
 from cryobridge.errors import UsageError
-from cryobridge.options import Declared, declared
+from cryobridge.options import Declared, Offers, declared
 
 # From the name of an option to its flag, as the command that runs calls it.
 _FLAGS: dict[str, str] = {"output": "-o", "where": "--where"}
@@ -138,13 +139,25 @@ def _metavar(item: Declared) -> str | None:
     return "|".join(map(str, item.choices)) if item.choices else None
 
 
-def _completer(values: Sequence[str]) -> Callable[[str], list[str]]:
+def _completer(values: Sequence[str] | Offers) -> Callable[[typer.Context, str], list[str]]:
     """Return what Typer, which reads the annotations of a function, takes for completion."""
 
-    def complete(incomplete: str) -> list[str]:
-        return [value for value in values if value.startswith(incomplete)]
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        if not callable(values):
+            return [value for value in values if value.startswith(incomplete)]
+        file = _first_file(ctx)
+        return [] if file is None else list(values(file, incomplete))
 
     return complete
+
+
+def _first_file(ctx: typer.Context) -> Path | None:
+    """Return the first file that the command line names as an argument, where the shell has not read its ``~`` yet."""
+    # Before an option that still lacks its value, arguments are left as words.
+    arguments = [item.name for item in ctx.command.params if item.param_type_name == "argument"]
+    words = [*(ctx.params.get(name) for name in arguments if name is not None), *ctx.args]
+    firsts = (word[0] if isinstance(word, (list, tuple)) and word else word for word in words)
+    return next((Path(first).expanduser() for first in firsts if isinstance(first, (str, Path))), None)
 
 
 def _parser(item: Declared) -> Callable[[Any], Any]:

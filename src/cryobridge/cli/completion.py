@@ -1,8 +1,8 @@
 """Tab completion in shells: `--install-completion` and `--show-completion`.
 
-Typer answers the shells, and its scripts make them ask. Two things are our own: its script for zsh leaves the first Tab
-of a terminal unanswered, and its installation knows no ``ZDOTDIR``, changes how zsh's menus look, and writes the user's
-startup file anew.
+Typer answers the shells, and its scripts make bash and fish ask. Two things are our own: its script for zsh loses
+apostrophes and leaves the first Tab of a terminal unanswered, and its installation knows no ``ZDOTDIR``, changes how
+zsh's menus look, and writes the user's startup file anew.
 """
 
 from __future__ import annotations
@@ -22,8 +22,34 @@ from cryobridge.errors import CryobridgeError, UsageError
 _PROGRAM = "cryobridge"
 _SHELLS = ("bash", "zsh", "fish")
 _ASKED = f"_{_PROGRAM.upper()}_COMPLETE"
-# zsh loads the script at the first Tab; this line makes it answer that one too.
-_FIRST_TAB = f"\n\n[[ $funcstack[1] == _{_PROGRAM} ]] && _{_PROGRAM}_completion"
+# Typer's script has zsh read what is offered as a command of its own, in which apostrophes are lost. This one takes the
+# lines that fish gets, each a word and its description with a tab between, and leaves the quoting to zsh. zsh loads the
+# script at the first Tab; the last line makes it answer that one too.
+_ZSH = f"""#compdef {_PROGRAM}
+
+_{_PROGRAM}_completion() {{
+  local line
+  local -a offered
+  for line in "${{(@f)$(env _TYPER_COMPLETE_ARGS="${{(j: :)words[1,$CURRENT]}}" _TYPER_COMPLETE_FISH_ACTION=get-args \\
+      {_ASKED}=complete_fish {_PROGRAM})}}"; do
+    [[ -n $line ]] || continue
+    if [[ $line == *$'\\t'* ]]; then
+      offered+=("${{${{line%%$'\\t'*}}//:/\\\\:}}:${{line#*$'\\t'}}")
+    else
+      offered+=("${{line//:/\\\\:}}")
+    fi
+  done
+  if (( $#offered )); then
+    _describe '' offered
+  else
+    _files
+  fi
+}}
+
+compdef _{_PROGRAM}_completion {_PROGRAM}
+
+[[ $funcstack[1] == _{_PROGRAM} ]] && _{_PROGRAM}_completion
+"""
 
 
 def prepare_completion() -> None:
@@ -46,9 +72,11 @@ def completion_script(shell: str) -> str:
             f"there is no completion for {shell or 'this shell, whose name is unknown'}",
             hint=f"There is one for {', '.join(_SHELLS)}: call cryobridge from that shell.",
         )
+    if shell == "zsh":
+        return _ZSH
     make = completion.get_completion_script  # type: ignore[attr-defined]  # imported there without an "as"
     script = str(make(prog_name=_PROGRAM, complete_var=_ASKED, shell=shell))
-    return script.strip("\n") + (_FIRST_TAB if shell == "zsh" else "") + "\n"
+    return script.strip("\n") + "\n"
 
 
 def show_completion(context: typer.Context, _parameter: typer.CallbackParam, value: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cryobridge.errors import UsageError, option
+from cryobridge.jobs.offers import class_lists
 from cryobridge.jobs.shared_options import (
     AncestorOptions,
     ImageSearchOptions,
@@ -116,7 +117,13 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
     )
     classes: Annotated[
         tuple[int, ...],
-        Opt("Classes, as the program counts them. Repeatable.", flags=("--class",), metavar="N,N", panel="Particles"),
+        Opt(
+            "Classes, as the program counts them. Repeatable.",
+            flags=("--class",),
+            metavar="N,N",
+            panel="Particles",
+            complete=class_lists,
+        ),
     ] = ()
     min_posterior: Annotated[
         float | None, Opt("Keep classes at least this probable.", metavar="P", panel="Particles", low=0, high=1)

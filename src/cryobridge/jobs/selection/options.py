@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cryobridge.errors import UsageError, option
+from cryobridge.jobs.offers import class_lists, conditions
 from cryobridge.jobs.shared_options import AncestorOptions, DedupeOptions, MatchOptions
 from cryobridge.options import Opt
 
@@ -30,10 +31,20 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
     >>> SelectOptions(classes=(1, 4), where="rlnDefocusU > 12000")
     """
 
-    where: Annotated[str | None, Opt("Such as 'rlnDefocusU > 12000'.", metavar="CONDITION", panel=_ROWS)] = None
+    where: Annotated[
+        str | None,
+        Opt("Such as 'rlnDefocusU > 12000'.", metavar="CONDITION", panel=_ROWS, complete=conditions),
+    ] = None
     classes: Annotated[
         tuple[int, ...] | None,
-        Opt("Classes, as the program counts them. Repeatable.", flags=("--class",), metavar="N,N", panel=_ROWS, low=0),
+        Opt(
+            "Classes, as the program counts them. Repeatable.",
+            flags=("--class",),
+            metavar="N,N",
+            panel=_ROWS,
+            low=0,
+            complete=class_lists,
+        ),
     ] = None
     like: Annotated[
         Path | Sized | None, Opt("Particles that this .star or .cs has too.", metavar="FILE", panel=_ROWS)

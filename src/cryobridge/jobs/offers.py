@@ -1,0 +1,48 @@
+"""What Tab offers for a condition, and for a list of classes, by the particle file that the command line names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+# The name that is being typed, at the beginning of the text or after what a name may follow.
+_BEGUN = re.compile(
+    r"(?:^|[(,<>=!]|(?<![\w/.])(?:and|or|not|in)\s)\s*(?P<name>(?:[^\W\d][\w/.]*(?:\[[\d,]*)?)?)$", re.IGNORECASE
+)
+
+
+def conditions(particles: Path, typed: str) -> list[str]:
+    """Return a condition as far as it is typed, completed by each column of the file that fits.
+
+    Parameters
+    ----------
+    particles
+        A `.star`, `.cs` or `.csg` file, or a job folder.
+    typed
+        The condition so far, such as ``rlnDefocusU > 12000 and rlnCl``.
+    """
+    begun = _BEGUN.search(typed)
+    if begun is None or typed.count("'") % 2 or typed.count('"') % 2:  # within a text
+        return []
+    from cryobridge.formats.offered import offered_columns
+
+    before, name = typed[: begun.start("name")], begun["name"]
+    return [before + column for column in offered_columns(particles) if column.startswith(name)]
+
+
+def class_lists(particles: Path, typed: str) -> list[str]:
+    """Return a list of classes as far as it is typed, completed by each class of the file that is not in it yet.
+
+    Parameters
+    ----------
+    particles
+        A `.star`, `.cs` or `.csg` file, or a job folder.
+    typed
+        The list so far, such as ``1,``.
+    """
+    from cryobridge.formats.offered import offered_classes
+
+    *listed, begun = typed.split(",")
+    before = "".join(f"{number}," for number in listed)
+    classes = [str(number) for number in offered_classes(particles)]
+    return [before + number for number in classes if number.startswith(begun) and number not in listed]

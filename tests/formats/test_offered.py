@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cryobridge.formats.offered import offered_classes, offered_columns
+from cryobridge.jobs.offers import class_lists, conditions
+
+HEAVY = ("numpy", "pyarrow", "pandas", "torch", "yaml")
+
+
+@pytest.fixture
+def star(tmp_path):
+    path = tmp_path / "run_data.star"
+    rows = "".join(f"{number}@a.mrcs {10000 + number}.5 {1 + number * 7 // 100_000}\n" for number in range(100_000))
+    head = "data_optics\n\nloop_\n_rlnOpticsGroup #1\n1\n\ndata_particles\n\nloop_\n"
+    path.write_text(f"{head}_rlnImageName #1\n_rlnDefocusU #2\n_rlnClassNumber #3\n{rows}\n")
+    return path
+
+
+@pytest.fixture
+def cs(tmp_path):
+    types = [("uid", "<u8"), ("alignments2D/class", "<u4"), ("alignments3D/shift", "<f4", (2,)), ("blob/path", "S9")]
+    rows = np.zeros(50_000, types)
+    rows["alignments2D/class"] = np.arange(len(rows)) // 5000
+    with (tmp_path / "J7_020_particles.cs").open("wb") as file:
+        np.save(file, rows)
+    with (tmp_path / "J7_passthrough_particles.cs").open("wb") as file:
+        np.save(file, np.zeros(50_000, [("uid", "<u8"), ("ctf/df1_A", "<f4")]))
+    return tmp_path / "J7_020_particles.cs"
+
+
+def test_columns_and_classes_of_a_star_file_are_those_of_its_particles(star):
+    assert offered_columns(star) == ["rlnImageName", "rlnDefocusU", "rlnClassNumber"]
+    # Sorted by class, so that its first rows have one class only.
+    assert offered_classes(star) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_columns_of_a_cs_file_are_also_those_that_it_is_joined_with(cs):
+    own = ["uid", "alignments2D/class", "alignments3D/shift[0]", "alignments3D/shift[1]", "blob/path"]
+    for named in (cs, cs.parent):
+        assert offered_columns(named) == [*own, "ctf/df1_A"]
+        assert offered_classes(named) == list(range(10))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00\xff\xff{", b"\x95CSDAT\xff\xff\xff\x7f", b"\x00" * 99])
+@pytest.mark.parametrize("name", ["a.star", "a.cs", "a.csg", "a.txt"])
+def test_what_is_no_particle_file_offers_nothing(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    for path in (tmp_path / name, tmp_path / "missing.star", tmp_path):
+        assert offered_columns(path) == []
+        assert offered_classes(path) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("rlnD", ["rlnDefocusU"]),
+        ("rlnDefocusU > 12000 and not (rlnC", ["rlnDefocusU > 12000 and not (rlnClassNumber"]),
+        ("9000 < rlnDefocusU and rlnI", ["9000 < rlnDefocusU and rlnImageName"]),
+        ("rlnDefocusU ", []),
+        ("rlnImageName == 'rln", []),
+    ],
+)
+def test_a_condition_goes_on_with_a_column(typed, offered, star):
+    assert conditions(star, typed) == offered
+
+
+def test_a_list_of_classes_goes_on_with_those_that_it_has_not(star):
+    assert class_lists(star, "1,3,") == ["1,3,2", "1,3,4", "1,3,5", "1,3,6", "1,3,7"]
+
+
+def test_nothing_heavy_is_loaded(star, cs):
+    program = (
+        "import sys; from pathlib import Path; from cryobridge.jobs.offers import conditions, class_lists\n"
+        f"for path in map(Path, {[str(star), str(cs), str(cs.parent), str(star.parent)]}):\n"
+        "    assert conditions(path, '') and class_lists(path, '')\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
