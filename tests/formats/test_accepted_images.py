@@ -29,7 +29,7 @@ def test_images_within_relions_limits_are_taken(factor, offset, is_taken):
     images = factor * noise_images(4, 64) + offset
     found = not_normalised(list(images))
     assert [message.code for message in found] == ([] if is_taken else ["not-normalised"])
-    assert is_taken or "4 of 4 images" in str(found[0])
+    assert is_taken or "4 of 4 sampled images" in str(found[0])
     assert not_normalised([]) == []
 
 

@@ -255,10 +255,10 @@ def names_lead_elsewhere(name: str, found: Path, output: Path, metadata: Path) -
     if ImageSearch(output).resolve(name) is not None:
         return None
     base = Path(str(found).removesuffix(name)) if str(found).endswith(name) else None
-    remedy = f"the first is {found}"
+    text = f"image names lead nowhere from {output.parent}; the first is {found}"
     if base is not None:
-        remedy = f"they are found with {Remedy(as_given(base.absolute(), metadata), None, 1).as_options()}"
-    text = f"image names are kept as they stand; from {output.parent} {remedy}"
+        remedy = Remedy(as_given(base.absolute(), metadata), None, 1).as_options()
+        text = f"from {output.parent}, images are found with {remedy}"
     return warning("image-names-lead-elsewhere", text)
 
 

@@ -408,7 +408,7 @@ def test_names_that_lead_nowhere_from_the_output_are_reported(tmp_path):
     near = convert(star, tmp_path / "relion" / "Import" / "near.star")
     assert near.warnings == ()
     far = convert(star, tmp_path / "far" / "p.star")
-    remedy = f"they are found with datadir='{tmp_path / 'relion'}'"
+    remedy = f"images are found with datadir='{tmp_path / 'relion'}'"
     assert any(message.endswith(remedy) for message in texts(far.warnings))
 
 

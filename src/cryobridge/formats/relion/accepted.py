@@ -143,10 +143,7 @@ def named_mrc(names: Sequence[str]) -> list[Message]:
     if not n_mrc:
         return []
     stacks = "1 stack is" if n_mrc == 1 else f"{n_mrc:,} stacks are"
-    text = (
-        f"{stacks} named .mrc, which RELION takes for single images; {option('link_stacks', 'DIR')} gives them names "
-        "that it opens"
-    )
+    text = f"{stacks} named .mrc, which RELION can't read as stacks: {option('link_stacks', 'DIR')}"
     return [warning("stacks-named-mrc", text, option="link_stacks")]
 
 

@@ -206,11 +206,9 @@ def not_normalised(images: list[NDArray[Any]], remedy: str = "") -> list[Message
         radius_px = default_radius_px(min(images[0].shape))
         words = f"relion_preprocess --norm --bg_radius {radius_px} --operate_on STACK.mrcs --operate_out NEW.mrcs"
         remedy = f"`{words}` normalises a stack"
-    text = (
-        f"{len(bad)} of {len(found)} images that were looked at are not normalised (a background of "
-        f"{mean[bad[0]]:.2g} ± {std[bad[0]]:.2g}; RELION takes deviations of {_LEAST_STD:g} to {_LARGEST_STD:g}, and "
-        f"means of at most {_LARGEST_MEAN:g} of them): {remedy}"
-    )
+    shown_mean = "0" if abs(mean[bad[0]]) < 0.005 else f"{mean[bad[0]]:.2g}"
+    background_shown = f"{shown_mean} ± {std[bad[0]]:.2g}"
+    text = f"{len(bad)} of {len(found)} sampled images are not normalised ({background_shown}): {remedy}"
     return [warning("not-normalised", text)]
 
 

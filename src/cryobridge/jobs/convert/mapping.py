@@ -310,10 +310,7 @@ def _about_poses(particles: ParticleSet, convention: Convention, *, is_mirrored:
     if convention == AS_STORED or (particles.poses is None and particles.ctf is None):
         return []
     if is_mirrored:
-        text = (
-            "poses, shifts, defocus angles and aberrations are those of images that are to be extracted again: "
-            "not of the images that the file names now"
-        )
+        text = "poses and aberrations are of images to be extracted again, not of those named"
         return [warning("to-be-extracted-again", text)]
     text = (
         "coordinates are mirrored, poses belong to the images as they are: to extract again with these poses, "
@@ -333,9 +330,6 @@ def unused_project(names: Sequence[str], output: Path) -> list[Message]:
         except CryobridgeError:
             continue
         if match.relion_name:
-            text = (
-                "names of micrographs, optics groups and coordinates are cryoSPARC's; for RELION's, which its "
-                f"re-extraction and polishing need, give {option('micrographs', as_seen_from(star, None))}"
-            )
+            text = f"micrographs are cryoSPARC's; for RELION's add {option('micrographs', as_seen_from(star, None))}"
             return [warning("micrographs-not-mapped", text, option="micrographs")]
     return []

@@ -96,10 +96,7 @@ class Renaming:
         if lost:
             return [*messages, lost]
         if of_cryosparc:
-            text = (
-                "names of images are those of the STAR file, which cryoSPARC looks for in its project folder; "
-                f"{option('link_stacks', 'DIR')}, with DIR beside the output, brings them along"
-            )
+            text = f"images keep RELION's names; for cryoSPARC: {option('link_stacks', 'DIR')} beside the output"
             return [*messages, warning("image-names-of-relion", text, option="link_stacks")]
         found = self.search.resolve(old[0])
         elsewhere = names_lead_elsewhere(new[0], found, self.output, self.search.metadata) if found else None

@@ -548,7 +548,7 @@ def _about_images(plan: DownsamplePlan) -> list[Message]:
             made.append(shrink(open_mrc(header.path).read(plan.source.images.index[[row]]))[0])
     # What can't be used at all is found when it is read.
     usable = [image for image in made if np.isfinite(image).all()]
-    return [*messages, *not_normalised(usable, f"{option('normalise', 'auto')} normalises them")]
+    return [*messages, *not_normalised(usable, f"add {option('normalise', 'auto')}")]
 
 
 def _stack_of(partial: Path) -> Path:
