@@ -273,13 +273,13 @@ def test_parameters_for_the_images_before_binning_are_adapted(factor, particles_
 
 
 def test_a_device_of_torch_names_the_device(converter, particles_cs):
-    convert = converter(device=torch.device("cpu"))
-    convert.prepare_indexed_file(particles_cs, "cryosparc")
-    assert convert.convert_stacks().stacks == 1
     refused = converter(device=torch.device("cuda", 63))
     refused.prepare_indexed_file(particles_cs, "cryosparc")
     with pytest.raises(UsageError, match="cuda:63"):
         refused.convert_stacks()
+    convert = converter(device=torch.device("cpu"))
+    convert.prepare_indexed_file(particles_cs, "cryosparc")
+    assert convert.convert_stacks().stacks == 1
 
 
 def test_images_are_in_single_precision_where_the_transforms_are_in_double(particles_cs, tmp_path):

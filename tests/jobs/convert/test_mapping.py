@@ -311,7 +311,7 @@ def test_verify_sees_a_wrong_placement(project, monkeypatch):
         return replace(mapped, particles=replace(mapped.particles, locations=locations))
 
     monkeypatch.setattr(plan_module, "onto_micrographs", wrong)
-    with pytest.raises(CryobridgeError, match=r"coordinates by [\d.]+ px, places in pixels by 24 rows"):
+    with pytest.raises(CryobridgeError, match=r"coordinates by .* px in row 0 .*, places in pixels in 24 rows"):
         mapped(project, datadir=project / "P1", verify=True)
 
 

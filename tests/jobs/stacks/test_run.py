@@ -477,7 +477,7 @@ def test_each_stack_gets_its_pictures(particles_cs, tmp_path):
 
 def test_pictures_that_cannot_be_drawn_are_reported_and_the_stacks_are_whole(particles_cs, tmp_path, monkeypatch):
     # A process that ends at once, as when memory runs out.
-    monkeypatch.setattr("cryobridge.jobs.stacks.polar.drawing.sys.executable", "/bin/false")
+    monkeypatch.setattr("cryobridge.executors.helper_process.sys.executable", "/bin/false")
     with pytest.raises(CryobridgeError, match="pictures could not be drawn") as caught:
         run_stacks(plan(particles_cs, plots=True), tmp_path / "out")
     assert "resume=" in caught.value.hint

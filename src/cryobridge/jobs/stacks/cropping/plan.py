@@ -29,7 +29,7 @@ from cryobridge.formats.recovar.input import reading_of_star
 from cryobridge.formats.relion.accepted_images import half_precision, not_normalised
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.fourier.downsample import Downsampler
-from cryobridge.jobs.output_folder import files_in, refuse_existing
+from cryobridge.jobs.output_folder import files_in, refuse_existing, remove_existing
 from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
 from cryobridge.jobs.stacks.cropping.metadata import DownsampledMetadata, downsampled_metadata, write_sources
 from cryobridge.jobs.stacks.cropping.state import read_state
@@ -214,7 +214,7 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         stem = self.options.stem
         there = [folder / name for name in (f"{stem}.star", f"{stem}.txt", f"{stem}_sources.csv", POSES, CTF_TABLE)]
         stacks = sorted({folder / f"{stem}.mrcs", *files_in(folder, f"{stem}.*.mrcs")})
-        noted = [path for end in ("state.json", "mrcs.part.sums") for path in files_in(folder, f".{stem}.*{end}")]
+        noted = [*files_in(folder, f".{stem}.*state.json"), *self._sums(folder)]
         found = [*there, *stacks, *self.unfinished(folder), *noted]
         return [path for path in found if path.is_file() or path.is_symlink()]
 
@@ -233,7 +233,12 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
             if n_cut := keep_whole(stack, self.image_bytes):
                 text = f"{n_cut:,} images in the unfinished {stack.name} have no checksum that fits, and are made again"
                 messages.append(note("stacks-made-again", text, where=partial))
+        # A run that was killed when a stack had just got its name left the checksums behind.
+        remove_existing([path for path in self._sums(folder) if not path.with_suffix("").exists()])
         return tuple(messages)
+
+    def _sums(self, folder: Path) -> list[Path]:
+        return files_in(folder, f".{self.options.stem}.*mrcs.part.sums")
 
     def check_folder(self, folder: Path, *, resume: bool, overwrite: bool) -> bool:
         """Refuse a folder that is read from, that holds images of another size, or stacks that can't be gone on with.
