@@ -46,6 +46,13 @@ def test_columns_of_a_cs_file_are_also_those_that_it_is_joined_with(cs):
         assert offered_classes(named) == list(range(10))
 
 
+def test_of_a_relion_job_the_last_iteration_is_read_without_its_project(star):
+    (star.parent / "run_it025_data.star").write_text(star.read_text())
+    (star.parent / "run_it024_data.star").write_text("data_\n\nloop_\n_rlnClassNumber #1\n9\n")
+    star.unlink()
+    assert offered_classes(star.parent) == [1, 2, 3, 4, 5, 6, 7]
+
+
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00\xff\xff{", b"\x95CSDAT\xff\xff\xff\x7f", b"\x00" * 99])
 @pytest.mark.parametrize("name", ["a.star", "a.cs", "a.csg", "a.txt"])
 def test_what_is_no_particle_file_offers_nothing(name, content, tmp_path):

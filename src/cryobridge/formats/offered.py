@@ -22,6 +22,8 @@ from typing import IO
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.cryosparc.names import group_by_name, is_excluded, kind_of
 from cryobridge.formats.listing import list_folder
+from cryobridge.formats.relion.branches import branches_of
+from cryobridge.formats.relion.names import sort_iterations
 from cryobridge.model.fields import ALIGNMENT
 
 _CLASS_OF_RELION = "rlnClassNumber"
@@ -143,10 +145,16 @@ def _files_in(folder: Path) -> list[Path]:
     of_particles = next(_groups(folder, of_particles=True), ())
     if of_particles:
         return [folder / name for name in of_particles]
-    from cryobridge.formats.relion.job import particles_in, read_relion_job  # late: most words are files
+    from cryobridge.formats.relion.job import PARTICLE_STARS, final_of  # late: most words are files
 
-    path = particles_in(read_relion_job(folder))
-    return [] if path is None else [path]
+    # As `particles_in` chooses; but the list of the project's jobs is not read, which takes Arrow.
+    names = list_folder(folder).files
+    iterations, finals, _ = sort_iterations(folder, names)
+    chain = branches_of(iterations).chain
+    last = final_of(chain, finals) or (chain[-1] if chain else None)
+    if last is not None and last.data is not None:
+        return [last.data]
+    return [folder / name for name in PARTICLE_STARS if name in names][:1]
 
 
 def _star_header(file: IO[bytes]) -> _Header:
