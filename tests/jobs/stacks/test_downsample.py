@@ -757,7 +757,7 @@ def test_a_radius_that_is_none_is_refused(radius, said, star):
 
 def test_the_command_normalises_and_says_so(star, tmp_path):
     done = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "plain")
-    assert "--normalise auto normalises them" in " ".join(done.stderr.split())
+    assert "add --normalise auto" in " ".join(done.stderr.split())
     done = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "out", "--normalise", "auto", "--no-ramp")
     assert done.returncode == 0
     assert "normalised  outside of 3 px, less the mean" in done.stderr + done.stdout
