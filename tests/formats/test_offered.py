@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -89,3 +90,11 @@ def test_nothing_heavy_is_loaded(star, cs):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("suffix", ["star", "cs", "csg"])
+def test_a_pipe_offers_nothing_and_does_not_hang(suffix, tmp_path):
+    path = tmp_path / f"particles.{suffix}"
+    os.mkfifo(path)
+    assert offered_columns(path) == []
+    assert offered_classes(path) == []

@@ -21,6 +21,7 @@ from typing import IO
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.cryosparc.names import group_by_name, is_excluded, kind_of
+from cryobridge.formats.input_file import open_input, read_input
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.relion.branches import branches_of
 from cryobridge.formats.relion.names import sort_iterations
@@ -36,7 +37,10 @@ _N_PLACES, _PLACE_BYTES = 32, 1 << 15
 _MOST_ELEMENTS = 9
 _PLAIN_NAME = re.compile(r"[^\W\d]\w*(?:[/.]\w+)*")
 _MEMBER = re.compile(r"""^\s*metafile:\s*['"]?>?([^'"\n]+)""", re.MULTILINE)
-_PARSE_ERRORS = (OSError, ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError, struct.error)
+_PARSE_ERRORS = (
+    *(CryobridgeError, OSError, ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError),
+    struct.error,
+)
 _INTEGERS = {"i4": "i", "u4": "I", "i8": "q", "u8": "Q", "i2": "h", "u2": "H"}
 
 
@@ -110,7 +114,7 @@ def _elements(name: str, shape: tuple[int, ...]) -> Iterator[str]:
 def _headers(particles: Path) -> Iterator[tuple[Path, _Header]]:
     for path in _files(particles):
         try:
-            with path.open("rb") as file:
+            with open_input(path) as file:
                 yield path, _star_header(file) if path.suffix == ".star" else _cs_header(file)
         except _PARSE_ERRORS:
             continue
@@ -122,8 +126,8 @@ def _files(particles: Path) -> list[Path]:
         if particles.is_dir():
             return _files_in(particles)
         if particles.suffix == ".csg":
-            with particles.open(encoding="utf-8", errors="replace") as file:
-                names = dict.fromkeys(_MEMBER.findall(file.read(_HEAD_BYTES)))
+            text = read_input(particles, _HEAD_BYTES).decode(errors="replace")
+            names = dict.fromkeys(_MEMBER.findall(text))
             return [particles.parent / name.strip() for name in names if name.strip().endswith(".cs")]
         if particles.suffix == ".cs":
             of_job = (group for group in _groups(particles.parent) if particles.name in group)
@@ -194,7 +198,7 @@ def _cs_header(file: IO[bytes]) -> _Header:
 def _classes(path: Path, header: _Header) -> dict[str, list[int]]:
     """Return the classes in each column of a file that has some."""
     found = {}
-    with path.open("rb") as file:
+    with open_input(path) as file:
         if _CLASS_OF_RELION in header.columns:
             place = list(header.columns).index(_CLASS_OF_RELION)
             rows = (line.split() for line in _sampled_lines(file, header.start))
