@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, is_interrupt, option
-from cryobridge.formats.atomic import MAY_NOT, atomic_path, is_forbidden, write_error
+from cryobridge.formats.atomic import MAY_NOT, atomic_path, is_forbidden, together, write_error
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, STALE_S, Lease, State, exclusive, state_of
 from cryobridge.report import Message, warning
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cryobridge.report import Report
 
@@ -52,6 +52,27 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
             path=there[0],
             hint=f"Give {option('overwrite', True)} to replace it, or another place to write to.",
         )
+
+
+@contextmanager
+def whole_files(paths: Sequence[Path], *, overwrite: bool) -> Iterator[Callable[[Path], None]]:
+    """Write these files in the block, all or none, into folders that are made; another run may write them meanwhile.
+
+    Yields
+    ------
+    callable
+        What removes a file when the others get their names.
+
+    Raises
+    ------
+    OutputExistsError
+        If one is there at the end of the block and may not be replaced.
+    """
+    for folder in dict.fromkeys(path.parent for path in paths):
+        make_folder(folder)
+    with together() as remove:
+        yield remove
+        refuse_existing(paths, overwrite=overwrite)
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path], *, name: str = "output") -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryobridge.formats.atomic import together
 from cryobridge.formats.write import origin_for, outputs_of, warnings_of_rows, write_as_read
-from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
+from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, whole_files
 
 if TYPE_CHECKING:
     from cryobridge.model.particles import ParticleSet
@@ -52,9 +51,6 @@ def write_set(
     refuse_inputs(files, source.files, name=name)
     refuse_existing(files, overwrite=overwrite)
     messages = warnings_of_rows(origin)
-    make_folder(output.parent)
-    with together():
+    with whole_files(files, overwrite=overwrite):
         write_as_read(particles, output)
-        # Another run may have written them since.
-        refuse_existing(files, overwrite=overwrite)
     return files, messages

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import option
-from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_content
 from cryobridge.formats.particles_pickle import PickleContent, write_pickles
 from cryobridge.formats.relion.star_write import write_star
@@ -16,7 +15,7 @@ from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.micrographs.placement import refuse_contradicted
-from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs, require_space
+from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, require_space, whole_files
 from cryobridge.options import as_path, made, takes
 from cryobridge.progress import Silent
 
@@ -167,10 +166,8 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
     if new_links:
         reporter.start("copying stacks" if plan.options.copy else "linking stacks", len(new_links))
         make_links(new_links, copy=plan.options.copy, reporter=reporter)
-    folder = plan.output if isinstance(plan.content, PickleContent) else plan.output.parent
-    make_folder(folder)
     reporter.start("writing", None)
-    with together() as remove:
+    with whole_files([*plan.outputs(), *plan.outdated()], overwrite=overwrite) as remove:
         if isinstance(plan.content, PickleContent):
             write_pickles(plan.output, plan.content)
         elif isinstance(plan.content, CsContent):
@@ -180,8 +177,6 @@ def write_plan(plan: ConvertPlan, *, overwrite: bool = False, reporter: Reporter
             write_star(plan.output, plan.content.blocks)
             if plan.micrographs is not None:
                 write_star(micrographs_path(plan.output), plan.micrographs)
-        # Another run may have written them since.
-        refuse_existing([*plan.outputs(), *plan.outdated()], overwrite=overwrite)
         for path in plan.outdated():
             remove(path)
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
-from cryobridge.formats.atomic import together
 from cryobridge.formats.cryosparc.particles_write import distinct_uids
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import EXPANDED, PARENT_UID, naming_damage
@@ -26,7 +25,7 @@ from cryobridge.jobs.convert.rows import choose_rows
 from cryobridge.jobs.identity.match import Identities, identities_of
 from cryobridge.jobs.identity.pairs import Pairs, pair_rows
 from cryobridge.jobs.identity.report import matched as matched_report
-from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
+from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, whole_files
 from cryobridge.model.convention import AS_STORED
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS
 from cryobridge.options import as_path
@@ -143,11 +142,8 @@ class OntoJob:
         self.check(overwrite=overwrite)
         plan, reporter = self.plan, reporter or Silent()
         reporter.start("writing", None)
-        make_folder(plan.output.parent)
-        with together():
+        with whole_files(outputs_of(plan.base, plan.output), overwrite=overwrite):
             RowWriter(plan.base).write(plan.output, plan.rows, plan.changes)
-            # Another run may have written them since.
-            refuse_existing(outputs_of(plan.base, plan.output), overwrite=overwrite)
         if not plan.options.verify:
             return plan.report()
         from cryobridge.jobs.convert.verify import verify_onto

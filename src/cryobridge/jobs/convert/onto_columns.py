@@ -292,11 +292,12 @@ def _optics_columns(content: StarContent, base: ParticleFiles, rows: NDArray[np.
     CryobridgeError
         If particles of one group have different ones.
     """
-    assert base.star is not None and base.particles.optics_index is not None  # it has optics
+    optics, index = base.particles.optics, base.particles.optics_index
+    assert base.star is not None and optics is not None and index is not None
     made, own = content.blocks[0], base.star["optics"]
     group_of = content.blocks[-1].read(["rlnOpticsGroup"])["rlnOpticsGroup"]
     assert isinstance(group_of, np.ndarray)
-    pairs = np.unique(np.column_stack([base.particles.optics_index[rows], group_of - 1]), axis=0)
+    pairs = np.unique(np.column_stack([index[rows], group_of - 1]), axis=0)
     columns: dict[str, Any] = {}
     for name in RELION_COLUMNS:
         if name not in made and name not in own:
@@ -307,7 +308,7 @@ def _optics_columns(content: StarContent, base: ParticleFiles, rows: NDArray[np.
         for group, of_made in pairs.tolist():
             if _is_other(given[of_made], given[first.setdefault(group, of_made)]):
                 raise CryobridgeError(
-                    f"particles of optics group {base.particles.optics.group_id[group]} have different aberrations, "  # type: ignore[union-attr]
+                    f"particles of optics group {optics.group_id[group]} have different aberrations, "
                     "of which a group has one",
                     path=base.metadata,
                     field=name,

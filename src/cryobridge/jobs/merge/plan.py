@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import UsageError, option
-from cryobridge.formats.atomic import together
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.merged import MergedFiles, check_rows, found_from, merged_files, names_of
 from cryobridge.formats.open import KINDS, open_particles
@@ -22,7 +21,7 @@ from cryobridge.jobs.merge.clashes import refuse_clashes
 from cryobridge.jobs.merge.halves import Halves, half_sets_of, split_halves
 from cryobridge.jobs.merge.options import MergeOptions
 from cryobridge.jobs.merge.report import MergeReport
-from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
+from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, whole_files
 from cryobridge.options import as_path
 from cryobridge.progress import Silent
 from cryobridge.report import Message, distinct
@@ -113,11 +112,8 @@ class MergeJob:
         """Write the files, all or none, and read a STAR file back if that is asked for; raises as `check` does."""
         self.check(overwrite=overwrite)
         (reporter or Silent()).start("writing", None)
-        with together():
-            make_folder(self.output.parent)
+        with whole_files(outputs_of(self.files, self.output), overwrite=overwrite):
             RowWriter(self.files).write(self.output, self.kept, {} if self.halves is None else self.halves.columns)
-            # Another run may have written them since.
-            refuse_existing(outputs_of(self.files, self.output), overwrite=overwrite)
         if self.options.verify and self.output.suffix == ".star":
             require_starfile_reads(self.output, int(self.kept.sum()))
         return self.report()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryobridge.formats.atomic import together
 from cryobridge.formats.relion.star_check import require_starfile_reads
 from cryobridge.formats.write import RowWriter
-from cryobridge.jobs.output_folder import make_folder, refuse_existing, refuse_inputs
+from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, whole_files
 from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
@@ -47,13 +46,10 @@ class SelectJob:
         writer = RowWriter(plan.particles)
         parents = None if plan.collapsed is None else plan.collapsed.uid
         reporter.start("writing", len(plan.parts) if len(plan.parts) > 1 else None)
-        with together():
+        with whole_files(plan.outputs(), overwrite=overwrite):
             for part in plan.parts:
-                make_folder(part.path.parent)
                 writer.write(part.path, part.kept, plan.added, parents=parents)
                 reporter.advance()
-            # Another run may have written them since.
-            refuse_existing(plan.outputs(), overwrite=overwrite)
         if plan.options.verify:
             for part in plan.parts:
                 if part.path.suffix == ".star":
