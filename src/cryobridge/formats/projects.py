@@ -46,7 +46,7 @@ INSTEAD: dict[Wanted, tuple[str, tuple[str, ...]]] = {
     ),
     "RELION particles": ("Give a STAR file of particles, such as run_data.star.", (".star",)),
     "particles": (
-        "Give a .cs, .csg or .star file of particles, or the folder of one cryoSPARC job, such as J42.",
+        "Give a .cs, .csg or .star file of particles, or the folder of one job, such as J42 or Class2D/job004.",
         (".csg", ".cs", ".star"),
     ),
     "micrographs": ("Give the list of RELION's micrographs: CtfFind/jobXXX/micrographs_ctf.star.", (".star",)),
