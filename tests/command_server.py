@@ -125,7 +125,8 @@ class Fault:
 class Errors:
     """Lets the N-th call of a kind fail with an error of the system, where it is about files below some folders.
 
-    The kinds are ``read``, ``write``, ``rename``, ``stat`` and ``lock``. Without N the calls are counted.
+    The kinds are ``read``, ``write``, ``rename``, ``renamed`` (the call has done its work), ``stat`` and ``lock``.
+    Without N the calls are counted.
     """
 
     def __init__(self, job, log):
@@ -159,6 +160,13 @@ class Errors:
     def _wrap_rename(self):
         for name in ("rename", "replace"):
             setattr(os, name, self._wrapped(getattr(os, name)))
+
+    def _wrap_renamed(self):
+        def failing_after(call):
+            return lambda path, *more, **named: (call(path, *more, **named), self._strike(path))[0]
+
+        for name in ("rename", "replace"):
+            setattr(os, name, failing_after(getattr(os, name)))
 
     def _wrap_stat(self):
         for name in ("stat", "lstat", "scandir"):

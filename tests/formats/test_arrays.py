@@ -1,15 +1,18 @@
+import errno
 import gc
 import io
 import math
 import os
 import pickle
 import re
+import shutil
 import struct
 import threading
 import time
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +35,7 @@ from cryobridge.formats.arrays import (
 )
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.descriptor import ImageDescriptor, read_image_descriptor, write_image_descriptor
+from cryobridge.formats.mrc_write import MrcStackWriter
 from cryobridge.formats.npy_header import read_header
 
 
@@ -479,6 +483,48 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "out"):
         (tmp_path / "input").read_bytes()
     assert caught.value.filename == str(tmp_path / "input")
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("is_new_inode", [False, True])
+def test_a_rename_that_is_done_and_called_an_error_has_succeeded(number, is_new_inode, tmp_path, monkeypatch):
+    # As on a network disk that loses the answer, or that numbers its files anew.
+    def renamed(temporary, final):
+        if is_new_inode:
+            shutil.copy(temporary, final)
+            temporary.unlink()
+        else:
+            os.rename(temporary, final)  # noqa: PTH104
+        raise OSError(number, os.strerror(number), temporary)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    final = tmp_path / "a"
+    final.write_bytes(b"old")
+    with atomic_path(final) as temporary:
+        temporary.write_bytes(b"new")
+    write_mrc_stack_that_can_be_resumed(tmp_path / "b.mrcs")
+    assert final.read_bytes() == b"new"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b.mrcs"}
+
+
+def write_mrc_stack_that_can_be_resumed(path):
+    with MrcStackWriter(path, (2, 2), 1.0, resumable=True) as stack:
+        stack.append(np.zeros((2, 2), "f4"))
+
+
+@pytest.mark.parametrize("old", [None, b"old", b"old and longer", b"new"[::-1]])
+def test_a_rename_that_fails_is_an_error_and_an_older_file_stays(old, tmp_path, monkeypatch):
+    def not_renamed(temporary, final):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), temporary)
+
+    monkeypatch.setattr(Path, "replace", not_renamed)
+    final = tmp_path / "a"
+    if old is not None:
+        final.write_bytes(old)
+    with pytest.raises(CryobridgeError, match="Input/output error"), atomic_path(final) as temporary:
+        temporary.write_bytes(b"new")
+    assert (final.read_bytes() if final.exists() else None) == old
+    assert list(tmp_path.iterdir()) == ([] if old is None else [final])
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):

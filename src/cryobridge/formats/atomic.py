@@ -27,6 +27,7 @@ _MOST_NAME_BYTES = 255
 MAY_NOT = "You may not write there: choose another folder, or ask its owner."
 # What is added to the name of a temporary folder when it is moved out of the way counts, too.
 _OTHER_BYTES = len("..01234567-01234567-012345.old")
+_COMPARED_BYTES = 1 << 20
 # Longer ones are no suffixes that a writer looks at.
 _MOST_SUFFIX_BYTES = 32
 # Folders that this process has looked through for what killed ones left.
@@ -81,7 +82,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
             yield temporary
             _take_mode(temporary, final)
             if waiting is None:
-                temporary.replace(final)
+                rename(temporary, final)
             else:
                 waiting.files.append((temporary, final))
                 is_kept = True
@@ -106,6 +107,49 @@ def _take_mode(temporary: Path, final: Path) -> None:
         old, new = final.lstat(), temporary.lstat()
         if stat.S_ISREG(old.st_mode) and stat.S_ISREG(new.st_mode) and old.st_mode != new.st_mode:
             temporary.chmod(stat.S_IMODE(old.st_mode))
+
+
+def rename(temporary: Path, final: Path) -> None:
+    """Give a file its final name; what the system says of it counts only where the file has not got that name.
+
+    A network disk may do what it was asked for and lose its answer: asked again, it finds no file of the first name.
+
+    Raises
+    ------
+    OSError
+        If the file is not under its final name.
+    """
+    with ExitStack() as stack:
+        file = _opened(temporary, stack)
+        try:
+            temporary.replace(final)
+        except OSError:
+            there = None if file is None else _opened(final, stack)
+            if file is None or there is None or not _is_same(file, there):
+                raise
+            _remove(temporary)
+
+
+def _opened(path: Path, stack: ExitStack) -> int | None:
+    """Open a file for as long as a stack lives, by which a network disk looks at it anew; None where that fails."""
+    with suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        stack.callback(os.close, file)
+        return file
+    return None
+
+
+def _is_same(file: int, other: int) -> bool:
+    """Whether two open files are one, or have the same content."""
+    status, other_status = os.fstat(file), os.fstat(other)
+    if os.path.samestat(status, other_status):
+        return True
+    if not stat.S_ISREG(status.st_mode) or status.st_size != other_status.st_size:
+        return False
+    places = range(0, status.st_size, _COMPARED_BYTES)
+    with suppress(OSError):
+        return all(os.pread(file, _COMPARED_BYTES, at) == os.pread(other, _COMPARED_BYTES, at) for at in places)
+    return False
 
 
 @contextmanager
@@ -135,7 +179,7 @@ def together() -> Iterator[Callable[[Path], None]]:
             yield waiting.outdated.append
             for temporary, final in waiting.files:
                 with _explained(final):
-                    temporary.replace(final)
+                    rename(temporary, final)
             for path in waiting.outdated:
                 with _explained(path):
                     path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from mrcfile.utils import machine_stamp_from_byte_order
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, UsageError
-from cryobridge.formats.atomic import atomic_path, write_error
+from cryobridge.formats.atomic import atomic_path, rename, write_error
 from cryobridge.formats.file_record import FileRecord
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def _partial_file(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         mode = "r+b" if partial.exists() and sums.exists() else "w+b"
         with partial.open(mode) as file, sums.open(mode, buffering=0) as noted:
             yield file, noted
-        partial.replace(path)
+        rename(partial, path)
         sums.unlink(missing_ok=True)
     except OSError as error:
         if error.filename is not None and os.fspath(error.filename) not in map(os.fspath, (partial, sums)):
