@@ -80,6 +80,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert "cryobridge/py.typed" in names
     modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "cryobridge").rglob("*.py")}
     assert modules <= set(names)
+    pages = {f"cryobridge/docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert {name for name in names if not name.endswith(".py")} >= pages
 
 
 def test_the_source_archive_can_be_tested(built):
@@ -124,6 +126,11 @@ def test_it_runs_without_the_source_tree(fresh, tmp_path):
     assert (done.returncode, done.stdout) == (0, f"cryobridge {cryobridge.__version__}\n"), done.stderr
     where = plainly([fresh / "bin" / "python", "-c", "import cryobridge; print(cryobridge.__file__)"], tmp_path)
     assert where.stdout.startswith(str(fresh))
+    # The page that the help names is there.
+    shown = plainly([command, "coords", "--help"], tmp_path).stdout
+    page = Path(shown.rpartition(" More in ")[2].strip())
+    assert page.is_relative_to(fresh.resolve())
+    assert page.read_text(encoding="utf-8").startswith("# cryobridge coords")
     made = plainly([command, "stacks", "grid", "--n-pixels", "64", "--pixel-size", "1", "-o", "grid.npz"], tmp_path)
     assert made.returncode == 0, made.stderr
     seen = plainly([command, "inspect", "grid.npz"], tmp_path)

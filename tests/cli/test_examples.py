@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cryobridge.cli.commands import COMMANDS, load
-from cryobridge.cli.examples import ELSEWHERE, EXAMPLES, end_of_help
+from cryobridge.cli.examples import ELSEWHERE, EXAMPLES, end_of_help, page_path
 from helpers import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,8 @@ def test_every_help_ends_with_examples_and_its_page(words):
     assert done.returncode == 0
     assert end_of_help(words).strip() in done.stdout
     page, commands = EXAMPLES[words]
-    assert (ROOT / page).is_file()
+    assert page_path(page) == ROOT / "docs" / page
+    assert page_path(page).is_file()
     assert 1 <= len(commands) <= 3
     # A shell reads the lines as the commands.
     shown = end_of_help(words).replace("\\\n", " ").splitlines()

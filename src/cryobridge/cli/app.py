@@ -42,6 +42,7 @@ def _root(
             expose_value=False,
             is_eager=True,
             help="Set up Tab completion for this shell.",
+            rich_help_panel="Tab completion",
         ),
     ] = False,
     script: Annotated[
@@ -51,7 +52,8 @@ def _root(
             callback=show_completion,
             expose_value=False,
             is_eager=True,
-            help="Print the script that does it.",
+            help="Print the script that does it, to set it up by hand.",
+            rich_help_panel="Tab completion",
         ),
     ] = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,29 @@ from cryobridge.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# The panel of what every command takes, the last one of its help.
+GENERAL = "General"
+
+
+def output_option(metavar: str, help_text: str, *, default: str | bool = False) -> Any:
+    """Return ``-o`` as commands declare it.
+
+    Parameters
+    ----------
+    metavar
+        What stands for its value.
+    help_text
+        What is written there.
+    default
+        What the help says of the default, if there is one.
+    """
+    return typer.Option(
+        "-o", "--output", metavar=metavar, help=help_text, show_default=default, rich_help_panel="Output"
+    )
+
+
+OutputFolder = Annotated[Path, output_option("DIR", "Folder to write to.")]
 
 
 def _set(name: str) -> Any:
@@ -34,17 +58,26 @@ def _print_version(_context: typer.Context, _parameter: typer.CallbackParam, val
 
 def _flag(name: str, short: str, help_text: str) -> Any:
     names = [short, f"--{name}"] if short else [f"--{name}"]
-    return typer.Option(*names, callback=_set(name), expose_value=False, show_default=False, help=help_text)
+    return typer.Option(
+        *names, callback=_set(name), expose_value=False, show_default=False, help=help_text, rich_help_panel=GENERAL
+    )
 
 
 def _flags(
-    quiet: Annotated[bool, _flag("quiet", "-q", "Show answers, warnings and errors only.")] = False,
-    verbose: Annotated[bool, _flag("verbose", "-v", "Show time and memory as well.")] = False,
-    debug: Annotated[bool, _flag("debug", "", "Show the Python traceback of an error.")] = False,
+    quiet: Annotated[
+        bool, _flag("quiet", "-q", "Show results, warnings and errors only: no progress, notes or closing table.")
+    ] = False,
+    verbose: Annotated[bool, _flag("verbose", "-v", "Also show details, time and memory.")] = False,
+    debug: Annotated[bool, _flag("debug", "", "Show the Python traceback of errors.")] = False,
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, expose_value=False, help="Show the version and exit."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            expose_value=False,
+            help="Show the version and exit.",
+            rich_help_panel=GENERAL,
         ),
     ] = False,
 ) -> None:
@@ -57,25 +90,6 @@ def common_options() -> list[Any]:
     app = typer.Typer(add_completion=False)
     app.command()(_flags)
     return get_command(app).params
-
-
-def show_end_of_help(ctx: typer.Context) -> None:
-    """Show examples of a command, as they are typed, and its page."""
-    from cryobridge.cli.examples import end_of_help
-
-    words: list[str] = []
-    place: Any = ctx
-    while place.parent is not None:
-        words.insert(0, place.info_name)
-        place = place.parent
-    print_text(end_of_help(tuple(words)))
-
-
-def _leave_out_yellow() -> None:
-    """Show the help without Typer's yellow, which can't be read on a white background."""
-    from typer import rich_utils
-
-    rich_utils.STYLE_TYPES, rich_utils.STYLE_USAGE = "", "bold"
 
 
 class BridgeCommand(TyperCommand):
@@ -105,10 +119,10 @@ class BridgeCommand(TyperCommand):
                 raise UsageError(f"{max(item.opts, key=len)} is given twice, and takes one value", hint="Give it once.")
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        """Write the help, with examples and the page of the documentation at its end."""
-        _leave_out_yellow()
-        super().format_help(ctx, formatter)
-        show_end_of_help(ctx)
+        """Show the help, with examples and the page of the documentation at its end."""
+        from cryobridge.cli.help import show_help
+
+        show_help(self, ctx)
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         """Return the command's parameters and the common options."""
@@ -156,10 +170,10 @@ class BridgeGroup(TyperGroup):
         raise UsageError(f"there is no command {word!r}", hint=told)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        """Write the help, with examples and the page of the documentation at its end."""
-        _leave_out_yellow()
-        super().format_help(ctx, formatter)
-        show_end_of_help(ctx)
+        """Show the help, with examples and the page of the documentation at its end."""
+        from cryobridge.cli.help import show_help
+
+        show_help(self, ctx)
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         """Return the group's parameters and the common options."""

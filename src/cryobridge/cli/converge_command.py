@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import flag, takes_options
+from cryobridge.cli.common import output_option
 from cryobridge.cli.run import RunOptions
 from cryobridge.cli.terminal import output_width, print_json, progress, settings, show, show_command, show_messages
 from cryobridge.errors import UsageError, option
@@ -29,12 +30,16 @@ _WATCH = "Watching"
 class WatchOptions(Options):
     """Whether and how a job is followed while it runs."""
 
-    watch: Annotated[bool, Opt("Follow the job while it runs.", panel=_WATCH)] = False
-    settle_s: Annotated[float, Opt("Seconds a new file must be still.", metavar="S", low=0, panel=_WATCH)] = 5.0
+    watch: Annotated[bool, Opt("Follow a job while it runs.", panel=_WATCH)] = False
+    settle_s: Annotated[
+        float, Opt("Read a new file when it has not changed for so many seconds.", metavar="S", low=0, panel=_WATCH)
+    ] = 5.0
     timeout_s: Annotated[
         float | None, Opt("Stop watching after so many seconds.", metavar="S", low=0, panel=_WATCH)
     ] = None
-    fail_if_not_converged: Annotated[bool, Opt("Exit with 3 unless it has converged.", panel="Verdict")] = False
+    fail_if_not_converged: Annotated[
+        bool, Opt("Exit with code 3 unless the classes have converged.", panel="Verdict")
+    ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,13 +55,15 @@ def converge(
     options: ConvergeOptions,
     watching: WatchOptions,
     run: RunOptions,
-    job: Annotated[Path, typer.Argument(metavar="JOBDIR", help="A job folder, or that of a project.")] = Path(),
+    job: Annotated[
+        Path, typer.Argument(metavar="JOBDIR", help="Folder of a classification or refinement, or of a project.")
+    ] = Path(),
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Where the results go; else JOBDIR.", show_default=False),
+        output_option("DIR", "Folder for tables and pictures.", default="JOBDIR"),
     ] = None,
 ) -> None:
-    """Judge whether the classes of a classification settle; of a project list the jobs that have iterations."""
+    """Show whether the classes of a classification have settled; for a project, list its jobs."""
     from cryobridge.jobs.converge.converge import plan_converge
     from cryobridge.jobs.converge.files import jobs_of_project, project_error
     from cryobridge.jobs.job import executed

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
+from cryobridge.cli.common import output_option
 from cryobridge.cli.run import Facts, RunOptions, changed_pixels, outputs, run_job, some
 from cryobridge.cli.terminal import plain, settings, show
 from cryobridge.errors import UsageError
@@ -24,17 +25,18 @@ def convert(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...", help=".cs (and passthroughs), .csg, job folder, .star, or .mrcs with its pickles."
+            metavar="INPUT...",
+            help=".cs (with passthrough files), .csg, job folder, .star, or .mrcs with poses.pkl and ctf.pkl.",
         ),
     ],
     options: ConvertOptions,
     run: RunOptions,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUTPUT", help=".star, .cs, or a folder.", show_default=False),
+        output_option("OUTPUT", "File to write, .star or .cs; or a folder, for pickles."),
     ] = None,
 ) -> None:
-    """Carry particles between cryoSPARC, RELION and the pickles of cryoDRGN and RECOVAR."""
+    """Convert particles between cryoSPARC, RELION and the pickles of cryoDRGN and RECOVAR."""
     if output is None:
         raise _no_output(inputs)
     from cryobridge.jobs.convert.convert import convert_job

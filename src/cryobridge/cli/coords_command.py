@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
+from cryobridge.cli.common import output_option
 from cryobridge.cli.run import RunOptions, run_job
 from cryobridge.cli.terminal import PATIENCE_S, ask, ask_which, can_answer, progress, show, show_aside
 from cryobridge.errors import CryobridgeError, UsageError, option
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 class AskOptions(RunOptions):
     """The same for a command that asks before it takes columns that were inferred."""
 
-    yes: Annotated[bool, Opt("Take inferred columns without asking.", flags=("-y", "--yes"), panel="Run")] = False
+    yes: Annotated[bool, Opt("Take columns that were inferred without asking.", flags=("-y", "--yes"), panel="Run")] = (
+        False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +67,15 @@ def coords(
     ] = None,
     micrographs: Annotated[
         Path | None,
-        typer.Argument(metavar="MICROGRAPHS_CTF.star", help="RELION's micrographs, after CtfFind.", show_default=False),
+        typer.Argument(
+            metavar="MICROGRAPHS_CTF.star",
+            help="RELION's micrographs, with CTF: the output of CtfFind.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Where the picks go.", show_default="the current folder"),
+        output_option("DIR", "Folder for the picks.", default="the current folder"),
     ] = None,
 ) -> None:
     """Turn cryoSPARC picks into RELION coordinates."""

@@ -30,7 +30,7 @@ def demo(
     context: typer.Context,
     options: DemoOptions,
     run: RunOptions,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")] = Path("cryobridge-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")] = Path("cryobridge-demo"),
 ) -> None:
     """Simulate a small project and take it through all the commands."""
     from cryobridge.demo import plan_demo

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
+from cryobridge.cli.common import OutputFolder
 from cryobridge.cli.run import Facts, ResumeOptions, changed_pixels, left_out, run_job
 from cryobridge.cli.terminal import settings, show_command
 from cryobridge.jobs.shared_options import ImageSearchOptions
@@ -26,14 +27,14 @@ def downsample(
         Path,
         typer.Argument(metavar="PARTICLES", help=".star, .cs or .csg file, cryoSPARC job folder, or stack (.mrcs)."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.", show_default=False)],
+    output: OutputFolder,
     options: DownsampleOptions,
     search: ImageSearchOptions,
     device: DownsampleDeviceOptions,
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    """Make particle images smaller by Fourier cropping, with metadata for RECOVAR, cryoDRGN and RELION."""
+    """Downsample particle images by Fourier cropping, with metadata for RECOVAR, cryoDRGN and RELION."""
     from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
     from cryobridge.jobs.stacks.cropping.plan import plan_downsample
     from cryobridge.jobs.stacks.parts import executor_for, stack_job

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 _J4, _STAR = "cryosparc/J4", "relion/CtfFind/job003/micrographs_ctf.star"
 _SMALL = f"stacks downsample {_J4} -D 48 -o small"
 # By the words of a command: its page, and commands that run one after the other in the folder that `demo` makes.
 EXAMPLES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
-    (): ("README.md", ("demo", "inspect --help")),
-    ("inspect",): ("docs/inspect.md", (f"inspect {_J4}", f"inspect {_J4} --check stacks --paths", "inspect relion -q")),
+    (): ("index.md", ("demo", "inspect --help")),
+    ("inspect",): ("inspect.md", (f"inspect {_J4}", f"inspect {_J4} --check stacks --paths", "inspect relion -q")),
     ("coords",): (
-        "docs/coords.md",
+        "coords.md",
         (
             f"coords {_J4} {_STAR} -o relion/Picks",
             f"coords {_J4} {_STAR} -o relion/Picks --dry-run --check-orientation",
         ),
     ),
     ("convert",): (
-        "docs/convert.md",
+        "convert.md",
         (
             f"convert {_J4} -o relion/Import/particles.star --verify",
             "convert relion/Class2D/job004 -o back/particles.cs --datadir relion",
@@ -24,7 +26,7 @@ EXAMPLES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
         ),
     ),
     ("select",): (
-        "docs/select.md",
+        "select.md",
         (
             f"select {_J4} --where 'ctf/df1_A > 12000' -o cryosparc/thick.cs",
             "select relion/Class2D/job004 --class 1,2 -o relion/good.star",
@@ -32,7 +34,7 @@ EXAMPLES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
         ),
     ),
     ("merge",): (
-        "docs/merge.md",
+        "merge.md",
         (
             f"select {_J4} --where 'ctf/df1_A > 12000' -o cryosparc/thick.cs",
             f"select {_J4} --where 'ctf/df1_A <= 12000' -o cryosparc/thin.cs",
@@ -40,35 +42,35 @@ EXAMPLES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
         ),
     ),
     ("converge",): (
-        "docs/converge.md",
+        "converge.md",
         ("converge relion/Class2D/job004", "converge relion/Class2D/job004 --dry-run --json"),
     ),
-    ("demo",): ("docs/demo.md", ("demo", "demo trial --json")),
-    ("stacks",): ("docs/stacks.md", (f"stacks cs {_J4} -o fourier", _SMALL)),
+    ("demo",): ("demo.md", ("demo", "demo trial --json")),
+    ("stacks",): ("stacks.md", (f"stacks cs {_J4} -o fourier", _SMALL)),
     ("stacks", "grid"): (
-        "docs/stacks.md",
+        "stacks.md",
         (
             "stacks grid --n-pixels 96 --pixel-size 1.5 -o params.npz",
             f"stacks cs {_J4} -p params.npz -o fourier",
         ),
     ),
     ("stacks", "paired"): (
-        "docs/stacks.md",
+        "stacks.md",
         (_SMALL, "stacks paired --pair small/particles.48.star small/particles.48.mrcs -o pairs"),
     ),
     ("stacks", "star"): (
-        "docs/stacks.md",
+        "stacks.md",
         (
             "stacks star relion/Extract/job005/particles.star -o fourier",
             "stacks star relion/Extract/job005/particles.star --datadir relion -o fourier --resume",
         ),
     ),
     ("stacks", "cs"): (
-        "docs/stacks.md",
+        "stacks.md",
         (f"stacks cs {_J4} -o fourier", f"stacks cs {_J4} -o fourier --resume", "inspect fourier"),
     ),
-    ("stacks", "job"): ("docs/stacks.md", ("stacks job . J12 -o fourier", "stacks job . J12 -o fourier --resume")),
-    ("stacks", "downsample"): ("docs/downsample.md", (_SMALL, "inspect small/particles.48.star")),
+    ("stacks", "job"): ("stacks.md", ("stacks job . J12 -o fourier", "stacks job . J12 -o fourier --resume")),
+    ("stacks", "downsample"): ("downsample.md", (_SMALL, "inspect small/particles.48.star")),
 }
 
 # Those that make the demo project, or are for jobs that it has not.
@@ -88,7 +90,20 @@ def end_of_help(words: tuple[str, ...]) -> str:
     page, commands = EXAMPLES[words]
     where = "" if words in ELSEWHERE else ", in the folder that `cryobridge demo` makes"
     lines = [line for command in commands for line in _lines(f"cryobridge {command}")]
-    return "\n".join([f" Examples{where}:", *lines, "", f" More in {page} of the repository.", ""])
+    return "\n".join([f" Examples{where}:", *lines, "", f" More in {page_path(page)}", ""])
+
+
+def page_path(name: str) -> Path:
+    """Return where a page of the documentation lies: in the package where it is installed, else in the source tree.
+
+    Parameters
+    ----------
+    name
+        Of the page, such as ``"coords.md"``.
+    """
+    package = Path(__file__).resolve().parents[1]
+    places = (package / "docs" / name, package.parents[1] / "docs" / name)
+    return next((path for path in places if path.is_file()), Path("docs", name))
 
 
 def _lines(command: str) -> list[str]:

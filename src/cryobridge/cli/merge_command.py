@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
+from cryobridge.cli.common import output_option
 from cryobridge.cli.run import Facts, RunOptions, left_out, outputs, run_job, some
 from cryobridge.jobs.merge.options import MergeOptions
 
@@ -25,11 +26,9 @@ def merge(
         list[Path],
         typer.Argument(metavar="PARTICLES...", help=".star, .cs, .csg or job folders, two or more of one program."),
     ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="File to write, .star or .cs.", show_default=False)
-    ],
+    output: Annotated[Path, output_option("FILE", "File to write, .star or .cs.")],
 ) -> None:
-    """Put particle files of one program together as one."""
+    """Combine particle files of one program into one file."""
     from cryobridge.jobs.merge.plan import plan_merge
 
     titles = ("Merged", "Would merge")

@@ -34,22 +34,22 @@ class JsonOptions(Options):
 class OverwriteOptions(JsonOptions):
     """What may be replaced, and how the answer is shown."""
 
-    overwrite: Annotated[bool, Opt("Replace outputs that are there.", panel=_RUN)] = False
+    overwrite: Annotated[bool, Opt("Replace outputs that exist.", panel=_RUN)] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(OverwriteOptions):
     """The same for what can be tried without writing."""
 
-    dry_run: Annotated[bool, Opt("Check everything, print the plan, write nothing.", panel=_RUN)] = False
+    dry_run: Annotated[bool, Opt("Check everything and show what would be done; write nothing.", panel=_RUN)] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeOptions(RunOptions):
     """The same for work that can go on where it stopped."""
 
-    resume: Annotated[bool, Opt("Go on where an interrupted run stopped.", panel=_RUN)] = False
-    verify_outputs: Annotated[bool, Opt("With --resume: read finished stacks through.", panel=_RUN)] = False
+    resume: Annotated[bool, Opt("Continue a run that was interrupted; what is finished is kept.", panel=_RUN)] = False
+    verify_outputs: Annotated[bool, Opt("With --resume: read finished stacks again to check them.", panel=_RUN)] = False
 
 
 R = TypeVar("R", bound=Report)

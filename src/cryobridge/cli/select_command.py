@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
+from cryobridge.cli.common import output_option
 from cryobridge.cli.match_view import compared
 from cryobridge.cli.run import Facts, RunOptions, left_out, run_job
 from cryobridge.jobs.selection.options import SelectOptions
@@ -30,10 +31,10 @@ def select(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="File to write, .star or .cs.", show_default=False),
+        output_option("FILE", "File to write, .star or .cs."),
     ] = None,
 ) -> None:
-    """Write a subset of a particle file, or attach classes and coordinates to it."""
+    """Write a subset of a particle file, or add classes and latent coordinates to it."""
     from cryobridge.jobs.selection.plan import plan_select
     from cryobridge.jobs.selection.write import SelectJob
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryobridge.cli.build import takes_options
-from cryobridge.cli.common import BridgeCommand, BridgeGroup
+from cryobridge.cli.common import BridgeCommand, BridgeGroup, OutputFolder, output_option
 from cryobridge.cli.downsample_command import downsample
 from cryobridge.cli.run import Facts, OverwriteOptions, ResumeOptions, left_out, run_job, show_answer
 from cryobridge.cli.terminal import show_messages
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="stacks",
     cls=BridgeGroup,
-    help="Turn particle images and their metadata into Fourier-polar torch stacks.",
+    help="Make stacks of particle images: Fourier-polar ones for CryoLike, or downsampled ones.",
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-OutputFolder = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Output folder.", show_default=False)]
 
 
 # No word of a command line holds it.
@@ -50,8 +49,9 @@ PairsOption = Annotated[
     typer.Option(
         "--pair",
         metavar="FILE.star FILE.mrc",
-        help="A STAR file and the stack whose images its rows describe, in order; once or more.",
+        help="A STAR file and the stack whose images its rows describe, in the same order. Repeatable.",
         show_default=False,
+        rich_help_panel="Input",
     ),
 ]
 
@@ -85,11 +85,11 @@ def _pairs(texts: list[str]) -> list[tuple[Path, Path]]:
 @takes_options
 def stacks_grid(
     images: GridImages,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.npz", help="Parameter file to write.")],
+    output: Annotated[Path, output_option("FILE.npz", "Parameter file to write.")],
     options: GridOptions,
     run: OverwriteOptions,
 ) -> None:
-    """Write a parameter file: box, pixel size and polar grid, for -p and for CryoLike."""
+    """Write a parameter file (box, pixel size, polar grid) for -p and for CryoLike."""
     from cryobridge.jobs.stacks.grid import write_grid_file
 
     report = write_grid_file(output, images, options, overwrite=run.overwrite)
@@ -117,7 +117,7 @@ def stacks_paired(
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    """Make Fourier stacks of image files, each with a STAR file of its own; files are never mixed."""
+    """Make Fourier stacks from image files that each have a STAR file; files are not mixed."""
     from cryobridge.jobs.stacks.inputs import paired_input
 
     files = _pairs(pairs)
@@ -134,7 +134,9 @@ def stacks_paired(
 @app.command("star", cls=BridgeCommand)
 @takes_options
 def stacks_star(
-    particles: Annotated[Path, typer.Argument(metavar="PARTICLES.star", help="RELION file with rlnImageName.")],
+    particles: Annotated[
+        Path, typer.Argument(metavar="PARTICLES.star", help="Particle STAR file of RELION, with rlnImageName.")
+    ],
     output: OutputFolder,
     options: StackOptions,
     search: ImageSearchOptions,
@@ -142,7 +144,7 @@ def stacks_star(
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    """Make Fourier stacks of a RELION STAR file."""
+    """Make Fourier stacks from the particles of a RELION STAR file."""
     _refuse_cryosparc(particles)
     _make(lambda: _indexed(particles, "relion", search, options), output, options, device, sharing, run)
 
@@ -173,7 +175,8 @@ def _refuse_cryosparc(particles: Path) -> None:
 @takes_options
 def stacks_cs(
     particles: Annotated[
-        Path, typer.Argument(metavar="PARTICLES.cs", help=".cs file with blob/* and ctf/*, .csg file or job folder.")
+        Path,
+        typer.Argument(metavar="PARTICLES.cs", help=".cs file with blob and ctf columns, .csg file, or job folder."),
     ],
     output: OutputFolder,
     options: StackOptions,
@@ -182,22 +185,24 @@ def stacks_cs(
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    """Make Fourier stacks of a cryoSPARC file, result group or job."""
+    """Make Fourier stacks from a cryoSPARC .cs file, result group or job."""
     _make(lambda: _indexed(particles, "cryosparc", search, options), output, options, device, sharing, run)
 
 
 @app.command("job", cls=BridgeCommand)
 @takes_options
 def stacks_job(
-    folder_cryosparc: Annotated[Path, typer.Argument(metavar="FOLDER", help="The project's folder, which holds J12.")],
-    job_number: Annotated[str, typer.Argument(metavar="JOB_NUMBER", help="12 or J12.")],
+    folder_cryosparc: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of the cryoSPARC project, which holds J12.")
+    ],
+    job_number: Annotated[str, typer.Argument(metavar="JOB_NUMBER", help="Number of the job: 12 or J12.")],
     output: OutputFolder,
     options: StackOptions,
     device: DeviceOptions,
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    """Make Fourier stacks of the batches of a Restack or Downsample Particles job of cryoSPARC."""
+    """Make Fourier stacks from the batches of a Restack or Downsample Particles job."""
     from cryobridge.jobs.stacks.inputs import job_input
 
     number = job_number.removeprefix("J")

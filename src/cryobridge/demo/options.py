@@ -25,7 +25,9 @@ class DemoOptions(Options):
     DemoOptions(seed=7, n_micrographs=6, particles_per_micrograph=50, snr=1.0)
     """
 
-    seed: Annotated[int, Opt("Seed of the simulation.", metavar="N", low=0)] = 0
+    seed: Annotated[
+        int, Opt("Seed of the random numbers; other seeds give other data.", metavar="N", low=0, panel="Simulation")
+    ] = 0
     # For Python; the commands of the tour are made for the defaults.
     n_micrographs: Annotated[int, Opt("Some 8 MB each.", metavar="N", low=1, is_hidden=True)] = 6
     particles_per_micrograph: Annotated[int, Opt("On each of them.", metavar="N", low=1, is_hidden=True)] = 50

@@ -35,11 +35,14 @@ class Options:
 class FlipOptions(Options):
     """The axis convention of coordinates: how cryoSPARC's fractions become pixels of RELION's micrographs."""
 
-    flip_x: Annotated[bool, Opt("Count x from the other edge.", panel="Coordinates")] = False
-    flip_y: Annotated[
-        bool, Opt("Count y from the same edge as cryoSPARC; else from the other, as reliosparc.", panel="Coordinates")
+    flip_x: Annotated[
+        bool, Opt("Set by hand: count x from the right edge, not from the left.", panel="Coordinates")
     ] = False
-    swap_xy: Annotated[bool, Opt("Exchange x and y, after the flips.", panel="Coordinates")] = False
+    flip_y: Annotated[
+        bool,
+        Opt("Set by hand: count y from the same edge as cryoSPARC, not from the opposite one.", panel="Coordinates"),
+    ] = False
+    swap_xy: Annotated[bool, Opt("Set by hand: exchange x and y, after the flips.", panel="Coordinates")] = False
 
     @property
     def convention(self) -> Convention:
@@ -67,12 +70,15 @@ class OrientationOptions(FlipOptions):
     orientation: Annotated[
         Orientation,
         Opt(
-            "Find out which way RELION's micrographs lie, leave y as stored, or count it from the other edge.",
+            "auto compares RELION's micrographs with cryoSPARC's; stored keeps y; reliosparc mirrors y.",
             panel="Coordinates",
         ),
     ] = "auto"
     force: Annotated[
-        bool, Opt("Write what is set by hand also where RELION's micrographs contradict it.", panel="Coordinates")
+        bool,
+        Opt(
+            "Write an orientation that is set by hand even if RELION's micrographs contradict it.", panel="Coordinates"
+        ),
     ] = False
 
     def __post_init__(self) -> None:
@@ -110,7 +116,7 @@ class PlaceOptions(OrientationOptions):
     within_A: Annotated[
         float | None,
         Opt(
-            "How far apart a particle's positions in two files may be; a tenth of the box unless given.",
+            "Largest distance between the positions of one particle in the two files; a tenth of the box unless given.",
             flags=("--within",),
             metavar="Å",
             panel="Matching",
@@ -124,7 +130,12 @@ class MatchOptions(PlaceOptions):
     """How particles of two files are found to be the same (`cryobridge.jobs.identity.match.match_rows`)."""
 
     sources: Annotated[
-        Path | None, Opt("Sources of a downsampled set, if not found.", metavar="FILE.csv", panel="Matching")
+        Path | None,
+        Opt(
+            "Table of the original images of a downsampled set (_sources.csv), if it is not found beside it.",
+            metavar="FILE.csv",
+            panel="Matching",
+        ),
     ] = None
 
 
@@ -135,7 +146,7 @@ class DedupeOptions(Options):
     dedupe_A: Annotated[
         float | None,
         Opt(
-            "Of particles nearer than this to each other keep the best.",
+            "Of particles closer together than this, keep only the best.",
             metavar="Å",
             panel="Which rows",
             low=1e-3,
@@ -148,7 +159,8 @@ class AncestorOptions(Options):
     """What particles lack, and jobs that they come from have."""
 
     from_ancestors: Annotated[
-        bool, Opt("Fetch columns that a .cs lacks, such as location, from the jobs before it.", panel="Input")
+        bool,
+        Opt("Take columns that a .cs file lacks, such as location, from earlier jobs of the project.", panel="Input"),
     ] = False
 
     def refuse_ancestors_of_set(self) -> None:
@@ -173,15 +185,19 @@ class ImageSearchOptions(Options):
 
     datadir: Annotated[
         tuple[Path, ...] | None,
-        Opt("Look for stacks and micrographs below this folder. Repeatable.", metavar="DIR", panel="Image files"),
+        Opt("Folder to look for stacks and micrographs in. Repeatable.", metavar="DIR", panel="Image files"),
     ] = None
     folder_mrc: Annotated[
         tuple[Path, ...] | None,
-        Opt("The same, as CryoLike calls it. Repeatable.", metavar="DIR", panel="Image files"),
+        Opt("The same as datadir, by CryoLike's name. Repeatable.", metavar="DIR", panel="Image files"),
     ] = None
     strip_prefix: Annotated[
         str | None,
-        Opt("Leading part to take off the names of image files.", metavar="PREFIX", panel="Image files"),
+        Opt(
+            "Remove this beginning from the names of image files before looking for them.",
+            metavar="PREFIX",
+            panel="Image files",
+        ),
     ] = None
 
     def image_search(self, metadata: Path) -> ImageSearch:
@@ -212,11 +228,13 @@ class PixelOptions(Options):
     37
     """
 
-    invert: Annotated[bool, Opt("Make dark particles bright: pixels × -1.", panel="Pixels")] = False
+    invert: Annotated[bool, Opt("Invert the contrast (pixels × -1): dark particles become bright.", panel="Pixels")] = (
+        False
+    )
     normalise: Annotated[
         str | int | None,
         Opt(
-            "Background outside of this radius to mean 0, deviation 1, as RELION has it; auto: 3/8 of the box.",
+            "Normalise as RELION does: outside this radius to mean 0, standard deviation 1; auto: 3/8 of the box.",
             metavar="PX|auto",
             panel="Pixels",
             complete=("auto",),
@@ -225,7 +243,7 @@ class PixelOptions(Options):
     ramp: Annotated[
         bool,
         Opt(
-            "Subtract a plane or the mean of the background.",
+            "When normalising, subtract a fitted plane (ramp) or only the mean of the background.",
             flags=("--ramp/--no-ramp",),
             panel="Pixels",
             default="ramp",
@@ -282,17 +300,22 @@ class PixelOptions(Options):
 class OpticsDefaults(Options):
     """Optics values for files that lack them."""
 
-    box_px: Annotated[int | None, Opt("Box in pixels, if no file says.", metavar="N", panel="Optics", low=1)] = None
-    pixel_size_A: Annotated[
-        float | None, Opt("Pixel size, if no file says.", metavar="Å", panel="Optics", low=1e-3)
+    box_px: Annotated[
+        int | None, Opt("Box size in pixels, if no file gives it.", metavar="N", panel="Optics", low=1)
     ] = None
-    voltage_kV: Annotated[float | None, Opt("Voltage, if no file says.", metavar="KV", panel="Optics", low=1)] = None
+    pixel_size_A: Annotated[
+        float | None, Opt("Pixel size in Å, if no file gives it.", metavar="Å", panel="Optics", low=1e-3)
+    ] = None
+    voltage_kV: Annotated[
+        float | None, Opt("Acceleration voltage in kV, if no file gives it.", metavar="kV", panel="Optics", low=1)
+    ] = None
     spherical_aberration_mm: Annotated[
         float | None,
-        Opt("Spherical aberration, if no file says.", flags=("--cs",), metavar="MM", panel="Optics", low=0),
+        Opt("Spherical aberration in mm, if no file gives it.", flags=("--cs",), metavar="mm", panel="Optics", low=0),
     ] = None
     amplitude_contrast: Annotated[
-        float | None, Opt("Amplitude contrast, if no file says.", metavar="X", panel="Optics", low=0, high=1)
+        float | None,
+        Opt("Amplitude contrast, from 0 to 1, if no file gives it.", metavar="X", panel="Optics", low=0, high=1),
     ] = None
 
     @property

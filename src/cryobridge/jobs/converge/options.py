@@ -31,26 +31,50 @@ class ConvergeOptions(Options):
     True
     """
 
-    iterations: Annotated[int | None, Opt("Up to this iteration.", metavar="N", low=0, panel=_ITERATIONS)] = None
+    iterations: Annotated[
+        int | None, Opt("Read the iterations up to this one.", metavar="N", low=0, panel=_ITERATIONS)
+    ] = None
     total: Annotated[
-        int | None, Opt("Up to this one of a job that was continued.", metavar="N", low=0, panel=_ITERATIONS)
+        int | None,
+        Opt("Of a job that was continued: read up to this iteration.", metavar="N", low=0, panel=_ITERATIONS),
     ] = None
     threshold_percent: Annotated[
-        float, Opt("Changed particles must stay under this.", metavar="PERCENT", panel=_VERDICT)
+        float,
+        Opt(
+            "Converged means: fewer particles than this change class from one iteration to the next.",
+            metavar="PERCENT",
+            panel=_VERDICT,
+        ),
     ] = 1.0
-    stable: Annotated[int, Opt("For so many iterations.", metavar="N", low=1, panel=_VERDICT)] = 3
-    plots: Annotated[bool, Opt("Draw the pictures.", flags=("--plots/--no-plots",), panel=_OUTPUT)] = True
+    stable: Annotated[
+        int,
+        Opt("Converged means: so in this many iterations, one after the other.", metavar="N", low=1, panel=_VERDICT),
+    ] = 3
+    plots: Annotated[
+        bool, Opt("Draw pictures of populations, flow and metrics.", flags=("--plots/--no-plots",), panel=_OUTPUT)
+    ] = True
     each_iteration: Annotated[
-        bool, Opt("Draw a picture of each iteration; chosen and watched ones have one.", panel=_OUTPUT)
+        bool,
+        Opt("Draw a picture of each iteration, as is done anyway up to a given one and while watching.", panel=_OUTPUT),
     ] = False
-    legacy_names: Annotated[bool, Opt("The same, called converge_012.png.", panel=_OUTPUT)] = False
-    html: Annotated[Path | None, Opt("Write one page with everything.", metavar="FILE", panel=_OUTPUT)] = None
-    volatile: Annotated[Path | None, Opt("Write the particles that jump.", metavar="FILE.star", panel=_PARTICLES)] = (
-        None
-    )
-    settled: Annotated[Path | None, Opt("Write the other particles.", metavar="FILE.star", panel=_PARTICLES)] = None
-    volatile_last: Annotated[int, Opt("Steps to look back for jumps.", metavar="K", low=1, panel=_PARTICLES)] = 5
-    volatile_min: Annotated[int, Opt("Jumps that make a particle volatile.", metavar="M", low=1, panel=_PARTICLES)] = 2
+    legacy_names: Annotated[
+        bool, Opt("Draw them with reliosparc's names, such as converge_012.png.", panel=_OUTPUT)
+    ] = False
+    html: Annotated[
+        Path | None, Opt("Write a web page with all pictures and tables.", metavar="FILE", panel=_OUTPUT)
+    ] = None
+    volatile: Annotated[
+        Path | None,
+        Opt("Write the particles that change class again and again.", metavar="FILE.star", panel=_PARTICLES),
+    ] = None
+    settled: Annotated[Path | None, Opt("Write all other particles.", metavar="FILE.star", panel=_PARTICLES)] = None
+    volatile_last: Annotated[
+        int,
+        Opt("Number of last iterations in which changes of class are counted.", metavar="K", low=1, panel=_PARTICLES),
+    ] = 5
+    volatile_min: Annotated[
+        int, Opt("Changes of class in these that make a particle volatile.", metavar="M", low=1, panel=_PARTICLES)
+    ] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()

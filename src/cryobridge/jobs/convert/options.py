@@ -82,24 +82,29 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
     to: Annotated[
         Target | None,
         Opt(
-            "What to write; pickles for cryoDRGN and RECOVAR.",
+            "What to write; pickles are for cryoDRGN and RECOVAR.",
             metavar="star|cs|pickles",
             panel="Output",
-            default="by its name",
+            default="by the name of OUTPUT",
         ),
     ] = None
     relion: Annotated[
         Literal["3.0", "3.1", "4", "4.0", "5", "5.0"] | None,
-        Opt("RELION that a STAR file is for.", metavar="3.0|3.1|4|5", panel="Output", default="3.1, same as 4"),
+        Opt(
+            "Version of RELION that the STAR file is for.",
+            metavar="3.0|3.1|4|5",
+            panel="Output",
+            default="3.1, which 4 reads too",
+        ),
     ] = None
     contrast: Annotated[
         Literal["bright", "dark"] | None,
-        Opt("Particles in images, if no file says.", panel="Output", default="bright"),
+        Opt("Contrast of the particles in the images, if no file gives it.", panel="Output", default="bright"),
     ] = None
     aberrations: Annotated[
         bool | None,
         Opt(
-            "Write beam tilt, trefoil and so on.",
+            "Write beam tilt, trefoil and higher aberrations, or leave them out.",
             flags=("--aberrations/--no-aberrations",),
             panel="Output",
             default="write them",
@@ -107,18 +112,27 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
     ] = None
     odd_aberrations: Annotated[
         Odd | None,
-        Opt("Sign of beam tilt and trefoil, or none of them.", panel="Output", default="as-derived"),
+        Opt(
+            "Sign of beam tilt and trefoil: as derived, or reversed; or leave them out.",
+            panel="Output",
+            default="as-derived",
+        ),
     ] = None
-    strip_uid: Annotated[bool, Opt("Take cryoSPARC's uid off names of micrographs and links.", panel="Output")] = False
-    micrograph_path: Annotated[str | None, Opt("Folder that micrographs are in.", metavar="DIR", panel="Output")] = None
-    verify: Annotated[bool, Opt("Read the output back and compare.", panel="Output")] = False
-    pose_from: Annotated[str | None, Opt("Alignment to take, as alignments2D.", metavar="NAME", panel="Particles")] = (
-        None
-    )
+    strip_uid: Annotated[
+        bool, Opt("Remove cryoSPARC's uid from the names of micrographs and links.", panel="Output")
+    ] = False
+    micrograph_path: Annotated[
+        str | None, Opt("Folder to write before the names of micrographs.", metavar="DIR", panel="Output")
+    ] = None
+    verify: Annotated[bool, Opt("Read the output back and compare it with the input.", panel="Output")] = False
+    pose_from: Annotated[
+        str | None,
+        Opt("Take poses and classes from this alignment, such as alignments2D.", metavar="NAME", panel="Particles"),
+    ] = None
     classes: Annotated[
         tuple[int, ...],
         Opt(
-            "Classes, as the program counts them. Repeatable.",
+            "Keep these classes, numbered as in the input. Repeatable.",
             flags=("--class",),
             metavar="N,N",
             panel="Particles",
@@ -126,56 +140,74 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
         ),
     ] = ()
     min_posterior: Annotated[
-        float | None, Opt("Keep classes at least this probable.", metavar="P", panel="Particles", low=0, high=1)
+        float | None,
+        Opt(
+            "Keep particles whose class has at least this probability, from 0 to 1.",
+            metavar="P",
+            panel="Particles",
+            low=0,
+            high=1,
+        ),
     ] = None
     link_stacks: Annotated[
-        Path | None, Opt("Make links named .mrcs to the stacks.", metavar="DIR", panel="Image files")
+        Path | None,
+        Opt(
+            "Make links to the stacks in this folder, with the names (.mrcs) that RELION needs.",
+            metavar="DIR",
+            panel="Image files",
+        ),
     ] = None
-    copy: Annotated[bool, Opt("Copy the stacks instead.", panel="Image files")] = False
+    copy: Annotated[bool, Opt("Copy the stacks into that folder instead.", panel="Image files")] = False
     micrographs: Annotated[
         Path | None,
         Opt(
-            "STAR file of RELION's micrographs, to put the particles on; exposures of cryoSPARC on the way back.",
+            "RELION's micrographs (.star) that coordinates are for; on the way back, cryoSPARC's exposures (.cs).",
             metavar="FILE",
             panel="Coordinates",
         ),
     ] = None
     on_unmatched: Annotated[
-        Literal["error", "skip"], Opt("What to do about micrographs that this file lacks.", panel="Coordinates")
+        Literal["error", "skip"],
+        Opt("If that file lacks a micrograph: stop, or leave its particles out.", panel="Coordinates"),
     ] = "error"
     reextract: Annotated[
         bool,
         Opt(
-            "Mirror poses and CTF with the coordinates, to extract the particles again with them.", panel="Coordinates"
+            "Mirror poses and CTF as the coordinates are, to extract the particles again in RELION.",
+            panel="Coordinates",
         ),
     ] = False
     recenter: Annotated[
         bool,
         Opt(
-            "Move whole pixels of the shifts into the coordinates, to extract the particles again.",
+            "Move the whole pixels of shifts into the coordinates, to extract centred particles.",
             panel="New centres",
         ),
     ] = False
     center_A: Annotated[
         tuple[float, float, float] | None,
         Opt(
-            "Take the place in the map, in Å from its centre, as the new centre of the particles.",
+            "Make this position in the map, in Å from the map's centre, the centre of the particles.",
             metavar="X,Y,Z",
             panel="New centres",
         ),
     ] = None
     symmetry: Annotated[
         str | None,
-        Opt("Symmetry of the map: one row for each copy of the place.", metavar="C4|D2|T|O|I1", panel="New centres"),
+        Opt(
+            "Symmetry of the map: one row is written for each copy of that position.",
+            metavar="C4|D2|T|O|I1",
+            panel="New centres",
+        ),
     ] = None
     micrograph_pixel_size_A: Annotated[
         float | None,
-        Opt("Pixel size of the micrographs, if no file says.", metavar="Å", panel="New centres", low=1e-3),
+        Opt("Pixel size of the micrographs in Å, if no file gives it.", metavar="Å", panel="New centres", low=1e-3),
     ] = None
     micrograph_shape_px: Annotated[
         tuple[int, int] | None,
         Opt(
-            "Size of RELION's micrographs.",
+            "Height and width of RELION's micrographs in pixels.",
             flags=("--micrograph-shape",),
             metavar="NY,NX",
             panel="Coordinates",
@@ -185,20 +217,24 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
 
     onto: Annotated[
         Path | None,
-        Opt("Put them onto the rows of this .star or .cs, which keep all else.", metavar="FILE", panel=_ONTO),
+        Opt(
+            "Write columns of INPUT onto the rows of this .star or .cs file, which keeps its others.",
+            metavar="FILE",
+            panel=_ONTO,
+        ),
     ] = None
     take: Annotated[
         tuple[Part, ...] | None,
         Opt(
-            "What those rows get: poses, ctf, classes, half_sets, aberrations. Repeatable.",
+            "Columns to write onto them: poses, ctf, classes, half_sets, aberrations. Repeatable.",
             metavar="PART,PART",
             panel=_ONTO,
-            default="the first four, as far as there are any",
+            default="the first four, those that INPUT has",
         ),
     ] = None
     unmatched: Annotated[
         Literal["drop", "keep", "error"] | None,
-        Opt("Rows of that file that have no partner.", panel=_ONTO, default="drop"),
+        Opt("What to do with rows of that file that have no partner in INPUT.", panel=_ONTO, default="drop"),
     ] = None
 
     @property

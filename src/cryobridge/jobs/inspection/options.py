@@ -29,19 +29,25 @@ class InspectOptions(ImageSearchOptions):
 
     fields: Annotated[
         tuple[str, ...],
-        Opt("Only these columns, such as 'ctf/*'. Repeatable.", metavar="PATTERN", panel="What is shown"),
+        Opt("Show only these columns, such as 'ctf/*'. Repeatable.", metavar="PATTERN", panel="What is shown"),
     ] = ()
     rows: Annotated[int, Opt("Show the first N rows.", metavar="N", panel="What is shown", low=0, default="")] = 0
     statistics: Annotated[
-        bool, Opt("Read the columns, or headers only.", flags=("--stats/--no-stats",), panel="What is shown")
+        bool,
+        Opt(
+            "Read the columns and show their ranges, or read headers only.",
+            flags=("--stats/--no-stats",),
+            panel="What is shown",
+        ),
     ] = True
     plot: Annotated[
-        Path | None, Opt("Draw distributions, images or slices.", metavar="FILE.png", panel="What is shown")
+        Path | None,
+        Opt("Draw distributions, images or slices into this file.", metavar="FILE.png", panel="What is shown"),
     ] = None
     check: Annotated[
         tuple[CheckName, ...],
         Opt(
-            f"Exit with 3 unless the file is ready for this: {', '.join(CHECK_NAMES)}. Repeatable.",
+            f"Exit with code 3 unless the file is ready for this: {', '.join(CHECK_NAMES)}. Repeatable.",
             metavar="JOB",
             panel="Checks",
             complete=CHECK_NAMES,
@@ -49,7 +55,7 @@ class InspectOptions(ImageSearchOptions):
     ] = ()
     check_paths: Annotated[
         bool,
-        Opt("Check that the image files that it names exist and are long enough.", flags=("--paths",), panel="Checks"),
+        Opt("Check that the image files it names exist and are long enough.", flags=("--paths",), panel="Checks"),
     ] = False
 
     @property

@@ -27,13 +27,15 @@ class MergeOptions(DedupeOptions):
     """
 
     split_halves: Annotated[
-        int | None, Opt("Draw new half sets with this seed.", metavar="SEED", panel="Half sets", low=0)
+        int | None, Opt("Draw new half sets at random, with this seed.", metavar="SEED", panel="Half sets", low=0)
     ] = None
     halves_of: Annotated[
         HalvesOf,
-        Opt("What is in one half as a whole: each micrograph, or each particle with its copies.", panel="Half sets"),
+        Opt(
+            "What goes into one half as a whole: each micrograph, or each particle with its copies.", panel="Half sets"
+        ),
     ] = "auto"
-    verify: Annotated[bool, Opt("Check a STAR output with starfile, another reader.", panel="Files")] = False
+    verify: Annotated[bool, Opt("Check STAR outputs with an independent reader (starfile).", panel="Output")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

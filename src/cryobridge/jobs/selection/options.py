@@ -14,7 +14,7 @@ from cryobridge.options import Opt
 
 # Given for a file of labels or coordinates, it means those of the run.
 OF_THE_RUN = Path("run")
-_ROWS, _RUN, _ATTACH, _FILES = "Which rows", "RECOVAR and cryoDRGN", "Added columns", "Files"
+_ROWS, _RUN, _ATTACH, _INPUT, _OUTPUT = "Which rows", "RECOVAR and cryoDRGN", "Added columns", "Input", "Output"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,17 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
 
     where: Annotated[
         str | None,
-        Opt("Such as 'rlnDefocusU > 12000'.", metavar="CONDITION", panel=_ROWS, complete=conditions),
+        Opt(
+            "Keep rows that fulfil this, such as 'rlnDefocusU > 12000'.",
+            metavar="CONDITION",
+            panel=_ROWS,
+            complete=conditions,
+        ),
     ] = None
     classes: Annotated[
         tuple[int, ...] | None,
         Opt(
-            "Classes, as the program counts them. Repeatable.",
+            "Keep these classes, numbered as in the input. Repeatable.",
             flags=("--class",),
             metavar="N,N",
             panel=_ROWS,
@@ -47,11 +52,13 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
         ),
     ] = None
     like: Annotated[
-        Path | Sized | None, Opt("Particles that this .star or .cs has too.", metavar="FILE", panel=_ROWS)
+        Path | Sized | None, Opt("Keep particles that are in this .star or .cs file too.", metavar="FILE", panel=_ROWS)
     ] = None
     and_: Annotated[
         tuple[Path | Sized, ...],
-        Opt("Only particles that this file has too. Repeatable.", flags=("--and",), metavar="FILE", panel=_ROWS),
+        Opt(
+            "Keep only particles that are in this file too. Repeatable.", flags=("--and",), metavar="FILE", panel=_ROWS
+        ),
     ] = ()
     or_: Annotated[
         tuple[Path, ...],
@@ -59,46 +66,65 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
     ] = ()
     not_: Annotated[
         tuple[Path | Sized, ...],
-        Opt("No particles that this file has. Repeatable.", flags=("--not",), metavar="FILE", panel=_ROWS),
+        Opt("Leave out particles that are in this file. Repeatable.", flags=("--not",), metavar="FILE", panel=_ROWS),
     ] = ()
     rows: Annotated[
         Path | Iterable[int] | None,
-        Opt("Rows, from 0: .pkl, .npy or .txt.", flags=("--ind",), metavar="FILE", panel=_ROWS),
+        Opt("Keep these rows, counted from 0: .pkl, .npy or .txt.", flags=("--ind",), metavar="FILE", panel=_ROWS),
     ] = None
-    random: Annotated[int | None, Opt("Draw N of those that are left.", metavar="N", panel=_ROWS, low=1)] = None
-    seed: Annotated[int, Opt("Seed of the random numbers.", metavar="N", panel=_ROWS, low=0)] = 0
-    invert: Annotated[bool, Opt("Keep the others.", panel=_ROWS)] = False
-    collapse: Annotated[bool, Opt("Keep the best copy of each particle of a symmetry-expanded set.", panel=_ROWS)] = (
+    random: Annotated[
+        int | None, Opt("Keep N of the chosen particles, drawn at random.", metavar="N", panel=_ROWS, low=1)
+    ] = None
+    seed: Annotated[int, Opt("Seed of the random choice.", metavar="N", panel=_ROWS, low=0)] = 0
+    invert: Annotated[bool, Opt("Keep what would be left out.", panel=_ROWS)] = False
+    collapse: Annotated[bool, Opt("Keep the best copy of each particle, after symmetry expansion.", panel=_ROWS)] = (
         False
     )
-    first: Annotated[bool, Opt("Keep the first copy instead, whatever the scores.", panel=_ROWS)] = False
-    run: Annotated[Path | None, Opt("RECOVAR run: its particles, rows, clusters.", metavar="RUNDIR", panel=_RUN)] = None
-    zdim: Annotated[int | None, Opt("Latent dimension of the run.", metavar="K", panel=_RUN, low=1)] = None
-    kmeans: Annotated[Path | None, Opt("Labels: kmeans_result.pkl, or a list of them.", metavar="FILE", panel=_RUN)] = (
-        None
-    )
+    first: Annotated[bool, Opt("Keep the first copy instead of the best one.", panel=_ROWS)] = False
+    run: Annotated[
+        Path | None, Opt("RECOVAR run whose particles, rows and clusters are taken.", metavar="RUNDIR", panel=_RUN)
+    ] = None
+    zdim: Annotated[
+        int | None, Opt("Number of latent dimensions of the run's clusters.", metavar="K", panel=_RUN, low=1)
+    ] = None
+    kmeans: Annotated[
+        Path | None,
+        Opt("Cluster of each particle: kmeans_result.pkl, or a list of numbers.", metavar="FILE", panel=_RUN),
+    ] = None
     clusters: Annotated[
-        tuple[int, ...] | None, Opt("Labels to keep, from 0. Repeatable.", metavar="N,N", panel=_RUN, low=0)
+        tuple[int, ...] | None,
+        Opt("Keep these clusters, counted from 0. Repeatable.", metavar="N,N", panel=_RUN, low=0),
     ] = None
     label_rows: Annotated[
-        Path | None, Opt("Rows that labels and coordinates belong to.", metavar="IND", panel=_RUN)
+        Path | None,
+        Opt(
+            "Rows of the particle file that clusters and coordinates belong to, if not all.", metavar="IND", panel=_RUN
+        ),
     ] = None
     attach_class: Annotated[
-        Path | None, Opt("Write labels as classes; run: those of the run.", metavar="FILE", panel=_ATTACH)
+        Path | None,
+        Opt("Write the clusters of this file as classes; run: those of the run.", metavar="FILE", panel=_ATTACH),
     ] = None
     attach_latent: Annotated[
-        Path | None, Opt("Write coordinates; run: those of the run.", metavar="FILE", panel=_ATTACH)
+        Path | None,
+        Opt("Write the latent coordinates of this file; run: those of the run.", metavar="FILE", panel=_ATTACH),
     ] = None
     split_by_class: Annotated[
-        Path | None, Opt("One file a class, instead of one output.", metavar="DIR", panel=_FILES)
+        Path | None,
+        Opt("Write a file for each class into this folder, instead of one output.", metavar="DIR", panel=_OUTPUT),
     ] = None
-    allow_empty: Annotated[bool, Opt("Write a file without rows.", panel=_FILES)] = False
-    verify: Annotated[bool, Opt("Check STAR outputs with starfile, another reader.", panel=_FILES)] = False
+    allow_empty: Annotated[bool, Opt("Write a file even if no row is left.", panel=_OUTPUT)] = False
+    verify: Annotated[bool, Opt("Check STAR outputs with an independent reader (starfile).", panel=_OUTPUT)] = False
     passthroughs: Annotated[
         tuple[Path, ...],
-        Opt("Joined with a .cs, if not found. Repeatable.", flags=("--passthrough",), metavar="FILE.cs", panel=_FILES),
+        Opt(
+            "Passthrough file of a .cs, if it is not found beside it. Repeatable.",
+            flags=("--passthrough",),
+            metavar="FILE.cs",
+            panel=_INPUT,
+        ),
     ] = ()
-    no_passthrough: Annotated[bool, Opt("Take a .cs by itself.", panel=_FILES)] = False
+    no_passthrough: Annotated[bool, Opt("Read a .cs file without its passthrough file.", panel=_INPUT)] = False
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OnMissing = Literal["error", "skip"]
 AngleUnit = Literal["degree", "radian"]
-_GRID, _IMAGES, _RUN = "Grid", "Images", "Run"
+_GRID, _IMAGES, _INPUT, _OUTPUT, _WHERE = "Grid", "Images", "Input", "Output", "Where it runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +25,28 @@ class GridOptions(Options):
     """The polar grid of Fourier stacks."""
 
     resolution_factor: Annotated[
-        float, Opt("Radius of the grid; 1 reaches Nyquist.", metavar="X", panel=_GRID, low=0.01)
+        float,
+        Opt(
+            "Largest radius of the polar grid, as a fraction of the Nyquist frequency.",
+            metavar="X",
+            panel=_GRID,
+            low=0.01,
+        ),
     ] = 1.0
     n_inplanes: Annotated[
-        int | None, Opt("Angles on a shell; 2 × box if left out.", metavar="N", panel=_GRID, low=1)
+        int | None, Opt("Angles on each shell of the grid; 2 × box unless given.", metavar="N", panel=_GRID, low=1)
     ] = None
-    precision: Annotated[Literal["single", "double"], Opt("Of the output.", panel=_GRID)] = "single"
+    precision: Annotated[Literal["single", "double"], Opt("Floating-point precision of the output.", panel=_GRID)] = (
+        "single"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridImages(Options):
     """The images that a parameter file is for."""
 
-    n_pixels: Annotated[int, Opt("Box of the images.", metavar="N", low=2)]
-    pixel_size_A: Annotated[float, Opt("Pixel size of the images.", metavar="Å")]
+    n_pixels: Annotated[int, Opt("Box size of the images in pixels.", metavar="N", low=2, panel=_IMAGES)]
+    pixel_size_A: Annotated[float, Opt("Pixel size of the images in Å.", metavar="Å", panel=_IMAGES)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +57,9 @@ class GridImages(Options):
 class DeviceOptions(Options):
     """What the stacks are made on; it is looked for before anything is written."""
 
-    device: Annotated[str, Opt("auto, cpu, cuda, cuda:0,cuda:1 or mps.", metavar="NAME", panel=_RUN)] = "auto"
+    device: Annotated[
+        str, Opt("Compute on this: auto, cpu, cuda, cuda:0,cuda:1 or mps.", metavar="NAME", panel=_WHERE)
+    ] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,9 +70,14 @@ class DeviceOptions(Options):
 class DownsampleDeviceOptions(DeviceOptions):
     """The same for downsampling, which the processor is fast enough for."""
 
-    device: Annotated[str, Opt("cpu keeps up with disks; auto, cuda, cuda:1 or mps.", metavar="NAME", panel=_RUN)] = (
-        "cpu"
-    )
+    device: Annotated[
+        str,
+        Opt(
+            "Compute on this: cpu, which is as fast as most disks, auto, cuda, cuda:1 or mps.",
+            metavar="NAME",
+            panel=_WHERE,
+        ),
+    ] = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +86,24 @@ class SharingOptions(Options):
 
     part: Annotated[
         str | None,
-        Opt("Make this part of the stacks, from 0; array: by the batch system.", metavar="K/N", panel=_RUN),
+        Opt(
+            "Make only part K of N, K from 0; array: as the array job of a batch system says.",
+            metavar="K/N",
+            panel=_WHERE,
+        ),
     ] = None
     cluster: Annotated[
         str | None,
         Opt(
-            "Make them on Dask workers: local:4, tls://host:8786 or scheduler.json.",
+            "Compute on a Dask cluster: local:4, tls://host:8786 or scheduler.json.",
             metavar="WHERE",
-            panel=_RUN,
+            panel=_WHERE,
         ),
     ] = None
-    finish: Annotated[bool, Opt("Check that all parts are whole and write what they share.", panel=_RUN)] = False
+    finish: Annotated[
+        bool,
+        Opt("When all parts are made: check that they are complete, and write the files they share.", panel=_WHERE),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +111,11 @@ class ImageOptions(Options):
     """Options on the images, of all stacks jobs."""
 
     pixel_size_A: Annotated[
-        float | None, Opt("For metadata that do not say the pixel size.", metavar="Å", panel=_IMAGES)
+        float | None, Opt("Pixel size in Å, if the metadata do not give it.", metavar="Å", panel=_IMAGES)
     ] = None
-    on_missing: Annotated[OnMissing, Opt("What to do about particles without a usable image.", panel=_IMAGES)] = "error"
+    on_missing: Annotated[
+        OnMissing, Opt("If an image is missing or unusable: stop, or leave its particle out.", panel=_IMAGES)
+    ] = "error"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,24 +142,40 @@ class StackOptions(ImageOptions, GridOptions):
     """
 
     params: Annotated[
-        Path | None, Opt("CryoLike parameter file.", flags=("-p", "--params"), metavar="FILE.npz", panel=_GRID)
+        Path | None,
+        Opt(
+            "Parameter file of CryoLike, with box, pixel size and the whole grid.",
+            flags=("-p", "--params"),
+            metavar="FILE.npz",
+            panel=_GRID,
+        ),
     ] = None
     downsample_factor: Annotated[
-        int, Opt("Bin blocks of N × N pixels; N is even.", metavar="N", panel=_IMAGES, low=1)
+        int,
+        Opt(
+            "Bin N × N pixels into one before the transform; 1 for no binning, else even.",
+            metavar="N",
+            panel=_IMAGES,
+            low=1,
+        ),
     ] = 1
-    downsample_type: Annotated[Literal["mean", "max"], Opt("What becomes of a block.", panel=_IMAGES)] = "mean"
+    downsample_type: Annotated[
+        Literal["mean", "max"], Opt("Value of a binned pixel: mean or maximum of its block.", panel=_IMAGES)
+    ] = "mean"
     batch_size: Annotated[
-        int, Opt("Images in a stack.", flags=("-b", "--batch-size"), metavar="N", panel=_RUN, low=1)
+        int, Opt("Images in each stack.", flags=("-b", "--batch-size"), metavar="N", panel=_OUTPUT, low=1)
     ] = 1024
-    n_stacks_max: Annotated[int | None, Opt("Stop after N stacks.", metavar="N", panel=_RUN, low=1)] = None
-    order: Annotated[Literal["row", "file"], Opt("As the metadata have them, or sorted by file name.", panel=_RUN)] = (
-        "row"
-    )
+    n_stacks_max: Annotated[int | None, Opt("Make at most N stacks.", metavar="N", panel=_OUTPUT, low=1)] = None
+    order: Annotated[
+        Literal["row", "file"], Opt("Order of the images: as in the metadata, or sorted by image file.", panel=_OUTPUT)
+    ] = "row"
     split_optics: Annotated[
-        bool, Opt("Start new stacks where voltage, Cs or amplitude contrast change.", panel=_RUN)
+        bool, Opt("Start a new stack where voltage, spherical aberration or amplitude contrast change.", panel=_OUTPUT)
     ] = False
-    physical: Annotated[bool, Opt("Write the normalised images too.", flags=("--phys/--no-phys",), panel=_RUN)] = True
-    plots: Annotated[bool, Opt("Draw pictures of each stack.", flags=("--plots/--no-plots",), panel=_RUN)] = True
+    physical: Annotated[
+        bool, Opt("Also write the normalised images before the transform.", flags=("--phys/--no-phys",), panel=_OUTPUT)
+    ] = True
+    plots: Annotated[bool, Opt("Draw pictures of each stack.", flags=("--plots/--no-plots",), panel=_OUTPUT)] = True
     descriptor: Any = None
     separate_files: bool = False
 
@@ -182,8 +222,8 @@ class StackOptions(ImageOptions, GridOptions):
 class PairedOptions(Options):
     """The units of two columns of paired STAR files; RELION's are degrees."""
 
-    defocus_angle_unit: Annotated[AngleUnit, Opt("Of the STAR column.")] = "degree"
-    phase_shift_unit: Annotated[AngleUnit, Opt("Of the STAR column.")] = "degree"
+    defocus_angle_unit: Annotated[AngleUnit, Opt("Unit of rlnDefocusAngle in the STAR files.", panel=_INPUT)] = "degree"
+    phase_shift_unit: Annotated[AngleUnit, Opt("Unit of rlnPhaseShift in the STAR files.", panel=_INPUT)] = "degree"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,18 +241,28 @@ class DownsampleOptions(ImageOptions, PixelOptions):
     'particles.128'
     """
 
-    box_px: Annotated[int, Opt("Edge of the new images in pixels, even.", flags=("-D", "--box"), metavar="N")]
+    box_px: Annotated[
+        int,
+        Opt("Box size of the new images in pixels, an even number.", flags=("-D", "--box"), metavar="N", panel=_OUTPUT),
+    ]
     indices: Annotated[
-        Path | None, Opt("Rows to take, from 0: ind.pkl or .npy.", flags=("--ind",), metavar="FILE", panel=_IMAGES)
+        Path | None,
+        Opt("Take only these rows, counted from 0: ind.pkl or .npy.", flags=("--ind",), metavar="FILE", panel=_IMAGES),
     ] = None
-    poses: Annotated[Path | None, Opt("poses.pkl of a bare stack.", metavar="FILE", panel=_IMAGES)] = None
-    ctf: Annotated[Path | None, Opt("ctf.pkl of a bare stack.", metavar="FILE", panel=_IMAGES)] = None
-    chunk: Annotated[int | None, Opt("Images in a file, if several.", metavar="N", panel=_RUN, low=1)] = None
-    half_precision: Annotated[bool, Opt("Write half precision, half the size.", flags=("--float16",), panel=_RUN)] = (
-        False
+    poses: Annotated[
+        Path | None, Opt("Poses (poses.pkl) of a stack that has no metadata file.", metavar="FILE", panel=_IMAGES)
+    ] = None
+    ctf: Annotated[
+        Path | None, Opt("CTF (ctf.pkl) of a stack that has no metadata file.", metavar="FILE", panel=_IMAGES)
+    ] = None
+    chunk: Annotated[int | None, Opt("Split the output into files of N images.", metavar="N", panel=_OUTPUT, low=1)] = (
+        None
     )
+    half_precision: Annotated[
+        bool, Opt("Write 16-bit floating-point pixels, half the size.", flags=("--float16",), panel=_OUTPUT)
+    ] = False
     batch_size: Annotated[
-        int, Opt("Images in memory at a time.", flags=("-b", "--batch-size"), metavar="N", panel=_RUN, low=1)
+        int, Opt("Images in memory at a time.", flags=("-b", "--batch-size"), metavar="N", panel=_WHERE, low=1)
     ] = 1000
 
     def __post_init__(self) -> None:
