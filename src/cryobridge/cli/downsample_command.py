@@ -37,17 +37,16 @@ def downsample(
     """Downsample particle images by Fourier cropping, with metadata for RECOVAR, cryoDRGN and RELION."""
     from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
     from cryobridge.jobs.stacks.cropping.plan import plan_downsample
-    from cryobridge.jobs.stacks.parts import executor_for, stack_job
+    from cryobridge.jobs.stacks.run import StackJob, executor_for
 
     def plan() -> Job[DownsampleReport]:
         source = read_downsample_input(particles, search.image_search(particles), options)
-        return stack_job(
+        return StackJob(
             plan_downsample(source, options),
             output,
-            executor_for(device.device, sharing.cluster),
+            executor_for(device.device, sharing),
             resume=run.resume,
             verify_outputs=run.verify_outputs,
-            part=sharing.part,
             finish=sharing.finish,
         )
 

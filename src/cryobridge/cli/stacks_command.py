@@ -225,17 +225,16 @@ def _make(
     sharing: SharingOptions,
     run: ResumeOptions,
 ) -> None:
-    from cryobridge.jobs.stacks.parts import executor_for, stack_job
     from cryobridge.jobs.stacks.polar.plan import plan_stacks
+    from cryobridge.jobs.stacks.run import StackJob, executor_for
 
     def plan() -> Job[StacksReport]:
-        return stack_job(
+        return StackJob(
             plan_stacks(read(), options),
             output,
-            executor_for(device.device, sharing.cluster),
+            executor_for(device.device, sharing),
             resume=run.resume,
             verify_outputs=run.verify_outputs,
-            part=sharing.part,
             finish=sharing.finish,
         )
 

@@ -1,1 +1,1 @@
-"""Where the tasks of a plan run: in this process on its devices; others, such as a cluster, have the same face."""
+"""Where the tasks of a plan run: on devices of this process, on a cluster, or as a part of an array job."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from cryobridge.executors.array_job import Part
+    from cryobridge.progress import Reporter
+    from cryobridge.report import Message
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -40,6 +46,14 @@ class Work(Protocol[Result_co]):
     A task may run in any order, anywhere, and twice: its outcome is the same. All that the tasks share is written after
     the last one, by whoever asked for the work.
     """
+
+    @property
+    def reporter(self) -> Reporter:
+        """Who hears of what takes long before the first task, and of who carries tasks out."""
+
+    @property
+    def uses_torch(self) -> bool:
+        """Whether tasks need torch on the processor, too."""
 
     def worker(self, device: str) -> Worker[Result_co]:
         """Return who carries out tasks on a device, such as ``"cpu"`` or ``"cuda:1"``."""
@@ -78,8 +92,29 @@ class Run(Protocol[Result_co]):
 
 
 class Executor(Protocol):
-    """Where tasks run."""
+    """Where tasks run. What a class derived from this one does not say of itself is as it stands here."""
 
+    @property
+    def part(self) -> Part | None:
+        """Which of the tasks it is given, where other processes carry out the others at the same time; None for all."""
+        return None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What is to be said of it before the work."""
+        return ()
+
+    def check(self) -> None:
+        """Refuse what can be seen to be missing, such as a device, without any work.
+
+        Raises
+        ------
+        CryobridgeError
+            If something is.
+        """
+        return None
+
+    @abstractmethod
     def prepare(self, work: Work[Result]) -> Run[Result]:
         """Get ready for the work, before anything is written.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, UsageError, option
-from cryobridge.executors.base import Advance, Result, Run, Work
+from cryobridge.executors.base import Advance, Executor, Result, Run, Work
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _N_SHOWN = 5
 _TLS = ("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY")
 
 
-class ClusterExecutor:
+class ClusterExecutor(Executor):
     """Runs tasks on the workers of a Dask cluster.
 
     Parameters

@@ -8,8 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property, partial
 from typing import Generic
 
-from cryobridge.executors.base import Advance, Result, Run, Work, Worker
+from cryobridge.executors.base import Advance, Executor, Result, Run, Work, Worker
 from cryobridge.fourier.device_names import AUTO, CPU, split_device_names
+from cryobridge.fourier.loading import load_torch
 
 
 def device_names(names: str) -> tuple[str, ...]:
@@ -27,7 +28,7 @@ def device_names(names: str) -> tuple[str, ...]:
     return tuple(map(str, pick_devices(names)))
 
 
-class DeviceExecutor:
+class DeviceExecutor(Executor):
     """Runs tasks in this process. Names are checked at once, the devices looked for when they are needed.
 
     Parameters
@@ -46,19 +47,18 @@ class DeviceExecutor:
         self._names = split_device_names(device) if isinstance(self._given, str) else self._given
 
     @property
-    def is_on_cpu(self) -> bool:
-        """Whether the processor is asked for and nothing else, which needs no torch."""
+    def _is_on_cpu(self) -> bool:
         return set(self._names) == {CPU}
 
-    def require(self) -> None:
-        """Refuse devices that are not there; for ``"auto"`` there always is one.
+    def check(self) -> None:
+        """Refuse devices that are not there, which takes torch; for ``"auto"`` there always is one.
 
         Raises
         ------
         UsageError
             If one of them is not there.
         """
-        if self._names != (AUTO,):
+        if not self._is_on_cpu and self._names != (AUTO,):
             _ = self.devices
 
     @cached_property
@@ -74,6 +74,8 @@ class DeviceExecutor:
 
     def prepare(self, work: Work[Result]) -> Run[Result]:
         """Make a worker for each device; see `cryobridge.executors.base.Executor`."""
+        if work.uses_torch or not self._is_on_cpu:
+            load_torch(work.reporter)
         return _DeviceRun(work, [work.worker(device) for device in self.devices])
 
 

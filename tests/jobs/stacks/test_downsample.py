@@ -18,7 +18,7 @@ from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.mrc_write import MrcStackWriter, partial_path
 from cryobridge.jobs.convert.convert import convert
 from cryobridge.jobs.output_folder import locked
-from cryobridge.jobs.stacks import run as stacks_run
+from cryobridge.jobs.stacks import shares
 from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
 from cryobridge.jobs.stacks.cropping.plan import plan_downsample
 from cryobridge.jobs.stacks.options import DownsampleOptions
@@ -641,12 +641,12 @@ def test_images_that_another_run_has_begun_meanwhile_are_not_taken_for_left_ones
     out.mkdir()
     partial = partial_path(out / "particles.8.mrcs")
     with locked(out):
-        looks = iter([lambda _: partial.touch(), stacks_run.refuse_busy])
+        looks = iter([lambda _: partial.touch(), shares.refuse_busy])
 
         def look(folder):
             next(looks)(folder)
 
-        monkeypatch.setattr(stacks_run, "refuse_busy", look)
+        monkeypatch.setattr(shares, "refuse_busy", look)
         with pytest.raises(CryobridgeError, match="another run of cryobridge is at work"):
             made(star, out)
     monkeypatch.undo()

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
+from cryobridge.executors.base import Executor
 from cryobridge.executors.devices import DeviceExecutor, device_names
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.file_record import RECORDS
@@ -156,7 +157,7 @@ def test_another_executor_takes_the_same_tasks(particles_cs, tmp_path):
     # As one that sends them to other machines would: each task on its own, in any order.
     planned = plan(particles_cs)
 
-    class Backwards:
+    class Backwards(Executor):
         def prepare(self, work):
             def run(numbers, *, advance, done):
                 for number in reversed(numbers):
@@ -365,7 +366,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
 def test_a_second_run_into_one_folder_is_refused(particles_cs, tmp_path):
     planned = plan(particles_cs)
 
-    class Slow:
+    class Slow(Executor):
         def prepare(self, work):
             self.work = work
             return self.run
@@ -446,7 +447,7 @@ def test_resuming_a_finished_run_touches_no_file(particles_cs, tmp_path):
 def test_the_record_of_a_run_that_fails_holds_what_was_made(particles_cs, tmp_path):
     planned = plan(particles_cs, batch_size=1)
 
-    class Fails:
+    class Fails(Executor):
         def prepare(self, work):
             def run(numbers, *, advance, done):
                 DeviceExecutor("cpu").prepare(work)(numbers[:2], advance=advance, done=done)

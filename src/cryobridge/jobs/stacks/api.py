@@ -20,9 +20,9 @@ from cryobridge.jobs.stacks.options import (
     SharingOptions,
     StackOptions,
 )
-from cryobridge.jobs.stacks.parts import executor_for, stack_job
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
 from cryobridge.jobs.stacks.report import DownsampleReport, GridReport, StacksReport
+from cryobridge.jobs.stacks.run import StackJob, executor_for
 from cryobridge.options import as_path, checked, made, takes
 
 if TYPE_CHECKING:
@@ -107,18 +107,17 @@ def stacks(
     >>> report = cb.stacks([("a.star", "a.mrc"), ("b.star", "b.mrc")], "fourier", params="params.npz")
     """
     given = made(StacksKeywords, options)
-    runs_on = executor or executor_for(checked(device, str, "device"), given.cluster)
+    runs_on = executor_for(checked(device, str, "device"), given, executor)
     folder = as_path(output, "output")
     source = read_stack_input(
         particles, _part(given, ImageSearchOptions), given.on_missing, _part(given, PairedOptions)
     )
-    job = stack_job(
+    job = StackJob(
         plan_stacks(source, given),
         folder,
         runs_on,
         resume=resume,
         verify_outputs=verify_outputs,
-        part=given.part,
         finish=given.finish,
     )
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
@@ -179,16 +178,15 @@ def downsample(
     >>> report = cb.downsample("relion/refined.star", "small", box_px=128)
     """
     given = made(DownsampleKeywords, options)
-    runs_on = executor or executor_for(checked(device, str, "device"), given.cluster)
+    runs_on = executor_for(checked(device, str, "device"), given, executor)
     folder, path = as_path(output, "output"), as_path(particles, "particles")
     source = read_downsample_input(path, given.image_search(path), given)
-    job = stack_job(
+    job = StackJob(
         plan_downsample(source, given),
         folder,
         runs_on,
         resume=resume,
         verify_outputs=verify_outputs,
-        part=given.part,
         finish=given.finish,
     )
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cryobridge.executors.base import Advance
     from cryobridge.jobs.stacks.checks import Rows
     from cryobridge.jobs.stacks.plan import Made
+    from cryobridge.progress import Reporter
 
 _MOST_UNWRITTEN = 2
 
@@ -30,6 +31,12 @@ class StackWork:
 
     plan: StackPlan[Any]
     folder: Path
+    reporter: Reporter
+
+    @property
+    def uses_torch(self) -> bool:
+        """Whether stacks are made with torch on the processor, too."""
+        return self.plan.uses_torch
 
     def worker(self, device: str) -> StackWorker:
         """Return who makes stacks on a device."""

@@ -105,6 +105,17 @@ class SharingOptions(Options):
         Opt("When all parts are made: check that they are complete, and write the files they share.", panel=_WHERE),
     ] = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.part is not None and self.finish:
+            raise UsageError(
+                f"{option('part')} makes a part, {option('finish')} comes when all parts are done", hint="Give either."
+            )
+        if self.cluster is not None and (self.part is not None or self.finish):
+            raise UsageError(
+                f"{option('part')} and {option('finish')} do without {option('cluster')}", hint="Give either way."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(Options):

@@ -1,7 +1,7 @@
 import pytest
 
 from cryobridge.errors import UsageError
-from cryobridge.jobs.stacks.array_job import Part
+from cryobridge.executors.array_job import Part
 
 SLURM = {
     "SLURM_ARRAY_TASK_ID": "5",

@@ -1,4 +1,4 @@
-"""Which part of the stacks a process makes, as typed or as a batch system numbers the tasks of an array job."""
+"""Which part of the tasks a process has, as typed or as a batch system numbers the tasks of an array job."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cryobridge.errors import UsageError, option
+from cryobridge.executors.base import Executor, Result, Run, Work
+
+if TYPE_CHECKING:
+    from cryobridge.report import Message
 
 T = TypeVar("T")
 _TYPED = re.compile(r"(?P<number>\d{1,9})/(?P<count>\d{1,9})")
@@ -128,6 +132,47 @@ class Part:
     def that_has(self, place: int) -> Part:
         """Return which of the parts has the task at this place, from 0, of all tasks."""
         return Part(place % self.count, self.count)
+
+
+class PartExecutor(Executor):
+    """Runs a part of the tasks, while processes that it knows nothing of run the other parts.
+
+    Parameters
+    ----------
+    part
+        Which of them.
+    executor
+        Where they run.
+
+    Examples
+    --------
+    >>> import cryobridge as cb
+    >>> from cryobridge.executors.devices import DeviceExecutor
+    >>> executor = PartExecutor(Part.of("0/16"), DeviceExecutor("cpu"))
+    >>> report = cb.stacks("particles.star", "fourier", executor=executor)
+    """
+
+    def __init__(self, part: Part, executor: Executor) -> None:
+        self._part = part
+        self._executor = executor
+
+    @property
+    def part(self) -> Part:
+        """Which of the tasks it is given."""
+        return self._part
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What is to be said of where they run."""
+        return self._executor.messages
+
+    def check(self) -> None:
+        """Refuse what is missing where they run."""
+        self._executor.check()
+
+    def prepare(self, work: Work[Result]) -> Run[Result]:
+        """Get ready for the work; see `cryobridge.executors.base.Executor`."""
+        return self._executor.prepare(work)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:
