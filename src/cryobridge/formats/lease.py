@@ -282,6 +282,32 @@ def _taken_over(lease: Lease) -> bool:
     return False
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lease, as soon as nobody else does.
+
+    Parameters
+    ----------
+    path
+        Of the lease; whoever goes by the same name waits for the other.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    lease = Lease(path)
+    try:
+        while not lease.take():
+            if state_of(path, patience_s=STALE_S) is State.DEAD:
+                remove_dead(path)
+            else:
+                time.sleep(_LOOK_S)
+        yield
+    finally:
+        lease.release()
+
+
 # The leases on temporary files that this process holds, by folder.
 _held: dict[Path, Lease] = {}
 _lock = threading.RLock()

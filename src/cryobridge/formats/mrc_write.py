@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.formats.atomic import atomic_path, rename, write_error
 from cryobridge.formats.file_record import FileRecord
+from cryobridge.formats.lease import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ _BLOCK_BYTES = 1 << 20
 _SUM = struct.Struct("<QI")
 # A block of numbers of 8 bits is written as one four times as large.
 _MOST_SUMMED_BYTES = 8 * _BLOCK_BYTES
+
+# Unfinished stacks that this process has read and cut, and what they were like then.
+_known_whole: dict[Path, tuple[int, ...]] = {}
 
 
 class MrcStackWriter:
@@ -56,7 +60,7 @@ class MrcStackWriter:
     resumable
         Write to `partial_path`, which stays there when the work is interrupted, with checksums of what is in it. A
         later writer takes over the images in it, counts them in `n_images`, and goes on behind them; the stack is the
-        same to the byte. Call `keep_whole` before.
+        same to the byte. Call `keep_whole` before, and hold `alone_at` meanwhile.
     """
 
     _is_volume: ClassVar[bool] = False
@@ -233,6 +237,28 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
+@contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Keep others from the stack that `partial_path` becomes, or wait for them.
+
+    Raises
+    ------
+    CryobridgeError
+        If the operating system refuses.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone(lease_of_partial(path)))
+        except OSError as error:
+            raise write_error(path, error) from error
+        yield
+
+
+def lease_of_partial(path: Path) -> Path:
+    """Return the lease of who writes to `partial_path`."""
+    return path.with_name(f".{path.name}.part.lease")
+
+
 def sums_path(path: Path) -> Path:
     """Return where the checksums of the images in `partial_path` lie."""
     return path.with_name(f".{path.name}.part.sums")
@@ -260,13 +286,21 @@ def keep_whole(path: Path, image_bytes: int) -> int:
     """
     partial = partial_path(path)
     try:
+        if _state(partial) == _known_whole.get(partial):
+            return 0
         with partial.open("r+b") as file, sums_path(path).open("a+b", buffering=0) as sums:
             n_there = max(0, file.seek(0, 2) - HEADER_BYTES) // image_bytes
             n_whole = sum(len(content) // image_bytes for content, _ in _whole_blocks(file, sums, image_bytes))
             file.truncate(HEADER_BYTES + n_whole * image_bytes)
+        _known_whole[partial] = _state(partial)
     except OSError as error:
         raise write_error(path, error) from error
     return n_there - n_whole
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _whole_blocks(file: IO[bytes], sums: IO[bytes], image_bytes: int) -> Iterator[tuple[bytes, int]]:

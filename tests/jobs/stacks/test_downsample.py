@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import mrcfile
@@ -22,6 +23,9 @@ from cryobridge.jobs.stacks import shares
 from cryobridge.jobs.stacks.cropping.inputs import read_downsample_input
 from cryobridge.jobs.stacks.cropping.plan import plan_downsample
 from cryobridge.jobs.stacks.options import DownsampleOptions
+from cryobridge.jobs.stacks.plan import whole_stack
+from cryobridge.jobs.stacks.plan_file import stored_plan
+from cryobridge.jobs.stacks.remote import RemoteStacks
 from helpers import (
     noise_images,
     particle_columns,
@@ -768,3 +772,77 @@ def test_the_command_normalises_and_says_so(star, tmp_path):
     done = run("stacks", "downsample", star, "-D", 8, "-o", tmp_path / "x", "--normalise", "5")
     assert done.returncode == 2
     assert "Give at most 4" in done.stderr
+
+
+# For a process of its own, which writes the first image and waits for a sign to go on.
+ONE_STACK = """
+import sys, time
+from pathlib import Path
+from cryobridge.formats import mrc_write
+from cryobridge.jobs.stacks.remote import RemoteStacks
+append, sign = mrc_write.MrcStackWriter.append, Path(sys.argv[4])
+def slow_append(self, images):
+    append(self, images[:1])
+    while not sign.exists():
+        time.sleep(0.01)
+    append(self, images[1:])
+mrc_write.MrcStackWriter.append = slow_append
+print("ready", flush=True)
+print(RemoteStacks(*sys.argv[1:4], "cpu")(0)[0])
+"""
+
+
+def start_one_stack(*words):
+    return subprocess.Popen([sys.executable, "-c", ONE_STACK, *map(str, words)], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_first_image(process, stack):
+    partial = partial_path(stack)
+    while process.poll() is None and not (partial.exists() and partial.stat().st_size > 1024):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_of_two_processes_that_are_given_one_stack_the_second_waits(star, tmp_path, is_killed):
+    # As when a living worker is taken for dead, and its task handed out again.
+    its_plan = planned(star)
+    run_stacks(its_plan, tmp_path / "whole")
+    out, sign = tmp_path / "out", tmp_path / "sign"
+    out.mkdir()
+    stack = out / "particles.8.mrcs"
+    with stored_plan(its_plan, out) as (place, fingerprint):
+        first = start_one_stack(place, fingerprint, out, sign)
+        wait_for_first_image(first, stack)
+        second = start_one_stack(place, fingerprint, out, sign)
+        assert second.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        if is_killed:
+            first.kill()
+        sign.touch()
+        said = [process.communicate(timeout=60)[0].split()[-1] for process in (first, second)]
+        assert (first.returncode, second.returncode) == (-9 if is_killed else 0, 0)
+        n = its_plan.n_images
+        assert said == (["ready", str(n - 1)] if is_killed else [str(n), str(n)])
+        assert stack.read_bytes() == (tmp_path / "whole" / stack.name).read_bytes()
+        assert whole_stack(its_plan, out, its_plan.tasks[0]) is not None
+        assert not list(out.glob(".*.part*"))
+        # Once more: it is found whole, and nothing is written.
+        before = stack.stat().st_mtime_ns
+        RemoteStacks(str(place), fingerprint, str(out), "cpu")(0)
+        assert stack.stat().st_mtime_ns == before
+
+
+def test_a_worker_of_an_ended_run_that_is_still_at_a_stack_is_waited_for(star, tmp_path):
+    its_plan = planned(star)
+    run_stacks(its_plan, tmp_path / "whole")
+    out, sign = tmp_path / "out", tmp_path / "sign"
+    out.mkdir()
+    with stored_plan(its_plan, out) as (place, fingerprint):
+        worker = start_one_stack(place, fingerprint, out, sign)
+        wait_for_first_image(worker, out / "particles.8.mrcs")
+    threading.Timer(0.5, sign.touch).start()
+    run_stacks(its_plan, out, resume=True)
+    worker.communicate(timeout=60)
+    assert worker.returncode == 0
+    for name in ("particles.8.mrcs", "particles.8.star", "particles.8_sources.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

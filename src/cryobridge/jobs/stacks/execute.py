@@ -6,14 +6,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.formats.atomic import leftovers
 from cryobridge.jobs.output_folder import remove_existing
-from cryobridge.jobs.stacks.plan import OpenStack, StackPlan, StackResult, StackTask, Transform
+from cryobridge.jobs.stacks.plan import OpenStack, StackPlan, StackResult, StackTask, Transform, whole_stack
 from cryobridge.jobs.stacks.reading import ImageReader
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def make_stacks(
     CryobridgeError
         If an image can't be read or used, or a file not be written. The stack that it is in is not there then.
     """
-    chunks = _chunks(plan, folder, tasks, transform.chunk_size)
     writer = _StackWriter(plan, folder, transform, advance, done)
+    chunks = _chunks(writer, tasks, transform.chunk_size)
     one_at_a_time = threading.Lock()
 
     def read(chunk: _Chunk) -> Any:
@@ -158,9 +158,11 @@ class _Chunk:
     is_last: bool
 
 
-def _chunks(plan: StackPlan[Any], folder: Path, tasks: Iterable[StackTask], size: int) -> Iterator[_Chunk]:
+def _chunks(writer: _StackWriter, tasks: Iterable[StackTask], size: int) -> Iterator[_Chunk]:
     for task in tasks:
-        rows = plan.remaining(folder, task)
+        rows = writer.begin(task)
+        if rows is None:
+            continue
         # Of a stack whose images are all written the end is still to come.
         for first in range(0, max(1, len(rows)), size):
             yield _Chunk(task, rows[first : first + size], first + size >= len(rows))
@@ -183,7 +185,23 @@ class _StackWriter(AbstractContextManager["_StackWriter"]):
         self._advance = advance
         self._done = done
         self._files: AbstractContextManager[OpenStack[Any]] | None = None
+        self._begun: dict[int, ExitStack] = {}
         self._failed = False
+
+    def begin(self, task: StackTask) -> Rows | None:
+        """Return the rows of a stack that are to be written; None if it is whole, as when another process made it."""
+        held = self._begun[task.number] = ExitStack()
+        held.enter_context(self._plan.alone(self._folder, task))
+        rows = self._plan.remaining(self._folder, task)
+        if (whole := whole_stack(self._plan, self._folder, task)) is None:
+            return rows
+        self._end(task)
+        self._done(whole)
+        self._advance(len(rows))
+        return None
+
+    def _end(self, task: StackTask) -> None:
+        self._begun.pop(task.number).close()
 
     def write(self, chunk: _Chunk, made: Made) -> None:
         # Chunks that are on their way when one fails would be taken for the beginning of a stack.
@@ -212,9 +230,12 @@ class _StackWriter(AbstractContextManager["_StackWriter"]):
         if self._files is not None:
             files, self._files = self._files, None
             files.__exit__(*error)  # type: ignore[arg-type]
+        for held in self._begun.values():
+            held.close()
 
     def _finish(self, task: StackTask) -> None:
         assert self._files is not None
         files, self._files = self._files, None
         files.__exit__(None, None, None)
+        self._end(task)
         self._done(StackResult(task.number, self._stack.left_out, self._stack.preview))

@@ -271,6 +271,10 @@ class StackPlan(ABC, Generic[R]):
         """Return the rows of a stack whose images are not yet written."""
         return task.rows
 
+    def alone(self, _folder: Path, _task: StackTask) -> AbstractContextManager[None]:
+        """Keep other processes from the files of a stack, where two would spoil them, or wait for these."""
+        return nullcontext()
+
     def process(self) -> AbstractContextManager[None]:
         """Settle how many threads the transform takes in a process, while stacks are made."""
         return nullcontext()

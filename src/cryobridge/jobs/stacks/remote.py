@@ -11,7 +11,7 @@ from typing import Any
 from cryobridge.executors.devices import device_names
 from cryobridge.executors.threads import n_threads
 from cryobridge.jobs.stacks.execute import StackWorker
-from cryobridge.jobs.stacks.plan import StackPlan, StackResult, whole_stack
+from cryobridge.jobs.stacks.plan import StackPlan, StackResult
 from cryobridge.jobs.stacks.plan_file import read_plan
 
 # What a thread needs for one stack after the other: the tables of the transform, and buffers.
@@ -45,7 +45,7 @@ class RemoteStacks:
         Returns
         -------
         int
-            Its images.
+            Its images that were not there before.
         StackResult
             What `cryobridge.jobs.stacks.execute.StackWorker` says of it.
 
@@ -55,18 +55,14 @@ class RemoteStacks:
             If it can't be made.
         """
         plan = _plan(Path(self.place), self.fingerprint)
-        (task,) = [task for task in plan.tasks if task.number == number]
-        if (whole := whole_stack(plan, Path(self.folder), task)) is not None:
-            return len(task.rows), whole
-        # An attempt that was killed may have left the beginning.
-        plan.keep_whole(Path(self.folder), [task])
+        steps: list[int] = []
         results: list[StackResult] = []
         with n_threads(1):
             worker = self._worker(plan)
         # Once more: the transform has loaded torch.
         with n_threads(1):
-            worker.run([number], advance=lambda _steps: None, done=results.append)
-        return len(task.rows), results[0]
+            worker.run([number], advance=steps.append, done=results.append)
+        return sum(steps), results[0]
 
     def _worker(self, plan: StackPlan[Any]) -> StackWorker:
         known: tuple[RemoteStacks, StackWorker] | None = getattr(_of_thread, "worker", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import re
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,10 @@ from cryobridge.formats.file_record import state_path
 from cryobridge.formats.helical import norm_of_filaments
 from cryobridge.formats.image_list import write_image_list
 from cryobridge.formats.input_file import resolved
+from cryobridge.formats.lease import State, state_of
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import HEADER_BYTES
-from cryobridge.formats.mrc_write import keep_whole, partial_path
+from cryobridge.formats.mrc_write import alone_at, keep_whole, lease_of_partial, partial_path
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.particles_pickle import CTF_TABLE, POSES, write_pickles
 from cryobridge.formats.plausible import implausible_units
@@ -40,7 +41,7 @@ from cryobridge.model.particles import ImageRefs, Labels
 from cryobridge.report import Message, note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -214,7 +215,7 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         stem = self.options.stem
         there = [folder / name for name in (f"{stem}.star", f"{stem}.txt", f"{stem}_sources.csv", POSES, CTF_TABLE)]
         stacks = sorted({folder / f"{stem}.mrcs", *files_in(folder, f"{stem}.*.mrcs")})
-        noted = [*files_in(folder, f".{stem}.*state.json"), *self._sums(folder)]
+        noted = [*files_in(folder, f".{stem}.*state.json"), *self._sums(folder), *self._dead_leases(folder)]
         found = [*there, *stacks, *self.unfinished(folder), *noted]
         return [path for path in found if path.is_file() or path.is_symlink()]
 
@@ -230,15 +231,31 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
             stack = _stack_of(partial)
             if own is not None and stack not in own:
                 continue
+            if state_of(lease_of_partial(stack)) is not State.DEAD:
+                continue  # a worker of a run that was killed is at it, whom `alone` waits for
             if n_cut := keep_whole(stack, self.image_bytes):
                 text = f"{n_cut:,} images in the unfinished {stack.name} have no checksum that fits, and are made again"
                 messages.append(note("stacks-made-again", text, where=partial))
-        # A run that was killed when a stack had just got its name left the checksums behind.
-        remove_existing([path for path in self._sums(folder) if not path.with_suffix("").exists()])
+        # A run that was killed when a stack had just got its name left these behind.
+        beside = [*self._sums(folder), *self._dead_leases(folder)]
+        remove_existing([path for path in beside if not path.with_suffix("").exists()])
         return tuple(messages)
 
     def _sums(self, folder: Path) -> list[Path]:
         return files_in(folder, f".{self.options.stem}.*mrcs.part.sums")
+
+    def _dead_leases(self, folder: Path) -> list[Path]:
+        leases = files_in(folder, f".{self.options.stem}.*mrcs.part.lease")
+        return [lease for lease in leases if state_of(lease) is State.DEAD]
+
+    @contextmanager
+    def alone(self, folder: Path, task: StackTask) -> Iterator[None]:
+        """Keep others from a stack, or wait for them; what they left of it is cut to what is whole."""
+        stack = folder / self.stack_name(task)
+        with alone_at(stack):
+            if partial_path(stack).exists():
+                keep_whole(stack, self.image_bytes)
+            yield
 
     def check_folder(self, folder: Path, *, resume: bool, overwrite: bool) -> bool:
         """Refuse a folder that is read from, that holds images of another size, or stacks that can't be gone on with.
