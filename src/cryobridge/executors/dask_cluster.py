@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,10 @@ class _Tries(contextlib.AbstractContextManager["_Tries"]):
         """Yield what each task returns, as they end; those that fail for the last time are added to a list."""
         from distributed import as_completed
 
-        waiting = as_completed([self._submitted(number, ()) for number in numbers])
+        # In one message: sent one by one, nothing would be heard of the first until the last is on its way.
+        first = self._client.map(partial(attempt, self._call), numbers, pure=False)
+        self._open = {future: (number, ()) for future, number in zip(first, numbers, strict=True)}
+        waiting = as_completed(first)
         for future in waiting:
             number, tried = self._open.pop(future)
             if future.status == "finished":
@@ -206,11 +210,12 @@ class _Tries(contextlib.AbstractContextManager["_Tries"]):
             if len(tried) + 1 >= _N_TRIES or not where:
                 failures.append(failure)
             else:
-                waiting.add(self._submitted(number, (*tried, where)))
+                waiting.add(self._once_more(number, (*tried, where)))
 
-    def _submitted(self, number: int, tried: tuple[str, ...]) -> Future:
+    def _once_more(self, number: int, tried: tuple[str, ...]) -> Future:
+        """Give a task to workers that have not tried it, if there are any."""
         others = [name for name in self._client.scheduler_info(n_workers=-1)["workers"] if name not in tried]
-        where: dict[str, Any] = {"workers": others, "allow_other_workers": True} if tried and others else {}
+        where: dict[str, Any] = {"workers": others, "allow_other_workers": True} if others else {}
         future = self._client.submit(attempt, self._call, number, pure=False, **where)
         self._open[future] = (number, tried)
         return future

@@ -10,11 +10,11 @@ import importlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,13 @@ from cryobridge.jobs.output_folder import make_subfolder
 from cryobridge.jobs.stacks.plan import StackPlan
 from cryobridge.version import __version__
 
+if TYPE_CHECKING:
+    from cryobridge.formats.table import Array
+
 _CONTENT = "plan.json"
+# All of them in one file: there may be more stacks than files that a process can map.
+_ARRAYS = "arrays.bin"
+_ALIGNED_BYTES = 64
 _CLASS = re.compile(r"(cryobridge(?:\.\w+)+):(\w+)")
 _N_HEX = 16
 
@@ -46,8 +52,8 @@ def stored_plan(plan: StackPlan[Any], folder: Path) -> Iterator[tuple[Path, str]
     CryobridgeError
         If the operating system refuses.
     """
-    arrays: list[np.ndarray[Any, Any]] = []
-    content = {"version": __version__, "plan": _as_json(plan.for_workers(), arrays)}
+    arrays: list[Array] = []
+    content: dict[str, Any] = {"version": __version__, "plan": _as_json(plan.for_workers(), arrays)}
     digest = hashlib.sha256(json.dumps(content).encode())
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())
@@ -59,12 +65,11 @@ def stored_plan(plan: StackPlan[Any], folder: Path) -> Iterator[tuple[Path, str]
         shutil.rmtree(left, ignore_errors=True)
     make_subfolder(place)
     try:
-        for number, array in enumerate(arrays):
-            with atomic_path(place / f"{number}.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
+        with atomic_path(place / _ARRAYS) as temporary:
+            content |= {"fingerprint": fingerprint, "arrays": _write_arrays(temporary, arrays)}
         # Last: where it is, all is.
         with atomic_path(place / _CONTENT) as temporary:
-            temporary.write_text(json.dumps({**content, "fingerprint": fingerprint}), encoding="utf-8")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
         yield place, fingerprint
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -93,16 +98,16 @@ def read_plan(place: Path, fingerprint: str) -> StackPlan[Any]:
         )
     if content.get("fingerprint") != fingerprint:
         raise FormatError("this is another plan", path=path, hint="Start the run again.")
-    plan = _from_json(content["plan"], place)
+    plan = _from_json(content["plan"], _mapped_arrays(place / _ARRAYS, content["arrays"]), path)
     assert isinstance(plan, StackPlan)
     return plan
 
 
-def _as_json(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
+def _as_json(value: Any, arrays: list[Array]) -> Any:
     """Return a value as JSON; arrays are put into a list, and their places there stand for them."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.ndarray) and value.dtype.kind != "O":
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "OV":
         arrays.append(value)
         return {"array": len(arrays) - 1}
     if isinstance(value, np.generic):
@@ -124,41 +129,52 @@ def _as_json(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a plan")
 
 
-def _from_json(value: Any, place: Path) -> Any:
+def _write_arrays(path: Path, arrays: Sequence[Array]) -> list[tuple[int, str, tuple[int, ...]]]:
+    """Write arrays one after the other; return where each begins, its type and its shape."""
+    places = []
+    with path.open("wb") as file:
+        for array in arrays:
+            places.append((file.tell(), array.dtype.str, array.shape))
+            file.write(np.ascontiguousarray(array).data)
+            file.write(bytes(-array.nbytes % _ALIGNED_BYTES))
+        # Of an empty file there is nothing to map.
+        file.write(bytes(_ALIGNED_BYTES))
+    return places
+
+
+def _mapped_arrays(path: Path, places: Iterable[tuple[int, str, Sequence[int]]]) -> list[Array]:
+    try:
+        content = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    except OSError as error:
+        raise read_error(path, error) from error
+    return [np.ndarray(tuple(shape), dtype, content, offset) for offset, dtype, shape in places]
+
+
+def _from_json(value: Any, arrays: Sequence[Array], path: Path) -> Any:
     if isinstance(value, list):
-        return tuple(_from_json(item, place) for item in value)
+        return tuple(_from_json(item, arrays, path) for item in value)
     if not isinstance(value, dict):
         return value
     match value:
         case {"array": int(number)}:
-            return _array(place / f"{number}.npy")
+            return arrays[number]
         case {"dtype": str(text)}:
             return np.dtype(text)
         case {"path": str(text)}:
             return Path(text)
         case {"map": list(items)}:
-            return {_from_json(key, place): _from_json(item, place) for key, item in items}
+            return {_from_json(key, arrays, path): _from_json(item, arrays, path) for key, item in items}
         case {"set": list(items)}:
-            return frozenset(_from_json(item, place) for item in items)
+            return frozenset(_from_json(item, arrays, path) for item in items)
         case {"class": str(name), "fields": dict(content)}:
-            made = {key: _from_json(item, place) for key, item in content.items()}
-            return _class(name, place)(**made)
-    raise FormatError("is no plan", path=place / _CONTENT, hint="Start the run again.")
+            made = {key: _from_json(item, arrays, path) for key, item in content.items()}
+            return _class(name, path)(**made)
+    raise FormatError("is no plan", path=path, hint="Start the run again.")
 
 
-def _array(path: Path) -> np.ndarray[Any, Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # of an array without elements there is nothing to map
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise read_error(path, error) from error
-    return np.asarray(array)
-
-
-def _class(name: str, place: Path) -> Any:
+def _class(name: str, path: Path) -> Any:
     found = _CLASS.fullmatch(name)
     kind = None if found is None else getattr(importlib.import_module(found[1]), found[2], None)
     if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise FormatError(f"{name:.80} has no place in a plan", path=place / _CONTENT, hint="Start the run again.")
+        raise FormatError(f"{name:.80} has no place in a plan", path=path, hint="Start the run again.")
     return kind
