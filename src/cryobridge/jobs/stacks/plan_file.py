@@ -28,6 +28,7 @@ from cryobridge.version import __version__
 if TYPE_CHECKING:
     from cryobridge.formats.table import Array
 
+_PREFIX = ".plan-"
 _CONTENT = "plan.json"
 # All of them in one file: there may be more stacks than files that a process can map.
 _ARRAYS = "arrays.bin"
@@ -59,10 +60,8 @@ def stored_plan(plan: StackPlan[Any], folder: Path) -> Iterator[tuple[Path, str]
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     fingerprint = digest.hexdigest()
-    place = folder.absolute() / f".plan-{fingerprint[:_N_HEX]}"
-    # What a coordinator left that was killed: there is one in a folder at a time.
-    for left in folder.glob(".plan-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    place = folder.absolute() / f"{_PREFIX}{fingerprint[:_N_HEX]}"
+    remove_stored_plans(folder)
     make_subfolder(place)
     try:
         with atomic_path(place / _ARRAYS) as temporary:
@@ -73,6 +72,12 @@ def stored_plan(plan: StackPlan[Any], folder: Path) -> Iterator[tuple[Path, str]
         yield place, fingerprint
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def remove_stored_plans(folder: Path) -> None:
+    """Remove the plan that a killed run left; for who has the folder for himself, as there is one at a time."""
+    for left in folder.glob(f"{_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def read_plan(place: Path, fingerprint: str) -> StackPlan[Any]:

@@ -35,6 +35,7 @@ from cryobridge.jobs.stacks.plan import (
     standing,
     why_not_whole,
 )
+from cryobridge.jobs.stacks.plan_file import remove_stored_plans
 from cryobridge.report import note
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class Share(ABC, Generic[R]):
 
     def _write_shared(self, left_out: Rows) -> None:
         self.all_stacks.finish(self.folder, left_out)
+        remove_stored_plans(self.folder)
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
 
