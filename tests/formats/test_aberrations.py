@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from cryobridge.formats.aberrations import folded, phases, to_relion
+from cryobridge.formats.aberrations import folded, to_relion
 from cryobridge.formats.relion.particles import read_particles_star
+from cryobridge.model.contrast_transfer import lens_of
 from cryobridge.model.convention import ALL_CONVENTIONS
 from cryobridge.model.geometry import mirror_defocus_angle_y
 
@@ -80,6 +81,7 @@ def relion_phases(text):
         k, phi = np.hypot(kx, ky), np.arctan2(ky, kx)
         defocus = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (phi - np.radians(angle_deg)))
         gamma = -np.pi * wave * defocus * k**2 + np.pi / 2 * cs_A * wave**3 * k**4 - np.radians(phase_deg)
+        gamma -= np.arcsin(float(row[4]))
         sums = []
         for token, terms in ((row[8], ODD), (row[9], EVEN)):
             coefficients = [float(value) for value in token.strip("[]").split(",")]
@@ -97,11 +99,8 @@ def relion_phases(text):
 
 def model_phases(particles):
     """The same of a particle set."""
-    n = len(particles)
-    even, odd = phases(particles, np.tile(FREQUENCIES, (n, 1, 1)))
-    shift_A = particles.poses.shift_A
-    shift_A = shift_A if particles.ctf.shift_A is None else shift_A - particles.ctf.shift_A
-    return even, odd + 2 * np.pi * shift_A @ FREQUENCIES.T
+    even, odd = lens_of(particles).phases(*FREQUENCIES.T)
+    return even, odd + 2 * np.pi * particles.poses.shift_A @ FREQUENCIES.T
 
 
 @pytest.fixture
@@ -143,14 +142,11 @@ def test_relions_columns_of_the_model_have_the_same_even_phases(particles):
 @pytest.mark.parametrize("convention", ALL_CONVENTIONS, ids=str)
 def test_images_that_lie_otherwise_have_the_same_phases_there(particles, convention):
     # The frequencies of the turned images, by their own formulas.
-    x, y = np.moveaxis(FREQUENCIES, -1, 0)
-    x, y = -x if convention.mirror_x else x, -y if convention.mirror_y else y
-    there = np.stack([y, x] if convention.swap_xy else [x, y], axis=-1)
+    x0, y0 = FREQUENCIES.T
+    x, y = -x0 if convention.mirror_x else x0, -y0 if convention.mirror_y else y0
+    there = [y, x] if convention.swap_xy else [x, y]
     turned = particles.turned(convention.turn)
-    n = len(particles)
-    before = phases(particles, np.tile(FREQUENCIES, (n, 1, 1)))
-    after = phases(turned, np.tile(there, (n, 1, 1)))
-    for one, other in zip(before, after, strict=True):
+    for one, other in zip(lens_of(particles).phases(x0, y0), lens_of(turned).phases(*there), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cryobridge.model.contrast_transfer import Lens
 from cryobridge.model.particles import CTF, Floats
 
 # x, y, z and standard deviation in Å, and weight of each blob: some 100 Å across, without symmetry, and of one hand,
@@ -54,12 +55,6 @@ class Microscope:
     voltage_kV: float
     spherical_aberration_mm: float
     amplitude_contrast: float
-
-    @property
-    def wavelength_A(self) -> float:
-        """Relativistic wavelength of the electrons, by the formula of RELION's ``CTF::initialise``."""
-        voltage_V = 1e3 * self.voltage_kV
-        return float(12.2643247 / np.sqrt(voltage_V * (1.0 + voltage_V * 0.978466e-6)))
 
 
 @dataclass(frozen=True)
@@ -120,14 +115,8 @@ def project(molecule: Molecule, matrix: Floats, centre_px: Floats, grid: ImageGr
 def contrast_transfer(microscope: Microscope, ctf: CTF, grid: ImageGrid) -> Floats:
     """Return the contrast transfer function of each particle, on the frequencies of ``numpy.fft.rfft2``.
 
-    RELION's form (``CTF::getCTF`` and ``CTF::initialise`` of RELION 5; the theory is in Rohou & Grigorieff 2015,
-    doi:10.1016/j.jsb.2015.08.008)::
-
-        CTF = sin(π λ df(k) k² - π/2 Cs λ³ k⁴ + asin(w))
-        df(k) = (u + v) / 2 + (u - v) / 2 cos(2 (angle of k - defocus angle))
-
-    with the amplitude contrast w, and defocus positive for underfocus. It starts at +w, so protein is white; in
-    the raw images of a microscope it is dark.
+    See `cryobridge.model.contrast_transfer`. It starts at the amplitude contrast, so protein is white; in the raw
+    images of a microscope it is dark.
 
     Parameters
     ----------
@@ -143,20 +132,15 @@ def contrast_transfer(microscope: Microscope, ctf: CTF, grid: ImageGrid) -> Floa
     numpy.ndarray
         (n, size, size // 2 + 1) real factors.
     """
-    x = np.fft.rfftfreq(grid.size_px, grid.pixel_size_A)
-    y = np.fft.fftfreq(grid.size_px, grid.pixel_size_A)[:, np.newaxis]
-    k2 = x**2 + y**2
-    u, v, angle = (
-        column[:, np.newaxis, np.newaxis] for column in (ctf.defocus_u_A, ctf.defocus_v_A, ctf.defocus_angle_rad)
+    n, size_px = len(ctf.defocus_u_A), grid.size_px
+    voltage_kV, cs_mm, amplitude_contrast = (
+        np.full(n, value)
+        for value in (microscope.voltage_kV, microscope.spherical_aberration_mm, microscope.amplitude_contrast)
     )
-    # k² cos(2 (angle of k - defocus angle)), without the angle of k
-    k2_astigmatic = (x**2 - y**2) * np.cos(2.0 * angle) + 2.0 * x * y * np.sin(2.0 * angle)
-    wavelength_A = microscope.wavelength_A
-    aberration_A = 1e7 * microscope.spherical_aberration_mm
-    phase = np.pi * wavelength_A * (0.5 * (u + v) * k2 + 0.5 * (u - v) * k2_astigmatic)
-    phase -= 0.5 * np.pi * aberration_A * wavelength_A**3 * k2**2
-    factors: Floats = np.sin(phase + np.arcsin(microscope.amplitude_contrast))
-    return factors
+    x, y = np.fft.rfftfreq(size_px, grid.pixel_size_A), np.fft.fftfreq(size_px, grid.pixel_size_A)
+    kx, ky = (axis.ravel() for axis in np.meshgrid(x, y))
+    factors: Floats = Lens.of(ctf, voltage_kV, cs_mm, amplitude_contrast).transfer(kx, ky)
+    return factors.reshape(n, len(y), len(x))
 
 
 def raw_images(

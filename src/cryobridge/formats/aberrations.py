@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, option
 from cryobridge.formats.dropped import is_known
+from cryobridge.model.contrast_transfer import A_PER_MM, wavelength_A
 from cryobridge.model.fields import field, fields_of
 from cryobridge.model.particles import CTF, Aberrations, Floats, Optics, ParticleSet
 from cryobridge.report import Message, note, warning
@@ -40,7 +41,6 @@ BEAM_TILT = _TILT.columns("relion")
 ZERNIKE = (*_TREFOIL.columns("relion"), *_TETRAFOIL.columns("relion"))
 MAGNIFICATION = _MAGNIFICATION.columns("relion")
 RELION_COLUMNS = (*BEAM_TILT, *ZERNIKE, *MAGNIFICATION)
-_A_PER_MM = 1e7
 # Distortions are of a few per cent; a determinant far from 1 is no distortion.
 _LEAST_DETERMINANT = 0.1
 _N_ODD, _N_EVEN = 6, 9
@@ -49,13 +49,6 @@ _N_ODD, _N_EVEN = 6, 9
 _LARGEST_SINE = 0.1
 # What is smaller of the Zernike coefficients, in rad, is the rounding of others.
 _ROUNDING_RAD = 1e-6
-
-
-def wavelength_A(voltage_kV: Floats) -> Floats:
-    """Return the wavelength of the electrons by RELION's formula, 12.2643247 / √(V (1 + 0.978466e-6 V))."""
-    volts = 1e3 * voltage_kV
-    wavelength: Floats = 12.2643247 / np.sqrt(volts * (1.0 + 0.978466e-6 * volts))
-    return wavelength
 
 
 def from_cryosparc(columns: Mapping[str, Any], rows: NDArray[np.int64], path: Path) -> Aberrations | None:
@@ -128,7 +121,7 @@ def to_relion(aberrations: Aberrations, optics: Optics, *, has_zernike: bool = T
         Whether the layout has more than the beam tilt, which is all that RELION 3.0 has.
     """
     columns: dict[str, Any] = {}
-    cs_A = np.nan_to_num(optics.spherical_aberration_mm)[:, np.newaxis] * _A_PER_MM
+    cs_A = np.nan_to_num(optics.spherical_aberration_mm)[:, np.newaxis] * A_PER_MM
     tilt_A = aberrations.beam_tilt_A
     sine = np.divide(tilt_A, cs_A, out=np.where(tilt_A == 0, 0.0, np.inf), where=cs_A > 0)
     # All groups alike: RELION 3.1 sets the coefficients of the tilt to 0 where there is a column for it.
@@ -211,7 +204,7 @@ def from_relion(
         text = "rlnBeamTiltX/Y and the same terms in rlnOddZernike are added, as RELION 5 does; 3.1 has the tilt alone"
         messages.append(warning("beam-tilt-twice", text, where=path))
     wavelength = wavelength_A(optics.voltage_kV)[:, np.newaxis]
-    cs_A = optics.spherical_aberration_mm[:, np.newaxis] * _A_PER_MM
+    cs_A = optics.spherical_aberration_mm[:, np.newaxis] * A_PER_MM
     # No value that is unknown makes one of what is zero.
     tilt_A = _where_any(tilt_mrad, np.sin(1e-3 * tilt_mrad) * cs_A)
     tilt_A = tilt_A - _where_any(odd[:, (4, 3)], odd[:, (4, 3)] * 3 / (2 * np.pi * wavelength**2))
@@ -298,7 +291,7 @@ def folded(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]:
         added_A = 2 * bent.lower_even[:, 2] / (np.pi * wavelength**3)
         optics = replace(
             optics,
-            spherical_aberration_mm=optics.spherical_aberration_mm + added_A / _A_PER_MM,
+            spherical_aberration_mm=optics.spherical_aberration_mm + added_A / A_PER_MM,
             aberrations=replace(bent, lower_even=np.zeros_like(bent.lower_even)),
         )
         text = "terms of rlnEvenZernike are put into defocus, astigmatism, phase shift and Cs, with the same CTF"
@@ -327,46 +320,6 @@ def _with_lower_even(ctf: CTF, lower: Floats, wavelength: Floats) -> CTF:
         if phase.any()
         else ctf.phase_shift_rad,
     )
-
-
-@np.errstate(over="ignore", invalid="ignore", divide="ignore")
-def phases(particles: ParticleSet, frequency: Floats) -> tuple[Floats, Floats]:
-    """Return the even and the odd phase of each particle, (n, m) each, summed term by term (see `Aberrations`).
-
-    Parameters
-    ----------
-    particles
-        With CTF and optics.
-    frequency
-        (n, m, 2) kx, ky in 1/Å, before the magnification.
-    """
-    optics, index, ctf = particles.optics, particles.optics_index, particles.ctf
-    assert optics is not None and index is not None and ctf is not None  # the caller's
-    bent = (optics.aberrations or Aberrations.none(len(optics))).take(index)
-    wavelength = wavelength_A(optics.voltage_kV)[index, np.newaxis]
-    cs_A = _A_PER_MM * optics.spherical_aberration_mm[index, np.newaxis]
-    kx, ky = np.moveaxis(np.einsum("nij,nmj->nmi", bent.magnification, frequency), -1, 0)
-    squared, angle = kx**2 + ky**2, np.arctan2(ky, kx)
-
-    def harmonics(order: int, coefficients: Floats) -> Floats:
-        cosine, sine = coefficients.T[:, :, np.newaxis]
-        found: Floats = cosine * np.cos(order * angle) + sine * np.sin(order * angle)
-        return found
-
-    u, v, defocus_angle = (
-        values[:, np.newaxis] for values in (ctf.defocus_u_A, ctf.defocus_v_A, ctf.defocus_angle_rad)
-    )
-    defocus = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (angle - defocus_angle))
-    even = -np.pi * wavelength * defocus * squared + np.pi / 2 * cs_A * wavelength**3 * squared**2
-    even = even - (0.0 if ctf.phase_shift_rad is None else ctf.phase_shift_rad[:, np.newaxis])
-    constant, square, fourth = bent.lower_even[:, :3].T[:, :, np.newaxis]
-    even = even + constant + square * squared + fourth * squared**2 + squared * harmonics(2, bent.lower_even[:, 3:])
-    tetrafoil = 2 * np.pi * harmonics(2, bent.tetrafoil_A[:, :2]) + np.pi / 2 * harmonics(4, bent.tetrafoil_A[:, 2:])
-    even = even + wavelength**3 * squared**2 * tetrafoil
-    tilt = bent.beam_tilt_A[:, :1] * kx + bent.beam_tilt_A[:, 1:] * ky
-    odd = -2 * np.pi * wavelength**2 * squared * tilt
-    odd = odd + 2 * np.pi / 3 * wavelength**2 * squared**1.5 * harmonics(3, bent.trefoil_A)
-    return even, odd
 
 
 def chosen(particles: ParticleSet, *, aberrations: bool, odd: Odd) -> tuple[ParticleSet, list[Message]]:

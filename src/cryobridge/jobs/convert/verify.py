@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.formats.aberrations import ROWS, chosen, phases, with_sign
+from cryobridge.formats.aberrations import ROWS, chosen, with_sign
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.dropped import is_known
 from cryobridge.formats.helical import tube_codes
@@ -21,6 +21,7 @@ from cryobridge.formats.relion.star_check import compare_with_starfile
 from cryobridge.jobs.convert.report import Difference
 from cryobridge.jobs.micrographs.placement import place
 from cryobridge.jobs.shared_options import OrientationOptions
+from cryobridge.model.contrast_transfer import Lens
 from cryobridge.model.convention import AS_STORED
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
 from cryobridge.model.geometry import box_fraction_to_shift_A
@@ -203,12 +204,23 @@ def _compare_phases(plan: ConvertPlan, source: ParticleSet, found: ParticleSet) 
     if not plan.content.keeps_aberrations:
         bent = with_sign(bent, plan.options.odd_aberrations or "as-derived")
     source = replace(source, optics=replace(optics, aberrations=bent))
-    angle = np.radians([0.0, 35.0, 70.0, 125.0])
-    edge = 0.5 / source.per_particle("pixel_size_A")[:, np.newaxis, np.newaxis]
-    frequency = edge * np.column_stack([np.cos(angle), np.sin(angle)])
-    pairs = zip(phases(source, frequency), phases(found, frequency), strict=True)
+    pixel_size_A = source.per_particle("pixel_size_A")
+    pairs = zip(_phases(source, pixel_size_A), _phases(found, pixel_size_A), strict=True)
     far, row = max((_largest(np.angle(np.exp(1j * (one - other)))) for one, other in pairs), key=lambda found: found[0])
     return [Difference("phase with aberrations", far, "rad", _PHASE_RAD, row)]
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def _phases(particles: ParticleSet, pixel_size_A: Floats) -> tuple[Floats, Floats]:
+    """Return the even and odd phases, (n, 4) each, at Nyquist, without amplitude contrast and shift."""
+    optics, index, ctf = particles.optics, particles.optics_index, particles.ctf
+    assert optics is not None and index is not None and ctf is not None  # the caller's
+    bent = None if optics.aberrations is None else optics.aberrations.take(index)
+    microscope = optics.voltage_kV[index], optics.spherical_aberration_mm[index], np.zeros(len(index))
+    lens = Lens.of(replace(ctf, shift_A=None), *microscope, bent)
+    angle = np.radians([0.0, 35.0, 70.0, 125.0])
+    even, odd = lens.in_pixels(pixel_size_A).phases(0.5 * np.cos(angle), 0.5 * np.sin(angle))
+    return even, odd
 
 
 def _source(plan: ConvertPlan) -> ParticleSet:
