@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cryobridge.formats.open import open_table as open_table
     from cryobridge.formats.open import read as read
     from cryobridge.formats.recovar.run import open_recovar as open_recovar
+    from cryobridge.fourier.ctf import ctf_batches as ctf_batches
+    from cryobridge.fourier.ctf import ctf_images as ctf_images
     from cryobridge.fourier.grid import PolarGrid as PolarGrid
     from cryobridge.fourier.polar import PolarTransform as PolarTransform
     from cryobridge.jobs.converge.converge import converge as converge
@@ -48,6 +50,8 @@ _PUBLIC = {
     "converge": "cryobridge.jobs.converge.converge",
     "convert": "cryobridge.jobs.convert.convert",
     "coords": "cryobridge.jobs.coords.coords",
+    "ctf_batches": "cryobridge.fourier.ctf",
+    "ctf_images": "cryobridge.fourier.ctf",
     "downsample": "cryobridge.jobs.stacks.api",
     "inspect": "cryobridge.jobs.inspection.describe",
     "merge": "cryobridge.jobs.merge.merge",

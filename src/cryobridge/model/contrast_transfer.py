@@ -185,13 +185,15 @@ class Lens:
         return found * module.exp(1j * (self.odd @ module.stack(odd_terms(kx, ky))))
 
 
-def lens_of(particles: ParticleSet, *, aberrations: bool = True) -> Lens:
+def lens_of(particles: ParticleSet, rows: NDArray[np.int64] | None = None, *, aberrations: bool = True) -> Lens:
     """Return what the microscope does to the images of each particle of a set.
 
     Parameters
     ----------
     particles
         With CTF and optics.
+    rows
+        (n,) which of them; all if not given.
     aberrations
         Whether aberrations and anisotropic magnification count.
 
@@ -214,6 +216,8 @@ def lens_of(particles: ParticleSet, *, aberrations: bool = True) -> Lens:
             path=particles.source,
             hint="Give a file that has their defocus, voltage and spherical aberration.",
         )
+    if rows is not None:
+        ctf, index = ctf.take(rows), index[rows]
     microscope = {name: getattr(optics, name)[index] for name in _MICROSCOPE}
     absent = [name for name, values in microscope.items() if np.isnan(values).any()]
     if absent:

@@ -239,6 +239,10 @@ class CTF:
     scale: Floats | None = None
     shift_A: Floats | None = None
 
+    def take(self, rows: NDArray[np.int64]) -> CTF:
+        """Return that of the chosen particles."""
+        return _take(self, rows)
+
     def turned(self, turn: NDArray[Any]) -> CTF:
         """Return that of images that lie otherwise (see `cryobridge.model.geometry.turn_matrix`)."""
         shift_A = None if self.shift_A is None else turn_vectors(self.shift_A, turn)
@@ -513,7 +517,7 @@ class ParticleSet:
         IndexError
             If there is no such row, or not one truth value a particle.
         """
-        numbers = self._row_numbers(np.asarray(rows))
+        numbers = self.row_numbers(np.asarray(rows))
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         kept: dict[str, Any] = {name: parts[name] for name in ("source", "optics", "messages")}
         chosen: dict[str, Any] = {
@@ -524,7 +528,8 @@ class ParticleSet:
         taken = ParticleSet(n_rows=len(numbers), **kept, **chosen)
         return taken.with_origin(None if self.origin is None else self.origin.take(numbers))
 
-    def _row_numbers(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+    def row_numbers(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the numbers, (m,), of chosen rows: of numbers, and of one truth value a particle; raises as `take`."""
         if rows.dtype == bool and rows.shape == (self.n_rows,):
             return np.flatnonzero(rows)
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
