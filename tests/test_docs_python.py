@@ -123,7 +123,7 @@ def test_only_the_last_section_of_the_python_page_imports_other_modules():
 
 
 def test_every_page_with_python_is_run():
-    assert {page.stem for page in PAGES} >= {"README", "python", "stacks", "recovar", "demo", "architecture"}
+    assert {page.stem for page in PAGES} >= {"README", "python", "methods", "stacks", "recovar", "demo", "architecture"}
     fences = [line for page in PAGES for line in page.read_text("utf-8").splitlines() if line.startswith("```py")]
     blocks = [block for page in PAGES for block in _BLOCK.findall(page.read_text("utf-8"))]
     assert len(blocks) == len(fences) >= 15

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,9 +16,13 @@ from cryobridge.model.contrast_transfer import Lens, lens_of
 from cryobridge.options import Opt, check, made, takes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from cryobridge.model.particles import Floats, ParticleSet
+
+    Rows: TypeAlias = Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
 
 _REAL = {"single": torch.float32, "double": torch.float64}
 # What a batch has in hand besides its result: phases, and the factors that are multiplied.
@@ -69,7 +72,7 @@ def ctf_images(
     particles: ParticleSet,
     box_px: int | None = None,
     *,
-    rows: NDArray[np.integer[Any]] | None = None,
+    rows: Rows | None = None,
     **options: Any,
 ) -> Tensor:
     """Compute the contrast transfer function of each particle as an image, by RELION's formula.
@@ -95,7 +98,7 @@ def ctf_images(
         Edge of the images. If it is not that of the particles' images, it is that of theirs cropped or padded in
         Fourier space, whose field of view is the same and whose pixels are larger or smaller. Theirs if not given.
     rows
-        (n,) which particles, from 0, in this order; all if not given.
+        (n,) which particles, from 0, in this order, or one truth value a particle; all if not given.
     **options
         The fields of `CTFOptions`.
 
@@ -136,7 +139,7 @@ def ctf_batches(
     particles: ParticleSet,
     box_px: int | None = None,
     *,
-    rows: NDArray[np.integer[Any]] | None = None,
+    rows: Rows | None = None,
     batch_size: int | None = None,
     **options: Any,
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
@@ -222,7 +225,7 @@ def tensors(lens: Lens, dtype: torch.dtype, device: torch.device) -> Lens:
     return Lens(*(torch.from_numpy(getattr(lens, item.name)).to(dtype).to(device) for item in fields(lens)))
 
 
-def _row_numbers(particles: ParticleSet, rows: NDArray[np.integer[Any]] | None) -> NDArray[np.int64]:
+def _row_numbers(particles: ParticleSet, rows: Rows | None) -> NDArray[np.int64]:
     return np.arange(len(particles)) if rows is None else particles.row_numbers(np.asarray(rows))
 
 
