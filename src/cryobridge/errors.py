@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from cryobridge.caller import spelling
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
@@ -50,10 +52,11 @@ def shown(text: str, show: Callable[[str, str | None], str] | None = None) -> st
     text
         With references that `option` made.
     show
-        From the name of an option, and what it is given or None, to what stands in the text; as a keyword of Python if
-        not given.
+        From the name of an option, and what it is given or None, to what stands in the text. If not given, as the
+        command that runs spells it, or as a keyword of Python where none does (`cryobridge.caller`).
     """
-    return _REFERENCE.sub(lambda found: (show or _keyword)(found[1], found[2]), text)
+    show = show or spelling() or _keyword
+    return _REFERENCE.sub(lambda found: show(found[1], found[2]), text)
 
 
 def _keyword(name: str, value: str | None) -> str:

@@ -12,7 +12,8 @@ from cryobridge.errors import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cryobridge.report import Message, Show
+    from cryobridge.caller import Show
+    from cryobridge.report import Message
 
 LOADING_TORCH = "loading torch"
 # Between two lines of progress in a log.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from cryobridge.caller import Show
 from cryobridge.errors import shown
 
 Severity = Literal["note", "warning"]
-Show = Callable[[str, str | None], str]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from cryobridge.cli.app import app
 from cryobridge.errors import OutputExistsError, UsageError
-from helpers import run_where_one_may_only_read
+from helpers import run, run_where_one_may_only_read
 
 COMMANDS = {"stacks": ("stacks", "cs", "--no-plots"), "downsample": ("stacks", "downsample", "-D", "8")}
 # What tells each program's folder, and files that the record of a job would replace.
@@ -98,3 +101,21 @@ def test_a_folder_that_one_may_not_look_into_is_named_not_a_file_in_it(demo_proj
         done = run_where_one_may_only_read(tmp_path / "closed", *words, "-o", output, mode=0)
         assert done.returncode == 1
         assert f"Error: {tmp_path / 'closed'}: the folder can't be looked into\n" in done.stderr
+
+
+def test_the_record_has_the_command_as_typed_and_nothing_in_pythons_spelling(particles_cs, tmp_path):
+    words = ["stacks", "cs", particles_cs, "-o", "two words", "--no-plots", "-b", "2"]
+    assert run(*words, cwd=tmp_path).returncode == 0
+    folder = tmp_path / "two words"
+    typed = (folder / "command.txt").read_text().strip()
+    assert shlex.split(typed) == ["cryobridge", *map(str, words)]
+    log = (folder / "run.log").read_text().splitlines()
+    assert log[1:3] == [f"in the folder {tmp_path}:", typed]
+    assert not [line for line in log if set("[]{}=") & set(line) or "None" in line or "False" in line]
+
+
+def test_the_record_of_python_has_the_call_of_python(particles_cs, tmp_path):
+    code = f"import cryobridge as cb\nfrom pathlib import Path\ncb.downsample({str(particles_cs)!r}, 'small', box_px=8)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert shlex.split((tmp_path / "small" / "command.txt").read_text())[1:] == ["-c", code]

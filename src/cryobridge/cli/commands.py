@@ -10,8 +10,11 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from cryobridge.caller import called_as
+from cryobridge.cli.build import flag
 from cryobridge.cli.common import BridgeCommand, BridgeGroup
 
+_WORDS = "cryobridge.words"
 # In the order of the work.
 COMMANDS = ("inspect", "coords", "stacks", "convert", "select", "merge", "converge", "demo")
 
@@ -34,6 +37,16 @@ def load(name: str) -> Any:
 
 class RootGroup(BridgeGroup):
     """The whole command: its commands in the order of the work, loaded when they are asked for."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Read the words of the command line, and keep them for the records of the work."""
+        ctx.meta[_WORDS] = ("cryobridge", *args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command that was typed."""
+        with called_as(ctx.meta[_WORDS], flag):
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Return the names of the commands as help and completion show them."""

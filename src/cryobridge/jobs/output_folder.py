@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -16,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryobridge.caller import command
 from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, UsageError, is_interrupt, option
 from cryobridge.formats.atomic import MAY_NOT, atomic_path, is_forbidden, together, write_error
 from cryobridge.formats.input_file import resolved
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 # For the last record of a run, on a disk that it has filled.
 _RESERVED_BYTES = 16 << 10
 _RUNNING, _COMPLETED = "running", "completed"
+# A longer list is told in run.log by its first and last.
+_MOST_IN_LOG = 8
 # What `job_record` writes.
 RECORD = ("job.json", "command.txt", "run.log", "README.txt")
 # Where the parts of a job that is made in parts have their records.
@@ -422,7 +423,7 @@ def job_record(folder: Path, title: str, contents: str, *, check: Callable[[], o
 
 
 def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[JobRecord]:
-    command = shlex.join(["cryobridge", *sys.argv[1:]])
+    called = command()
     record = JobRecord(messages_of(lease))
     started, clock = datetime.now(timezone.utc), time.monotonic()
     progress: list[str] = []
@@ -439,7 +440,7 @@ def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[J
             "program": "cryobridge",
             "version": __version__,
             "title": title,
-            "command": command,
+            "command": called,
             "status": status,
             "started_at": started.isoformat(timespec="seconds"),
             "duration_seconds": round(seconds, 3),
@@ -448,7 +449,8 @@ def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[J
         _write_text(folder / "job.json", json.dumps(description, indent=2) + "\n")
         if status == _RUNNING and progress:  # whoever follows the log reads on
             return
-        lines = [f"{started.isoformat(timespec='seconds')} {title}", *progress]
+        place = f"in the folder {Path.cwd()}:"
+        lines = [f"{started.isoformat(timespec='seconds')} {title}", place, called, *progress]
         if status != _RUNNING:
             lines += [*_log_lines(report), f"{status} after {seconds:.1f} s"]
         _write_text(folder / "run.log", "\n".join(lines) + "\n")
@@ -460,8 +462,8 @@ def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[J
     # First, so that the status of an older run does not stand beside what this one leaves if it is killed.
     write_status(_RUNNING)
     record.log, record.keep_up = log, keep_up
-    _write_text(folder / "command.txt", command + "\n")
-    _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {command}\n")
+    _write_text(folder / "command.txt", called + "\n")
+    _write_text(folder / "README.txt", f"{title}\n\n{contents}\n\nMade by cryobridge {__version__}:\n  {called}\n")
     try:
         yield record
         lease.free_reserve()
@@ -476,9 +478,23 @@ def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[J
 
 def _log_lines(report: dict[str, Any]) -> list[str]:
     messages = [item for name in ("notes", "warnings") for item in report.get(name) or () if isinstance(item, dict)]
-    facts = {name: value for name, value in report.items() if not messages or name not in {"notes", "warnings"}}
+    skipped = {"dry_run", *(("notes", "warnings") if messages else ())}
+    facts = {name: value for name, value in report.items() if name not in skipped and value not in (None, "", [], {})}
     texts = [f"{item['severity']}: {item['text']}" for item in messages]
-    return [*(f"{name}: {value}" for name, value in facts.items()), *texts]
+    return [*(f"{name.replace('_', ' ')}: {_for_readers(value)}" for name, value in facts.items()), *texts]
+
+
+def _for_readers(value: Any) -> str:
+    """Return a value of a report as a line of text; job.json has it whole."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_for_readers(item)}" for name, item in value.items())
+    if not isinstance(value, list):
+        return str(value)
+    if len(value) > _MOST_IN_LOG:
+        return f"{_for_readers(value[0])} … {_for_readers(value[-1])} ({len(value):,})"
+    return ", ".join(map(_for_readers, value))
 
 
 def _write_text(path: Path, text: str) -> None:

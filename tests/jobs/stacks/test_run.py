@@ -414,7 +414,8 @@ def test_an_interrupt_leaves_whole_files_only(tmp_path):
     assert "images: 4,000 to do\n" in errors
     log = (folder / "run.log").read_text()
     assert "images: 4,000 to do\n" in log
-    assert f"{n_whole} of 80 stacks are whole; " in log
+    assert f"{n_whole} of 80 stacks are whole; the same command with --resume goes on\n" in log
+    assert "resume=" not in log + (folder / "job.json").read_text()
     assert "\ninterrupted after " in log
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cryobridge.caller import Show
 from cryobridge.errors import CryobridgeError, FormatError, shown
 from cryobridge.jobs.inspection.use_list import TITLES, CheckName
-from cryobridge.report import Message, Show, jsonable, warning
+from cryobridge.report import Message, jsonable, warning
 
 if TYPE_CHECKING:
     from cryobridge.jobs.inspection.json_keys import FieldKeys, InspectionKeys
