@@ -11,7 +11,7 @@ from cryobridge.executors.dask_cluster import ClusterExecutor
 from helpers import codes, noise_images, particle_columns, run_anew, save_cs, save_mrc, start
 
 psutil = pytest.importorskip("psutil")
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 # Of Dask's own sockets.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 TIMED = {"job.json", "run.log", "command.txt", "README.txt"}
@@ -48,6 +48,15 @@ def wait_for_stacks(folder, count):
 
 def workers_of(process):
     return [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def lets_in(address, security=None):
+    """Whether a scheduler takes tasks of somebody with these keys, or without any."""
+    try:
+        with distributed.Client(address, security=security, timeout=2, set_as_default=False) as client:
+            return bool(client.submit(bool, 1).result(timeout=10))
+    except (OSError, TimeoutError):
+        return False
 
 
 def test_two_processes_make_the_bytes_of_one_with_pictures_and_images_left_out(tmp_path):
@@ -120,6 +129,25 @@ def test_a_coordinator_that_is_ended_resumes_to_the_same_bytes(number, tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["stacks_kept"] >= 3
     assert run_anew(*words, tmp_path / "whole").returncode == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_others_on_this_machine_do_not_get_into_its_cluster():
+    with ClusterExecutor("local:1")._local() as client:
+        address = client.scheduler.address
+        assert client.submit(bool, 1).result(timeout=30)
+        assert not lets_in(address, distributed.Security.temporary())
+        assert not lets_in(address.replace("tls", "tcp"))
+
+
+def test_a_cluster_that_runs_makes_the_bytes_of_one_process(tmp_path):
+    particles = save_particles(tmp_path)
+    options = {"batch_size": 2, "device": "cpu", "plots": False}
+    cb.stacks(particles, tmp_path / "whole", **options)
+    with distributed.LocalCluster(2, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp") as cluster:
+        assert lets_in(cluster.scheduler_address)
+        made = cb.stacks(particles, tmp_path / "out", cluster=cluster.scheduler_address, **options)
+    assert "cluster-open" in codes(made.messages)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import ssl
@@ -27,6 +28,20 @@ _CONNECT_S = 30
 _N_SHOWN = 5
 # Where dask.distributed looks for keys, by the kind of who uses them.
 _TLS = ("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY")
+
+
+def require_dask() -> None:
+    """Check that Dask is there, and what makes its keys; without loading them.
+
+    Raises
+    ------
+    UsageError
+        If one of them is not installed.
+    """
+    for module, name in (("distributed", "dask.distributed"), ("cryptography", "cryptography")):
+        if importlib.util.find_spec(module) is None:
+            hint = "Run pip install 'cryobridge[cluster]'."
+            raise UsageError(f"{name} is not installed", option="cluster", hint=hint)
 
 
 class ClusterExecutor(Executor):
@@ -72,12 +87,7 @@ class ClusterExecutor(Executor):
                 option="cluster",
                 hint=f"Start `dask scheduler --scheduler-file {self.cluster}` first.",
             )
-        try:
-            import distributed  # noqa: F401
-        except ImportError as error:
-            raise UsageError(
-                "dask.distributed is not installed", option="cluster", hint="Run pip install 'cryobridge[cluster]'."
-            ) from error
+        require_dask()
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -119,6 +129,9 @@ class ClusterExecutor(Executor):
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
+                # Other users of the machine reach the loopback; keys, which only these processes have, keep them out.
+                protocol="tls",
+                security=True,
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address="127.0.0.1:0",
                 silence_logs=50,
@@ -195,7 +208,7 @@ class _Tries(contextlib.AbstractContextManager["_Tries"]):
         # In one message: sent one by one, nothing would be heard of the first until the last is on its way.
         first = self._client.map(partial(attempt, self._call), numbers, pure=False)
         self._open = {future: (number, ()) for future, number in zip(first, numbers, strict=True)}
-        waiting = as_completed(first)
+        waiting = as_completed(first, loop=self._client.loop)
         for future in waiting:
             number, tried = self._open.pop(future)
             if future.status == "finished":
