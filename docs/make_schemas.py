@@ -30,6 +30,7 @@ REPORTS = {
     "stacks-grid": ("cryobridge.jobs.stacks.report:GridReport", []),
     "stacks-downsample": ("cryobridge.jobs.stacks.report:DownsampleReport", []),
     "converge": ("cryobridge.jobs.converge.report:ConvergeReport", []),
+    "converge-jobs": ("cryobridge.jobs.converge.files:FoundJobs", []),
     "demo": ("cryobridge.demo.report:DemoReport", ["cryobridge.demo.project:DemoProject"]),
 }
 SCHEMAS = (*REPORTS, "inspect")
@@ -37,6 +38,7 @@ _COMMANDS = {
     "stacks": "stacks cs, star, job and paired",
     "stacks-grid": "stacks grid",
     "stacks-downsample": "stacks downsample",
+    "converge-jobs": "converge PROJECT",
 }
 _PLAIN: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},

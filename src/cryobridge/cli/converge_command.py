@@ -16,9 +16,10 @@ from cryobridge.errors import UsageError, option
 from cryobridge.jobs.converge.options import ConvergeOptions
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
+from cryobridge.report import jsonable
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.converge.files import FoundJob
+    from cryobridge.jobs.converge.files import FoundJobs
     from cryobridge.jobs.converge.report import ConvergeReport
     from cryobridge.model.classification import History
 
@@ -65,14 +66,14 @@ def converge(
 ) -> None:
     """Show whether the classes of a classification have settled; for a project, list its jobs."""
     from cryobridge.jobs.converge.converge import plan_converge
-    from cryobridge.jobs.converge.files import jobs_of_project, project_error
+    from cryobridge.jobs.converge.files import jobs_in, several_jobs_error
     from cryobridge.jobs.job import executed
 
-    jobs = jobs_of_project(job)
-    if jobs is not None:
-        if output or options.named_outputs or watching.watch or watching.fail_if_not_converged or run.as_json:
-            raise project_error(job, jobs)
-        _show_jobs(jobs)
+    found = jobs_in(job)
+    if found is not None:
+        if output or options.named_outputs or watching.watch or watching.fail_if_not_converged:
+            raise several_jobs_error(found)
+        _show_jobs(found, as_json=run.as_json)
         return
     plan = plan_converge(job, output, options, settle_s=watching.settle_s if watching.watch else None)
     is_logged = False
@@ -105,11 +106,14 @@ def _show(history: History, *, only_verdict: bool) -> None:
         show(history_view(history, output_width()))
 
 
-def _show_jobs(jobs: list[FoundJob]) -> None:
+def _show_jobs(found: FoundJobs, *, as_json: bool) -> None:
     from cryobridge.cli.converge_view import jobs_view
 
-    show(jobs_view(jobs))
-    show_command(["cryobridge", "converge", str(jobs[-1].folder)])
+    if as_json:
+        print_json(jsonable(found))
+        return
+    show(jobs_view(found.jobs))
+    show_command(["cryobridge", "converge", str(found.jobs[-1].job)])
 
 
 def _show_files(report: ConvergeReport) -> None:

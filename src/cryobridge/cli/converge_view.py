@@ -82,23 +82,26 @@ def files_view(files: Sequence[OutputFile], *, dry_run: bool) -> Group:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(style="dim", overflow="fold")
+    rows = []
     for content, same in groupby(files, key=lambda file: file.content):
         names = [str(file.path.name if file.path.parent == folder else file.path) for file in same]
-        more = f" … {names[-1]}" if len(names) > 1 else ""
-        many = f", {len(names):,} pictures" if len(names) > 1 else ""
-        table.add_row(plain(names[0] + more), plain(content + many))
+        # The last of several stands in a line of its own: a column as wide as both leaves no place for what is in them.
+        rows += [(name, content) for name in names[:1]]
+        rows += [(f"… {names[-1]}", f"{len(names):,} pictures")] if len(names) > 1 else []
+    for row in rows:
+        table.add_row(*map(plain, row))
     return Group(Text(), title, table)
 
 
 def jobs_view(jobs: Sequence[FoundJob]) -> Group:
-    """List the jobs of a project that have iterations."""
+    """List jobs that have iterations."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("job", overflow="fold")
     for name in ("iterations", "last"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("ended", no_wrap=True)
     for job in jobs:
-        table.add_row(plain(job.folder), f"{job.n_iterations:,}", str(job.last), job.ended or "—")
+        table.add_row(plain(job.job), f"{job.iterations:,}", str(job.last), job.ended or "—")
     return Group(plain("Jobs that have iterations; give one of them", "bold"), table, Text())
 
 

@@ -692,14 +692,66 @@ def test_of_a_project_the_jobs_with_iterations_are_listed(tmp_path):
     assert second.split() == [str(folder), "5", "5", "success"]
     assert command == f"$ cryobridge converge {folder}"
     assert sorted(tmp_path.rglob("*")) == before
-    for words in (("--watch",), ("-o", tmp_path / "out"), ("--json",), ("--fail-if-not-converged",)):
+    listed = json.loads(run("converge", tmp_path, "--json").stdout)
+    assert listed["folder"] == str(tmp_path)
+    assert listed["jobs"][1] == {
+        **{"job": str(folder), "program": "RELION"},
+        **{"iterations": 5, "last": 5, "ended": "success"},
+    }
+    assert listed["jobs"][0]["ended"] is None
+    for words in (("--watch",), ("-o", tmp_path / "out"), ("--watch", "--json"), ("--fail-if-not-converged",)):
         refused = run("converge", tmp_path, *words)
         assert refused.returncode == 1
         assert f"Give one of its jobs, such as {folder}" in refused.stderr
-    with pytest.raises(MissingDataError, match="folder of a project"):
+    with pytest.raises(MissingDataError, match="this folder holds jobs"):
         converge(tmp_path)
     shutil.rmtree(tmp_path / "Class2D")
     assert "no job of this RELION project has iterations" in run("converge", tmp_path).stderr
+
+
+def test_jobs_are_listed_of_a_folder_of_jobs_and_of_one_of_projects(tmp_path):
+    relion, cryosparc = tmp_path / "relion", tmp_path / "cryosparc"
+    write_iteration(relion / "Class2D" / "job004", 1, wander(20, 2, 1)[0])
+    save_kept_iterations(cryosparc / "J2", wander(20, 2, 2))
+    jobs = [str(cryosparc / "J2"), str(relion / "Class2D" / "job004")]
+    for folder, listed in ((tmp_path, jobs), (relion / "Class2D", jobs[1:]), (relion, jobs[1:]), (cryosparc, jobs[:1])):
+        done = run("converge", folder, "--json")
+        assert [job["job"] for job in json.loads(done.stdout)["jobs"]] == listed, done.stderr
+
+
+def test_a_job_of_cryosparc_without_classes_is_not_listed(tmp_path):
+    save_kept_iterations(tmp_path / "J2", wander(20, 2, 2))
+    save_cs(tmp_path / "J3" / "J3_000_particles.cs", {"uid": np.arange(3, dtype="u8")})
+    assert [job["job"] for job in json.loads(run("converge", tmp_path, "--json").stdout)["jobs"]] == [
+        str(tmp_path / "J2")
+    ]
+    shutil.rmtree(tmp_path / "J2")
+    done = run("converge", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no job of this cryoSPARC project has iterations with classes" in done.stderr
+
+
+def test_particles_are_written_into_files_that_are_called_star(plain_job, tmp_path):
+    for name in ("volatile", "settled"):
+        done = run("converge", plain_job[0], "-o", tmp_path, f"--{name}", tmp_path / "x.cs")
+        assert done.returncode == 2
+        assert f"Give --{name} {tmp_path / 'x.star'}." in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_start_alone_is_too_early_and_no_reason_to_wait(tmp_path):
+    write_iteration(tmp_path, 0, dict.fromkeys(range(20), 0), figures=False)
+    write_iteration(tmp_path, 1, dict.fromkeys(range(20), 1), figures=False)
+    done = run("converge", tmp_path, "--iterations", 0)
+    assert done.returncode == 2
+    assert "Give a larger --iterations." in done.stderr
+
+
+def test_a_row_that_names_many_pictures_leaves_the_others_their_place(plain_job, tmp_path):
+    done = run("converge", plain_job[0], "-o", tmp_path, "--each-iteration", "--dry-run", COLUMNS="80")
+    named = done.stdout.partition("Would be written")[2].splitlines()[1:]
+    assert len(named) == len(DEFAULT) + 2  # each in one line
+    assert named[-1].split() == ["…", "converge_run_ct8_it011_data.png", "12", "pictures"]
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_left_out(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cryobridge.errors import FormatError, MissingDataError
+from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
 from cryobridge.formats.arrow import numbers_to_arrow
 from cryobridge.formats.input_file import open_input, read_error
 from cryobridge.formats.relion.star import StarFile, open_star
@@ -61,6 +61,16 @@ def read_assignments(path: Path) -> Assignments:
         If it has no classes or no names.
     """
     return _from_cs(path) if path.suffix == ".cs" else _from_star(path)
+
+
+def has_classes(path: Path) -> bool:
+    """Whether a `_particles.cs` has the columns that classes are read from; False for one that can't be read."""
+    from cryobridge.formats.cryosparc.cs import open_cs
+
+    try:
+        return not {_CLASS_2D, _POSTERIORS}.isdisjoint(open_cs(path).names)
+    except CryobridgeError:
+        return False
 
 
 def particle_block(star: StarFile) -> str:

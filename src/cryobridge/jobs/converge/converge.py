@@ -214,6 +214,10 @@ class ConvergePlan:
                 self._pictures.draw_ahead(so_far, each=self._files.draws_each)
         if not follower.tracker.numbers:
             require_iterations(follower.files)
+            if self.options.last_iteration == 0 and follower.errors:
+                raise UsageError(
+                    "in iteration 0, the start, no particle has a class", hint=f"Give a larger {option('iterations')}."
+                )
             # That the start has no classes is as it should be: what is wrong with a later iteration goes first.
             faults = sorted(follower.errors.values(), key=lambda error: isinstance(error, MissingDataError))
             raise next(iter(faults), _none_so_early(follower))

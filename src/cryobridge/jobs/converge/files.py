@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryobridge.errors import MissingDataError, option
+from cryobridge.errors import FormatError, MissingDataError, option
 from cryobridge.formats.cryosparc.names import parse_cs_name
 from cryobridge.formats.listing import Listing, list_folder, list_if_there
 from cryobridge.formats.projects import project_jobs
@@ -20,10 +20,16 @@ from cryobridge.formats.relion.job import (
     status_of,
 )
 from cryobridge.formats.relion.names import sort_iterations
+from cryobridge.jobs.converge.assignments import has_classes
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from cryobridge.formats.relion.names import RelionIteration
+
+# Of a folder that is neither a job nor a project so many others in it are looked into.
+_MOST_FOLDERS = 100
 
 
 @dataclass(frozen=True)
@@ -103,52 +109,96 @@ def find_iterations(listing: Listing) -> JobFiles:
 
 @dataclass(frozen=True)
 class FoundJob:
-    """A job of a project that has iterations.
+    """A job that has iterations.
 
     Parameters
     ----------
-    folder
+    job
         Its folder.
-    n_iterations
+    program
+        ``RELION`` or ``cryoSPARC``.
+    iterations
         How many are there.
     last
         The number of the last one.
     ended
-        As in `JobFiles`.
+        ``success``, ``failure`` or ``aborted``; None while the job runs, and where it is unknown.
+    """
+
+    job: Path
+    program: str
+    iterations: int
+    last: int
+    ended: str | None
+
+
+@dataclass(frozen=True)
+class FoundJobs:
+    """The jobs in a folder that have iterations.
+
+    Parameters
+    ----------
+    folder
+        The folder of a project, or one that holds jobs or projects.
+    jobs
+        The jobs, at least one.
     """
 
     folder: Path
-    n_iterations: int
-    last: int
-    ended: str
+    jobs: tuple[FoundJob, ...]
 
 
-def jobs_of_project(folder: Path) -> list[FoundJob] | None:
-    """Return the jobs with iterations, by number, where a folder is that of a project and no job; else None.
+def jobs_in(folder: Path) -> FoundJobs | None:
+    """Return the jobs with iterations in a folder that is no job itself; None where there are none.
+
+    Parameters
+    ----------
+    folder
+        The folder of a project, such as the one with default_pipeline.star, or one that holds jobs or projects, such
+        as Class2D. Jobs of cryoSPARC count that have a class for each particle.
 
     Raises
     ------
     FormatError
         If the folder can't be listed.
     MissingDataError
-        If no job of the project has iterations.
+        If it is a project's, and no job of it has such iterations.
     """
     listing = list_folder(folder)
-    project = None if find_iterations(listing).iterations else project_jobs(listing)
-    if project is None:
+    if find_iterations(listing).iterations:
         return None
-    program, names = project
-    jobs = [find_iterations(list_if_there(folder / name)) for name in names]
-    found = [
-        FoundJob(job.folder, len(job.iterations), job.iterations[-1].number, job.ended)
-        for job in jobs
-        if job.iterations
-    ]
-    if not found:
-        raise MissingDataError(
-            f"no job of this {program} project has iterations", path=folder, hint="Give the folder of a job."
-        )
-    return found
+    project = project_jobs(listing)
+    if project is not None:
+        found = [job for name in project[1] if (job := _found(list_if_there(folder / name))) is not None]
+        if not found:
+            raise MissingDataError(
+                f"no job of this {project[0]} project has iterations with classes",
+                path=folder,
+                hint="Give the folder of a job that classifies or refines and keeps its iterations.",
+            )
+    else:
+        found = list(_found_below(folder, sorted(listing.folders)[:_MOST_FOLDERS]))
+    return FoundJobs(folder, tuple(found)) if found else None
+
+
+def _found(listing: Listing) -> FoundJob | None:
+    job = find_iterations(listing)
+    if not job.iterations or (job.program == "cryoSPARC" and not has_classes(job.iterations[-1].data)):
+        return None
+    return FoundJob(job.folder, job.program, len(job.iterations), job.iterations[-1].number, job.ended or None)
+
+
+def _found_below(folder: Path, names: Iterable[str]) -> Iterator[FoundJob]:
+    """Yield the jobs that a folder holds, and those of the projects that it holds."""
+    for name in names:
+        try:
+            listing = list_folder(folder / name)
+            jobs = (project_jobs(listing) or ("", ()))[1]
+            for found in (_found(listing), *(_found(list_if_there(listing.path / job)) for job in jobs)):
+                if found is not None:
+                    yield found
+        except FormatError:  # one may not look into it
+            continue
 
 
 def kind_of(folder: Path) -> str:
@@ -165,9 +215,9 @@ def require_iterations(job: JobFiles) -> None:
         Then.
     """
     if not job.iterations:
-        jobs = jobs_of_project(job.folder)
-        if jobs is not None:
-            raise project_error(job.folder, jobs)
+        found = jobs_in(job.folder)
+        if found is not None:
+            raise several_jobs_error(found)
         raise MissingDataError(
             "no iterations: neither run_it…_data.star nor J…_000_particles.cs",
             path=job.folder,
@@ -176,10 +226,10 @@ def require_iterations(job: JobFiles) -> None:
         )
 
 
-def project_error(folder: Path, jobs: list[FoundJob]) -> MissingDataError:
-    """Return the error for the folder of a project where that of a job is needed."""
-    hint = f"Give one of its jobs, such as {shlex.quote(str(jobs[-1].folder))}."
-    return MissingDataError("this is the folder of a project, not of a job", path=folder, hint=hint)
+def several_jobs_error(found: FoundJobs) -> MissingDataError:
+    """Return the error for a folder that holds jobs where that of a job is needed."""
+    hint = f"Give one of its jobs, such as {shlex.quote(str(found.jobs[-1].job))}."
+    return MissingDataError("this folder holds jobs, and is none itself", path=found.folder, hint=hint)
 
 
 def _relion(chain: tuple[RelionIteration, ...]) -> tuple[IterationFiles, ...]:

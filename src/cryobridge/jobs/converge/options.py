@@ -93,6 +93,13 @@ class ConvergeOptions(Options):
                 f"{option('each_iteration', True)} asks for pictures, {option('plots', 'False')} for none",
                 hint="Give one of the two.",
             )
+        for name in ("volatile", "settled"):
+            path = getattr(self, name)
+            if path is not None and path.suffix.lower() != ".star":
+                raise UsageError(
+                    f"{option(name, path)}: a STAR file is written, and its name does not end in .star",
+                    hint=f"Give {option(name, path.with_suffix('.star'))}.",
+                )
         if self.volatile_min > self.volatile_last:
             raise UsageError(
                 f"{option('volatile_min', self.volatile_min)}: a particle can't jump so often in "
