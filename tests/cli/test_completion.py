@@ -213,3 +213,13 @@ def test_a_home_that_cannot_be_written_is_one_message(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: ")
     assert "--show-completion" in done.stderr
+
+
+def test_what_is_offered_has_one_line_each_however_long_its_description_and_narrow_the_terminal(tmp_path):
+    asked = {"_CRYOBRIDGE_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args", "COLUMNS": "30"}
+    for line, word in (("cryobridge convert --", "--"), ("cryobridge s", "s")):
+        environ = environment(**asked, _TYPER_COMPLETE_ARGS=line)
+        done = subprocess.run([COMMAND], env=environ, capture_output=True, text=True, check=True, cwd=tmp_path)
+        offered = done.stdout.splitlines()
+        assert len(offered) > 1
+        assert [text for text in offered if not text.startswith(word)] == []

@@ -21,6 +21,7 @@ from cryobridge.errors import CryobridgeError, UsageError
 
 _PROGRAM = "cryobridge"
 _SHELLS = ("bash", "zsh", "fish")
+_NO_LIMIT = 100_000
 _ASKED = f"_{_PROGRAM.upper()}_COMPLETE"
 # Typer's script has zsh read what is offered as a command of its own, in which apostrophes are lost. This one takes the
 # lines that fish gets, each a word and its description with a tab between, and leaves the quoting to zsh. zsh loads the
@@ -61,6 +62,8 @@ def prepare_completion() -> None:
     if what == "source":
         print_text(completion_script(shell))
         raise SystemExit(0)
+    # Typer breaks the description of an option at the terminal's width, and the rest would be offered as a word.
+    os.environ["COLUMNS"] = str(_NO_LIMIT)
     # It makes Typer's two options, which are not used here, and registers the shells that it knows.
     completion.get_completion_inspect_parameters()
 
