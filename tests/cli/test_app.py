@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -20,7 +21,9 @@ from cryobridge.cli.app import app
 from cryobridge.cli.terminal import settings
 from cryobridge.demo import plan_demo, simulate_project
 from cryobridge.demo.truth import draw_truth
-from cryobridge.errors import OutputExistsError
+from cryobridge.errors import CryobridgeError, OutputExistsError
+from cryobridge.formats import input_file
+from cryobridge.formats.atomic import write_error
 from helpers import COMMAND, environment, noise_images, particle_columns, run, save_cs, save_mrc, save_star, start
 
 EVERY_COMMAND = [(), ("inspect",), ("coords",), ("stacks",), ("stacks", "cs"), ("demo",)]
@@ -567,3 +570,22 @@ def test_a_file_that_is_not_there_suggests_the_nearest_name(words, meant, tmp_pa
     done = run(*words, cwd=tmp_path)
     assert done.returncode == 1
     assert (f"→ Did you mean {meant}?" in done.stderr) if meant else ("Did you mean" not in done.stderr)
+
+
+def test_of_a_file_that_may_not_be_read_it_is_said_what_to_do(particles_cs, monkeypatch):
+    # Root may read all files: that the system refuses is simulated where Typer would ask, and where files are opened.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(input_file.os, "open", refuse)
+    with pytest.raises(CryobridgeError, match="can't be read") as caught:
+        app(["select", str(particles_cs), "--random", "1", "-o", "x.cs"], standalone_mode=False)
+    assert "ask its owner" in caught.value.hint
+
+
+def test_the_remedy_for_a_full_disk_is_space():
+    full = write_error(Path("x.star"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert full.hint == "Free some space, or write to another disk."
+    assert "may not" in write_error(Path("x.star"), PermissionError(errno.EACCES, "")).hint

@@ -79,6 +79,7 @@ def made(particles_cs, tmp_path):
     assert done.returncode == 0, done.stderr
     done = run("stacks", "downsample", particles_cs, "-D", 8, "-o", tmp_path / "small")
     assert done.returncode == 0, done.stderr
+    (tmp_path / "particles.star").write_text("data_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n\n")
     return tmp_path
 
 
@@ -93,6 +94,7 @@ STACKS_ERRORS = {
     "contradiction": (("cs", "{cs}", "-o", "{made}/new", "--resume", "--overwrite"), "--resume would keep"),
     "grid twice": (("cs", "{cs}", "-p", "g.npz", "--precision", "double", "-o", "{made}/new"), "contradict"),
     "kind": (("star", "{cs}", "-o", "{made}/new"), "this is a .cs file"),
+    "other kind": (("cs", "{made}/particles.star", "-o", "{made}/new"), "`cryobridge stacks star "),
     "pair": (("paired", "--pair", "{cs}", "{made}/absent.mrc", "-o", "{made}/new"), ""),
     "job": (("job", "{made}", "1", "-o", "{made}/new"), ""),
     "device": (("cs", "{cs}", "-o", "{made}/new", "--device", "gpu"), "--device gpu is no device"),

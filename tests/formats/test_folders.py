@@ -891,7 +891,7 @@ def test_a_recovar_job_json_of_wrong_types_never_crashes(tmp_path_factory, key, 
 def test_a_folder_that_is_no_result_of_recovar_is_refused_with_a_hint(tmp_path):
     with pytest.raises(FormatError, match="not a result of RECOVAR") as caught:
         read_recovar_job(touch(tmp_path / "x", "kmeans/notes.txt", "model/other.txt"))
-    assert caught.value.hint
+    assert "labels.pkl of cryoDRGN is given with kmeans=" in caught.value.hint
 
 
 # Our own

@@ -95,6 +95,13 @@ def common_options() -> list[Any]:
 class BridgeCommand(TyperCommand):
     """A command that takes the common options."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Whether a file can be read is found out, and said with what to do, where all files are opened.
+        for item in self.params:
+            if hasattr(item.type, "readable"):
+                item.type.readable = False
+
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Read the words of the command line; what is wrong with them is said of this command."""
         if "" in args and not ctx.resilient_parsing:

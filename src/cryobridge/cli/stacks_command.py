@@ -145,7 +145,7 @@ def stacks_star(
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks from the particles of a RELION STAR file."""
-    _refuse_cryosparc(particles)
+    _refuse_other_program(particles, "relion")
     _make(lambda: _indexed(particles, "relion", search, options), output, options, device, sharing, run)
 
 
@@ -156,19 +156,20 @@ def _indexed(particles: Path, program: Program, search: ImageSearchOptions, opti
     return files_input(files, search.image_search(files.metadata), options.on_missing)
 
 
-def _refuse_cryosparc(particles: Path) -> None:
-    """Name the command for cryoSPARC's files and jobs."""
+def _refuse_other_program(particles: Path, program: Program) -> None:
+    """Name the command for the files and jobs of the other program."""
     import shlex
 
-    from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, identify_folder
-    from cryobridge.formats.registry import CS, CSG, identify_file
+    from cryobridge.formats.folders import CRYOSPARC_JOB, FOLDER_WORDS, RELION_JOB, identify_folder
+    from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 
     is_folder = particles.is_dir()
     kind = identify_folder(particles) if is_folder else identify_file(particles)
-    if kind in {CS, CSG, CRYOSPARC_JOB}:
-        words = FOLDER_WORDS[CRYOSPARC_JOB] if is_folder else f".{kind} file"
-        command = shlex.join(["cryobridge", "stacks", "cs", str(particles)])
-        raise UsageError(f"this is a {words}", path=particles, hint=f"`{command}` takes it.")
+    others = {CS, CSG, CRYOSPARC_JOB} if program == "relion" else {STAR, RELION_JOB}
+    if kind in others:
+        words = FOLDER_WORDS[kind] if is_folder else f".{kind} file"
+        command = ["cryobridge", "stacks", "cs" if program == "relion" else "star", str(particles)]
+        raise UsageError(f"this is a {words}", path=particles, hint=f"`{shlex.join(command)}` takes it.")
 
 
 @app.command("cs", cls=BridgeCommand)
@@ -186,6 +187,7 @@ def stacks_cs(
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks from a cryoSPARC .cs file, result group or job."""
+    _refuse_other_program(particles, "cryosparc")
     _make(lambda: _indexed(particles, "cryosparc", search, options), output, options, device, sharing, run)
 
 

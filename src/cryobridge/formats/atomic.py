@@ -275,12 +275,16 @@ def _temporaries(folder: Path) -> list[tuple[Path, str]]:
 
 def write_error(path: Path, error: OSError) -> CryobridgeError:
     """Return the error that says that ``path`` can't be written, and what to do about it."""
-    text = "Check that the folder exists, that you may write in it, and that the disk has space left."
-    return CryobridgeError(
-        f"can't be written ({error.strerror or error})",
-        path=path,
-        hint=MAY_NOT if is_forbidden(error) else text,
-    )
+    return CryobridgeError(f"can't be written ({error.strerror or error})", path=path, hint=write_remedy(error))
+
+
+def write_remedy(error: OSError) -> str:
+    """Return what to do where the system refuses to write."""
+    if is_forbidden(error):
+        return MAY_NOT
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "Free some space, or write to another disk."
+    return "Check that the folder exists, that you may write in it, and that the disk has space left."
 
 
 def is_forbidden(error: OSError) -> bool:

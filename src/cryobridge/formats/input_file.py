@@ -110,8 +110,16 @@ def read_error(path: Path, error: OSError | ValueError) -> FormatError:
     return FormatError(
         f"can't be read ({getattr(error, 'strerror', None) or error})",
         path=path,
-        hint="Check the name and its permissions." if near is None else f"Did you mean {near}?",
+        hint=_read_remedy(error) if near is None else f"Did you mean {near}?",
     )
+
+
+def _read_remedy(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "Check the name; it counts from the folder that you are in."
+    if isinstance(error, PermissionError):
+        return "You may not read it: ask its owner, or for a copy."
+    return "Check the name and its permissions."
 
 
 def nearest(path: Path) -> Path | None:

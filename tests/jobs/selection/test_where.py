@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import operator
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cryobridge.cli.build import flag
 from cryobridge.errors import UsageError
 from cryobridge.formats.table import Column, Table
 from cryobridge.jobs.selection.where import rows_where
@@ -303,6 +305,14 @@ def test_a_mistake_is_reported_with_its_position(text, position, sentence):
     assert sentence in caught.value.message
     assert caught.value.hint
     assert len(str(caught.value)) < 300
+
+
+def test_the_example_is_a_condition_as_it_is_pasted():
+    with pytest.raises(UsageError) as caught:
+        holds("rlnClassNumber >")
+    words = shlex.split(caught.value.hint_text(flag).rstrip("."))
+    assert words[-2] == "--where"
+    assert holds(words[-1]) is not None
 
 
 def test_the_time_for_digits_that_are_no_number_grows_with_their_count():

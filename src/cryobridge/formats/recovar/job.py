@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from cryobridge.errors import CryobridgeError, FormatError
+from cryobridge.errors import CryobridgeError, FormatError, option
 from cryobridge.formats.listing import Listing, list_folder, list_if_there
 from cryobridge.formats.recovar.analysis import Analysis, looks_like_analysis, read_analysis
 from cryobridge.formats.recovar.density import Density, looks_like_density, read_density_folder
@@ -95,7 +95,8 @@ def read_recovar_job(folder: str | os.PathLike[str]) -> RecovarJob:
         raise FormatError(
             "not a result of RECOVAR: no job.json of RECOVAR's, no model/params.pkl, no k-means result or density",
             path=listing.path,
-            hint="Give the folder that `recovar pipeline` or `recovar analyze` wrote to.",
+            hint="Give the folder that `recovar pipeline` or `recovar analyze` wrote to; "
+            f"labels.pkl of cryoDRGN is given with {option('kmeans')}.",
         )
     if kind == "pipeline":
         return _read_pipeline(listing, facts, problems)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.formats.atomic import atomic_path, leftovers, temporary_path, together
+from cryobridge.formats.atomic import atomic_path, leftovers, temporary_path, together, write_remedy
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.coords.columns import pick_columns
@@ -147,7 +147,7 @@ def _new_folder(final: Path) -> Iterator[Path]:
         raise CryobridgeError(
             f"the picks can't be written ({error.strerror or error})",
             path=final.parent,
-            hint="Check that you may write there, and that the disk has space left.",
+            hint=write_remedy(error),
         ) from error
 
 

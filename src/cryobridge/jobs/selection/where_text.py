@@ -133,7 +133,7 @@ def parse_where(text: str) -> Condition:
 
 def where_error(position: int, message: str, hint: str = "") -> UsageError:
     """Return the error about the character at ``position`` (from 1)."""
-    example = option("where", "'rlnDefocusU > 12000 and rlnClassNumber in (1, 4)'")
+    example = option("where", "rlnDefocusU > 12000 and rlnClassNumber in (1, 4)")
     return UsageError(f"character {position}: {message}", option="where", hint=hint or f"For instance: {example}.")
 
 
