@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from helpers import noise_images, particle_columns, save_cs, save_mrc
+from helpers import save_particles
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,11 +53,7 @@ def demo_project(tmp_path_factory):
 
 @pytest.fixture
 def particles_cs(tmp_path):
-    # Five particles of two stacks, in an order of their own.
-    save_mrc(tmp_path / "J1" / "extract" / "a.mrc", noise_images(3, 16, seed=1), 1.5)
-    save_mrc(tmp_path / "J1" / "extract" / "b.mrc", noise_images(4, 16, seed=2), 1.5)
-    names = [f"J1/extract/{name}.mrc" for name in "babba"]
-    return save_cs(tmp_path / "J1" / "J1_particles.cs", particle_columns(names, [3, 0, 1, 0, 2]))
+    return save_particles(tmp_path)
 
 
 @pytest.fixture

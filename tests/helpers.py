@@ -227,6 +227,14 @@ def particle_columns(paths, index, *, box_px=16, **changes):
     }
 
 
+def save_particles(folder):
+    """Write five particles of two stacks, in an order of their own."""
+    save_mrc(folder / "J1" / "extract" / "a.mrc", noise_images(3, 16, seed=1), 1.5)
+    save_mrc(folder / "J1" / "extract" / "b.mrc", noise_images(4, 16, seed=2), 1.5)
+    names = [f"J1/extract/{name}.mrc" for name in "babba"]
+    return save_cs(folder / "J1" / "J1_particles.cs", particle_columns(names, [3, 0, 1, 0, 2]))
+
+
 def start(*words):
     return subprocess.Popen(
         [COMMAND, *map(str, words)],

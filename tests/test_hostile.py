@@ -543,7 +543,9 @@ def test_changed_files_are_read_or_refused(tmp_path, name):
     reader, rng = READERS[name], random.Random(8)
     valid = reader.seeds()
     _try(reader, tmp_path, valid)
-    _try(reader, tmp_path, (mutate.changed(reader, valid, rng.choice(valid), rng) for _ in range(60)))
+    # Where an input is a case, it is for commands rather than for one reader; `make fuzz` tries many more.
+    n_changed = 10 if reader.n_cases else 60
+    _try(reader, tmp_path, (mutate.changed(reader, valid, rng.choice(valid), rng) for _ in range(n_changed)))
 
 
 def _try(reader, folder, inputs):

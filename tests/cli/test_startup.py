@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers import run
+from helpers import run, save_particles
 from startup_probe import probe, probe_errors
 
 
@@ -73,14 +73,17 @@ def test_help_shows_every_option_whole_in_80_columns(words, some):
 # What is wrong with a request is said before torch is loaded, which takes seconds.
 
 
-@pytest.fixture
-def made(particles_cs, tmp_path):
-    done = run("stacks", "cs", particles_cs, "-o", tmp_path / "fourier", "--no-plots")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Particles, and what was made of them; nothing changes it."""
+    folder = tmp_path_factory.mktemp("made")
+    particles = save_particles(folder)
+    done = run("stacks", "cs", particles, "-o", folder / "fourier", "--no-plots")
     assert done.returncode == 0, done.stderr
-    done = run("stacks", "downsample", particles_cs, "-D", 8, "-o", tmp_path / "small")
+    done = run("stacks", "downsample", particles, "-D", 8, "-o", folder / "small")
     assert done.returncode == 0, done.stderr
-    (tmp_path / "particles.star").write_text("data_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n\n")
-    return tmp_path
+    (folder / "particles.star").write_text("data_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n\n")
+    return folder
 
 
 STACKS_ERRORS = {
@@ -105,9 +108,9 @@ STACKS_ERRORS = {
 
 
 @pytest.mark.parametrize("kind", STACKS_ERRORS)
-def test_what_is_wrong_with_stacks_is_said_without_torch(kind, made, particles_cs):
+def test_what_is_wrong_with_stacks_is_said_without_torch(kind, made):
     words, message = STACKS_ERRORS[kind]
-    words = [word.format(cs=particles_cs, made=made) for word in words]
+    words = [word.format(cs=made / "J1" / "J1_particles.cs", made=made) for word in words]
     code, errors, loaded = probe_errors("stacks", *words)
     assert "torch" not in loaded
     assert (code == 0) if message is None else (code in (1, 2) and f"{message}" in errors and "Error: " in errors)

@@ -236,7 +236,7 @@ def read_one_by_one(history):
     return [replace(history, iterations=history.iterations[: n + 1]) for n in range(len(history.iterations))]
 
 
-@pytest.mark.parametrize("name", ["gaps", "200 classes"])
+@pytest.mark.parametrize("name", ["gaps", "3 iterations, 100 classes"])
 def test_a_picture_that_is_drawn_beside_the_reading_is_the_one_that_is_drawn_at_the_end(name):
     history = EXTREMES[name]()
     pictures, here = Pictures(), Pictures()
