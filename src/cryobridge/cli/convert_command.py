@@ -18,6 +18,8 @@ from cryobridge.jobs.convert.options import ConvertOptions
 
 if TYPE_CHECKING:
     from cryobridge.jobs.convert.report import ConvertReport, Difference, OntoReport
+    from cryobridge.jobs.job import Job
+    from cryobridge.progress import Reporter
 
 
 @takes_options
@@ -41,8 +43,10 @@ def convert(
         raise _no_output(inputs)
     from cryobridge.jobs.convert.convert import convert_job
 
-    titles = ("Converted", "Would write")
-    report = run_job(lambda: convert_job(inputs, output, options), run, titles, partial(_view, is_copy=options.copy))
+    def plan(reporter: Reporter) -> Job[ConvertReport]:
+        return convert_job(inputs, output, options, may_exist=run.overwrite, reporter=reporter)
+
+    report = run_job(plan, run, ("Converted", "Would write"), partial(_view, is_copy=options.copy))
     if report.verified and not (run.as_json or settings.quiet):
         from cryobridge.jobs.convert.report import summary
 

@@ -95,7 +95,7 @@ def coords(
     if chosen is not None:
         job = prepared(replace(options, xy_fields=chosen))
     titles = ("Not written",) * 2 if job.plan.is_refused else ("Picks for RELION", "Would write")
-    run_job(lambda: job, run, titles, facts, confirm=lambda: _confirmed(job, run))
+    run_job(lambda _: job, run, titles, facts, confirm=lambda: _confirmed(job, run))
 
 
 def _inputs(picks: Path | None, micrographs: Path | None) -> tuple[Path, Path]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cryobridge.jobs.job import Job
     from cryobridge.jobs.stacks.report import DownsampleReport
+    from cryobridge.progress import Reporter
 
 
 @takes_options
@@ -39,7 +40,7 @@ def downsample(
     from cryobridge.jobs.stacks.cropping.plan import plan_downsample
     from cryobridge.jobs.stacks.run import StackJob, executor_for
 
-    def plan() -> Job[DownsampleReport]:
+    def plan(_reporter: Reporter) -> Job[DownsampleReport]:
         source = read_downsample_input(particles, search.image_search(particles), options)
         return StackJob(
             plan_downsample(source, options),

@@ -32,7 +32,7 @@ def merge(
     from cryobridge.jobs.merge.plan import plan_merge
 
     titles = ("Merged", "Would merge")
-    run_job(lambda: plan_merge(particles, output, options), run_options, titles, _view)
+    run_job(lambda _: plan_merge(particles, output, options), run_options, titles, _view)
 
 
 def _view(report: MergeReport) -> Facts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cryobridge.cli.build import flag
-from cryobridge.cli.terminal import LINES_AFTER_S, print_json, progress, show_messages, show_report, working
+from cryobridge.cli.terminal import LINES_AFTER_S, PATIENCE_S, print_json, progress, show_messages, show_report, working
 from cryobridge.jobs.job import executed
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from cryobridge.jobs.convert.report import ConvertReport
     from cryobridge.jobs.job import Job
     from cryobridge.jobs.stacks.report import DownsampleReport
+    from cryobridge.progress import Reporter
 
 _RUN = "Run"
-# Loading torch is worth a word if it takes longer.
-_BAR_AFTER_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ Facts = list[tuple[str, str]]
 
 
 def run_job(
-    prepare: Callable[[], Job[R]],
+    prepare: Callable[[Reporter], Job[R]],
     options: RunOptions,
     titles: tuple[str, str],
     view: Callable[[R], Facts],
@@ -70,7 +69,7 @@ def run_job(
     Parameters
     ----------
     prepare
-        Reads the inputs and returns the job.
+        Reads the inputs and returns the job; called with who hears of the progress.
     options
         What may be replaced, and how the answer is shown.
     titles
@@ -87,13 +86,13 @@ def run_job(
     Report
         What was shown.
     """
-    with working("reading"):
-        job = prepare()
+    with working("reading") as reporter:
+        job = prepare(reporter)
     # What is known before the work is said before it, which may take hours.
     known = job.report().messages
     show_messages(known)
     options = options if confirm is None else confirm()
-    with progress(_BAR_AFTER_S, lines_after_s=0 if is_long else LINES_AFTER_S) as reporter:
+    with progress(PATIENCE_S, lines_after_s=0 if is_long else LINES_AFTER_S) as reporter:
         report = executed(job, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
     show_messages(message for message in report.messages if message not in known)
     show_answer(report, options, titles, view)

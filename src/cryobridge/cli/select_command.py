@@ -39,7 +39,7 @@ def select(
     from cryobridge.jobs.selection.write import SelectJob
 
     titles = ("Selection", "Would write")
-    run_job(lambda: SelectJob(plan_select(particles, output, options)), run_options, titles, _view)
+    run_job(lambda _: SelectJob(plan_select(particles, output, options)), run_options, titles, _view)
 
 
 def _view(report: SelectReport) -> Facts:

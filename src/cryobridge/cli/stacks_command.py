@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.job import Job
     from cryobridge.jobs.stacks.inputs import StackInput
     from cryobridge.jobs.stacks.report import GridReport, StacksReport
+    from cryobridge.progress import Reporter
 
 app = typer.Typer(
     name="stacks",
@@ -230,7 +231,7 @@ def _make(
     from cryobridge.jobs.stacks.polar.plan import plan_stacks
     from cryobridge.jobs.stacks.run import StackJob, executor_for
 
-    def plan() -> Job[StacksReport]:
+    def plan(_reporter: Reporter) -> Job[StacksReport]:
         return StackJob(
             plan_stacks(read(), options),
             output,

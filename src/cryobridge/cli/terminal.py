@@ -30,8 +30,8 @@ _PIPED_WIDTH = 10_000
 # Tables and commands are laid out for this width there, which fits most terminals that they are read in later.
 _READABLE_WIDTH = 119
 _SHORTEST_PATH = 24
-# Work that is done sooner needs no sign that it goes on: on a terminal, and in a log.
-PATIENCE_S = 1.0
+# Work that is done sooner needs no sign that it goes on, loading torch included: on a terminal, and in a log.
+PATIENCE_S = 0.5
 LINES_AFTER_S = 10.0
 
 
@@ -302,11 +302,11 @@ def show_traceback(error: BaseException) -> None:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
+def working(what: str) -> Iterator[Reporter]:
     """Show what is under way, as `progress` does, where no steps of it can be counted."""
     with progress(PATIENCE_S) as reporter:
         reporter.start(what, None)
-        yield
+        yield reporter
 
 
 @contextmanager

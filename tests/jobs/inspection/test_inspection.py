@@ -431,7 +431,7 @@ def test_it_is_reported_how_far_the_work_is(particles_cs):
     assert (steps.done["columns"], steps.done["image files"]) == (n_columns, 2)
 
 
-def test_the_command_shows_how_far_the_work_is_once_it_takes_a_second(particles_cs, monkeypatch):
+def test_the_command_shows_how_far_the_work_is_once_it_takes_half_a_second(particles_cs, monkeypatch):
     steps, waits = Steps(), []
 
     @contextmanager
@@ -443,7 +443,7 @@ def test_the_command_shows_how_far_the_work_is_once_it_takes_a_second(particles_
     monkeypatch.setattr(sys, "argv", ["cryobridge", "inspect", "--json", str(particles_cs)])
     with pytest.raises(SystemExit):
         main()
-    assert waits == [1.0]
+    assert waits == [0.5]
     assert steps.done["columns"] > 0
 
 

@@ -80,14 +80,22 @@ def convert(
     >>> report = cb.convert(["particles.mrcs", "poses.pkl", "ctf.pkl"], "particles.cs")
     >>> report = cb.convert("run_data.star", "pickles", to="pickles", classes=(1, 4))
     """
-    job = convert_job(inputs, output, made(ConvertOptions, options))
+    given = made(ConvertOptions, options)
+    job = convert_job(inputs, output, given, may_exist=overwrite, reporter=reporter)
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)
 
 
-def convert_job(inputs: Any, output: str | os.PathLike[str], options: ConvertOptions) -> Job[ConvertReport]:
-    """Plan a conversion; raises as `convert` does."""
+def convert_job(
+    inputs: Any,
+    output: str | os.PathLike[str],
+    options: ConvertOptions,
+    *,
+    may_exist: bool = True,
+    reporter: Reporter | None = None,
+) -> Job[ConvertReport]:
+    """Plan a conversion, as `plan_convert` does; raises as `convert` does."""
     if options.onto is None:
-        return ConvertJob(plan_convert(inputs, output, options))
+        return ConvertJob(plan_convert(inputs, output, options, may_exist=may_exist, reporter=reporter))
     from cryobridge.jobs.convert.onto import OntoJob, plan_onto
 
     return OntoJob(plan_onto(inputs, as_path(output, "output"), options))

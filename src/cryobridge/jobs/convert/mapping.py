@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.jobs.convert.options import ConvertOptions, Target
     from cryobridge.model.particles import Floats, Locations, ParticleSet
+    from cryobridge.progress import Reporter
     from cryobridge.report import Message
 
 _REVERSED = Convention(mirror_y=True)
@@ -149,7 +150,12 @@ def _refuse_own(path: Path, target: Target) -> None:
 
 
 def onto_micrographs(
-    particles: ParticleSet, found: MicrographMap, options: ConvertOptions, search: ImageSearch, output: Path
+    particles: ParticleSet,
+    found: MicrographMap,
+    options: ConvertOptions,
+    search: ImageSearch,
+    output: Path,
+    reporter: Reporter,
 ) -> Mapped:
     """Move particles from one program's micrographs onto the other's.
 
@@ -165,6 +171,8 @@ def onto_micrographs(
         Where the images of the particles are looked for.
     output
         What is written; the RELION project is looked for above it, then above the STAR file of micrographs.
+    reporter
+        Who hears of the progress.
 
     Raises
     ------
@@ -181,7 +189,7 @@ def onto_micrographs(
     positions = _positions(particles, locations, found, search, output)
     by_hand = options if isinstance(others, RelionMicrographs) else backwards(options)
     # The formula of reliosparc, and so of the flips, is one pixel more than the exact reversal.
-    placement = place(positions, by_hand, default=AS_STORED, exact=True)
+    placement = place(positions, by_hand, default=AS_STORED, exact=True, reporter=reporter)
     convention = placement.convention
     if options.extracts_again and convention not in {AS_STORED, _REVERSED}:
         raise UsageError(

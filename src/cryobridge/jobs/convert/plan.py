@@ -24,9 +24,7 @@ from cryobridge.jobs.convert.coordinates import with_sizes_of_micrographs
 from cryobridge.jobs.convert.inputs import messages_of, opened_inputs, why_no_locations
 from cryobridge.jobs.convert.mapping import Mapped, MicrographMap, map_micrographs, onto_micrographs, unused_project
 from cryobridge.jobs.convert.micrographs import micrographs_path
-from cryobridge.jobs.convert.names import (
-    Link,
-)
+from cryobridge.jobs.convert.names import Link, is_made
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
 from cryobridge.jobs.convert.pixels import about_pixels, radii_px
 from cryobridge.jobs.convert.recentering import RecentredSet, recentre, without_images
@@ -34,9 +32,11 @@ from cryobridge.jobs.convert.renaming import Renaming
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.rows import choose_rows, repeated_uids, rows_left_out
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
+from cryobridge.jobs.output_folder import refuse_existing
 from cryobridge.model.convention import AS_STORED, Convention
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
+from cryobridge.progress import Silent
 from cryobridge.report import note, warning
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryobridge.formats.relion.star import StarBlock
+    from cryobridge.progress import Reporter
     from cryobridge.report import Message
 
 Content: TypeAlias = StarContent | CsContent | PickleContent
@@ -150,6 +151,9 @@ def plan_convert(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ParticleSet,
     output: str | os.PathLike[str],
     options: ConvertOptions | None = None,
+    *,
+    may_exist: bool = True,
+    reporter: Reporter | None = None,
 ) -> ConvertPlan:
     """Read the inputs, choose rows, and turn them into what is to be written.
 
@@ -162,6 +166,11 @@ def plan_convert(
         A `.star` or `.cs` file, or the folder for pickles.
     options
         What is asked for; if not given, a STAR or `.cs` file as the name of the output says.
+    may_exist
+        Whether outputs may be there; if not, that is found before micrographs are compared, which takes seconds. What
+        becomes of them is for the job to say.
+    reporter
+        Who hears of the progress.
 
     Returns
     -------
@@ -172,6 +181,8 @@ def plan_convert(
     ------
     UsageError
         If options contradict one another or the files, or would do nothing.
+    OutputExistsError
+        If outputs are there that may not be.
     CryobridgeError
         If an input can't be read, or lacks what the output needs.
     """
@@ -180,10 +191,12 @@ def plan_convert(
     target = target_of(output, options.to)
     source = opened_inputs(inputs, target, options)
     with naming_damage(source):
-        return _planned(source, output, target, options)
+        return _planned(source, output, target, options, reporter or Silent(), may_exist=may_exist)
 
 
-def _planned(source: ParticleFiles, output: Path, target: Target, options: ConvertOptions) -> ConvertPlan:
+def _planned(
+    source: ParticleFiles, output: Path, target: Target, options: ConvertOptions, reporter: Reporter, *, may_exist: bool
+) -> ConvertPlan:
     options.refuse_idle(source.program, target)
     messages = messages_of(source)
     found_micrographs = _found_micrographs(source, target, options)
@@ -208,7 +221,10 @@ def _planned(source: ParticleFiles, output: Path, target: Target, options: Conve
     messages += found
     mapped = None
     if found_micrographs is not None:
-        mapped = onto_micrographs(named, found_micrographs, options, search, output)
+        named_group = [output.with_suffix(".csg")] if target == "cs" else []
+        new_links = [link.path for link in links if not is_made(link, copy=options.copy)]
+        refuse_existing([output, *named_group, *new_links], overwrite=may_exist)
+        mapped = onto_micrographs(named, found_micrographs, options, search, output, reporter)
         particles = replace(mapped.particles, images=particles.images)
         messages += mapped.messages
     again = None

@@ -15,8 +15,9 @@ from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import MrcHeader, decide_kind, read_header
 from cryobridge.formats.pickle_data import load_pickle, peek_pickle
 from cryobridge.formats.pickles import CTF_COLUMNS, classify_pickle
-from cryobridge.formats.registry import NPY, NPZ, identify_file
+from cryobridge.formats.registry import NPY, NPZ, PT, identify_file
 from cryobridge.formats.table import Array, Column, is_number_or_text, numpy_dtype_label
+from cryobridge.fourier.loading import load_torch
 from cryobridge.jobs.inspection.commands import free
 from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
@@ -154,9 +155,11 @@ _USES_OF_PICKLES: dict[str, tuple[tuple[UseName, str], ...]] = {
 }
 
 
-def inspect_arrays(path: Path, options: InspectOptions, _reporter: Reporter) -> Inspection:
+def inspect_arrays(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
     """Describe a `.npy`, `.npz` or `.pt` file."""
     kind = identify_file(path)
+    if kind == PT:
+        load_torch(reporter)
     infos = describe_arrays(path)
     descriptor = {"n_pixels", "radius_max", "n_inplanes"} <= {info.name for info in infos}
     lens = descriptor and "defocusU" in {info.name for info in infos}
