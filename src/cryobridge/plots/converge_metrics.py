@@ -176,7 +176,7 @@ def draw_resolution(history: History, colours: Mapping[int, str]) -> Draw:
             last = history.final.number
             axes.plot([last], final, "D", color=_LIMIT, markersize=5, label="final", clip_on=False)
             # The mark is the end: its resolution is the one that counts.
-            labels = [EndLabel(float(final[0]), f"final: {final[0]:.3g} Å", _LIMIT)]
+            labels = [EndLabel(float(final[0]), f"final: {measure(final[0], 'Å')}", _LIMIT)]
         iteration_axis(axes, [*numbers, last])
         write_end_labels(axes, last, labels)
 
@@ -234,9 +234,7 @@ def draw_changes(history: History, unit: str) -> Draw:
             heights = np.where(values == 0, zero, values)
             _draw_refined(axes, numbers, heights, name, colour)
             if np.isfinite(values[-1]):
-                labels.append(
-                    EndLabel(float(heights[-1]), f"{name}: {values[-1]:.3g}{unit.replace('Å', ' Å')}", colour)
-                )
+                labels.append(EndLabel(float(heights[-1]), f"{name}: {measure(values[-1], unit)}", colour))
         iteration_axis(axes, numbers)
         axes.set_ylabel("orientations (°)" if unit == "°" else "offsets (Å)")
         write_end_labels(axes, numbers[-1], labels)
@@ -253,7 +251,12 @@ def _resolution_labels(whole: Floats, classes: Floats, shown: Mapping[int, str])
     """Name the lines that reach the end."""
     ends = [(whole[-1], "all", "black")]
     ends += [(classes[-1, index], f"class {index + 1}", colour) for index, colour in shown.items()]
-    return [EndLabel(float(y), f"{name}: {y:.3g} Å", colour) for y, name, colour in ends if np.isfinite(y)]
+    return [EndLabel(float(y), f"{name}: {measure(y, 'Å')}", colour) for y, name, colour in ends if np.isfinite(y)]
+
+
+def measure(value: float, unit: str) -> str:
+    """Write a resolution, an angle or a shift as tables and verdicts do, with two decimals; ``°`` follows at once."""
+    return f"{value:.{2 if value < 100 else 1}f}{'' if unit == '°' else ' '}{unit}"
 
 
 def draw_sentence(sentence: str) -> Draw:

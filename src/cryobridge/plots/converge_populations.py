@@ -288,7 +288,7 @@ def add_colour_scale(axes: Axes, image: Any, label: str) -> None:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     low, high = image.norm.vmin, image.norm.vmax
-    steps = (1,) if high > 2000 * low else (1, 2, 5)
+    steps = (1,) if high > 2000 * low else (1, 2, 5) if high > 9 else range(1, 10)
     ticks = [step * 10**power for power in range(10) for step in steps if low <= step * 10**power <= high]
     scale = axes.inset_axes((1.03, 0, 0.035, 1))
     bar = axes.figure.colorbar(

@@ -24,7 +24,7 @@ from cryobridge.jobs.converge.html_page import html_page, write_html
 from cryobridge.jobs.converge.outputs import OutputFiles
 from cryobridge.model.classification import History, Iteration, IterationMetrics, Verdict
 from cryobridge.plots.converge import draw, flow_sheet, iteration_sheet, summary_sheet
-from cryobridge.plots.converge_metrics import round_ticks
+from cryobridge.plots.converge_metrics import measure, round_ticks
 from cryobridge.plots.converge_populations import percent, points, spread
 from cryobridge.plots.page import lay_out, png, style
 from cryobridge.report import warning
@@ -325,6 +325,27 @@ def test_the_two_matrices_of_a_picture_have_one_scale_of_colours(n_classes):
     assert [scale.get_ylabel() for scale in scales] == ["particles that changed class"]
 
 
+@pytest.mark.parametrize(("most", "ticks"), [(2, "1 2"), (3, "1 2 3"), (9, "1 2 3 4 5 6 7 8 9"), (24, "1 2 5 10 20")])
+def test_the_scale_of_colours_names_each_count_where_there_are_few(most, ticks):
+    # In the one step a class each loses `most` particles to the other, or one.
+    rows = np.zeros((2, 60), int)
+    rows[0, 30:] = 1
+    rows[1] = rows[0]
+    rows[1, :most], rows[1, 30] = 1, 0
+    figure = figure_of(flow_sheet(build(rows, 2)))
+    (scale,) = [found for axes in figure.axes for found in axes.child_axes]
+    figure.canvas.draw()
+    assert " ".join(label.get_text() for label in scale.get_yticklabels()) == ticks
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(3.1, "Å", "3.10 Å"), (12.345, "Å", "12.35 Å"), (0.6, "°", "0.60°"), (123, "Å", "123.0 Å")],
+)
+def test_measures_have_the_digits_of_the_tables(value, unit, text):
+    assert measure(value, unit) == text
+
+
 @given(st.floats(0.5, 900), st.floats(1.12, 500))
 def test_ticks_of_resolutions_are_round_numbers(low, ratio):
     ticks = round_ticks(low, low * ratio)
@@ -615,6 +636,9 @@ def test_the_page_holds_the_pictures_and_nothing_from_outside():
     without_pictures = re.sub(r'src="data:[^"]*"', "", text)
     assert not re.search(r"https?:|//|url\(|@import|href|srcset", without_pictures.replace("</", ""))
     assert "prefers-color-scheme: dark" in text
+    # Within its table a caption is as wide as that, and cut in a narrow window.
+    assert "caption" not in {tag for tag, _ in page.tags}
+    assert "Changed, came and went: since the row above." in "".join(page.text)
     assert ("meta", {"charset": "utf-8"}) in page.tags
 
 
@@ -638,9 +662,19 @@ def test_the_table_of_iterations_is_the_history():
     assert message[2]["largest class"] == f"{counts.argmax() + 1}: {counts.max() / 30:.1f} %"
     assert message[2]["smallest class"] == f"{counts.argmin() + 1}: {counts.min() / 30:.1f} %"
     assert message[1]["RELION: changed (%)"] == "25.0 %"
-    assert message[1]["resolution (Å)"] == "23"
+    assert message[1]["resolution (Å)"] == "23.00"
     assert "log-likelihood" not in message[0]
     assert message[3]["file"] == "run_it004_data.star"
+
+
+def test_large_numbers_in_the_tables_have_commas_and_a_minus_sign():
+    history, _ = simulated(2, 2)
+    steps = tuple(
+        replace(step, metrics=replace(step.metrics, log_likelihood=value))
+        for step, value in zip(history.iterations, (-1250000.4, 0.14332), strict=True)
+    )
+    message = rows_of(Page(html_page(replace(history, iterations=steps))).tables[0])
+    assert [row["log-likelihood"] for row in message] == ["−1,250,000", "0.14"]
 
 
 def test_the_table_of_classes_tells_late_and_dead_ones_and_exchanges():

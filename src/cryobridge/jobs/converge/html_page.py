@@ -34,7 +34,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 110rem; background: var(--paper
 h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 p { margin: .3rem 0; max-width: 60rem; overflow-wrap: anywhere; }
-.soft, caption { color: var(--soft); }
+.soft { color: var(--soft); }
 .verdict { border-left: .4rem solid var(--unsure); background: var(--tint); padding: .7rem 1rem; margin: 1rem 0; }
 .verdict.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); }
 .verdict strong { font-size: 1.15rem; }
@@ -42,14 +42,13 @@ p { margin: .3rem 0; max-width: 60rem; overflow-wrap: anywhere; }
 li { overflow-wrap: anywhere; }
 figure { margin: 0 0 1.2rem; }
 img { max-width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: .3rem; }
-.scroll { overflow: auto; max-height: 75vh; border: 1px solid var(--line); border-radius: .3rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .75rem; min-width: 40%; }
-th, td { padding: .25rem .3rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+.scroll { overflow: auto; max-height: 60rem; margin-top: .5rem; border: 1px solid var(--line); border-radius: .3rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .72rem; min-width: 40%; }
+th, td { padding: .25rem .2rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { position: sticky; top: 0; background: var(--tint); white-space: normal; vertical-align: bottom; }
 .text { text-align: left; }
-td.text { white-space: normal; }
+td.text { white-space: normal; min-width: 8rem; }
 tbody tr:hover { background: var(--tint); }
-caption { text-align: left; padding: .4rem .7rem; }
 svg { display: block; }
 """.strip()
 _TITLES: dict[Which, str] = {"summary": "Summary", "flow": "Flows between classes"}
@@ -152,9 +151,10 @@ def _section(table: Table) -> str:
         "<tr>" + "".join(f"<td{align}>{cell}</td>" for align, cell in zip(aligns, row, strict=True)) + "</tr>"
         for row in zip(*(column.cells for column in table.columns), strict=True)
     )
-    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    # Above the box: in the table it would be as wide as that, and cut where the window is narrow.
+    caption = f'<p class="soft">{html.escape(table.caption)}</p>\n' if table.caption else ""
     return (
-        f'<h2>{html.escape(table.title)}</h2>\n<div class="scroll"><table>{caption}'
+        f'<h2>{html.escape(table.title)}</h2>\n{caption}<div class="scroll"><table>'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
     )
 

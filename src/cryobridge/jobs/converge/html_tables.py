@@ -126,14 +126,20 @@ def _metric_columns(metrics: Sequence[IterationMetrics]) -> list[Column]:
         _numbers("resolution (Å)", (own.resolution_A for own in metrics)),
         _numbers("rotation accuracy (°)", (own.rotation_accuracy_deg for own in metrics)),
         _numbers("translation accuracy (Å)", (own.translation_accuracy_A for own in metrics)),
-        _numbers("log-likelihood", (own.log_likelihood for own in metrics), digits=8),
+        _numbers("log-likelihood", (own.log_likelihood for own in metrics)),
     ]
     return [column for column in columns if set(column.cells) != {_UNKNOWN}]
 
 
-def _numbers(name: str, values: Iterable[float | None], digits: int = 4) -> Column:
-    cells = (_UNKNOWN if value is None or not np.isfinite(value) else f"{value:.{digits}g}" for value in values)
+def _numbers(name: str, values: Iterable[float | None]) -> Column:
+    cells = (_UNKNOWN if value is None or not np.isfinite(value) else _number(value) for value in values)
     return Column(name, tuple(cells))
+
+
+def _number(value: float) -> str:
+    """Write a number as the table in the terminal does, with two decimals; large ones have none."""
+    text = f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.6g}"
+    return text.replace("-", "−", 1) if value < 0 else text
 
 
 def _share(part: float | None) -> str:
