@@ -14,7 +14,6 @@ from rich.text import Text
 
 from cryobridge.cli.converge_view import history_view, iteration_line, refinement_line, warnings_view
 from cryobridge.cli.terminal import note, plain, show, show_messages
-from cryobridge.jobs.converge.watch import watch
 from cryobridge.report import warning
 
 if TYPE_CHECKING:
@@ -36,23 +35,25 @@ def watch_job(plan: ConvergePlan, watching: WatchOptions, run: RunOptions) -> bo
     if sys.stdout.isatty() and not run.as_json:
         _watch_live(plan, watching, run)
         return False
-    for look in _looks(plan, watching):
-        if look.new:
-            history = plan.history()
-            for iteration in history.iterations:
-                if iteration.number in look.new:
-                    line = refinement_line(iteration) if history.is_refinement else iteration_line(iteration)
-                    (note if run.as_json else _print_line)(line)
-            _write(plan, look, run)
-        if look.stall:
-            show_messages([warning("no-new-iteration", look.stall)])
-        if look.end:
-            note(look.end)
+    with plan.watching(watching.timeout_s, dry_run=run.dry_run) as looks:
+        for look in looks:
+            _log(plan, look, run)
     return True
 
 
-def _looks(plan: ConvergePlan, watching: WatchOptions) -> Iterator[Look]:
-    return watch(plan.follower, plan.options.last_iteration, watching.settle_s, watching.timeout_s)
+def _log(plan: ConvergePlan, look: Look, run: RunOptions) -> None:
+    """Print a line for each new iteration, and write the outputs."""
+    if look.new:
+        history = plan.history()
+        for iteration in history.iterations:
+            if iteration.number in look.new:
+                line = refinement_line(iteration) if history.is_refinement else iteration_line(iteration)
+                (note if run.as_json else _print_line)(line)
+        _write(plan, look, run)
+    if look.stall:
+        show_messages([warning("no-new-iteration", look.stall)])
+    if look.end:
+        note(look.end)
 
 
 def _write(plan: ConvergePlan, look: Look, run: RunOptions) -> None:
@@ -69,9 +70,9 @@ def _watch_live(plan: ConvergePlan, watching: WatchOptions, run: RunOptions) -> 
     history = plan.history()
     size = console.size
     try:
-        with _live(console) as live:
+        with _live(console) as live, plan.watching(watching.timeout_s, dry_run=run.dry_run) as looks:
             live.update(_display(history, console, _waiting(history)), refresh=True)
-            for look in _looks(plan, watching):
+            for look in looks:
                 if look.new or look.stall or console.size != size:
                     size = console.size
                     history = plan.history()

@@ -14,6 +14,7 @@ import pytest
 
 from converge_jobs import changed, count, wander, write_iteration
 from cryobridge.jobs.converge import follow, watch
+from cryobridge.jobs.converge.converge import converge
 from cryobridge.jobs.converge.follow import Follower
 from cryobridge.jobs.converge.verdict import Rule
 from helpers import COMMAND, environment, open_terminal, run, run_in_terminal, start, without_escapes
@@ -384,3 +385,31 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(source, tmp_path):
     command = f"{COMMAND} converge {source[0]} -o {tmp_path} --no-plots | head -1"
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
     assert done.stderr == ""
+
+
+WATCHED = """
+import sys
+from cryobridge.jobs.converge.converge import plan_converge
+from cryobridge.jobs.converge.options import ConvergeOptions
+
+plan = plan_converge(sys.argv[1], sys.argv[2], ConvergeOptions(), settle_s=0)
+dry_run = sys.argv[3] == "dry"
+with plan.watching(0, dry_run=dry_run) as looks:
+    for look in looks:
+        if not dry_run:
+            plan.write(look.new)
+        print(len(plan._pictures._drawn), "matplotlib" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("kind", "said"), [("dry", "0 False"), ("real", "5 False")])
+def test_pictures_of_a_watched_job_are_drawn_in_a_process_of_their_own(source, empty_job, tmp_path, kind, said):
+    for number in (1, 2, 3):
+        copy_iteration(source[0], empty_job, number)
+    words = [sys.executable, "-c", WATCHED, str(empty_job), str(tmp_path / "out"), kind]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True)
+    assert done.stdout.split("\n")[0] == said
+    if kind == "real":
+        converge(empty_job, tmp_path / "plain", each_iteration=True)
+        for path in (tmp_path / "plain").iterdir():
+            assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name

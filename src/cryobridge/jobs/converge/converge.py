@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cryobridge.jobs.converge.follow import Follower
 from cryobridge.jobs.converge.options import ConvergeOptions
 from cryobridge.jobs.converge.outputs import OutputFile, OutputFiles
 from cryobridge.jobs.converge.report import ConvergeReport
+from cryobridge.jobs.converge.watch import watch
 from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.output_folder import refuse_existing
 from cryobridge.options import as_path, made, takes
@@ -22,11 +24,12 @@ from cryobridge.progress import Silent
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from cryobridge.jobs.converge.watch import Look
     from cryobridge.model.classification import History
     from cryobridge.progress import Reporter
 
@@ -118,8 +121,8 @@ class ConvergePlan:
 
     def __init__(self, folder: Path, output: Path | None, options: ConvergeOptions, settle_s: float | None) -> None:
         self.options = options
-        self.follower = Follower(folder, options.last_iteration, settle_s or 0.0)
-        self._is_watched = settle_s is not None
+        self._is_watched, self._settle_s = settle_s is not None, settle_s or 0.0
+        self.follower = Follower(folder, options.last_iteration, self._settle_s)
         self._pictures = Pictures()
         self._files = OutputFiles(
             folder if output is None else output,
@@ -144,7 +147,7 @@ class ConvergePlan:
         """Read all iterations that are there, write what is known of them, and return the report."""
         self.check(overwrite=overwrite)
         with self._pictures.beside():
-            self._read(reporter, draws=self._files.draws)
+            self._read(reporter, draws=True)
             # What is refused at the end is refused before anything is replaced.
             with together():
                 self.write(self.follower.tracker.numbers, reporter)
@@ -154,6 +157,26 @@ class ConvergePlan:
         """Read all iterations that are there and return what `run` would, without writing."""
         self._read(Silent())
         return self.finish(overwrite=False, dry_run=True)
+
+    @contextmanager
+    def watching(self, timeout_s: float | None, *, dry_run: bool = False) -> Iterator[Iterator[Look]]:
+        """Follow the job until it ends: pictures are drawn in a process of its own until the block is left.
+
+        Parameters
+        ----------
+        timeout_s
+            For how long to look at most; None for ever.
+        dry_run
+            Whether nothing is written, so that nothing is drawn.
+
+        Yields
+        ------
+        iterator of `cryobridge.jobs.converge.watch.Look`
+            One a look; `write` writes what it found.
+        """
+        with self._pictures.beside():
+            each = None if dry_run else self._draw_ahead
+            yield watch(self.follower, self.options.last_iteration, self._settle_s, timeout_s, each)
 
     def history(self) -> History:
         """Return what was read so far, with the verdict."""
@@ -205,13 +228,12 @@ class ConvergePlan:
         return self._report(messages, written, dry_run=dry_run)
 
     def _read(self, reporter: Reporter, *, draws: bool = False) -> None:
-        follower, rule = self.follower, self.options.rule
+        follower = self.follower
         reporter.start("reading", len(find_iterations(list_folder(follower.tracker.folder)).iterations))
         for _ in follower.look(is_final=True):
             reporter.advance()
             if draws:
-                so_far = follower.tracker.history(rule, final=follower.final)
-                self._pictures.draw_ahead(so_far, each=self._files.draws_each)
+                self._draw_ahead()
         if not follower.tracker.numbers:
             require_iterations(follower.files)
             if self.options.last_iteration == 0 and follower.errors:
@@ -221,6 +243,11 @@ class ConvergePlan:
             # That the start has no classes is as it should be: what is wrong with a later iteration goes first.
             faults = sorted(follower.errors.values(), key=lambda error: isinstance(error, MissingDataError))
             raise next(iter(faults), _none_so_early(follower))
+
+    def _draw_ahead(self) -> None:
+        if self._files.draws:
+            so_far = self.follower.tracker.history(self.options.rule, final=self.follower.final)
+            self._pictures.draw_ahead(so_far, each=self._files.draws_each)
 
     def _split(self) -> tuple[list[Message], dict[Path, tuple[Path, NDArray[Any], str]]]:
         """Return what is said of the files of particles, and of each its source, the rows that it takes, and a word."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cryobridge.errors import FormatError
@@ -33,7 +33,13 @@ class Look:
     stall: str = ""
 
 
-def watch(follower: Follower, limit: int | None, settle_s: float, timeout_s: float | None) -> Iterator[Look]:
+def watch(
+    follower: Follower,
+    limit: int | None,
+    settle_s: float,
+    timeout_s: float | None,
+    each: Callable[[], None] | None = None,
+) -> Iterator[Look]:
     """Look at a job until it ends, its last iteration is there, or the time is up.
 
     Parameters
@@ -46,6 +52,8 @@ def watch(follower: Follower, limit: int | None, settle_s: float, timeout_s: flo
         As the follower has it; it is looked at least twice in that time.
     timeout_s
         For how long to look at most; None for ever.
+    each
+        Called when an iteration has been read, before the others of the same look are.
 
     Yields
     ------
@@ -62,7 +70,7 @@ def watch(follower: Follower, limit: int | None, settle_s: float, timeout_s: flo
     first = True
     level = 0
     while True:
-        new = _look(follower, is_first=first)
+        new = _look(follower, each, is_first=first)
         first = False
         end = _end(follower, limit)
         left_s = None if timeout_s is None else timeout_s - (time.monotonic() - started)
@@ -76,10 +84,13 @@ def watch(follower: Follower, limit: int | None, settle_s: float, timeout_s: flo
         time.sleep(pause_s if left_s is None else min(pause_s, left_s))
 
 
-def _look(follower: Follower, *, is_first: bool) -> tuple[int, ...]:
+def _look(follower: Follower, each: Callable[[], None] | None, *, is_first: bool) -> tuple[int, ...]:
     new: list[int] = []
     try:
-        new.extend(follower.look(is_final=False))
+        for number in follower.look(is_final=False):
+            new.append(number)
+            if each is not None:
+                each()
     except FormatError:
         # A folder that was there may be gone for a moment, when a job is started again.
         if is_first:
