@@ -151,7 +151,11 @@ def test_a_cluster_that_runs_makes_the_bytes_of_one_process(tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_an_open_scheduler_gives_a_warning():
+def test_an_open_scheduler_gives_a_warning(tmp_path):
+    for address, expected in (("tcp://10.0.0.1:8786", ["cluster-open"]), ("tls://10.0.0.1:8786", [])):
+        file = tmp_path / "scheduler.json"
+        file.write_text(json.dumps({"type": "Scheduler", "address": address}))
+        assert codes(ClusterExecutor(str(file)).messages) == expected
     assert codes(ClusterExecutor("tcp://127.0.0.1:8786").messages) == ["cluster-open"]
     assert ClusterExecutor("tls://127.0.0.1:8786").messages == ()
     assert ClusterExecutor("local:2").messages == ()

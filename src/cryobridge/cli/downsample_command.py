@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cryobridge.cli.batch_script import BatchOptions, print_batch_script
 from cryobridge.cli.build import takes_options
 from cryobridge.cli.common import OutputFolder
 from cryobridge.cli.run import Facts, ResumeOptions, changed_pixels, left_out, run_job
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 @takes_options
 def downsample(
+    ctx: typer.Context,
     particles: Annotated[
         Path,
         typer.Argument(metavar="PARTICLES", help=".star, .cs or .csg file, cryoSPARC job folder, or stack (.mrcs)."),
@@ -33,6 +35,7 @@ def downsample(
     search: ImageSearchOptions,
     device: DownsampleDeviceOptions,
     sharing: SharingOptions,
+    batch: BatchOptions,
     run: ResumeOptions,
 ) -> None:
     """Downsample particle images by Fourier cropping, with metadata for RECOVAR, cryoDRGN and RELION."""
@@ -45,12 +48,15 @@ def downsample(
         return StackJob(
             plan_downsample(source, options),
             output,
-            executor_for(device.device, sharing),
+            executor_for("cpu" if batch.is_asked else device.device, sharing),
             resume=run.resume,
             verify_outputs=run.verify_outputs,
             finish=sharing.finish,
         )
 
+    if batch.is_asked:
+        print_batch_script(ctx, plan, output, batch, device, sharing, run)
+        return
     report = run_job(plan, run, ("Downsampled", "Would make"), _view, is_long=True)
     if report.next and not (run.as_json or settings.quiet):
         show_command(list(report.next))

@@ -48,12 +48,12 @@ def show_help(command: Any, ctx: typer.Context) -> None:
         show(_panel("Commands", rows, width))
     for title, items in _panels(shown).items():
         show(_panel(title, [_row(item, ctx) for item in items], width))
-    print_text(end_of_help(_words(ctx)))
+    print_text(end_of_help(command_words(ctx)))
 
 
-def _words(ctx: Any) -> tuple[str, ...]:
+def command_words(ctx: Any) -> tuple[str, ...]:
     """Return the words that a command is called by, without the program."""
-    return () if ctx.parent is None else (*_words(ctx.parent), ctx.info_name)
+    return () if ctx.parent is None else (*command_words(ctx.parent), ctx.info_name)
 
 
 def _usage(command: Any, ctx: Any, shown: list[Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cryobridge.cli.batch_script import BETWEEN, BatchOptions, print_batch_script
 from cryobridge.cli.build import takes_options
 from cryobridge.cli.common import BridgeCommand, BridgeGroup, OutputFolder, output_option
 from cryobridge.cli.downsample_command import downsample
@@ -43,8 +44,6 @@ app = typer.Typer(
 )
 
 
-# No word of a command line holds it.
-_BETWEEN = "\0"
 PairsOption = Annotated[
     list[str],
     typer.Option(
@@ -68,7 +67,7 @@ class PairedCommand(BridgeCommand):
             joined.append(word)
             if word == "--pair":
                 pair = list(itertools.islice(words, 2))
-                joined.append(_BETWEEN.join(pair))
+                joined.append(BETWEEN.join(pair))
                 if len(pair) < 2 and not ctx.resilient_parsing:
                     raise UsageError("--pair needs two files", hint="Give --pair FILE.star FILE.mrc.")
         return super().parse_args(ctx, joined)
@@ -76,7 +75,7 @@ class PairedCommand(BridgeCommand):
 
 def _pairs(texts: list[str]) -> list[tuple[Path, Path]]:
     """Return the pairs that `PairedCommand` joined."""
-    pairs = [text.partition(_BETWEEN) for text in texts]
+    pairs = [text.partition(BETWEEN) for text in texts]
     if not all(stack for _, _, stack in pairs):
         raise UsageError("--pair needs two files", hint="Give --pair FILE.star FILE.mrc.")
     return [(Path(star), Path(stack)) for star, _, stack in pairs]
@@ -110,12 +109,14 @@ def _grid_view(report: GridReport) -> Facts:
 @app.command("paired", cls=PairedCommand)
 @takes_options
 def stacks_paired(
+    ctx: typer.Context,
     pairs: PairsOption,
     output: OutputFolder,
     options: StackOptions,
     units: PairedOptions,
     device: DeviceOptions,
     sharing: SharingOptions,
+    batch: BatchOptions,
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks from image files that each have a STAR file; files are not mixed."""
@@ -123,11 +124,13 @@ def stacks_paired(
 
     files = _pairs(pairs)
     _make(
+        ctx,
         lambda: paired_input(files, units.defocus_angle_unit, units.phase_shift_unit),
         output,
         options,
         device,
         sharing,
+        batch,
         run,
     )
 
@@ -135,6 +138,7 @@ def stacks_paired(
 @app.command("star", cls=BridgeCommand)
 @takes_options
 def stacks_star(
+    ctx: typer.Context,
     particles: Annotated[
         Path, typer.Argument(metavar="PARTICLES.star", help="Particle STAR file of RELION, with rlnImageName.")
     ],
@@ -143,11 +147,12 @@ def stacks_star(
     search: ImageSearchOptions,
     device: DeviceOptions,
     sharing: SharingOptions,
+    batch: BatchOptions,
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks from the particles of a RELION STAR file."""
     _refuse_other_program(particles, "relion")
-    _make(lambda: _indexed(particles, "relion", search, options), output, options, device, sharing, run)
+    _make(ctx, lambda: _indexed(particles, "relion", search, options), output, options, device, sharing, batch, run)
 
 
 def _indexed(particles: Path, program: Program, search: ImageSearchOptions, options: StackOptions) -> StackInput:
@@ -176,6 +181,7 @@ def _refuse_other_program(particles: Path, program: Program) -> None:
 @app.command("cs", cls=BridgeCommand)
 @takes_options
 def stacks_cs(
+    ctx: typer.Context,
     particles: Annotated[
         Path,
         typer.Argument(metavar="PARTICLES.cs", help=".cs file with blob and ctf columns, .csg file, or job folder."),
@@ -185,16 +191,18 @@ def stacks_cs(
     search: ImageSearchOptions,
     device: DeviceOptions,
     sharing: SharingOptions,
+    batch: BatchOptions,
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks from a cryoSPARC .cs file, result group or job."""
     _refuse_other_program(particles, "cryosparc")
-    _make(lambda: _indexed(particles, "cryosparc", search, options), output, options, device, sharing, run)
+    _make(ctx, lambda: _indexed(particles, "cryosparc", search, options), output, options, device, sharing, batch, run)
 
 
 @app.command("job", cls=BridgeCommand)
 @takes_options
 def stacks_job(
+    ctx: typer.Context,
     folder_cryosparc: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder of the cryoSPARC project, which holds J12.")
     ],
@@ -203,6 +211,7 @@ def stacks_job(
     options: StackOptions,
     device: DeviceOptions,
     sharing: SharingOptions,
+    batch: BatchOptions,
     run: ResumeOptions,
 ) -> None:
     """Make Fourier stacks from the batches of a Restack or Downsample Particles job."""
@@ -214,18 +223,20 @@ def stacks_job(
             f"{job_number!r} is no number of a job",
             hint="`cryobridge stacks job FOLDER 12` reads FOLDER/J12, where FOLDER is the project's folder.",
         )
-    _make(lambda: job_input(folder_cryosparc, int(number)), output, options, device, sharing, run)
+    _make(ctx, lambda: job_input(folder_cryosparc, int(number)), output, options, device, sharing, batch, run)
 
 
 app.command("downsample", cls=BridgeCommand)(downsample)
 
 
 def _make(
+    ctx: typer.Context,
     read: Callable[[], StackInput],
     output: Path,
     options: StackOptions,
     device: DeviceOptions,
     sharing: SharingOptions,
+    batch: BatchOptions,
     run: ResumeOptions,
 ) -> None:
     from cryobridge.jobs.stacks.polar.plan import plan_stacks
@@ -235,12 +246,15 @@ def _make(
         return StackJob(
             plan_stacks(read(), options),
             output,
-            executor_for(device.device, sharing),
+            executor_for("cpu" if batch.is_asked else device.device, sharing),
             resume=run.resume,
             verify_outputs=run.verify_outputs,
             finish=sharing.finish,
         )
 
+    if batch.is_asked:
+        print_batch_script(ctx, plan, output, batch, device, sharing, run)
+        return
     run_job(plan, run, ("Fourier stacks", "Would make"), _view, is_long=True)
 
 

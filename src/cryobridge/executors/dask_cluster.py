@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import ssl
@@ -27,7 +28,7 @@ _N_TRIES = 3
 _CONNECT_S = 30
 _N_SHOWN = 5
 # Where dask.distributed looks for keys, by the kind of who uses them.
-_TLS = ("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY")
+_TLS = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__TLS__CLIENT__CERT and …__TLS__CLIENT__KEY"
 
 
 def require_dask() -> None:
@@ -92,13 +93,22 @@ class ClusterExecutor(Executor):
     @property
     def messages(self) -> tuple[Message, ...]:
         """A warning where anybody in the network may give the cluster work."""
-        if not self.cluster.startswith("tcp://"):
+        address = self._address()
+        if not address.startswith("tcp://"):
             return ()
         text = (
-            f"{self.cluster} is not encrypted: whoever reaches it can run programs as the user of its workers; "
+            f"{address} is not encrypted: whoever reaches it can run programs as the user of its workers; "
             "the address of a scheduler with keys begins with tls://"
         )
         return (warning("cluster-open", text, option="cluster"),)
+
+    def _address(self) -> str:
+        """Return where the scheduler listens, by its file; one that can't be read is refused later."""
+        if not self.cluster.endswith(".json"):
+            return self.cluster
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return str(json.loads(Path(self.cluster).read_text(encoding="utf-8")).get("address", ""))
+        return ""
 
     def prepare(self, work: Work[Result]) -> Run[Result]:
         """Reach the cluster, or get ready to start it; see `cryobridge.executors.base.Executor`."""
@@ -146,11 +156,13 @@ class ClusterExecutor(Executor):
         where = {"scheduler_file": self.cluster} if self.cluster.endswith(".json") else {"address": self.cluster}
         try:
             return Client(**where, timeout=_CONNECT_S, set_as_default=False)
-        except (OSError, TimeoutError, ValueError, ssl.SSLError) as error:
+        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError, ssl.SSLError) as error:
+            # Dask names the type of a Python object that it lacks.
+            why = "no keys are named" if isinstance(error, TypeError) else error
             raise CryobridgeError(
-                f"the scheduler at {self.cluster} can't be reached ({error})",
+                f"the scheduler at {self.cluster} can't be reached ({why})",
                 option="cluster",
-                hint="Check that it runs, and that the keys are its own: " + " and ".join(_TLS) + " name them.",
+                hint=f"Check that it runs, and that the keys are its own: {_TLS} name them.",
             ) from error
 
 
