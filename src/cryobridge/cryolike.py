@@ -34,6 +34,7 @@ from cryobridge.jobs.stacks.pixel_size import same_size
 from cryobridge.jobs.stacks.polar.plan import PolarPlan, plan_stacks
 from cryobridge.jobs.stacks.report import joined
 from cryobridge.jobs.stacks.run import StackJob
+from cryobridge.report import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -187,7 +188,7 @@ class ParticleStackConverter:
         missing = [str(path) for path in (*stacks, *stars) if not is_there(path)]
         if missing:
             raise MissingDataError(
-                f"{len(missing)} of {2 * len(stacks)} files are missing: {shown(missing)}",
+                f"{part_of(len(missing), 2 * len(stacks), 'file')} missing: {shown(missing)}",
                 hint=f"Names count from the working directory, {Path.cwd()}.",
             )
         units: tuple[AngleUnit, AngleUnit] = (
@@ -271,7 +272,10 @@ class ParticleStackConverter:
         inputs, self._inputs = self._inputs, []
         plans = self._plans(inputs, options)
         if len(plans) < max(1, len(inputs)):
-            unread = f"{len(inputs) - len(plans)} of {len(inputs)} inputs were not read: n_stacks_max is reached"
+            unread = (
+                f"{part_of(len(inputs) - len(plans), len(inputs), 'input', 'were', of_one='was')} not "
+                "read: n_stacks_max is reached"
+            )
             none = "no input was prepared since the last conversion: call one of the prepare_ methods first"
             warnings.warn(unread if inputs else none, stacklevel=2)
         if not plans:

@@ -57,6 +57,30 @@ def warning(code: str, text: str, *, where: Path | str | None = None, option: st
     return Message(code, "warning", text, None if where is None else str(where), option)
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return a number of things, with a verb where they have one.
+
+    Examples
+    --------
+    >>> counted(1, "file"), counted(2, "file"), counted(2, "batch", "batches")
+    ('1 file', '2 files', '2 batches')
+    >>> counted(1, "row has", "rows have")
+    '1 row has'
+    """
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def part_of(n: int, n_all: int, noun: str, verb: str = "are", *, of_one: str = "is", plural: str = "") -> str:
+    """Return how many of some things, with the verb that follows.
+
+    Examples
+    --------
+    >>> part_of(1, 1, "stack"), part_of(1, 30, "stack"), part_of(7, 30, "stack")
+    ('1 of 1 stack is', '1 of 30 stacks is', '7 of 30 stacks are')
+    """
+    return f"{n:,} of {counted(n_all, noun, plural)} {of_one if n == 1 or n_all == 1 else verb}"
+
+
 def distinct(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Return messages without those that say the same as one before."""
     by_text: dict[str, Message] = {}

@@ -105,7 +105,13 @@ def test_only_debug_shows_a_traceback(tmp_path):
         (("select", "a.star", "--whree", "x"), "--where"),
         (("select", "a.star", "--like", "b.star", "--like", "c.star", "-o", "d.star"), "--like is given twice"),
         (("convert", "a.star", "-o", "b.cs", "-o", "c.cs"), "--output is given twice"),
-        (("convert", "a.star", "-o", "b.cs", "--center", "nan,0,1"), "3 numbers are needed"),
+        (("convert", "a.star", "-o", "b.cs", "--center", "nan,0,1"), "--center: nan,0,1: 'nan' is no number"),
+        (("convert", "a.star", "-o", "b.cs", "--center", "0,1"), "--center: 0,1: 3 numbers are needed"),
+        (
+            ("select", "a.star", "-o", "b.star", "--where", "a >> 1"),
+            "--where 'rlnDefocusU > 12000 and rlnClassNumber in",
+        ),
+        (("coords", "my picks.cs"), "`cryobridge coords 'my picks.cs' CtfFind/job003/micrographs_ctf.star -o OUT`"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -58,7 +58,7 @@ SPOILED = np.where(np.arange(N)[:, None, None] == 2, np.nan, IMAGES)
         (IMAGES[:, 1:], "a.mrcs: images of 32 × 31 px, and RELION takes square ones"),
         (IMAGES[:, 1:, 1:], "a.mrcs: images of 31 px, and rlnImageSize is 32"),
         (IMAGES[:4], "a.mrcs has 4 images, and image 6 is referred to"),
-        (SPOILED, "1 of 6 images that were looked at hold NaN or infinity: 3@a.mrcs"),
+        (SPOILED, "1 of 6 images that were looked at holds NaN or infinity: 3@a.mrcs"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Data array contains NaN")

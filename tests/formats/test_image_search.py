@@ -229,8 +229,8 @@ def test_names_that_no_longer_lead_to_images_have_a_remedy_that_can_be_typed(pro
 def test_what_is_not_found_is_reported_with_what_finds_it(project, make, tmp_path):
     names = ["J1/a.mrc", "J1/b.mrc"]
     assert typed(not_found(names, ImageSearch(project)).text) == (
-        f"2 of 2 stacks are not found below the working directory, {tmp_path}/P1/J2, {tmp_path}/P1 and the folders "
-        "above: commands that read images need --datadir"
+        f"2 of 2 stacks are not found below the working directory, {tmp_path}/P1/J2 and the folders above it: "
+        "commands that read images need --datadir"
     )
     make("P1/J1/a.mrc", "P1/renamed/b.mrc")
     assert typed(not_found(names, ImageSearch(project)).text) == (

@@ -202,7 +202,7 @@ def test_particles_without_coordinates_are_counted(documented):
     np.save(path, coords)
     run = open_recovar(documented.out)
     assert run.rows.size == 12
-    assert "1 of the run's 12 particles have no latent coordinates" in texts(run.messages)
+    assert "1 of the run's 12 particles has no latent coordinates" in texts(run.messages)
 
 
 def test_labels_of_another_run_are_refused(documented):

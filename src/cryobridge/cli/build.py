@@ -175,20 +175,31 @@ def _parser(item: Declared) -> Callable[[Any], Any]:
     return lambda typed: tuple(typed) if typed else absent
 
 
+def _is_one(part: str, kind: type) -> bool:
+    if kind is float:
+        return _NUMBER.fullmatch(part) is not None
+    return bool(part) and (kind is str or (part.isdecimal() and len(part) < 10))
+
+
 def _pair(text: str, kinds: tuple[type, ...], item: Declared) -> tuple[Any, ...]:
     """Return what was typed with a comma between, such as ``4092,5760``."""
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) == len(kinds) and all(parts):
-        if kinds[0] is str and len(set(parts)) == len(parts):
-            return tuple(parts)
-        if kinds[0] is float and all(map(_NUMBER.fullmatch, parts)):
-            return tuple(map(float, parts))
-        if kinds[0] is int and all(part.isdecimal() and len(part) < 10 for part in parts):
-            return tuple(map(int, parts))
-    what = {int: "whole numbers", float: "numbers"}.get(kinds[0], "names")
+    kind, parts = kinds[0], [part.strip() for part in text.split(",")]
+    is_complete = len(parts) == len(kinds)
+    if (
+        is_complete
+        and all(_is_one(part, kind) for part in parts)
+        and (kind is not str or len(set(parts)) == len(parts))
+    ):
+        return tuple(map(kind, parts))
+    what = {int: "whole numbers", float: "numbers"}.get(kind, "names")
     count = {2: "two"}.get(len(kinds), str(len(kinds)))
+    wrong = [part for part in parts if not _is_one(part, kind)] if is_complete else []
+    if wrong:
+        problem = f"{wrong[0]!r} is no {what.removesuffix('s')}"
+    else:
+        problem = f"{count} {what} are needed, with a comma between them"
     raise UsageError(
-        f"{text}: {count} {what} are needed, with a comma between them",
+        f"{text}: {problem}",
         option=item.name,
         hint=f"Give {_FLAGS[item.name]} {item.opt.metavar}.",
     )

@@ -16,6 +16,7 @@ from cryobridge.cli.build import flag
 from cryobridge.cli.terminal import plain, warning
 from cryobridge.errors import shown
 from cryobridge.jobs.converge.tables import iteration_row, metrics_row
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -109,7 +110,7 @@ def iteration_line(iteration: Iteration) -> str:
     """Return one line on an iteration, for a log."""
     fraction = iteration.changed_fraction
     changed = (
-        f"{iteration.particles:,} particles"
+        f"{counted(iteration.particles, 'particle')}"
         if fraction is None
         else f"{iteration.changed:,} of {iteration.compared:,} particles changed class ({100 * fraction:.2f} %)"
     )
@@ -130,7 +131,7 @@ def refinement_line(iteration: Iteration) -> str:
         _with("accuracy of rotations", metrics.rotation_accuracy_deg, "°"),
         _with("of translations", metrics.translation_accuracy_A, " Å"),
     ]
-    known = [part for part in parts if part] or [f"{iteration.particles:,} particles"]
+    known = [part for part in parts if part] or [f"{counted(iteration.particles, 'particle')}"]
     return f"iteration {iteration.number}: {', '.join(known)}"
 
 
@@ -239,7 +240,10 @@ def _classes(history: History, width: int, most: int) -> list[RenderableType]:
             cells.append(f"{values[place]:.2f}" if known else "—")
         table.add_row(*cells)
     rest = int(last.populations[order[most:]].sum())
-    return [table, *_left_out(len(order) - len(shown), f"smaller classes ({rest:,} particles)", "converge_classes.csv")]
+    return [
+        table,
+        *_left_out(len(order) - len(shown), f"smaller classes ({counted(rest, 'particle')})", "converge_classes.csv"),
+    ]
 
 
 def _moves(last: Iteration, place: int, width: int) -> list[str]:

@@ -15,6 +15,7 @@ from cryobridge.cli.run import Facts, RunOptions, changed_pixels, outputs, run_j
 from cryobridge.cli.terminal import plain, settings, show
 from cryobridge.errors import UsageError
 from cryobridge.jobs.convert.options import ConvertOptions
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from cryobridge.jobs.convert.report import ConvertReport, Difference, OntoReport
@@ -81,7 +82,7 @@ def _particles(report: ConvertReport) -> str:
     recentring = report.recentring
     if recentring is None or recentring.copies == 1:
         return f"{report.rows_out:,} of {report.rows_in:,}"
-    return f"{report.rows_out:,}, {recentring.copies} copies of {report.rows_in:,}"
+    return f"{report.rows_out:,}, {counted(recentring.copies, 'copy', 'copies')} of {report.rows_in:,}"
 
 
 def _view_onto(onto: OntoReport) -> Facts:
@@ -89,10 +90,10 @@ def _view_onto(onto: OntoReport) -> Facts:
     apart = f", {places.median_A:.2g} Å apart (median), {places.largest_A:.2g} Å at most" if places else ""
     n_unused, n_source = onto.source_rows_not_used, onto.source_rows
     return [
-        ("onto", f"{n_matched:,} of {onto.rows:,} rows of {onto.base}"),
+        ("onto", f"{n_matched:,} of {counted(onto.rows, 'row')} of {onto.base}"),
         ("matched by", f"{onto.matched.by}{apart}"),
-        *([("not used", f"{n_unused:,} of {n_source:,} rows")] if n_unused else []),
-        *([("copies", f"{onto.copies:,} rows more")] if onto.copies else []),
+        *([("not used", f"{n_unused:,} of {counted(n_source, 'row')}")] if n_unused else []),
+        *([("copies", f"{counted(onto.copies, 'row')} more")] if onto.copies else []),
         *([("boxes", f"up to {onto.offset_largest_A:.3g} Å elsewhere")] if onto.offset_largest_A else []),
         ("taken", ", ".join(onto.take)),
         *((what, some(names)) for what, names in (("replaced", onto.replaced), ("added", onto.added)) if names),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from cryobridge.errors import CryobridgeError, UsageError, option
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from cryobridge.jobs.coords.job import CoordsJob
@@ -102,9 +104,13 @@ def _inputs(picks: Path | None, micrographs: Path | None) -> tuple[Path, Path]:
     if picks is None or micrographs is None:
         raise UsageError(
             "two files are needed: PICKS.cs and MICROGRAPHS_CTF.star",
-            hint="cryobridge coords J12/J12_passthrough_particles.cs CtfFind/job003/micrographs_ctf.star -o OUT",
+            hint=_as_typed(picks or Path("J12"), micrographs or Path("CtfFind/job003/micrographs_ctf.star")),
         )
     return picks, micrographs
+
+
+def _as_typed(picks: Path, micrographs: Path) -> str:
+    return f"`{shlex.join(['cryobridge', 'coords', str(picks), str(micrographs), '-o', 'OUT'])}`, for instance."
 
 
 def _confirmed(job: CoordsJob, run: AskOptions) -> AskOptions:
@@ -152,4 +158,4 @@ def _may_replace(job: CoordsJob, run: AskOptions) -> bool:
     job.check(overwrite=True)
     plan = job.plan
     existing = [] if plan.is_refused else plan.existing()
-    return bool(existing) and ask(f"{plan.folder} holds {len(existing)} files of picks. Replace them?")
+    return bool(existing) and ask(f"{plan.folder} holds {counted(len(existing), 'file')} of picks. Replace them?")

@@ -13,6 +13,7 @@ from cryobridge.cli.build import flag
 from cryobridge.cli.terminal import plain
 from cryobridge.errors import option, shown
 from cryobridge.jobs.coords.relion_picks import AUTOPICK_STAR, COORDS_SUFFIX
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from cryobridge.cli.run import Facts
@@ -31,7 +32,7 @@ def facts(report: CoordsReport) -> Facts:
     return [
         ("particles", f"{report.rows_out:,} of {report.rows_in:,}"),
         ("micrographs", f"{report.micrographs:,}"),
-        *([("not in the STAR file", f"{len(unmatched):,} micrographs")] if unmatched else []),
+        *([("not in the STAR file", f"{counted(len(unmatched), 'micrograph')}")] if unmatched else []),
         ("coordinates", f"{report.convention} ({report.convention_words})"),
         ("columns", ", ".join(report.coordinate_fields)),
         *_written(report),

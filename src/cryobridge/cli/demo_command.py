@@ -16,6 +16,7 @@ from cryobridge.cli.run import RunOptions
 from cryobridge.cli.terminal import print_json, progress, settings, show, show_command, show_messages, show_report
 from cryobridge.demo.options import DemoOptions
 from cryobridge.demo.report import TourStep
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from cryobridge.demo import DemoProject
@@ -113,7 +114,7 @@ def _loop(project: DemoProject, tour: list[list[str]], messages: list[Message]) 
 def _facts(loop: Loop) -> list[tuple[str, str]]:
     extracted_by = "the simulation" if loop.extracted_by == "simulation" else f"RELION's {loop.extracted_by}"
     return [
-        ("picked", f"{loop.picked:,} particles in cryoSPARC"),
+        ("picked", f"{counted(loop.picked, 'particle')} in cryoSPARC"),
         ("extracted", f"by {extracted_by}"),
         ("came back", f"{loop.came_back:,} of good classes, with the uids that were simulated"),
     ]

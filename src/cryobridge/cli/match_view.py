@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryobridge.report import counted
+
 if TYPE_CHECKING:
     from cryobridge.cli.run import Facts
     from cryobridge.jobs.identity.report import Matched
@@ -13,7 +15,7 @@ def compared(matched: Matched | None) -> Facts:
     """Return how particles were compared with another file's; nothing where they were not."""
     if matched is None:
         return []
-    facts = [("compared by", f"{matched.by}: {matched.rows:,} rows are in {matched.other}")]
+    facts = [("compared by", f"{matched.by}: {counted(matched.rows, 'row is', 'rows are')} in {matched.other}")]
     places = matched.places
     if places is not None:
         text = f"{places.median_A:.3g} Å in the median, {places.largest_A:.3g} Å at most"

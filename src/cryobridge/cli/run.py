@@ -11,7 +11,7 @@ from cryobridge.cli.terminal import LINES_AFTER_S, PATIENCE_S, print_json, progr
 from cryobridge.jobs.job import executed
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
-from cryobridge.report import Report
+from cryobridge.report import Report, counted
 
 if TYPE_CHECKING:
     from cryobridge.jobs.convert.report import ConvertReport
@@ -127,7 +127,7 @@ def some(names: Any, most: int = 8) -> str:
 
 def changed_pixels(report: ConvertReport | DownsampleReport) -> Facts:
     """Return a row on what becomes of pixels, if anything."""
-    facts = [("inverted", f"{report.inverted:,} images, pixels × -1")] if report.inverted else []
+    facts = [("inverted", f"{counted(report.inverted, 'image')}, pixels × -1")] if report.inverted else []
     if report.background_radius_px:
         radii, without = ", ".join(map(str, report.background_radius_px)), "a plane" if report.ramp else "the mean"
         facts.append(("normalised", f"outside of {radii} px, less {without}"))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, UsageError, option
 from cryobridge.executors.base import Advance, Executor, Result, Run, Work
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -199,7 +199,7 @@ class _ClusterRun:
             shown = "; ".join(f"{item.number} on {item.host}: {item.text}" for item in failures[:_N_SHOWN])
             more = f"; and {len(failures) - _N_SHOWN:,} more" if len(failures) > _N_SHOWN else ""
             raise CryobridgeError(
-                f"{len(failures):,} of {len(numbers):,} tasks failed on {_N_TRIES} workers: {shown}{more}",
+                f"{len(failures):,} of {counted(len(numbers), 'task')} failed on {_N_TRIES} workers: {shown}{more}",
                 count=len(failures),
                 hint=f"All others are made. Mend what is wrong, then {option('resume', True)} makes what is missing.",
             )

@@ -67,7 +67,7 @@ def to_be_inverted(particles: ParticleSet) -> NDArray[np.bool_]:
     return dark if dark is not None and dark.any() else np.ones(len(particles), bool)
 
 
-def about_contrast(particles: ParticleSet, who: str, *, invert: bool) -> list[Message]:
+def about_contrast(particles: ParticleSet, who: str, *, invert: bool, remedy: str = "") -> list[Message]:
     """Return a warning of particles that are dark in the images that are written.
 
     Parameters
@@ -78,11 +78,14 @@ def about_contrast(particles: ParticleSet, who: str, *, invert: bool) -> list[Me
         Who takes bright ones, with the verb, such as ``"RELION takes"``.
     invert
         Whether the images are inverted (`to_be_inverted`).
+    remedy
+        What is to be added where they are not, if that option alone does not do.
     """
     dark = is_dark(particles)
     if not invert:
         said = dark_particles(particles)
-        text = f"{said}, {who} bright ones: add {option('invert', True)}" if said else ""
+        add = f": add {remedy}" if remedy else f", {who} bright ones: add {option('invert', True)}"
+        text = f"{said}{add}" if said else ""
     elif dark is not None and len(dark) and not dark.any():
         text = f"particles become dark: {SIGN} said that they were bright; look at some"
     else:

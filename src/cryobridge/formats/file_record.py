@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.input_file import open_input, read_input
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +76,11 @@ class FileRecord:
                 return "is missing"
             size = path.stat().st_size
             if size != self.n_bytes:
-                return f"has {size:,} bytes of {self.n_bytes:,}" if size < self.n_bytes else "is longer than it was"
+                return (
+                    f"has {counted(size, 'byte')} of {self.n_bytes:,}"
+                    if size < self.n_bytes
+                    else "is longer than it was"
+                )
             if _checksum_of_ends(path, size) != self.ends:
                 return "holds something else"
             if not read_through:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cryobridge.errors import CryobridgeError, UsageError, option
 from cryobridge.formats.listing import is_there
 from cryobridge.options import as_path, checked
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,6 @@ _MAX_LEVELS_UP = 4
 # What a terminal of 80 columns shows of names in two lines.
 _MOST_NAME_CHARS = 60
 _MOST_NAMES_CHARS = 120
-_N_PLACES_SHOWN = 3
 # Stacks that are looked for, and names that a remedy is looked for with; the rest of a project is laid out alike.
 _N_TRIED = 200
 # Folders beside a job's may be many, and each is tried with each part of a name.
@@ -119,13 +118,10 @@ class ImageSearch:
             return "under the whole name"
         if name.startswith(">"):
             return f"below {self.metadata.parent}"
-        above = folders_above(self.metadata)
-        folders = [path for path in above if path != Path.cwd()]
-        named = [
-            "the working directory",
-            *(str(as_given(path, self.metadata)) for path in folders[: _N_PLACES_SHOWN - 1]),
-        ]
-        return f"below {', '.join(named)}" + (" and the folders above" if len(folders) >= _N_PLACES_SHOWN else "")
+        folder = folders_above(self.metadata)[0]
+        if folder == Path.cwd():
+            return "below the working directory and the folders above"
+        return f"below the working directory, {as_given(folder, self.metadata)} and the folders above it"
 
     def _stripped(self, name: str) -> Path:
         path = Path(name)
@@ -225,8 +221,9 @@ def not_found(names: Sequence[str], search: ImageSearch, addition: str = "") -> 
     missing = [name for name in tried if search.resolve(name) is None]
     if not missing:
         return None
-    all_names = f"{len(names):,}" if len(tried) == len(names) else f"the first {len(tried):,} of {len(names):,}"
-    text = f"{len(missing):,} of {all_names} stacks {'is' if len(missing) == 1 else 'are'} not found"
+    stacks = counted(len(names), "stack")
+    all_names = stacks if len(tried) == len(names) else f"the first {len(tried):,} of {stacks}"
+    text = f"{len(missing):,} of {all_names} {'is' if len(missing) == 1 else 'are'} not found"
     found_with = what_finds(missing, search)
     if not found_with:
         text, found_with = f"{text} {search.places(missing[0])}", option("datadir")

@@ -10,6 +10,7 @@ from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.table import Table
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +64,8 @@ class SetInMemory(ParticleFiles):
         table = open_particles(self.path).columns
         if rows is None and table.n_rows != len(self):
             raise UsageError(
-                f"its columns are not known: the set has {len(self):,} particles, the file {table.n_rows:,} rows",
+                f"its columns are not known: the set has {counted(len(self), 'particle')}, the file "
+                f"{counted(table.n_rows, 'row')}",
                 path=self.path,
                 hint="Select from the file, or by rows=.",
             )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.input_file import read_error, readable_size
-from cryobridge.report import Message
+from cryobridge.report import Message, counted
 
 if TYPE_CHECKING:
     import io
@@ -116,7 +116,7 @@ class MrcFile:
             lowest, highest = int(wanted.min()), int(wanted.max())
             asked = f"section {highest}" if highest >= self.header.nz else f"section {lowest}"
             raise MissingDataError(
-                f"{asked} (counted from 0) is asked for, but the file has {self.header.nz} sections",
+                f"{asked} (counted from 0) is asked for, but the file has {counted(self.header.nz, 'section')}",
                 path=self.header.path,
                 count=wrong,
                 hint="Check that the metadata belongs to this file and whether it counts from 0 or 1.",

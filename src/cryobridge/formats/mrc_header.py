@@ -17,7 +17,7 @@ from mrcfile.utils import byte_order_from_machine_stamp
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.input_file import open_input, read_error, readable_size
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     import os
@@ -125,7 +125,9 @@ def read_header(path: str | os.PathLike[str]) -> MrcHeader:
         raw = stream.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES:
         raise FormatError(
-            f"{len(raw)} bytes are too few for an MRC file (its header alone has 1024)", path=path, hint=COPY_AGAIN
+            f"{len(raw)} bytes are too few for an MRC file (its header alone has 1024)",
+            path=path,
+            hint=COPY_AGAIN,
         )
     return _parse_header(path, raw, None if compressed else size)
 
@@ -223,7 +225,7 @@ def _parse_header(path: Path, raw: bytes, file_size: int | None) -> MrcHeader:
     extended = int(header["nsymbt"])
     fits_without = file_size is not None and dtype and file_size == HEADER_BYTES + data_bytes
     if extended < 0 or (extended and fits_without):
-        text = f"the extended header can't have {extended} bytes; read as if there were none"
+        text = f"the extended header can't have {counted(extended, 'byte')}; read as if there were none"
         problems.append(warning("mrc-header", text, where=path))
         extended = 0
     offset = HEADER_BYTES + extended
@@ -234,7 +236,7 @@ def _parse_header(path: Path, raw: bytes, file_size: int | None) -> MrcHeader:
             text = f"the data are cut off: {whole} whole sections of {nz}"
             problems.append(warning("file-cut-off", text, where=path))
         elif file_size > offset + data_bytes:
-            text = f"{file_size - offset - data_bytes} bytes follow the data; ignored"
+            text = f"{counted(file_size - offset - data_bytes, 'byte')} follow the data; ignored"
             problems.append(warning("bytes-ignored", text, where=path))
     pixel_size = tuple(_pixel_size(header, axis) for axis in "xyz")
     problems += (warning("mrc-header", text, where=path) for text in _unusual(header, pixel_size))

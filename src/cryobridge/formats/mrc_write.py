@@ -19,6 +19,7 @@ from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.formats.atomic import atomic_path, rename, write_error
 from cryobridge.formats.file_record import FileRecord
 from cryobridge.formats.lease import alone
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,7 +165,8 @@ class MrcStackWriter:
         if self.n_images == 0 or self._announced not in {None, self.n_images}:
             expected = self._announced or "at least 1"
             raise CryobridgeError(
-                f"{self.n_images} images were written and {expected} were expected; the file was removed",
+                f"{counted(self.n_images, 'image was', 'images were')} written and {expected} were "
+                "expected; the file was removed",
                 path=self.path,
             )
         self._file.seek(0)

@@ -235,11 +235,15 @@ class _Request:
             return
         if self.program == "cryosparc":
             raise UsageError(
-                f"not a cryoSPARC file, but {kind}",
+                f"not a cryoSPARC file, but {_in_words(kind)}",
                 path=path,
                 hint="Give the .cs file, the .csg file or the job folder of the particles.",
             )
-        raise UsageError(f"not a STAR file, but {kind}", path=path, hint="Give a STAR file of particles.")
+        raise UsageError(f"not a STAR file, but {_in_words(kind)}", path=path, hint="Give a STAR file of particles.")
+
+
+def _in_words(kind: str) -> str:
+    return registry.BY_NAME[kind].words if kind in registry.BY_NAME else kind
 
 
 def _kind_of(path: Path, program: Program | None) -> str:

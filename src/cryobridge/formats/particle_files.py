@@ -17,7 +17,7 @@ from cryobridge.errors import CombinedError, MissingDataError, UsageError
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.table import ColumnReader, Table, rows_of_file
 from cryobridge.model.particles import ImageRefs, Labels, Origin, ParticleSet
-from cryobridge.report import Message
+from cryobridge.report import Message, part_of
 
 if TYPE_CHECKING:
     from cryobridge.formats.cryosparc.csg import ResultGroup
@@ -227,7 +227,7 @@ class ParticleFiles:
         if absent:
             others = ", ".join(table.path.name for table, _ in self.members[1:])
             raise MissingDataError(
-                f"{absent:,} of its {self.n_rows:,} uids are not in {others}, which has columns that it lacks",
+                f"{part_of(absent, self.n_rows, 'uid')} not in {others}, which has columns that it lacks",
                 path=self.metadata,
                 field="uid",
                 count=absent,

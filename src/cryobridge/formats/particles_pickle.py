@@ -21,7 +21,7 @@ from cryobridge.formats.unusable import refuse_unusable, zero_defocus
 from cryobridge.model.fields import ctf_fields
 from cryobridge.model.geometry import box_fraction_to_shift_A, orthonormalise, rounded, shift_A_to_box_fraction
 from cryobridge.model.particles import CTF, ParticleSet, Poses
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +133,7 @@ def _with_poses(particles: ParticleSet, path: Path) -> ParticleSet:
 def _require_rows(path: Path, n_rows: int, stack: Path, n_images: int) -> None:
     if n_rows != n_images:
         raise UsageError(
-            f"{n_rows:,} rows, but {stack.name} has {n_images:,} images",
+            f"{counted(n_rows, 'row')}, but {stack.name} has {counted(n_images, 'image')}",
             path=path,
             hint="Rows and images belong together by their places: give the pickle that was made for this stack.",
         )

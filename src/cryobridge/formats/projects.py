@@ -145,7 +145,12 @@ def folder_refusal(folder: Path, wanted: Wanted) -> UsageError:
     found = next((path for job in jobs if (path := _in_job(job, wanted)) is not None), None)
     if found is None and not program and _has_loose_files(folder, kind):
         found = next((folder / name for name in sorted(listing.files) if name.endswith(suffixes)), None)
-    if found is None:
+    pickles = [folder / name for name in ("poses.pkl", "ctf.pkl") if name in listing.files]
+    if found is None and pickles and not kind:
+        # They don't say which images they are of.
+        given = " ".join(shlex.quote(str(path)) for path in pickles)
+        words, hint = "folder of pickles", f"Give their images with them, such as particles.mrcs {given}."
+    elif found is None:
         hint = otherwise
     else:
         such_as = "" if kind else f"one of its {'jobs' if found.is_dir() else 'files'}, such as "

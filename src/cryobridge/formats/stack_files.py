@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cryobridge.errors import UsageError
 from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.model.particles import ParticleSet
-from cryobridge.report import note
+from cryobridge.report import counted, note
 
 if TYPE_CHECKING:
     from cryobridge.formats.image_list import ImageStack
@@ -52,7 +52,7 @@ def open_stack(stack: Path, pickles: Sequence[Path]) -> ParticleFiles:
     chosen = None if "indices" not in parts else read_indices(parts["indices"])
     if chosen is not None and chosen.max(initial=-1) >= n_rows:
         raise UsageError(
-            f"row {chosen.max():,} is beyond the {n_rows:,} images of {stack.name}",
+            f"row {chosen.max():,} is beyond the {counted(n_rows, 'image')} of {stack.name}",
             path=parts["indices"],
             hint="Give the ind.pkl that was made for this stack.",
         )

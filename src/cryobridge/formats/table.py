@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError
 from cryobridge.model.fields import Field, Program, fields_of
 from cryobridge.model.particles import Floats, Labels
-from cryobridge.report import Message, note
+from cryobridge.report import Message, counted, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -107,7 +107,7 @@ class Table(ABC):
         return name in self._by_name
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path.name!r}: {self.n_rows:,} rows, {len(self.columns)} columns)"
+        return f"{type(self).__name__}({self.path.name!r}: {counted(self.n_rows, 'row')}, {len(self.columns)} columns)"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from cryobridge.model.particles import (
     ParticleSet,
     Poses,
 )
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -230,7 +230,7 @@ class _Concatenation:
         else:
             return
         if n_repeated:
-            text = f"{n_repeated:,} particles are in it more than once, by their {by}"
+            text = f"{counted(n_repeated, 'particle is', 'particles are')} in it more than once, by their {by}"
             self.messages.append(warning("repeated-particles", text))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import CryobridgeError
+from cryobridge.report import part_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -188,7 +189,7 @@ def orthonormalise(matrix: Numbers) -> Floats:
     if wrong.any():
         rows = np.flatnonzero(wrong)
         raise CryobridgeError(
-            f"{len(rows)} of {len(rotation)} matrices are not rotations",
+            f"{part_of(len(rows), len(rotation), 'matrix', plural='matrices')} not rotations",
             rows=tuple(rows[:5].tolist()),
             count=len(rows),
             hint="A pose must be a 3 × 3 matrix with orthonormal rows and determinant +1. "

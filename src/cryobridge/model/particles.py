@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import UsageError
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field
 from cryobridge.model.geometry import turn_direction_rad, turn_harmonics, turn_matrix, turn_vectors
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -533,7 +534,9 @@ class ParticleSet:
         if rows.dtype == bool and rows.shape == (self.n_rows,):
             return np.flatnonzero(rows)
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-            raise IndexError(f"{rows.dtype} of shape {rows.shape} chooses no rows of {self.n_rows:,} particles")
+            raise IndexError(
+                f"{rows.dtype} of shape {rows.shape} chooses no rows of {counted(self.n_rows, 'particle')}"
+            )
         if rows.size and not 0 <= rows.min() <= rows.max() < self.n_rows:
             raise IndexError(f"rows from {rows.min():,} to {rows.max():,} are asked for; there are {self.n_rows:,}")
         return rows.astype(np.int64, copy=False)
@@ -670,7 +673,7 @@ class ParticleSet:
 
     def __repr__(self) -> str:
         parts = ", ".join(self._known_parts())
-        return f"ParticleSet({self.n_rows:,} particles of {self.source.name!r}{': ' if parts else ''}{parts})"
+        return f"ParticleSet({counted(self.n_rows, 'particle')} of {self.source.name!r}{': ' if parts else ''}{parts})"
 
     def _known_parts(self) -> list[str]:
         hidden = {"n_rows", "source", "messages", "optics_index", "extra", "columns"}
@@ -684,7 +687,7 @@ class ParticleSet:
         rows = "".join(
             f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in self._summary().items()
         )
-        caption = f"{self.n_rows:,} particles of {escape(self.source.name)}"
+        caption = f"{counted(self.n_rows, 'particle')} of {escape(self.source.name)}"
         return f"<table><caption>{caption}</caption>{rows}</table>"
 
     def _summary(self) -> dict[str, str]:
@@ -703,12 +706,14 @@ class ParticleSet:
             if isinstance(values, np.ndarray) and item.kind in ("float", "int"):
                 unit = QUANTITIES[item.quantity].unit
                 found.setdefault(item.title, _range(values) + (f" {unit}" if unit not in ("", "fraction") else ""))
-        return found | {name: f"{len(values):,} values" for name, values in self.columns.items()}
+        return found | {name: f"{counted(len(values), 'value')}" for name, values in self.columns.items()}
 
 
 def _other_length(name: str, n_values: int, n_rows: int) -> UsageError:
     return UsageError(
-        f"{n_values:,} values for {n_rows:,} particles", option=name, hint="Give one value for each particle, in order."
+        f"{counted(n_values, 'value')} for {counted(n_rows, 'particle')}",
+        option=name,
+        hint="Give one value for each particle, in order.",
     )
 
 

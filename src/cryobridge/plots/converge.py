@@ -32,6 +32,7 @@ from cryobridge.plots.converge_populations import (
     percent,
 )
 from cryobridge.plots.page import Panel, Sheet, path_title, png
+from cryobridge.report import counted
 
 Which: TypeAlias = Literal["summary", "flow"] | int
 _MOST_WARNINGS = 4
@@ -198,7 +199,9 @@ def _flow_notes(shown: Sequence[Iteration], first: str) -> tuple[str, ...]:
     notes = [first]
     arrived, departed = sum(step.arrived for step in shown[1:]), sum(step.departed for step in shown[1:])
     if arrived or departed:
-        notes.append(f"{arrived:,} particles came and {departed:,} went in these steps; they are in no class's moves.")
+        notes.append(
+            f"{counted(arrived, 'particle')} came and {departed:,} went in these steps; they are in no class's moves."
+        )
     return (" ".join(notes),)
 
 
@@ -223,7 +226,7 @@ def _job(history: History) -> str:
 
 def iteration_sentence(iteration: Iteration, n_classes: int) -> str:
     """Say what an iteration holds."""
-    parts = [f"iteration {iteration.number}", f"{iteration.particles:,} particles"]
+    parts = [f"iteration {iteration.number}", f"{counted(iteration.particles, 'particle')}"]
     if iteration.changed is not None and iteration.compared:
         parts.append(f"{percent(iteration.changed, iteration.compared)} changed class")
     return ", ".join([*parts, f"{iteration.occupied} of {n_classes} classes occupied"])

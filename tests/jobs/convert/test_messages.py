@@ -98,10 +98,10 @@ def job(tmp_path):
 def test_dark_particles_are_named_where_they_go(tmp_path):
     dark = save_cs(tmp_path / "negative.cs", refined(**{"blob/sign": np.full(N, -1, "f4")}))
     (message,) = [message for message in texts(convert(dark, tmp_path / "a.star").warnings) if "dark" in message]
-    assert message == "particles are dark (blob/sign -1), RELION takes bright ones: add invert=True"
+    assert message == "particles are dark (blob/sign -1): add link_stacks='DIR' copy=True invert=True"
     shown = run("convert", dark, "-o", tmp_path / "e.star").stderr
     (line,) = [line for line in shown.splitlines() if "dark" in line]
-    assert line.endswith("RELION takes bright ones: add --invert") and len(line) <= 80
+    assert line.endswith(": add --link-stacks DIR --copy --invert") and len(line) <= 80
     (message,) = texts(convert(dark, tmp_path / "p", to="pickles").warnings)
     assert "cryoDRGN needs --uninvert-data" in message
     assert not any("dark" in message for message in texts(convert(dark, tmp_path / "b.cs").warnings))
@@ -421,11 +421,11 @@ def test_stacks_that_are_nowhere_are_named_once_with_what_finds_them(job, stack,
     assert warnings() == []
     (tmp_path / "J1").rename(tmp_path / "J1 old")
     assert warnings() == [
-        "1 of 1 stacks is not found: commands that read images need --datadir 'J1 old' --strip-prefix J1"
+        "1 of 1 stack is not found: commands that read images need --datadir 'J1 old' --strip-prefix J1"
     ]
     (tmp_path / "J1 old" / "extract" / "a.mrcs").unlink()
     (message,) = warnings()
-    assert message.startswith("1 of 1 stacks is not found below the working directory, J5, .. and the folders above: ")
+    assert message.startswith("1 of 1 stack is not found below the working directory, J5 and the folders above it: ")
 
 
 def test_an_absolute_input_has_an_absolute_remedy(tmp_path):
@@ -623,3 +623,29 @@ def test_an_output_that_is_there_is_reported_for_python_too(job, tmp_path):
     with pytest.raises(OutputExistsError) as caught:
         convert(job, tmp_path / "a.star")
     assert "overwrite=True" in caught.value.hint
+
+
+def test_the_remedy_for_dark_particles_works_when_it_is_pasted(tmp_path):
+    save_mrc(tmp_path / "J1" / "extract" / "a.mrcs", noise_images(N, 64), 1.5)
+    save_cs(tmp_path / "J5" / "J5_001_particles.cs", refined(**{"blob/sign": np.full(N, -1, "f4")}))
+    words, added = ["convert", "J5/J5_001_particles.cs", "-o", "a.star"], []
+    for given in ([], ["--link-stacks", "links"], ["--link-stacks", "copies", "--copy"]):
+        done = run(*words, *given, "--overwrite", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if "particles are dark" in line]
+        added.append([*given, *line.partition(": add ")[2].replace("DIR", "anew").split()])
+    for number, more in enumerate(added):
+        done = run(*words[:-1], f"{number}.star", *more, "--overwrite", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "particles are dark" not in done.stderr
+
+
+def test_a_folder_of_pickles_is_named_with_what_they_are_given_with(tmp_path):
+    save_star(tmp_path / "a.star", "particles", {"rlnImageName": ["1@a.mrcs"]})
+    for name in ("poses.pkl", "ctf.pkl"):
+        (tmp_path / "p" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "p" / name).touch()
+    done = run("convert", "p", "-o", "b.star", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "p: this is a folder of pickles" in done.stderr
+    assert "such as particles.mrcs p/poses.pkl p/ctf.pkl." in done.stderr

@@ -869,3 +869,13 @@ def test_a_list_of_particles_is_no_list_of_micrographs(block, label, files, tmp_
     assert f"data_{block} lists particles, not micrographs" in err
     assert "CtfFind/jobXXX/micrographs_ctf.star" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_columns_that_are_no_coordinates_at_all_are_not_to_be_dropped(tmp_path):
+    """Where every pick lies outside, to leave them out leaves nothing: the columns are wrong."""
+    picks = save_cs(tmp_path / "picks.cs", location(["a"] * 5) | {"location/center_x_frac": np.full(5, 1.5, "f4")})
+    star = save_micrographs(tmp_path / "micrographs_ctf.star", ["a"])
+    with pytest.raises(CryobridgeError, match="5 of 5 picks are outside") as caught:
+        convert(picks, star, tmp_path / "out")
+    assert "drop_outside" not in caught.value.hint
+    assert "xy_fields='X,Y'" in caught.value.hint

@@ -74,7 +74,7 @@ def test_a_selection_goes_from_relion_to_cryosparc_and_back(tmp_path, stack):
     report = select(cs, tmp_path / "out.cs", like=star)
     assert kept_of_cs(tmp_path / "out.cs") == [2, 3]
     assert report.left_out == {"not in run_data.star": 2}
-    assert "1 of 3 rows of run_data.star are not in J3_particles.cs" in texts(report.notes)
+    assert "1 of 3 rows of run_data.star is not in J3_particles.cs" in texts(report.notes)
     select(star, tmp_path / "back.star", like=tmp_path / "out.cs")
     assert kept_of_star(tmp_path / "back.star") == [0, 1]
 

@@ -15,7 +15,7 @@ from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 from cryobridge.formats.cryosparc.csg import read_csg, write_csg
 from cryobridge.formats.open import open_particles
 from cryobridge.jobs.selection.choose import select_files as select
-from helpers import particle_columns, run, run_in_terminal, save_cs, texts, without_escapes
+from helpers import particle_columns, run, run_in_terminal, save_cs, save_star, texts, without_escapes
 from relion_grammar import read_block
 from startup_probe import probe
 
@@ -796,3 +796,10 @@ def test_help_loads_no_heavy_library_and_shows_every_option_whole():
     assert loaded == []
     assert "…" not in shown
     assert {"--attach-latent", "--split-by-class", "--no-passthrough", "--where"} <= set(shown.split())
+
+
+def test_the_example_of_a_condition_can_be_pasted(tmp_path):
+    save_star(tmp_path / "a.star", "particles", {"rlnImageName": ["1@a.mrcs"], "rlnDefocusU": [1.0]})
+    done = run("select", "a.star", "-o", "b.star", "--where", "rlnDefocusU >> 1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--where 'rlnDefocusU > 12000 and rlnClassNumber in (1, 4)'." in done.stderr

@@ -12,7 +12,7 @@ from cryobridge.errors import UsageError, option
 from cryobridge.model.fields import field
 from cryobridge.model.geometry import euler_to_matrix, rotvec_to_matrix, shift_px_to_A
 from cryobridge.model.particles import Poses
-from cryobridge.report import warning
+from cryobridge.report import counted, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -167,7 +167,10 @@ class Alignment:
         shift_A = np.where(shift_px == 0, 0.0, shift_px_to_A(shift_px, pixel_size))
         if (unknown := ~(pixel_size > 0) & shift_px.any(axis=1)).any():
             shift_A[unknown] = np.nan
-            text = f"{self.source}: psize_A is 0 for {int(unknown.sum()):,} particles, whose shifts in Å are unknown"
+            text = (
+                f"{self.source}: psize_A is 0 for {counted(int(unknown.sum()), 'particle')}, "
+                "whose shifts in Å are unknown"
+            )
             self._columns.messages.append(warning("shift-pixel-size-zero", text))
         return Poses(matrix, shift_A, self.source, is_2d)
 

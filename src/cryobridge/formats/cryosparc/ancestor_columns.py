@@ -19,7 +19,7 @@ from cryobridge.formats.particle_files import EXPANDED, FromAncestor, ParticleFi
 from cryobridge.formats.table import Column, Table
 from cryobridge.model.fields import ALIGNMENT
 from cryobridge.model.particles import Labels
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -260,7 +260,7 @@ class _Search:
             if group.parts and n_lacking:
                 path = group.parts[0].table.path
                 text = (
-                    f"{name}/* is not taken: {n_lacking:,} of {len(self._files):,} particles are in no result that has "
+                    f"{name}/* is not taken: {part_of(n_lacking, len(self._files), 'particle')} in no result that has "
                     f"it; a selection by {option('like', path)} has those that are"
                 )
                 messages.append(warning("group-not-taken", text, where=path))
@@ -283,7 +283,7 @@ def _taken(found: Sequence[FromAncestor], n_rows: int) -> list[Message]:
     return [
         note(
             "columns-of-ancestor",
-            f"{', '.join(groups)} of {rows:,} of {n_rows:,} particles from {job}: {file.name}",
+            f"{', '.join(groups)} of {rows:,} of {counted(n_rows, 'particle')} from {job}: {file.name}",
             where=file,
         )
         for (job, file, rows), groups in by_file.items()

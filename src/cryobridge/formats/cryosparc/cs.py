@@ -21,6 +21,7 @@ from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.formats.npy_header import NPY_MAGIC, read_header
 from cryobridge.formats.table import Array, Column, DType, Table, Values, is_number_or_text, numpy_dtype_label
 from cryobridge.model.particles import Labels
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -135,11 +136,13 @@ def _open_npy(path: Path, file: IO[bytes]) -> CsNpyFile:
     whole = (os.fstat(file.fileno()).st_size - offset) // max(1, dtype.itemsize)
     if n_rows > MAX_EMPTY_ROWS and not dtype.itemsize:
         raise FormatError(
-            f"promises {n_rows} rows that hold nothing", path=path, hint="The file is damaged; copy it again."
+            f"promises {counted(n_rows, 'row')} that hold nothing",
+            path=path,
+            hint="The file is damaged; copy it again.",
         )
     if dtype.itemsize and whole < n_rows:
         raise FormatError(
-            f"truncated: the header promises {n_rows} rows, {whole} are whole",
+            f"truncated: the header promises {counted(n_rows, 'row')}, {whole} are whole",
             path=path,
             hint="The copy or export was interrupted; copy it again.",
         )

@@ -17,7 +17,7 @@ from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.image_search import as_given
 from cryobridge.formats.input_file import read_error, read_input, readable_size
 from cryobridge.formats.listing import int_of, is_there, object_of, text_of
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -347,7 +347,7 @@ def _check_members(slots: tuple[Slot, ...]) -> tuple[Message, ...]:
         problems += [
             warning(
                 "rows-differ",
-                f"Slot {slot.name} should have {slot.num_items:,} rows; {member.name} has {table.n_rows:,}",
+                f"Slot {slot.name} should have {counted(slot.num_items, 'row')}; {member.name} has {table.n_rows:,}",
                 where=member,
             )
             for slot in own

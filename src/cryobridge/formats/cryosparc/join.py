@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.table import Column, Table
-from cryobridge.report import Message, note
+from cryobridge.report import Message, counted, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -302,9 +302,13 @@ def _labels(tables: Sequence[Table]) -> list[str]:
 
 
 def _messages(path: Path, left_out: dict[str, int], duplicates: dict[str, int], n_rows: int) -> tuple[Message, ...]:
-    lost = (f"{count:,} {reason}: left out, {n_rows:,} rows remain" for reason, count in left_out.items())
+    lost = (
+        f"{count:,} {reason}: left out, {counted(n_rows, 'row remains', 'rows remain')}"
+        for reason, count in left_out.items()
+    )
     repeated = (
-        f"{name}: {count:,} rows have a uid that an earlier row has; a look-up finds the first of them"
+        f"{name}: {counted(count, 'row has', 'rows have')} a uid that an earlier row has; a "
+        "look-up finds the first of them"
         for name, count in duplicates.items()
     )
     return (

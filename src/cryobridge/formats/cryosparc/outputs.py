@@ -150,7 +150,10 @@ def disagreements(outputs: tuple[JobOutput, ...]) -> list[Message]:
                 problems.append(warning("file-not-read", f"{output.name}: {error}", where=path))
                 continue
             promised = {slot.num_items for slot in output.slots if slot.metafile == path} - {None, n_rows}
-            texts = (f"{output.name}: job.json says {count:,} rows, {path.name} has {n_rows:,}" for count in promised)
+            texts = (
+                f"{output.name}: job.json says {count:,} row{'' if count == 1 else 's'}, {path.name} has {n_rows:,}"
+                for count in promised
+            )
             problems += [warning("rows-differ", text, where=path) for text in texts]
     return problems
 

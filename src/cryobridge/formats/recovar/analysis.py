@@ -35,7 +35,7 @@ from cryobridge.formats.recovar.parts import (
     read_facts,
     volume_problems,
 )
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -256,18 +256,21 @@ def _populations(
         return ()
     n_coordinates = model.n_coordinates.get(zdim) if zdim is not None else None
     if n_coordinates is not None and len(kmeans.labels) != n_coordinates:
-        text = f"k-means has {len(kmeans.labels):,} labels, but there are {n_coordinates:,} latent coordinates"
+        text = f"k-means has {counted(len(kmeans.labels), 'label')}, but there are {n_coordinates:,} latent coordinates"
         problems.append(warning("labels-differ", text))
         return ()
     labels = kmeans.labels
     if model.rows is not None:
         if model.rows.size and int(model.rows[-1]) >= len(labels):
-            text = f"k-means has {len(labels):,} labels, but the run has a particle of row {int(model.rows[-1]):,}"
+            text = (
+                f"k-means has {counted(len(labels), 'label')}, but the run has a particle of "
+                f"row {int(model.rows[-1]):,}"
+            )
             problems.append(warning("labels-differ", f"{text} (counted from 0)"))
             return ()
         labels = labels[model.rows]
         if n_without := int((labels < 0).sum()):
-            text = f"k-means has no label for {n_without:,} of the run's {len(labels):,} particles"
+            text = f"k-means has no label for {n_without:,} of the run's {counted(len(labels), 'particle')}"
             problems.append(warning("labels-missing", text))
     return tuple(np.bincount(labels[labels >= 0], minlength=len(kmeans.centers)).tolist())
 

@@ -15,6 +15,7 @@ import numpy as np
 from cryobridge.errors import FormatError
 from cryobridge.formats.pickle_data import SHOWN, load_pickle
 from cryobridge.formats.pickles import KmeansResult
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     import os
@@ -56,7 +57,7 @@ def read_clusters(path: str | os.PathLike[str], rows: NDArray[np.int64] | None =
         last = int(rows.max(initial=-1))
         if last >= len(raw):
             raise FormatError(
-                f"it has {len(raw):,} labels, but the run has a particle of row {last:,} (counted from 0)",
+                f"it has {counted(len(raw), 'label')}, but the run has a particle of row {last:,} (counted from 0)",
                 path=path,
                 hint=_HINT,
             )

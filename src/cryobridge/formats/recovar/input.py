@@ -14,6 +14,7 @@ from cryobridge.formats.relion.particles import PIXEL_SIZE_3_0, has_2d_poses
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles
 from cryobridge.formats.table import ColumnReader, Table
 from cryobridge.model.fields import Program, field
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,7 @@ def reading_of_star(path: Path, block: StarBlock, optics: StarBlock | None) -> R
     options: tuple[str, ...] = ()
     if n_particles is not None:
         options = ("--tilt-series", "--tilt-series-ctf", "warp")
-        text = f"Rows of one {GROUP} are tilts of one particle ({n_particles:,} particles): RECOVAR needs "
+        text = f"Rows of one {GROUP} are tilts of one particle ({counted(n_particles, 'particle')}): RECOVAR needs "
         hints.append(f"{text}{' '.join(options)}.")
     if not _has_shifts(block):
         hints.append("There are no shifts: RECOVAR takes 0, with a warning.")

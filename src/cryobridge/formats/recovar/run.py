@@ -15,7 +15,7 @@ from cryobridge.formats.recovar.density import LatentGrid
 from cryobridge.formats.recovar.job import RecovarJob, pipeline_of, read_recovar_job
 from cryobridge.formats.recovar.particle_file import ParticleFile, find_particle_file
 from cryobridge.options import as_path
-from cryobridge.report import Message, note
+from cryobridge.report import Message, counted, note
 
 if TYPE_CHECKING:
     import os
@@ -290,7 +290,10 @@ class RecovarRun:
                 hint=_ONE_RUN,
             )
         n_lost = rows.size - have.size
-        text = f"{n_lost:,} of the run's {rows.size:,} particles have no latent coordinates"
+        text = (
+            f"{n_lost:,} of the run's {counted(rows.size, 'particle')} "
+            f"{'has' if n_lost == 1 else 'have'} no latent coordinates"
+        )
         return rows, (note("latent-missing", text, where=self.path),) if n_lost else ()
 
 

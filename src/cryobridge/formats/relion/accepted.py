@@ -17,7 +17,7 @@ from cryobridge.errors import FormatError, option
 from cryobridge.formats.aberrations import MAGNIFICATION, is_singular
 from cryobridge.formats.unusable import N_SHOWN, calculated_with, how_to_leave_out, not_finite
 from cryobridge.model.fields import FIELDS
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def half_sets_refused(half_set: NDArray[np.integer[Any]]) -> str:
         odd = ", ".join(map(str, found[:N_SHOWN])) + (" …" if len(found) > N_SHOWN else "")
         return f"half sets are {odd}; RELION takes 1 and 2 only"
     if found[0] == 0:
-        return f"{int(np.count_nonzero(half_set == 0)):,} of {len(half_set):,} particles are in no half set"
+        return f"{part_of(int(np.count_nonzero(half_set == 0)), len(half_set), 'particle')} in no half set"
     return f"all particles are in half set {found[0]}" if len(found) == 1 else ""
 
 
@@ -331,6 +331,6 @@ def _stacks_named_mrc(block: StarBlock) -> Iterator[Refusal]:
     n_named = pc.sum(pc.match_substring_regex(block.texts(_IMAGE), _NAMED_MRC)).as_py() or 0
     if n_named:
         yield Refusal(
-            f"{_IMAGE}: {n_named:,} images are in stacks named .mrc, which RELION keeps for maps",
+            f"{_IMAGE}: {counted(n_named, 'image is', 'images are')} in stacks named .mrc, which RELION keeps for maps",
             f"`cryobridge convert` with {option('link_stacks', 'DIR')} gives them names that it opens.",
         )

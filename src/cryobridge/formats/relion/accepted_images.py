@@ -16,7 +16,7 @@ from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.relion.accepted import Refusal
 from cryobridge.model.background import default_radius_px, outside_circle
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -83,7 +83,13 @@ class Sample:
         """
         n_half = sum(header.mode == _HALF_PRECISION for header in self.headers.values())
         half = n_half and not reads_float16
-        messages = half_precision(f"{n_half} of {len(self.headers)} stacks that were looked at are") if half else []
+        messages = (
+            half_precision(
+                f"{part_of(n_half, len(self.headers), 'stack that was looked at', plural='stacks that were looked at')}"
+            )
+            if half
+            else []
+        )
         pixels = [image if made is None else made(image) for image in self.pixels.values()]
         return [*messages, *not_normalised([image for image in pixels if np.isfinite(image).all()], remedy)]
 
@@ -106,13 +112,15 @@ class Sample:
         for name, header in self.headers.items():
             highest = 1 + int(self.references.index[self._rows(name)].max(initial=-1))
             if highest > header.n_whole:
-                reason = f"{name} has {header.n_whole:,} images, and image {highest:,} is referred to"
+                reason = f"{name} has {counted(header.n_whole, 'image')}, and image {highest:,} is referred to"
                 yield Refusal(reason, "Copy the stack again, or leave these particles out.")
 
     def _no_numbers(self) -> Iterator[Refusal]:
         wrong = [f"{number}@{name}" for (name, number), image in self.pixels.items() if not np.isfinite(image).all()]
         if wrong:
-            reason = f"{len(wrong)} of {len(self.pixels)} images that were looked at hold NaN or infinity: {wrong[0]}"
+            looked_at = {"noun": "image that was looked at", "plural": "images that were looked at"}
+            said = part_of(len(wrong), len(self.pixels), verb="hold", of_one="holds", **looked_at)
+            reason = f"{said} NaN or infinity: {wrong[0]}"
             yield Refusal(reason, "Extract these particles again, or leave them out.")
 
     def _rows(self, name: str) -> NDArray[np.bool_]:
@@ -208,7 +216,7 @@ def not_normalised(images: list[NDArray[Any]], remedy: str = "") -> list[Message
         remedy = f"`{words}` normalises a stack"
     shown_mean = "0" if abs(mean[bad[0]]) < 0.005 else f"{mean[bad[0]]:.2g}"
     background_shown = f"{shown_mean} ± {std[bad[0]]:.2g}"
-    text = f"{len(bad)} of {len(found)} sampled images are not normalised ({background_shown}): {remedy}"
+    text = f"{part_of(len(bad), len(found), 'sampled image')} not normalised ({background_shown}): {remedy}"
     return [warning("not-normalised", text)]
 
 

@@ -23,6 +23,7 @@ from cryobridge.formats.relion.star_rows import parse_rows
 from cryobridge.formats.relion.star_text import BlockText, StarText
 from cryobridge.formats.table import Column, Table, Values
 from cryobridge.model.particles import Labels
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -150,7 +151,7 @@ class StarFile:
             raise MissingDataError(
                 f"no column {', '.join(absent)} in data_{name}",
                 path=self.path,
-                hint=f"It has {len(place.labels)} columns: {', '.join(place.labels[:8])} …",
+                hint=f"It has {counted(len(place.labels), 'column')}: {', '.join(place.labels[:8])} …",
             )
         table = parse_rows(self.path, place, wanted)
         return StarBlock(self.path, name, table, is_loop=place.is_loop, comments=place.comments)

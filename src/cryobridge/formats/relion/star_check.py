@@ -15,6 +15,7 @@ from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.input_file import open_input
 from cryobridge.formats.relion.star import open_star
 from cryobridge.model.particles import Labels
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     import os
@@ -108,9 +109,10 @@ def require_starfile_reads(path: str | os.PathLike[str], n_rows: int) -> None:
     """
     check = compare_with_starfile(path)
     if check.differing or n_rows not in check.rows.values():
-        differing = ", ".join(f"{name} in {count:,} rows" for name, count in check.differing.items())
+        whole = f"not the {counted(n_rows, 'row')}"
+        differing = ", ".join(f"{name} in {counted(count, 'row')}" for name, count in check.differing.items())
         raise CryobridgeError(
-            f"starfile does not read what was written: {differing or f'not the {n_rows:,} rows'}",
+            f"starfile does not read what was written: {differing or whole}",
             path=path,
             hint="Don't use it. If nothing else wrote to that file, this is a mistake in cryobridge; please report it.",
         )

@@ -22,6 +22,7 @@ from cryobridge.formats.relion.star_text import (
     single_spaced,
     split_tokens,
 )
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -130,7 +131,8 @@ def _check_row_lengths(text: StarText, place: BlockText, chunks: list[tuple[int,
                 ) from error
             if n_values and n_values != len(place.labels):
                 raise FormatError(
-                    f"line {line}: {n_values} values for {len(place.labels)} columns of data_{place.name}",
+                    f"line {line}: {counted(n_values, 'value')} for "
+                    f"{counted(len(place.labels), 'column')} of data_{place.name}",
                     path=text.path,
                     rows=(row,),
                     hint="The file was cut off or edited by hand; restore that line, or write the file again.",

@@ -21,7 +21,7 @@ from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.output_folder import refuse_existing
 from cryobridge.options import as_path, made, takes
 from cryobridge.progress import Silent
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -272,7 +272,7 @@ class ConvergePlan:
             files[path] = source, chosen, f"particles that {what}"
             count = int(chosen.sum())
             if count:
-                text = f"{path}: {count:,} of {len(chosen):,} particles, those that {what}"
+                text = f"{path}: {count:,} of {counted(len(chosen), 'particle')}, those that {what}"
                 messages.append(note("particles-chosen", text, where=path))
             else:
                 text = f"{path} is not written: no particle {what}"

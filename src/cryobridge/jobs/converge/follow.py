@@ -25,7 +25,7 @@ from cryobridge.jobs.converge.stall import Stall, stall_of
 from cryobridge.jobs.converge.tracking import ClassTracker
 from cryobridge.model.classification import FinalResult
 from cryobridge.options import as_path
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from cryobridge.jobs.converge.verdict import Rule
@@ -269,7 +269,8 @@ class Follower:
         n_before = before.particles if before else 0
         if path.suffix != ".cs" and len(read.assignments) < n_before and not ends_with_blank_line(path):
             raise FormatError(
-                f"{len(read.assignments):,} particles where there were {n_before:,}, and no blank line at the end",
+                f"{counted(len(read.assignments), 'particle')} where there were {n_before:,}, "
+                "and no blank line at the end",
                 path=path,
             )
 

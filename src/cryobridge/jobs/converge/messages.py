@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryobridge.formats.listing import say_numbers, say_ranges
 from cryobridge.model.classification import Iteration
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 # RELION's distribution counts a particle in each class by its probability, the populations in its best class alone.
 _MOST_APART = 0.05
@@ -101,7 +101,10 @@ def _particles(iterations: Sequence[Iteration]) -> list[Message]:
         found.append(warning("particles-come-and-go", text))
     last = iterations[-1]
     if last.unassigned and not last.metrics.gradient:
-        text = f"{last.unassigned:,} particles have no class (class number 0) in the last iteration"
+        text = (
+            f"{counted(last.unassigned, 'particle has', 'particles have')} no class (class "
+            "number 0) in the last iteration"
+        )
         found.append(warning("particles-without-class", text))
     return found
 

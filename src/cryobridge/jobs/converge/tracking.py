@@ -14,7 +14,7 @@ from cryobridge.jobs.converge.messages import iteration_warnings
 from cryobridge.jobs.converge.particle_index import Ids, ParticleIndex
 from cryobridge.jobs.converge.verdict import Rule, judge
 from cryobridge.model.classification import Counts, FinalResult, History, Iteration, IterationMetrics
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from cryobridge.jobs.converge.assignments import Assignments
@@ -95,7 +95,8 @@ class ClassTracker:
         copies = self._index.n_copies
         if copies:
             text = (
-                f"{copies:,} rows have an image name that an earlier row has too, as after a symmetry "
+                f"{counted(copies, 'row has', 'rows have')} an image name that an earlier row "
+                "has too, as after a symmetry "
                 "expansion; such copies are followed by their order in the file"
             )
             messages = (*messages, warning("repeated-names", text))

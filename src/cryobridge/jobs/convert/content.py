@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError
+from cryobridge.errors import CryobridgeError, option
 from cryobridge.formats.contrast import about_contrast
 from cryobridge.formats.cryosparc.ancestors import ancestor_with
 from cryobridge.formats.cryosparc.particles_write import CsContent, cs_content, is_cryosparcs
@@ -15,7 +15,7 @@ from cryobridge.formats.relion.particles_write import StarContent, star_content
 from cryobridge.formats.unusable import N_SHOWN
 from cryobridge.jobs.convert.inputs import why_no_locations
 from cryobridge.jobs.convert.micrographs import micrographs_content
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.particle_files import ParticleFiles
@@ -82,13 +82,16 @@ def counted_from_1(particles: ParticleSet) -> tuple[ParticleSet, list[Message]]:
         if n_without == len(particles) > 0:
             numbers[name] = None
         elif n_without:
-            text = f"{n_without:,} particles without a {words} are put into the first one"
+            text = (
+                f"{counted(n_without, 'particle')} without a {words} "
+                f"{'is' if n_without == 1 else 'are'} put into the first one"
+            )
             warnings.append(warning("put-into-first", text))
             numbers[name] = np.maximum(values, 1)
     return replace(particles, **numbers), warnings
 
 
-def lost_to_relion(particles: ParticleSet, source: ParticleFiles, *, invert: bool) -> list[Message]:
+def lost_to_relion(particles: ParticleSet, source: ParticleFiles, *, options: ConvertOptions) -> list[Message]:
     """Return warnings of what RELION needs and does not get of a cryoSPARC file."""
     messages = []
     if why := why_no_locations(source):
@@ -99,5 +102,8 @@ def lost_to_relion(particles: ParticleSet, source: ParticleFiles, *, invert: boo
                 f"{why}; {ancestor_with(source, 'location') or 'give the file that has them as another input'}",
             )
         )
-    messages += about_contrast(particles, "RELION takes", invert=invert)
+    # Only copies are inverted: what is not asked for yet of that is named too.
+    links = [] if options.link_stacks is not None else [option("link_stacks", "DIR")]
+    words = [*links, *([] if options.copy else [option("copy", True)]), option("invert", True)]
+    messages += about_contrast(particles, "RELION takes", invert=options.invert, remedy=" ".join(words))
     return messages

@@ -15,7 +15,7 @@ from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.image_search import asking_for
 from cryobridge.formats.mrc_write import copy_changed
 from cryobridge.jobs.output_folder import make_folder
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, note, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -90,7 +90,7 @@ def plan_links(
     missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if missing:
         raise MissingDataError(
-            f"{len(missing):,} of {len(names):,} stacks are not found, the first: {missing[0]}",
+            f"{part_of(len(missing), len(names), 'stack')} not found, the first: {missing[0]}",
             path=search.metadata,
             count=len(missing),
             hint=f"Give {asking_for('stacks', names, search)}.",

@@ -30,7 +30,7 @@ from cryobridge.model.convention import AS_STORED
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS
 from cryobridge.options import as_path
 from cryobridge.progress import Silent
-from cryobridge.report import distinct, note, warning
+from cryobridge.report import counted, distinct, note, part_of, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.particle_files import ParticleFiles
@@ -308,7 +308,7 @@ def _rows_to_write(pairs: Pairs, n_base: int, options: ConvertOptions, base: Par
     alone = np.setdiff1d(np.arange(n_base), pairs.base)
     if len(alone) and options.unmatched == "error":
         raise CryobridgeError(
-            f"{len(alone):,} of {n_base:,} rows have no partner",
+            f"{part_of(len(alone), n_base, 'row', 'have', of_one='has')} no partner",
             path=base.metadata,
             rows=tuple(alone[:3].tolist()),
             count=len(alone),
@@ -362,7 +362,8 @@ def _absent(name: str, base: ParticleFiles, n_rows: int) -> float:
             value = 0.0 if item.name == "class_number" and base.star is not None else item.absent
             if value is None:
                 raise CryobridgeError(
-                    f"{n_rows:,} rows have no partner and no {item.title}, for which there is no word",
+                    f"{counted(n_rows, 'row has', 'rows have')} no partner and no {item.title}, "
+                    "for which there is no word",
                     path=base.metadata,
                     field=name,
                     count=n_rows,
@@ -440,13 +441,22 @@ def _about_rows(summary: OntoReport, source: ParticleFiles, base: ParticleFiles,
     messages = []
     if summary.rows_without_partner:
         what = "stay as they are" if summary.unmatched == "keep" else "are left out"
-        text = f"{summary.rows_without_partner:,} of {summary.rows:,} rows of {name} have no partner in {other}"
+        text = (
+            f"{summary.rows_without_partner:,} of {counted(summary.rows, 'row')} of {name} "
+            f"{'has' if summary.rows_without_partner == 1 else 'have'} no partner in {other}"
+        )
         messages.append(warning("rows-without-partner", f"{text} and {what}", option="unmatched"))
     if summary.source_rows_not_used:
-        text = f"{summary.source_rows_not_used:,} of {summary.source_rows:,} rows of {other} have no partner in {name}"
+        text = (
+            f"{summary.source_rows_not_used:,} of {counted(summary.source_rows, 'row')} of {other} "
+            f"{'has' if summary.source_rows_not_used == 1 else 'have'} no partner in {name}"
+        )
         messages.append(note("rows-not-used", text))
     if summary.copies:
-        text = f"{summary.copies:,} rows of {name} are written again, for particles of which {other} has several rows"
+        text = (
+            f"{counted(summary.copies, 'row')} of {name} {'is' if summary.copies == 1 else 'are'} written again, for "
+            f"particles of which {other} has several rows"
+        )
         messages.append(note("rows-repeated", text))
     if frame.convention != AS_STORED and {"poses", "ctf", "aberrations"} & set(summary.take):
         text = (

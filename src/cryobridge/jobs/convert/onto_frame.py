@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.model.convention import AS_STORED, Convention
-from cryobridge.report import note
+from cryobridge.report import counted, note
 
 if TYPE_CHECKING:
     from cryobridge.formats.particle_files import Program
@@ -110,7 +110,8 @@ def _in_A(offset_px: Floats, source: ParticleSet, base: ParticleSet) -> Floats:
     moved = offset_px.any(axis=1)
     if size_A is None:
         raise MissingDataError(
-            f"the boxes of {int(moved.sum()):,} particles lie elsewhere on the micrograph than in "
+            f"{counted(int(moved.sum()), 'particle has its box', 'particles have their boxes')} "
+            "elsewhere on the micrograph than in "
             f"{source.source.name}, and the micrograph's pixel size is not known, without which shifts can't follow",
             path=base.source,
             option="onto",

@@ -37,7 +37,7 @@ from cryobridge.model.convention import AS_STORED, Convention
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import as_path
 from cryobridge.progress import Silent
-from cryobridge.report import note, warning
+from cryobridge.report import counted, note, warning
 
 if TYPE_CHECKING:
     import os
@@ -241,7 +241,7 @@ def _planned(
     if source.program == "cryosparc" and target == "star":
         if mapped is None and particles.locations is not None:
             messages += unused_project(particles.locations.micrograph.values, output)
-        messages += lost_to_relion(particles, source, invert=options.invert)
+        messages += lost_to_relion(particles, source, options=options)
     messages += content.messages
     messages += rows_left_out(left_out)
     return ConvertPlan(
@@ -275,7 +275,8 @@ def _pickles_plan(
     if source.left_out:
         absent = sum(source.left_out.values())
         raise MissingDataError(
-            f"{absent:,} rows of it have no partner in the joined files, but pickles have a row for each of its rows",
+            f"{counted(absent, 'row')} of it {'has' if absent == 1 else 'have'} no partner in the joined files, but "
+            "pickles have a row for each of its rows",
             path=source.files[0],
             count=absent,
             hint="Convert to .star first, which leaves these rows out, and make the pickles of that.",

@@ -21,7 +21,7 @@ from cryobridge.model.fields import ALIGNMENT
 from cryobridge.model.particles import Labels
 from cryobridge.model.recentering import Recentred, distinct_copies, recentred
 from cryobridge.model.symmetry import symmetry_rotations
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, note, part_of, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.image_search import ImageSearch
@@ -295,7 +295,7 @@ def _about(figures: Recentring, found: Recentred, options: ConvertOptions, befor
     messages = [
         note(
             "recentred",
-            f"{figures.moved:,} of {n:,} centres are moved, by {figures.median_px:.4g} px of the micrographs in the "
+            f"{part_of(figures.moved, n, 'centre')} moved, by {figures.median_px:.4g} px of the micrographs in the "
             f"median and {figures.largest_px:.4g} px at most; what is left of whole pixels stays in the shifts",
         ),
         note(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.classes import absent_classes
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, part_of, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.particle_files import ParticleFiles
@@ -76,12 +76,16 @@ def repeated_uids(particles: ParticleSet, rows: NDArray[np.int64]) -> list[Messa
     if particles.uid is None:
         return []
     n_repeated = len(rows) - len(np.unique(particles.uid[rows]))
-    text = f"{n_repeated:,} of {len(rows):,} rows repeat another row's uid, by which cryoSPARC tells particles apart"
+    text = (
+        f"{part_of(n_repeated, len(rows), 'row', 'repeat', of_one='repeats')} another row's uid, by which "
+        "cryoSPARC tells particles apart"
+    )
     return [warning("uid-repeated", text)] if n_repeated else []
 
 
 def rows_left_out(left_out: dict[str, int]) -> list[Message]:
     """Return a warning for each reason that rows are left out for."""
     return [
-        warning("rows-left-out", f"{count:,} particles are left out: {reason}") for reason, count in left_out.items()
+        warning("rows-left-out", f"{counted(count, 'particle is', 'particles are')} left out: {reason}")
+        for reason, count in left_out.items()
     ]

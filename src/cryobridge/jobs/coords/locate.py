@@ -14,6 +14,7 @@ import numpy as np
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.model.particles import Labels
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -272,7 +273,8 @@ def _runs(candidates: list[Candidate], fits: Callable[[Candidate], bool]) -> Ite
 
 def _not_found(table: Table, candidates: Sequence[Candidate]) -> CryobridgeError:
     listed = "; ".join(
-        f"{c.name} ({c.minimum:.4g} to {c.maximum:.4g}, {c.distinct:,} values: {c.verdict})" for c in candidates
+        f"{c.name} ({c.minimum:.4g} to {c.maximum:.4g}, {counted(c.distinct, 'value')}: {c.verdict})"
+        for c in candidates
     )
     likely = sorted(candidates, key=lambda c: (not c.is_fraction, not 0 <= c.minimum <= c.maximum <= 1, -c.distinct))
     names = ",".join(c.name for c in sorted(likely[:2], key=lambda c: c.position))

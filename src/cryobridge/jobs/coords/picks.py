@@ -19,7 +19,7 @@ from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import FromAncestor, ParticleFiles, naming_damage
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.coords.locate import NAMES, CoordinateFields, locate_coordinates
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,7 +201,7 @@ def _located(
         parts = ", ".join(f"{path.name} has {count:,}" for path, count in list(elsewhere.items())[:_N_NAMED])
         most = max(elsewhere, key=lambda path: elsewhere[path])
         raise MissingDataError(
-            f"no coordinates, and no file beside it has those of all {table.n_rows:,} particles: {parts}",
+            f"no coordinates, and no file beside it has those of all {counted(table.n_rows, 'particle')}: {parts}",
             path=table.path,
             hint=f"{option('passthrough', most)} takes those that it has, and leaves the others out.",
         ) from error

@@ -43,7 +43,7 @@ from cryobridge.model.geometry import round_px
 from cryobridge.model.particles import Floats
 from cryobridge.options import as_path
 from cryobridge.progress import Silent
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -375,7 +375,8 @@ def _choose(
 def _messages(plan: CoordsPlan, *, has_output: bool) -> list[Message]:
     """Return what there is to say besides the picks themselves."""
     messages = [
-        warning("rows-left-out", f"{count:,} picks are left out: {reason}") for reason, count in plan.left_out.items()
+        warning("rows-left-out", f"{counted(count, 'pick is', 'picks are')} left out: {reason}")
+        for reason, count in plan.left_out.items()
     ]
     if plan.project is None:
         text = f"no RELION project above the folder: paths in {AUTOPICK_STAR} are relative to the working directory"
@@ -443,7 +444,7 @@ def _refuse_unset(picks: Picks, kept: NDArray[np.bool_]) -> None:
     if len(unset):
         ny, nx = picks.shape_px[unset[0]].tolist()
         raise MissingDataError(
-            f"the micrographs of {len(unset)} of {len(picks)} picks have no size, the first {ny} × {nx} px",
+            f"the micrographs of {len(unset)} of {counted(len(picks), 'pick')} have no size, the first {ny} × {nx} px",
             path=picks.source,
             field=picks.fields.shape,
             rows=tuple(int(row) for row in unset[:3]),
@@ -488,15 +489,24 @@ def _inside(picks: Picks, *, drop_outside: bool) -> NDArray[np.bool_]:
     if len(outside) and not drop_outside:
         x, y = picks.fraction_xy[outside[0]]
         raise CryobridgeError(
-            f"{len(outside)} of {len(picks)} picks are outside their micrograph, the first at x {x:.6g}, y {y:.6g} "
+            f"{part_of(len(outside), len(picks), 'pick')} outside their micrograph, the first at x {x:.6g}, y {y:.6g} "
             "(fractions)",
             path=picks.source,
             field=f"{picks.fields.x}, {picks.fields.y}",
             rows=tuple(int(row) for row in outside[:3]),
             count=len(outside),
-            hint=f"Check where the picks come from, or leave them out with {option('drop_outside')}.",
+            hint=_about_outside(picks, all_are=len(outside) == len(picks)),
         )
     return inside
+
+
+def _about_outside(picks: Picks, *, all_are: bool) -> str:
+    if not all_are:
+        return f"Check where the picks come from, or leave them out with {option('drop_outside')}."
+    named = f"name the columns of x and y with {option('xy_fields', 'X,Y')}"
+    if picks.fields.found_by == "position":
+        return f"These two columns are no coordinates: leave {option('nudge', False)} out, or {named}."
+    return f"These two columns are no coordinates: {named}."
 
 
 def _refuse_shared_files(names: Iterable[str | None], place_of: Callable[[str], str]) -> None:

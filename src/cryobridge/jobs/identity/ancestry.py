@@ -13,7 +13,7 @@ from cryobridge.formats.cryosparc.ancestors import Ancestry
 from cryobridge.formats.cryosparc.particles import images_of
 from cryobridge.formats.table import ColumnReader
 from cryobridge.model.particles import ImageRefs
-from cryobridge.report import Message, note
+from cryobridge.report import Message, counted, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def images_of_ancestors(particles: ParticleFiles, others: ImageRefs) -> Iterator
             continue  # one damaged file does not hide the others
         n_known = int(np.count_nonzero(rows >= 0))
         if images is not None and n_known:
-            count = f"{n_known:,} of {len(particles):,} particles of {particles.metadata.name}"
+            count = f"{n_known:,} of {counted(len(particles), 'particle')} of {particles.metadata.name}"
             text = f"{count} are known by their images of {job.uid}, in {table.path.name}"
             of_rows = ImageRefs(images.path.take(rows), np.where(rows >= 0, images.index[rows], -1))
             yield of_rows, note("images-of-ancestor", text, where=table.path)

@@ -11,7 +11,7 @@ import numpy as np
 from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.ranking import ranking_of
 from cryobridge.jobs.identity.places import Places, places_of
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def deduped(particles: ParticleFiles, among: NDArray[np.bool_], limit_A: float) 
     messages.append(ranking.message)
     n_unknown = int(np.count_nonzero(among & ~is_known))
     if n_unknown:
-        text = f"{n_unknown:,} particles stay whose positions are not numbers"
+        text = f"{counted(n_unknown, 'particle stays', 'particles stay')} without a position in numbers"
         messages.append(note("position-not-known", text, option="dedupe_A"))
     return Deduped(kept, ranking.column, tuple(messages))
 

@@ -21,7 +21,7 @@ from cryobridge.jobs.identity.places import Places, places_of
 from cryobridge.jobs.identity.records import recorded_images
 from cryobridge.jobs.identity.sources import Sources, find_sources, read_sources
 from cryobridge.model.particles import ImageRefs
-from cryobridge.report import Message, note
+from cryobridge.report import Message, counted, note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,8 +176,11 @@ def identities_of(particles: ParticleFiles, sources: Path | None = None) -> Iden
         rows, _ = match_images(images, table.images)
         n_known = int(np.count_nonzero(rows >= 0))
         if n_known:
-            count = f"{n_known:,} of {len(particles):,} images"
-            text = f"{count} of {particles.metadata.name} are traced to their sources by {table.path.name}"
+            count = f"{n_known:,} of {counted(len(particles), 'image')}"
+            text = (
+                f"{count} of {particles.metadata.name} {'is' if n_known == 1 else 'are'} traced to their "
+                f"sources by {table.path.name}"
+            )
             traced = (note("images-traced", text, where=table.path),)
             # Of copies that were made smaller, the parents are what others know.
             source_uid = _uids_at(table, rows) if parent is None else parent

@@ -28,7 +28,7 @@ from cryobridge.jobs.identity.report import Shifts
 from cryobridge.jobs.micrographs.matching import pair_micrographs
 from cryobridge.jobs.micrographs.orientation_report import OrientationError
 from cryobridge.model.convention import ALL_CONVENTIONS, AS_STORED, Convention
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +151,10 @@ def _sides(first: Places, other: Places) -> tuple[Side, Side, tuple[int, int, in
     n_ambiguous = len(pairs.several) + len(pairs.shared)
     if n_ambiguous:
         name, fitting = next(iter({**pairs.several, **pairs.shared}.items()))
-        text = f"{n_ambiguous:,} names of micrographs fit several, such as {name}: {', '.join(fitting[:_N_SHOWN])}"
+        text = (
+            f"{counted(n_ambiguous, 'name of a micrograph fits', 'names of micrographs fit')} several, such as "
+            f"{name}: {', '.join(fitting[:_N_SHOWN])}"
+        )
         messages.append(warning("micrographs-ambiguous", f"{text}; their particles have no partner"))
     counts = (len(names), len(used[0].values) - len(names), len(used[1].values) - len(names))
     return sides[0], sides[1], counts, messages
@@ -266,7 +269,8 @@ def _sample_with_sizes(
 
 def _contradicted(wanted: Fit, best: Fit, options: PlaceOptions) -> OrientationError:
     return OrientationError(
-        f"{wanted.n:,} particles match with the axes that are set by hand, {best.n:,} with "
+        f"{counted(wanted.n, 'particle matches', 'particles match')} with the axes that are "
+        f"set by hand, {best.n:,} with "
         f"{best.way.convention.formula}",
         hint=f"Leave {' and '.join(map(option, options.given_by_hand))} out, or give {option('force', True)}.",
     )
@@ -365,7 +369,10 @@ def _said(match: PlaceMatch, found: Fit, ours: Side, theirs: Side) -> list[Messa
     n_places = int(np.count_nonzero(match.distance_A[ours.rows] >= 0))
     n_most = n_possible(ours, theirs)
     if n_places < _FEW * n_most:
-        text = f"only {n_places:,} of {n_most:,} particles on the same micrographs have a partner within"
+        text = (
+            f"only {n_places:,} of {counted(n_most, 'particle')} on the same micrographs "
+            f"{'has' if n_places == 1 else 'have'} a partner within"
+        )
         text = f"{text} {match.within_A:.3g} Å, half of them within {found.median_A:.3g} Å"
         hint = f"{option('within_A')} sets the limit"
         messages.append(warning("few-particles-match", f"{text}; {hint}", option="within_A"))
@@ -375,7 +382,8 @@ def _said(match: PlaceMatch, found: Fit, ours: Side, theirs: Side) -> list[Messa
 def _not_the_same(best: Fit, chosen: _Sample) -> OtherPlacesError:
     return OtherPlacesError(
         f"no particle of {chosen.theirs.name} is known in it: neither uids nor images are the same, and by place "
-        f"{best.n:,} of {chosen.n_possible:,} particles of {chosen.ours.name} on the busiest common micrographs lie "
+        f"{best.n:,} of {counted(chosen.n_possible, 'particle')} of {chosen.ours.name} on the "
+        "busiest common micrographs lie "
         f"within {chosen.within_A:.3g} Å of one, where chance alone makes {chosen.expected(best):.3g}",
         count=best.n,
         hint=f"{_same_data()} {option('within_A')} sets how far apart positions may be.",
@@ -383,7 +391,7 @@ def _not_the_same(best: Fit, chosen: _Sample) -> OtherPlacesError:
 
 
 def _too_few(best: Fit, chosen: _Sample) -> OtherPlacesError:
-    few = "1 particle is" if chosen.n_possible == 1 else f"{chosen.n_possible:,} particles are"
+    few = "1 particle is" if chosen.n_possible == 1 else f"{counted(chosen.n_possible, 'particle')} are"
     return OtherPlacesError(
         f"neither uids nor images are the same as in {chosen.theirs.name}, and {few} too few to find out by place how "
         "the micrographs lie: chance could make as many match in one of the ways that are tried",

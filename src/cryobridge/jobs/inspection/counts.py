@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cryobridge.report import counted
+
 
 def size_text(n_bytes: int) -> str:
     """Return a size in bytes with the unit that suits it."""
@@ -11,8 +13,3 @@ def size_text(n_bytes: int) -> str:
             return f"{size:.3g} {unit}" if unit != "bytes" else counted(n_bytes, "byte")
         size /= 1000
     return f"{size:.3g} TB"
-
-
-def counted(n: int, noun: str, plural: str = "") -> str:
-    """Return a number of things: ``1 file``, ``2 files``, ``2 batches``."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"

@@ -19,13 +19,12 @@ from cryobridge.formats.registry import NPY, NPZ, PT, identify_file
 from cryobridge.formats.table import Array, Column, is_number_or_text, numpy_dtype_label
 from cryobridge.fourier.loading import load_torch
 from cryobridge.jobs.inspection.commands import free
-from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.report import CUT_OFF, FieldSummary, Inspection, Use
 from cryobridge.jobs.inspection.stats import summarise_values
 from cryobridge.jobs.inspection.use_list import UseName
 from cryobridge.progress import Reporter
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 _PICKLE_TITLES = {
     "poses": "poses (cryoDRGN, RECOVAR)",
@@ -294,7 +293,7 @@ def _pixel_statistics(path: Path, header: MrcHeader) -> tuple[tuple[FieldSummary
     shape = (header.ny, header.nx)
     messages = []
     if len(chosen) < header.nz:
-        text = f"pixel statistics are of {len(chosen)} of {header.nz:,} sections"
+        text = f"pixel statistics are of {len(chosen)} of {counted(header.nz, 'section')}"
         messages.append(note("statistics-sampled", text))
     if summary.is_constant:
         messages.append(warning("empty-image", "all pixels have one value: the image is empty"))

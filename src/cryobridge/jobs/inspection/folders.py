@@ -21,14 +21,13 @@ from cryobridge.formats.particle_files import ParticleFiles
 from cryobridge.formats.relion.job import RelionJob, particles_in, read_relion_job
 from cryobridge.formats.relion.star import NO_PARTICLES, open_star
 from cryobridge.formats.table import Table
-from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.projects import files_text, known_files
 from cryobridge.jobs.inspection.report import Inspection, Use
 from cryobridge.jobs.inspection.tables import Facts, inspect_table, of_joining, uses_of_file, uses_with_commands
 from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
 from cryobridge.progress import Reporter
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, part_of, warning
 
 _N_SHOWN = 6
 # Of a run whose record says that it is running, and whose lease that it is not.
@@ -278,7 +277,7 @@ def _unfinished(output: OwnOutput) -> tuple[Message, ...]:
     resume = option("resume", True)
     is_command = words[:2] == ["cryobridge", "stacks"]
     goes_on = f"`{' '.join(words)} {resume}` goes on" if is_command else f"the same call with {resume} goes on"
-    whole = f"{n_there:,} of {planned:,} stacks {'is' if planned == 1 else 'are'} whole"
+    whole = f"{part_of(n_there, planned, 'stack')} whole"
     return (warning("job-incomplete", f"{whole}; {goes_on}", where=output.path),)
 
 

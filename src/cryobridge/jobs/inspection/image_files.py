@@ -11,7 +11,7 @@ from cryobridge.errors import FormatError
 from cryobridge.formats.image_search import ImageSearch, Remedy, suggest
 from cryobridge.formats.mrc_header import read_header
 from cryobridge.progress import Silent
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, part_of, warning
 
 if TYPE_CHECKING:
     from cryobridge.jobs.inspection.json_keys import ImageFilesKeys
@@ -75,13 +75,13 @@ class ImageFiles:
         """Return what is wrong."""
         found = []
         if self.missing:
-            text = f"{len(self.missing)} of {self.n_files} image files are missing: {_some(self.missing)}"
+            text = f"{part_of(len(self.missing), self.n_files, 'image file')} missing: {_some(self.missing)}"
             found.append(warning("images-not-found", text))
         if self.missing and self.remedy:
             text = f"{self.remedy.n_found} of them resolve with {self.remedy.as_options()}"
             found.append(note("images-found-with-options", text))
         found += [
-            warning("images-too-short", f"{name} has {sections} sections, image {highest} is referred to")
+            warning("images-too-short", f"{name} has {counted(sections, 'section')}, image {highest} is referred to")
             for name, sections, highest in self.too_short[:_N_SHOWN]
         ]
         found += [warning("images-not-read", f"{name}: {problem}") for name, problem in self.unreadable[:_N_SHOWN]]

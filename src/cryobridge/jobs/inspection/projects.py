@@ -14,8 +14,8 @@ from cryobridge.formats.folders import FOLDER_WORDS, RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.projects import MOST_JOBS, ListedJob, Project, project_jobs, read_project
 from cryobridge.formats.relion.job import read_relion_job
-from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.report import Inspection
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from cryobridge.formats.listing import Listing

@@ -12,7 +12,6 @@ from cryobridge.formats.recovar.job import RecovarJob, read_recovar_job
 from cryobridge.formats.recovar.parts import filtered_maps
 from cryobridge.formats.recovar.run import RecovarRun
 from cryobridge.jobs.inspection.commands import free
-from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.recovar_maps import (
     describe_half_maps,
@@ -23,7 +22,7 @@ from cryobridge.jobs.inspection.recovar_maps import (
 )
 from cryobridge.jobs.inspection.report import Inspection, Use
 from cryobridge.jobs.inspection.tables import uses_of_file
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -152,7 +151,7 @@ def _particle_facts(job: RecovarJob) -> Facts:
         facts.append(("particle file", str(run.particles.path or run.particles.name)))
     if job.model is not None and job.model.halves is not None:
         first, second = job.model.halves
-        facts.append(("half sets", f"{first:,} and {second:,} particles"))
+        facts.append(("half sets", f"{first:,} and {counted(second, 'particle')}"))
     return facts
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc_header import read_header
-from cryobridge.jobs.inspection.counts import counted
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,11 +12,10 @@ import numpy as np
 
 from cryobridge.formats.fields import judge, lookup
 from cryobridge.formats.table import Array, Column, Table
-from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.report import FieldSummary
 from cryobridge.model.particles import Labels
 from cryobridge.progress import Silent
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, counted, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +104,9 @@ def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
     head = replace(head, distinct=distinct, nan=n_nan, example=example)
     if is_identifier(column) or finite.size == 0:
         if column.name == "uid" and distinct < ordered.size:
-            text = f"{ordered.size - distinct} of {ordered.size} rows repeat another row's uid"
+            text = (
+                f"{part_of(ordered.size - distinct, ordered.size, 'row', 'repeat', of_one='repeats')} another row's uid"
+            )
             problems.append(warning("uid-repeated", text))
         return replace(head, problems=tuple(problems))
     minimum, maximum = finite[0].item(), finite[-1].item()

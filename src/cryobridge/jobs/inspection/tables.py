@@ -18,7 +18,6 @@ from cryobridge.formats.relion.star import NO_PARTICLES, StarBlock, StarFile, op
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomography_of
 from cryobridge.formats.table import ColumnReader, wide_texts
 from cryobridge.jobs.inspection.commands import Content, Source, with_commands
-from cryobridge.jobs.inspection.counts import counted
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
 from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
 from cryobridge.jobs.inspection.stats import summarise
@@ -34,7 +33,7 @@ from cryobridge.jobs.inspection.uses import (
 )
 from cryobridge.model.fields import field
 from cryobridge.model.particles import ImageRefs, Labels
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,7 +230,10 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter, named:
     else:
         uses = _star_uses(path, star, block, has_odd_names=bool(odd))
         if (n_particles := tilted_particles(block)) is not None:
-            text = f"rows of one {GROUP} are tilts of one particle: {n_particles:,} particles in {block.n_rows:,} rows"
+            text = (
+                f"rows of one {GROUP} are tilts of one particle: {counted(n_particles, 'particle')} in "
+                f"{counted(block.n_rows, 'row')}"
+            )
             about = (*about, note("rows-are-tilts", text))
     files, messages, uses = _image_details(details, options, path, lambda: images, uses, reporter)
     facts += files

@@ -24,6 +24,7 @@ from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.inspection.report import Use
 from cryobridge.jobs.inspection.use_list import USE_NAMES, CheckName
 from cryobridge.model.fields import QUANTITIES, Program, field
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -217,7 +218,7 @@ def without_images(uses: tuple[Use, ...], found: ImageFiles) -> tuple[Use, ...]:
     if found.is_complete:
         return uses
     n_absent = len(found.missing) + len(found.too_short) + len(found.unreadable)
-    missing = (f"{n_absent:,} of {found.n_files:,} image files",)
+    missing = (f"{n_absent:,} of {counted(found.n_files, 'image file')}",)
     if found.remedy is not None:
         hint = f"Give {found.remedy.as_options()}."
     elif found.missing:

@@ -13,7 +13,7 @@ from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, alignments_in
 from cryobridge.formats.optics import distinct_rows
 from cryobridge.formats.relion.accepted import HALF_SETS
 from cryobridge.model.particles import Labels
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def split_halves(files: ParticleFiles, kept: NDArray[np.bool_], seed: int, of: H
         smaller = min(int(np.count_nonzero(half_set == half)) for half in (1, 2))
         if unit == "particles" or smaller >= _LEAST_SHARE * len(rows):
             break
-        share = f"{smaller:,} of {len(rows):,} rows"
+        share = f"{smaller:,} of {counted(len(rows), 'row')}"
         if of == "micrographs":
             messages.append(warning("halves-unequal", f"the smaller half has {share}", option="halves_of"))
             break

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
+from cryobridge.report import part_of
 
 # cryoSPARC puts a 21-digit uid before imported and corrected names, and what it did behind them.
 _UID_PREFIX = re.compile(r"^[0-9]{21}_")
@@ -174,7 +175,7 @@ def unmatched_error(
     # Where none is matched, none would be left.
     hint += f", or leave them out with {option('on_unmatched', 'skip')}." if match.relion_name else "."
     return MissingDataError(
-        f"{len(match.unmatched)} of {n_all} micrographs are not in {file}: {', '.join(shown)}{more}",
+        f"{part_of(len(match.unmatched), n_all, 'micrograph')} not in {file}: {', '.join(shown)}{more}",
         field=field,
         count=len(match.unmatched),
         hint=hint,

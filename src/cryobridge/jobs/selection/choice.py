@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ class Choice:
         rows = np.flatnonzero(self.kept)
         if n_wanted > len(rows):
             raise CryobridgeError(
-                f"{n_wanted:,} rows are to be drawn, {len(rows):,} are there",
+                f"{counted(n_wanted, 'row is', 'rows are')} to be drawn, {len(rows):,} are there",
                 path=self.path,
                 option="random",
                 hint="Ask for fewer.",

@@ -14,7 +14,7 @@ from cryobridge.formats.ranking import Ranking, ranking_of
 from cryobridge.formats.table import ColumnReader
 from cryobridge.jobs.identity.records import recorded_images
 from cryobridge.jobs.selection.report import CollapseReport
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.particle_files import ParticleFiles
@@ -147,17 +147,24 @@ def _messages(report: CollapseReport, ranking: Ranking, *, has_parents: bool) ->
     if ranking.column:
         messages.append(ranking.message)
     elif report.ties:
-        text = f"no column says which of the copies of {report.ties:,} particles is the best: the first of them stays"
+        text = (
+            f"no column says which of the copies of {counted(report.ties, 'particle')} is the "
+            "best: the first of them stays"
+        )
         messages.append(warning("copies-not-ranked", text, option="collapse"))
     if report.ties and ranking.column:
-        text = f"{report.ties:,} particles have several copies with the best {report.by}: the first of them stays"
+        text = (
+            f"{counted(report.ties, 'particle has', 'particles have')} several copies with the best "
+            f"{report.by}: the first of them stays"
+        )
         messages.append(note("scores-equal", text, option="collapse"))
     if has_parents:
         text = f"rows get the uid of the particle that they are copies of ({PARENT_UID}); {EXPANDED}/* is left out"
         messages.append(note("uid-of-parent", text, option="collapse"))
     if report.other_copies:
         text = (
-            f"{report.other_copies:,} rows are other copies than the first: their poses are turned by an operator of "
+            f"{counted(report.other_copies, 'row is another copy', 'rows are other copies')} than the first: "
+            "poses are turned by an operator of "
             "the symmetry"
         )
         messages.append(warning("pose-of-copy", text, option="collapse"))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cryobridge.jobs.identity.match import identities_of, match_rows
 from cryobridge.jobs.identity.report import Matched, matched
-from cryobridge.report import Message, note
+from cryobridge.report import Message, counted, note
 
 if TYPE_CHECKING:
     from cryobridge.formats.particle_files import ParticleFiles
@@ -32,7 +32,10 @@ def rows_like(
     messages = [*other.messages, *match.messages, by]
     found = matched(match, other.path.name)
     if found.other_rows_left_over:
-        count = f"{found.other_rows_left_over:,} of {len(other):,} rows"
-        text = f"{count} of {other.path.name} are not in {particles.metadata.name}"
+        count = f"{found.other_rows_left_over:,} of {counted(len(other), 'row')}"
+        text = (
+            f"{count} of {other.path.name} {'is' if found.other_rows_left_over == 1 else 'are'} not "
+            f"in {particles.metadata.name}"
+        )
         messages.append(note("rows-not-in-both", text, option="like"))
     return match.rows >= 0, found, messages

@@ -16,7 +16,7 @@ from cryobridge.formats.particle_files import TABLE_SUFFIXES
 from cryobridge.formats.recovar import RecovarRun, open_recovar
 from cryobridge.jobs.identity.match import identities_of, match_rows
 from cryobridge.jobs.selection.values import RowLabels, join_numbers
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.particle_files import ParticleFiles
@@ -147,7 +147,7 @@ def labels_without_holes(run: RecovarRun, labels: NDArray[np.int64]) -> tuple[ND
         return labels, []
     cleaned = np.full_like(labels, -1)
     cleaned[rows] = labels[rows]
-    text = f"the run in {run.path} used {len(rows):,} of {len(labels):,} rows; the others have no label"
+    text = f"the run in {run.path} used {len(rows):,} of {counted(len(labels), 'row')}; the others have no label"
     return cleaned, [note("rows-without-label", text, where=run.path)]
 
 
@@ -178,7 +178,7 @@ def refuse_other_order(run: RecovarRun, path: Path, particles: ParticleFiles) ->
     differs = np.flatnonzero((rows < 0) | (rows != expected[particles.file_rows]))
     if len(differs):
         raise CryobridgeError(
-            f"it is of a run made from {own.name}, and {len(differs):,} of {len(particles):,} rows of "
+            f"it is of a run made from {own.name}, and {len(differs):,} of {counted(len(particles), 'row')} of "
             f"{particles.metadata.name} are other particles than the rows of that number there",
             path=path,
             rows=tuple(int(row) for row in differs[:3]),
@@ -201,7 +201,7 @@ def _places(
     lines_up = n_stored == n_rows or (reaches == n_stored <= n_rows and not must_be_whole)
     if not lines_up:
         raise FormatError(
-            f"the run has latent coordinates of {n_stored:,} rows, {path.name} has {n_rows:,}",
+            f"the run has latent coordinates of {counted(n_stored, 'row')}, {path.name} has {n_rows:,}",
             path=run.path,
             hint="The particle file was changed after the run, or is another one; name the one that the run was given.",
         )

@@ -12,7 +12,7 @@ from cryobridge.errors import MissingDataError
 from cryobridge.formats.merged import MergedFiles, merged_files
 from cryobridge.jobs.identity.match import Identities, Match, identities_of, match_rows
 from cryobridge.jobs.selection.report import SetReport
-from cryobridge.report import Message, note, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,10 @@ def unite(first: ParticleFiles, others: Sequence[ParticleFiles], options: MatchO
         n_shared = int(np.count_nonzero(is_there))
         report = SetReport("or", str(other.path), by, n_shared, len(other))
         how = f"by {by}, and not repeated" if by else "by uid or image"
-        text = f"{n_shared:,} of {len(other):,} rows of {other.path.name} are in a file before it, {how}"
+        text = (
+            f"{n_shared:,} of {counted(len(other), 'row')} of {other.path.name} "
+            f"{'is' if n_shared == 1 else 'are'} in a file before it, {how}"
+        )
         compared.append(Compared(stays, report, (note("rows-united", text, option="or_"),)))
     return United(whole, tuple(compared))
 

@@ -14,6 +14,7 @@ from cryobridge.formats.arrays import read_npy
 from cryobridge.formats.input_file import read_error, read_input, readable_size
 from cryobridge.formats.pickle_data import load_pickle
 from cryobridge.formats.recovar.clusters import read_clusters
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +72,7 @@ def check_rows(given: Any, path: Path | None, n_rows: int, particles: Path) -> R
     beyond = rows[rows >= n_rows]
     if len(beyond):
         raise CryobridgeError(
-            f"row {beyond.max():,} (counted from 0) is asked for, {particles.name} has {n_rows:,} rows",
+            f"row {beyond.max():,} (counted from 0) is asked for, {particles.name} has {counted(n_rows, 'row')}",
             path=path,
             count=len(beyond),
             hint="The list belongs to another particle file; name the one that it was made from.",
@@ -80,7 +81,8 @@ def check_rows(given: Any, path: Path | None, n_rows: int, particles: Path) -> R
     if (times > 1).any():
         twice = np.flatnonzero(times > 1)
         raise CryobridgeError(
-            f"{len(rows):,} rows are listed, {len(np.unique(rows)):,} different ones: row {twice[0]:,} stands "
+            f"{counted(len(rows), 'row is', 'rows are')} listed, {len(np.unique(rows)):,} different "
+            f"ones: row {twice[0]:,} stands "
             f"{times[twice[0]]} times",
             path=path,
             count=len(twice),
@@ -158,7 +160,7 @@ def line_up(
     if len(values) != expected:
         whose = f"{particles.name} has" if of_rows is None else f"{option('label_rows')} names"
         raise CryobridgeError(
-            f"it has {len(values):,} {what}, {whose} {expected:,} rows",
+            f"it has {len(values):,} {what}, {whose} {counted(expected, 'row')}",
             path=path,
             hint=f"For a run that was given only some rows, name those with {option('label_rows', 'IND.pkl')}; "
             f"{option('run', 'RUNDIR')} finds the rows of a RECOVAR run by itself.",

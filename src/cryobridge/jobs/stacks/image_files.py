@@ -11,7 +11,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, op
 from cryobridge.formats.image_search import ImageSearch, name_some, what_finds
 from cryobridge.formats.mrc_header import UNREAD_MODES, MrcHeader, read_header
 from cryobridge.jobs.stacks.checks import N_SHOWN, Problems, Rows, shown
-from cryobridge.report import Message, note
+from cryobridge.report import Message, counted, note, part_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def read_headers(files: dict[int, Path], problems: Problems) -> dict[int, MrcHea
 def _missing_of(n_missing: int, n_files: int) -> str:
     if n_files == 1:
         return "the image file is missing"
-    return f"{n_missing:,} of {n_files:,} image files {'is' if n_missing == 1 else 'are'} missing"
+    return f"{part_of(n_missing, n_files, 'image file')} missing"
 
 
 def _refuse_missing(missing: list[str], n_files: int, search: ImageSearch) -> None:
@@ -146,7 +146,7 @@ def _errors_beyond(rows: Rows, images: ImageRefs, headers: dict[int, MrcHeader])
     listed = [_error_beyond(own, images, headers[code]) for code, own in list(by_file.items())[:N_SHOWN]]
     rest = list(by_file.values())[N_SHOWN:]
     if rest:
-        text = f"{len(rest):,} more files are too short for {sum(map(len, rest)):,} rows"
+        text = f"{len(rest):,} more files are too short for {counted(sum(map(len, rest)), 'row')}"
         listed.append(MissingDataError(text, count=sum(map(len, rest))))
     return listed
 

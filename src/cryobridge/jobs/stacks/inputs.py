@@ -28,7 +28,7 @@ from cryobridge.jobs.stacks.options import PairedOptions
 from cryobridge.model.concatenate import concatenate
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet
 from cryobridge.options import as_path
-from cryobridge.report import distinct, note, warning
+from cryobridge.report import counted, distinct, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -435,7 +435,7 @@ def _refuse_other_number(particles: ParticleSet, n_images: int, where: str) -> N
     if particles.n_rows == n_images:
         return
     raise MissingDataError(
-        f"{particles.n_rows:,} rows, but {n_images:,} images in {where}",
+        f"{counted(particles.n_rows, 'row')}, but {counted(n_images, 'image')} in {where}",
         path=particles.source,
         hint="Rows and images must be those of one job, in one order.",
     )
@@ -446,7 +446,8 @@ def _refuse_cut_batches(headers: Collection[MrcHeader]) -> None:
     cut = [header for header in headers if header.n_whole < header.n_sections]
     if cut:
         raise FormatError(
-            f"cut off after {cut[0].n_whole:,} of {cut[0].n_sections:,} images, so that the rows of later images are "
+            f"cut off after {cut[0].n_whole:,} of {counted(cut[0].n_sections, 'image')}, so that "
+            "the rows of later images are "
             "unknown",
             path=cut[0].path,
             count=len(cut),
@@ -465,7 +466,8 @@ def _stopped_at_gap(batches: ImageBatches) -> Message:
 
 def _rows_beyond(particles: ParticleSet, n_images: int) -> Message:
     text = (
-        f"{particles.source.name} has {particles.n_rows:,} rows, and there are {n_images:,} images: they are taken to "
+        f"{particles.source.name} has {counted(particles.n_rows, 'row')}, and there are "
+        f"{counted(n_images, 'image')}: they are taken to "
         f"be of the first rows, and the last {particles.n_rows - n_images:,} are left out"
     )
     return warning("rows-without-image", text, where=particles.source)

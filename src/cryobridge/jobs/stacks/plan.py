@@ -17,7 +17,7 @@ from cryobridge.formats.input_file import read_error
 from cryobridge.jobs.stacks.checks import Problems
 from cryobridge.jobs.stacks.report import PipelineReport
 from cryobridge.progress import Silent
-from cryobridge.report import note
+from cryobridge.report import note, part_of
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
@@ -410,8 +410,8 @@ class Standing:
     @property
     def text(self) -> str:
         """How far they are, in a sentence."""
-        whole = f"{self.n_whole:,} of {self.n_stacks:,} stacks {'is' if self.n_stacks == 1 else 'are'} whole"
-        images = f"{self.n_begun:,} of {self.n_images:,} images are written"
+        whole = f"{part_of(self.n_whole, self.n_stacks, 'stack')} whole"
+        images = f"{part_of(self.n_begun, self.n_images, 'image')} written"
         if self.n_begun == 0:
             return whole
         return images if self.n_stacks == 1 else f"{whole}, of the others {images}"

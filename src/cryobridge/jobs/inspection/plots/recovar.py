@@ -21,6 +21,7 @@ from cryobridge.plots.page import (
     path_title,
 )
 from cryobridge.plots.recovar import Clusters, draw_density, draw_eigenvalues, draw_fsc, draw_latent, draw_populations
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from cryobridge.formats.recovar.analysis import Analysis
@@ -176,7 +177,7 @@ def _sample(page: _Page, n_points: int) -> slice:
     """Return every k-th point, so that at most 20,000 are drawn, and say so."""
     step = max(1, -(-n_points // _MAX_POINTS))
     if step > 1:
-        page.note(f"Drawn are {-(-n_points // step):,} of {n_points:,} particles, evenly spaced.")
+        page.note(f"Drawn are {-(-n_points // step):,} of {counted(n_points, 'particle')}, evenly spaced.")
     return slice(None, None, step)
 
 

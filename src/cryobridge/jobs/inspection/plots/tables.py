@@ -28,6 +28,7 @@ from cryobridge.plots.page import (
     Sheet,
     path_title,
 )
+from cryobridge.report import counted
 
 # What is drawn of a long table or a large array: so many rows in so many evenly spaced runs, and no more bytes.
 _MAX_ROWS = 200_000
@@ -68,7 +69,9 @@ def table_sheet(path: Path, table: Table, options: InspectOptions) -> Sheet:
             columns.append(column)
     sample, n_drawn = _sample_table(table, columns)
     if n_drawn < table.n_rows:
-        found.sentences.append(f"Drawn and judged from {n_drawn:,} of {table.n_rows:,} rows, in evenly spaced runs.")
+        found.sentences.append(
+            f"Drawn and judged from {n_drawn:,} of {counted(table.n_rows, 'row')}, in evenly spaced runs."
+        )
     panels: list[Panel] = []
     for column in columns:
         values = sample.pop(column.name)
@@ -76,7 +79,7 @@ def table_sheet(path: Path, table: Table, options: InspectOptions) -> Sheet:
             found.leave_out(f"beyond {MAX_PANELS} panels", [column.name])
         elif panel := distribution(column, values, found):
             panels.append(panel)
-    return Sheet(f"{path_title(path)}: {table.n_rows:,} rows", tuple(panels), found.notes())
+    return Sheet(f"{path_title(path)}: {counted(table.n_rows, 'row')}", tuple(panels), found.notes())
 
 
 def _sample_table(table: Table, columns: list[Column]) -> tuple[dict[str, Array], int]:

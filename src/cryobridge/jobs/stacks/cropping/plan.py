@@ -38,7 +38,7 @@ from cryobridge.jobs.stacks.pixel_size import PIXEL_SIZE_TOLERANCE, settle_pixel
 from cryobridge.jobs.stacks.plan import StackPlan, StackRecord, StackResult, StackTask, fingerprint
 from cryobridge.jobs.stacks.report import DownsampleReport
 from cryobridge.model.particles import ImageRefs, Labels
-from cryobridge.report import Message, note
+from cryobridge.report import Message, counted, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -234,7 +234,10 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
             if state_of(lease_of_partial(stack)) is not State.DEAD:
                 continue  # a worker of a run that was killed is at it, whom `alone` waits for
             if n_cut := keep_whole(stack, self.image_bytes):
-                text = f"{n_cut:,} images in the unfinished {stack.name} have no checksum that fits, and are made again"
+                text = (
+                    f"the unfinished {stack.name}: {counted(n_cut, 'image has', 'images have')} no "
+                    "checksum that fits, made again now"
+                )
                 messages.append(note("stacks-made-again", text, where=partial))
         # A run that was killed when a stack had just got its name left these behind.
         beside = [*self._sums(folder), *self._dead_leases(folder)]
