@@ -124,7 +124,8 @@ def lay_out(sheet: Sheet) -> Figure:
         limit = _characters(panel_w - left, _TITLE_PT)
         title = _shortened(f"⚠ {panel.title}" if panel.is_marked else panel.title, limit)
         colour = "firebrick" if panel.is_marked else "black"
-        axes.set_title(title, loc="left", fontsize=_TITLE_PT, color=colour, parse_math=False)
+        # At a height of its own: finding out whether ticks stand above would lay out all of them once more.
+        axes.set_title(title, loc="left", fontsize=_TITLE_PT, color=colour, parse_math=False, y=1.0)
     return figure
 
 
