@@ -6,14 +6,14 @@ import io
 import pickle
 import sys
 import zipfile
-import zlib
 from collections import OrderedDict
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
+from cryobridge.formats.aligned_file import AlignedFile
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.file_record import FileRecord
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # A `.pt` file is a zip archive of stored members: the pickled tensor, which refers to its storage by number, and the
 # storage's bytes. https://docs.pytorch.org/docs/stable/notes/serialization.html
 _FORMAT_VERSION = b"3\n"
+# Bytes that are counted and then copied at a time: few enough for a processor's cache.
+_PIECE_BYTES = 1 << 18
 _ALIGNMENT_BYTES = 64  # torch's own, so that the file can be mapped into memory
 _ZIP_LOCAL_HEADER_BYTES = 30
 _ZIP64_EXTRA_BYTES = 20
@@ -65,17 +67,18 @@ class TensorWriter(AbstractContextManager["TensorWriter"]):
         self._path = path
         self._item_shape = item_shape
         self._dtype = dtype
-        self._checksum = self._n_bytes = self.length = 0
+        self._n_bytes = self.length = 0
         self._record: FileRecord | None = None
-        member, self._head_bytes = _aligned("archive/data/0")
-        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
-        self._data = self._archive.open(member, "w", force_zip64=True)
+        self._member, self._head_bytes = _aligned("archive/data/0")
+        self._file = AlignedFile(path)
+        self._archive = zipfile.ZipFile(cast("IO[bytes]", self._file), "w", zipfile.ZIP_STORED)
+        self._data = self._archive.open(self._member, "w", force_zip64=True)
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._data.close()
-        finally:
-            self._archive.close()
+        with ExitStack() as stack:
+            if self._record is None:
+                for part in (self._file, self._archive, self._data):
+                    stack.callback(part.close)
 
     def finish(self) -> FileRecord:
         """Write what follows the items, and return what the file is known by; no more items are taken."""
@@ -86,7 +89,9 @@ class TensorWriter(AbstractContextManager["TensorWriter"]):
             self._archive.writestr(zipfile.ZipInfo("archive/byteorder"), sys.byteorder)
             self._archive.writestr(zipfile.ZipInfo("archive/version"), _FORMAT_VERSION)
             self._archive.close()
-            self._record = FileRecord.written(self._path, self._head_bytes, self._n_bytes, self._checksum)
+            self._file.close()
+            # The archive has counted what was written.
+            self._record = FileRecord.written(self._path, self._head_bytes, self._n_bytes, self._member.CRC)
         return self._record
 
     def write(self, items: torch.Tensor) -> None:
@@ -100,8 +105,8 @@ class TensorWriter(AbstractContextManager["TensorWriter"]):
         if tuple(items.shape[1:]) != self._item_shape or items.dtype != self._dtype:
             raise ValueError(f"{tuple(items.shape)} {items.dtype} is not (n, *{self._item_shape}) {self._dtype}")
         content = items.contiguous().numpy().reshape(-1).view(np.uint8).data
-        self._data.write(content)
-        self._checksum = zlib.crc32(content, self._checksum)
+        for first in range(0, len(content), _PIECE_BYTES):
+            self._data.write(content[first : first + _PIECE_BYTES])
         self._n_bytes += len(content)
         self.length += len(items)
 
