@@ -122,6 +122,14 @@ def test_normalised_transforms_have_norm_one():
     assert torch.equal(polar, found)
 
 
+def test_a_transform_is_normalised_the_same_whichever_come_with_it():
+    grid = PolarGrid.for_box(32)
+    polar = PolarTransform(grid, 32).forward(noise(50, 32, 32))
+    together, _ = normalise_fourier(polar, grid)
+    alone = torch.cat([normalise_fourier(one[None], grid)[0] for one in polar])
+    assert torch.equal(together, alone)
+
+
 def test_transforms_without_a_norm_are_named_and_come_back_as_zeros():
     grid = PolarGrid.for_box(16)
     images = noise(4, 16, 16)

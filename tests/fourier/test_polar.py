@@ -3,6 +3,7 @@ from __future__ import annotations
 import runpy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +310,16 @@ def test_every_formulation_of_the_tap_sums_gives_the_same(dtype, formulation, mo
     polar = usual.forward(images)
     assert error(other.forward(images), polar) < rounding
     assert error(other.adjoint(polar), usual.adjoint(polar)) < rounding
+
+
+def test_threads_may_share_a_transform():
+    transform = PolarTransform(PolarGrid.for_box(32), 32)
+    n = transform.images_at_a_time
+    stacks = [torch.randn(3 * n, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
+    expected = [transform.forward(stack) for stack in stacks]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(transform.forward, stacks))
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.gpu

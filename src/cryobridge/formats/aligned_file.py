@@ -93,7 +93,7 @@ class AlignedFile:
     def _put(self, *, direct: bool) -> None:
         """Write the pending bytes."""
         assert self._block is not None
-        content = memoryview(self._block)[: self._n_pending]
+        content = self._block[: self._n_pending].data
         self._n_pending = 0  # what can't be written is not tried again
         while content:
             self._set_direct(direct)

@@ -56,13 +56,15 @@ def bin_images(images: Tensor, factor: int, how: Literal["mean", "max"] = "mean"
     return reduce(reduce(blocks, 2).view(-1, n0 // factor, n1 // factor, factor), 3)
 
 
-def normalise_images(images: Tensor) -> tuple[Tensor, Tensor]:
+def normalise_images(images: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Subtract each image's mean and divide it by its largest absolute value.
 
     Parameters
     ----------
     images
         (n, n0, n1), real.
+    out
+        Where to write.
 
     Returns
     -------
@@ -78,7 +80,7 @@ def normalise_images(images: Tensor) -> tuple[Tensor, Tensor]:
     # The range distinguishes a constant image from what rounding leaves of it; infinities, NaN and a mean that
     # overflows all reach the scale.
     unusable = (lowest == highest) | ~torch.isfinite(scale) | (scale == 0)
-    centred = images - mean[:, None, None]
+    centred = torch.sub(images, mean[:, None, None], out=out)
     centred /= torch.where(unusable, 1.0, scale)[:, None, None]
     centred[unusable] = 0
     return centred, unusable
@@ -111,7 +113,8 @@ def normalise_fourier(polar: Tensor, grid: PolarGrid, out: Tensor | None = None)
         raise UsageError(f"shape {tuple(polar.shape)} is not (n, {grid.n_shells}, {grid.n_inplanes})", field="polar")
     weights = torch.from_numpy(grid.shell_weights * (2 * math.pi) ** 2)
     power = power_spectrum(polar)
-    norm = torch.sqrt(power @ weights.to(power.dtype).to(power.device))
+    # A product with the vector would round by how many transforms there are.
+    norm = torch.sqrt((power * weights.to(power.dtype).to(power.device)).sum(1))
     unusable = ~(torch.isfinite(norm) & torch.isfinite(1 / norm))
     normalised = torch.mul(polar, torch.where(unusable, 0.0, 1 / norm)[:, None, None], out=out)
     normalised[unusable] = 0

@@ -104,7 +104,34 @@ def test_the_size_of_a_chunk_changes_nothing(particles_cs, tmp_path, monkeypatch
     monkeypatch.setattr(transform_module, "_CPU_CHUNK_BYTES", 1)
     assert PolarChunkTransform(plan(particles_cs), "cpu").chunk_size == 1
     run_stacks(plan(particles_cs, batch_size=3), tmp_path / "pieces")
-    same_stacks(tmp_path / "whole", tmp_path / "pieces")
+    assert stack_bytes(tmp_path / "whole") == stack_bytes(tmp_path / "pieces")
+
+
+def test_several_threads_make_the_stacks_that_one_makes(tmp_path, monkeypatch):
+    save_mrc(tmp_path / "a.mrc", noise_images(60, 16), 1.5)
+    path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 60, range(60)))
+    monkeypatch.setattr(transform_module, "_CPU_CHUNK_BYTES", 1 << 14)
+    for n_threads in (1, 3):
+        monkeypatch.setattr(transform_module, "n_transforming", lambda n=n_threads: n)
+        transform = PolarChunkTransform(plan(path), "cpu")
+        assert transform.n_threads == n_threads
+        assert transform.chunk_size < 20
+        run_stacks(plan(path, batch_size=20), tmp_path / str(n_threads), device="cpu")
+    assert stack_bytes(tmp_path / "1") == stack_bytes(tmp_path / "3")
+
+
+def test_a_chunk_is_not_overwritten_before_it_is_written(particles_cs):
+    transform = PolarChunkTransform(plan(particles_cs, batch_size=5), "cpu")
+    rows, pixels = np.arange(3), noise_images(3, 16).astype("f4")
+    first = transform(transform.prepare(rows, pixels))
+    kept = first.polar.clone()
+    second = transform(transform.prepare(rows, pixels[::-1].copy()))
+    assert torch.equal(first.polar, kept)
+    first.release()
+    third = transform(transform.prepare(rows, pixels[:2]))
+    assert third.polar.data_ptr() == first.polar.data_ptr()  # fresh memory would cost time
+    assert torch.equal(third.polar, kept[:2])
+    assert torch.equal(second.polar, kept.flip(0))
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -210,7 +237,7 @@ def test_out_of_memory_with_one_image_is_an_error(particles_cs, tmp_path, monkey
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("device", ["cuda", ",".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
 def test_a_gpu_makes_the_same_stacks(device, tmp_path):
-    save_mrc(tmp_path / "a.mrc", noise_images(40, 32), 1.5)
+    save_mrc(tmp_path / "a.mrc", noise_images(40, 16), 1.5)
     path = save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 40, range(40)))
     planned = plan(path, batch_size=6)
     run_stacks(planned, tmp_path / "cpu", device="cpu")

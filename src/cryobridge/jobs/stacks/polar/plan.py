@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -31,7 +31,7 @@ from cryobridge.jobs.stacks.report import StacksReport
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cryobridge.formats.table import Array
     from cryobridge.jobs.stacks.inputs import StackInput
@@ -111,8 +111,10 @@ class PolarPlan(StackPlan[StacksReport]):
         return PolarChunkTransform(self, device)
 
     def process(self) -> AbstractContextManager[None]:
-        """Keep torch off one core, which reading and writing need."""
-        return _one_core_left()
+        """Let torch share the processor's cores among the threads that transform."""
+        from cryobridge.jobs.stacks.polar.transform import shared_cores
+
+        return shared_cores()
 
     def open_stack(
         self, folder: Path, task: StackTask, transform: PolarChunkTransform
@@ -204,22 +206,6 @@ class PolarPlan(StackPlan[StacksReport]):
             angles=self.grid.n_inplanes,
             precision=self.descriptor.precision,
         )
-
-
-@contextmanager
-def _one_core_left() -> Iterator[None]:
-    """Keep torch off one core.
-
-    Threads of torch that share a core with reading and writing keep them waiting: on two cores, one thread is faster.
-    """
-    import torch
-
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, n_threads - 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def plan_stacks(source: StackInput, options: StackOptions) -> PolarPlan:

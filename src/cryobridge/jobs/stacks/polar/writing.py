@@ -77,6 +77,7 @@ class OpenPolarStack:
         self._kept.append(rows)
         if self._previews is not None:
             self._previews.add(rows, images, polar)
+        made.release()
 
 
 def _joined(parts: list[Rows]) -> Rows:
