@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.input_file import open_input, read_input
@@ -50,9 +51,11 @@ class FileRecord:
     @classmethod
     def written(cls, path: Path, head_bytes: int, body_bytes: int, body_checksum: int) -> FileRecord:
         """Return the record of a file whose body, which follows the head, was counted as it was written."""
-        size = path.stat().st_size
-        checksum = _checksum(path, head_bytes + body_bytes, size, body_checksum)
-        return cls(size, _checksum_of_ends(path, size), head_bytes, _checksum(path, 0, head_bytes, checksum))
+        # Opened once: on a network disk each time asks a server.
+        with open_input(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            checksum = _checksum(file, head_bytes + body_bytes, size, body_checksum)
+            return cls(size, _checksum_of_ends(file, size), head_bytes, _checksum(file, 0, head_bytes, checksum))
 
     @classmethod
     def of(cls, path: Path, head_bytes: int = 0) -> FileRecord:
@@ -74,37 +77,34 @@ class FileRecord:
         try:
             if not path.is_file():
                 return "is missing"
-            size = path.stat().st_size
-            if size != self.n_bytes:
-                return (
-                    f"has {counted(size, 'byte')} of {self.n_bytes:,}"
-                    if size < self.n_bytes
-                    else "is longer than it was"
-                )
-            if _checksum_of_ends(path, size) != self.ends:
-                return "holds something else"
-            if not read_through:
-                return ""
-            checksum = _checksum(path, self.head_bytes, size, 0, advance)
-            return "" if _checksum(path, 0, self.head_bytes, checksum) == self.checksum else "was changed"
+            with open_input(path) as file:
+                size = file.seek(0, os.SEEK_END)
+                if size != self.n_bytes:
+                    shorter = f"has {counted(size, 'byte')} of {self.n_bytes:,}"
+                    return shorter if size < self.n_bytes else "is longer than it was"
+                if _checksum_of_ends(file, size) != self.ends:
+                    return "holds something else"
+                if not read_through:
+                    return ""
+                checksum = _checksum(file, self.head_bytes, size, 0, advance)
+                return "" if _checksum(file, 0, self.head_bytes, checksum) == self.checksum else "was changed"
         except OSError as error:
             return f"can't be read ({error.strerror or error})"
 
 
-def _checksum_of_ends(path: Path, size: int) -> int:
-    first = _checksum(path, 0, min(size, _END_BYTES), 0)
-    return _checksum(path, max(0, size - _END_BYTES), size, first)
+def _checksum_of_ends(file: IO[bytes], size: int) -> int:
+    first = _checksum(file, 0, min(size, _END_BYTES), 0)
+    return _checksum(file, max(0, size - _END_BYTES), size, first)
 
 
-def _checksum(path: Path, begin: int, end: int, start: int, advance: Callable[[int], None] | None = None) -> int:
+def _checksum(file: IO[bytes], begin: int, end: int, start: int, advance: Callable[[int], None] | None = None) -> int:
     """Go on with a checksum over some bytes of a file."""
     checksum = start
-    with open_input(path) as file:
-        file.seek(begin)
-        while (left := end - file.tell()) > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
-            checksum = zlib.crc32(block, checksum)
-            if advance is not None:
-                advance(len(block))
+    file.seek(begin)
+    while (left := end - file.tell()) > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
+        checksum = zlib.crc32(block, checksum)
+        if advance is not None:
+            advance(len(block))
     return checksum
 
 
