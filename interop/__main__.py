@@ -86,7 +86,8 @@ def _run_relion(checks: Checks, work: Path) -> Mapping[str, str]:
     for stage in (*relion_stages.SHORT, *relion_stages.LONG):
         folder = _made(work / stage.__name__.removeprefix("check_"))
         os.chdir(folder)
-        _attempt(checks, lambda stage=stage, folder=folder: stage(checks, Relion(folder)), folder)  # type: ignore[misc]
+        relion = Relion(folder, n_gridding=10)
+        _attempt(checks, lambda stage=stage, relion=relion: stage(checks, relion), folder)  # type: ignore[misc]
     return {"RELION": Relion(work).version()}
 
 

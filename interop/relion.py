@@ -132,7 +132,14 @@ class Relion(Runner):
     ----------
     folder
         The folder; logs go to ``logs`` in it.
+    n_gridding
+        Iterations of the gridding correction of reconstructions. RELION has 10, as ``make interop`` does; with two,
+        which take a quarter of the time, maps that are compared with each other agree and differ in the same shells.
     """
+
+    def __init__(self, folder: Path, *, n_gridding: int = 2) -> None:
+        super().__init__(folder)
+        self._n_gridding = n_gridding
 
     def run(self, program: str, *arguments: object, folder: str = ".") -> str:
         """Run a program of RELION and return what it printed on stdout.
@@ -221,7 +228,8 @@ class Relion(Runner):
             Where to run it: image names in the STAR file are relative to it.
         """
         output = output or f"{Path(star).with_suffix('')}_map.mrc"
-        self.run("relion_reconstruct", "--i", star, "--o", output, "--ctf", *options, folder=folder)
+        words = ("--i", star, "--o", output, "--ctf", "--iter", self._n_gridding, *options)
+        self.run("relion_reconstruct", *words, folder=folder)
         volume: NDArray[Any] = np.array(mrcfile.read(self.folder / folder / output))
         return volume
 
