@@ -1,3 +1,4 @@
+import contextlib
 import json
 import signal
 import time
@@ -106,6 +107,30 @@ def test_a_worker_that_is_killed_costs_its_task_only(tmp_path):
     assert process.returncode == 0, errors
     # No temporary file is among them.
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+class Numbers:
+    """Work whose tasks take no time."""
+
+    @contextlib.contextmanager
+    def elsewhere(self, _device):
+        yield lambda number: (1, number)
+
+
+def test_results_that_a_killed_worker_still_had_are_made_again():
+    found = []
+
+    def done(number):
+        if not found:
+            # By now all tasks are done, and most results are where they were made.
+            time.sleep(1)
+            workers_of(psutil.Process())[0].kill()
+            time.sleep(1)
+        found.append(number)
+
+    run = ClusterExecutor("local:2").prepare(Numbers())
+    run(range(40), advance=lambda *_, **__: None, done=done)
+    assert sorted(found) == list(range(40))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

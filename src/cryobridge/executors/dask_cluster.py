@@ -223,6 +223,11 @@ class _Tries(contextlib.AbstractContextManager["_Tries"]):
         waiting = as_completed(first, loop=self._client.loop)
         for future in waiting:
             number, tried = self._open.pop(future)
+            if future.status in {"lost", "pending"}:
+                # Its worker ended with the result, which the scheduler has made again by another one.
+                self._open[future] = number, tried
+                waiting.add(future)
+                continue
             if future.status == "finished":
                 outcome = future.result()
                 future.release()
