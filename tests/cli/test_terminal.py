@@ -20,6 +20,7 @@ from helpers import (
     noise_images,
     open_terminal,
     particle_columns,
+    run_anew,
     run_in_terminal,
     save_cs,
     save_mrc,
@@ -110,6 +111,32 @@ def test_progress_is_shown_while_work_runs_and_is_gone_after_it(tmp_path):
     after = shown[shown.rindex("simulating micrographs") :]
     assert "\x1b[2K" in after
     assert "Where to look" in after
+
+
+QUIET = {
+    "stacks cs": ("{cs} -o out -b 2 --no-plots", "images: 16 to do"),
+    "stacks cs in parts": ("{cs} -o out --part 0/1 --no-plots", "images: 16 to do"),
+    "stacks star": ("{star} -o out --no-plots", "images: 16 to do"),
+    "stacks downsample": ("{cs} -o out -D 32", "images: 16 to do"),
+    "coords": ("{cs} {ctf} -o out", "loading torch"),
+    "convert": ("{cs} -o out.star --micrographs {ctf}", "loading torch"),
+}
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_quiet_leaves_out_the_lines_of_progress_that_a_log_has(name, demo_project, tmp_path):
+    words, line = QUIET[name]
+    star = demo_project.relion / "Extract" / "job005" / "particles.star"
+    words = words.format(cs=demo_project.particles_cs, star=star, ctf=demo_project.micrographs_star).split()
+    command = name.split()[: 1 + (name.split()[0] == "stacks")]
+    done = run_anew(*command, *words, "-q", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert all(line.startswith("! ") for line in done.stderr.splitlines()), done.stderr
+    if line != "loading torch":  # which is said where it takes long
+        (tmp_path / "aloud").mkdir()
+        assert line in run_anew(*command, *words, cwd=tmp_path / "aloud").stderr
+        logs = [path.read_text() for path in tmp_path.rglob("run.log")]
+        assert [line in log for log in logs] == [True, True]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
