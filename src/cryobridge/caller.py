@@ -42,6 +42,11 @@ def command() -> str:
     return shlex.join(_commands[-1][0] if _commands else sys.orig_argv)
 
 
+def is_called() -> bool:
+    """Whether the work is that of a command; one may call others, as `cryobridge demo` does."""
+    return bool(_commands)
+
+
 def spelling() -> Show | None:
     """Return how the command spells options; None where Python asks for the work."""
     return _commands[-1][1] if _commands else None

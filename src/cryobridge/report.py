@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from cryobridge.caller import Show
 from cryobridge.errors import shown
 
+# Of the files that a message is about.
+_MOST_NAMED = 3
 Severity = Literal["note", "warning"]
 
 
@@ -82,11 +84,42 @@ def part_of(n: int, n_all: int, noun: str, verb: str = "are", *, of_one: str = "
 
 
 def distinct(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Return messages without those that say the same as one before."""
-    by_text: dict[str, Message] = {}
+    """Return messages, each said once: what is said of several files alike becomes one message that names them.
+
+    Examples
+    --------
+    >>> found = [warning("file-empty", f"{name} is empty", where=name) for name in ("a.star", "b.star", "c.star")]
+    >>> [str(message) for message in distinct(found)]
+    ['a.star is empty (also b.star, c.star)']
+    """
+    alike: dict[tuple[str, ...], dict[str, Message]] = {}
     for message in messages:
-        by_text.setdefault(message.text, message)
-    return tuple(by_text.values())
+        key = (message.code, message.severity, _without_name(message))
+        alike.setdefault(key, {}).setdefault(message.where or "", message)
+    return tuple(_of_all(list(by_file.values())) for by_file in alike.values())
+
+
+def _without_name(message: Message) -> str:
+    """Return the text of a message without the name of its file."""
+    if message.where is None:
+        return message.text
+    return message.text.replace(message.where, "\0").replace(Path(message.where).name or message.where, "\0")
+
+
+def _of_all(messages: list[Message]) -> Message:
+    """Return one message for those that say the same of several files."""
+    first, *others = messages
+    places = [message.where for message in others if message.where is not None]
+    if first.where is None or not places:
+        return first
+    names = [Path(place).name for place in (first.where, *places)]
+    if len(set(names)) < len(names):
+        names = [first.where, *places]
+    is_named = _without_name(first) != first.text
+    named = names[1:] if is_named else names
+    more = f" and {len(named) - _MOST_NAMED:,} more" if len(named) > _MOST_NAMED else ""
+    said = f"{'also' if is_named else 'in'} {', '.join(named[:_MOST_NAMED])}{more}"
+    return replace(first, text=f"{first.text} ({said})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +135,8 @@ class Report:
     left_out
         How many of the others there are, by reason; with ``rows_out`` they make up ``rows_in``.
     messages
-        All notes and warnings, in the order in which they arose; in JSON they are ``notes`` and ``warnings``.
+        All notes and warnings, in the order in which they arose, each once (`distinct`); in JSON they are ``notes`` and
+        ``warnings``.
     outputs
         The files that are written, the main one first.
     dry_run
@@ -115,6 +149,9 @@ class Report:
     messages: tuple[Message, ...] = ()
     outputs: tuple[Path, ...] = ()
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "messages", distinct(self.messages))
 
     @property
     def notes(self) -> tuple[Message, ...]:

@@ -13,10 +13,19 @@ import typer
 
 from cryobridge.cli.commands import RootGroup
 from cryobridge.cli.completion import install_completion, prepare_completion, show_completion
+from cryobridge.cli.examples import page_path
 from cryobridge.cli.failure import explained
 from cryobridge.cli.interrupts import CTRL_C, exit_code, ignore_signals, raise_interrupts, words
 from cryobridge.cli.limits import check_limits
-from cryobridge.cli.terminal import ReaderGoneError, note, prepare_streams, settings, show_error, show_traceback
+from cryobridge.cli.terminal import (
+    ReaderGoneError,
+    has_warned,
+    note,
+    prepare_streams,
+    settings,
+    show_error,
+    show_traceback,
+)
 from cryobridge.errors import UsageError, is_interrupt
 
 EXIT_BAD_DATA = 1
@@ -77,6 +86,8 @@ def main() -> None:
     if code == exit_code():
         _say_last(words())
     if settings.verbose:
+        if has_warned():
+            note(f"what warnings mean: {page_path('troubleshooting.md')}")
         note(f"{time.monotonic() - started:.2f} s, at most {_peak_memory_mb():.0f} MB of memory")
     # Python would look once more for cycles among all of torch's objects, which takes longer than a small job.
     gc.freeze()

@@ -10,9 +10,10 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from cryobridge.caller import called_as
+from cryobridge.caller import called_as, is_called
 from cryobridge.cli.build import flag
 from cryobridge.cli.common import BridgeCommand, BridgeGroup
+from cryobridge.cli.terminal import forget_messages
 
 _WORDS = "cryobridge.words"
 # In the order of the work.
@@ -45,6 +46,8 @@ class RootGroup(BridgeGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Run the command that was typed."""
+        if not is_called():
+            forget_messages()
         with called_as(ctx.meta[_WORDS], flag):
             return super().invoke(ctx)
 

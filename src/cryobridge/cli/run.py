@@ -89,12 +89,11 @@ def run_job(
     with working("reading") as reporter:
         job = prepare(reporter)
     # What is known before the work is said before it, which may take hours.
-    known = job.report().messages
-    show_messages(known)
+    show_messages(job.report().messages)
     options = options if confirm is None else confirm()
     with progress(PATIENCE_S, lines_after_s=0 if is_long else LINES_AFTER_S) as reporter:
         report = executed(job, overwrite=options.overwrite, dry_run=options.dry_run, reporter=reporter)
-    show_messages(message for message in report.messages if message not in known)
+    show_messages(report.messages)
     show_answer(report, options, titles, view)
     report.require()
     return report

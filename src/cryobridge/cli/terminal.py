@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from cryobridge.progress import Reporter
+    from cryobridge.progress import LineReporter, Reporter
     from cryobridge.report import Message
 
 # Where there is no terminal nothing is cut or wrapped, whatever COLUMNS says: some shells and test runners export it.
@@ -45,6 +45,10 @@ class Settings:
 
 
 settings = Settings()
+# The sentences of messages that were shown, with their severity.
+_said: dict[str, str] = {}
+# Of the bar that is shown, if one is: what is printed otherwise would be mixed with it.
+_bars: list[Console] = []
 
 
 class ReaderGoneError(Exception):
@@ -93,7 +97,7 @@ def shortened(text: str, width: int) -> str:
 
 def _stderr() -> Console:
     """Return the console for progress, notes and errors."""
-    return _console(sys.stderr)
+    return _bars[-1] if _bars else _console(sys.stderr)
 
 
 def _console(stream: Any, file: Any = None) -> Console:
@@ -201,16 +205,23 @@ def warn(message: str) -> None:
     _stderr().print(warning(message))
 
 
-def show_messages(report: Iterable[Message] | dict[str, Any]) -> None:
-    """Show messages, notes first."""
-    if not isinstance(report, dict):
-        for message in sorted(report, key=lambda item: item.severity == "warning"):
-            (warn if message.severity == "warning" else note)(shown(message.text, flag))
-        return
-    for sentence in report["notes"]:
-        note(sentence)
-    for sentence in report["warnings"]:
-        warn(sentence)
+def show_messages(messages: Iterable[Message]) -> None:
+    """Show messages, notes first; none that this run has shown already."""
+    for message in sorted(messages, key=lambda item: item.severity == "warning"):
+        sentence = shown(message.text, flag)
+        if sentence not in _said:
+            _said[sentence] = message.severity
+            (warn if message.severity == "warning" else note)(sentence)
+
+
+def has_warned() -> bool:
+    """Whether this run has shown a warning."""
+    return "warning" in _said.values()
+
+
+def forget_messages() -> None:
+    """Let messages be shown again: another run begins."""
+    _said.clear()
 
 
 def show_aside(aside: RenderableType) -> None:
@@ -320,7 +331,7 @@ def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Ite
     lines_after_s
         Write the first line only then.
     """
-    from cryobridge.progress import Silent, in_lines
+    from cryobridge.progress import Silent
 
     console = _BarConsole(highlight=False, emoji=False, stderr=True, force_terminal=True)
     if settings.quiet:
@@ -328,8 +339,11 @@ def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Ite
         return
     # A dumb terminal can't take back what it shows.
     if not sys.stderr.isatty() or console.is_dumb_terminal:
-        with in_lines(_write_line, after_s=lines_after_s, show=flag) as reporter:
-            yield reporter
+        lines = _lines_reporter(lines_after_s)
+        try:
+            yield lines
+        finally:
+            lines.end()
         return
     from rich.progress import (
         BarColumn,
@@ -371,9 +385,11 @@ def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Ite
         timer.start()
     else:
         bar.start()
+    _bars.append(console)
     try:
         yield _BarReporter(bar)
     finally:
+        _bars.remove(console)
 
         def take_down() -> None:
             timer.cancel()
@@ -383,6 +399,19 @@ def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Ite
                 bar.stop()
 
         to_its_end(take_down)
+
+
+def _lines_reporter(after_s: float) -> LineReporter:
+    """Return the Reporter whose lines go to stderr."""
+    from cryobridge.progress import LineReporter
+
+    class Lines(LineReporter):
+        def note(self, message: Message) -> None:
+            self.end()
+            with suppress(OSError, ValueError):
+                show_messages([message])
+
+    return Lines(_write_line, after_s=after_s)
 
 
 def _write_line(line: str) -> None:
@@ -433,4 +462,4 @@ class _BarReporter:
         self._bar.update(self._task, part=part)
 
     def note(self, message: Message) -> None:
-        self._bar.console.print(plain(shown(message.text, flag), "dim"))
+        show_messages([message])

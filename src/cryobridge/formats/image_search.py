@@ -227,7 +227,8 @@ def not_found(names: Sequence[str], search: ImageSearch, addition: str = "") -> 
     found_with = what_finds(missing, search)
     if not found_with:
         text, found_with = f"{text} {search.places(missing[0])}", option("datadir")
-    return warning("images-not-found", f"{text}: commands that read images need {found_with}{addition}")
+    message = f"{text}: commands that read images need {found_with}{addition}"
+    return warning("images-not-found", message, where=search.metadata)
 
 
 def names_lead_elsewhere(name: str, found: Path, output: Path, metadata: Path) -> Message | None:

@@ -452,7 +452,7 @@ def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[J
         place = f"in the folder {Path.cwd()}:"
         lines = [f"{started.isoformat(timespec='seconds')} {title}", place, called, *progress]
         if status != _RUNNING:
-            lines += [*_log_lines(report), f"{status} after {seconds:.1f} s"]
+            lines += [*_log_lines(report, said=progress), f"{status} after {seconds:.1f} s"]
         _write_text(folder / "run.log", "\n".join(lines) + "\n")
 
     def keep_up() -> None:
@@ -476,11 +476,13 @@ def _record(folder: Path, title: str, contents: str, lease: Lease) -> Iterator[J
         raise
 
 
-def _log_lines(report: dict[str, Any]) -> list[str]:
+def _log_lines(report: dict[str, Any], *, said: Sequence[str] = ()) -> list[str]:
     messages = [item for name in ("notes", "warnings") for item in report.get(name) or () if isinstance(item, dict)]
     skipped = {"dry_run", *(("notes", "warnings") if messages else ())}
     facts = {name: value for name, value in report.items() if name not in skipped and value not in (None, "", [], {})}
-    texts = [f"{item['severity']}: {item['text']}" for item in messages]
+    # What was said while the work went on stands in the log already.
+    new = [item for item in messages if not any(line.endswith(f" {item['text']}") for line in said)]
+    texts = [f"{item['severity']}: {item['text']}" for item in new]
     return [*(f"{name.replace('_', ' ')}: {_for_readers(value)}" for name, value in facts.items()), *texts]
 
 

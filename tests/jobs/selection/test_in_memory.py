@@ -136,5 +136,5 @@ def test_what_is_missing_is_named():
 
 
 def test_the_help_of_the_function_lists_its_options():
-    assert "``where``: Such as" in select.__doc__
+    assert "``where``: Keep rows that fulfil this, such as" in select.__doc__
     assert "classes" in inspect.signature(select_files).parameters
