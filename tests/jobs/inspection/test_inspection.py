@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import shlex
 import sys
@@ -539,6 +540,7 @@ def test_images_of_a_job_folder_are_looked_for_from_its_project(demo_project):
         ("recovar_run/particles/particles.32.mrcs", "mrc", 600, {"recovar", "relion", "cryosparc", "cryodrgn"}),
         ("recovar_run/particles/particles.star", "star", 600, FROM_RELION | POSED | {"relion"}),
         ("recovar_run/out", "recovar result", 600, FROM_RELION | POSED | {"relion"}),
+        ("recovar_run/out/analysis_2", "recovar result", 600, {"select"}),
         ("recovar_run/out/model/params.pkl", "pickle", None, set()),
         ("cryolike_reference/indexed_cs/params.npz", "npz", None, set()),
         ("cryolike_reference/job_directory/cryosparc/J4", "cryosparc job", 12, BATCHES),
@@ -548,6 +550,24 @@ def test_reference_files_are_recognised(name, kind, rows, ready, reference_data)
     item = described(reference_data / name)
     assert (item["kind"], item["rows"]) == (kind, rows)
     assert {use for use, verdict in item["uses"].items() if verdict["ready"]} == ready
+
+
+@pytest.mark.parametrize(
+    ("value", "content", "ready", "told"),
+    [
+        (np.array([4, 0, 7]), "indices", {"select"}, "rows of"),
+        (np.array([1, 0, 1, 2]), "labels", {"select"}, "kmeans"),
+        (np.ones((4, 8), "f4"), "latent", {"select"}, "attach_latent"),
+        (np.zeros((4, 2), "f4"), "unknown", set(), ""),  # it may be shifts
+        (np.zeros((4, 9), "f4"), "unknown", set(), ""),  # or the CTF, without values
+    ],
+)
+def test_pickles_of_cryodrgn_are_told_apart_with_what_takes_them(value, content, ready, told, tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(value))
+    item = inspect(tmp_path / "x.pkl")
+    assert item.to_json()["pickle"]["content"] == content
+    assert {use.name for use in item.uses if use.ready} == ready
+    assert all(told in use.hint for use in item.uses)
 
 
 def test_a_real_refinement_has_the_values_that_cryodrgn_read_from_it(reference_data):

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cryobridge.errors import FormatError, UnsafeFileError
+from cryobridge.errors import FormatError, UnsafeFileError, option
 from cryobridge.formats.arrays import describe_arrays, numpy_values, read_npy, read_npz, read_pt
 from cryobridge.formats.image_list import read_image_stack
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import MrcHeader, decide_kind, read_header
 from cryobridge.formats.pickle_data import load_pickle, peek_pickle
+from cryobridge.formats.pickle_objects import is_array
 from cryobridge.formats.pickles import CTF_COLUMNS, classify_pickle
 from cryobridge.formats.registry import NPY, NPZ, PT, identify_file
 from cryobridge.formats.table import Array, Column, is_number_or_text, numpy_dtype_label
@@ -30,6 +31,8 @@ _PICKLE_TITLES = {
     "poses": "poses (cryoDRGN, RECOVAR)",
     "ctf": "CTF values (cryoDRGN, RECOVAR)",
     "indices": "row indices",
+    "labels": "labels of clusters (cryoDRGN)",
+    "latent": "coordinates, as in latent space (cryoDRGN)",
     "kmeans": "k-means clusters of a RECOVAR analysis",
     "density": "density in RECOVAR's latent space",
     "halfsets": "half sets",
@@ -40,6 +43,7 @@ _PICKLE_TITLES = {
 # Arrays larger than this get their statistics from evenly spaced elements, and it is said.
 _MAX_ELEMENTS = 1 << 26
 _SAMPLED_SECTIONS = 64
+_MOST_DIMENSIONS = 128
 # Python refuses to write out whole numbers of thousands of digits.
 _LONGEST_SHOWN_BITS = 4096
 
@@ -125,13 +129,13 @@ def inspect_pickle(path: Path, options: InspectOptions, _reporter: Reporter) -> 
             messages=(warning("code-refused", error.message),),
             details={"pickle": {"content": "refused", "names": list(names)}},
         )
-    content = classify_pickle(value)
+    content = _told_apart(classify_pickle(value), value)
     arrays = pickle_arrays(content, value)
     rows = len(next(iter(arrays.values()))) if content in _USES_OF_PICKLES and arrays else None
     ready = [Use(name, True, hint=hint) for name, hint in _USES_OF_PICKLES.get(content, ())]
     programs: tuple[UseName, ...] = ("recovar", "cryodrgn")
     others = [Use(name, False, (_WITH_PICKLES,), "Give these; they are read with it.") for name in programs]
-    uses = (*ready, *(others if ready else ()))
+    uses = (*ready, *(others if content in {"poses", "ctf"} else ()))
     return Inspection(
         str(path),
         "pickle",
@@ -148,10 +152,25 @@ _WITH_PICKLES = "the images, or the particle file, whose rows it follows"
 _USES_OF_PICKLES: dict[str, tuple[tuple[UseName, str], ...]] = {
     "poses": (("poses", "with the particle file whose rows it follows"),),
     "ctf": (("ctf", "with the particle file whose rows it follows"),),
-    "indices": (),
+    "indices": (("select", "with the particle file that these are rows of, which are kept"),),
+    "labels": (
+        ("select", f"{option('kmeans')} and {option('clusters')}, with the particle file whose rows it follows"),
+    ),
+    "latent": (("select", f"{option('attach_latent')}, with the particle file whose rows it follows"),),
     "kmeans": (),
     "halfsets": (),
 }
+
+
+def _told_apart(content: str, value: Any) -> str:
+    """Return what is more likely of what may be several things: a row is chosen once, a cluster has many."""
+    if content == "indices" and len(np.unique(value)) < len(value):
+        return "labels"
+    if content == "unknown" and is_array(value) and value.ndim == 2 and value.dtype.kind == "f":
+        # Of two columns they may be shifts, of nine the CTF with values that none can have.
+        is_latent = 0 < value.shape[1] <= _MOST_DIMENSIONS and value.shape[1] not in {2, len(CTF_COLUMNS)}
+        return "latent" if is_latent else content
+    return content
 
 
 def inspect_arrays(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:

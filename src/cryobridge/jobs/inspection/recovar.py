@@ -10,7 +10,7 @@ from cryobridge.errors import CryobridgeError
 from cryobridge.formats.particle_files import TABLE_SUFFIXES
 from cryobridge.formats.recovar.job import RecovarJob, read_recovar_job
 from cryobridge.formats.recovar.parts import filtered_maps
-from cryobridge.formats.recovar.run import RecovarRun
+from cryobridge.formats.recovar.run import RecovarRun, open_recovar
 from cryobridge.jobs.inspection.commands import free
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.recovar_maps import (
@@ -78,11 +78,13 @@ def inspect_recovar(path: Path, options: InspectOptions, reporter: Reporter) -> 
 
 
 def _uses(job: RecovarJob, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
-    """Say what is done with a pipeline's particles, and with its clusters."""
-    particles = RecovarRun(job).particles_file if job.kind == "pipeline" else None
-    if particles is None or particles.suffix not in TABLE_SUFFIXES:
+    """Say what is done with a pipeline's particles, and with the clusters of an analysis."""
+    if job.kind not in {"pipeline", "analysis"}:
         return ()
     try:
+        particles = (RecovarRun(job) if job.kind == "pipeline" else open_recovar(job.path)).particles_file
+        if particles is None or particles.suffix not in TABLE_SUFFIXES:
+            return ()
         uses = uses_of_file(particles, particles, options, reporter)
     except CryobridgeError:
         return ()
@@ -90,7 +92,8 @@ def _uses(job: RecovarJob, options: InspectOptions, reporter: Reporter) -> tuple
     words = ("--clusters", "0") if has_clusters else ()
     output = free(f"{'state_0' if has_clusters else 'run_particles'}{particles.suffix}")
     select = ("cryobridge", "select", "--run", str(job.path), *words, "-o", output)
-    return tuple(replace(use, commands=(select,)) if use.name == "select" else use for use in uses)
+    uses = tuple(replace(use, commands=(select,)) if use.name == "select" else use for use in uses)
+    return tuple(use for use in uses if job.kind == "pipeline" or use.name == "select")
 
 
 def _job_facts(facts: JobFacts | None) -> Facts:
