@@ -5,7 +5,7 @@
 # make interop - our files through RECOVAR, cryoDRGN and RELION themselves (ONLY=python, ONLY=relion: a part of them);
 #                installs RELION where apt and the rights for it are there; writes docs/interop.md
 # make docs    - the documentation as a web site, in docs/_build/html; its examples are made by real runs
-# make bench   - every benchmark; writes docs/performance.md (QUICK=1: small sizes)
+# make bench   - every benchmark; writes docs/performance.md (QUICK=1: small sizes; ONLY='stacks gpu': only what is of these)
 # Each makes .venv when it is missing; a second call starts at once. RECOVAR needs Python 3.11 or later.
 PYTHON ?= python3
 VENV := .venv
@@ -40,7 +40,7 @@ docs: $(READY)
 	$(BIN)/sphinx-build --quiet -W --keep-going -b html docs docs/_build/html
 
 bench: $(READY)
-	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 lint: $(READY)
 	$(BIN)/ruff check --quiet .

@@ -1,6 +1,6 @@
 """Run every benchmark and write docs/performance.md: `make bench`.
 
-    python benchmarks/run_all.py [--quick] [--output FILE]
+    python benchmarks/run_all.py [--quick] [--output FILE] [--only NAME ...]
 
 The table times whole processes, one after the other, on inputs that the benchmarks make. The floor is the least that
 any program must do: read the inputs and write as many bytes as come out, or compute the transforms alone. Then each
@@ -232,14 +232,38 @@ def benchmarks(quick: bool) -> dict[str, list[str]]:
     return {name: small.get(name, []) if quick else [] for name in names}
 
 
+def again(page: Path, names: list[str], quick: bool) -> None:
+    """Take the rows and sections of some benchmarks anew, and say in them when; the rest of the page stays."""
+    when = f"Taken on {datetime.date.today():%Y-%m-%d}: {machine()}."
+    table, _, rest = page.read_text(encoding="utf-8").partition("\n## Each benchmark\n\n")
+    lines = table.splitlines()
+    for case in cases(8 if quick else 1):
+        if case.prepare[0] in names:
+            place = [i for i, line in enumerate(lines) if line.startswith(f"| `{case.name}` | {case.size} |")]
+            lines[slice(place[0], place[0] + 1) if place else slice(len(lines), None)] = [row(case)]
+    sections = {
+        part.split()[0].removesuffix(".py"): f"### benchmarks/{part}" for part in rest.split("### benchmarks/")[1:]
+    }
+    for name, arguments in benchmarks(quick).items():
+        if name in names:
+            title, _, content = own_output(name, arguments).partition("\n\n")
+            sections[name] = f"{title}\n\n{when}\n\n{content}"
+    parts = [sections[name].rstrip() for name in sorted(sections)]
+    page.write_text("\n\n".join(["\n".join(lines).rstrip(), "## Each benchmark", *parts]) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Run everything and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, which show mostly how long a start takes")
     parser.add_argument("--output", type=Path, default=PAGE)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="replace only what is of these benchmarks")
     options = parser.parse_args()
     # What Python compiles at a first start is no part of the work.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if options.only:
+        again(options.output, options.only, options.quick)
+        return
     head = [
         "# Performance",
         "",

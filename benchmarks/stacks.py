@@ -4,7 +4,9 @@
     python benchmarks/stacks.py --cryolike CHECKOUT --cryolike-python CHECKOUT/.venv/bin/python
     python benchmarks/stacks.py --memory
 
-Runs take turns, so that both meet the same noise; the best of each and the median of the pairwise ratios are printed.
+Runs take turns, so that both meet the same noise; the best of each and the median of the pairwise ratios are printed,
+in seconds and in seconds of the processor, which other programs disturb less. A bare writer of the same bytes and
+torch's import show what can't be done without.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import mrcfile
@@ -28,6 +31,13 @@ from cryobridge.formats.cryosparc.cs import write_cs
 
 PIXEL_SIZE_A = 1.5
 IMAGES_A_FILE = 512
+BARE_WRITER = """
+import sys
+left, block = int(sys.argv[1]), bytes(1 << 22)
+with open(sys.argv[2], "wb", buffering=0) as file:
+    while left > 0:
+        left -= file.write(block[:left])
+"""
 CRYOLIKE = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -88,16 +98,39 @@ def make_particles(folder: Path, box_px: int, n_images: int, *, n_files: int | N
     return folder / "particles.cs"
 
 
-def timed(command: list[str | Path], folder: Path, output: Path) -> float:
-    """Run a command in a folder and return its seconds; the output is removed before and after."""
-    shutil.rmtree(output, ignore_errors=True)
+def timed(command: Sequence[str | Path], folder: Path, output: Path) -> tuple[float, float, int]:
+    """Run a command in a folder; return its seconds, those of the processor, and the bytes of its output.
+
+    The output is removed before and after.
+    """
+    remove(output)
     start = time.perf_counter()
-    subprocess.run(
-        list(map(str, command)), cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    process = subprocess.Popen(
+        list(map(str, command)), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if status:
+        raise SystemExit(f"{command[0]} failed")
+    files = [path for path in (output, *output.rglob("*")) if path.is_file()]
+    n_bytes = sum(path.stat().st_size for path in files)
+    remove(output)
+    return seconds, usage.ru_utime + usage.ru_stime, n_bytes
+
+
+def remove(output: Path) -> None:
+    """Remove a file or folder that may be there."""
     shutil.rmtree(output, ignore_errors=True)
-    return seconds
+    output.unlink(missing_ok=True)
+
+
+def floors(n_bytes: int) -> dict[str, list[str]]:
+    """Return commands that do what can't be done without: write so many bytes to `bare`, and import torch."""
+    return {
+        "bare writer": [sys.executable, "-c", BARE_WRITER, str(n_bytes), "bare"],
+        "torch's import": [sys.executable, "-c", "import torch"],
+    }
 
 
 def write_params(folder: Path, box_px: int) -> Path:
@@ -129,15 +162,26 @@ def compare(box_px: int, n_images: int, repeats: int, cryolike: Path | None, pyt
         commands = {"cryobridge": [*stacks, "--no-plots"], "with plots": stacks}
         if cryolike is not None:
             commands["CryoLike"] = [python, "-c", CRYOLIKE, cryolike / "src", params, "particles.cs", output]
-        seconds: dict[str, list[float]] = {what: [] for what in commands}
+        runs: dict[str, list[tuple[float, float, int]]] = {what: [] for what in commands}
         for _ in range(repeats):
             for what, command in commands.items():
-                seconds[what].append(timed(command, folder, output))
-    print(f"whole process, {n_images:,} images of box {box_px}")
-    for what, times in seconds.items():
-        ratios = [theirs / own for theirs, own in zip(times, seconds["cryobridge"], strict=True)]
-        ratio = "" if what == "cryobridge" else f"  {statistics.median(ratios):5.2f} × the time"
-        print(f"  {what:12s} {min(times):7.2f} s  {n_images / min(times):7.0f} images/s{ratio}", flush=True)
+                runs[what].append(timed(command, folder, output))
+        below = floors(runs["cryobridge"][0][2])
+        for what, command in below.items():
+            runs[what] = [timed(command, folder, folder / "bare") for _ in range(repeats)]
+    print(f"whole process, {n_images:,} images of box {box_px}: seconds, and seconds of the processor")
+    for what, taken in runs.items():
+        walls, processor, _ = zip(*taken, strict=True)
+        line = f"  {what:14s} {min(walls):7.2f} s {min(processor):7.2f} s"
+        if what not in below:
+            line += f"  {n_images / min(walls):7.0f} images/s"
+        if what not in {"cryobridge", *below}:
+            ratios = [
+                statistics.median(theirs[i] / own[i] for theirs, own in zip(taken, runs["cryobridge"], strict=True))
+                for i in (0, 1)
+            ]
+            line += f"  {ratios[0]:5.2f} × the time, {ratios[1]:5.2f} × the processor's"
+        print(line, flush=True)
 
 
 def memory(box_px: int, n_rows: int, n_stacks: int) -> None:

@@ -16,6 +16,8 @@ from cryobridge.errors import UsageError
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.fourier.polar import PolarTransform
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
 CASES = ["downsample_max", "downsample_mean", "indexed_cs", "indexed_star", "job_directory", "paired_star"]
 LARGEST_ERROR = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -353,8 +355,25 @@ def test_package_is_imported_without_torch_and_used_without_warnings():
 
 
 def test_benchmark_prints_a_line_for_each_box(monkeypatch, capsys):
-    script = Path(__file__).parents[2] / "benchmarks" / "polar_engine.py"
+    script = BENCHMARKS / "polar_engine.py"
     monkeypatch.setattr(sys, "argv", [script.name, "--box", "8", "12", "--images", "2", "--repeats", "1"])
     runpy.run_path(str(script), run_name="__main__")
     boxes = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
     assert boxes == ["8", "12"]
+
+
+def test_the_benchmark_of_a_gpu_runs_on_the_processor_too_and_says_where_there_is_none(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def printed(*words):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
+        runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    text = printed("--device", "cpu")
+    assert "WRONG" not in text
+    assert "FAILED" not in text
+    assert text.count(" ok") == 2  # a box, and the memory
+    assert "parts of 8" in text
+    if not torch.cuda.is_available():
+        assert printed().startswith("no CUDA GPU on this machine")
