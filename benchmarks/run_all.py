@@ -217,6 +217,8 @@ def own_output(name: str, arguments: list[str]) -> str:
 def benchmarks(quick: bool) -> dict[str, list[str]]:
     """Return the benchmarks, and the sizes that a quick run gives them."""
     small = {
+        "cluster": ["--images", "512", "--repeats", "1", "--tasks", "100"],
+        "cluster_model": ["--terabytes", "1"],
         "completion": ["--repeats", "3"],
         "converge": ["5000", "10"],
         "convert": ["20000", "--repeats", "1"],
