@@ -24,7 +24,7 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
     Raises
     ------
     UsageError
-        If a value is of another type, or out of bounds.
+        If a value is of another type, or out of bounds, or the condition is none.
 
     Examples
     --------
@@ -125,6 +125,13 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
         ),
     ] = ()
     no_passthrough: Annotated[bool, Opt("Read a .cs file without its passthrough file.", panel=_INPUT)] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.where is not None:
+            from cryobridge.jobs.selection.where_text import parse_where
+
+            parse_where(self.where)  # before a large file is read for it
 
     @property
     def files(self) -> tuple[Path, ...]:
