@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from cryobridge.formats.offered import offered_classes, offered_columns
-from cryobridge.jobs.offers import class_lists, conditions
+from cryobridge.jobs.inspection.options import InspectOptions
+from cryobridge.jobs.offers import class_lists, columns, conditions
+from cryobridge.options import declared
 
 HEAVY = ("numpy", "pyarrow", "pandas", "torch", "yaml")
 
@@ -75,6 +77,14 @@ def test_what_is_no_particle_file_offers_nothing(name, content, tmp_path):
 )
 def test_a_condition_goes_on_with_a_column(typed, offered, star):
     assert conditions(star, typed) == offered
+
+
+def test_columns_are_offered_by_name_for_the_fields_that_are_shown(star, cs):
+    assert columns(star, "rlnD") == ["rlnDefocusU"]
+    offered = columns(cs, "")
+    assert len(set(offered)) == len(offered) > 0
+    assert not any("[" in name for name in offered)
+    assert {item.name: item.opt.complete for item in declared(InspectOptions)}["fields"] is columns
 
 
 def test_a_list_of_classes_goes_on_with_those_that_it_has_not(star):

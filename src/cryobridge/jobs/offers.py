@@ -1,4 +1,4 @@
-"""What Tab offers for a condition, and for a list of classes, by the particle file that the command line names."""
+"""What Tab offers for a condition, a column and a list of classes, by the particle file that the command line names."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ def conditions(particles: Path, typed: str) -> list[str]:
 
     before, name = typed[: begun.start("name")], begun["name"]
     return [before + column for column in offered_columns(particles) if column.startswith(name)]
+
+
+def columns(particles: Path, typed: str) -> list[str]:
+    """Return the columns of the file that begin with what is typed; arrays by their names, without their elements.
+
+    Parameters
+    ----------
+    particles
+        A `.star`, `.cs` or `.csg` file, or a job folder.
+    typed
+        The name so far, such as ``ctf/d``.
+    """
+    from cryobridge.formats.offered import offered_columns
+
+    names = dict.fromkeys(column.partition("[")[0] for column in offered_columns(particles))
+    return [name for name in names if name.startswith(typed)]
 
 
 def class_lists(particles: Path, typed: str) -> list[str]:

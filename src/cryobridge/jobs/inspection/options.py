@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cryobridge.errors import UsageError, option
 from cryobridge.jobs.inspection.use_list import CHECK_NAMES, CheckName
+from cryobridge.jobs.offers import columns
 from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.options import Opt
 
@@ -29,7 +30,12 @@ class InspectOptions(ImageSearchOptions):
 
     fields: Annotated[
         tuple[str, ...],
-        Opt("Show only these columns, such as 'ctf/*'. Repeatable.", metavar="PATTERN", panel="What is shown"),
+        Opt(
+            "Show only these columns, such as 'ctf/*'. Repeatable.",
+            metavar="PATTERN",
+            panel="What is shown",
+            complete=columns,
+        ),
     ] = ()
     rows: Annotated[int, Opt("Show the first N rows.", metavar="N", panel="What is shown", low=0, default="")] = 0
     statistics: Annotated[
