@@ -83,6 +83,22 @@ def part_of(n: int, n_all: int, noun: str, verb: str = "are", *, of_one: str = "
     return f"{n:,} of {counted(n_all, noun, plural)} {of_one if n == 1 or n_all == 1 else verb}"
 
 
+def size_text(n_bytes: int) -> str:
+    """Return a size in bytes with the unit that suits it.
+
+    Examples
+    --------
+    >>> size_text(1), size_text(3_300_000_000_000)
+    ('1 byte', '3.3 TB')
+    """
+    size = float(n_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}" if unit != "bytes" else counted(n_bytes, "byte")
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
 def distinct(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Return messages, each said once: what is said of several files alike becomes one message that names them.
 

@@ -426,7 +426,7 @@ def test_impossible_requests_are_refused_before_anything_is_written(tmp_path, wr
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 1000, "total": 10_000})
     monkeypatch.setattr("cryobridge.jobs.output_folder.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(CryobridgeError, match="MB left"):
+    with pytest.raises(CryobridgeError, match="1 kB left"):
         simulate_project(tmp_path / "deep" / "demo")
     assert not (tmp_path / "deep").exists()
 

@@ -1,7 +1,7 @@
 import pytest
 
 from cryobridge.errors import UsageError
-from cryobridge.executors.array_job import Part
+from cryobridge.executors.array_job import Part, all_in_a_task
 
 SLURM = {
     "SLURM_ARRAY_TASK_ID": "5",
@@ -68,3 +68,20 @@ def test_each_task_is_in_one_part_and_parts_are_alike_in_size(count):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     for place, task in enumerate(tasks):
         assert task in parts[0].that_has(place).of_tasks(tasks)
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_warned"),
+    [
+        ({}, False),
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "16"}, True),
+        ({"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "1"}, False),
+        ({"PBS_ARRAY_INDEX": "0"}, True),
+        ({"LSB_JOBINDEX": "0"}, False),
+        ({"LSB_JOBINDEX": "2", "LSB_JOBINDEX_END": "8"}, True),
+    ],
+)
+def test_a_task_of_an_array_job_that_makes_all_stacks_is_warned(environment, is_warned):
+    messages = all_in_a_task(environment)
+    assert [message.code for message in messages] == ["array-without-part"] * is_warned
+    assert all("part='array'" in str(message) for message in messages)

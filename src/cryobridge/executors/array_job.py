@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cryobridge.errors import UsageError, option
 from cryobridge.executors.base import Executor, Result, Run, Work
+from cryobridge.report import warning
 
 if TYPE_CHECKING:
     from cryobridge.report import Message
@@ -18,6 +19,14 @@ T = TypeVar("T")
 _TYPED = re.compile(r"(?P<number>\d{1,9})/(?P<count>\d{1,9})")
 _OF_ARRAY = re.compile(r"array(?:/(?P<count>\d{1,9}))?")
 _FOLDER = re.compile(r"(?P<number>\d{1,9})_of_(?P<count>\d{1,9})")
+
+# The variables of a task's number and of how many there are, or the last; PBS has no such.
+_LSF_TASK = "LSB_JOBINDEX"
+_ARRAYS = (
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+    ("PBS_ARRAY_INDEX", ""),
+    (_LSF_TASK, "LSB_JOBINDEX_END"),
+)
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,24 @@ class PartExecutor(Executor):
     def prepare(self, work: Work[Result]) -> Run[Result]:
         """Get ready for the work; see `cryobridge.executors.base.Executor`."""
         return self._executor.prepare(work)
+
+
+def all_in_a_task(environment: Mapping[str, str] | None = None) -> tuple[Message, ...]:
+    """Return a warning where this process is one of several tasks of an array job, for work that is not shared.
+
+    Parameters
+    ----------
+    environment
+        The variables of the batch system; those of this process if not given.
+    """
+    given = os.environ if environment is None else environment
+    for task, count in _ARRAYS:
+        number = _number(given, task)
+        if number is None or _number(given, count) == 1 or (task == _LSF_TASK and number == 0):
+            continue
+        text = f"task {number} of an array job makes all stacks here; {option('part', 'array')} makes its part of them"
+        return (warning("array-without-part", text, option="part"),)
+    return ()
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

@@ -19,7 +19,7 @@ from cryobridge.errors import CryobridgeError, FormatError, OutputExistsError, U
 from cryobridge.formats.atomic import MAY_NOT, atomic_path, is_forbidden, together, write_error
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.lease import BEAT_S, FOLDER_LEASE, STALE_S, Lease, State, exclusive, state_of
-from cryobridge.report import Message, warning
+from cryobridge.report import Message, size_text, warning
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
@@ -272,12 +272,8 @@ def require_space(folder: Path, n_bytes: int, hint: str, *, freed: Iterable[Path
     # Some file systems don't report their size.
     if n_bytes > free and usage.total > 0:
         raise CryobridgeError(
-            f"the output needs {_in_words(n_bytes)}, and the disk has {_in_words(free)} left", path=folder, hint=hint
+            f"the output needs {size_text(n_bytes)}, and the disk has {size_text(free)} left", path=folder, hint=hint
         )
-
-
-def _in_words(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _is_there(path: Path) -> bool:

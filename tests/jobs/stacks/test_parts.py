@@ -8,7 +8,7 @@ import pytest
 import cryobridge as cb
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.formats.lease import exclusive
-from helpers import codes, noise_images, particle_columns, run, run_anew, save_cs, save_mrc, start
+from helpers import codes, noise_images, particle_columns, run, run_anew, save_cs, save_mrc, sentences, start
 
 TIMED = {"job.json", "run.log", "command.txt", "README.txt"}
 
@@ -83,6 +83,42 @@ def test_an_array_job_numbers_the_parts(particles, tmp_path):
     done = run_anew(*words, SLURM_ARRAY_TASK_ID="2", **slurm)
     assert done.returncode == 0, done.stderr
     assert [path[-9:] for path in json.loads(done.stdout)["outputs"]] == ["000001.pt", "000003.pt", "000005.pt"]
+
+
+def test_a_task_of_an_array_job_without_a_part_makes_all_stacks_and_says_so(particles, tmp_path):
+    slurm = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+    words = ("stacks", "cs", particles, "-b", 2, "--no-plots", "-o", tmp_path / "out")
+    done = run_anew(*words, "--dry-run", **slurm)
+    assert "! task 1 of an array job makes all stacks here; --part array makes its part of them" in done.stderr
+    done = run_anew(*words, "--dry-run", "--part", "0/2", **slurm)
+    assert "array job" not in done.stderr
+
+
+def test_how_much_is_written_is_said_before_the_work_by_parts_and_dry_runs_too(particles, tmp_path):
+    words = ("stacks", "cs", particles, "-b", 2, "--no-plots", "-o", tmp_path / "out")
+    report = json.loads(run(*words, "--dry-run", "--json").stdout)
+    image, transform = 12 * 16 * 16 * 4, 12 * report["shells"] * report["angles"] * 8
+    (text,) = [item["text"] for item in report["notes"] if item["code"] == "size"]
+    assert report["stack_bytes"] == image + transform
+    assert text == f"the stacks take {(image + transform) / 1e3:.3g} kB; {transform / 1e3:.3g} kB without --phys"
+    half = run(*words, "--dry-run", "--no-phys", "--part", "0/2")
+    assert f"the stacks take {transform / 2e3:.3g} kB\n" in half.stderr
+    made = stacks(particles, tmp_path / "out", physical=False, plots=False)
+    files = [path for path in (tmp_path / "out" / "fft").iterdir() if path.suffix == ".pt"]
+    assert made.stack_bytes == transform
+    assert 0 <= sum(path.stat().st_size for path in files) - transform < 1024 * len(files)
+    report = small(particles, tmp_path / "small", dry_run=True)
+    assert report.stack_bytes == 12 * 8 * 8 * 4
+    assert "the stacks take 3.07 kB; 1.54 kB with half_precision" in sentences(report.messages)
+
+
+@pytest.mark.parametrize("make", [stacks, small])
+def test_a_whole_run_that_goes_on_with_parts_removes_their_records(make, particles, tmp_path):
+    make(particles, tmp_path / "whole")
+    make(particles, tmp_path / "out", part="0/2")
+    make(particles, tmp_path / "out", resume=True)
+    assert not (tmp_path / "out" / "parts").exists()
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("make", [stacks, small])

@@ -11,12 +11,12 @@ from cryobridge.errors import UsageError, option
 from cryobridge.formats import folders as folder_kinds
 from cryobridge.formats import registry
 from cryobridge.jobs.inspection import files, folders, projects, tables
-from cryobridge.jobs.inspection.counts import size_text
 from cryobridge.jobs.inspection.kinds import kind_of
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.report import Inspection
 from cryobridge.options import as_path, made, takes
 from cryobridge.progress import Reporter, Silent
+from cryobridge.report import size_text
 
 if TYPE_CHECKING:
     import os

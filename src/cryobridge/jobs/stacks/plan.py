@@ -17,7 +17,7 @@ from cryobridge.formats.input_file import read_error
 from cryobridge.jobs.stacks.checks import Problems
 from cryobridge.jobs.stacks.report import PipelineReport
 from cryobridge.progress import Silent
-from cryobridge.report import note, part_of
+from cryobridge.report import note, part_of, size_text
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
@@ -189,6 +189,11 @@ class StackPlan(ABC, Generic[R]):
 
     @property
     @abstractmethod
+    def smaller(self) -> tuple[int, str] | None:
+        """How many bytes an image needs with an option that saves some, and with which; None where there is none."""
+
+    @property
+    @abstractmethod
     def space_hint(self) -> str:
         """What to do where the disk has too little space."""
 
@@ -299,19 +304,28 @@ class StackPlan(ABC, Generic[R]):
         """Return what is made in a folder, of so many stacks that were there already."""
         planned = replace(self.planned_report(folder), stacks_planned=len(self.tasks))
         left_out = rows_left_out(results)
+        n_bytes = (planned.rows_out - len(left_out)) * self.image_bytes
+        planned = replace(planned, stacks_kept=n_kept, stack_bytes=n_bytes)
         if len(left_out) == 0:
-            return replace(planned, stacks_kept=n_kept)
+            return planned
         rows = self.source.metadata_rows[left_out].tolist()
         shown = ", ".join(map(str, rows[:_N_ROWS_SHOWN])) + (" …" if len(rows) > _N_ROWS_SHOWN else "")
         message = note("images-unusable", f"images that can't be used were left out: rows {shown}")
         return replace(
             planned,
-            stacks_kept=n_kept,
             rows_out=planned.rows_out - len(rows),
             left_out={**planned.left_out, self.unusable: len(rows)},
             left_out_rows=tuple(rows),
             messages=(*planned.messages, message),
         )
+
+    def about_size(self) -> Message:
+        """Say how much disk space the stacks take, and which option saves some."""
+        text = f"the stacks take {size_text(self.n_images * self.image_bytes)}"
+        if self.smaller is not None:
+            image_bytes, how = self.smaller
+            text += f"; {size_text(self.n_images * image_bytes)} {how}"
+        return note("size", text)
 
     def report_of_part(self, folder: Path, results: Sequence[StackResult], n_kept: int) -> R:
         """Return what is made of stacks that are a part of all, so that nothing shared is written."""

@@ -24,11 +24,14 @@ class PipelineReport(Report):
         Stacks of the whole job; of a job that came to no end fewer are made.
     left_out_rows
         Rows of the metadata whose images turned out unusable.
+    stack_bytes
+        How large the stacks are together: the numbers that they hold of the images.
     """
 
     stacks_kept: int = 0
     stacks_planned: int = 0
     left_out_rows: tuple[int, ...] = ()
+    stack_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +147,7 @@ def joined(reports: Sequence[StacksReport]) -> StacksReport:
     for report in reports:
         left_out.update(report.left_out)
     added: dict[str, Any] = {"left_out": dict(left_out)}
-    for name in ("rows_in", "rows_out", "stacks_kept", "stacks_planned", "stacks"):
+    for name in ("rows_in", "rows_out", "stacks_kept", "stacks_planned", "stack_bytes", "stacks"):
         added[name] = sum(getattr(report, name) for report in reports)
     for name in ("left_out_rows", "images_per_stack", "messages", "outputs"):
         added[name] = tuple(chain.from_iterable(getattr(report, name) for report in reports))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from cryobridge.errors import option
-from cryobridge.executors.array_job import Part, PartExecutor
+from cryobridge.executors.array_job import Part, PartExecutor, all_in_a_task
 from cryobridge.executors.dask_cluster import ClusterExecutor
 from cryobridge.executors.devices import DeviceExecutor
 from cryobridge.jobs.output_folder import JobRecord, require_space
@@ -91,15 +91,18 @@ class StackJob(Generic[R]):
 
     @cached_property
     def _share(self) -> Share[R]:
-        plan = replace(self.plan, messages=(*self.plan.messages, *self.executor.messages))
+        part = self.executor.part
+        about_array = all_in_a_task() if part is None and not self.finish else ()
+        plan = replace(self.plan, messages=(*self.plan.messages, *self.executor.messages, *about_array))
         asked = (plan, self.folder, self.resume, self.verify_outputs)
         if self.finish:
             return Finish(*asked)
-        return Whole(*asked) if self.executor.part is None else OnePart(*asked, self.executor.part)
+        return Whole(*asked) if part is None else OnePart(*asked, part)
 
     def report(self) -> R:
-        """Return what will be made, if all images can be used."""
-        return self._share.report()
+        """Return what will be made, if all images can be used, and how much disk space it takes."""
+        report = self._share.report()
+        return report if self.finish else _with(report, (self._share.plan.about_size(),))
 
     def check(self, *, overwrite: bool = False) -> None:
         """Check where the stacks go, before anything is written.

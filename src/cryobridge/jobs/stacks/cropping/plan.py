@@ -114,6 +114,11 @@ class DownsamplePlan(StackPlan[DownsampleReport]):
         return self.options.box_px**2 * (2 if self.options.half_precision else 4)
 
     @property
+    def smaller(self) -> tuple[int, str] | None:
+        """How many bytes an image needs in half precision."""
+        return None if self.options.half_precision else (self.image_bytes // 2, f"with {option('half_precision')}")
+
+    @property
     def space_hint(self) -> str:
         """What to do where the disk has too little space."""
         return (

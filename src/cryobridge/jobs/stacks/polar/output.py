@@ -59,10 +59,10 @@ def stack_files(folder: Path, number: int, *, physical: bool = True, plots: bool
     return files + (list(plot_paths(folder, number)) if plots else [])
 
 
-def image_bytes(plan: PolarPlan) -> int:
+def image_bytes(plan: PolarPlan, *, physical: bool) -> int:
     """Return how many bytes the stacks need for one image: its transform, and itself where it is written."""
     n_bytes = (8 if plan.descriptor.precision == "single" else 16) * plan.grid.n_shells * plan.grid.n_inplanes
-    if plan.options.physical:
+    if physical:
         n_bytes += 4 * plan.descriptor.n_pixels[0] * plan.descriptor.n_pixels[1]
     return n_bytes
 

@@ -90,7 +90,14 @@ class PolarPlan(StackPlan[StacksReport]):
     @property
     def image_bytes(self) -> int:
         """How many bytes the stacks need for one image: its transform, and itself where it is written."""
-        return output.image_bytes(self)
+        return output.image_bytes(self, physical=self.options.physical)
+
+    @property
+    def smaller(self) -> tuple[int, str] | None:
+        """How many bytes an image needs where only its transform is written."""
+        if not self.options.physical:
+            return None
+        return output.image_bytes(self, physical=False), f"without {option('physical')}"
 
     @property
     def space_hint(self) -> str:
