@@ -235,13 +235,14 @@ def save_particles(folder):
     return save_cs(folder / "J1" / "J1_particles.cs", particle_columns(names, [3, 0, 1, 0, 2]))
 
 
-def start(*words):
+def start(*words, is_group=False):
     return subprocess.Popen(
         [COMMAND, *map(str, words)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=is_group,
     )
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from cryobridge.errors import option
-from cryobridge.progress import LOADING_TORCH, Both, LineReporter, Silent, in_words
+from cryobridge.progress import LOADING_TORCH, Both, Crew, LineReporter, Silent, in_words
 from cryobridge.report import note
 
 
@@ -61,6 +61,45 @@ def test_each_step_of_more_than_a_minute_has_its_line(clock, lines):
         "images: 20 of 30, 0.0025/s, 1 h 6 min left",
         "images: 20 of 30 in 1 h 8 min, 0.0049/s",
     ]
+
+
+def test_workers_have_a_row_each_and_the_time_left_follows_from_all_that_is_done(clock, lines):
+    reporter = LineReporter(lines.append, clock=clock)
+    reporter.start("images", 1000)
+    for seconds, worker in ((50, "a/0"), (0, "b/1"), (40, "a/0")):
+        clock.now_s += seconds
+        reporter.done_by(worker, 100, 50 if worker == "b/1" else 40)
+        reporter.now("stack 3 of 10")
+        reporter.advance(100)
+    reporter.end()
+    rows = ["  a/0: 2 tasks, 2.5/s", "  b/1: 1 task, 2/s"]
+    assert lines[1:] == [
+        "images: 300 of 1,000, stack 3 of 10, 3.3/s, 3 min 30 s left",
+        *rows,
+        "images: 300 of 1,000 in 1 min 30 s, 3.3/s",
+        *rows,
+    ]
+
+
+def test_of_many_workers_the_first_have_a_row(clock):
+    crew = Crew(clock)
+    for number in range(40):
+        crew.add(f"node{number:02}/0", 10, 1.0)
+    rows = crew.rows()
+    assert rows[0] == ("node00/0", "1 task, 10/s")
+    assert rows[16:] == [("24 more", "24 tasks")]
+
+
+def test_a_reporter_that_knows_of_no_workers_is_left_alone():
+    class Old:
+        def advance(self, steps=1):
+            self.steps = steps
+
+    old = Old()
+    both = Both(old, Silent())
+    both.done_by("a/0", 10, 1.0)
+    both.advance(10)
+    assert old.steps == 10
 
 
 def test_short_work_leaves_no_line_where_that_is_asked_for(clock, lines):

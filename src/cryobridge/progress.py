@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from cryobridge.errors import shown
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 LOADING_TORCH = "loading torch"
 # Between two lines of progress in a log.
 LINE_EVERY_S = 60.0
+# Workers that have a row of their own.
+_MOST_ROWS = 16
 # What takes longer is announced: torch, which nobody asked for; and other work whose steps can't be counted.
 _TORCH_S, _UNCOUNTED_S = 0.5, 10.0
 
@@ -34,6 +37,9 @@ class Reporter(Protocol):
     def now(self, part: str) -> None:
         """Say which part of the work is in hand, in a few words."""
 
+    def done_by(self, worker: str, steps: int, seconds: float) -> None:
+        """Say that one of several workers has done a task of so many steps, in that time; they are advanced besides."""
+
     def note(self, message: Message) -> None:
         """Show the user something worth knowing."""
 
@@ -49,6 +55,9 @@ class Silent:
 
     def now(self, part: str) -> None:
         """Ignore the part."""
+
+    def done_by(self, worker: str, steps: int, seconds: float) -> None:
+        """Ignore the worker."""
 
     def note(self, message: Message) -> None:
         """Ignore the note."""
@@ -75,10 +84,57 @@ class Both:
         for reporter in self._reporters:
             reporter.now(part)
 
+    def done_by(self, worker: str, steps: int, seconds: float) -> None:
+        """Pass on what a worker has done, to who listens for it."""
+        for reporter in self._reporters:
+            if hasattr(reporter, "done_by"):
+                reporter.done_by(worker, steps, seconds)
+
     def note(self, message: Message) -> None:
         """Pass a note on."""
         for reporter in self._reporters:
             reporter.note(message)
+
+
+class Crew:
+    """Several workers, and what each has done: a row for each, of a few of them where they are many.
+
+    Parameters
+    ----------
+    clock
+        Seconds, from any beginning.
+
+    Examples
+    --------
+    >>> crew = Crew(iter((10.0, 20.0)).__next__)
+    >>> crew.add("node7/0", 500, 10.0)
+    >>> crew.add("node7/0", 500, 10.0)
+    >>> crew.rows()
+    [('node7/0', '2 tasks, 50/s')]
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._done: dict[str, tuple[int, int, float, float]] = {}
+
+    def add(self, worker: str, steps: int, seconds: float) -> None:
+        """Count a task that a worker has done just now, in that time."""
+        now = self._clock()
+        tasks, before, began, _ = self._done.get(worker, (0, 0, now - seconds, now))
+        self._done[worker] = (tasks + 1, before + steps, min(began, now - seconds), now)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the name of each worker, and what it has done."""
+        names = sorted(self._done)
+        rows = [(name, self._row(*self._done[name])) for name in names[:_MOST_ROWS]]
+        others = [self._done[name] for name in names[_MOST_ROWS:]]
+        if others:
+            rows.append((f"{len(others):,} more", counted(sum(tasks for tasks, *_ in others), "task")))
+        return rows
+
+    def _row(self, tasks: int, steps: int, began: float, ended: float) -> str:
+        rate = f", {_rate(steps / (ended - began))}" if ended > began else ""
+        return counted(tasks, "task") + rate
 
 
 class LineReporter:
@@ -125,6 +181,7 @@ class LineReporter:
             self.end()
             self._what, self._total, self._part, self._done, self._done_before = what, total, "", 0, 0
             self._began = self._last = self._clock()
+            self._crew = Crew(self._clock)
             wait_s = self._after_s if total is not None else _TORCH_S if what == LOADING_TORCH else _UNCOUNTED_S
             if wait_s == 0:
                 self._announce(what)
@@ -147,11 +204,24 @@ class LineReporter:
             if self._total is None or now - self._last < LINE_EVERY_S or self._done >= self._total:
                 return
             self._is_announced = True
-            per_s = (self._done - self._done_before) / (now - self._last)
+            rows = self._crew.rows()
+            # Workers end their tasks at one time, or long after each other: of all that was done, then.
+            before, since = (0, self._began) if rows else (self._done_before, self._last)
+            per_s = (self._done - before) / (now - since)
             left = f", {in_words((self._total - self._done) / per_s)} left" if per_s > 0 else ""
             part = f", {self._part}" if self._part else ""
             self._write(f"{self._what}: {self._done:,} of {self._total:,}{part}, {_rate(per_s)}{left}")
+            self._write_rows(rows)
             self._last, self._done_before = now, self._done
+
+    def _write_rows(self, rows: list[tuple[str, str]]) -> None:
+        for worker, done in rows:
+            self._write(f"  {worker}: {done}")
+
+    def done_by(self, worker: str, steps: int, seconds: float) -> None:
+        """Keep what a worker has done for the next lines."""
+        with self._lock:
+            self._crew.add(worker, steps, seconds)
 
     def now(self, part: str) -> None:
         """Keep the part for the next line."""
@@ -174,6 +244,7 @@ class LineReporter:
                 count = f"{self._done:,}" if self._done >= self._total else f"{self._done:,} of {self._total:,}"
                 rate = f", {_rate(self._done / took_s)}" if took_s > 0 and self._done else ""
                 self._write(f"{self._what}: {count} in {in_words(took_s)}{rate}")
+                self._write_rows(self._crew.rows())
             self._timer, self._is_announced, self._what, self._total = None, False, "", None
 
 

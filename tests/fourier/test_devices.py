@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from cryobridge.errors import UsageError
+from cryobridge.executors.devices import devices_in_turn
 from cryobridge.fourier import devices
-from cryobridge.fourier.devices import batch_size_for, pick_device
+from cryobridge.fourier.devices import batch_size_for, pick_device, visible_gpus
 
 CPU = torch.device("cpu")
 
@@ -50,6 +51,29 @@ def test_a_device_number_that_is_too_high_is_refused(machine):
 def test_unknown_names_are_refused(name):
     with pytest.raises(UsageError, match="is no device"):
         pick_device(name)
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ["cuda:0", "cuda:1", "cuda:2"]),
+        ("4,5,6", ["cuda:0", "cuda:1", "cuda:2"]),
+        # As dask-cuda turns them for each worker: the same place is the same GPU for all of them.
+        ("5,6,4", ["cuda:2", "cuda:0", "cuda:1"]),
+    ],
+)
+def test_workers_take_the_gpus_that_they_see_in_turn(visible, expected, machine, monkeypatch):
+    machine(3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert list(visible_gpus()) == list(devices_in_turn("auto")) == list(devices_in_turn("cuda")) == expected
+    assert devices_in_turn("cuda:2,cuda:0") == ("cuda:2", "cuda:0")
+    assert devices_in_turn("cpu") == ("cpu",)
+    machine(1)
+    assert devices_in_turn("auto") == ("cuda:0",)
+    machine()
+    assert devices_in_turn("auto") == ("cpu",)
 
 
 def test_batches_grow_with_free_memory_between_one_and_the_most(monkeypatch):

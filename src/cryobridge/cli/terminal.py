@@ -8,10 +8,12 @@ import shlex
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from threading import Thread, Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions
+from rich.markup import escape
 from rich.text import Text
 
 from cryobridge.cli.build import flag
@@ -358,7 +360,15 @@ def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Ite
 
     class SpeedColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+            speed = _speed_of_all(task) if task.fields["is_shared"] else task.speed
+            return Text("" if speed is None else f"{speed:,.0f}/s")
+
+    class LeftColumn(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            speed = _speed_of_all(task) if task.fields["is_shared"] else None
+            if speed is None or task.remaining is None:
+                return super().render(task)
+            return Text(str(timedelta(seconds=round(task.remaining / speed))), style="progress.remaining")
 
     class Counted(ProgressColumn):
         """A column that says nothing of work whose steps can't be counted."""
@@ -374,7 +384,7 @@ def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Ite
         # A step may take long, and then nothing else moves.
         SpinnerColumn("line"),
         TextColumn("{task.description}"),
-        *map(Counted, (BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn())),
+        *map(Counted, (BarColumn(), MofNCompleteColumn(), SpeedColumn(), LeftColumn())),
         TextColumn("{task.fields[part]}", style="dim"),
     )
     bar = Progress(*columns, console=console, transient=True)
@@ -414,6 +424,11 @@ def _lines_reporter(after_s: float) -> LineReporter:
     return Lines(_write_line, after_s=after_s)
 
 
+def _speed_of_all(task: Any) -> float | None:
+    """Return the speed since the beginning, for workers that end large tasks at one time, or long after each other."""
+    return task.completed / task.elapsed if task.completed and task.elapsed else None
+
+
 def _write_line(line: str) -> None:
     # Whoever reads the lines may be gone; the work goes on.
     with suppress(OSError, ValueError):
@@ -444,22 +459,35 @@ class _BarConsole(Console):
 
 
 class _BarReporter:
-    """The Reporter whose steps move a Rich progress bar."""
+    """The Reporter whose steps move a Rich progress bar, with a row below for each worker that reports."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
         self._task: Any = None
+        self._rows: list[Any] = []
 
     def start(self, what: str, total: int | None) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(what, total=total, part="")
+        from cryobridge.progress import Crew
+
+        for row in (*self._rows, *([] if self._task is None else [self._task])):
+            self._bar.remove_task(row)
+        self._rows, self._crew = [], Crew()
+        self._task = self._bar.add_task(what, total=total, part="", is_shared=False)
 
     def advance(self, steps: int = 1) -> None:
         self._bar.advance(self._task, steps)
 
     def now(self, part: str) -> None:
         self._bar.update(self._task, part=part)
+
+    def done_by(self, worker: str, steps: int, seconds: float) -> None:
+        self._crew.add(worker, steps, seconds)
+        self._bar.update(self._task, is_shared=True)
+        rows = self._crew.rows()
+        while len(self._rows) < len(rows):
+            self._rows.append(self._bar.add_task("", total=None, part="", is_shared=False))
+        for row, (name, done) in zip(self._rows, rows, strict=True):
+            self._bar.update(row, description=f"  {escape(name)}", part=done)
 
     def note(self, message: Message) -> None:
         show_messages([message])

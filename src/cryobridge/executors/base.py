@@ -18,6 +18,21 @@ Result_co = TypeVar("Result_co", covariant=True)
 Advance = Callable[[int], None]
 
 
+class AdvanceBy(Protocol):
+    """Takes a number of steps that are done; of a worker that is known by a name, those of a whole task."""
+
+    def __call__(self, steps: int, /, *, by: str = "", seconds: float = 0.0) -> None:
+        """Count steps.
+
+        Parameters
+        ----------
+        steps
+            That are done.
+        by, seconds
+            The worker, and how long it was at the task.
+        """
+
+
 class Worker(Protocol[Result_co]):
     """Carries out tasks on one device; ready when it is made, so that too large a task is refused before the work."""
 
@@ -37,6 +52,22 @@ class Worker(Protocol[Result_co]):
         ------
         CryobridgeError
             If a task can't be carried out; those that are done stay.
+        """
+
+
+class Elsewhere(Protocol[Result_co]):
+    """Carries out a task in another process; small, as it is sent with each."""
+
+    def __call__(self, number: int, lane: Callable[[], int]) -> tuple[int, Result_co]:
+        """Carry a task out, and return the steps that are done, and the result.
+
+        Parameters
+        ----------
+        number
+            Of the task.
+        lane
+            Says which of those that carry out tasks on this host at the same time this one is, from 0, so that they
+            share its devices.
         """
 
 
@@ -61,18 +92,17 @@ class Work(Protocol[Result_co]):
     def process(self) -> AbstractContextManager[None]:
         """Settle what all workers of a process share, such as how many threads a library takes, while they run."""
 
-    def elsewhere(self, device: str) -> AbstractContextManager[Callable[[int], tuple[int, Result_co]]]:
+    def elsewhere(self, device: str) -> AbstractContextManager[Elsewhere[Result_co]]:
         """Write down what other processes need, and return what carries a task out there, within the block.
 
-        It is called with the number of a task and returns the steps that are done, and the result; it is small, as it
-        is sent with each task. ``device`` is what each process works on.
+        ``device`` names what each host works on.
         """
 
 
 class Run(Protocol[Result_co]):
     """Runs tasks of the work that it was prepared for."""
 
-    def __call__(self, numbers: Sequence[int], *, advance: Advance, done: Callable[[Result_co], None]) -> None:
+    def __call__(self, numbers: Sequence[int], *, advance: AdvanceBy, done: Callable[[Result_co], None]) -> None:
         """Run tasks to their end.
 
         Parameters
@@ -80,7 +110,7 @@ class Run(Protocol[Result_co]):
         numbers
             Of the tasks.
         advance
-            Called with a number of steps that are done.
+            Called with steps that are done.
         done
             Called with the result of each task, one call at a time.
 

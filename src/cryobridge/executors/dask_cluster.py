@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import json
+import logging
 import os
 import re
+import signal
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, UsageError, option
-from cryobridge.executors.base import Advance, Executor, Result, Run, Work
+from cryobridge.executors.base import AdvanceBy, Elsewhere, Executor, Result, Run, Work
 from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
@@ -113,9 +118,12 @@ class ClusterExecutor(Executor):
     def prepare(self, work: Work[Result]) -> Run[Result]:
         """Reach the cluster, or get ready to start it; see `cryobridge.executors.base.Executor`."""
         if _LOCAL.fullmatch(self.cluster):
-            return _ClusterRun(work, self.device, self._local)
+            return _ClusterRun(work, self, self._local)
         client = self._connected()
-        return _ClusterRun(work, self.device, lambda: contextlib.closing(client))
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            work.reporter.start(f"waiting for a worker of {self.cluster}", None)
+            client.wait_for_workers(1)
+        return _ClusterRun(work, self, lambda: _quietly(client))
 
     @contextmanager
     def _local(self) -> Iterator[Client]:
@@ -134,7 +142,9 @@ class ClusterExecutor(Executor):
         }
         with (
             dask.config.set(settings),
+            _loop_without_interrupts() as loop,
             LocalCluster(
+                loop=loop,
                 n_workers=count,
                 threads_per_worker=1,
                 processes=True,
@@ -166,6 +176,43 @@ class ClusterExecutor(Executor):
             ) from error
 
 
+@contextmanager
+def _quietly(client: Client) -> Iterator[Client]:
+    """Close a client in the end, and say nothing of its connection meanwhile: the error does."""
+    log = logging.getLogger("distributed.client")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with client:
+            yield client
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
+def _loop_without_interrupts() -> Iterator[Any]:
+    """Run an event loop in a thread whose processes don't get the Ctrl-C of the terminal: it is for their coordinator.
+
+    What a thread blocks, the threads and processes that it starts do, too.
+    """
+    from multiprocessing import resource_tracker
+
+    from distributed.utils import LoopRunner
+
+    # Its start unblocks interrupts.
+    resource_tracker.ensure_running()
+    runner = LoopRunner()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
 @dataclass(frozen=True)
 class _Failure:
     number: int
@@ -177,22 +224,24 @@ class _ClusterRun:
     """Hands tasks to workers, gives those that fail to others, and lists in the end which were given up."""
 
     def __init__(
-        self, work: Work[Any], device: str, connect: Callable[[], contextlib.AbstractContextManager[Client]]
+        self, work: Work[Any], executor: ClusterExecutor, connect: Callable[[], AbstractContextManager[Client]]
     ) -> None:
         self._work = work
-        self._device = device
+        self._where = executor.cluster
+        self._device = executor.device
         self._connect = connect
 
-    def __call__(self, numbers: Sequence[int], *, advance: Advance, done: Callable[[Any], None]) -> None:
+    def __call__(self, numbers: Sequence[int], *, advance: AdvanceBy, done: Callable[[Any], None]) -> None:
         """Run tasks to their end; see `cryobridge.executors.base.Run`."""
         failures: list[_Failure] = []
         with ExitStack() as stack:
             call = stack.enter_context(self._work.elsewhere(self._device))
             client = stack.enter_context(self._connect())
-            tries = _Tries(client, call)
+            tries = _Tries(client, call, self._where)
             stack.push(tries)
-            for steps, result in tries.results(numbers, failures):
-                advance(steps)
+            for outcome in tries.results(numbers, failures):
+                steps, result = outcome.value
+                advance(steps, by=outcome.name, seconds=outcome.seconds)
                 done(result)
         if failures:
             failures.sort(key=lambda failure: failure.number)
@@ -205,16 +254,17 @@ class _ClusterRun:
             )
 
 
-class _Tries(contextlib.AbstractContextManager["_Tries"]):
+class _Tries(AbstractContextManager["_Tries"]):
     """The tasks that a cluster has in hand; leaving the block takes back what is not done."""
 
-    def __init__(self, client: Client, call: Callable[[int], Any]) -> None:
+    def __init__(self, client: Client, call: Elsewhere[Any], where: str) -> None:
         self._client = client
+        self._where = where
         self._call = call
         self._open: dict[Future, tuple[int, tuple[str, ...]]] = {}
 
-    def results(self, numbers: Sequence[int], failures: list[_Failure]) -> Iterator[Any]:
-        """Yield what each task returns, as they end; those that fail for the last time are added to a list."""
+    def results(self, numbers: Sequence[int], failures: list[_Failure]) -> Iterator[Outcome]:
+        """Yield what becomes of each task, as they end well; those that fail for the last time are added to a list."""
         from distributed import as_completed
 
         # In one message: sent one by one, nothing would be heard of the first until the last is on its way.
@@ -232,11 +282,17 @@ class _Tries(contextlib.AbstractContextManager["_Tries"]):
                 outcome = future.result()
                 future.release()
                 if outcome.error is None:
-                    yield outcome.value
+                    yield outcome
                     continue
                 failure, where = _Failure(number, outcome.host, outcome.error), outcome.worker
+            elif future.status == "error":
+                failure, where = self._ended(future, number), ""
             else:
-                failure, where = self._lost(future, number), ""
+                raise CryobridgeError(
+                    f"{self._where} has dropped the tasks: its scheduler has ended, or was started anew",
+                    option="cluster",
+                    hint=f"Start it, then {option('resume', True)} makes what is missing.",
+                )
             if len(tried) + 1 >= _N_TRIES or not where:
                 failures.append(failure)
             else:
@@ -250,12 +306,13 @@ class _Tries(contextlib.AbstractContextManager["_Tries"]):
         self._open[future] = (number, tried)
         return future
 
-    def _lost(self, future: Future, number: int) -> _Failure:
+    def _ended(self, future: Future, number: int) -> _Failure:
         """Return what is known of a task whose workers ended, which the scheduler has tried on others."""
-        error = future.exception() if future.status == "error" else None
+        error = future.exception()
         last = getattr(error, "last_worker", None)
-        host = "unknown host" if last is None else last.host
-        return _Failure(number, host, "its process was ended each time" if last is not None else f"{error or 'lost'}")
+        if last is None:
+            return _Failure(number, "unknown host", f"{error}")
+        return _Failure(number, last.host, "its process was ended each time")
 
     def __exit__(self, *_: object) -> None:
         if self._open:
@@ -265,21 +322,49 @@ class _Tries(contextlib.AbstractContextManager["_Tries"]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task on a worker: its value, or the text of its error."""
+    """What became of a task on a worker: its value, or the text of its error, and how long it took."""
 
     host: str
+    name: str
     worker: str
     value: Any = None
     error: str | None = None
+    seconds: float = 0.0
 
 
-def attempt(call: Callable[[int], Any], number: int) -> Outcome:
+def attempt(call: Elsewhere[Any], number: int) -> Outcome:
     """Carry out a task on a worker; an error comes back as text, whatever it is made of."""
     from distributed import get_worker
 
-    outcome = Outcome(os.uname().nodename, get_worker().address)
+    worker, host = get_worker(), os.uname().nodename
+    # A worker without a name of its own has its address for one.
+    name = str(worker.name).rpartition(":")[2]
+    outcome, began = Outcome(host, f"{host}/{name}", worker.address), time.monotonic()
     try:
-        return replace(outcome, value=call(number))
+        value = call(number, _lane)
     except Exception as error:
         text = str(error) if isinstance(error, CryobridgeError) else f"{type(error).__name__}: {error}"
         return replace(outcome, error=text)
+    return replace(outcome, value=value, seconds=time.monotonic() - began)
+
+
+_of_thread = threading.local()
+_lanes = itertools.count()
+
+
+def _lane() -> int:
+    """Return which thread of all workers on this host this one is, as the scheduler knows them when it is first asked.
+
+    Those of a worker come one after the other, behind those of workers before it in the order of their addresses.
+    """
+    if not hasattr(_of_thread, "lane"):
+        from distributed import get_worker
+        from distributed.comm import get_address_host
+        from distributed.utils import sync
+
+        me = get_worker()
+        workers = sync(me.loop, me.scheduler.identity)["workers"]
+        host = get_address_host(me.address)
+        before = [one for one in workers if get_address_host(one) == host and one < me.address]
+        _of_thread.lane = sum(workers[one]["nthreads"] for one in before) + next(_lanes)
+    return int(_of_thread.lane)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property, partial
 from typing import Generic
 
-from cryobridge.executors.base import Advance, Executor, Result, Run, Work, Worker
+from cryobridge.executors.base import AdvanceBy, Executor, Result, Run, Work, Worker
 from cryobridge.fourier.device_names import AUTO, CPU, split_device_names
 from cryobridge.fourier.loading import load_torch
 
@@ -26,6 +26,22 @@ def device_names(names: str) -> tuple[str, ...]:
     from cryobridge.fourier.devices import pick_devices
 
     return tuple(map(str, pick_devices(names)))
+
+
+def devices_in_turn(names: str) -> tuple[str, ...]:
+    """Return the devices that workers of one host take in turn; ``"auto"`` and ``"cuda"`` are all GPUs that they see.
+
+    Raises
+    ------
+    UsageError
+        If one of them is not there, or is named twice.
+    """
+    devices = device_names(names)
+    if devices != ("cuda",):
+        return devices
+    from cryobridge.fourier.devices import visible_gpus
+
+    return visible_gpus()
 
 
 class DeviceExecutor(Executor):
@@ -86,7 +102,7 @@ class _DeviceRun(Generic[Result]):
         self._work = work
         self._workers = workers
 
-    def __call__(self, numbers: Sequence[int], *, advance: Advance, done: Callable[[Result], None]) -> None:
+    def __call__(self, numbers: Sequence[int], *, advance: AdvanceBy, done: Callable[[Result], None]) -> None:
         queue = _Queue(numbers)
         telling = threading.Lock()
 

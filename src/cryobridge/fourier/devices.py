@@ -68,6 +68,18 @@ def pick_devices(names: str = "auto") -> tuple[torch.device, ...]:
     return devices
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """Return the names of the CUDA GPUs that this process sees, in an order that those beside it have too.
+
+    ``CUDA_VISIBLE_DEVICES`` says which, and numbers them anew; some programs give each process another order of the
+    same ones.
+    """
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    keys = named if len(named) == count else [""] * count
+    return tuple(f"cuda:{number}" for number in sorted(range(count), key=lambda number: keys[number]))
+
+
 def batch_size_for(device: torch.device, bytes_per_image: int, most: int = 1024) -> int:
     """How many images to hold on a device at a time, from the memory that is free there now.
 

@@ -198,7 +198,7 @@ def test_of_an_unfinished_stack_only_what_fits_its_checksums_is_kept(
     assert {path.name: content for path, content in data(out).items()} == whole
     noted = [message.text for message in report.notes if message.code == "stacks-made-again"]
     assert len(noted) == bool(n_again)
-    assert all(f"{n_again} images in the unfinished particles.638.mrcs" in text for text in noted)
+    assert all(f"the unfinished particles.638.mrcs: {n_again} image" in text for text in noted)
 
 
 def test_outputs_are_verified_only_where_they_are_kept(star, tmp_path):

@@ -17,7 +17,7 @@ from cryobridge.jobs.stacks.plan import OpenStack, StackPlan, StackResult, Stack
 from cryobridge.jobs.stacks.reading import ImageReader
 
 if TYPE_CHECKING:
-    from cryobridge.executors.base import Advance
+    from cryobridge.executors.base import Advance, Elsewhere
     from cryobridge.jobs.stacks.checks import Rows
     from cryobridge.jobs.stacks.plan import Made
     from cryobridge.progress import Reporter
@@ -47,7 +47,7 @@ class StackWork:
         return self.plan.process()
 
     @contextmanager
-    def elsewhere(self, device: str) -> Iterator[Callable[[int], tuple[int, StackResult]]]:
+    def elsewhere(self, device: str) -> Iterator[Elsewhere[StackResult]]:
         """Write the plan under the output folder, and remove it and what ended processes left there at the end."""
         from cryobridge.jobs.stacks.plan_file import stored_plan
         from cryobridge.jobs.stacks.remote import RemoteStacks

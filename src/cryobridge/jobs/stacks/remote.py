@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cryobridge.executors.devices import device_names
+from cryobridge.executors.devices import devices_in_turn
 from cryobridge.executors.threads import n_threads
 from cryobridge.jobs.stacks.execute import StackWorker
 from cryobridge.jobs.stacks.plan import StackPlan, StackResult
@@ -16,8 +17,6 @@ from cryobridge.jobs.stacks.plan_file import read_plan
 
 # What a thread needs for one stack after the other: the tables of the transform, and buffers.
 _of_thread = threading.local()
-_lock = threading.Lock()
-_n_threads_seen = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class RemoteStacks:
     folder
         The output folder.
     device
-        As it is typed; a worker with several devices gives each thread one.
+        As it is typed; where there are several, those that work on a host take them in turn.
     """
 
     place: str
@@ -39,8 +38,8 @@ class RemoteStacks:
     folder: str
     device: str
 
-    def __call__(self, number: int) -> tuple[int, StackResult]:
-        """Make a stack, unless it is there and whole.
+    def __call__(self, number: int, lane: Callable[[], int] = int) -> tuple[int, StackResult]:
+        """Make a stack, unless it is there and whole; see `cryobridge.executors.base.Elsewhere`.
 
         Returns
         -------
@@ -58,18 +57,18 @@ class RemoteStacks:
         steps: list[int] = []
         results: list[StackResult] = []
         with n_threads(1):
-            worker = self._worker(plan)
+            worker = self._worker(plan, lane)
         # Once more: the transform has loaded torch.
         with n_threads(1):
             worker.run([number], advance=steps.append, done=results.append)
         return sum(steps), results[0]
 
-    def _worker(self, plan: StackPlan[Any]) -> StackWorker:
+    def _worker(self, plan: StackPlan[Any], lane: Callable[[], int]) -> StackWorker:
         known: tuple[RemoteStacks, StackWorker] | None = getattr(_of_thread, "worker", None)
         if known is not None and known[0] == self:
             return known[1]
-        devices = device_names(self.device)
-        device = devices[_place_of_thread() % len(devices)]
+        devices = devices_in_turn(self.device)
+        device = devices[lane() % len(devices)] if len(devices) > 1 else devices[0]
         worker = StackWorker(plan, Path(self.folder), plan.transform(device))
         _of_thread.worker = (self, worker)
         return worker
@@ -78,11 +77,3 @@ class RemoteStacks:
 @lru_cache(maxsize=2)
 def _plan(place: Path, fingerprint: str) -> StackPlan[Any]:
     return read_plan(place, fingerprint)
-
-
-def _place_of_thread() -> int:
-    global _n_threads_seen
-    if not hasattr(_of_thread, "place"):
-        with _lock:
-            _of_thread.place, _n_threads_seen = _n_threads_seen, _n_threads_seen + 1
-    return int(_of_thread.place)

@@ -101,8 +101,7 @@ class StackJob(Generic[R]):
 
     def report(self) -> R:
         """Return what will be made, if all images can be used, and how much disk space it takes."""
-        report = self._share.report()
-        return report if self.finish else _with(report, (self._share.plan.about_size(),))
+        return self._share.report()
 
     def check(self, *, overwrite: bool = False) -> None:
         """Check where the stacks go, before anything is written.
@@ -216,7 +215,12 @@ class _LoggedWork:
                 self.record.report = self.report_so_far(results)
                 self.record.keep_up()
 
-        make(todo, advance=reporter.advance, done=done)
+        def advance(steps: int, /, *, by: str = "", seconds: float = 0.0) -> None:
+            if by:
+                reporter.done_by(by, steps, seconds)
+            reporter.advance(steps)
+
+        make(todo, advance=advance, done=done)
 
     def _with_all_files(self, results: Sequence[StackResult]) -> list[StackResult]:
         """Return the stacks that nothing lacks; pictures may, which are drawn beside the work."""

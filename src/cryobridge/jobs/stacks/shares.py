@@ -122,8 +122,9 @@ class Share(ABC, Generic[R]):
         """Write what all stacks share, when all of them are there."""
 
     def report(self, results: Sequence[StackResult] = (), n_kept: int = 0) -> R:
-        """Return what is made, of so many stacks that were there already."""
-        return self.plan.report(self.folder, results, n_kept)
+        """Return what is made, of so many stacks that were there already, and how much disk space it takes."""
+        report = self.plan.report(self.folder, results, n_kept)
+        return replace(report, messages=(*report.messages, self.plan.about_size()))
 
     def messages(self, found: Found) -> tuple[Message, ...]:
         """Say what is made again, and why."""
@@ -133,6 +134,10 @@ class Share(ABC, Generic[R]):
         for name in self.plan.folders:
             make_subfolder(self.folder / name)
             tidy(self.folder / name)
+
+    def _remove_damaged(self, found: Found) -> None:
+        """Remove stacks that are there and were found damaged, which whoever makes them could take for whole."""
+        remove_existing(self.plan.files(self.folder, task)[0] for task in self.todo(found))
 
     def _write_shared(self, left_out: Rows) -> None:
         self.all_stacks.finish(self.folder, left_out)
@@ -223,11 +228,12 @@ class Whole(Share[R]):
         self._make_folders()
         if not (self.resume and self.plan.continues):
             remove_existing(self.freed(found))
-        elif self.verify_outputs:
+            return ()
+        self._remove_damaged(found)
+        if self.verify_outputs:
             remove_existing(self.plan.unfinished(self.folder))
-        else:
-            return self.plan.keep_whole(self.folder)
-        return ()
+            return ()
+        return self.plan.keep_whole(self.folder)
 
     def finish(self, left_out: Rows) -> None:
         """Write what all stacks share, and remove the records of parts that some of them were made in."""
@@ -312,6 +318,7 @@ class OnePart(Share[R]):
         # The one last by which another part sees that the others are ours.
         remove_existing(self.folder / name for name in reversed(RECORD))
         if self.plan.continues:
+            self._remove_damaged(found)
             return self.plan.keep_whole(self.folder, todo)
         remove_existing(path for task in todo for path in self.plan.all_files(self.folder, task))
         return ()
@@ -323,7 +330,7 @@ class OnePart(Share[R]):
             f"part {self.part} has {len(self.plan.tasks):,} of {len(self.all_stacks.tasks):,} stacks; when all parts "
             f"are done, {option('finish', True)} checks the stacks and writes what they share"
         )
-        return replace(report, messages=(*report.messages, note("part", text)))
+        return replace(report, messages=(*report.messages, note("part", text), self.plan.about_size()))
 
 
 @dataclass(frozen=True)
@@ -343,6 +350,10 @@ class Finish(Share[R]):
         if self.todo(found):
             raise self._unfinished(found.whole)
         return found
+
+    def report(self, results: Sequence[StackResult] = (), n_kept: int = 0) -> R:
+        """Return what there is."""
+        return self.plan.report(self.folder, results, n_kept)
 
     def _unfinished(self, whole: Mapping[int, StackResult]) -> CryobridgeError:
         """Return the error that names the stacks that are not whole, each with the part that makes it."""
