@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.coords.coords import coords as coords
     from cryobridge.jobs.inspection.describe import inspect as inspect
     from cryobridge.jobs.merge.merge import merge as merge
+    from cryobridge.jobs.reconstruction.backproject import backproject as backproject
     from cryobridge.jobs.selection.choose import select as select
     from cryobridge.jobs.selection.choose import select_files as select_files
     from cryobridge.jobs.stacks.api import downsample as downsample
@@ -47,6 +48,7 @@ _PUBLIC = {
     "PolarGrid": "cryobridge.fourier.grid",
     "PolarTransform": "cryobridge.fourier.polar",
     "Report": "cryobridge.report",
+    "backproject": "cryobridge.jobs.reconstruction.backproject",
     "converge": "cryobridge.jobs.converge.converge",
     "convert": "cryobridge.jobs.convert.convert",
     "coords": "cryobridge.jobs.coords.coords",

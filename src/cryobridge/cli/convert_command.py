@@ -73,6 +73,7 @@ def _view(report: ConvertReport, *, is_copy: bool) -> Facts:
         *([("no place for", some(report.dropped_columns))] if report.dropped_columns else []),
         *([("copies" if is_copy else "links", f"{report.links:,}")] if report.links else []),
         *changed_pixels(report),
+        *([("map", report.map_check.as_text())] if report.map_check else []),
         *outputs(report),
         *((f"Δ {item.quantity}", _difference(item)) for item in (report.verified or ()) if settings.verbose),
     ]

@@ -109,7 +109,7 @@ def premultiplied(particles: ParticleSet, who: str) -> list[Message]:
     who
         The target, such as ``"cryoSPARC"``.
     """
-    if not is_premultiplied(particles):
+    if not is_premultiplied(particles).any():
         return []
     text = (
         f"the images are multiplied by their CTF ({PREMULTIPLIED} 1), which {who} can't be given to know: the CTF "
@@ -118,17 +118,20 @@ def premultiplied(particles: ParticleSet, who: str) -> list[Message]:
     return [warning("ctf-premultiplied", text)]
 
 
-def is_premultiplied(particles: ParticleSet) -> bool:
-    """Whether a STAR file says that the images of some particle are multiplied by their CTF."""
-    extra = particles.extra
+def is_premultiplied(particles: ParticleSet) -> NDArray[np.bool_]:
+    """Return of each particle, (n,), whether a STAR file says that its image is multiplied by its CTF."""
+    none, extra, index = np.zeros(len(particles), bool), particles.extra, particles.optics_index
     if extra is None or extra.program != "relion":
-        return False
+        return none
     if PREMULTIPLIED in extra.names:  # a file without optics groups
-        return bool(np.asarray(extra.read([PREMULTIPLIED])[PREMULTIPLIED], np.float64).any())
-    flags = extra.optics.get(PREMULTIPLIED)
-    if flags is None or particles.optics_index is None:
-        return False
-    return bool(np.asarray(flags, np.float64)[np.unique(particles.optics_index)].any())
+        flags = extra.read([PREMULTIPLIED])[PREMULTIPLIED]
+    else:
+        flags = extra.optics.get(PREMULTIPLIED)
+        if flags is None or index is None:
+            return none
+        flags = np.asarray(flags)[index]
+    found: NDArray[np.bool_] = np.asarray(flags, np.float64) != 0
+    return found
 
 
 def named_mrc(names: Sequence[str]) -> list[Message]:

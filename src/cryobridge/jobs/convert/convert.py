@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from cryobridge.jobs.convert.map_check import MapSource
     from cryobridge.jobs.convert.names import Link
     from cryobridge.jobs.convert.plan import ConvertPlan
     from cryobridge.jobs.convert.report import ConvertReport
@@ -114,17 +115,34 @@ class ConvertJob:
     def check(self, *, overwrite: bool = False) -> None:
         """Refuse outputs that can't be written; raises as `check_outputs` does."""
         check_outputs(self.plan, overwrite=overwrite)
+        self._map_source()
 
     def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> ConvertReport:
         """Write the output, and read it back if that is asked for; raises as `write_plan` does."""
-        reporter = reporter or Silent()
+        reporter, options = reporter or Silent(), self.plan.options
+        source = self._map_source()
         write_plan(self.plan, overwrite=overwrite, reporter=reporter)
-        if not self.plan.options.verify:
-            return self.plan.report()
-        from cryobridge.jobs.convert.verify import verify
+        report = self.plan.report()
+        if not options.verify and source is None:
+            return report
+        from cryobridge.jobs.convert.verify import read_back, verify
 
         reporter.start("reading back", None)
-        return replace(self.plan.report(), verified=tuple(verify(self.plan)))
+        found = read_back(self.plan)
+        if options.verify:
+            report = replace(report, verified=tuple(verify(self.plan, found)))
+        if source is not None:
+            reporter.start("comparing maps", None)
+            report = replace(report, map_check=source.compared_with(found))
+        return report
+
+    def _map_source(self) -> MapSource | None:
+        """Return what the map of the input is made of, if one is asked for; raises as `map_source` does."""
+        if self.plan.options.verify_map is None:
+            return None
+        from cryobridge.jobs.convert.map_check import map_source
+
+        return map_source(self.plan, self.plan.options.verify_map)
 
 
 def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:

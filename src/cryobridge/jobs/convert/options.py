@@ -125,6 +125,12 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
         str | None, Opt("Folder to write before the names of micrographs.", metavar="DIR", panel="Output")
     ] = None
     verify: Annotated[bool, Opt("Read the output back and compare it with the input.", panel="Output")] = False
+    verify_map: Annotated[
+        int | None,
+        Opt(
+            "Make maps of N particles by the input and by the output, and compare.", metavar="N", panel="Output", low=1
+        ),
+    ] = None
     pose_from: Annotated[
         str | None,
         Opt("Take poses and classes from this alignment, such as alignments2D.", metavar="NAME", panel="Particles"),
@@ -294,6 +300,11 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
                 ("link_stacks", "copy", "invert", "normalise", "contrast"),
                 not self.is_recentred,
                 "for images that are there, and new centres need other ones",
+            ),
+            (
+                ("verify_map",),
+                not self.extracts_again,
+                "for images that are there, and these are still to be extracted",
             ),
             (("micrograph_path",), to_file and not is_mapped, "for names that no other file gives"),
             (("copy",), self.link_stacks is not None, f"for {option('link_stacks')}"),

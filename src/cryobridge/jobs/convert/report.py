@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.particle_files import FromAncestor
 from cryobridge.jobs.identity.report import Matched
+from cryobridge.jobs.reconstruction.report import MapCheck
 from cryobridge.report import Report
 
 if TYPE_CHECKING:
@@ -219,6 +220,8 @@ class ConvertReport(Report):
         the input.
     verified
         What was compared when the output was read back, and how far it is off; None where it was not.
+    map_check
+        How the map of the output compares with the input's; None where that was not asked for.
     from_ancestors
         Columns that were fetched from jobs that the particles come from.
     onto
@@ -239,11 +242,12 @@ class ConvertReport(Report):
     ramp: bool | None = None
     recentring: Recentring | None = None
     verified: tuple[Difference, ...] | None = None
+    map_check: MapCheck | None = None
     from_ancestors: tuple[FromAncestor, ...] = ()
     onto: OntoReport | None = None
 
     def require(self) -> None:
-        """Raise where the output does not read back as the input.
+        """Raise where the output does not read back as the input, or makes another map.
 
         Raises
         ------
@@ -251,3 +255,5 @@ class ConvertReport(Report):
             If rounding does not explain a difference.
         """
         require_equal(self.verified or (), self.outputs[0])
+        if self.map_check is not None:
+            self.map_check.require(self.outputs[0])

@@ -44,13 +44,22 @@ _RELATIVE = 1e-6
 _PHASE_RAD = 1e-3
 
 
-def verify(plan: ConvertPlan) -> list[Difference]:
-    """Read the output of a plan back and compare it with the input.
+def read_back(plan: ConvertPlan) -> ParticleSet:
+    """Read the output of a plan that was written."""
+    if isinstance(plan.content, PickleContent):
+        return _pickled(plan.output, plan.content, _source(plan))
+    return read_particles_cs(plan.output) if plan.target == "cs" else read_particles_star(plan.output)
+
+
+def verify(plan: ConvertPlan, found: ParticleSet | None = None) -> list[Difference]:
+    """Compare the output of a plan with the input.
 
     Parameters
     ----------
     plan
         A plan that was written.
+    found
+        What the output holds; it is read if not given.
 
     Returns
     -------
@@ -63,14 +72,13 @@ def verify(plan: ConvertPlan) -> list[Difference]:
         expected, _ = chosen(source, aberrations=plan.options.has_aberrations, odd="as-derived")
     if plan.recentred is not None:
         before, expected = expected, _turned(expected, plan.recentred)
+    found = read_back(plan) if found is None else found
     if isinstance(plan.content, PickleContent):
-        pickled = _pickled(plan.output, plan.content, expected)
-        differences = compare(expected, pickled, held) + _compare_phases(plan, source, pickled)
+        differences = compare(expected, found, held) + _compare_phases(plan, source, found)
         if plan.content.indices is not None:
             differences.append(_rows("chosen rows", plan.content.indices, read_indices(plan.output / INDICES)))
         return differences
     is_cs = plan.target == "cs"
-    found = read_particles_cs(plan.output) if is_cs else read_particles_star(plan.output)
     differences = compare(expected, found, held) + _compare_phases(plan, source, found)
     if is_cs and plan.particles.uid is not None:
         differences.append(_rows("uid", plan.particles.uid, found.uid))

@@ -1,0 +1,1 @@
+"""Small maps of particles, by which poses, shifts and CTF are checked."""
