@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _DTYPE = torch.float32
 _WIENER = 0.01
+_EDGE = 1.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +177,8 @@ class BackProjector:
         self.box_px, self.voxel_size_A, self.device = box_px, voxel_size_A, device
         self._padded = padded_size(box_px)
         n_points = self._padded**3
-        self._real, self._imaginary, self._weight = (torch.zeros(n_points, device=device) for _ in range(3))
+        # Of the numerator the real and the imaginary part, and the denominator.
+        self._sums = tuple(torch.zeros(n_points, device=device) for _ in range(3))
 
     def add(self, slices: Slices, spectra: Tensor, views: Views) -> None:
         """Add images.
@@ -203,45 +205,42 @@ class BackProjector:
 
     def _scatter(self, place: Tensor, values: Tensor, weight: Tensor) -> None:
         size = self._padded
-        inside = place.square().sum(1) <= (size / 2) ** 2
+        # Nyquist itself is inside, whatever rounding makes of it; only a magnification leads beyond.
+        inside = place.square().sum(1) <= (_EDGE * size / 2) ** 2
         place, values, weight = place[inside], values[inside], weight[inside]
         first = place.floor()
         share = place - first
-        low, real, imaginary = first.to(torch.int64), values.real, values.imag
+        low = first.to(torch.int64)
         for corner in product((0, 1), repeat=3):
             at = [(low[:, axis] + corner[axis]) % size for axis in range(3)]
             flat = (at[2] * size + at[1]) * size + at[0]
             part = math.prod((share[:, axis] if corner[axis] else 1 - share[:, axis]) for axis in range(3))
-            self._real.scatter_add_(0, flat, part * real)
-            self._imaginary.scatter_add_(0, flat, part * imaginary)
-            self._weight.scatter_add_(0, flat, part * weight)
+            for total, each in zip(self._sums, (values.real, values.imag, weight), strict=True):
+                total.scatter_add_(0, flat, part * each)
 
     def density(self) -> Tensor:
-        """Return the map (z, y, x) of what was added, (box, box, box), on the CPU."""
+        """Return the map (z, y, x) of what was added, (box, box, box), float64, on the CPU.
+
+        In double precision, so that where a map holds little its shells are not what rounding leaves of others.
+        """
         size, box = self._padded, self.box_px
         shape = (size, size, size)
-        total = torch.complex(self._real, self._imaginary).view(shape)
-        total, weight = total + _opposite(total).conj(), self._weight.view(shape)
-        weight = weight + _opposite(weight)
-        shell = _shells(size, self.device)
-        n_shells = size // 2 + 1
+        real, imaginary, weight = (each.cpu().double().view(shape) for each in self._sums)
+        total, weight = torch.complex(real, imaginary), weight + _opposite(weight)
+        total += _opposite(total).conj()
+        shell, n_shells = _shells(size), size // 2 + 1
         is_inside = shell < n_shells
         inner, of_shell = shell[is_inside], weight[is_inside]
-        sums, counts = (
-            torch.zeros(n_shells, device=self.device).scatter_add_(0, inner, each)
-            for each in (of_shell, torch.ones_like(of_shell))
-        )
-        floor = _WIENER * (sums / counts)[inner]
+        means = torch.bincount(inner, of_shell, n_shells) / torch.bincount(inner, minlength=n_shells)
+        denominator = of_shell + _WIENER * means[inner]
         spectrum = torch.zeros_like(total)
-        denominator = of_shell + floor
         spectrum[is_inside] = torch.where(denominator > 0, total[is_inside] / denominator, 0)
-        del total, weight
+        del total, real, imaginary, weight
         density = torch.fft.fftshift(torch.fft.ifftn(spectrum).real)
         start = size // 2 - box // 2
         density = density[(slice(start, start + box),) * 3]
-        window = torch.sinc((torch.arange(box, device=self.device) - box // 2) / size).square()
-        density = density / (window[:, None, None] * window[:, None] * window) / self.voxel_size_A**3
-        made: Tensor = density.cpu()
+        window = torch.sinc((torch.arange(box, dtype=torch.float64) - box // 2) / size).square()
+        made: Tensor = density / (window[:, None, None] * window[:, None] * window) / self.voxel_size_A**3
         return made
 
 
@@ -251,8 +250,8 @@ def _opposite(grid: Tensor) -> Tensor:
     return opposite
 
 
-def _shells(size: int, device: torch.device) -> Tensor:
-    axis = torch.fft.fftfreq(size, 1 / size, device=device).square()
+def _shells(size: int) -> Tensor:
+    axis = torch.fft.fftfreq(size, 1 / size).square()
     radius: Tensor = (axis[:, None, None] + axis[:, None] + axis).sqrt()
     shells: Tensor = torch.round(radius).to(torch.int64)
     return shells

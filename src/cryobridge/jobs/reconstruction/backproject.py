@@ -102,8 +102,8 @@ def backproject(particles: ParticleSet | str | os.PathLike[str], **options: Any)
     from cryobridge.jobs.reconstruction.maps import Said, mapped
 
     said = Said(found, rows, is_premultiplied(found)[rows], None if dark is None else dark[rows])
-    (density,), used = mapped(images, [said], chosen.box_px, chosen.device)
-    return Reconstruction(density.density(), density.voxel_size_A, rows[used])
+    (made_map,), used = mapped(images, [said], chosen.box_px, chosen.device)
+    return Reconstruction(made_map.density().float(), made_map.voxel_size_A, rows[used])
 
 
 def some_rows(

@@ -69,14 +69,14 @@ def mapped(
     Returns
     -------
     tuple
-        A map for each, and which of the images have finite pixels and are in it.
+        A map for each, and which of the images are in it: not those that are constant, or hold NaN.
 
     Raises
     ------
     MissingDataError
         If a file does not say enough.
     FormatError
-        If no image has finite pixels.
+        If all images are constant or have pixels that are not finite.
     """
     box_px = min(box_px, int(images.size_px[0]))
     voxel_size_A = images.field_A / box_px
@@ -85,14 +85,15 @@ def mapped(
     maps = [BackProjector(box_px, voxel_size_A, on) for _ in said]
     used = []
     for batch, pixels in images.batches():
-        is_finite = np.isfinite(pixels).all(axis=(1, 2))
-        chosen = batch[is_finite]
+        lowest, highest = pixels.min(axis=(1, 2)), pixels.max(axis=(1, 2))  # NaN where one is
+        is_usable = np.isfinite(lowest) & np.isfinite(highest) & (lowest < highest)
+        chosen = batch[is_usable]
         if not len(chosen):
             continue
         used.append(chosen)
         pixel_size_A = float(images.pixel_size_A[chosen[0]])
         slices = Slices(pixels.shape[-1], 0.5 * pixel_size_A / voxel_size_A, on)
-        spectra = slices.spectra(torch.from_numpy(pixels[is_finite]).to(on))
+        spectra = slices.spectra(torch.from_numpy(pixels[is_usable]).to(on))
         for each, view, projector in zip(said, views, maps, strict=True):
             signs = spectra
             if each.is_dark is not None:
@@ -101,7 +102,7 @@ def mapped(
             projector.add(slices, signs, view.take(chosen).to(on))
     if not used:
         raise FormatError(
-            "no image that was looked at has finite pixels",
+            "the images are constant, or hold NaN or infinity",
             path=images.headers[int(images.code[0])].path,
             hint="Extract the particles again.",
         )
