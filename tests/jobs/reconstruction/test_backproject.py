@@ -113,7 +113,7 @@ def flat(particles):
         (
             lambda p: replace(p, images=replace(p.images, path=p.images.path.renamed(["a.mrc"] * 4))),
             {},
-            "1 of 1 image files are not there: a.mrc",
+            "1 of 1 image file is not there: a.mrc",
         ),
     ],
 )

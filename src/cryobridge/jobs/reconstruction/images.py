@@ -11,6 +11,7 @@ from cryobridge.errors import FormatError, MissingDataError, option
 from cryobridge.formats.image_search import name_some, what_finds
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import read_header
+from cryobridge.report import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +141,7 @@ def _headers(names: dict[int, str], search: ImageSearch) -> dict[int, MrcHeader]
     if missing:
         remedy = what_finds(missing, search) or option("datadir")
         raise MissingDataError(
-            f"{len(missing):,} of {len(names):,} image files are not there: {name_some(missing)}",
+            f"{part_of(len(missing), len(names), 'image file')} not there: {name_some(missing)}",
             path=search.metadata,
             count=len(missing),
             hint=f"Looked {search.places(missing[0])}. Say where they are with {remedy}.",

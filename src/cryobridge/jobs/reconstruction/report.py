@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ class MapCheck:
 
     def as_text(self) -> str:
         """Say in one line how they compare."""
-        of_what = f"{self.particles:,} particles, {self.box_px} px"
+        of_what = f"{counted(self.particles, 'particle')}, {self.box_px} px"
         nyquist_A = 2 * self.voxel_size_A
         if self.is_good:
             # Rounded down, so that it does not say 1 of what is less.
