@@ -224,7 +224,7 @@ def test_nothing_to_convert_is_a_warning(converter, particles_cs):
     convert.prepare_indexed_file(particles_cs, "cryosparc")
     assert convert.convert_stacks(batch_size=2).left_out == {"beyond the number of stacks asked for": 1}
     convert.prepare_indexed_file(particles_cs, "cryosparc")
-    with pytest.warns(UserWarning, match="1 of 1 inputs were not read: n_stacks_max is reached"):
+    with pytest.warns(UserWarning, match="1 of 1 input was not read: n_stacks_max is reached"):
         assert convert.convert_stacks() is None
 
 

@@ -214,7 +214,21 @@ def _with_gaps(node):
     """Return a text of the source, with … for what is put into it."""
     if isinstance(node, ast.JoinedStr):
         return "".join(_with_gaps(part) for part in node.values)
+    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Call):
+        return _with_gaps_of_many(node.value)
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "…"
+
+
+def _with_gaps_of_many(call):
+    """Return what `counted` and `part_of` make of many things; … for any other call."""
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
+    words = [word.value for word in call.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+    if name == "counted" and words:
+        return f"… {words[1] if len(words) > 1 else words[0] + 's'}"
+    if name == "part_of" and words:
+        plural = [more.value.value for more in call.keywords if more.arg == "plural"]
+        return f"… of … {plural[0] if plural else words[0] + 's'} {words[1] if len(words) > 1 else 'are'}"
+    return "…"
 
 
 def test_the_headings_of_troubleshooting_are_texts_of_the_program():

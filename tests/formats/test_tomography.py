@@ -174,5 +174,5 @@ def test_rows_of_one_group_at_one_place_are_tilts_of_one_particle(columns, n_par
     block = open_star(path)["particles"]
     assert tilted_particles(block) == n_particles
     texts = [str(message) for message in cb.inspect(path).notes]
-    said = "rows of one rlnGroupName are tilts of one particle: 1 particles in 3 rows"
+    said = "rows of one rlnGroupName are tilts of one particle: 1 particle in 3 rows"
     assert (said in texts) == (n_particles is not None)

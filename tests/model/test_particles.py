@@ -89,7 +89,7 @@ def test_uids_are_kept_and_repeated_ones_are_named():
     assert both.uid.dtype == np.uint64
     assert both.uid.tolist() == [5, 6, 2**63, 7, 6, 8]
     assert codes(both) == ["repeated-particles"]
-    assert "1 particles are in it more than once, by their uid" in str(both.messages[0])
+    assert "1 particle is in it more than once, by their uid" in str(both.messages[0])
     assert codes(particles() + particles()) == ["repeated-particles"]
 
 

@@ -100,10 +100,12 @@ def _uses(uses: tuple[Use, ...]) -> list[RenderableType]:
     table.add_column("what you can do with it", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("missing, and where it is" if any(not use.ready for use in uses) else "", overflow="fold")
-    told = ""
+    told: set[str] = set()
     for use in uses:
-        table.add_row(plain(use.title), _verdict(use), _explained(use, is_told=bool(told) and use.no_images == told))
-        told = use.no_images or told
+        text = _explained(use)
+        is_told = text.plain in told and _verdict(use).plain != "ready"
+        table.add_row(plain(use.title), _verdict(use), plain("the same", "dim") if is_told else text)
+        told = {text.plain} if text.plain and not is_told else told
     parts: list[RenderableType] = [narrowed(table)]
     with_commands = [use for use in uses if use.commands]
     for use in with_commands:
@@ -112,13 +114,14 @@ def _uses(uses: tuple[Use, ...]) -> list[RenderableType]:
     return parts
 
 
-def _explained(use: Use, *, is_told: bool) -> Text:
+def _explained(use: Use) -> Text:
     lines = [(", ".join(use.missing), ""), *((reason, "") for reason in use.reasons), (use.hint, "dim")]
     if use.commands and not use.ready:  # what the commands below do need not be told here
-        lines = [("; ".join(("not as it stands", *use.reasons)), "")]
+        below = f"with the {'command' if len(use.commands) == 1 else 'commands'} below, not as it stands"
+        lines = [(": ".join(filter(None, (below, "; ".join(use.reasons)))), "")]
     elif use.commands and "`" in use.hint:
         lines = []
-    lines.append(("the same" if is_told else use.no_images, "dim"))
+    lines.append((use.no_images, "dim"))
     return Text("\n").join(plain(shown(line, flag), style) for line, style in lines if line)
 
 

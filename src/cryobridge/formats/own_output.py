@@ -70,6 +70,8 @@ class OwnOutput:
         From job.json; empty without one, as in folders that CryoLike wrote.
     stacks_made, stacks_planned
         How many stacks are made, and how many the job makes in all, from job.json; None where it does not say.
+    pixel_bytes
+        How many bytes a pixel of smaller images has.
     series
         Fourier stacks, descriptors and physical stacks, as far as there are any.
     plots
@@ -90,6 +92,7 @@ class OwnOutput:
     title: str
     stacks_made: int | None = None
     stacks_planned: int | None = None
+    pixel_bytes: int = 4
     series: tuple[StackSeries, ...] = ()
     plots: int = 0
     pick_files: tuple[Path, ...] = ()
@@ -131,7 +134,11 @@ def read_own_output(folder: str | os.PathLike[str]) -> OwnOutput:
     content = read_json_of(listing, "job.json", problems)
     version, command, status, title = (text_of(content, key) for key in ("version", "command", "status", "title"))
     numbers = _numbers_of_stacks(content)
-    output = OwnOutput(listing.path, "other", version, command, status, title, *numbers, problems=tuple(problems))
+    report = content.get("report")
+    pixel_bytes = 2 if isinstance(report, dict) and report.get("precision") == "float16" else 4
+    output = OwnOutput(
+        *(listing.path, "other", version, command, status, title, *numbers, pixel_bytes), problems=tuple(problems)
+    )
     if looks_like_stacks(listing):
         series, plots = _read_stacks(listing, problems)
         return replace(output, kind="stacks", series=series, plots=plots, problems=tuple(problems))

@@ -62,6 +62,12 @@ def format_of(path: Path) -> Format:
     if found:
         _refuse_false_name(path, found.name)
         return found
+    if path.suffix == ".star" and (micrographs := _LINE_OF_STAR.fullmatch(head)) is not None:
+        raise FormatError(
+            f"no STAR file, but what RELION 3.1 knows picks by: it names {micrographs[1].decode('utf-8', 'replace')}",
+            path=path,
+            hint="Give it to Extract of RELION 3.1 as its coordinates; the picks lie in folders beside it.",
+        )
     raise FormatError(
         f"not a format that is known here: {_beginning(head)}",
         path=path,
@@ -207,6 +213,8 @@ def _write_images(path: Path, content: Any) -> None:
     write_mrc_stack(path, content.images, content.header.pixel_size_A or 0.0)
 
 
+# All that is in a coords_suffix_*.star.
+_LINE_OF_STAR = re.compile(rb"\s*(\S[^\n\r]*\.star)\s*")
 FORMATS: tuple[Format, ...] = (
     FileFormat(
         CS,

@@ -321,7 +321,7 @@ def test_stacks_that_are_not_found_are_reported_with_a_remedy(with_stack, tmp_pa
     moved = tmp_path / "moved" / "deep" / "p.cs"
     moved.parent.mkdir(parents=True)
     shutil.copy(with_stack, moved)
-    with pytest.raises(MissingDataError, match="1 of 1 stacks are not found"):
+    with pytest.raises(MissingDataError, match="1 of 1 stack is not found"):
         to(tmp_path / "p.star", moved, link_stacks=tmp_path / "links")
     to(tmp_path / "p.star", moved, link_stacks=tmp_path / "links", datadir=tmp_path / "project")
     to(
@@ -571,7 +571,7 @@ def test_particles_without_half_set_or_class_are_reported_of(tmp_path):
     plan = plan_convert([star], tmp_path / "p.cs", ConvertOptions(to="cs", pixel_size_A=1.5, box_px=64))
     write_plan(plan)
     assert np.load(tmp_path / "p.cs")["alignments3D/split"].tolist() == [0, 0, 1]
-    assert "1 particles without a half set are put into the first one" in texts(plan.report().warnings)
+    assert "1 particle without a half set is put into the first one" in texts(plan.report().warnings)
     require_equal(verify(plan), tmp_path / "p.cs")
 
 

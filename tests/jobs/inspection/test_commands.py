@@ -13,7 +13,7 @@ import pytest
 from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.jobs.inspection.report import Inspection
 from cryobridge.jobs.inspection.use_list import TITLES
-from helpers import run, save_cs, save_mrc
+from helpers import noise_images, run, save_cs, save_mrc, save_star
 from recovar_runs import simulate_run
 
 
@@ -187,3 +187,117 @@ def test_piped_lines_are_short_and_paths_are_cut_in_the_middle(project):
     assert "…" in lines[0]
     assert len(lines[0]) < 120
     (project / "deep").rename(project.parent / "deep")
+
+
+def damaged(folder, name, images, n_rows):
+    """A STAR file of particles, ready for all but its images."""
+    save_mrc(folder / f"{name}.mrcs", images, 1.5)
+    columns = {
+        "rlnImageName": [f"{row + 1:06d}@{name}.mrcs" for row in range(n_rows)],
+        **{
+            name: [10.0 * (row + 1) for row in range(n_rows)] for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+        },
+        **{name: [0.5 * row for row in range(n_rows)] for name in ("rlnOriginXAngst", "rlnOriginYAngst")},
+        **{name: [12000.0 + row for row in range(n_rows)] for name in ("rlnDefocusU", "rlnDefocusV")},
+        "rlnDefocusAngle": [5.0] * n_rows,
+        "rlnVoltage": [300.0] * n_rows,
+        "rlnSphericalAberration": [2.7] * n_rows,
+        "rlnAmplitudeContrast": [0.1] * n_rows,
+        "rlnDetectorPixelSize": [5.0] * n_rows,
+        "rlnMagnification": [33333.0] * n_rows,
+    }
+    return save_star(folder / f"{name}.star", "", columns)
+
+
+NOT_USABLE = {
+    "zeros": (lambda images: images * 0, "images that were looked at are empty"),
+    "one": (lambda images: np.where(np.arange(len(images))[:, None, None] == 3, 0, images), "3 of"),
+    "nan": (lambda images: np.where(images == images.max(), np.nan, images), "holds NaN or infinity"),
+    "short": (lambda images: images[:5], "has 5 images, and image 12 is referred to"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_USABLE)
+def test_images_that_no_program_can_use_are_not_called_ready(kind, tmp_path):
+    """Nothing is ready by its metadata alone, where the images are at hand and a few of them can be looked at."""
+    change, said = NOT_USABLE[kind]
+    said = "1 of 12 images that were looked at is empty" if kind == "one" else said
+    images = noise_images(12, 32)
+    damaged(tmp_path, "good", images, 12)
+    damaged(tmp_path, kind, change(images).astype("f4"), 12)
+    uses = uses_of("good.star", tmp_path)
+    assert [name for name in OF_RELION | {"relion"} if not uses[name]["ready"]] == []
+    uses = uses_of(f"{kind}.star", tmp_path)
+    for name in ("relion", "cryosparc", "cryolike", "recovar", "cryodrgn"):
+        assert not uses[name]["ready"]
+        assert not uses[name]["commands"]
+        assert said in " ".join(uses[name]["reasons"])
+    assert uses["select"]["ready"]
+    assert run("inspect", f"{kind}.star", "--check", "stacks", cwd=tmp_path).returncode == 3
+    shown = run("inspect", "good.star", cwd=tmp_path).stdout
+    assert "images          12 of 12 were looked at" in shown or "images  12 of 12 were looked at" in shown
+    # Headers alone: pixels are not read, and nothing is said of them; what sizes tell is.
+    quick = json.loads(run("inspect", f"{kind}.star", "--no-stats", "--json", cwd=tmp_path).stdout)[0]
+    assert quick["uses"]["stacks"]["ready"] == (kind != "short")
+    assert "images" not in quick["facts"]
+
+
+def test_a_stack_that_is_cut_off_or_none_is_not_ready_through_the_file_that_names_it(tmp_path):
+    damaged(tmp_path, "cut", noise_images(12, 32), 12)
+    with (tmp_path / "cut.mrcs").open("r+b") as file:
+        file.truncate(1024 + 7 * 32 * 32 * 4 + 9)
+    assert "has 7 images, and image 12 is referred to" in uses_of("cut.star", tmp_path)["stacks"]["reasons"][0]
+    (tmp_path / "cut.mrcs").write_text("none" * 1000)
+    assert "not an MRC file" in uses_of("cut.star", tmp_path)["cryolike"]["reasons"][0]
+
+
+def test_a_large_file_is_judged_by_its_first_rows_when_its_folder_is_inspected(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryobridge.jobs.inspection.tables._LARGEST_JUDGED_BYTES", 4000)
+    monkeypatch.setattr("cryobridge.jobs.inspection.tables._JUDGED_BYTES", 3000)
+    folder = tmp_path / "Refine3D" / "job001"
+    folder.mkdir(parents=True)
+    star = damaged(tmp_path, "large", noise_images(12, 32), 12)
+    lines = star.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if "@" in line)
+    rows = [line for line in lines[first:] if line.strip()]
+    text = "\n".join([*lines[:first], *(rows * 20)]) + "\n"
+    (folder / "run_data.star").write_text(text)
+    (folder / "run_model.star").write_text("data_model_general\n\n_rlnNrClasses 1\n")
+    found = inspect(folder)
+    assert found.is_ready("select")
+    assert found.is_ready("relion")
+    assert [note.code for note in found.notes] == ["judged-by-first-rows"]
+
+
+def test_a_micrograph_is_no_stack_of_particles(tmp_path):
+    for name, shape in (("one.mrc", (1, 64, 64)), ("movie.mrcs", (5, 48, 64))):
+        save_mrc(tmp_path / name, np.random.default_rng(0).normal(size=shape).astype("f4"), 1.5)
+        found = inspect(tmp_path / name)
+        assert found.listed_uses == ()
+        assert dict(found.facts)["pixel size"] == "1.5 Å"
+
+
+def test_what_extract_takes_is_named_in_a_folder_of_picks(project):
+    star = project / "relion" / "CtfFind" / "job003" / "micrographs_ctf.star"
+    done = run("coords", project / "cryosparc" / "J4", star, "-o", project / "relion" / "Picks")
+    assert done.returncode == 0, done.stderr
+    shown = run("inspect", "relion/Picks", cwd=project).stdout
+    assert "relion/Picks/autopick.star (RELION 4 and 5)" in shown
+    assert "relion/Picks/coords_suffix_autopick.star (RELION 3.1)" in shown
+    done = run("inspect", "relion/Picks/coords_suffix_autopick.star", cwd=project)
+    assert "what RELION 3.1 knows picks by: it names CtfFind/job003/micrographs_ctf.star" in done.stderr
+
+
+def test_an_unfinished_run_of_smaller_images_says_how_many_are_written(tmp_path):
+    """The record has whole stacks; what was begun is seen in the folder."""
+    damaged(tmp_path, "a", noise_images(12, 32), 12)
+    assert run("stacks", "downsample", "a.star", "-D", "16", "-o", "small", cwd=tmp_path).returncode == 0
+    record = json.loads((tmp_path / "small" / "job.json").read_text())
+    record["status"], record["report"]["stacks"] = "interrupted", []
+    (tmp_path / "small" / "job.json").write_text(json.dumps(record))
+    whole = tmp_path / "small" / "particles.16.mrcs"
+    whole.rename(tmp_path / "small" / ".particles.16.mrcs.part")
+    with (tmp_path / "small" / ".particles.16.mrcs.part").open("r+b") as file:
+        file.truncate(1024 + 5 * 16 * 16 * 4 + 100)
+    shown = run("inspect", "small", cwd=tmp_path).stdout
+    assert "0 of 1 stack is whole, of it 5 images are written; `cryobridge stacks downsample" in shown

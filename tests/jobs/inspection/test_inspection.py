@@ -135,7 +135,7 @@ def test_identifiers_have_no_median_and_repeated_ones_are_reported(tmp_path):
     columns = particle_columns(["a.mrc"] * 3, range(3)) | {"uid": np.array([2**64 - 1, 7, 2**64 - 1], "u8")}
     uid = fields_of(save_cs(tmp_path / "twice.cs", columns))["uid"]
     assert (uid["min"], uid["median"], uid["max"], uid["distinct"]) == (None, None, None, 2)
-    assert uid["problems"] == ["1 of 3 rows repeat another row's uid"]
+    assert uid["problems"] == ["1 of 3 rows repeats another row's uid"]
     # 2**53 neighbours are one number as double precision.
     close = particle_columns(["a.mrc"] * 2, range(2)) | {"uid": np.array([2**63, 2**63 + 1], "u8")}
     assert fields_of(save_cs(tmp_path / "close.cs", close))["uid"]["distinct"] == 2
@@ -475,7 +475,7 @@ def test_a_bar_appears_only_when_work_takes_long(after_s, quiet, expected, monke
 def test_a_cut_row_of_a_star_file_is_named_by_its_line(tmp_path):
     path = save_star(tmp_path / "p.star", "particles", {"rlnDefocusU": range(40), "rlnDefocusV": range(40)})
     path.write_text(path.read_text().rstrip().removesuffix(" 39") + "\n")
-    with pytest.raises(FormatError, match="line 46: 1 values for 2 columns"):
+    with pytest.raises(FormatError, match="line 46: 1 value for 2 columns"):
         inspect(path)
 
 
@@ -680,9 +680,9 @@ _rlnAngleRot
 _rlnOriginXAngst
 _rlnOpticsGroup
 _rlnRandomSubset
-000001@a.mrcs 10000 9900 1 5 1 1 1
-000002@a.mrcs 10000 9900 1 5 1 1 2
-000003@a.mrcs 10000 9900 1 5 1 1 1
+000001@not_there.mrcs 10000 9900 1 5 1 1 1
+000002@not_there.mrcs 10000 9900 1 5 1 1 2
+000003@not_there.mrcs 10000 9900 1 5 1 1 1
 """
 
 
@@ -699,12 +699,16 @@ def test_a_star_file_that_relion_takes_is_ready_for_it(tmp_path):
     [
         ("5 1 1 2", "5 1 1 1", "rlnRandomSubset: all particles are in half set 1"),
         ("5 1 1 2", "5 1 1 3", "rlnRandomSubset: half sets are 1, 3; RELION takes 1 and 2 only"),
-        ("5 1 1 2", "5 1 1 0", "rlnRandomSubset: 1 of 3 particles are in no half set"),
+        ("5 1 1 2", "5 1 1 0", "rlnRandomSubset: 1 of 3 particles is in no half set"),
         ("5 1 1 2", "nan 1 1 2", "rlnAngleRot: not a number, or infinite, in row 1"),
         ("5 1 1 2", "5 inf 1 2", "rlnOriginXAngst: not a number, or infinite, in row 1"),
-        ("2@a.mrcs 10000", "2@a.mrcs nan", "rlnDefocusU: not a number, or infinite, in row 1"),
+        ("2@not_there.mrcs 10000", "2@not_there.mrcs nan", "rlnDefocusU: not a number, or infinite, in row 1"),
         ("5 1 1 2", "5 1 7 2", "rlnOpticsGroup: not defined in data_optics, in row 1"),
-        ("2@a.mrcs", "2@a.mrc", "rlnImageName: 1 images are in stacks named .mrc, which RELION keeps for maps"),
+        (
+            "2@not_there.mrcs",
+            "2@not_there.mrc",
+            "rlnImageName: 1 image is in a stack named .mrc, which RELION keeps for maps",
+        ),
         (" 300 ", " 0 ", "rlnVoltage: 0, with which RELION can't calculate, in row 0"),
         ("_rlnOpticsGroup\n_rlnRandom", "_rlnGroupNumber\n_rlnRandom", "rlnOpticsGroup: not a column of the particles"),
         ("_rlnImageSize\n", "_rlnOther\n", "rlnImageSize: not a column of data_optics"),

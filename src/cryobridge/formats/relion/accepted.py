@@ -334,6 +334,7 @@ def _stacks_named_mrc(block: StarBlock) -> Iterator[Refusal]:
     n_named = pc.sum(pc.match_substring_regex(block.texts(_IMAGE), _NAMED_MRC)).as_py() or 0
     if n_named:
         yield Refusal(
-            f"{_IMAGE}: {counted(n_named, 'image is', 'images are')} in stacks named .mrc, which RELION keeps for maps",
+            f"{_IMAGE}: {counted(n_named, 'image is in a stack', 'images are in stacks')} named .mrc, which RELION "
+            "keeps for maps",
             f"`cryobridge convert` with {option('link_stacks', 'DIR')} gives them names that it opens.",
         )

@@ -6,7 +6,7 @@ particle, has mean 0 and standard deviation 1. Its programs look whether that is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.mrc import open_mrc
+from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.relion.accepted import Refusal
 from cryobridge.model.background import default_radius_px, outside_circle
 from cryobridge.report import Message, counted, part_of, warning
@@ -47,11 +48,24 @@ class Sample:
         Of at most 16 images, by name and number (counted from 1).
     references
         The images of the set.
+    unreadable
+        Why others of the stacks can't be read, by name.
     """
 
     headers: Mapping[str, MrcHeader]
     pixels: Mapping[tuple[str, int], NDArray[Any]]
     references: ImageRefs
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def damage(self) -> tuple[Refusal, ...]:
+        """Return why no program can use these stacks and images, whatever it is."""
+        return (*self._not_read(), *self._beyond_the_end(), *self._no_numbers(), *self._empty())
+
+    @property
+    def text(self) -> str:
+        """How many of the images were looked at; empty where none was."""
+        n_all = len(self.references.index)
+        return f"{len(self.pixels):,} of {n_all:,} were looked at" if self.pixels else ""
 
     def refused(self, box_px: NDArray[Any] | None = None) -> tuple[Refusal, ...]:
         """Return why RELION stops at these stacks and images, or reads them wrongly.
@@ -115,6 +129,18 @@ class Sample:
                 reason = f"{name} has {counted(header.n_whole, 'image')}, and image {highest:,} is referred to"
                 yield Refusal(reason, "Copy the stack again, or leave these particles out.")
 
+    def _not_read(self) -> Iterator[Refusal]:
+        for name, reason in self.unreadable.items():
+            yield Refusal(f"{name}: {reason}", "Copy the stack again.")
+
+    def _empty(self) -> Iterator[Refusal]:
+        wrong = [f"{number}@{name}" for (name, number), image in self.pixels.items() if image.min() == image.max()]
+        if wrong:
+            n_all, plural = len(self.pixels), "images that were looked at"
+            said = part_of(len(wrong), n_all, "image that was looked at", plural=plural)
+            reason = f"{said} empty, all pixels having one value: {wrong[0]}"
+            yield Refusal(reason, "Extract these particles again, or leave them out.")
+
     def _no_numbers(self) -> Iterator[Refusal]:
         wrong = [f"{number}@{name}" for (name, number), image in self.pixels.items() if not np.isfinite(image).all()]
         if wrong:
@@ -129,7 +155,7 @@ class Sample:
         return rows
 
 
-def look_at(images: ImageRefs, search: ImageSearch) -> Sample:
+def look_at(images: ImageRefs, search: ImageSearch, *, reads_pixels: bool = True) -> Sample:
     """Read a few headers and images.
 
     Parameters
@@ -138,21 +164,30 @@ def look_at(images: ImageRefs, search: ImageSearch) -> Sample:
         (n,) of the particles, by the names in the metadata.
     search
         Where the stacks are looked for.
+    reads_pixels
+        Whether images are read, or headers alone.
     """
     search = search.among(images.path.values)
     names = {int(code): images.path.values[code] for code in _evenly(np.unique(images.path.codes), _N_STACKS)}
-    headers = {code: header for code, name in names.items() if (header := search.header(name)) is not None}
+    headers: dict[int, MrcHeader] = {}
+    unreadable: dict[str, str] = {}
+    for code, path in ((code, search.resolve(name)) for code, name in names.items()):
+        try:
+            if path is not None:
+                headers[code] = read_header(path)
+        except CryobridgeError as error:
+            unreadable[names[code]] = error.message
     pixels: dict[tuple[str, int], NDArray[Any]] = {}
     at_once = max(1, _N_IMAGES // max(1, len(headers)))
     for code, header in headers.items():
         n_fit = max(1, _SAMPLED_BYTES // max(1, _N_IMAGES * header.section_bytes)) if header.section_bytes else 0
         own = images.index[images.path.codes == code]
         # Compressed stacks are unpacked as a whole, which is no quick look.
-        if n_fit and header.whole_sections is not None:
+        if reads_pixels and n_fit and header.whole_sections is not None:
             index = _evenly(own[own < header.n_whole], min(at_once, n_fit))
             read = zip(index.tolist(), _images_of(header.path, index), strict=False)
             pixels |= {(names[code], number + 1): image for number, image in read}
-    return Sample({names[code]: header for code, header in headers.items()}, pixels, images)
+    return Sample({names[code]: header for code, header in headers.items()}, pixels, images, unreadable)
 
 
 def about_images(

@@ -112,11 +112,20 @@ class StarBlock(Table):
 
 
 class StarFile:
-    """A STAR file: its blocks by name, parsed when they are first asked for."""
+    """A STAR file: its blocks by name, parsed when they are first asked for.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path
+        The file.
+    most_bytes
+        Of a file of more bytes only what begins it counts, up to the end of a line.
+    """
+
+    def __init__(self, path: Path, most_bytes: int | None = None) -> None:
         self.path = path
-        text = StarText(path)
+        text = StarText(path, most_bytes)
+        self.is_cut = text.is_cut
         try:
             self._places = {place.name: place for place in _distinct(text.blocks(), path)}
         finally:
@@ -207,6 +216,7 @@ class StarInMemory(StarFile):
 
     def __init__(self, path: Path, blocks: Iterable[StarBlock]) -> None:
         self.path = path
+        self.is_cut = False
         self.messages = ()
         self._blocks = {block.name: block for block in blocks}
 
@@ -241,8 +251,10 @@ class StarInMemory(StarFile):
         return tuple(comment for block in self._blocks.values() for comment in block.comments)
 
 
-def open_star(path: str | os.PathLike[str]) -> StarFile:
+def open_star(path: str | os.PathLike[str], *, most_bytes: int | None = None) -> StarFile:
     """Open a STAR file; its structure is checked, its rows are parsed when they are asked for.
+
+    Of a file of more than `most_bytes` only what begins it counts.
 
     Raises
     ------
@@ -250,7 +262,7 @@ def open_star(path: str | os.PathLike[str]) -> StarFile:
         If the file can't be read or has no block. A row of the wrong length or a word where a number belongs
         raises when the block is first read.
     """
-    return StarFile(Path(path))
+    return StarFile(Path(path), most_bytes)
 
 
 def to_labels(values: pa.ChunkedArray) -> Labels:

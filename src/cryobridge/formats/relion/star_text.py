@@ -64,9 +64,9 @@ class BlockText:
 
 
 class StarText:
-    """A STAR file as text, read in pieces."""
+    """A STAR file as text, read in pieces; of one of more than `most_bytes` only the whole lines that begin it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most_bytes: int | None = None) -> None:
         self.path = path
         self.messages: list[Message] = []
         self._size = readable_size(path)
@@ -74,6 +74,10 @@ class StarText:
             self._file = open_input(path)
         except OSError as error:
             raise read_error(path, error) from error
+        self.is_cut = most_bytes is not None and self._size > most_bytes
+        if most_bytes is not None and self.is_cut:
+            tail = self.read(max(0, most_bytes - CHUNK_BYTES), most_bytes)
+            self._size = most_bytes - len(tail) + tail.rfind(b"\n") + 1
 
     def close(self) -> None:
         """Close the file."""

@@ -17,7 +17,7 @@ from cryobridge.formats.image_search import folders_above, name_some, suggest
 from cryobridge.formats.listing import is_there
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.job import PIPELINE
-from cryobridge.jobs.inspection.uses import with_derived
+from cryobridge.jobs.inspection.uses import with_derived, without_unusable_images
 from cryobridge.jobs.micrographs.matching import match_micrographs
 from cryobridge.jobs.micrographs.star import read_micrographs
 from cryobridge.model.particles import Labels
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.mrc_header import MrcHeader
+    from cryobridge.formats.relion.accepted_images import Sample
     from cryobridge.formats.table import Array, Table
     from cryobridge.jobs.inspection.report import Use
     from cryobridge.jobs.inspection.use_list import CheckName
+    from cryobridge.model.particles import ImageRefs
 
 Content = Literal["particles", "picks", "exposures", "micrographs", "other"]
 Command = tuple[str, ...]
@@ -70,6 +72,10 @@ class Source:
         Where its images are looked for.
     has_box
         Whether the metadata say the box, which else is that of the images.
+    references
+        The images that rows name, as far as they are known.
+    reads_pixels
+        Whether a few images are read, or headers alone.
     """
 
     path: Path
@@ -78,6 +84,17 @@ class Source:
     table: Table
     search: ImageSearch
     has_box: bool = True
+    references: ImageRefs | None = None
+    reads_pixels: bool = True
+
+    @cached_property
+    def sample(self) -> Sample | None:
+        """A few of the stacks and images, where these are found."""
+        if self.references is None or self.images.lost:
+            return None
+        from cryobridge.formats.relion.accepted_images import look_at  # late: it loads what headers alone don't need
+
+        return look_at(self.references, self.images.search, reads_pixels=self.reads_pixels)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return the distinct texts of the first rows of a column; empty where there is none."""
@@ -122,8 +139,11 @@ class Images:
         That of the first of them; None where none is found.
     lost
         What is missing, as a sentence; empty where all are found.
+    search
+        What finds them.
     """
 
+    search: ImageSearch
     options: Command = ()
     header: MrcHeader | None = None
     lost: str = ""
@@ -139,18 +159,17 @@ def _looked_for(names: Command, search: ImageSearch) -> Images:
     given = _search_options(search)
     missing = [name for name in names if search.resolve(name) is None]
     if not names:
-        return Images(given, lost="No image file is named.")
+        return Images(search, given, lost="No image file is named.")
     if missing:
         remedy = suggest(missing, search.metadata)
         if remedy is None or remedy.n_found < len(missing) or len(missing) < len(names):
             text = f"{len(missing)} of the {len(names)} image files that were looked for" if len(names) > 1 else "Its"
             verb = "are not found" if len(names) > 1 else "image file is not found"
-            return Images(
-                given, lost=f"{text} {verb}, such as {name_some(missing[:1])}. Say where they are: {option('datadir')}."
-            )
+            such_as = f"such as {name_some(missing[:1])}. Say where they are: {option('datadir')}."
+            return Images(search, given, lost=f"{text} {verb}, {such_as}")
         search = replace(search, datadir=(remedy.datadir,), strip_prefix=remedy.strip_prefix)
         given = _search_options(search)
-    return Images(given, search.header(names[0]))
+    return Images(search, given, search.header(names[0]))
 
 
 def _search_options(search: ImageSearch) -> Command:
@@ -164,6 +183,8 @@ def with_commands(uses: tuple[Use, ...], source: Source) -> tuple[Use, ...]:
     # It is cryoSPARC's own; and RELION has the coordinates of its particles.
     own: CheckName = "cryosparc" if source.program == "cryosparc" else "coords"
     shown = {name for name in _SHOWN[source.content] if name != own or source.content == "micrographs"}
+    if source.content == "particles" and source.sample is not None:
+        uses = without_unusable_images(uses, source.sample.damage(), source.program)
     found = with_derived(uses, shown, source.table.names)
     for_cryodrgn = any(use.ready for use in found if use.name == "cryodrgn")
     return tuple(

@@ -54,7 +54,7 @@ def inspect_list(path: Path, _options: InspectOptions, _reporter: Reporter) -> I
     facts = (
         ("stacks", f"{len(stack.headers):,}"),
         ("images", f"{stack.n_whole:,} of {stack.nx} px"),
-        ("pixel size", _pixel_size(stack.headers[0])),
+        ("pixel size", _pixel_size(stack.headers[0], is_stack=True)),
     )
     messages = tuple(message for header in stack.headers for message in header.problems)
     return Inspection(str(path), "list", "list of stacks of images", stack.n_whole, facts, messages=messages)
@@ -75,11 +75,12 @@ def inspect_mrc(path: Path, options: InspectOptions, _reporter: Reporter) -> Ins
                 code = CUT_OFF if "cut off" in error.message else "images-not-read"
                 messages.append(warning(code, error.message))
     what = {"stack": "stack of images", "volume": "volume"}.get(kind.kind, "stack or volume")
+    what = "single image" if kind.kind == "stack" and header.nz == 1 else what
     noun = "section" if kind.kind == "volume" else "image"
     facts = [
         ("kind", kind.reason if kind.reason.startswith("probably") else f"{what}: {kind.reason}"),
         ("box", f"{header.nx} × {header.ny} px, {counted(header.nz, noun)}"),
-        ("pixel size", _pixel_size(header)),
+        ("pixel size", _pixel_size(header, is_stack=kind.kind == "stack")),
         ("pixels", f"mode {header.mode}" + (f" ({header.dtype.name})" if header.dtype else ", which is not read")),
         ("header", f"ISPG {header.ispg}, mz {header.mz}"),
     ]
@@ -99,7 +100,9 @@ def inspect_mrc(path: Path, options: InspectOptions, _reporter: Reporter) -> Ins
         }
     }
     is_cut = any(message.code == CUT_OFF for message in messages)
-    uses = _stack_uses(path) if kind.kind != "volume" and not is_cut else ()
+    # One image, or images that are no squares, are micrographs or movies.
+    has_particles = kind.kind != "volume" and header.nz > 1 and header.nx == header.ny
+    uses = _stack_uses(path) if has_particles and not is_cut else ()
     return Inspection(
         str(path),
         "mrc",
@@ -319,10 +322,12 @@ def _pixel_statistics(path: Path, header: MrcHeader) -> tuple[tuple[FieldSummary
     return (replace(summary, name="pixel value", dtype=dtype, shape=shape, example=""),), messages
 
 
-def _pixel_size(header: MrcHeader) -> str:
+def _pixel_size(header: MrcHeader, *, is_stack: bool = False) -> str:
     x, y, z = header.pixel_size_xyz_A
     if x is None or y is None:
         return "not in the header"
+    if is_stack and abs(y - x) < 1e-3 * x:  # between images there is no third one
+        return f"{x:.6g} Å"
     if header.pixel_size_A and (z is None or abs(z - x) < 1e-3 * x):
         return f"{x:.6g} Å"
     return f"{x:.6g} × {y:.6g} × {'?' if z is None else format(z, '.6g')} Å"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryobridge.formats.folder_files import file_in_folder, kind_of_folder
 from cryobridge.formats.folders import RELION_JOB, identify_folder
 from cryobridge.formats.lease import FOLDER_LEASE, STALE_S, State, state_of
 from cryobridge.formats.listing import list_folder
+from cryobridge.formats.mrc_header import HEADER_BYTES
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.own_output import FOURIER_STACKS, OwnOutput, read_own_output
 from cryobridge.formats.particle_files import ParticleFiles
@@ -24,18 +26,25 @@ from cryobridge.formats.table import Table
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.projects import files_text, known_files
 from cryobridge.jobs.inspection.report import Inspection, Use
-from cryobridge.jobs.inspection.tables import Facts, inspect_table, of_joining, uses_of_file, uses_with_commands
+from cryobridge.jobs.inspection.tables import (
+    Facts,
+    inspect_table,
+    is_judged_by_beginning,
+    of_joining,
+    uses_of_file,
+    uses_with_commands,
+)
 from cryobridge.jobs.inspection.uses import of_several_files, without_one_result
 from cryobridge.progress import Reporter
-from cryobridge.report import Message, counted, part_of, warning
+from cryobridge.report import Message, counted, note, part_of, warning
 
 _N_SHOWN = 6
 # Of a run whose record says that it is running, and whose lease that it is not.
 STOPPED = "stopped without an end"
+# Smaller images that are being written, with their edge in pixels; their header comes last.
+_BEGUN = re.compile(r"\.particles\.(\d+)(?:\.\d+)?\.mrcs\.part")
 # Optics groups alone are few; a larger file has particles.
 _LARGEST_EMPTY_BYTES = 64 << 10
-# Larger files of particles are not read for what is said of a folder; the file itself can be inspected.
-_LARGEST_JUDGED_BYTES = 256 << 20
 
 
 def inspect_cryosparc_job(path: Path, options: InspectOptions, reporter: Reporter) -> Inspection:
@@ -73,14 +82,14 @@ def inspect_cryosparc_job(path: Path, options: InspectOptions, reporter: Reporte
     if files is None:
         return inspection
     particles = inspect_table(files.columns, files.metadata, options, reporter)
+    judged = _uses_of_job(job, files.columns, particles.uses, error)
+    uses, sampled = uses_with_commands(judged, path, files.metadata, files.columns, options)
     return replace(
         inspection,
         rows=len(files),
-        facts=(*facts, *particles.facts),
+        facts=(*facts, *particles.facts, *sampled),
         fields=particles.fields,
-        uses=uses_with_commands(
-            _uses_of_job(job, files.columns, particles.uses, error), path, files.metadata, files.columns, options
-        ),
+        uses=uses,
         messages=(*inspection.messages, *of_joining(files), *particles.messages),
         details={**details, **particles.details},
     )
@@ -169,25 +178,31 @@ def inspect_relion_job(path: Path, options: InspectOptions, reporter: Reporter) 
         messages = (*messages, warning("no-particles", f"{particles.name}: {NO_PARTICLES}", where=particles))
     if last is not None and last.data is not None:
         facts.append(("its particles", shlex.join(["cryobridge", "inspect", str(last.data)])))
+    uses, about = _uses_of_particles_in(path, options, reporter)
     return Inspection(
         str(path),
         "relion job",
         f"RELION job {job.kind}".strip(),
         facts=tuple(facts),
-        uses=_uses_of_particles_in(path, options, reporter),
-        messages=messages,
+        uses=uses,
+        messages=(*messages, *about),
         details=details,
     )
 
 
-def _uses_of_particles_in(folder: Path, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
+def _uses_of_particles_in(
+    folder: Path, options: InspectOptions, reporter: Reporter
+) -> tuple[tuple[Use, ...], tuple[Message, ...]]:
     """Judge the particle file that commands take when they are given a folder; nothing where they take none."""
     try:
         path, _ = file_in_folder(folder, kind_of_folder(folder, None), None)
-        is_large = path.stat().st_size > _LARGEST_JUDGED_BYTES
-        return () if is_large else uses_of_file(path, folder, options, reporter)
+        uses = uses_of_file(path, folder, options, reporter)
+        if not is_judged_by_beginning(path):
+            return uses, ()
+        text = f"{path.name} is large: what can be done with it is judged by the rows that begin it"
+        return uses, (note("judged-by-first-rows", text, where=path),)
     except (CryobridgeError, OSError):
-        return ()
+        return (), ()
 
 
 def _without_particles(job: RelionJob) -> Path | None:
@@ -226,6 +241,7 @@ def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) 
         facts.append(("plots", str(output.plots)))
     if output.pick_files:
         facts.append(("pick files", f"{len(output.pick_files):,}"))
+        facts += _given_to_extract(output)
     files = known_files(list_folder(path)) if output.kind == "other" else ()
     if files:
         facts += [("files", files_text(files)), ("next", shlex.join(["cryobridge", "inspect", str(path / files[0])]))]
@@ -239,24 +255,33 @@ def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) 
             "pick_files": len(output.pick_files),
         }
     }
+    uses, about = _uses_of_output(output, options, reporter)
     return Inspection(
         str(path),
         "cryobridge output",
         "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
         facts=tuple(facts),
-        uses=(*_uses_of_output(output, options, reporter), *_checked(output, options, reporter)),
-        messages=(*_unfinished(output), *output.problems),
+        uses=(*uses, *_checked(output, options, reporter)),
+        messages=(*_unfinished(output), *output.problems, *about),
         details=details,
     )
 
 
-def _uses_of_output(output: OwnOutput, options: InspectOptions, reporter: Reporter) -> tuple[Use, ...]:
+def _given_to_extract(output: OwnOutput) -> Facts:
+    """Say which files of picks RELION's Extract takes."""
+    star, suffixed = output.autopick_star, output.path / "coords_suffix_autopick.star"
+    facts = [] if star is None else [("give to Extract", f"{star} (RELION 4 and 5)")]
+    return [*facts, *([("give to Extract", f"{suffixed} (RELION 3.1)")] if suffixed.is_file() else [])]
+
+
+def _uses_of_output(
+    output: OwnOutput, options: InspectOptions, reporter: Reporter
+) -> tuple[tuple[Use, ...], tuple[Message, ...]]:
     """Say that Fourier stacks are there for CryoLike; of other outputs judge the particles."""
     if any(series.files for series in output.series):
         check = ("cryobridge", "inspect", str(output.path), "--check", "whole", "--no-stats")
-        return (
-            Use("cryolike", True, hint="These are Fourier stacks; are they as they were written?", commands=(check,)),
-        )
+        hint = "These are Fourier stacks; are they as they were written?"
+        return (Use("cryolike", True, hint=hint, commands=(check,)),), ()
     return _uses_of_particles_in(output.path, options, reporter)
 
 
@@ -277,8 +302,19 @@ def _unfinished(output: OwnOutput) -> tuple[Message, ...]:
     resume = option("resume", True)
     is_command = words[:2] == ["cryobridge", "stacks"]
     goes_on = f"`{' '.join(words)} {resume}` goes on" if is_command else f"the same call with {resume} goes on"
-    whole = f"{part_of(n_there, planned, 'stack')} whole"
+    whole = f"{part_of(n_there, planned, 'stack')} whole{_begun(output, planned - n_there)}"
     return (warning("job-incomplete", f"{whole}; {goes_on}", where=output.path),)
+
+
+def _begun(output: OwnOutput, n_unfinished: int) -> str:
+    """Say how many images of stacks that were begun are written."""
+    begun = [(path, match) for path in output.path.glob(".particles.*") if (match := _BEGUN.fullmatch(path.name))]
+    n_pixels = {path: int(match[1]) ** 2 for path, match in begun}
+    n_written = sum(
+        max(0, path.stat().st_size - HEADER_BYTES) // (n * output.pixel_bytes) for path, n in n_pixels.items() if n
+    )
+    whose = "it" if n_unfinished == 1 else "the others"
+    return f", of {whose} {counted(n_written, 'image is', 'images are')} written" if n_written else ""
 
 
 def _as_it_stands(output: OwnOutput) -> OwnOutput:

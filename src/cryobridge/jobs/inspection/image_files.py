@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import FormatError
-from cryobridge.formats.image_search import ImageSearch, Remedy, suggest
+from cryobridge.formats.image_search import ImageSearch, Remedy, name_some, suggest
 from cryobridge.formats.mrc_header import read_header
 from cryobridge.progress import Silent
 from cryobridge.report import Message, counted, note, part_of, warning
@@ -75,7 +75,7 @@ class ImageFiles:
         """Return what is wrong."""
         found = []
         if self.missing:
-            text = f"{part_of(len(self.missing), self.n_files, 'image file')} missing: {_some(self.missing)}"
+            text = f"{part_of(len(self.missing), self.n_files, 'image file')} missing: {name_some(self.missing)}"
             found.append(warning("images-not-found", text))
         if self.missing and self.remedy:
             text = f"{self.remedy.n_found} of them resolve with {self.remedy.as_options()}"
@@ -113,7 +113,3 @@ def check_image_files(images: ImageRefs, search: ImageSearch, reporter: Reporter
             too_short.append((name, sections, top + 1))
     remedy = suggest(missing[:_N_TRIED], search.metadata, search.datadir) if missing else None
     return ImageFiles(n_files, n_files - len(missing), tuple(missing), tuple(too_short), tuple(unreadable), remedy)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:_N_SHOWN]) + (" …" if len(names) > _N_SHOWN else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from cryobridge.formats.cryosparc.csg import Slot, read_csg
 from cryobridge.formats.cryosparc.names import holds_exposures
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.accepted import PREMULTIPLIED, boxes_of_rows, refused
+from cryobridge.formats.relion.job import PIPELINE
 from cryobridge.formats.relion.star import NO_PARTICLES, StarBlock, StarFile, open_star
 from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomography_of
 from cryobridge.formats.table import ColumnReader, wide_texts
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
     from cryobridge.progress import Reporter
 
 Facts = list[tuple[str, str]]
+# Rows that images to look at are chosen from.
+_N_SAMPLED_FROM = 100_000
+# Of a larger file that a folder is judged by, the rows that begin it stand for all.
+_LARGEST_JUDGED_BYTES = 256 << 20
+_JUDGED_BYTES = 16 << 20
 _BOX = field("optics.box_px").columns("relion")[0]
 
 
@@ -53,18 +60,19 @@ def inspect_cs(path: Path, options: InspectOptions, reporter: Reporter) -> Inspe
     table = open_cs(path)
     found = inspect_table(table, path, options, reporter)
     container = "NumPy array" if isinstance(table, CsNpyFile) else "CSDAT stream"
+    uses, sampled = uses_with_commands(found.uses, path, path, table, options)
     return replace(
         found,
-        facts=(("container", container), *found.facts),
-        uses=uses_with_commands(found.uses, path, path, table, options),
+        facts=(("container", container), *found.facts, *sampled),
+        uses=uses,
         details={"container": table.container, **found.details},
     )
 
 
 def uses_with_commands(
     uses: tuple[Use, ...], path: Path, metadata: Path, table: Table, options: InspectOptions
-) -> tuple[Use, ...]:
-    """Say what is done with cryoSPARC's columns.
+) -> tuple[tuple[Use, ...], Facts]:
+    """Say what is done with cryoSPARC's columns, and how many of the images were looked at.
 
     Parameters
     ----------
@@ -80,13 +88,20 @@ def uses_with_commands(
         Where images are.
     """
     if not table.n_rows:
-        return uses
+        return uses, []
     ready = {use.name for use in uses if use.ready}
     content = _content_of_cs(table.names, has_images=bool(ready & {"stacks", "stacks-job"}))
     if "stacks" in ready and "blob/path" not in table:  # it is joined by the commands, too
         table = open_particles(path, program="cryosparc").columns
-    source = Source(path, "cryosparc", content, table, options.image_search(metadata))
-    return with_commands(uses, source)
+    images = _cs_images(table, slice(0, _N_SAMPLED_FROM)) if content == "particles" else None
+    search = options.image_search(metadata)
+    source = Source(path, "cryosparc", content, table, search, references=images, reads_pixels=options.statistics)
+    return with_commands(uses, source), _sampled(source)
+
+
+def _sampled(source: Source) -> Facts:
+    text = "" if source.content != "particles" or source.sample is None else source.sample.text
+    return [("images", text)] if text else []
 
 
 def _content_of_cs(names: tuple[str, ...], *, has_images: bool) -> Content:
@@ -122,14 +137,14 @@ def inspect_csg(path: Path, options: InspectOptions, reporter: Reporter) -> Insp
             details=details,
         )
     found = inspect_table(files.columns, path, options, reporter)
+    judged = of_several_files(found.uses, path, files.columns)
+    uses, sampled = uses_with_commands(judged, path, files.metadata, files.columns, options)
     return replace(
         found,
         kind="csg",
         title=title,
-        facts=(*facts, *found.facts),
-        uses=uses_with_commands(
-            of_several_files(found.uses, path, files.columns), path, files.metadata, files.columns, options
-        ),
+        facts=(*facts, *found.facts, *sampled),
+        uses=uses,
         messages=(*group.problems, *of_joining(files), *found.messages),
         details={**details, **found.details},
     )
@@ -183,13 +198,28 @@ def uses_of_file(path: Path, named: Path, options: InspectOptions, reporter: Rep
     reporter
         Who hears of the progress.
     """
+    reads_pixels = options.statistics
+    most_bytes = _JUDGED_BYTES if is_judged_by_beginning(path) else None
     options = replace(options, fields=(), rows=0, statistics=False, check_paths=False)
     if path.suffix == ".star":
-        return inspect_star(path, options, reporter, named).uses
+        return inspect_star(path, options, reporter, named, reads_pixels=reads_pixels, most_bytes=most_bytes).uses
     return inspect_cs(path, options, reporter).uses
 
 
-def inspect_star(path: Path, options: InspectOptions, reporter: Reporter, named: Path | None = None) -> Inspection:
+def is_judged_by_beginning(path: Path) -> bool:
+    """Whether a file is so large that what its folder can be used for is judged by the rows that begin it."""
+    return path.suffix == ".star" and path.stat().st_size > _LARGEST_JUDGED_BYTES
+
+
+def inspect_star(
+    path: Path,
+    options: InspectOptions,
+    reporter: Reporter,
+    named: Path | None = None,
+    *,
+    reads_pixels: bool | None = None,
+    most_bytes: int | None = None,
+) -> Inspection:
     """Describe a STAR file: its main block's columns, its optics and the names of its blocks.
 
     Parameters
@@ -202,12 +232,18 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter, named:
         Who hears of the progress.
     named
         What commands are given instead of the file, such as the folder of its job.
+    reads_pixels
+        Whether a few images are read; as the options say if not given.
+    most_bytes
+        Judge no more than the rows that begin a file of more bytes.
     """
-    star = open_star(path)
+    star = open_star(path, most_bytes=most_bytes)
     main = star.main
     block = star[main]
     fields = _fields(block, options, reporter)
     facts: Facts = [("layout", _star_layout(star))]
+    if path.name == PIPELINE:
+        facts.append(("its jobs", shlex.join(["cryobridge", "inspect", str(path.parent)])))
     if len(star.names) > 1:
         facts.append(("blocks", ", ".join(f"data_{name}" for name in star.names)))
     tomography = tomography_of(star)
@@ -246,7 +282,10 @@ def inspect_star(path: Path, options: InspectOptions, reporter: Reporter, named:
     if uses and tomography is None and block.n_rows and not star.has_optics_alone:
         what: Content = "particles" if "rlnImageName" in block else "micrographs"
         has_box = any(_BOX in table for table in (block, star.optics) if table is not None)
-        uses = with_commands(uses, Source(named or path, "relion", what, block, options.image_search(path), has_box))
+        search, reads = options.image_search(path), options.statistics if reads_pixels is None else reads_pixels
+        source = Source(named or path, "relion", what, block, search, has_box, images, reads)
+        uses = with_commands(uses, source)
+        facts += _sampled(source)
     _first_rows(details, block, fields, options)
     return Inspection(
         str(path),
@@ -276,7 +315,10 @@ def _star_uses(path: Path, star: StarFile, block: StarBlock, *, has_odd_names: b
         is_micrographs=is_micrographs and "rlnCoordinateX" not in block,
         has_odd_names=has_odd_names,
     )
-    return without_refused(uses, refused(star) if "rlnImageName" in block else ())
+    found = refused(star) if "rlnImageName" in block else ()
+    if star.is_cut:  # the rows that begin it may well lie in one half set
+        found = tuple(item for item in found if not item.reason.startswith("rlnRandomSubset"))
+    return without_refused(uses, found)
 
 
 def _fields(table: Table, options: InspectOptions, reporter: Reporter) -> tuple[FieldSummary, ...]:
@@ -330,11 +372,11 @@ def _image_details(
     return [("image files", found.summary())], found.messages(), without_images(uses, found)
 
 
-def _cs_images(table: Table) -> ImageRefs | None:
+def _cs_images(table: Table, rows: slice = slice(None)) -> ImageRefs | None:
     """Return the image references alone: a particle set would read and turn every pose."""
     columns = ColumnReader(table)
     path, index = columns.labels("blob/path"), columns.integers("blob/idx")
-    return None if path is None or index is None else ImageRefs(path, index)
+    return None if path is None or index is None else ImageRefs(path.take(np.arange(len(index))[rows]), index[rows])
 
 
 def _named_images(block: StarBlock) -> tuple[ImageRefs | None, tuple[Message, ...]]:

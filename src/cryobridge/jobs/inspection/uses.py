@@ -172,6 +172,13 @@ def without_refused(uses: tuple[Use, ...], found: Sequence[Refusal]) -> tuple[Us
     )
 
 
+def without_unusable_images(uses: tuple[Use, ...], found: Sequence[Refusal], program: Program) -> tuple[Use, ...]:
+    """Take back that particles are ready for what reads their images, where some can't be used by any program."""
+    names = {*_OF_IMAGES, "relion", *(["cryosparc"] if program == "relion" else [])}
+    # What is missing besides, such as the files themselves, says enough.
+    return tuple(_refused(use, found) if use.name in names and not use.missing else use for use in uses)
+
+
 def _refused(use: Use, found: Sequence[Refusal]) -> Use:
     hint = " ".join(filter(None, dict.fromkeys([use.hint, *(item.remedy for item in found)])))
     reasons = (*use.reasons, *(item.reason for item in found))
