@@ -136,6 +136,43 @@ class BridgeCommand(TyperCommand):
         return [*super().get_params(ctx), *common_options()]
 
 
+# Programs that did the same, by the command that does it here; how their options are called is on a page.
+_PROGRAMS = {
+    "convert": "csparc2star cs2star star2cs parse_star parse_pose_star parse_ctf_star parse_pose_csparc "
+    "parse_ctf_csparc write_star write_cs",
+    "coords": "reliosparc cs_to_stars",
+    "converge": "converge_continue",
+    "select": "filter_star filter_cs select_clusters",
+    "inspect": "view_header view_cs_header",
+}
+# What else one may look for.
+_OTHER_WORDS = {
+    "convert": "export import cs2relion relion2cs pickles",
+    "coords": "picks extract coordinates",
+    "converge": "watch convergence monitor",
+    "select": "filter subset",
+    "merge": "concat combine join concatenate",
+    "inspect": "info show view header list check",
+    "stacks": "fourier cryolike polar",
+    "stacks downsample": "crop resize rescale bin",
+}
+
+
+def _remedy(word: str, ctx: typer.Context) -> str:
+    """Say which command a word that is none may mean."""
+    name = word.lower().removesuffix(".py").replace("-", "_")
+    program = next((command for command, names in _PROGRAMS.items() if name in names.split()), None)
+    if program is not None:
+        from cryobridge.cli.examples import page_path
+
+        return (
+            f"`cryobridge {program}` does what {word} did; {page_path('coming-from.md')} has the options side by side."
+        )
+    other = next((command for command, names in _OTHER_WORDS.items() if name in names.split()), None)
+    meant = _meant(word, ctx) if other is None else f"cryobridge {other}"
+    return f"Did you mean `{meant}`?" if meant else f"`{ctx.command_path} -h` shows the commands."
+
+
 def _meant(word: str, ctx: typer.Context) -> str | None:
     """Return the command that a word which is none is like, wherever it is: beside it, in a group, or an option."""
     from difflib import get_close_matches
@@ -172,9 +209,7 @@ class BridgeGroup(TyperGroup):
         word = args[0]
         if ctx.resilient_parsing or word.startswith("-") or self.get_command(ctx, word) is not None:
             return super().resolve_command(ctx, args)
-        meant = _meant(word, ctx)
-        told = f"Did you mean `{meant}`?" if meant else f"`{ctx.command_path} -h` shows the commands."
-        raise UsageError(f"there is no command {word!r}", hint=told)
+        raise UsageError(f"there is no command {word!r}", hint=_remedy(word, ctx))
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Show the help, with examples and the page of the documentation at its end."""

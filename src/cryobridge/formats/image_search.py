@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, UsageError, option
+from cryobridge.formats.input_file import meant
 from cryobridge.formats.listing import is_there
 from cryobridge.options import as_path, checked
 from cryobridge.report import Message, counted, warning
@@ -154,7 +155,8 @@ def require_folders(folders: Iterable[Path], name: str) -> None:
     for folder in folders:
         if not folder.is_dir():
             what = "is no folder" if os.path.lexists(folder) else "does not exist"
-            raise UsageError(f"{option(name, folder)} {what}", hint="Give the folder that the image files are in.")
+            hint = meant(folder, "Give the folder that the image files are in.")
+            raise UsageError(f"{option(name, folder)} {what}", hint=hint)
 
 
 def name_some(names: Sequence[str]) -> str:

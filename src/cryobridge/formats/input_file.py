@@ -106,11 +106,11 @@ def read_error(path: Path, error: OSError | ValueError) -> FormatError:
             path=path,
             hint="Correct the name in the file that it stands in, such as job.json, or give the file that is meant.",
         )
-    near = nearest(path) if isinstance(error, FileNotFoundError | NotADirectoryError) else None
+    is_absent, remedy = isinstance(error, FileNotFoundError | NotADirectoryError), _read_remedy(error)
     return FormatError(
         f"can't be read ({getattr(error, 'strerror', None) or error})",
         path=path,
-        hint=_read_remedy(error) if near is None else f"Did you mean {near}?",
+        hint=meant(path, remedy) if is_absent else remedy,
     )
 
 
@@ -145,6 +145,12 @@ def nearest(path: Path) -> Path | None:
             return None
         found /= name
     return found if found.exists() else None
+
+
+def meant(path: Path, remedy: str) -> str:
+    """Return the question whether another file or folder is meant, or a remedy where none has nearly this name."""
+    near = nearest(path)
+    return remedy if near is None else f"Did you mean {near}?"
 
 
 def _nearest_name(name: str, folder: Path) -> str | None:

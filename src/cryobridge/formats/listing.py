@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats.input_file import nearest, read_error, read_input, readable_size
+from cryobridge.formats.input_file import meant, read_error, read_input, readable_size
 from cryobridge.report import warning
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ def list_folder(path: Path) -> Listing:
             "this is a file, not a folder", path=path, hint=f"Give the folder that it is in, {path.parent}."
         ) from error
     except OSError as error:
-        near = nearest(path) if isinstance(error, FileNotFoundError) else None
+        remedy = "Give the name of a folder that you may read."
         raise FormatError(
             f"can't be listed ({error.strerror or error})",
             path=path,
-            hint="Give the name of a folder that you may read." if near is None else f"Did you mean {near}?",
+            hint=meant(path, remedy) if isinstance(error, FileNotFoundError) else remedy,
         ) from error
     return Listing(path, frozenset(files), frozenset(folders))
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError
+from cryobridge.formats.input_file import meant
 from cryobridge.formats.listing import is_there
 from cryobridge.formats.projects import INSTEAD, folder_refusal
 from cryobridge.formats.relion.job import MICROGRAPH_STARS, PIPELINE, as_named
@@ -169,5 +170,6 @@ def project_of(folder: Path, given: Path | None = None) -> Path | None:
         own = as_named(folder)
         return next((above for above in (own, *own.parents) if is_there(above / PIPELINE)), None)
     if not given.is_dir():
-        raise MissingDataError("no such folder", path=given, hint=f"Give the folder that has {PIPELINE}.")
+        hint = meant(given, f"Give the folder that has {PIPELINE}.")
+        raise MissingDataError("no such folder", path=given, hint=hint)
     return as_named(given)

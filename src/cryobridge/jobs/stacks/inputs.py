@@ -17,7 +17,7 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, UsageError, option
 from cryobridge.formats.cryosparc.job import ImageBatches, read_job
 from cryobridge.formats.folders import CRYOSPARC_JOB, identify_folder
-from cryobridge.formats.input_file import nearest
+from cryobridge.formats.input_file import meant
 from cryobridge.formats.listing import list_if_there
 from cryobridge.formats.open import IMAGES_AND_CTF, open_particles
 from cryobridge.formats.particle_files import ParticleFiles, Program, naming_damage
@@ -312,14 +312,8 @@ def paired_input(
 def _refuse_absent(paths: Sequence[Path]) -> None:
     absent = list(dict.fromkeys(str(path) for path in paths if not path.exists()))
     if absent:
-        near = nearest(Path(absent[0]))
-        raise MissingDataError(
-            f"no such file: {shown(absent)}",
-            count=len(absent),
-            hint=f"Did you mean {near}?"
-            if near is not None
-            else "Check the names; each pair is a STAR file and the stack whose images its rows describe.",
-        )
+        remedy = "Check the names; each pair is a STAR file and the stack whose images its rows describe."
+        raise MissingDataError(f"no such file: {shown(absent)}", count=len(absent), hint=meant(Path(absent[0]), remedy))
 
 
 def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int) -> StackInput:
@@ -401,7 +395,7 @@ def _job_folder(project: Path, number: int) -> Path:
     if re.fullmatch(r"J\d+", project.name):
         problem, hint = "this is a job's folder", f"`cryobridge stacks job {project.parent} {project.name[1:]}`."
     elif not project.is_dir():
-        problem, hint = "there is no such folder", "FOLDER/J12 is read."
+        problem, hint = "there is no such folder", f"FOLDER/J12 is read. {meant(project, '')}".rstrip()
     else:
         has = f"it has {shown(jobs)}" if jobs else "it has no job"
         problem, hint = f"there is no J{number} in it", f"FOLDER/J12 is read; {has}."
