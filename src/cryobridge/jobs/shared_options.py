@@ -266,7 +266,7 @@ class PixelOptions(Options):
                 option="normalise",
                 hint="Give whole pixels of the images that are written, or auto for RELION's 3/8 of the box.",
             )
-        object.__setattr__(self, "normalise", checked(radius, int, "normalise", Opt(low=0)))
+        object.__setattr__(self, "normalise", checked(radius, int, "normalise", Opt(low=1)))
 
     @property
     def changes_pixels(self) -> bool:

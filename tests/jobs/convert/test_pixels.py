@@ -58,7 +58,7 @@ def copies(folder):
 
 
 @pytest.mark.parametrize(
-    ("normalise", "radii"), [("auto", {"a.mrcs": 6, "b.mrcs": 7}), (7, {"a.mrcs": 7, "b.mrcs": 7}), ("0", {})]
+    ("normalise", "radii"), [("auto", {"a.mrcs": 6, "b.mrcs": 7}), (7, {"a.mrcs": 7, "b.mrcs": 7}), ("1", {})]
 )
 @pytest.mark.parametrize("invert", [False, True])
 def test_copies_are_normalised_each_stack_by_its_box(normalise, radii, invert, star, tmp_path, monkeypatch):
@@ -67,9 +67,9 @@ def test_copies_are_normalised_each_stack_by_its_box(normalise, radii, invert, s
     found = copies(tmp_path)
     for name in ("a.mrcs", "b.mrcs"):
         before = open_mrc(tmp_path / "in" / name).images
-        expected = (-1) ** invert * normalised(before, radii.get(name, 0))
+        expected = (-1) ** invert * normalised(before, radii.get(name, 1))
         np.testing.assert_allclose(found[name], expected, atol=5e-6)
-    assert (report.background_radius_px, report.ramp) == (tuple(sorted(set(radii.values()) or {0})), True)
+    assert (report.background_radius_px, report.ramp) == (tuple(sorted(set(radii.values()) or {1})), True)
     assert report.inverted == 5 * invert
     assert "not-normalised" not in {message.code for message in report.messages}
 

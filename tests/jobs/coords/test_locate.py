@@ -199,6 +199,22 @@ def test_a_score_is_not_taken_for_the_coordinate_that_varies_little(narrow, tmp_
     assert [(rival.x, rival.y) for rival in fields.rivals] == ([(y, score)] if narrow == "x" else [])
 
 
+def test_a_score_before_x_is_not_taken_for_x(tmp_path):
+    rng = np.random.default_rng(6)
+    scores = {f"pick_stats/{name}": rng.uniform(0.1, 0.7, 60).astype("f4") for name in ("before", "behind")}
+    columns = columns_in(ORDERS["pixel size first"])
+    others = {name: values for name, values in columns.items() if name not in (NAME["x"], NAME["y"])}
+    shape = list(others).index("location/micrograph_shape") + 1
+    items = list(others.items())
+    order = [("pick_stats/before", scores["pick_stats/before"]), (NAME["x"], rng.uniform(0, 1, 60).astype("f4"))]
+    order += [(NAME["y"], rng.uniform(0, 1, 60).astype("f4")), ("pick_stats/behind", scores["pick_stats/behind"])]
+    columns = dict([*items[:shape], *order, *items[shape:]])
+    fields = located(tmp_path, columns)
+    before, x, y, behind = (place_of(columns, name) for name, _ in order)
+    assert (fields.x, fields.y) == (x, y)
+    assert [(rival.x, rival.y) for rival in fields.rivals] == [(before, x), (y, behind)]
+
+
 def with_two_pairs():
     rng = np.random.default_rng(4)
     return columns_in(ORDERS["after the distance"], **{f"own/{name}": rng.uniform(0, 1, 60) for name in "ab"})

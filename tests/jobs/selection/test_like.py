@@ -214,3 +214,21 @@ def test_the_command_compares_files(tmp_path):
     done = run("select", "J3_particles.cs", "--like", "sel.star", "-o", "out.cs", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["rows_out"] == 1
     assert kept_of_cs(tmp_path / "out.cs") == [3]
+
+
+@pytest.mark.parametrize("argument", ["like", "and_"])
+def test_a_list_without_particles_keeps_none_where_that_is_allowed(argument, tmp_path):
+    path, empty = star_of(tmp_path / "a.star", ["1@a.mrcs", "2@a.mrcs"]), star_of(tmp_path / "empty.star", [])
+    chosen = {argument: empty if argument == "like" else (empty,)}
+    with pytest.raises(MissingDataError, match="there are no particles in it"):
+        select(path, tmp_path / "b.star", **chosen)
+    report = select(path, tmp_path / "b.star", allow_empty=True, **chosen)
+    assert (report.rows_in, report.rows_out) == (2, 0)
+    assert "there are no particles in empty.star: none is kept" in texts(report.warnings)
+    assert kept_of_star(tmp_path / "b.star") == []
+
+
+def test_a_condition_that_is_none_is_said_before_the_file_is_read(tmp_path):
+    done = run("select", "absent.star", "-o", "b.star", "--where", "a >> 1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--where" in done.stderr

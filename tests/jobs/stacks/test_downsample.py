@@ -744,6 +744,7 @@ def test_an_image_with_a_constant_background_is_named_or_left_out(star, tmp_path
     ("radius", "said"),
     [
         (5, "a circle with a radius of 5 px does not fit into images of 8 px"),
+        (0, "0 is out of range"),
         (-1, "-1 is out of range"),
         (2.5, "a whole number is needed, not 2.5"),
         (True, "a whole number is needed, not True"),

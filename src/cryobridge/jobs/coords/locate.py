@@ -36,6 +36,8 @@ _SAMPLED_ROWS = 100_000
 # Fractions spread over the micrograph and hardly repeat; a pixel size or a distance has a few values.
 _LEAST_SPREAD = 0.2
 _LEAST_DISTINCT = 0.02
+# How far most fractions of picks on whole micrographs lie apart.
+_WHOLE_SPREAD = 0.85
 # Picks of a small file may lie close together: a column with this share of the distinct values of those that are
 # taken is no pixel size either.
 _RIVAL_SHARE = 0.5
@@ -57,6 +59,8 @@ class Candidate:
         Whether it varies within 0 and 1, as the fractions do.
     is_taken
         Whether it is one of the two fractions.
+    spread
+        How far most of its values lie apart.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Candidate:
     verdict: str
     is_fraction: bool
     is_taken: bool = False
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -254,10 +259,19 @@ def _pairs(candidates: list[Candidate]) -> list[tuple[Candidate, Candidate]]:
     most = max((candidate.distinct for candidate in candidates if candidate.is_fraction), default=0)
     pairs = []
     for run in _runs(candidates, lambda c: c.is_fraction or _may_be_narrow(c, most)):
-        pairs += [(x, y) for x, y in zip(run[::2], run[1::2], strict=False) if x.is_fraction or y.is_fraction]
+        even = [(x, y) for x, y in zip(run[::2], run[1::2], strict=False) if x.is_fraction or y.is_fraction]
+        odd = [(x, y) for x, y in zip(run[1::2], run[2::2], strict=False) if x.is_fraction and y.is_fraction]
+        if run[0].is_fraction and not any(map(_fill_micrographs, even)):
+            # A score stands before x: it does not reach as far as the places on whole micrographs.
+            pairs += [pair for pair in odd if _fill_micrographs(pair)]
+        pairs += even
         if not run[0].is_fraction:
-            pairs += [(x, y) for x, y in zip(run[1::2], run[2::2], strict=False) if x.is_fraction and y.is_fraction]
+            pairs += odd
     return pairs
+
+
+def _fill_micrographs(pair: tuple[Candidate, Candidate]) -> bool:
+    return min(candidate.spread for candidate in pair) >= _WHOLE_SPREAD
 
 
 def _may_be_narrow(candidate: Candidate, most: int) -> bool:
@@ -300,7 +314,8 @@ def _judge(table: Table, position: int, column: Column) -> Candidate:
         verdict, is_fraction = "hardly varies, like a pixel size or a distance", False
     else:
         verdict, is_fraction = "varies within 0 and 1", True
-    return Candidate(column.name, position, minimum, maximum, distinct, verdict, is_fraction)
+    spread = float(high - low)
+    return Candidate(column.name, position, minimum, maximum, distinct, verdict, is_fraction, spread=spread)
 
 
 def _sample(table: Table, column: Column) -> Array:

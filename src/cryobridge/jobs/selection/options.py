@@ -154,7 +154,7 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
         return self.attach_class is not None or self.attach_latent is not None
 
     def refuse_contradictions(self) -> None:
-        """Refuse requests that contradict each other, or that ask for nothing.
+        """Refuse requests that contradict each other, ask for nothing, or hold no condition.
 
         Raises
         ------
@@ -164,6 +164,10 @@ class SelectOptions(DedupeOptions, MatchOptions, AncestorOptions):
         for is_wrong, message, hint in _contradictions(self):
             if is_wrong:
                 raise UsageError(message, hint=hint)
+        if self.where is not None:
+            from cryobridge.jobs.selection.where_text import parse_where
+
+            parse_where(self.where)
 
 
 def _contradictions(o: SelectOptions) -> Iterable[tuple[bool, str, str]]:

@@ -31,7 +31,7 @@ from cryobridge.jobs.selection.parts import OutputPart, one_part, parts_of_class
 from cryobridge.jobs.selection.report import SelectReport, SetReport
 from cryobridge.jobs.selection.row_values import RowValues
 from cryobridge.jobs.selection.run import RunOfRows, rows_of_run
-from cryobridge.jobs.selection.sets import Compared, compare, unite
+from cryobridge.jobs.selection.sets import Compared, compare, nothing_in, unite
 from cryobridge.jobs.selection.values import RowLabels, checked_list, join_numbers, read_rows
 from cryobridge.jobs.selection.where import rows_where
 from cryobridge.model.particles import ParticleSet
@@ -294,8 +294,13 @@ class _Planner:
             yield np.isin(numbers, options.classes), f"in other classes than {join_numbers(options.classes)}"
         if options.like is not None:
             other = opened(options.like, SelectOptions(), argument="like", needs=("uid", "blob/"))
-            is_like, self.matched, messages = rows_like(self.particles, other, options)
-            self.messages += messages
+            is_like: Mask
+            if options.allow_empty and not len(other):
+                self.messages.append(nothing_in(other, "like"))
+                is_like = np.zeros(len(self.particles), dtype=bool)
+            else:
+                is_like, self.matched, messages = rows_like(self.particles, other, options)
+                self.messages += messages
             yield is_like, f"not in {other.path.name}"
         yield from self._sets()
         if options.where is not None:
@@ -307,7 +312,7 @@ class _Planner:
         for operation in operations:
             for path in self.options.and_ if operation == "and" else self.options.not_:
                 other = opened(path, SelectOptions(), argument=f"{operation}_", needs=("uid", "blob/"))
-                found = compare(self.particles, other, self.options, operation)
+                found = compare(self.particles, other, self.options, operation, allow_empty=self.options.allow_empty)
                 self.compared.append(found)
                 self.messages += found.messages
                 is_and, name = operation == "and", other.path.name

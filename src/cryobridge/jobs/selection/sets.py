@@ -93,7 +93,12 @@ def unite(first: ParticleFiles, others: Sequence[ParticleFiles], options: MatchO
 
 
 def compare(
-    particles: ParticleFiles, other: ParticleFiles, options: MatchOptions, operation: Literal["and", "not"]
+    particles: ParticleFiles,
+    other: ParticleFiles,
+    options: MatchOptions,
+    operation: Literal["and", "not"],
+    *,
+    allow_empty: bool = False,
 ) -> Compared:
     """Return which rows another file has too: by uid, image or place (`match_rows`).
 
@@ -103,7 +108,7 @@ def compare(
     Raises
     ------
     MissingDataError
-        If none is, and the rows that both have are asked for.
+        If none is, and the rows that both have are asked for; not of an empty file with ``allow_empty``.
     CryobridgeError
         As `match_rows`.
     """
@@ -125,15 +130,24 @@ def compare(
     whole = np.concatenate(rows)
     name = other.path.name
     if by is None and failed is not None:
-        if operation == "and":
+        if operation == "not":
+            text = f"no particle of {name} is in {particles.metadata.name}: nothing is taken away"
+            messages.append(warning("nothing-in-both", text, option="not_"))
+        elif allow_empty and not len(other):
+            messages.append(nothing_in(other, "and_"))
+        else:
             raise failed
-        text = f"no particle of {name} is in {particles.metadata.name}: nothing is taken away"
-        messages.append(warning("nothing-in-both", text, option="not_"))
     else:
         text = f"particles are compared with {name} by {by}"
         messages.append(note("rows-compared-by", text, option=f"{operation}_"))
     report = SetReport(operation, str(other.path), by, int(np.count_nonzero(whole)), len(other))
     return Compared(whole, report, tuple(messages))
+
+
+def nothing_in(other: ParticleFiles, argument: str) -> Message:
+    """Return a warning that no particle is kept, since another file has none."""
+    text = f"there are no particles in {other.path.name}: none is kept"
+    return warning("nothing-in-both", text, where=other.path, option=argument)
 
 
 def _match(first: Identities, other: Identities) -> Match | None:
