@@ -25,6 +25,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
@@ -226,6 +227,79 @@ def _absolute(path):
     return os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else ""  # noqa: PTH100
 
 
+class Helper:
+    """The process beside the work that draws, as a fork: another Python would load its packages for a second."""
+
+    def __init__(self):
+        self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        (asked, asking), (answering, answered) = os.pipe(), os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            for end in (asking, answering):
+                os.close(end)
+            for number, end in enumerate((asked, answered, self.complaints.fileno())):
+                os.dup2(end, number)
+            _serve_and_exit()
+        for end in (asked, answered):
+            os.close(end)
+        self.stdin, self.stdout = open(asking, "wb"), open(answering, "rb")  # noqa: PTH123, SIM115
+
+    def wait(self):
+        if self._pid:
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+
+    def kill(self):
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self.stdin.close()
+        finally:
+            self.stdout.close()
+            self.wait()
+
+
+def _serve_and_exit():
+    from cryobridge.executors.helper_process import serve
+
+    code = 1
+    try:
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+        serve()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _may_draw(words):
+    draws = words[:1] == ["converge"] or (words[:1] == ["stacks"] and words[1:2] not in (["grid"], ["downsample"]))
+    return draws and "--no-plots" not in words
+
+
+def _draw_in_a_fork():
+    """Have a helper ready, forked while there are no threads, for the first block that asks for one."""
+    from cryobridge.executors import helper_process
+
+    spare, anew = [Helper()], helper_process.HelperProcess._started
+
+    def started(self):
+        if self._process is None and spare:
+            self._process = spare.pop()
+            self._complaints = self._resources.enter_context(self._process.complaints)
+            self._resources.callback(helper_process._end, self._process)
+        return anew(self)
+
+    helper_process.HelperProcess._started = started
+
+
 def _work(job, log):
     from cryobridge.cli.app import main
 
@@ -246,6 +320,8 @@ def _work(job, log):
     if (free := job.get("free")) is not None:
         shutil.disk_usage = lambda _: SimpleNamespace(free=free, total=1 << 40)
     sys.argv = ["cryobridge", *job["words"]]
+    if _may_draw(job["words"]):
+        _draw_in_a_fork()
     if "error" in job:
         Errors(job, log)
     elif "folder" in job:
