@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from interop.relion import Relion
+from interop.relion import Relion, read_star, write_star
 from interop.relion_jobs import class_2d, continue_2d, noisy_particles
 
 import cryobridge as cb
@@ -58,6 +58,20 @@ def test_a_job_is_read_without_warnings_and_a_continued_one_by_its_newest_branch
     (message,) = [message for message in report.messages if message.code == "iterations-superseded"]
     assert "Iteration 3 of run and iterations 4 to 6 of run_ct4 are of another branch" in message.text
     assert read_relion_job(folder).last.data.name == "run_ct2_it004_data.star"
+
+
+def test_the_classes_that_particles_had_in_an_earlier_job_do_not_count(job):
+    relion, _ = job
+    tables = read_star(relion.folder / "particles.star")
+    tables["particles"]["rlnClassNumber"] = [1 + row % 20 for row in range(len(tables["particles"]))]
+    write_star(relion.folder / "classified.star", tables)
+    name = class_2d(relion, "classified.star", n_classes=2, n_iterations=1)
+    kept = read_star(relion.folder / name / "run_it000_data.star")["particles"]["rlnClassNumber"]
+    assert kept.max() == 20  # RELION leaves them in iteration 0
+    report = cb.converge(relion.folder / name, plots=False)
+    assert sources(report) == ["run_it001"]
+    assert len(report.classes) == 2
+    assert codes(report.messages) == []
 
 
 def test_a_job_is_watched_while_relion_runs_it(job):

@@ -45,8 +45,8 @@ def draw_changed(history: History) -> Draw:
     """Draw the changed fraction on a log axis; 0 has a place of its own below the axis's end."""
     numbers = numbers_of(history.iterations)
     ours, theirs = changed_percent(history.iterations), program_changed_percent(history.iterations)
-    # In iteration 1 RELION's particles come from no class, all of them.
-    theirs[(np.array(numbers) <= 1) & ~np.isfinite(ours) & (theirs >= 100)] = np.nan
+    # In iteration 1 RELION's particles come from no class, or from those of an earlier job.
+    theirs[(np.array(numbers) <= 1) & ~np.isfinite(ours)] = np.nan
     limit = 100 * history.threshold
     values = np.concatenate([ours, theirs])
     if not np.isfinite(values).any():

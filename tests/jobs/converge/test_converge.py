@@ -228,6 +228,21 @@ def test_an_iteration_that_can_not_be_read_in_the_middle_is_left_out(tmp_path):
     assert "run_it002_data.star is left out" in texts(history)
 
 
+@pytest.mark.parametrize(("likelihood", "of_input"), [("0.000000", 2), ("-1.25e+6", 20)])
+def test_iteration_0_with_the_classes_of_an_earlier_job_is_left_out(tmp_path, likelihood, of_input):
+    # RELION keeps rlnClassNumber of its input in run_it000_data.star; the model there is of this job's classes.
+    write_iteration(tmp_path, 0, {particle: 1 + particle % of_input for particle in range(40)})
+    model = model_text({0: 1, 1: 2, 2: 3}).replace("-1.25e+6", likelihood)
+    (tmp_path / "run_it000_model.star").write_text(model)
+    course = wander(40, 3, 3)
+    for number, classes in enumerate(course, 1):
+        write_iteration(tmp_path, number, classes)
+    history = read(tmp_path)
+    check(history, course, [1, 2, 3])
+    assert history.n_classes == 3
+    assert "No particle is left" not in texts(history)
+
+
 def test_iteration_0_without_classes_is_left_out(tmp_path):
     assignments = wander(40, 3, 2)
     write_iteration(tmp_path, 0, dict.fromkeys(range(40), 0), figures=False)

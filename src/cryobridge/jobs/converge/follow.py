@@ -240,10 +240,10 @@ class Follower:
             if _signature(files.data) not in {result.signature, None}:
                 self._leave_out(files.data, "it was written to while it was read")
                 return False  # the next look takes it
-            if files.number == 0 and not result.assignments.classes.any():  # as RELION writes it
+            if files.number == 0 and _is_start(result):
                 self._passed[files.data] = result.signature
                 self.errors[files.data] = MissingDataError(
-                    "no particle has a class yet",
+                    "no particle has a class of this job yet",
                     path=files.data,
                     hint=f"{option('watch')} waits for the first iteration.",
                 )
@@ -312,6 +312,17 @@ def _signature(path: Path) -> Signature | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
+
+
+def _is_start(read: _Read) -> bool:
+    """Whether an iteration 0 is what a job of RELION starts with: no classes, or those that its input had.
+
+    Particles of an earlier classification keep its classes there, of which there may be more than this job has. RELION
+    has computed nothing then, so that its likelihood is 0.
+    """
+    classes, n_classes = read.assignments.classes, len(read.metrics.class_distribution)
+    is_input = read.metrics.log_likelihood == 0 or 0 < n_classes < int(classes.max(initial=0))
+    return is_input or not classes.any()
 
 
 def _read(files: IterationFiles) -> _Read:
