@@ -4,6 +4,8 @@
 #                them; writes its figures into docs/reliability.md
 # make interop - our files through RECOVAR, cryoDRGN and RELION themselves (ONLY=python, ONLY=relion: a part of them);
 #                installs RELION where apt and the rights for it are there; writes docs/interop.md
+# make cluster - jobs of a real SLURM, on two nodes that it starts here for as long as it runs; installs SLURM where apt
+#                and the rights for it are there; writes its part of docs/interop.md
 # make docs    - the documentation as a web site, in docs/_build/html; its examples are made by real runs
 # make bench   - every benchmark; writes docs/performance.md (QUICK=1: small sizes; ONLY='stacks gpu': only what is of these)
 # Each makes .venv when it is missing; a second call starts at once. RECOVAR needs Python 3.11 or later.
@@ -16,7 +18,7 @@ KILLS ?= 1000
 ERRORS ?= 800
 PROGRAMS := .interop/venv
 
-.PHONY: demo test fuzz interop docs bench lint types completions clean
+.PHONY: demo test fuzz interop cluster docs bench lint types completions clean
 
 demo: $(READY)
 	$(BIN)/cryobridge demo demo --overwrite
@@ -25,8 +27,12 @@ test: lint types $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 interop: $(READY) $(if $(filter relion,$(ONLY)),,$(PROGRAMS)/.ready)
-	$(if $(filter python,$(ONLY)),,$(BIN)/python -m interop.install_relion)
+	$(if $(filter python,$(ONLY)),,$(BIN)/python -m interop.install relion)
 	$(BIN)/python -m interop --programs $(PROGRAMS)/bin --work .interop/run --report docs/interop.md $(addprefix --only ,$(ONLY))
+
+cluster: $(READY)
+	$(BIN)/python -m interop.install slurm
+	$(BIN)/python -m interop --only slurm --work .interop/slurm --report docs/interop.md
 
 # Guided by coverage where atheris has a wheel for this Python, by chance elsewhere.
 fuzz: $(READY)

@@ -1,7 +1,8 @@
 """Run the real programs on our files and write the page.
 
 RECOVAR and cryoDRGN (``--programs VENV/bin``), then RELION, where it is installed; ``--only relion`` for one of both,
-whose part of the page is written anew. Exit code 0 if all checks hold, else 1.
+whose part of the page is written anew; ``--only slurm`` for SLURM, which is not among the others. Exit code 0 if all
+checks hold, else 1.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interop import files, images, metadata, relion_stages, results
+from interop import batch_jobs, files, images, metadata, relion_stages, results, slurm
 from interop.checks import Checks, say
 from interop.programs import ProgramFailedError, Programs
 from interop.relion import Relion, is_installed
-from interop.report import PYTHON, RELION, write_part
+from interop.report import PYTHON, RELION, SLURM, write_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,11 +33,16 @@ def main() -> int:
     parser.add_argument("--programs", type=Path, help="folder of recovar, cryodrgn and their python")
     parser.add_argument("--work", type=Path, required=True, help="folder for all files; what is there is removed")
     parser.add_argument("--report", type=Path, required=True, help="page to write")
-    parser.add_argument("--only", choices=["python", "relion"], help="RECOVAR and cryoDRGN, or RELION")
+    parser.add_argument("--only", choices=["python", "relion", "slurm"], help="RECOVAR and cryoDRGN, RELION, or SLURM")
     arguments = parser.parse_args()
     page, work = arguments.report.absolute(), arguments.work.absolute()
     shutil.rmtree(arguments.work, ignore_errors=True)
     n_failed = 0
+    if arguments.only == "slurm":
+        if not slurm.is_installed():
+            say("\nSLURM is not installed: nothing is run, and its part of the page stays as it is")
+            return 1
+        return 1 if _run(page, SLURM, lambda checks: _run_slurm(checks, work)) else 0
     if arguments.only != "relion":
         if arguments.programs is None:
             parser.error("RECOVAR and cryoDRGN need --programs")
@@ -89,6 +95,16 @@ def _run_relion(checks: Checks, work: Path) -> Mapping[str, str]:
         relion = Relion(folder, n_gridding=10)
         _attempt(checks, lambda stage=stage, relion=relion: stage(checks, relion), folder)  # type: ignore[misc]
     return {"RELION": Relion(work).version()}
+
+
+def _run_slurm(checks: Checks, work: Path) -> Mapping[str, str]:
+    folder = _made(work / "slurm")
+    _made(folder / batch_jobs.FOLDER)
+    with slurm.Slurm(folder) as running:
+        batch_jobs.prepare(running)
+        for stage in batch_jobs.STAGES:
+            _attempt(checks, lambda stage=stage: stage(checks, running), folder)  # type: ignore[misc]
+        return {"SLURM": running.version()}
 
 
 def _made(folder: Path) -> Path:

@@ -26,15 +26,18 @@ class Part:
         Its heading.
     introduction
         What stands above its figures, in Markdown.
+    target
+        What ``make`` is told to write it.
     """
 
     title: str
     introduction: str
+    target: str = "interop"
 
     @property
     def ends(self) -> tuple[str, str]:
         """The comments between which it stands on the page."""
-        return f"<!-- {self.title}: written by make interop -->", f"<!-- end of {self.title} -->"
+        return f"<!-- {self.title}: written by make {self.target} -->", f"<!-- end of {self.title} -->"
 
 
 PYTHON = Part(
@@ -69,12 +72,22 @@ judges a conversion: on noise-free images the FSC to the reconstruction of the o
 up to 0.85 of Nyquist, and the correlation with the simulated molecule is at most 0.001 lower.
 """,
 )
+SLURM = Part(
+    "SLURM",
+    """\
+`make cluster` installs Debian's packages `slurm-wlm` and `munge` where apt and the rights for it are there, and starts
+a SLURM of its own: two nodes on this machine, each with two CPUs and two GPUs that are stand-ins. Scripts that
+`cryobridge stacks ... --print-slurm` prints are submitted in the demo project, whose particles become 300 stacks of one
+image; the project's folder is called "a user's project". At the end SLURM is stopped and its files are removed.
+""",
+    "cluster",
+)
 _HEAD = """\
 # With the real programs
 
 `make interop` runs RECOVAR, cryoDRGN and RELION on our files, and `make interop ONLY=relion` (or `ONLY=python`) a part
-of them. It is no part of `make test`, which runs RELION's short stages where RELION is installed. The last run of each
-part wrote it.
+of them; `make cluster` runs jobs of SLURM. They are no part of `make test`, which runs RELION's short stages where
+RELION is installed. The last run of each part wrote it.
 """
 
 
@@ -83,7 +96,7 @@ def write_part(path: Path, part: Part, checks: Checks, versions: Mapping[str, st
     page = path.read_text(encoding="utf-8") if path.exists() else ""
     written = [
         "\n".join(_lines(each, checks, versions)) if each is part else _between(page, *each.ends)
-        for each in (PYTHON, RELION)
+        for each in (PYTHON, RELION, SLURM)
     ]
     path.write_text("\n".join([_HEAD, *filter(None, written)]) + "\n", encoding="utf-8")
 

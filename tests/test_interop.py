@@ -1,6 +1,6 @@
 """What `make interop` writes and says, apart from the programs that it runs."""
 
-from interop import install_relion
+from interop import install
 from interop.checks import Checks
 from interop.report import PYTHON, RELION, write_part
 
@@ -27,22 +27,21 @@ def test_a_part_of_the_page_is_written_anew_and_the_other_stays(tmp_path):
 
 def test_without_apt_it_says_what_is_left_out(monkeypatch, capsys):
     monkeypatch.setenv("PATH", "")
-    install_relion.main()
+    monkeypatch.setattr(install, "program", lambda name: None)
+    install.main("relion")
     assert "No apt-get here: the stages of relion and openmpi-bin are left out" in capsys.readouterr().out
 
 
 def test_without_rights_it_says_what_to_run(monkeypatch, capsys):
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(
-        install_relion.shutil, "which", lambda program: "/usr/bin/apt-get" if "apt" in program else None
-    )
-    monkeypatch.setattr(install_relion.os, "geteuid", lambda: 1000)
-    install_relion.main()
+    monkeypatch.setattr(install.shutil, "which", lambda program, **_: "/usr/bin/apt-get" if "apt" in program else None)
+    monkeypatch.setattr(install.os, "geteuid", lambda: 1000)
+    install.main("relion")
     assert "run: sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y" in capsys.readouterr().out
 
 
 def test_what_is_there_is_not_installed(monkeypatch, capsys):
-    monkeypatch.setattr(install_relion, "is_installed", lambda program: True)
+    monkeypatch.setattr(install, "program", lambda name: f"/usr/bin/{name}")
     monkeypatch.setenv("PATH", "")
-    install_relion.main()
+    install.main("relion")
     assert capsys.readouterr().out == ""

@@ -234,12 +234,12 @@ def test_results_that_a_killed_worker_still_had_are_made_again():
     def done(number):
         if not found:
             # By now all tasks are done, and most results are where they were made.
-            time.sleep(1)
+            time.sleep(3)
             workers_of(psutil.Process())[0].kill()
-            time.sleep(1)
+            time.sleep(0.5)
         found.append(number)
 
-    run = ClusterExecutor("local:2").prepare(work_of(lambda number, _lane: (1, number)))
+    run = ClusterExecutor("local:2").prepare(work_of(lambda number, _lane: time.sleep(0.1) or (1, number)))
     run(range(40), advance=lambda *_, **__: None, done=done)
     assert sorted(found) == list(range(40))
 

@@ -303,7 +303,8 @@ settings=(
     DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=2
     DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES='[]'
     DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'
-    DASK_LOGGING__DISTRIBUTED=warning
+    # What has to be known of workers, cryobridge says; Dask tells at length that they end.
+    DASK_LOGGING__DISTRIBUTED=critical
     OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 )
 for who in SCHEDULER WORKER CLIENT; do

@@ -1,6 +1,7 @@
-"""Install RELION and Open MPI where apt and the rights for it are there; elsewhere say what is left out.
+"""Install programs of others where apt and the rights for it are there; elsewhere say what is left out.
 
-Never fails: RELION's stages are left out where RELION is not.
+``python -m interop.install relion`` (with Open MPI), or ``slurm`` (with MUNGE). Never fails: the stages of a program
+are left out where it is not.
 """
 
 from __future__ import annotations
@@ -8,17 +9,28 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 
 from interop.checks import say
-from interop.relion import is_installed
 
-_PACKAGES = {"relion_refine": "relion", "mpirun": "openmpi-bin"}
+# By the programs that they are looked for by.
+PACKAGES = {
+    "relion": {"relion_refine": "relion", "mpirun": "openmpi-bin"},
+    "slurm": {"slurmctld": "slurm-wlm", "munged": "munge"},
+}
 _INSTALL = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends"]
+# Daemons are in folders that are not searched for users.
+_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 
 
-def main() -> None:
-    """Install what is not there."""
-    absent = [package for program, package in _PACKAGES.items() if not is_installed(program)]
+def program(name: str) -> str | None:
+    """Return where a program is, None where it is not installed."""
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(_FOLDERS))
+
+
+def main(what: str) -> None:
+    """Install what is not there of a group of packages."""
+    absent = [package for name, package in PACKAGES[what].items() if program(name) is None]
     if not absent:
         return
     if shutil.which("apt-get") is None:
@@ -44,4 +56,4 @@ def _rights() -> list[str] | None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
