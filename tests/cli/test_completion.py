@@ -96,6 +96,11 @@ def test_tab_completes_in_a_real_shell(shell, typed, completed, folder):
         ('cryobridge select "Ann\'s run.star" --whe\t', "--where "),
         (r"cryobridge select Ann\'s\ run.star --where rlnD" + "\t", "efocusU"),
         (r"cryobridge select Ann\'s\ run.star --where 'rlnDefocusU > 12000 and rlnC" + "\t", "lassNumber"),
+        # The quotes stay open behind the one column that fits.
+        (
+            r"cryobridge select Ann\'s\ run.star --where 'rlnC" + "\t== 5' -o x.star\x01echo \r",
+            "rlnClassNumber == 5 -o",
+        ),
         (r"cryobridge select Ann\'s\ run.star --class 2," + "\t", "5"),
     ],
 )

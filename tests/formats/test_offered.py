@@ -7,12 +7,21 @@ import sys
 import numpy as np
 import pytest
 
+from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.offered import offered_classes, offered_columns
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.offers import class_lists, columns, conditions
+from cryobridge.model.particles import Labels
 from cryobridge.options import declared
 
 HEAVY = ("numpy", "pyarrow", "pandas", "torch", "yaml")
+
+
+ALL = ("rlnImageName", "rlnDefocusU", "rlnClassNumber")
+
+
+def with_signs(text):
+    return [f"{text} {sign}" for sign in ("<", ">", "==", "in")]
 
 
 @pytest.fixture
@@ -49,6 +58,21 @@ def test_columns_of_a_cs_file_are_also_those_that_it_is_joined_with(cs):
         assert offered_classes(named) == list(range(10))
 
 
+def test_classes_of_a_csdat_stream_are_offered_as_those_of_the_other_container(tmp_path):
+    columns = {
+        "uid": np.arange(50_000, dtype="u8"),
+        "blob/path": Labels(np.zeros(50_000, np.int32), ("a.mrc",)),
+        "alignments3D/shift": np.zeros((50_000, 2), "f4"),
+        "alignments3D/class": (np.arange(50_000) // 10_000).astype("u4"),
+        "alignments2D/class": np.arange(50_000, dtype="u4"),
+    }
+    write_cs(tmp_path / "a.cs", columns, container="csdat")
+    assert offered_classes(tmp_path / "a.cs") == [0, 1, 2, 3, 4]
+    damaged = (tmp_path / "a.cs").read_bytes().replace(b'"compressed_fields"', b'"xompressed_fields"')
+    (tmp_path / "b.cs").write_bytes(damaged)
+    assert offered_classes(tmp_path / "b.cs") != [0, 1, 2, 3, 4]
+
+
 def test_of_a_relion_job_the_last_iteration_is_read_without_its_project(star):
     (star.parent / "run_it025_data.star").write_text(star.read_text())
     (star.parent / "run_it024_data.star").write_text("data_\n\nloop_\n_rlnClassNumber #1\n9\n")
@@ -68,10 +92,13 @@ def test_what_is_no_particle_file_offers_nothing(name, content, tmp_path):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("rlnD", ["rlnDefocusU"]),
-        ("rlnDefocusU > 12000 and not (rlnC", ["rlnDefocusU > 12000 and not (rlnClassNumber"]),
-        ("9000 < rlnDefocusU and rlnI", ["9000 < rlnDefocusU and rlnImageName"]),
-        ("rlnDefocusU ", []),
+        ("rln", ["rlnImageName", "rlnDefocusU", "rlnClassNumber"]),
+        ("rlnD", with_signs("rlnDefocusU")),
+        ("rlnDefocusU > 12000 and not (rlnC", with_signs("rlnDefocusU > 12000 and not (rlnClassNumber")),
+        ("9000 < rlnDefocusU and rlnI", with_signs("9000 < rlnDefocusU and rlnImageName")),
+        ("9000 < rlnDefocusU and ", [f"9000 < rlnDefocusU and {name}" for name in ALL]),
+        ("rlnDefocusU ", with_signs("rlnDefocusU")),
+        ("rlnElse ", []),
         ("rlnImageName == 'rln", []),
     ],
 )

@@ -35,10 +35,12 @@ _HEAD_BYTES = 1 << 18
 # Rows are looked at in so many places, as particles may be sorted by class.
 _N_PLACES, _PLACE_BYTES = 32, 1 << 15
 _MOST_ELEMENTS = 9
+# No LZ4 block expands further.
+_LZ4_MOST = 255
 _PLAIN_NAME = re.compile(r"[^\W\d]\w*(?:[/.]\w+)*")
 _MEMBER = re.compile(r"""^\s*metafile:\s*['"]?>?([^'"\n]+)""", re.MULTILINE)
 _PARSE_ERRORS = (
-    *(CryobridgeError, OSError, ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError),
+    *(CryobridgeError, OSError, ValueError, SyntaxError, TypeError, LookupError, RuntimeError, MemoryError),
     struct.error,
 )
 _INTEGERS = {"i4": "i", "u4": "I", "i8": "q", "u8": "Q", "i2": "h", "u2": "H"}
@@ -46,11 +48,16 @@ _INTEGERS = {"i4": "i", "u4": "I", "i8": "q", "u8": "Q", "i2": "h", "u2": "H"}
 
 @dataclass(frozen=True)
 class _Header:
-    """Columns with the shape of their elements, where the rows start, and for `.npy` their types in order."""
+    """Columns with the shape of their elements, where the rows start, and for `.npy` their types in order.
+
+    Of a CSDAT stream, in which each column follows the one before it, ``n_rows`` is known, and which are compressed.
+    """
 
     columns: dict[str, tuple[int, ...]]
     start: int = 0
     types: tuple[tuple[str, str], ...] = ()
+    n_rows: int = 0
+    compressed: frozenset[str] | None = None
 
 
 def offered_columns(particles: Path) -> list[str]:
@@ -185,7 +192,10 @@ def _cs_header(file: IO[bytes]) -> _Header:
     magic = file.read(6)
     if magic == b"\x95CSDAT":
         header = json.loads(file.read(int.from_bytes(file.read(4), "little")))
-        return _Header({entry[0]: tuple(entry[2]) if len(entry) > 2 else () for entry in header["dtype"]})
+        columns = {entry[0]: tuple(entry[2]) if len(entry) > 2 else () for entry in header["dtype"]}
+        types = tuple((entry[0], entry[1]) for entry in header["dtype"])
+        compressed = frozenset(header.get("compressed_fields") or ())
+        return _Header(columns, file.tell(), types, header["length"], compressed)
     if magic != b"\x93NUMPY":
         raise ValueError("no such file")
     version = file.read(2)
@@ -199,6 +209,8 @@ def _classes(path: Path, header: _Header) -> dict[str, list[int]]:
     """Return the classes in each column of a file that has some."""
     found = {}
     with open_input(path) as file:
+        if header.compressed is not None:
+            return dict(_classes_of_stream(file, header))
         if _CLASS_OF_RELION in header.columns:
             place = list(header.columns).index(_CLASS_OF_RELION)
             rows = (line.split() for line in _sampled_lines(file, header.start))
@@ -215,6 +227,23 @@ def _classes(path: Path, header: _Header) -> dict[str, list[int]]:
                 found[name] = _distinct(values)
             offset += size * count
     return found
+
+
+def _classes_of_stream(file: IO[bytes], header: _Header) -> Iterator[tuple[str, list[int]]]:
+    """Yield the columns of classes of a CSDAT stream, each of which is read whole."""
+    import lz4.block
+
+    file.seek(header.start)
+    for name, text in header.types if header.n_rows else ():
+        n_bytes = int.from_bytes(file.read(4), "little")
+        if not _CLASS_OF_CRYOSPARC.fullmatch(name) or header.columns[name] or text[1:] not in _INTEGERS:
+            file.seek(n_bytes, os.SEEK_CUR)
+            continue
+        data, size = file.read(n_bytes), header.n_rows * int(text[2:])
+        if name in (header.compressed or ()) and size <= _LZ4_MOST * len(data):
+            data = lz4.block.decompress(data, uncompressed_size=size)
+        kind = (">" if text[0] == ">" else "<") + _INTEGERS[text[1:]]
+        yield name, _distinct(value for (value,) in struct.iter_unpack(kind, data))
 
 
 def _distinct(numbers: Iterable[int]) -> list[int]:

@@ -11,8 +11,16 @@ _BEGUN = re.compile(
 )
 
 
+# A name behind which a sign is to follow.
+_WHOLE = re.compile(r"(?P<name>[^\W\d][\w/.]*(?:\[[\d,]*\])?) $")
+_SIGNS = ("<", ">", "==", "in")
+
+
 def conditions(particles: Path, typed: str) -> list[str]:
     """Return a condition as far as it is typed, completed by each column of the file that fits.
+
+    Where one column fits, it is offered with each sign: of several offers a shell takes what they have in common, and
+    leaves open the quotes that the condition began with.
 
     Parameters
     ----------
@@ -21,13 +29,17 @@ def conditions(particles: Path, typed: str) -> list[str]:
     typed
         The condition so far, such as ``rlnDefocusU > 12000 and rlnCl``.
     """
-    begun = _BEGUN.search(typed)
-    if begun is None or typed.count("'") % 2 or typed.count('"') % 2:  # within a text
+    if typed.count("'") % 2 or typed.count('"') % 2:  # within a text
         return []
     from cryobridge.formats.offered import offered_columns
 
+    begun, whole = _BEGUN.search(typed), _WHOLE.search(typed)
+    if begun is None:
+        is_known = whole is not None and whole["name"] in offered_columns(particles)
+        return [typed + sign for sign in _SIGNS] if is_known else []
     before, name = typed[: begun.start("name")], begun["name"]
-    return [before + column for column in offered_columns(particles) if column.startswith(name)]
+    found = [before + column for column in offered_columns(particles) if column.startswith(name)]
+    return [f"{found[0]} {sign}" for sign in _SIGNS] if len(found) == 1 else found
 
 
 def columns(particles: Path, typed: str) -> list[str]:
