@@ -1,5 +1,6 @@
 """Time of the polar Fourier transform per image, beside the padded FFT that is its floor.
 
+Under "by stacks" several threads work side by side, each on images of its own, as in `cryobridge stacks`.
 Run it as ``python benchmarks/polar_engine.py``; ``--help`` lists what can be changed.
 """
 
@@ -9,15 +10,19 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from cryobridge.fourier.devices import pick_device
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.fourier.polar import PolarTransform
+from cryobridge.jobs.stacks.polar.transform import n_transforming, shared_cores
 
 # The floor is taken with whichever of these numbers of images suits the caches best.
 FLOOR_BATCHES = (16, 32, 64)
+CALLS_A_THREAD = 4
+HEADING = "  box  new output  reused out   by stacks  padded FFT   rel. error  plan (s)"
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -45,6 +50,20 @@ def relative_error(transform: PolarTransform, images: torch.Tensor, polar: torch
     return float(torch.linalg.vector_norm(found - exact) / torch.linalg.vector_norm(exact))
 
 
+def side_by_side(transform: PolarTransform, images: torch.Tensor, repeats: int) -> float:
+    """Return the seconds an image where threads work side by side, each on a stack of its own, as `stacks` has it."""
+    n_threads = n_transforming()
+    outs = [transform.forward(images) for _ in range(n_threads)]
+
+    def work() -> None:
+        for done in [pool.submit(transform.forward, images, out) for out in CALLS_A_THREAD * outs]:
+            done.result()
+
+    with shared_cores(), ThreadPoolExecutor(n_threads) as pool:
+        taken = min(seconds(work, transform.device) for _ in range(repeats))
+    return taken / (CALLS_A_THREAD * n_threads * len(images))
+
+
 def measure(box_px: int, n_images: int, repeats: int, dtype: torch.dtype, device: torch.device) -> str:
     """Time the engine and its floor in turn, and keep the best of each."""
     images = torch.randn(n_images, box_px, box_px, dtype=dtype, device=device)
@@ -63,7 +82,8 @@ def measure(box_px: int, n_images: int, repeats: int, dtype: torch.dtype, device
         reused.append(seconds(lambda: transform.forward(images, out=polar), device) / n_images)
         for batch, pairs in padded.items():
             floor.append(seconds(lambda pairs=pairs: torch.fft.fft2(pairs), device) / batch)
-    times_ms = "".join(f"{1e3 * min(times):12.3f}" for times in (new, reused, floor))
+    beside = [side_by_side(transform, images, repeats) if device.type == "cpu" else math.nan]
+    times_ms = "".join(f"{1e3 * min(times):12.3f}" for times in (new, reused, beside, floor))
     return f"{box_px:5d}{times_ms}{relative_error(transform, images, polar):12.1e}{plan_s:10.2f}"
 
 
@@ -79,7 +99,7 @@ def main() -> None:
     device = pick_device(options.device)
     dtype = torch.float64 if options.double else torch.float32
     print(f"ms an image, {dtype}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print("  box  new output  reused out  padded FFT   rel. error  plan (s)")
+    print(HEADING)
     for box_px in options.box:
         print(measure(box_px, options.images, options.repeats, dtype, device), flush=True)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import torch
-from polar_engine import measure
+from polar_engine import HEADING, measure
 
 from cryobridge.formats.cryosparc.cs import write_cs
 
@@ -212,7 +212,7 @@ def main() -> None:
     if options.memory:
         memory(256, 100_000, 3)
         return
-    print("  box  new output  reused out  padded FFT   rel. error  plan (s)   (engine, ms an image)")
+    print(f"{HEADING}   (engine, ms an image)")
     print(measure(options.box, 64, 20, torch.float32, torch.device("cpu")), flush=True)
     if options.cryolike is not None:
         engine_of_cryolike(options.box, 64, options.cryolike, options.cryolike_python)
