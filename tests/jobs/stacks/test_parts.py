@@ -27,14 +27,18 @@ def contents(folder):
 
 
 def stacks(particles, folder, **options):
-    return cb.stacks(particles, folder, **({"batch_size": 2, "device": "cpu"} | options))
+    return cb.stacks(particles, folder, **({"batch_size": 2, "plots": False, "device": "cpu"} | options))
+
+
+def pictured(particles, folder, **options):
+    return stacks(particles, folder, plots=True, **options)
 
 
 def small(particles, folder, **options):
     return cb.downsample(particles, folder, **({"box_px": 8, "chunk": 2} | options))
 
 
-@pytest.mark.parametrize("make", [stacks, small])
+@pytest.mark.parametrize("make", [pictured, small])
 def test_parts_and_the_finish_give_the_bytes_of_one_run(make, particles, tmp_path):
     make(particles, tmp_path / "whole")
     reports = [make(particles, tmp_path / "out", part=f"{number}/3") for number in (1, 0, 2)]
@@ -103,7 +107,7 @@ def test_how_much_is_written_is_said_before_the_work_by_parts_and_dry_runs_too(p
     assert text == f"the stacks take {(image + transform) / 1e3:.3g} kB; {transform / 1e3:.3g} kB without --phys"
     half = run(*words, "--dry-run", "--no-phys", "--part", "0/2")
     assert f"the stacks take {transform / 2e3:.3g} kB\n" in half.stderr
-    made = stacks(particles, tmp_path / "out", physical=False, plots=False)
+    made = stacks(particles, tmp_path / "out", physical=False)
     files = [path for path in (tmp_path / "out" / "fft").iterdir() if path.suffix == ".pt"]
     assert made.stack_bytes == transform
     assert 0 <= sum(path.stat().st_size for path in files) - transform < 1024 * len(files)
@@ -150,13 +154,13 @@ def test_the_finish_names_what_is_missing_or_damaged_and_the_part_that_makes_it(
 
 def test_the_finish_reads_stacks_through_if_asked_to(particles, tmp_path):
     for number in range(2):
-        stacks(particles, tmp_path / "out", part=f"{number}/2", plots=False)
+        stacks(particles, tmp_path / "out", part=f"{number}/2")
     stack = tmp_path / "out" / "fft" / "particles_fourier_stack_000003.pt"
     content = bytearray(stack.read_bytes())
     content[len(content) // 2] ^= 1
     stack.write_bytes(content)
     with pytest.raises(CryobridgeError, match=r"000003\.pt was changed \(part 1/2\)"):
-        stacks(particles, tmp_path / "out", finish=True, plots=False, verify_outputs=True)
+        stacks(particles, tmp_path / "out", finish=True, verify_outputs=True)
 
 
 @pytest.mark.parametrize("make", [stacks, small])
@@ -170,7 +174,7 @@ def test_a_part_that_is_started_again_keeps_what_is_whole(make, particles, tmp_p
 
 
 def test_a_part_without_stacks_is_no_error(particles, tmp_path):
-    reports = [stacks(particles, tmp_path / "out", part=f"{number}/8", plots=False) for number in range(8)]
+    reports = [stacks(particles, tmp_path / "out", part=f"{number}/8") for number in range(8)]
     assert [report.stacks for report in reports] == [1] * 6 + [0] * 2
     shown = run("stacks", "cs", particles, "-b", 2, "--no-plots", "-o", tmp_path / "out", "--part", "7/8")
     assert shown.returncode == 0, shown.stderr
@@ -181,7 +185,7 @@ def test_a_part_without_stacks_is_no_error(particles, tmp_path):
 
 def test_a_part_at_work_keeps_out_itself_the_finish_other_divisions_and_whole_runs(particles, tmp_path):
     out = tmp_path / "out"
-    stacks(particles, out, part="0/2", plots=False)
+    stacks(particles, out, part="0/2")
     with exclusive(out / "parts" / "0_of_2") as lease:
         assert lease is not None
         words = ("stacks", "cs", particles, "-b", 2, "--no-plots", "-o", out)
@@ -202,11 +206,11 @@ def test_a_whole_run_at_work_keeps_parts_out(particles, tmp_path):
 
 
 def test_parts_of_another_division_that_was_given_up_are_gone_on_with(particles, tmp_path):
-    stacks(particles, tmp_path / "out", part="0/3", plots=False)
-    kept = [stacks(particles, tmp_path / "out", part=f"{number}/2", plots=False).stacks_kept for number in range(2)]
+    stacks(particles, tmp_path / "out", part="0/3")
+    kept = [stacks(particles, tmp_path / "out", part=f"{number}/2").stacks_kept for number in range(2)]
     assert sum(kept) == 2
     assert {path.name for path in (tmp_path / "out" / "parts").iterdir()} == {"0_of_2", "1_of_2"}
-    stacks(particles, tmp_path / "out", finish=True, plots=False)
+    stacks(particles, tmp_path / "out", finish=True)
 
 
 @pytest.mark.parametrize("make", [stacks, small])

@@ -294,23 +294,25 @@ def test_an_image_file_that_shrinks_while_it_is_read_is_reported(particles_cs, t
 # Resuming
 
 
-def test_resume_makes_what_is_missing_and_keeps_the_rest(particles_cs, tmp_path):
-    planned = plan(particles_cs, plots=True)
+@pytest.mark.parametrize(
+    ("plots", "lost"),
+    [
+        (False, ("fft/particles_fourier_stack_000000.pt", "phys/particles_phys_stack_000001.pt")),
+        (True, ("plots/power_spectrum_stack_000002.png",)),
+    ],
+)
+def test_resume_makes_what_is_missing_and_keeps_the_rest(plots, lost, particles_cs, tmp_path):
+    planned = plan(particles_cs, plots=plots)
     run_stacks(planned, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "out")
-    lost = [
-        "fft/particles_fourier_stack_000000.pt",
-        "phys/particles_phys_stack_000001.pt",
-        "plots/power_spectrum_stack_000002.png",
-    ]
-    for keep in range(3):
-        (tmp_path / "out" / lost[keep]).unlink()
+    for name in lost:
+        (tmp_path / "out" / name).unlink()
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*_stack_*")}
         report = run_stacks(planned, tmp_path / "out", resume=True)
         assert report.stacks_kept == 2
         assert report.rows_out == 5
         changed = {path.stem[-6:] for path, age in before.items() if path.stat().st_mtime_ns != age}
-        assert changed == {f"{keep:06d}"}
+        assert changed == {name.partition(".")[0][-6:]}
         assert stack_bytes(tmp_path / "out") == stack_bytes(tmp_path / "whole")
 
 
