@@ -13,6 +13,7 @@ import starfile
 import cryobridge as cb
 from cryobridge.formats.relion import particles_write
 from cryobridge.jobs.convert import verify as reading_back
+from cryobridge.model.geometry import euler_to_matrix, matrix_to_euler
 
 N = 100
 
@@ -58,6 +59,25 @@ def test_some_rows_of_a_file_are_compared_with_their_own(folder):
     for output, more in (("o.cs", {}), ("pickles", {"to": "pickles"})):
         report = cb.convert(star, output, classes=(2,), verify_map=N, **more)
         assert report.rows_out == 8 and report.map_check.particles == 8
+
+
+def test_poses_in_the_plane_are_compared_too(folder, monkeypatch):
+    particles = cb.read("cryosparc/J4")
+    psi_deg = matrix_to_euler(particles.poses.matrix)[2]
+    matrix = euler_to_matrix(0 * psi_deg, 0 * psi_deg, psi_deg)
+    flat = particles.replace(poses=replace(particles.poses, matrix=matrix, is_2d=True, source="alignments2D"))
+    assert cb.convert(flat, "o.star", verify_map=N).map_check.lowest > 0.9999
+    right = particles_write.matrix_to_euler
+    monkeypatch.setattr(particles_write, "matrix_to_euler", lambda matrix: (*right(matrix)[:2], -right(matrix)[2]))
+    with pytest.raises(cb.CryobridgeError, match="what differs: poses by"):
+        cb.convert(flat, "p.star", verify_map=N)
+
+
+def test_particles_on_the_other_programs_micrographs_make_the_same_map(project, folder):
+    shutil.copytree(project.relion, folder / "relion")
+    star = next((folder / "relion").rglob("micrographs_ctf.star"))
+    report = cb.convert("cryosparc/J4", "relion/o.star", micrographs=star, orientation="reliosparc", verify_map=N)
+    assert report.micrographs == star and report.map_check.is_good
 
 
 def test_the_table_and_the_json_say_it(folder, command):
