@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from helpers import run, save_particles
-from startup_probe import probe, probe_errors
+from startup_probe import probe, probe_errors_of_each
 
 
 def complete(line):
@@ -107,11 +107,18 @@ STACKS_ERRORS = {
 }
 
 
+@pytest.fixture(scope="module")
+def refused(made):
+    """How each of them ends."""
+    places = {"cs": made / "J1" / "J1_particles.cs", "made": made}
+    requests = [["stacks", *(word.format(**places) for word in words)] for words, _ in STACKS_ERRORS.values()]
+    return dict(zip(STACKS_ERRORS, probe_errors_of_each(requests), strict=True))
+
+
 @pytest.mark.parametrize("kind", STACKS_ERRORS)
-def test_what_is_wrong_with_stacks_is_said_without_torch(kind, made):
-    words, message = STACKS_ERRORS[kind]
-    words = [word.format(cs=made / "J1" / "J1_particles.cs", made=made) for word in words]
-    code, errors, loaded = probe_errors("stacks", *words)
+def test_what_is_wrong_with_stacks_is_said_without_torch(kind, refused):
+    message = STACKS_ERRORS[kind][1]
+    code, errors, loaded = refused[kind]
     assert "torch" not in loaded
     assert (code == 0) if message is None else (code in (1, 2) and f"{message}" in errors and "Error: " in errors)
 
@@ -121,14 +128,15 @@ def test_what_is_wrong_with_coords_is_said_without_torch(demo_project, tmp_path)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "autopick.star").touch()
     picks = demo_project.particles_cs
-    for words, message in (
+    asked = (
         ((picks, star, "-o", tmp_path / "there"), "there already"),
         ((picks, star, "-o", tmp_path / "there", "--preview", "1"), "there already"),
         ((picks, f"{star}x", "-o", tmp_path / "new"), "No such file"),
         ((star, picks, "-o", tmp_path / "new"), "cryoSPARC's picks come first"),
         ((picks, star, "-o", tmp_path / "new", "--orientation", "upside"), "upside"),
-    ):
-        code, errors, loaded = probe_errors("coords", *map(str, words))
+    )
+    found = probe_errors_of_each([["coords", *map(str, words)] for words, _ in asked])
+    for (code, errors, loaded), (_, message) in zip(found, asked, strict=True):
         assert code in (1, 2)
         assert message in errors
         assert "torch" not in loaded
