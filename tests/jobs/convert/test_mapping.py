@@ -186,7 +186,7 @@ def test_coordinates_count_the_pixels_of_binned_micrographs(project, are_there):
 
 def test_micrographs_that_the_star_file_lacks(project):
     star = micrograph_star(project / "a.star", group_of=(1,))
-    with pytest.raises(MissingDataError, match="1 of 2 micrographs are not in the STAR file") as caught:
+    with pytest.raises(MissingDataError, match="1 of 2 micrographs is not in the STAR file") as caught:
         mapped(project, micrographs=star)
     assert "on_unmatched='skip'" in caught.value.hint
     report = mapped(project, micrographs=star, on_unmatched="skip")
@@ -455,7 +455,7 @@ def test_exposures_that_are_missing(project):
     names = columns["location/micrograph_path"][[0]]
     one = {"micrograph_blob/path": names, "micrograph_blob/shape": np.array([[NY, NX]], "u4")}
     path = save_cs(project / "P1/J2/one.cs", {"uid": np.arange(1, dtype="u8"), **one})
-    with pytest.raises(MissingDataError, match=r"1 of 2 micrographs are not in one\.cs"):
+    with pytest.raises(MissingDataError, match=r"1 of 2 micrographs is not in one\.cs"):
         convert(project / "relion/Import/p.star", project / "back.cs", micrographs=path)
     with pytest.raises(CryobridgeError) as caught:
         convert(project / "relion/Import/p.star", project / "back.cs", micrographs=project / "relion/CtfFind/job003")

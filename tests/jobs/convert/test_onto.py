@@ -277,7 +277,7 @@ def test_rows_without_a_partner(tmp_path):
     assert report.left_out == {"no partner": 1} and (report.rows_in, report.rows_out) == (3, 2)
     assert (report.onto.rows_without_partner, report.onto.source_rows_not_used) == (1, 2)
     assert {"rows-without-partner"} <= set(codes(report.warnings)) and "rows-not-used" in codes(report.notes)
-    with pytest.raises(CryobridgeError, match="1 of 3 rows have no partner"):
+    with pytest.raises(CryobridgeError, match="1 of 3 rows has no partner"):
         cb.convert(source, tmp_path / "out2.star", onto=base, unmatched="error")
     # There is no word for no pose, but for no B-factor and no class.
     with pytest.raises(CryobridgeError, match="no orientation, for which there is no word"):

@@ -30,7 +30,7 @@ from cryobridge.jobs.stacks.polar import transform as transform_module
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
 from cryobridge.jobs.stacks.polar.transform import PolarChunkTransform
 from cryobridge.jobs.stacks.reading import ImageReader
-from helpers import noise_images, particle_columns, run, run_stacks, save_cs, save_mrc, start
+from helpers import codes, noise_images, particle_columns, run, run_stacks, save_cs, save_mrc, start
 
 
 def plan(path, **options):
@@ -309,7 +309,7 @@ def test_resume_makes_what_is_missing_and_keeps_the_rest(plots, lost, particles_
         (tmp_path / "out" / name).unlink()
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*_stack_*")}
         report = run_stacks(planned, tmp_path / "out", resume=True)
-        assert report.stacks_kept == 2
+        assert report.stacks_kept == (3 if lost[keep].startswith("plots") else 2)  # pictures alone are drawn anew
         assert report.rows_out == 5
         changed = {path.stem[-6:] for path, age in before.items() if path.stat().st_mtime_ns != age}
         assert changed == {name.partition(".")[0][-6:]}
@@ -433,17 +433,18 @@ def test_an_interrupt_leaves_whole_files_only(tmp_path):
     record = json.loads((folder / "job.json").read_text())
     n_whole = record["report"]["stacks"]
     assert record["status"] == "interrupted"
-    assert (record["report"]["stacks_planned"], n_whole) == (80, len(list((folder / "plots").glob("power*.png"))))
+    assert (record["report"]["stacks_planned"], n_whole) == (80, len(list((folder / "fft").glob("*.pt"))))
     assert len(record["report"]["outputs"]) == n_whole
     assert record["report"]["rows_out"] == 50 * n_whole
     assert record["report"]["left_out"] == {"in stacks that are not made": 4000 - 50 * n_whole}
-    said = f"\n{n_whole} of 80 stacks are whole; the same command with --resume goes on\ninterrupted\n"
+    are = "is" if n_whole == 1 else "are"
+    said = f"\n{n_whole} of 80 stacks {are} whole; the same command with --resume goes on\ninterrupted\n"
     assert errors.endswith(said)
     assert f"; `{record['command']} --resume` goes on" in run("inspect", folder).stdout
     assert "images: 4,000 to do\n" in errors
     log = (folder / "run.log").read_text()
     assert "images: 4,000 to do\n" in log
-    assert f"{n_whole} of 80 stacks are whole; the same command with --resume goes on\n" in log
+    assert f"{n_whole} of 80 stacks {are} whole; the same command with --resume goes on\n" in log
     assert "resume=" not in log + (folder / "job.json").read_text()
     assert "\ninterrupted after " in log
 
@@ -513,3 +514,34 @@ def test_pictures_that_cannot_be_drawn_are_reported_and_the_stacks_are_whole(par
         run_stacks(plan(particles_cs, plots=True), tmp_path / "out")
     assert "resume=" in caught.value.hint
     assert len(list((tmp_path / "out" / "fft").glob("*.pt"))) >= 1
+
+
+def test_missing_pictures_are_drawn_of_the_stacks_that_are_there(particles_cs, tmp_path):
+    folder, planned = tmp_path / "out", plan(particles_cs, plots=True)
+    run_stacks(planned, folder)
+    drawn = {path: path.read_bytes() for path in (folder / "plots").iterdir()}
+    stacks = {path: path.stat().st_mtime_ns for name in ("fft", "phys") for path in (folder / name).iterdir()}
+    gone = sorted(drawn)[::2]
+    for path in gone:
+        path.unlink()
+    shown = run("inspect", folder).stdout
+    assert f"{len(drawn) - len(gone)} of {len(drawn)} pictures are there; --resume draws the others" in shown
+    report = run_stacks(planned, folder, resume=True)
+    assert {path: path.read_bytes() for path in (folder / "plots").iterdir()} == drawn
+    assert {path: path.stat().st_mtime_ns for path in stacks} == stacks
+    assert "pictures-drawn-again" in codes(report.notes)
+    assert report.stacks_kept == len(planned.tasks)
+    assert codes(run_stacks(planned, folder, resume=True).notes).count("nothing-to-do") == 1
+
+
+def test_stacks_without_pictures_are_whole(particles_cs, tmp_path):
+    """A run that was stopped while pictures were drawn has no less stacks for it."""
+    folder, planned = tmp_path / "out", plan(particles_cs, plots=True)
+    run_stacks(planned, folder)
+    for path in (folder / "plots").iterdir():
+        path.unlink()
+    with pytest.raises(OutputExistsError) as caught:
+        run_stacks(planned, folder)
+    n = len(planned.tasks)
+    assert f"{n} of {n} stack" in str(caught.value)
+    assert "resume=True" in caught.value.hint

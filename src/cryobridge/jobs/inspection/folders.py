@@ -41,6 +41,8 @@ from cryobridge.report import Message, counted, note, part_of, warning
 _N_SHOWN = 6
 # Of a run whose record says that it is running, and whose lease that it is not.
 STOPPED = "stopped without an end"
+# Of a stack: images, transforms, power spectrum.
+_PICTURES = 3
 # Smaller images that are being written, with their edge in pixels; their header comes last.
 _BEGUN = re.compile(r"\.particles\.(\d+)(?:\.\d+)?\.mrcs\.part")
 # Optics groups alone are few; a larger file has particles.
@@ -262,7 +264,7 @@ def inspect_own_output(path: Path, options: InspectOptions, reporter: Reporter) 
         "cryobridge output" if output.kind == "other" else f"cryobridge output: {output.kind}",
         facts=tuple(facts),
         uses=(*uses, *_checked(output, options, reporter)),
-        messages=(*_unfinished(output), *output.problems, *about),
+        messages=(*_unfinished(output), *_undrawn(output), *output.problems, *about),
         details=details,
     )
 
@@ -304,6 +306,16 @@ def _unfinished(output: OwnOutput) -> tuple[Message, ...]:
     goes_on = f"`{' '.join(words)} {resume}` goes on" if is_command else f"the same call with {resume} goes on"
     whole = f"{part_of(n_there, planned, 'stack')} whole{_begun(output, planned - n_there)}"
     return (warning("job-incomplete", f"{whole}; {goes_on}", where=output.path),)
+
+
+def _undrawn(output: OwnOutput) -> tuple[Message, ...]:
+    """Say that pictures are missing of stacks that are finished, where there are others."""
+    fourier = next((series.files for series in output.series if series.content == FOURIER_STACKS), ())
+    n_all = _PICTURES * len(fourier)
+    if output.status != "completed" or not 0 < output.plots < n_all:
+        return ()
+    text = f"{output.plots:,} of {n_all:,} pictures are there; {option('resume', True)} draws the others"
+    return (warning("pictures-missing", text, where=output.path),)
 
 
 def _begun(output: OwnOutput, n_unfinished: int) -> str:

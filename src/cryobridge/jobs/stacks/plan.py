@@ -17,7 +17,7 @@ from cryobridge.formats.input_file import read_error
 from cryobridge.jobs.stacks.checks import Problems
 from cryobridge.jobs.stacks.report import PipelineReport
 from cryobridge.progress import Silent
-from cryobridge.report import note, part_of, size_text
+from cryobridge.report import counted, note, part_of, size_text
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
@@ -222,6 +222,14 @@ class StackPlan(ABC, Generic[R]):
         """Return the files that a stack may have, also those that are not asked for now."""
         return self.files(folder, task)
 
+    def pictures(self, _folder: Path, _task: StackTask) -> list[Path]:
+        """Return the files of a stack that can be drawn anew of its others."""
+        return []
+
+    def preview(self, _folder: Path, _task: StackTask, _left_out: Rows) -> Any:
+        """Return what pictures of a stack that is there are drawn from; these rows have no image in it."""
+        return None
+
     @abstractmethod
     def record(self, folder: Path, task: StackTask) -> StackRecord | None:
         """Return what is noted of a stack, or None where nothing is."""
@@ -385,13 +393,23 @@ class Found:
         Those that are whole and made from the same inputs and parameters, by number.
     damaged
         Why others that are there are made again, each with its name.
+    undrawn
+        Numbers of those that are whole and lack pictures.
     """
 
     whole: Mapping[int, StackResult] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
+    undrawn: tuple[int, ...] = ()
 
     def messages(self) -> tuple[Message, ...]:
-        """Say which stacks are made again, and why."""
+        """Say which stacks are made again, and why, and of which the pictures alone."""
+        return (*self._about_damaged(), *self._about_undrawn())
+
+    def _about_undrawn(self) -> tuple[Message, ...]:
+        text = f"pictures of {counted(len(self.undrawn), 'stack')} are missing, and drawn now: the stacks stay"
+        return (note("pictures-drawn-again", text),) if self.undrawn else ()
+
+    def _about_damaged(self) -> tuple[Message, ...]:
         if not self.damaged:
             return ()
         shown = "; ".join(self.damaged[:_N_SHOWN]) + (" …" if len(self.damaged) > _N_SHOWN else "")
@@ -475,7 +493,12 @@ def find_stacks(
             whole[task.number] = found
         else:
             damaged.append(found)
-    return Found(whole, tuple(damaged))
+    undrawn = [task.number for task in plan.tasks if task.number in whole and _lacks_pictures(plan, folder, task)]
+    return Found(whole, tuple(damaged), tuple(undrawn))
+
+
+def _lacks_pictures(plan: StackPlan[Any], folder: Path, task: StackTask) -> bool:
+    return not all(path.is_file() and path.stat().st_size for path in plan.pictures(folder, task))
 
 
 def whole_stack(plan: StackPlan[Any], folder: Path, task: StackTask) -> StackResult | None:
@@ -506,7 +529,10 @@ def _found_stack(plan: StackPlan[Any], folder: Path, task: StackTask, *, read_th
         return f"{files[0].name} has no record of how it was made"
     if record.made_from != fingerprint(plan, task):
         return f"{files[0].name} was made from other inputs, or with other options"
+    pictures = set(plan.pictures(folder, task))
     for path in files:
+        if path in pictures:
+            continue
         if path in record.files:
             reason = record.files[path].why_not(path, read_through=read_through)
         elif not path.is_file() or path.stat().st_size == 0:

@@ -13,6 +13,7 @@ from cryobridge.errors import option
 from cryobridge.executors.array_job import Part, PartExecutor, all_in_a_task
 from cryobridge.executors.dask_cluster import ClusterExecutor
 from cryobridge.executors.devices import DeviceExecutor
+from cryobridge.fourier.loading import load_torch
 from cryobridge.jobs.output_folder import JobRecord, require_space
 from cryobridge.jobs.stacks.execute import StackWork
 from cryobridge.jobs.stacks.plan import Found, R, StackPlan, StackResult, rows_left_out, standing
@@ -149,6 +150,8 @@ class StackJob(Generic[R]):
         todo = [task.number for task in share.todo(found)]
         self._require_space(found)
         make = self.executor.prepare(StackWork(share.plan, folder, reporter)) if todo else None
+        if found.undrawn:
+            load_torch(reporter)
         with share.record(overwrite=overwrite) as record:
             messages += record.messages
 
@@ -158,7 +161,7 @@ class StackJob(Generic[R]):
             record.report = report_so_far(results)
             record.keep_up()
             messages += share.clear(found)
-            with _LoggedWork(share, record, reporter, report_so_far).making(todo, results, make):
+            with _LoggedWork(share, record, reporter, report_so_far).making(todo, results, make, found.undrawn):
                 share.finish(rows_left_out(results))
             report = _with(share.report(results, len(found.whole)), messages)
             record.report = self.recorded(report)
@@ -175,11 +178,15 @@ class _LoggedWork:
     report_so_far: Callable[[Sequence[StackResult]], Report]
 
     @contextmanager
-    def making(self, todo: Sequence[int], results: list[StackResult], make: Run[StackResult] | None) -> Iterator[None]:
+    def making(
+        self, todo: Sequence[int], results: list[StackResult], make: Run[StackResult] | None, undrawn: Sequence[int]
+    ) -> Iterator[None]:
         """Make stacks and add each to the results, then run the block; if that fails, say how far the work is."""
         plan, folder = self.share.plan, self.share.folder
         try:
             with in_lines(self.record.log) as log, plan.beside(folder) as follow:
+                if follow is not None:
+                    self._draw(undrawn, results, follow)
                 if make is not None:
                     self._make(make, todo, results, Both(self.reporter, log), follow)
                 yield
@@ -190,6 +197,15 @@ class _LoggedWork:
             self.reporter.note(message)
             self.record.log(str(message))
             raise
+
+    def _draw(
+        self, numbers: Sequence[int], results: Sequence[StackResult], follow: Callable[[StackResult], None]
+    ) -> None:
+        """Have stacks drawn that are there."""
+        plan, folder = self.share.plan, self.share.folder
+        tasks = {task.number: task for task in plan.tasks}
+        for result in (result for result in results if result.number in set(numbers)):
+            follow(replace(result, preview=plan.preview(folder, tasks[result.number], result.left_out)))
 
     def _make(
         self,
@@ -223,9 +239,9 @@ class _LoggedWork:
         make(todo, advance=advance, done=done)
 
     def _with_all_files(self, results: Sequence[StackResult]) -> list[StackResult]:
-        """Return the stacks that nothing lacks; pictures may, which are drawn beside the work."""
-        plan = self.share.plan
-        files = {task.number: plan.files(self.share.folder, task) for task in plan.tasks}
+        """Return the stacks that nothing lacks but pictures, which are drawn beside the work, and of what is there."""
+        plan, folder = self.share.plan, self.share.folder
+        files = {task.number: set(plan.files(folder, task)) - set(plan.pictures(folder, task)) for task in plan.tasks}
         return [result for result in results if all(path.is_file() for path in files[result.number])]
 
     def _how_far(self, results: Sequence[StackResult]) -> Message:

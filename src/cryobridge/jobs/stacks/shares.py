@@ -202,7 +202,7 @@ class Whole(Share[R]):
     def is_finished(self, found: Found) -> bool:
         """Whether all that is asked for is there and nothing else, so that nothing is touched."""
         plan, folder = self.plan, self.folder
-        if self.todo(found) or not is_completed(folder):
+        if self.todo(found) or found.undrawn or not is_completed(folder):
             return False
         # What is gone on with is not removed, and what all stacks share is looked at below.
         if plan.unfinished(folder) if plan.continues else self.freed(found):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.table import Array
     from cryobridge.jobs.stacks.inputs import StackInput
     from cryobridge.jobs.stacks.options import OnMissing, StackOptions
+    from cryobridge.jobs.stacks.polar.preview import Preview
     from cryobridge.jobs.stacks.polar.transform import PolarChunkTransform
     from cryobridge.jobs.stacks.polar.writing import OpenPolarStack
 
@@ -143,6 +144,17 @@ class PolarPlan(StackPlan[StacksReport]):
     def all_files(self, folder: Path, task: StackTask) -> list[Path]:
         """Return the files of a stack, with images and pictures that are not asked for now."""
         return output.stack_files(folder, task.number)
+
+    def pictures(self, folder: Path, task: StackTask) -> list[Path]:
+        """Return the pictures of a stack; they are drawn of the images, too, which are there if they are written."""
+        o = self.options
+        return list(output.plot_paths(folder, task.number)) if o.plots and o.physical else []
+
+    def preview(self, folder: Path, task: StackTask, left_out: Rows) -> Preview:
+        """Return what pictures of a stack that is there are drawn from."""
+        from cryobridge.jobs.stacks.polar.preview import preview_of
+
+        return preview_of(folder, task.number, task.rows, left_out)
 
     def record(self, folder: Path, task: StackTask) -> StackRecord | None:
         """Return what the `.npz` beside a stack says of how it was made."""

@@ -9,12 +9,19 @@ import numpy as np
 import torch
 
 from cryobridge.fourier.images import power_spectrum
+from cryobridge.jobs.stacks.polar.output import fourier_stack_path, physical_stack_path
 from cryobridge.plots.images import evenly_spaced
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from cryobridge.jobs.stacks.checks import Rows
+
+
+# Images whose transforms are in memory while a stack is read again.
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -73,3 +80,23 @@ class PreviewMaker:
             torch.cat(self._polar),
             self._power / max(1, self._n_images),
         )
+
+
+def preview_of(folder: Path, number: int, planned: Rows, left_out: Rows) -> Preview:
+    """Return what pictures of a stack are drawn from that is there with its images.
+
+    Parameters
+    ----------
+    folder, number
+        Where the stack is.
+    planned, left_out
+        The rows of the stack, and those of them that have no image in it.
+    """
+    made = planned[~np.isin(planned, left_out)]
+    images = torch.load(physical_stack_path(folder, number), mmap=True, weights_only=True)
+    polar = torch.load(fourier_stack_path(folder, number), mmap=True, weights_only=True)
+    maker = PreviewMaker(planned)
+    for first in range(0, len(made), _AT_ONCE):
+        rows = slice(first, first + _AT_ONCE)
+        maker.add(made[rows], images[rows], polar[rows])
+    return maker.preview()
