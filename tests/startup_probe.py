@@ -50,16 +50,12 @@ def probe(*words, **changes):
     return shown, loaded
 
 
-def probe_errors(*words):
-    # Exit code, what is on stderr, and the heavy libraries that were loaded.
-    return _probed(words, {})[1:]
-
-
-def probe_errors_of_each(requests):
-    """As `probe_errors`, of several commands."""
+def probe_errors_of_each(requests, cwd=None):
+    """The exit code of each command, what is on stderr, and the heavy libraries that were loaded."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE_MANY],
         input=json.dumps(requests),
+        cwd=cwd,
         env=environment(),
         capture_output=True,
         text=True,

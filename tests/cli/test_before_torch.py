@@ -10,7 +10,7 @@ import pytest
 
 from cryobridge.cli.commands import COMMANDS, load
 from helpers import noise_images, particle_columns, save_cs, save_mrc, save_star
-from startup_probe import probe_errors
+from startup_probe import probe_errors_of_each
 
 J4, C4 = "cryosparc/J4", "relion/Class2D/job004"
 STAR, CTF = "relion/Extract/job005/particles.star", "relion/CtfFind/job003/micrographs_ctf.star"
@@ -97,15 +97,23 @@ def test_every_command_is_among_the_requests():
     assert names <= REQUESTS.keys()
 
 
+@pytest.fixture(scope="module")
+def refused(folder):
+    """How each request ends."""
+    asked = {}
+    for name, requests in REQUESTS.items():
+        words = name.split()
+        command = words[: 1 + (words[0] == "stacks")]
+        asked |= {(name, i): [*command, *request.split()] for i, request in enumerate(requests) if request}
+    return dict(zip(asked, probe_errors_of_each(list(asked.values()), cwd=folder), strict=True))
+
+
 @pytest.mark.parametrize("number", range(3), ids=["value", "input", "output"])
 @pytest.mark.parametrize("name", REQUESTS)
-def test_what_is_wrong_is_said_before_torch_is_loaded(name, number, folder, monkeypatch):
-    request = REQUESTS[name][number]
-    if request is None:
+def test_what_is_wrong_is_said_before_torch_is_loaded(name, number, folder, refused):
+    if REQUESTS[name][number] is None:
         pytest.skip("there is no such request")
-    monkeypatch.chdir(folder)
-    words = name.split()
-    code, errors, loaded = probe_errors(*words[: 1 + (words[0] == "stacks")], *request.split())
+    code, errors, loaded = refused[name, number]
     assert "torch" not in loaded
     assert "Error: " in errors
     assert code == 2 if number == 0 else code in (1, 2)
