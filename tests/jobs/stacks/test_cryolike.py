@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from cryobridge.cli.build import flag
 from cryobridge.cli.failure import explained
 from cryobridge.errors import CryobridgeError, MissingDataError, OutputExistsError, UsageError
 from cryobridge.executors.devices import DeviceExecutor
@@ -113,7 +114,7 @@ def test_a_dry_run_checks_the_same_and_writes_nothing(particles_cs, tmp_path):
     assert fingerprints(tmp_path) == before
     assert not (tmp_path / "out").exists()
     made = run_stacks(plan(particles_cs, batch_size=2), tmp_path / "out")
-    assert json.loads(dry.stdout) == {**made.to_json(), "dry_run": True}
+    assert json.loads(dry.stdout) == {**made.to_json(flag), "dry_run": True}
     refused = run(*words)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "--overwrite" in refused.stderr

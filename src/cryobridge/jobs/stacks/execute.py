@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from cryobridge.formats.atomic import leftovers
 from cryobridge.jobs.output_folder import remove_existing
 from cryobridge.jobs.stacks.plan import OpenStack, StackPlan, StackResult, StackTask, Transform, whole_stack
 from cryobridge.jobs.stacks.reading import ImageReader
+from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
     from cryobridge.executors.base import Advance, Elsewhere
@@ -31,7 +32,7 @@ class StackWork:
 
     plan: StackPlan[Any]
     folder: Path
-    reporter: Reporter
+    reporter: Reporter = field(default_factory=Silent)
 
     @property
     def uses_torch(self) -> bool:
