@@ -82,8 +82,7 @@ def normalise_images(images: Tensor, out: Tensor | None = None) -> tuple[Tensor,
     unusable = (lowest == highest) | ~torch.isfinite(scale) | (scale == 0)
     centred = torch.sub(images, mean[:, None, None], out=out)
     centred /= torch.where(unusable, 1.0, scale)[:, None, None]
-    centred[unusable] = 0
-    return centred, unusable
+    return _zeroed(centred, unusable), unusable
 
 
 def normalise_fourier(polar: Tensor, grid: PolarGrid, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -117,8 +116,7 @@ def normalise_fourier(polar: Tensor, grid: PolarGrid, out: Tensor | None = None)
     norm = torch.sqrt((power * weights.to(power.dtype).to(power.device)).sum(1))
     unusable = ~(torch.isfinite(norm) & torch.isfinite(1 / norm))
     normalised = torch.mul(polar, torch.where(unusable, 0.0, 1 / norm)[:, None, None], out=out)
-    normalised[unusable] = 0
-    return normalised, unusable
+    return _zeroed(normalised, unusable), unusable
 
 
 def power_spectrum(polar: Tensor) -> Tensor:
@@ -126,6 +124,13 @@ def power_spectrum(polar: Tensor) -> Tensor:
     # As pairs of real numbers: the complex norm is sixty times as slow.
     norm: Tensor = torch.linalg.vector_norm(torch.view_as_real(polar).flatten(2), dim=2)
     return norm.square() / polar.shape[2]
+
+
+def _zeroed(values: Tensor, which: Tensor) -> Tensor:
+    """Set some of (n, …) to zero; torch goes through all of them even if there are none, and a GPU is not asked."""
+    if which.device.type != "cpu" or which.any():
+        values[which] = 0
+    return values
 
 
 def _at_least_single(dtype: torch.dtype) -> torch.dtype:
