@@ -346,10 +346,9 @@ def chosen(particles: ParticleSet, *, aberrations: bool, odd: Odd) -> tuple[Part
     if odd != "drop" and (bent.beam_tilt_A.any() or bent.trefoil_A.any()):
         other = "reversed" if odd == "as-derived" else "as-derived"
         text = (
-            "beam tilt and trefoil are written with the sign "
-            f"{'that is derived from a public source' if odd == 'as-derived' else 'reversed'}, which no data have "
-            "confirmed: compare with RELION's own fit (relion_ctf_refine --fit_beamtilt) of these particles, and give "
-            f"{option('odd_aberrations', other)} where it has the other sign"
+            f"the sign of beam tilt and trefoil is {'derived' if odd == 'as-derived' else 'reversed'}, and no data "
+            "have confirmed it: compare with RELION's fit (relion_ctf_refine --fit_beamtilt), and give "
+            f"{option('odd_aberrations', other)} where that has the other sign"
         )
         messages.append(warning("odd-aberrations-sign", text, option="odd_aberrations"))
     return replace(particles, optics=replace(optics, aberrations=with_sign(bent, odd))), messages

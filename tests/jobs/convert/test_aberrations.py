@@ -343,7 +343,7 @@ def test_the_options_on_the_command_line(tmp_path):
     source = save_cs(tmp_path / "a.cs", bent())
     for words, is_written, said in (
         (["--aberrations"], True, "give --odd-aberrations reversed where"),
-        (["--odd-aberrations", "reversed"], True, "give --odd-aberrations as-derived where"),
+        (["--odd-aberrations", "reversed"], True, "give --odd-aberrations as-derived where that has the other sign"),
         (["--odd-aberrations", "drop"], False, "as --odd-aberrations drop says"),
         (["--no-aberrations"], False, "as --no-aberrations says"),
     ):

@@ -180,8 +180,8 @@ def _about_contrast(particles: ParticleSet, contrast: Contrast | None) -> list[M
     if has_sign or contrast is not None:
         return []
     text = (
-        "the contrast of the particles in the images is unknown; they are taken as bright (blob/sign 1), "
-        f"as RELION extracts them: give {option('contrast', 'dark')} if they are not"
+        "the contrast of the particles in the images is unknown: bright is assumed (blob/sign 1); "
+        f"give {option('contrast', 'dark')} if they are dark"
     )
     return [warning("contrast-assumed", text, option="contrast")]
 

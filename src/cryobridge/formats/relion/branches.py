@@ -89,8 +89,8 @@ def branch_messages(branches: Branches) -> list[Message]:
         last = branches.chain[-1]
         counts = "first run" if last.continued_from is None else "continued run"
         text = (
-            f"{_say(items)} {'is' if len(items) == 1 else 'are'} of another branch, and left out: the job was "
-            f"continued from an earlier iteration, and the {counts} counts, which leads to {_stem(last)}"
+            f"{_say(items)} {'is' if len(items) == 1 else 'are'} of another branch, and left out: "
+            f"the job was continued from an earlier iteration, and the {counts} counts ({_stem(last)})"
         )
         found.append(warning("iterations-superseded", text))
     return found

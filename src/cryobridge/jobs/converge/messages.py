@@ -79,8 +79,8 @@ def _gaps(iterations: Sequence[Iteration]) -> list[Message]:
     usual = max(steps, key=lambda step: (steps[step], -step))
     if usual > 1:
         text = (
-            f"One iteration in {usual} is there; each is compared with the one before it that is, so that a "
-            f"change is one over {usual} iterations"
+            f"Only one iteration in {usual} is there: each is compared with the one that is there before it, "
+            f"{usual} iterations earlier"
         )
         return [warning("iterations-sparse", text)]
     missing = [range(before + 1, after) for before, after in pairwise(numbers) if after > before + 1]

@@ -64,7 +64,7 @@ def with_sizes_of_micrographs(
         return sized, []
     missing = warning(
         "micrograph-shape-missing",
-        "no coordinates are written: the size of the micrographs is missing, of which they are fractions; "
+        "no coordinates are written, as the size of the micrographs is not known: "
         f"give {option('micrograph_shape_px', 'NY,NX')}, or {asking_for_micrographs(particles, search)}",
         option="micrograph_shape_px",
     )

@@ -296,7 +296,7 @@ def _about(figures: Recentring, found: Recentred, options: ConvertOptions, befor
         note(
             "recentred",
             f"{part_of(figures.moved, n, 'centre')} moved, by {figures.median_px:.4g} px of the micrographs in the "
-            f"median and {figures.largest_px:.4g} px at most; what is left of whole pixels stays in the shifts",
+            f"median and {figures.largest_px:.4g} px at most; fractions of a pixel stay in the shifts",
         ),
         note(
             "extract-again",

@@ -428,7 +428,10 @@ def _note_split(source: StackInput) -> list[Message]:
     n_runs = 1 + int(np.count_nonzero(np.diff(lens)))
     if n_runs <= len(np.unique(lens)):
         return []
-    text = "particles of one set of lens values were put together, so the order of the rows is kept within each only"
+    text = (
+        "particles with the same voltage, spherical aberration and amplitude contrast are put together; within each "
+        "such group rows keep their order"
+    )
     return [note("order-changed", text)]
 
 
