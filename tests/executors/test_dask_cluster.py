@@ -111,14 +111,14 @@ def cluster(tmp_path_factory):
 
 def test_two_workers_make_the_bytes_of_one_process_with_pictures_and_images_left_out(cluster, tmp_path):
     particles = save_particles(tmp_path, unusable=[3])
-    options = {"batch_size": 2, "device": "cpu", "on_missing": "skip"}
+    options = {"batch_size": 6, "device": "cpu", "on_missing": "skip"}
     whole = cb.stacks(particles, tmp_path / "whole", **options)
     made = cb.stacks(particles, tmp_path / "out", cluster=cluster.file, **options)
     assert made.left_out_rows == whole.left_out_rows == (3,)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     # Once more, when all is there.
     again = cb.stacks(particles, tmp_path / "out", cluster=cluster.file, resume=True, **options)
-    assert again.stacks_kept == 6
+    assert again.stacks_kept == 2
 
 
 def test_two_workers_downsample_to_the_bytes_of_one_process(cluster, tmp_path):
