@@ -187,6 +187,13 @@ class Errors:
 
     def _wrap_write(self):
         self._wrap_files("write")
+        pwrite = os.pwrite
+
+        def failing(file, *more):
+            self._strike(Path(f"/proc/self/fd/{file}").readlink())
+            return pwrite(file, *more)
+
+        os.pwrite = failing
 
     def _wrap_files(self, *calls):
         really_open = open
