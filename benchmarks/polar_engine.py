@@ -17,7 +17,7 @@ import torch
 from cryobridge.fourier.devices import pick_device
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.fourier.polar import PolarTransform
-from cryobridge.jobs.stacks.polar.transform import n_transforming, shared_cores
+from cryobridge.jobs.stacks.polar.transform import n_transforming, one_core_each
 
 # The floor is taken with whichever of these numbers of images suits the caches best.
 FLOOR_BATCHES = (16, 32, 64)
@@ -59,7 +59,7 @@ def side_by_side(transform: PolarTransform, images: torch.Tensor, repeats: int) 
         for done in [pool.submit(transform.forward, images, out) for out in CALLS_A_THREAD * outs]:
             done.result()
 
-    with shared_cores(), ThreadPoolExecutor(n_threads) as pool:
+    with one_core_each(), ThreadPoolExecutor(n_threads, initializer=torch.get_num_threads) as pool:
         taken = min(seconds(work, transform.device) for _ in range(repeats))
     return taken / (CALLS_A_THREAD * n_threads * len(images))
 

@@ -119,10 +119,10 @@ class PolarPlan(StackPlan[StacksReport]):
         return PolarChunkTransform(self, device)
 
     def process(self) -> AbstractContextManager[None]:
-        """Let torch share the processor's cores among the threads that transform."""
-        from cryobridge.jobs.stacks.polar.transform import shared_cores
+        """Let torch use one core for each thread that transforms."""
+        from cryobridge.jobs.stacks.polar.transform import one_core_each
 
-        return shared_cores()
+        return one_core_each()
 
     def open_stack(
         self, folder: Path, task: StackTask, transform: PolarChunkTransform

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 # A chunk on the CPU need only be large beside what it costs to pass it on: it stays in the cache on its way.
 _CPU_CHUNK_BYTES = 16 << 20
-# Threads that transform chunks side by side on the CPU, each with its share of the cores. They don't wait for each
-# other, as torch's threads do at the end of each step; more of them would wait for Python's lock.
-_MOST_THREADS = 4
+# Threads that transform chunks side by side on the CPU, each on one core. They don't wait for each other, as torch's
+# threads do at the end of each step; more of them would wait for Python's lock.
+_MOST_THREADS = 8
 # On an accelerator: pixels, images, transforms and the engine's own work.
 _ACCELERATOR_COPIES = 4
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
@@ -43,10 +43,13 @@ def n_transforming() -> int:
 
 
 @contextmanager
-def shared_cores() -> Iterator[None]:
-    """Give each thread that transforms its share of the threads that torch may use."""
+def one_core_each() -> Iterator[None]:
+    """Let torch use one core for each thread that transforms.
+
+    The last digit of some of its transforms depends on how many it uses. So stacks are the same on all machines alike.
+    """
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, n_threads // n_transforming()))
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -119,6 +122,8 @@ class PolarChunkTransform(Transform["Tensor | Transformed", "Transformed"]):
         """
         tensor = torch.from_numpy(pixels)
         if self._on_cpu:
+            # Until it is asked for the number, a new thread has as many of torch's as there are cores.
+            torch.get_num_threads()
             made = self._made(len(tensor))
             self._in_parts(tensor, made)
             return made
