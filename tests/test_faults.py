@@ -813,7 +813,8 @@ def test_room_is_counted_as_the_files_need_it(disturbed):
     size = sum(path.stat().st_size for path in command.out.rglob("*.pt"))
     command.begin(over=False)
     message = command.run(free=1)["stderr"]
-    needed = float(re.search(r"needs ([0-9.]+) MB", message)[1]) * 1e6
+    number, unit = re.search(r"needs ([0-9.]+) (kB|MB)", message).groups()
+    needed = float(number) * {"kB": 1e3, "MB": 1e6}[unit]
     assert needed == pytest.approx(size, rel=0.2, abs=1e5)
 
 

@@ -254,7 +254,7 @@ def test_rows_that_are_lost_are_counted_or_refused(job, tmp_path):
     files = open_particles(job / MAIN)
     assert (files.n_rows, len(files), files.file_rows.tolist()) == (N, 4, [2, 3, 4, 5])
     assert files.left_out == {"uid not in the joined files": 2}
-    with pytest.raises(MissingDataError, match=f"2 of its 6 uids are not in {PASSED}"):
+    with pytest.raises(MissingDataError, match=f"2 of 6 uids are not in {PASSED}"):
         files.require_all_rows()
     # Who needs nothing of it keeps all rows, and says so.
     files = open_for_stacks(job / MAIN, "cryosparc")

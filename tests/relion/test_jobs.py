@@ -76,7 +76,7 @@ def test_the_classes_that_particles_had_in_an_earlier_job_do_not_count(job):
 
 def test_a_job_is_watched_while_relion_runs_it(job):
     relion, _ = job
-    name = "Class2D/job002"
+    name = "Class2D/job020"  # of a number that the pipeliner gives to none
     (relion.folder / name).mkdir(parents=True)
     words = ["--o", f"{name}/run", "--i", "particles.star", "--iter", 5, "--K", 2, "--ctf", "--particle_diameter", 108]
     more = ["--psi_step", 40, "--offset_range", 3, "--offset_step", 4, "--pad", 1, "--pool", 10, "--random_seed", 1]

@@ -33,7 +33,7 @@ def pixels(path):
         (48, None, "f4", {}),
         (48, 15, "f4", {"ramp": False}),
         (49, 24, "f4", {"invert": True}),
-        (32, 0, "f4", {}),
+        (32, 1, "f4", {}),
         (40, 12, "i2", {"ramp": False, "invert": True}),
     ],
 )

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import CryobridgeError, UsageError, option
 from cryobridge.executors.base import AdvanceBy, Elsewhere, Executor, Result, Run, Work
+from cryobridge.formats.input_file import read_input
 from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class ClusterExecutor(Executor):
         if not self.cluster.endswith(".json"):
             return self.cluster
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            return str(json.loads(Path(self.cluster).read_text(encoding="utf-8")).get("address", ""))
+            return str(json.loads(read_input(Path(self.cluster))).get("address", ""))
         return ""
 
     def prepare(self, work: Work[Result]) -> Run[Result]:

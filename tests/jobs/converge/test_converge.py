@@ -118,7 +118,7 @@ def test_gaps_are_compared_across_and_reported(tmp_path):
         write_iteration(tmp_path, number, classes)
     history = read(tmp_path)
     check(history, assignments, (0, 10, 20, 30))
-    assert "One iteration in 10" in texts(history)
+    assert "Only one iteration in 10 is there" in texts(history)
     (tmp_path / "run_it020_data.star").rename(tmp_path / "run_it011_data.star")
     write_iteration(tmp_path, 12, assignments[0])
     assert "Missing iterations: 1-9, 13-29" in texts(read(tmp_path))

@@ -459,4 +459,4 @@ def test_what_a_cs_lacks_comes_from_the_passthrough_beside_it(particles_cs, tmp_
     save_cs(passthrough, {name: values[:3] for name, values in ctf.items()})
     short = run("stacks", "cs", particles_cs, "-o", tmp_path / "short")
     assert short.returncode == 1
-    assert "2 of its 5 uids are not in J1_passthrough_particles.cs" in short.stderr
+    assert "2 of 5 uids are not in J1_passthrough_particles.cs" in short.stderr
