@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def _run_relion(checks: Checks, work: Path) -> Mapping[str, str]:
         folder = _made(work / stage.__name__.removeprefix("check_"))
         os.chdir(folder)
         relion = Relion(folder, n_gridding=10)
-        _attempt(checks, lambda stage=stage, relion=relion: stage(checks, relion), folder)  # type: ignore[misc]
+        _attempt(checks, partial(stage, checks, relion), folder)
     return {"RELION": Relion(work).version()}
 
 
@@ -103,7 +104,7 @@ def _run_slurm(checks: Checks, work: Path) -> Mapping[str, str]:
     with slurm.Slurm(folder) as running:
         batch_jobs.prepare(running)
         for stage in batch_jobs.STAGES:
-            _attempt(checks, lambda stage=stage: stage(checks, running), folder)  # type: ignore[misc]
+            _attempt(checks, partial(stage, checks, running), folder)
         return {"SLURM": running.version()}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.formats.arrow import mask_to_arrow, numbers_to_arrow
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import slot_types, write_csg
@@ -37,6 +37,23 @@ _UID = "uid"  # which each file of a set has
 def suffixes_of(files: ParticleFiles) -> tuple[str, ...]:
     """Return what a file of the same program may end in, the usual one first; nothing for pickles."""
     return {"relion": (".star",), "cryosparc": (".cs", ".csg"), "pickles": ()}[files.program]
+
+
+def require_suffix(files: ParticleFiles, path: Path, what: str) -> None:
+    """Refuse an output that would not end as files of the same program do.
+
+    Raises
+    ------
+    UsageError
+        If so; ``what`` says what such a file is, as in "a selection of run_data.star is".
+    """
+    suffixes = suffixes_of(files)
+    if path.suffix not in suffixes:
+        raise UsageError(
+            f"{what} a {' or '.join(suffixes)} file",
+            path=path,
+            hint=f"Give {option('output')} a name with that suffix; `cryobridge convert` changes the format.",
+        )
 
 
 def outputs_of(files: ParticleFiles, path: Path) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ from cryobridge.formats.cryosparc.particles_write import distinct_uids
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import EXPANDED, PARENT_UID, naming_damage
 from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, half_sets_of_rows
-from cryobridge.formats.write import Changes, RowWriter, outputs_of, suffixes_of
+from cryobridge.formats.write import Changes, RowWriter, outputs_of, require_suffix, suffixes_of
 from cryobridge.jobs.convert.content import counted_from_1
 from cryobridge.jobs.convert.inputs import opened_inputs
 from cryobridge.jobs.convert.onto_columns import Columns, about_optics, columns_for, has, in_base, parts_of
@@ -223,17 +223,11 @@ def _planned(
 def _opened_base(options: ConvertOptions, output: Path) -> ParticleFiles:
     assert options.onto is not None  # asked before
     base = open_particles(as_path(options.onto, "onto"))
-    suffixes = suffixes_of(base)
-    if not suffixes:
+    if not suffixes_of(base):
         raise UsageError(
             "not a file with one row a particle", path=options.onto, option="onto", hint="Give a .star or .cs file."
         )
-    if output.suffix not in suffixes:
-        raise UsageError(
-            f"rows of {base.metadata.name} go into a {' or '.join(suffixes)} file",
-            path=output,
-            hint=f"Give {option('output')} a name with that suffix.",
-        )
+    require_suffix(base, output, f"rows of {base.metadata.name} go into")
     return base
 
 

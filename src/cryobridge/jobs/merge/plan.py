@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import UsageError, option
+from cryobridge.errors import UsageError
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.merged import MergedFiles, check_rows, found_from, merged_files, names_of
 from cryobridge.formats.open import KINDS, open_particles
 from cryobridge.formats.relion.star_check import require_starfile_reads
-from cryobridge.formats.write import RowWriter, outputs_of, suffixes_of
+from cryobridge.formats.write import RowWriter, outputs_of, require_suffix
 from cryobridge.jobs.identity.dedupe import deduped
 from cryobridge.jobs.merge.clashes import refuse_clashes
 from cryobridge.jobs.merge.halves import Halves, half_sets_of, split_halves
@@ -151,13 +151,7 @@ def plan_merge(
     parts = _opened([as_path(item, "particles") for item in particles])
     files = merged_files(parts)
     assert isinstance(files, MergedFiles)  # there are several
-    suffixes = suffixes_of(files)
-    if path.suffix not in suffixes:
-        raise UsageError(
-            f"these files make a {' or '.join(suffixes)} file",
-            path=path,
-            hint=f"Give {option('output')} a name with that suffix; `cryobridge convert` changes the format.",
-        )
+    require_suffix(files, path, "these files make")
     kept: NDArray[np.bool_] = np.ones(len(files), bool)
     ranked_by = None
     left_out, messages = dict(files.left_out), list(files.messages)

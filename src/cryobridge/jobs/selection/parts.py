@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, UsageError, option
-from cryobridge.formats.write import suffixes_of
+from cryobridge.errors import CryobridgeError, option
+from cryobridge.formats.write import require_suffix, suffixes_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,13 +31,7 @@ class OutputPart:
 
 def one_part(particles: ParticleFiles, kept: Mask, output: Path) -> tuple[OutputPart, ...]:
     """Return the one file that is written."""
-    suffixes = suffixes_of(particles)
-    if output.suffix not in suffixes:
-        raise UsageError(
-            f"a selection of {particles.metadata.name} is a {' or '.join(suffixes)} file",
-            path=output,
-            hint=f"Give {option('output')} a name with that suffix; `cryobridge convert` changes the format.",
-        )
+    require_suffix(particles, output, f"a selection of {particles.metadata.name} is")
     return (OutputPart(output, kept),)
 
 
