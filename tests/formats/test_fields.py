@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cryobridge.formats.cryosparc import fields as _fields_cryosparc
 from cryobridge.formats.fields import FieldSpec, judge, lookup
 from cryobridge.formats.relion import fields as _fields_relion
-from cryobridge.model.fields import FIELDS, QUANTITIES
+from cryobridge.model.fields import FIELDS, MICROGRAPH_FIELDS, QUANTITIES
 
 ALIGNMENT_FIELDS = (
     "split shift pose psize_A error error_min resid_pow slice_pow image_pow cross_cor alpha alpha_min weight "
@@ -170,7 +170,8 @@ def test_units_and_bounds_come_with_the_field():
 def test_every_entry_is_complete_and_its_meaning_fits_on_a_line():
     keys = {key for fields in _fields_cryosparc.GROUPS.values() for key, _ in fields.values()}
     keys |= {key for key, _ in _fields_relion.LABELS.values()}
-    keys |= {item.quantity for item in FIELDS} | {key for item in FIELDS for key in keys_of(item)}
+    rows = (*FIELDS, *MICROGRAPH_FIELDS)
+    keys |= {item.quantity for item in rows} | {key for item in rows for key in keys_of(item)}
     assert keys == set(QUANTITIES)
     for name in EVERY_NAME:
         meaning = spec(name).meaning

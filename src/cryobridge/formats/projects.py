@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.listing import Listing
 
 Program: TypeAlias = Literal["cryoSPARC", "RELION"]
-Wanted: TypeAlias = Literal["cryoSPARC particles", "RELION particles", "particles", "micrographs"]
+Wanted: TypeAlias = Literal["cryoSPARC particles", "RELION particles", "particles", "micrographs", "exposures"]
 
 # Those with the highest numbers are described: the jobs that people are at.
 MOST_JOBS: Final = 40
@@ -50,6 +50,10 @@ INSTEAD: dict[Wanted, tuple[str, tuple[str, ...]]] = {
         (".csg", ".cs", ".star"),
     ),
     "micrographs": ("Give the list of RELION's micrographs: CtfFind/jobXXX/micrographs_ctf.star.", (".star",)),
+    "exposures": (
+        "Give cryoSPARC's exposures: a .cs file, a .csg file, or the folder of one job, such as J3.",
+        (".csg", ".cs"),
+    ),
 }
 
 
@@ -134,8 +138,8 @@ def folder_refusal(folder: Path, wanted: Wanted) -> UsageError:
     folder
         The folder.
     wanted
-        What the command takes: a job folder or a file of cryoSPARC's, a STAR file of particles, either, or a STAR
-        file of micrographs.
+        What the command takes: a job folder or a file of cryoSPARC's, a STAR file of particles, either, a STAR file
+        of micrographs, or exposures of cryoSPARC's.
     """
     kind, listing = identify_folder(folder), list_folder(folder)
     program, names = (None if kind else project_jobs(listing)) or ("", ())
@@ -167,9 +171,9 @@ def _in_job(folder: Path, wanted: Wanted) -> Path | None:
     """Return what a command takes of a job: the folder itself of cryoSPARC's, a STAR file of RELION's; else None."""
     try:
         kind = identify_folder(folder)
-        if kind == CRYOSPARC_JOB and wanted in {"cryoSPARC particles", "particles"}:
+        if kind == CRYOSPARC_JOB and wanted in {"cryoSPARC particles", "particles", "exposures"}:
             return folder
-        if kind != RELION_JOB or wanted == "cryoSPARC particles":
+        if kind != RELION_JOB or wanted in {"cryoSPARC particles", "exposures"}:
             return None
         job = read_relion_job(folder)
     except CryobridgeError:

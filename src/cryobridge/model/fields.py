@@ -700,9 +700,189 @@ FIELDS: list[Field] = [
 ]
 
 
+# What a `cryobridge.model.micrographs.MicrographSet` has beside the optics and the CTF, which it shares with particles.
+MICROGRAPH_FIELDS: tuple[Field, ...] = (
+    Field("name", "micrographs", "text", "Micrograph", cs="micrograph_blob/path", star="rlnMicrographName"),
+    Field(
+        "name_no_dw",
+        "micrographs without dose weighting",
+        "text",
+        "Micrograph without dose weighting",
+        cs="micrograph_blob_non_dw/path",
+        star="rlnMicrographNameNoDW",
+    ),
+    Field(
+        "shape_px",
+        "size of the micrographs",
+        "size_px",
+        "ny, nx of the micrograph",
+        cs="micrograph_blob/shape",
+        cs_width=2,
+        is_coded=True,
+    ),
+    Field(
+        "pixel_size_A",
+        "pixel size of the micrographs",
+        "pixel_size_A",
+        "Pixel size of the micrograph",
+        cs="micrograph_blob/psize_A",
+        is_coded=True,
+    ),
+    Field(
+        "fit.resolution_A",
+        "resolution of the CTF fit",
+        "resolution_A",
+        "Resolution to which the Thon rings fit",
+        cs="ctf/ctf_fit_to_A",
+        cs_also=("ctf_stats/ctf_fit_to_A",),
+        star="rlnCtfMaxResolution",
+    ),
+    Field(
+        "fit.score",
+        "score of the CTF fit",
+        "value",
+        "Correlation of the CTF fit with the power spectrum",
+        cs="ctf/cross_corr_ctffind4",
+        cs_also=("ctf_stats/cross_corr",),
+        star="rlnCtfFigureOfMerit",
+    ),
+    Field(
+        "fit.ice_thickness",
+        "thickness of the ice",
+        "value",
+        "Ice thickness, relative; about 1 for vitreous ice",
+        cs="ctf_stats/ice_thickness_rel",
+    ),
+    Field("movies.name", "movies", "text", "Movie", cs="movie_blob/path", star="rlnMicrographMovieName"),
+    Field(
+        "movies.shape_px",
+        "size of the movies",
+        "size_px",
+        "ny, nx of a frame",
+        cs={"movie_blob/shape": ("size_px", "Frames, ny and nx of the movie")},
+        star={
+            "rlnImageSizeX": ("size_px", "Width of the image"),
+            "rlnImageSizeY": ("size_px", "Height of the image"),
+        },
+        is_coded=True,
+    ),
+    Field(
+        "movies.n_frames",
+        "frames",
+        "count",
+        "Frames of the movie",
+        star={"rlnImageSizeZ": ("size_px", "Depth of the image, or number of movie frames")},
+        is_coded=True,
+    ),
+    Field(
+        "movies.pixel_size_A",
+        "pixel size of the movies",
+        "pixel_size_A",
+        "Pixel size of the movie, before binning",
+        cs="movie_blob/psize_A",
+        star="rlnMicrographOriginalPixelSize",
+    ),
+    Field(
+        "movies.is_gain_corrected",
+        "gain correction",
+        "flag",
+        "The movie is gain-corrected",
+        cs="movie_blob/is_gain_corrected",
+        is_coded=True,
+    ),
+    Field(
+        "movies.gain.name",
+        "gain references",
+        "text",
+        "Gain reference",
+        cs="gain_ref_blob/path",
+        star="rlnMicrographGainName",
+    ),
+    Field(
+        "movies.gain.flip_x",
+        "flip of the gain reference",
+        "flag",
+        "The gain reference is to be flipped along x",
+        cs="gain_ref_blob/flip_x",
+        is_coded=True,
+    ),
+    Field(
+        "movies.gain.flip_y",
+        "flip of the gain reference",
+        "flag",
+        "The gain reference is to be flipped along y",
+        cs="gain_ref_blob/flip_y",
+        is_coded=True,
+    ),
+    Field(
+        "movies.gain.quarter_turns",
+        "rotation of the gain reference",
+        "int",
+        "Quarter turns of the gain reference",
+        cs="gain_ref_blob/rotate_num",
+    ),
+    Field(
+        "movies.defects",
+        "defects of the detector",
+        "text",
+        "List of the detector's defects",
+        cs="mscope_params/defect_path",
+        star="rlnMicrographDefectFile",
+    ),
+    Field(
+        "movies.dose_e_A2",
+        "dose",
+        "dose",
+        "Dose of the whole movie",
+        cs="mscope_params/total_dose_e_per_A2",
+    ),
+    *(
+        Field(f"motion.{kind}.{key}", f"{title} motion", quantity, meaning, cs=f"{kind}_motion/{column}")
+        for kind, title in (("rigid", "rigid"), ("spline", "local"))
+        for key, column, quantity, meaning in (
+            ("path", "path", "text", "File with the motion"),
+            ("index", "idx", "count", "Place in the file, counted from 0"),
+            ("pixel_size_A", "psize_A", "pixel_size_A", "Pixel size of the movie"),
+            ("first_frame", "frame_start", "count", "First frame, counted from 0"),
+            ("end_frame", "frame_end", "count", "The frame after the last, counted from 0"),
+            ("zero_frame", "zero_shift_frame", "count", "Frame that does not move, counted from 0"),
+        )
+    ),
+    Field(
+        "motion.metadata",
+        "motion of the micrographs",
+        "text",
+        "STAR file with the movie's motion",
+        star="rlnMicrographMetadata",
+    ),
+    Field("motion.total_A", "motion", "motion_A", "Length of the motion's path", star="rlnAccumMotionTotal"),
+    Field(
+        "motion.early_A",
+        "early motion",
+        "motion_A",
+        "Length of the path in the first frames",
+        star="rlnAccumMotionEarly",
+    ),
+    Field(
+        "motion.late_A", "late motion", "motion_A", "Length of the path in the last frames", star="rlnAccumMotionLate"
+    ),
+)
+# Where exposures have optics values before a CTF was fitted, by the name of the field of `Optics`.
+MICROSCOPE = {
+    "group_id": "mscope_params/exp_group_id",
+    "voltage_kV": "mscope_params/accel_kv",
+    "spherical_aberration_mm": "mscope_params/cs_mm",
+}
+
+
 def field(name: str) -> Field:
     """Return the row of a quantity, such as ``ctf.scale``."""
     return next(item for item in FIELDS if item.name == name)
+
+
+def micrograph_field(name: str) -> Field:
+    """Return the row of a quantity of micrographs, such as ``movies.dose_e_A2``."""
+    return next(item for item in MICROGRAPH_FIELDS if item.name == name)
 
 
 def fields_of(part: str) -> tuple[Field, ...]:
@@ -720,7 +900,7 @@ def described(column: str) -> tuple[str, str] | None:
     program: Program = "relion" if column.startswith("rln") else "cryosparc"
     group, slash, key = column.partition("/")
     general = f"{ALIGNMENT_GROUP}/{key}" if slash and re.fullmatch(ALIGNMENT, group) else column
-    for item in FIELDS:
+    for item in (*FIELDS, *MICROGRAPH_FIELDS):
         # Its own column may be of any group, also one that is called like an alignment.
         found = item.describe(program, column) or item.describe(program, general)
         if found is not None:

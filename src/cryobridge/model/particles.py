@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -242,7 +242,7 @@ class CTF:
 
     def take(self, rows: NDArray[np.int64]) -> CTF:
         """Return that of the chosen particles."""
-        return _take(self, rows)
+        return take_rows(self, rows)
 
     def turned(self, turn: NDArray[Any]) -> CTF:
         """Return that of images that lie otherwise (see `cryobridge.model.geometry.turn_matrix`)."""
@@ -373,7 +373,7 @@ class ExtraColumns:
         """Read the named ones, or all: arrays (n, …) or `Labels`."""
         names = self.names if names is None else tuple(names)
         found = self.source.read(names)
-        return {name: found[name] if self.rows is None else _take(found[name], self.rows) for name in names}
+        return {name: found[name] if self.rows is None else take_rows(found[name], self.rows) for name in names}
 
     def take(self, rows: NDArray[np.int64]) -> ExtraColumns:
         """Return those of the chosen particles."""
@@ -522,7 +522,7 @@ class ParticleSet:
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         kept: dict[str, Any] = {name: parts[name] for name in ("source", "optics", "messages")}
         chosen: dict[str, Any] = {
-            name: None if part is None else _take(part, numbers)
+            name: None if part is None else take_rows(part, numbers)
             for name, part in parts.items()
             if name not in kept and name != "n_rows"
         }
@@ -743,7 +743,7 @@ def _range(values: NDArray[Any]) -> str:
 _Part = TypeVar("_Part")
 
 
-def _take(part: _Part, rows: NDArray[np.int64]) -> _Part:
+def take_rows(part: _Part, rows: NDArray[np.int64]) -> _Part:
     """Return the chosen rows of an array, of labels, or of a record of them."""
     taken: Any
     if isinstance(part, np.ndarray):
@@ -751,11 +751,11 @@ def _take(part: _Part, rows: NDArray[np.int64]) -> _Part:
     elif isinstance(part, Labels | ExtraColumns):
         taken = part.take(rows)
     elif isinstance(part, Mapping):
-        taken = {name: _take(values, rows) for name, values in part.items()}
+        taken = {name: take_rows(values, rows) for name, values in part.items()}
     else:
         values = {item.name: getattr(part, item.name) for item in fields(part)}  # type: ignore[arg-type]
         parts = {
-            name: _take(value, rows) if isinstance(value, np.ndarray | Labels) else value
+            name: take_rows(value, rows) if isinstance(value, np.ndarray) or is_dataclass(value) else value
             for name, value in values.items()
         }
         taken = type(part)(**parts)

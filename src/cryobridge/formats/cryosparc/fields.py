@@ -34,17 +34,12 @@ _CTF: Fields = {
     "type": ("text", "Where the CTF comes from, such as ctffind4, imported or spline"),
     "path": ("text", "File with the local CTF of a micrograph"),
     "scale_const": ("value", "Constant part of the scale, 0 or 1"),
-    "cross_corr_ctffind4": ("value", "Score of CTFFIND4's fit"),
     "fig_of_merit_gctf": ("value", "Score of Gctf's fit"),
-    "ctf_fit_to_A": ("resolution_A", "Resolution to which the Thon rings fit"),
     "fit_quality": ("value", "Quality of the fit"),
 }
 
 _CTF_STATS: Fields = {
     "type": ("text", "Where the CTF comes from"),
-    "cross_corr": ("value", "Score of the CTF fit"),
-    "ctf_fit_to_A": ("resolution_A", "Resolution to which the Thon rings fit"),
-    "ice_thickness_rel": ("value", "Ice thickness, relative"),
     "fit_data_path": ("text", "File with the fit"),
 }
 
@@ -94,21 +89,13 @@ _ALIGNMENTS: Fields = {
 _MICROSCOPE: Fields = {
     "accel_kv": ("voltage_kV", "Acceleration voltage"),
     "cs_mm": ("cs_mm", "Spherical aberration"),
-    "total_dose_e_per_A2": ("dose", "Dose of the whole movie"),
     "phase_plate": ("flag", "A phase plate was used"),
     "neg_stain": ("flag", "Negative stain"),
     "exp_group_id": ("count", "Exposure group; numbers may be missing"),
-    "defect_path": ("text", "List of the detector's defects"),
 }
 
 _MOTION: Fields = {
-    "path": ("text", "File with the motion"),
     "type": ("text", "Kind of motion"),
-    "idx": ("count", "Place in the file, counted from 0"),
-    "psize_A": ("pixel_size_A", "Pixel size of the movie"),
-    "frame_start": ("count", "First frame, counted from 0"),
-    "frame_end": ("count", "Last frame, counted from 0"),
-    "zero_shift_frame": ("count", "Frame that does not move"),
 }
 
 GROUPS: dict[str, Fields] = {

@@ -14,7 +14,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Us
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.csg import ResultGroup, names_file, read_csg
 from cryobridge.formats.cryosparc.job import is_cryosparc_description, read_job, siblings_with
-from cryobridge.formats.cryosparc.names import group_by_name, parse_cs_name
+from cryobridge.formats.cryosparc.names import group_by_name, kind_of, parse_cs_name
 from cryobridge.formats.cryosparc.outputs import JobOutput, described_outputs
 from cryobridge.formats.listing import is_there, list_if_there, read_json
 from cryobridge.report import Message, note, warning
@@ -87,25 +87,36 @@ def members_of(path: Path, output: JobOutput | None = None) -> Members:
     others = _without(main, [*([path] if main is not path else []), *found, *by_name])
     if main is not path:
         last = ", the last iteration" if _is_one_of_several(main, path) else ""
-        text = f"{path.name} is a passthrough file: the particles are those of {main.name}{last}"
+        words = "exposures" if kind_of(parse_cs_name(main.name).group) == "exposure" else "particles"
+        text = f"{path.name} is a passthrough file: the {words} are those of {main.name}{last}"
         messages.append(note("main-file-found", text, where=main))
     return Members(main, others, path, group, tuple(messages), "" if others else _sought(path))
 
 
-def members_of_job(folder: Path) -> Members:
+def members_of_job(folder: Path, kind: str = "particle") -> Members:
     """Find the files of the one result of particles that a job has; what the job threw out does not count.
+
+    Parameters
+    ----------
+    folder
+        The job's.
+    kind
+        ``exposure`` for its exposures, or, if it has none, for its particles.
 
     Raises
     ------
     FormatError
         If the folder is no cryoSPARC job's.
     UsageError
-        If several results have particles; they are named.
+        If several results have them; they are named.
     MissingDataError
         If none has.
     """
     job = read_job(folder)
-    output = _one_of(folder, [item for item in job.outputs if item.kind == "particle" and not item.is_excluded])
+    kept = [item for item in job.outputs if item.main is not None and not item.is_excluded]
+    if kind == "exposure" and all(item.kind != kind for item in kept):
+        kind = "particle"
+    output = _one_of(folder, [item for item in kept if item.kind == kind], f"{kind}s")
     assert output.main is not None  # asked for there
     iteration = "" if output.iteration is None else f", iteration {output.iteration}"
     which = f"{job.uid or folder.name}: the result {output.name}{iteration}: {output.main.name}"
@@ -114,17 +125,16 @@ def members_of_job(folder: Path) -> Members:
     return replace(members, messages=(note("result-chosen", which, where=output.main), *problems, *members.messages))
 
 
-def _one_of(folder: Path, outputs: Sequence[JobOutput]) -> JobOutput:
-    whole = [item for item in outputs if item.main is not None]
-    found = [item for item in whole if item.name.endswith("_all_classes")] or whole
+def _one_of(folder: Path, outputs: Sequence[JobOutput], words: str) -> JobOutput:
+    found = [item for item in outputs if item.name.endswith("_all_classes")] or outputs
     if not found:
         raise MissingDataError(
-            "no result with particles in this job", path=folder, hint="Give the .cs file that is meant."
+            f"no result with {words} in this job", path=folder, hint="Give the .cs file that is meant."
         )
     if len(found) > 1:
         names = ", ".join(f"{item.name} ({item.main.name if item.main else ''})" for item in found[:_N_NAMED])
         raise UsageError(
-            f"{len(found)} results have particles: {names}{' …' if len(found) > _N_NAMED else ''}",
+            f"{len(found)} results have {words}: {names}{' …' if len(found) > _N_NAMED else ''}",
             path=folder,
             hint="Give the .cs file of the one that is meant.",
         )

@@ -21,7 +21,8 @@ from cryobridge.model.geometry import fractions_to_px
 from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
 
     from cryobridge.formats.table import Array, Values
     from cryobridge.model.particles import Optics
@@ -77,16 +78,16 @@ def _particles(table: Table, pose_from: str | None, known: KnownOptics) -> Parti
     chosen = choose_alignment(table.names, pose_from, table.path)
     groups = chosen[1] if chosen else ()
     names = [column for item in FIELDS for column in _columns(item, groups) if column in table]
-    columns = ColumnReader(_InMemory(table, list(dict.fromkeys(names))))
+    columns = ColumnReader(InMemory(table, list(dict.fromkeys(names))))
     optics, optics_index = fill_optics(*_optics(columns, table), table.n_rows, known, table.path)
     particles = ParticleSet(
         n_rows=table.n_rows,
         source=table.path,
-        uid=_uid(columns),
+        uid=uid_of(columns),
         images=images_of(columns),
         optics=optics,
         optics_index=optics_index,
-        ctf=_ctf(columns),
+        ctf=ctf_of_columns(columns),
         locations=_locations(columns),
         columns={name: values for name, values in columns.part("columns", "cryosparc").items() if values is not None},
         **{item.key: columns.field(item, "cryosparc") for item in fields_of("") if _is_direct(item)},
@@ -129,7 +130,7 @@ def _extra(table: Table, particles: ParticleSet, groups: tuple[str, ...]) -> Ext
     return ExtraColumns("cryosparc", others, table, of_file=frozenset(table.names))
 
 
-class _InMemory(Table):
+class InMemory(Table):
     """Columns that were read in one pass over the file, which holds them row by row."""
 
     def __init__(self, table: Table, names: list[str]) -> None:
@@ -145,7 +146,8 @@ class _InMemory(Table):
         }
 
 
-def _uid(columns: ColumnReader) -> NDArray[np.uint64] | None:
+def uid_of(columns: ColumnReader) -> NDArray[np.uint64] | None:
+    """Return the identity of each row, (n,), or None where there is none."""
     uid = columns.get("uid", shapes=((),))
     if uid is None or uid.dtype.kind not in "iu" or uid.dtype.itemsize != 8:
         if uid is not None:
@@ -182,7 +184,8 @@ def images_of(columns: ColumnReader) -> ImageRefs | None:
     return ImageRefs(path, index)
 
 
-def _ctf(columns: ColumnReader) -> CTF | None:
+def ctf_of_columns(columns: ColumnReader) -> CTF | None:
+    """Return the contrast transfer of cryoSPARC columns, or None where it is not whole."""
     ctf = ctf_of(columns.part("ctf", "cryosparc"))
     shift_A = columns.get("ctf/shift_A", shapes=((2,),))
     return replace(ctf, shift_A=shift_A.astype(np.float64)) if ctf and shift_A is not None and shift_A.any() else ctf
@@ -191,24 +194,44 @@ def _ctf(columns: ColumnReader) -> CTF | None:
 def optics_of_table(table: Table, names: Collection[str]) -> Optics | None:
     """Return the distinct optics values in the named columns of a table, with the exposure groups that have them."""
     own = [*(name for item in fields_of("optics") for name in item.names("cryosparc")), *CRYOSPARC_COLUMNS]
-    columns = ColumnReader(_InMemory(table, [name for name in dict.fromkeys(own) if name in table and name in names]))
+    columns = ColumnReader(InMemory(table, [name for name in dict.fromkeys(own) if name in table and name in names]))
     return _optics(columns, table)[0]
 
 
 def _optics(columns: ColumnReader, table: Table) -> tuple[Optics | None, NDArray[np.int32] | None]:
     if "ctf/accel_kv" not in columns and "blob/psize_A" not in columns:
         return None, None
+    return optics_of_columns(columns, table.path)
+
+
+def optics_of_columns(
+    columns: ColumnReader, path: Path, instead: Mapping[str, str] | None = None
+) -> tuple[Optics, NDArray[np.int32]]:
+    """Return the optics groups of cryoSPARC columns, with their aberrations, and (n,) the group of each row.
+
+    Parameters
+    ----------
+    columns
+        The columns.
+    path
+        Their file, for messages.
+    instead
+        By the name of a field of `Optics`, a column that is read where those of the field are absent.
+    """
     bent = {
         name: values
         for name, width in CRYOSPARC_COLUMNS.items()
         if (values := columns.get(name, shapes=((width,),))) is not None and values.any()
     }
     found = {item.key: _of_optics(item, columns) for item in fields_of("optics") if item.kind != "text"}
+    for key, name in (instead or {}).items():
+        if found.get(key) is None and name in columns:
+            found[key] = columns.get(name, shapes=((),))
     optics, index = group_optics(columns.n_rows, also=bent.values(), **found)
     if bent:
         first = first_rows(index)
         of_groups = {name: values[first] for name, values in bent.items()}
-        optics = replace(optics, aberrations=from_cryosparc(of_groups, first, table.path))
+        optics = replace(optics, aberrations=from_cryosparc(of_groups, first, path))
     return optics, index
 
 

@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
+from cryobridge.formats.cryosparc.exposures import read_exposures
 from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.jobs.convert.coordinates import asking_for_micrographs
 from cryobridge.jobs.convert.mapped_optics import under_relions_names, with_micrograph_pixel_size
 from cryobridge.jobs.convert.names import as_seen_from
-from cryobridge.jobs.micrographs.exposures import Exposures, read_exposures
 from cryobridge.jobs.micrographs.matching import MicrographMatch, match_micrographs, unmatched_error
 from cryobridge.jobs.micrographs.placement import Placement, Positions, place
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, compare_sizes
 from cryobridge.jobs.micrographs.star import RelionMicrographs, newest_micrographs, project_of, read_micrographs
 from cryobridge.model.convention import AS_STORED, Convention
+from cryobridge.model.micrographs import MicrographSet
 from cryobridge.model.particles import Labels
 from cryobridge.report import warning
 
@@ -51,7 +52,7 @@ class MicrographMap:
     """
 
     path: Path
-    others: RelionMicrographs | Exposures
+    others: RelionMicrographs | MicrographSet
     place: NDArray[np.int64]
 
     @property
@@ -113,13 +114,13 @@ def map_micrographs(locations: Locations, path: Path, target: Target, *, skip_un
     """
     _refuse_own(path, target)
     names = locations.micrograph.without_unused().values
-    others: RelionMicrographs | Exposures
+    others: RelionMicrographs | MicrographSet
     if target == "star":
         others = read_micrographs(path)
         match = match_micrographs(names, others.names)
         other_name, unmatched = match.relion_name, match.unmatched
     else:
-        others = read_exposures(path)
+        others = _exposures(path)
         match = match_micrographs(others.names, names)
         other_name = {relion: own for own, relion in match.relion_name.items()}
         unmatched = tuple(name for name in names if name not in other_name)
@@ -129,6 +130,18 @@ def map_micrographs(locations: Locations, path: Path, target: Target, *, skip_un
     place_of = {name: place for place, name in enumerate(others.names)}
     places = [place_of[other_name[name]] if name in other_name else -1 for name in locations.micrograph.values]
     return MicrographMap(path, others, np.array(places, np.int64))
+
+
+def _exposures(path: Path) -> MicrographSet:
+    exposures = read_exposures(path).distinct()
+    if exposures.name is None:
+        raise MissingDataError(
+            "these exposures are movies, which have no micrographs yet",
+            path=path,
+            field="micrograph_blob/path",
+            hint="Give the exposures of a motion correction, or of what came after it.",
+        )
+    return exposures
 
 
 def _refuse_own(path: Path, target: Target) -> None:
@@ -184,7 +197,7 @@ def onto_micrographs(
     others, locations = found.others, particles.locations
     assert locations is not None
     at = found.place[locations.micrograph.codes]
-    if isinstance(others, Exposures) and locations.shape_px is None:
+    if isinstance(others, MicrographSet) and locations.shape_px is None:
         locations = replace(locations, shape_px=_relions_shapes(particles, others, at, search))
     positions = _positions(particles, locations, found, search, output)
     by_hand = options if isinstance(others, RelionMicrographs) else backwards(options)
@@ -209,7 +222,7 @@ def onto_micrographs(
         optics, index, of_groups = under_relions_names(particles, others, at, by_size)
         messages += [*of_sizes, *of_groups]
     else:
-        shape_px, uid = others.shape_px[at], others.uid[at]
+        shape_px, uid = _of_cryosparc(others.shape_px)[at], None if others.uid is None else others.uid[at]
         if convention.swap_xy:
             shape_px = shape_px[:, ::-1]
         optics, index = with_micrograph_pixel_size(particles, others.pixel_size_A[at])
@@ -268,8 +281,13 @@ def _positions(
     )
 
 
+def _of_cryosparc(shape_px: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    assert shape_px is not None  # its micrographs are read with their sizes
+    return shape_px
+
+
 def _relions_shapes(
-    particles: ParticleSet, exposures: Exposures, at: NDArray[np.int64], search: ImageSearch
+    particles: ParticleSet, exposures: MicrographSet, at: NDArray[np.int64], search: ImageSearch
 ) -> NDArray[np.int64]:
     """Return ny, nx of RELION's micrographs, which are not on this disk, by the pixel sizes of both programs."""
     optics = particles.optics
@@ -281,7 +299,7 @@ def _relions_shapes(
             path=particles.source,
             hint=f"Give {option('micrograph_shape_px', 'NY,NX')}, or {asking_for_micrographs(particles, search)}.",
         )
-    shape_px: NDArray[np.int64] = np.rint(exposures.shape_px[at] * ratio[:, np.newaxis]).astype(np.int64)
+    shape_px: NDArray[np.int64] = np.rint(_of_cryosparc(exposures.shape_px)[at] * ratio[:, np.newaxis]).astype(np.int64)
     return shape_px
 
 
