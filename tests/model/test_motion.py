@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cryobridge.errors import CryobridgeError
-from cryobridge.model.motion import Motion, evaluated, fitted, normalised, patch_centres
+from cryobridge.model.motion import MotionModel, evaluated, fitted, normalised, patch_centres
 
 rng = np.random.default_rng(0)
 SHAPE = (300, 400)
@@ -19,7 +19,7 @@ def polynomial(coefficients, x, y, z):
 
 def test_shifts_are_the_global_ones_and_the_polynomial():
     coefficients, together = rng.normal(size=(2, 18)), rng.normal(size=(6, 2))
-    motion = Motion(together, SHAPE, coefficients, first_frame=2)
+    motion = MotionModel(together, SHAPE, coefficients, first_frame=2)
     places = np.array([[0.0, 0.0], [399.0, 10.5], [200.0, 150.0]])
     found = motion.shifts_px(places)
     for n, (x_px, y_px) in enumerate(places):
@@ -75,7 +75,7 @@ def test_shifts_that_are_no_numbers_are_refused():
 
 
 def test_paths_pass_over_frames_that_are_not_used():
-    motion = Motion(np.array([[np.nan, np.nan], [0, 0], [3, 4], [3, 5], [np.nan, np.nan]]), SHAPE)
+    motion = MotionModel(np.array([[np.nan, np.nan], [0, 0], [3, 4], [3, 5], [np.nan, np.nan]]), SHAPE)
     assert motion.path_px() == 6
     assert motion.path_px(1, 3) == 5
 

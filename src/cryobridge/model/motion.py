@@ -34,7 +34,7 @@ NOT_FOUND = -9999.0
 
 
 @dataclass(frozen=True)
-class Motion:
+class MotionModel:
     """The motion of one micrograph.
 
     Parameters
@@ -74,7 +74,7 @@ class Motion:
 
         Examples
         --------
-        >>> motion = Motion(np.array([[0.0, 0.0], [1.0, -0.5]]), (100, 200))
+        >>> motion = MotionModel(np.array([[0.0, 0.0], [1.0, -0.5]]), (100, 200))
         >>> motion.shifts_px(np.array([[50.0, 20.0]])).tolist()
         [[[0.0, 0.0], [1.0, -0.5]]]
         """
@@ -196,3 +196,24 @@ def _with_inverse(matrix: Floats) -> tuple[Floats, Floats]:
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0] = 1.0
     return matrix, np.linalg.pinv(matrix / scale) / scale[:, None]
+
+
+# Where RELION parts early from late motion, e/Å².
+_EARLY_E_A2 = 4.0
+
+
+def accumulated_A(
+    motion: MotionModel, pixel_size_A: float, dose_per_frame_e_A2: float, pre_exposure_e_A2: float = 0.0
+) -> tuple[float, float, float]:
+    """Return the length of the global motion in Å: in all, and up to and after a dose of 4 e/Å², as RELION counts.
+
+    Examples
+    --------
+    >>> motion = MotionModel(np.array([[0, 0], [3.0, 4.0], [3.0, 5.0]]), (100, 100))
+    >>> accumulated_A(motion, 2.0, 2.0)
+    (12.0, 10.0, 2.0)
+    """
+    last = int(np.clip(np.floor((_EARLY_E_A2 - pre_exposure_e_A2) / dose_per_frame_e_A2), 0, motion.n_frames))
+    total = motion.path_px() * pixel_size_A
+    early = motion.path_px(1, last) * pixel_size_A if last else 0.0
+    return total, early, total - early

@@ -19,7 +19,7 @@ import numpy as np
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.arrays import read_npy
-from cryobridge.model.motion import NOT_FOUND, Fit, Motion, fitted, patch_centres
+from cryobridge.model.motion import NOT_FOUND, Fit, MotionModel, fitted, patch_centres
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,7 @@ class Converted:
         them; None where there is none.
     """
 
-    motion: Motion
+    motion: MotionModel
     fit: Fit | None
     offset_px: float
     local_offset_px: float
@@ -243,7 +243,7 @@ def to_relion(
         moved = moved - offset
     whole = np.full((len(rigid) if n_frames is None else n_frames, 2), np.nan)
     whole[first_frame - 1 : first_frame - 1 + len(rigid)] = moved + 0.0  # no -0
-    motion = Motion(whole, shape_px, None if fit is None else fit.coefficients, first_frame)
+    motion = MotionModel(whole, shape_px, None if fit is None else fit.coefficients, first_frame)
     return Converted(motion, fit, float(np.linalg.norm(offset)), local_offset_px, patches)
 
 
