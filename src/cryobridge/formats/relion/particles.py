@@ -109,7 +109,7 @@ def particles_from_star(
     has_optics = "optics" in star
     block_of_optics = _with_prefix(star["optics"]) if has_optics else None
     optics, optics_index = (
-        _optics_of_rows(columns) if block_of_optics is None else _optics_block(block_of_optics, columns)
+        optics_of_rows(columns) if block_of_optics is None else optics_of_block(block_of_optics, columns)
     )
     if has_optics and optics is not None and optics_index is not None:
         assert block_of_optics is not None  # it has optics
@@ -117,7 +117,7 @@ def particles_from_star(
     optics, optics_index = fill_optics(optics, optics_index, block.n_rows, known, star.path)
     ctf = ctf_of(columns.part("ctf", "relion"))
     if optics is not None and optics_index is not None:
-        optics, shift_A = _bent(optics, optics_index, block_of_optics, columns)
+        optics, shift_A = with_aberrations(optics, optics_index, block_of_optics, columns)
         if ctf is not None and shift_A is not None:
             ctf = replace(ctf, shift_A=shift_A[optics_index])
     pixel_size_A = None if optics is None or optics_index is None else optics.pixel_size_A[optics_index]
@@ -137,7 +137,7 @@ def particles_from_star(
     return replace(particles, extra=_extra(star, block, particles), messages=(*star.messages, *columns.messages))
 
 
-class _AsWritten:
+class AsWritten:
     """Columns of a block as the file has them, texts to the letter."""
 
     def __init__(self, block: StarBlock) -> None:
@@ -161,13 +161,13 @@ def _extra(star: StarFile, block: StarBlock, particles: ParticleSet) -> ExtraCol
     optics: dict[str, Any] = {}
     if "optics" in star:
         others = [name for name in star["optics"].names if name not in of_optics | {DIMENSIONALITY}]
-        read = _AsWritten(star["optics"]).read(others)
+        read = AsWritten(star["optics"]).read(others)
         optics = {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in read.items()}
     elif particles.optics is not None:
         of_particles |= {*of_optics, *PIXEL_SIZE_3_0, *BEAM_TILT}
     carried = tuple(name for name in block.names if name not in of_particles)
     of_file = frozenset((*block.names, *(star["optics"].names if "optics" in star else ())))
-    return ExtraColumns("relion", carried, _AsWritten(block), optics=optics, of_file=of_file)
+    return ExtraColumns("relion", carried, AsWritten(block), optics=optics, of_file=of_file)
 
 
 def _with_prefix(block: StarBlock) -> StarBlock:
@@ -207,7 +207,14 @@ def parse_image_names(block: StarBlock) -> ImageRefs:
     return ImageRefs(to_labels(pa.chunked_array([path])), arrow_numbers(number.cast(pa.int64())) - 1)
 
 
-def _optics_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDArray[np.int32]]:
+def optics_of_block(optics: StarBlock, columns: ColumnReader) -> tuple[Optics, NDArray[np.int32]]:
+    """Return the optics groups of a block of optics, and (n,) the group of each row of the other block.
+
+    Raises
+    ------
+    MissingDataError
+        If groups have no numbers, or that of a row is not defined.
+    """
     table = ColumnReader(optics)
     group_id = table.integers(*field("optics.group_id").names("relion"))
     if group_id is None:
@@ -246,7 +253,7 @@ def _contradictions(columns: ColumnReader, block: StarBlock, optics: Optics, ind
     for name in block.names:
         if name in columns.names and name not in {*of_groups, "rlnOpticsGroup", "rlnOpticsGroupName"}:
             of_groups[name] = _of_rows(columns, name), _of_rows(table, name)[index]
-    of_groups[", ".join(PIXEL_SIZE_3_0)] = _pixel_size_3_0(columns), optics.pixel_size_A[index]
+    of_groups[", ".join(PIXEL_SIZE_3_0)] = pixel_size_3_0(columns), optics.pixel_size_A[index]
     differing = [name for name, (own, group) in of_groups.items() if own is not None and _differs(own, group)]
     if not differing:
         return []
@@ -286,12 +293,12 @@ def _rows_of(group_id: NDArray[np.int64], wanted: NDArray[np.int64], path: Path)
     return index
 
 
-def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.int32] | None]:
-    """Group the per-particle optics of RELION 3.0."""
+def optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.int32] | None]:
+    """Return the optics groups of RELION 3.0, which keeps optics with each row, and (n,) the group of each row."""
     rows = [item for item in fields_of("optics") if item.needed_for]
     values = {item.key: columns.get(*item.names("relion")) for item in rows}
     if values["pixel_size_A"] is None:
-        values["pixel_size_A"] = _pixel_size_3_0(columns)
+        values["pixel_size_A"] = pixel_size_3_0(columns)
     if values["voltage_kV"] is None and values["pixel_size_A"] is None:
         return None, None
     tilts = [columns.floats(name) for name in BEAM_TILT]
@@ -301,8 +308,8 @@ def _optics_of_rows(columns: ColumnReader) -> tuple[Optics | None, NDArray[np.in
     return optics, index
 
 
-def _pixel_size_3_0(columns: ColumnReader) -> Floats | None:
-    """Return the pixel size in Å of each particle, by detector and magnification; None where a column is absent."""
+def pixel_size_3_0(columns: ColumnReader) -> Floats | None:
+    """Return the pixel size in Å of each row, by detector and magnification; None where a column is absent."""
     magnification, detector_um = (columns.floats(name) for name in PIXEL_SIZE_3_0)
     if magnification is None or detector_um is None:
         return None
@@ -310,10 +317,10 @@ def _pixel_size_3_0(columns: ColumnReader) -> Floats | None:
         return np.where(magnification > 0, 1e4 * detector_um / magnification, np.nan)
 
 
-def _bent(
+def with_aberrations(
     optics: Optics, index: NDArray[np.int32], block: StarBlock | None, columns: ColumnReader
 ) -> tuple[Optics, Floats | None]:
-    """Return the groups with their aberrations, and how far these move the images of each, (g, 2) or None.
+    """Return optics groups with their aberrations, and how far these move the images of each, (g, 2) or None.
 
     Without a block of optics there is the beam tilt that RELION 3.0 keeps with each particle, of which groups have one.
     """
@@ -322,7 +329,7 @@ def _bent(
         rows = first_rows(index)
         found = {name: values[rows] for name in BEAM_TILT if (values := columns.floats(name)) is not None}
     else:
-        read = _AsWritten(block).read(name for name in RELION_COLUMNS if name in block)
+        read = AsWritten(block).read(name for name in RELION_COLUMNS if name in block)
         found = {name: values.to_numpy() if isinstance(values, Labels) else values for name, values in read.items()}
     aberrations, shift_A, messages = from_relion(found, optics, Path() if block is None else block.path)
     columns.messages += messages

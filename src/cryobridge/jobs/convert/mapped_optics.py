@@ -12,7 +12,7 @@ from cryobridge.formats.optics import distinct_rows, first_rows
 from cryobridge.report import warning
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.micrographs.star import RelionMicrographs
+    from cryobridge.model.micrographs import MicrographSet
     from cryobridge.model.particles import Floats, Optics, ParticleSet
     from cryobridge.report import Message
 
@@ -22,7 +22,7 @@ _VALUES = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast", "pixel
 
 
 def under_relions_names(
-    particles: ParticleSet, relion: RelionMicrographs, place: NDArray[np.int64], by_size_A: Floats | None
+    particles: ParticleSet, relion: MicrographSet, place: NDArray[np.int64], by_size_A: Floats | None
 ) -> tuple[Optics | None, NDArray[np.int32] | None, list[Message]]:
     """Return the optics under RELION's names: its groups in order, each once for each set of values in it.
 
@@ -46,9 +46,10 @@ def under_relions_names(
     optics, index = particles.optics, particles.optics_index
     if optics is None or index is None:
         return optics, index, []
-    group = relion.group[place]
+    groups = _groups(relion)
+    number = np.zeros(len(place), np.int64) if groups is None else groups.group_id[place]
     values = [getattr(optics, name) for name in _VALUES]
-    if not relion.group_names:  # RELION 3.0
+    if groups is None:  # RELION 3.0
         values.append(optics.group_id)
     if optics.aberrations is not None:
         bent = optics.aberrations
@@ -58,19 +59,33 @@ def under_relions_names(
     of_pixels = _other_pixel_size(pixel_size_A, by_size_A)
     if by_size_A is not None:
         pixel_size_A = np.where(np.isnan(pixel_size_A), by_size_A, pixel_size_A)
-    new = distinct_rows([group, distinct_rows(values)[index], pixel_size_A])
+    new = distinct_rows([number, distinct_rows(values)[index], pixel_size_A])
     first = first_rows(new)
-    movie_A = relion.movie_pixel_size_A[place][first]
+    movie_A = _known(relion, "movie_pixel_size_A")[place][first]
     merged = replace(
         optics.take(index[first]),
         micrograph_pixel_size_A=None if np.isnan(pixel_size_A).any() else pixel_size_A[first],
         movie_pixel_size_A=None if np.isnan(movie_A).any() else movie_A,
     )
-    if relion.group_names:
-        number = np.array(relion.group_numbers, np.int64)[group[first]]
-        names = tuple(relion.group_names[place] for place in group[first].tolist())
-        merged = replace(merged, name=names, group_id=number)
+    if groups is not None:
+        of_relion = groups.take(place[first])
+        merged = replace(merged, name=of_relion.name, group_id=of_relion.group_id)
     return merged, new, [*_shared_groups(merged), *_other_optics(merged, relion, place[first]), *of_pixels]
+
+
+def _groups(relion: MicrographSet) -> Optics | None:
+    """Return RELION's optics group of each micrograph; None in the layout of 3.0, which has none."""
+    is_3_0 = relion.extra is None or "rlnOpticsGroup" not in relion.extra.of_file
+    if is_3_0 or relion.optics is None or relion.optics_index is None:
+        return None
+    return relion.optics.take(relion.optics_index)
+
+
+def _known(relion: MicrographSet, name: str) -> Floats:
+    """Return an optics value of each micrograph, (n,); NaN where the file does not say."""
+    values = relion.per_micrograph(name)
+    known: Floats = np.where(values > 0, values, np.nan)
+    return known
 
 
 def with_micrograph_pixel_size(
@@ -98,11 +113,11 @@ def _shared_groups(optics: Optics) -> list[Message]:
     return [warning("optics-groups-shared", text)]
 
 
-def _other_optics(optics: Optics, relion: RelionMicrographs, place: NDArray[np.int64]) -> list[Message]:
+def _other_optics(optics: Optics, relion: MicrographSet, place: NDArray[np.int64]) -> list[Message]:
     """Return a warning where voltage or Cs of both programs differ."""
     rows = (
-        ("voltage", "kV", optics.voltage_kV, relion.voltage_kV[place]),
-        ("Cs", "mm", optics.spherical_aberration_mm, relion.spherical_aberration_mm[place]),
+        ("voltage", "kV", optics.voltage_kV, _known(relion, "voltage_kV")[place]),
+        ("Cs", "mm", optics.spherical_aberration_mm, _known(relion, "spherical_aberration_mm")[place]),
     )
     messages = []
     for title, unit, own, other in rows:

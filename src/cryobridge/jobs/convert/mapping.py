@@ -12,13 +12,14 @@ from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, opt
 from cryobridge.formats.cryosparc.exposures import read_exposures
 from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
+from cryobridge.formats.relion.micrographs import read_micrographs
 from cryobridge.jobs.convert.coordinates import asking_for_micrographs
 from cryobridge.jobs.convert.mapped_optics import under_relions_names, with_micrograph_pixel_size
 from cryobridge.jobs.convert.names import as_seen_from
 from cryobridge.jobs.micrographs.matching import MicrographMatch, match_micrographs, unmatched_error
 from cryobridge.jobs.micrographs.placement import Placement, Positions, place
+from cryobridge.jobs.micrographs.project import newest_micrographs, project_of
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, compare_sizes
-from cryobridge.jobs.micrographs.star import RelionMicrographs, newest_micrographs, project_of, read_micrographs
 from cryobridge.model.convention import AS_STORED, Convention
 from cryobridge.model.micrographs import MicrographSet
 from cryobridge.model.particles import Labels
@@ -52,7 +53,7 @@ class MicrographMap:
     """
 
     path: Path
-    others: RelionMicrographs | MicrographSet
+    others: MicrographSet
     place: NDArray[np.int64]
 
     @property
@@ -114,9 +115,8 @@ def map_micrographs(locations: Locations, path: Path, target: Target, *, skip_un
     """
     _refuse_own(path, target)
     names = locations.micrograph.without_unused().values
-    others: RelionMicrographs | MicrographSet
     if target == "star":
-        others = read_micrographs(path)
+        others = read_micrographs(path).distinct()
         match = match_micrographs(names, others.names)
         other_name, unmatched = match.relion_name, match.unmatched
     else:
@@ -197,10 +197,10 @@ def onto_micrographs(
     others, locations = found.others, particles.locations
     assert locations is not None
     at = found.place[locations.micrograph.codes]
-    if isinstance(others, MicrographSet) and locations.shape_px is None:
+    if others.program == "cryosparc" and locations.shape_px is None:
         locations = replace(locations, shape_px=_relions_shapes(particles, others, at, search))
     positions = _positions(particles, locations, found, search, output)
-    by_hand = options if isinstance(others, RelionMicrographs) else backwards(options)
+    by_hand = options if others.program == "relion" else backwards(options)
     # The formula of reliosparc, and so of the flips, is one pixel more than the exact reversal.
     placement = place(positions, by_hand, default=AS_STORED, exact=True, reporter=reporter)
     convention = placement.convention
@@ -214,7 +214,7 @@ def onto_micrographs(
         convention = replace(convention, is_exact=True)
     messages = [placement.message] if placement.message is not None else []
     uid = None
-    if isinstance(others, RelionMicrographs):
+    if others.program == "relion":
         shape_px, of_sizes = _sizes(
             positions, others.pixel_size_A[at], swap_xy=convention.swap_xy, is_refused=placement.is_refused
         )
@@ -264,7 +264,7 @@ def _positions(
     n, optics = len(particles), particles.optics
     has_size = optics is not None and optics.micrograph_pixel_size_A is not None
     project = None
-    if isinstance(found.others, RelionMicrographs):
+    if found.others.program == "relion":
         project = project_of(output.parent) or project_of(found.path.parent)
     return Positions(
         names=found.other_names,
@@ -277,7 +277,7 @@ def _positions(
         images=particles.images,
         image_pixel_size_A=None if optics is None else particles.per_particle("pixel_size_A"),
         search=search,
-        whose="RELION's" if isinstance(found.others, RelionMicrographs) else "cryoSPARC's",
+        whose="RELION's" if found.others.program == "relion" else "cryoSPARC's",
     )
 
 

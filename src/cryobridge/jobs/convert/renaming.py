@@ -12,7 +12,7 @@ from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, n
 from cryobridge.formats.relion.accepted import named_mrc
 from cryobridge.jobs.convert.names import Link, as_seen_from, micrograph_names, plan_links, start_of_links
 from cryobridge.jobs.convert.pixels import changed_links
-from cryobridge.jobs.micrographs.star import project_of
+from cryobridge.jobs.micrographs.project import project_of
 from cryobridge.report import Message, warning
 
 if TYPE_CHECKING:

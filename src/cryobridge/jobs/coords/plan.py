@@ -20,6 +20,7 @@ from cryobridge.formats.image_search import ImageSearch, as_given
 from cryobridge.formats.projects import INSTEAD
 from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.job import as_named
+from cryobridge.formats.relion.micrographs import read_micrographs
 from cryobridge.formats.relion.star import open_star, to_labels
 from cryobridge.formats.unusable import not_finite
 from cryobridge.jobs.coords.options import CoordsOptions
@@ -36,8 +37,8 @@ from cryobridge.jobs.coords.report import CoordsReport
 from cryobridge.jobs.micrographs.matching import match_micrographs, unmatched_error
 from cryobridge.jobs.micrographs.orientation_report import orientation_of
 from cryobridge.jobs.micrographs.placement import Placement, Positions, place
+from cryobridge.jobs.micrographs.project import project_of
 from cryobridge.jobs.micrographs.sizes import MicrographFiles, MicrographSizes, compare_sizes
-from cryobridge.jobs.micrographs.star import project_of, read_micrographs
 from cryobridge.jobs.output_folder import files_in, refuse_existing, require_open
 from cryobridge.model.geometry import round_px
 from cryobridge.model.particles import Floats
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cryobridge.formats.table import Array
-    from cryobridge.jobs.micrographs.star import RelionMicrographs
+    from cryobridge.model.micrographs import MicrographSet
     from cryobridge.progress import Reporter
 
 _STAR_HINT = INSTEAD["micrographs"][0]
@@ -273,7 +274,7 @@ def _matched(
         xy_fields=options.xy_fields,
         from_ancestors=options.from_ancestors,
     )
-    relion = read_micrographs(star)
+    relion = read_micrographs(star).distinct()
     match = match_micrographs(picks.micrograph.values, relion.names)
     if match.unmatched and (options.on_unmatched == "error" or not match.relion_name):
         raise unmatched_error(match, relion.names)
@@ -336,7 +337,7 @@ def _positions(
     )
 
 
-def _of_micrographs(relion: RelionMicrographs, micrographs: tuple[str | None, ...]) -> Floats:
+def _of_micrographs(relion: MicrographSet, micrographs: tuple[str | None, ...]) -> Floats:
     """Return Å a pixel of each of RELION's micrographs; NaN for None, and where the STAR file does not say."""
     known = dict(zip(relion.names, relion.pixel_size_A.tolist(), strict=True))
     return np.array([np.nan if name is None else known[name] for name in micrographs])

@@ -17,9 +17,9 @@ from cryobridge.formats.image_search import folders_above, name_some, suggest
 from cryobridge.formats.listing import is_there
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.job import PIPELINE
+from cryobridge.formats.relion.micrographs import read_micrographs
 from cryobridge.jobs.inspection.uses import with_derived, without_unusable_images
 from cryobridge.jobs.micrographs.matching import match_micrographs
-from cryobridge.jobs.micrographs.star import read_micrographs
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:

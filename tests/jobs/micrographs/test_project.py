@@ -1,6 +1,6 @@
 """RELION's project is found from a folder in it."""
 
-from cryobridge.jobs.micrographs.star import project_of
+from cryobridge.jobs.micrographs.project import project_of
 
 
 def test_dots_go_up_from_where_a_link_leads(tmp_path):
