@@ -21,7 +21,7 @@ import cryobridge
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is imported under another name than it is installed by.
-INSTALLED_AS = {"yaml": "pyyaml"}
+INSTALLED_AS = {"PIL": "pillow", "yaml": "pyyaml"}
 
 
 def plainly(words, cwd, **environment):

@@ -1,0 +1,68 @@
+"""Pixels of TIFF files, by Pillow: gain references and frames of movies."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryobridge.errors import FormatError
+from cryobridge.formats.input_file import open_input, read_error
+from cryobridge.formats.tiff_header import read_tiff_header
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_HINT = "Convert it to MRC with the program that wrote it, such as IMOD's tif2mrc, which keeps the order of rows."
+
+
+def read_tiff_pages(path: str | os.PathLike[str], pages: Sequence[int] = (0,)) -> NDArray[Any]:
+    """Read pages of a TIFF file, with the rows in the order in which they are stored.
+
+    Parameters
+    ----------
+    path
+        The file.
+    pages
+        Which ones, from 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_pages, ny, nx) float32.
+
+    Raises
+    ------
+    FormatError
+        If the file can't be read, or its pixels are of a kind that is not read, such as colours or packed bits.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(path)
+    header = read_tiff_header(path)
+    found = np.empty((len(pages), header.ny, header.nx), np.float32)
+    try:
+        # Detectors are larger than Pillow takes photographs to be; the size was read from the header.
+        with warnings.catch_warnings(), open_input(path) as file:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file, formats=["TIFF"]) as image:
+                for place, page in enumerate(pages):
+                    image.seek(page)
+                    pixels = np.asarray(image)
+                    if pixels.shape != found.shape[1:] or pixels.dtype.kind not in "uif":
+                        raise FormatError(f"pixels of mode {image.mode} are not read", path=path, hint=_HINT)
+                    found[place] = pixels
+    except (UnidentifiedImageError, Image.DecompressionBombError, EOFError, ValueError, SyntaxError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"pixels can't be read ({error})", path=path, hint=_HINT) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise read_error(path, error) from error
+        raise FormatError(f"pixels can't be read ({error})", path=path, hint=_HINT) from error
+    return found
