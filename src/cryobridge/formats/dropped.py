@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, numbered
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def source_columns(particles: ParticleSet, item: Field) -> tuple[str, ...]:
     groups = ("",) if particles.poses is None else particles.poses.source.split(", ")
     names = (
         name.replace(ALIGNMENT_GROUP, group)
-        for name in item.names(extra.program)
+        for name in numbered(item.names(extra.program), extra.of_file)
         for group in (groups if name.startswith(ALIGNMENT_GROUP) else groups[:1])
     )
     return tuple(name for name in names if name in extra.of_file)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, UsageError
+from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import ParticleFiles
-from cryobridge.formats.table import Table
+from cryobridge.formats.results import result_columns, results_of
+from cryobridge.formats.table import Column, Table, numpy_dtype_label
 from cryobridge.report import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -57,7 +59,13 @@ class SetInMemory(ParticleFiles):
         """
         origin, extra = self.particles.origin, self.particles.extra
         if origin is not None and origin.files.table is not None:
-            return _Rows(origin.files.columns, origin.rows)
+            of_file, results = _Rows(origin.files.columns, origin.rows), results_of(self.particles)
+            try:
+                made, without = result_columns(results, origin.files)
+            except MissingDataError:  # the file has no group for classes, and so no name for them
+                results = replace(results, class_number=None, class_posterior=None)
+                made, without = result_columns(results, origin.files)
+            return _WithColumns(of_file, made, without) if made else of_file
         rows = None if extra is None else extra.rows
         if extra is not None and isinstance(extra.source, Table):
             return _Rows(extra.source, rows)
@@ -102,3 +110,29 @@ class _Rows(Table):
         own = self._rows[rows]
         found = self._table.read(names)
         return {name: v[own] if isinstance(v, np.ndarray) else v.take(own) for name, v in found.items()}
+
+
+class _WithColumns(Table):
+    """A table with further columns, which take the place of its own, and without some of these."""
+
+    def __init__(self, table: Table, made: Mapping[str, Values], without: Collection[str]) -> None:
+        own = [column for column in table.columns if column.name not in {*made, *without}]
+        columns = [
+            Column(name, numpy_dtype_label(values.dtype), values.shape[1:])
+            if isinstance(values, np.ndarray)
+            else Column(name, "text")
+            for name, values in made.items()
+        ]
+        super().__init__(table.path, table.n_rows, (*own, *columns))
+        self._table = table
+        self._made = made
+
+    def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
+        """Read the named columns of the given rows."""
+        wanted = self._wanted(names)
+        found = self._table.read([name for name in wanted if name not in self._made], rows)
+        for name in wanted:
+            if name in self._made:
+                values = self._made[name]
+                found[name] = values[rows] if isinstance(values, np.ndarray) else values.take(rows)
+        return {name: found[name] for name in wanted}

@@ -15,6 +15,7 @@ from cryobridge.formats.cryosparc.join import JoinedTable
 from cryobridge.formats.cryosparc.names import holds_exposures, relative_to_file
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.particle_files import EXPANDED
+from cryobridge.formats.results import result_columns, results_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -104,7 +105,8 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     Parameters
     ----------
     particles
-        As they were read, or some of them in any order; changed ones have no files any more.
+        As they were read, or some of them in any order, with results that they were given since; ones that were changed
+        otherwise have no files any more.
     path
         A `.star`, `.cs` or `.csg` file, as the program of the particles has.
 
@@ -117,6 +119,8 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     ------
     UsageError
         If the particles were changed, or the file is of another program.
+    MissingDataError
+        If they were given classes, and a `.cs` file has no group for them.
 
     Examples
     --------
@@ -126,7 +130,8 @@ def write_as_read(particles: ParticleSet, path: Path) -> tuple[Path, ...]:
     """
     origin = origin_for(particles, path)
     rows = np.arange(len(particles)) if origin.rows is None else origin.rows
-    RowWriter(origin.files).write(path, rows, {})
+    made, without = result_columns(results_of(particles), origin.files)
+    RowWriter(origin.files).write(path, rows, Changes(made=made, without=without))
     return outputs_of(origin.files, path)
 
 
@@ -257,13 +262,14 @@ class RowWriter:
         if group is None:
             self._write_new_group(group_path, outputs, columns, n_rows)
             return
-        written = [name for names in columns for name in names]
+        written = slot_types(name for names in columns for name in names)
+        removed = slot_types(self._files.columns.names).keys() - written.keys()
         members = [table for table, _ in self._files.members]
         output_of = {path: outputs[members.index(table)] for path, table in self._own.items()}
         slots = {
             slot.name: (slot.type, output_of[resolved(slot.metafile)].name)
             for slot in group.slots
-            if resolved(slot.metafile) in output_of and (slot.name != EXPANDED or EXPANDED in slot_types(written))
+            if resolved(slot.metafile) in output_of and slot.name not in removed
         }
         slots |= self._new_slots(group, outputs, columns)
         write_csg(

@@ -79,6 +79,7 @@ class _Concatenation:
             "locations": self._locations(),
             "helix": self._records("helix", Helix, "filaments"),
             "columns": self._columns(),
+            "latent": self._latent(),
             "extra": self._extra(own),
         }
         plain = (item for item in FIELDS if not item.part and not item.is_coded)
@@ -153,6 +154,13 @@ class _Concatenation:
         names = dict.fromkeys(name for particles in self.sets for name in particles.columns)
         columns = {name: self._joined([item.columns.get(name) for item in self.sets], name) for name in names}
         return {name: values for name, values in columns.items() if values is not None}
+
+    def _latent(self) -> Any:
+        """Return the latent coordinates of all rows, if all sets have as many of each."""
+        latent = [particles.latent for particles in self.sets]
+        if len({None if each is None else each.shape[1] for each in latent}) > 1:
+            latent = [None, *(each for each in latent if each is not None)]
+        return self._joined(latent, "latent coordinates")
 
     def _extra(self, optics: Mapping[str, Any]) -> ExtraColumns | None:
         extras = [particles.extra for particles in self.sets]

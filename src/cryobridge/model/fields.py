@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,10 @@ Program = Literal["cryosparc", "relion"]
 # cryoSPARC's groups of columns that hold an alignment; in names of columns it stands for the one that is taken.
 ALIGNMENT = r"alignments(2D|3D|3D_multi)|\w+_class_\d+"
 ALIGNMENT_GROUP = "{alignment}"
+# In names of columns that come once for each latent coordinate it stands for the number, by which each program counts.
+MODE = "{mode}"
+_A_NUMBER = "(0|[1-9][0-9]{0,5})"
+_OF_RELION = ("rln", "cryobridge")  # how labels of STAR files begin
 
 
 @dataclass(frozen=True)
@@ -333,8 +337,9 @@ class Field:
         """Return what one of its columns holds, a key of `QUANTITIES`, and what it means; None for another column."""
         own = (self.cs, self.cs_also) if program == "cryosparc" else (self.star, self.star_also)
         for columns in own:
-            if isinstance(columns, Mapping) and column in columns:
-                return columns[column]
+            for name, found in columns.items() if isinstance(columns, Mapping) else ():
+                if column == name or (MODE in name and numbered((name,), (column,))):
+                    return found
         unit = self.unit(program)
         return (unit.quantity if unit else self.quantity, self.meaning) if column in self.names(program) else None
 
@@ -645,6 +650,20 @@ FIELDS: list[Field] = [
         star="rlnRandomSubset",
         cs_unit=HALF_FROM_0,
     ),
+    # RELION keeps columns that it does not know; the name is no label of its own, now or later.
+    Field(
+        "latent",
+        "latent coordinates",
+        "value",
+        "Latent coordinates of the particle",
+        cs={
+            "components_mode_{mode}/component": ("count", "Component of the variability, counted from 0"),
+            "components_mode_{mode}/value": ("value", "Coordinate of the particle along the component"),
+        },
+        star={"cryobridgeLatent{mode}": ("value", "Latent coordinate of the particle, counted from 1")},
+        is_in_3_0=True,
+        is_coded=True,
+    ),
     # Micrographs
     Field(
         "locations",
@@ -895,9 +914,28 @@ def ctf_fields() -> tuple[Field, ...]:
     return tuple(sorted((item for item in FIELDS if item.pkl is not None), key=lambda item: item.pkl or 0))
 
 
+def numbered(names: Iterable[str], columns: Collection[str]) -> tuple[str, ...]:
+    """Return names of columns, with those of a file, in the order of their numbers, for a name that has `MODE` in it.
+
+    Examples
+    --------
+    >>> numbered(["rlnImageName", "cryobridgeLatent{mode}"], ["cryobridgeLatent2", "rlnVoltage", "cryobridgeLatent1"])
+    ('rlnImageName', 'cryobridgeLatent1', 'cryobridgeLatent2')
+    """
+    found: list[str] = []
+    for name in names:
+        if MODE not in name:
+            found.append(name)
+            continue
+        pattern = re.compile(re.escape(name).replace(re.escape(MODE), _A_NUMBER))
+        of_number = {int(match[1]): column for column in columns if (match := pattern.fullmatch(column))}
+        found += [of_number[number] for number in sorted(of_number)]
+    return tuple(found)
+
+
 def described(column: str) -> tuple[str, str] | None:
     """Return the quantity that a column holds, a key of `QUANTITIES`, and its meaning; None if it has no row."""
-    program: Program = "relion" if column.startswith("rln") else "cryosparc"
+    program: Program = "relion" if column.startswith(_OF_RELION) else "cryosparc"
     group, slash, key = column.partition("/")
     general = f"{ALIGNMENT_GROUP}/{key}" if slash and re.fullmatch(ALIGNMENT, group) else column
     for item in (*FIELDS, *MICROGRAPH_FIELDS):

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
-from cryobridge.model.fields import FIELDS, QUANTITIES, Field
+from cryobridge.model.fields import FIELDS, QUANTITIES, Field, numbered
+from cryobridge.model.fields import field as field_of
 from cryobridge.model.geometry import turn_direction_rad, turn_harmonics, turn_matrix, turn_vectors
+from cryobridge.model.results import in_order, of_kind, other_length
 from cryobridge.report import counted
 
 if TYPE_CHECKING:
@@ -390,10 +392,14 @@ class Origin:
         What `cryobridge.formats.open.open_particles` returned.
     rows
         (n,) row of the files' table for each particle; None where they are the same.
+    results
+        Quantities that the particles were given since (see `ParticleSet.with_columns`), by their names in
+        `cryobridge.model.fields`; the set holds them.
     """
 
     files: Any
     rows: NDArray[np.int64] | None = None
+    results: tuple[str, ...] = ()
 
     def take(self, rows: NDArray[np.int64]) -> Origin:
         """Return that of the chosen particles."""
@@ -422,6 +428,8 @@ class ParticleSet:
         (n,) the probability of that class.
     pick_score
         (n,) what the picker gave.
+    latent
+        (n, d) latent coordinates: what 3D Variability, or a method of one's own, says of each particle.
     helix
         What is known of filaments.
     columns
@@ -435,7 +443,8 @@ class ParticleSet:
     Attributes
     ----------
     origin
-        The files that they were read from; None for particles that were changed or made otherwise.
+        The files that they were read from; None for particles that were changed, but for results that they were given,
+        or made otherwise.
     """
 
     n_rows: int
@@ -451,6 +460,7 @@ class ParticleSet:
     class_number: NDArray[np.int64] | None = None
     class_posterior: Floats | None = None
     pick_score: Floats | None = None
+    latent: Floats | None = None
     helix: Helix | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     extra: ExtraColumns | None = None
@@ -592,23 +602,62 @@ class ParticleSet:
             if name not in known:
                 raise UsageError(f"a particle set has no {name}", option=name, hint=f"It has {', '.join(known)}.")
             if isinstance(part, np.ndarray | Labels) and len(part) != self.n_rows:
-                raise _other_length(name, len(part), self.n_rows)
+                raise other_length(name, len(part), self.n_rows)
         return replace(self, **parts)
 
-    def with_columns(self, **columns: Any) -> ParticleSet:
-        """Return the set with new labels, which RELION's and cryoSPARC's files carry along.
+    @property
+    def cluster(self) -> NDArray[np.int64] | None:
+        """(n,) the class of each particle counted from 0, as labels of clusters are; -1 for none."""
+        return None if self.class_number is None else np.maximum(self.class_number - 1, -1)
+
+    def with_columns(
+        self,
+        *,
+        latent: Any = None,
+        cluster: Any = None,
+        uid: Any = None,
+        row: Any = None,
+        unmatched: Literal["error", "drop"] = "error",
+        **columns: Any,
+    ) -> ParticleSet:
+        """Return the set with results or labels of one's own, which RELION's and cryoSPARC's files carry along.
+
+        The values are lists, arrays or torch tensors on any device. Those of some particles, in another order, as a
+        DataLoader gives them, come with ``uid`` or ``row``. Without, there is one for each particle, in the order of
+        the set.
 
         Parameters
         ----------
+        latent
+            (m, d) latent coordinates: ``cryobridgeLatent1`` … in a STAR file, ``components_mode_0`` … in a `.cs` file.
+            They take the place of all those that the set has.
+        cluster
+            (m,) labels counted from 0. They become the class: label + 1 in a STAR file, which counts from 1, the label
+            in a `.cs` file, with probability 1.
+        uid
+            (m,) cryoSPARC's identity of the particles that the values belong to, as uint64 or the same bits as int64.
+        row
+            (m,) their rows in this set, counted from 0.
+        unmatched
+            What becomes of particles without a result: those that ``uid`` or ``row`` don't name, and those whose latent
+            coordinates are no finite numbers or whose label is negative. ``"error"``, or ``"drop"`` to leave them out.
         columns
-            (n,) values by name. ``class_number`` and ``half_set`` (from 1), ``class_posterior`` and ``pick_score`` go
+            (m,) values by name. ``class_number`` and ``half_set`` (from 1), ``class_posterior`` and ``pick_score`` go
             where each program has them; any other name becomes a column of its own: that name in a STAR file,
             ``labels/NAME`` in a `.cs` file unless it has a group.
+
+        Returns
+        -------
+        ParticleSet
+            In the order of this set, whatever that of the values is.
 
         Raises
         ------
         UsageError
-            If there is not one value a particle, or the name is no name of a column.
+            If there is not one value a particle, particles are named twice or are not in the set, or the name is no
+            name of a column.
+        MissingDataError
+            If particles have no result, and ``unmatched`` is ``"error"``; or none has one.
 
         Examples
         --------
@@ -617,28 +666,14 @@ class ParticleSet:
         >>> labelled = particles.with_columns(class_number=[1, 2, 1], score=[0.5, 0.25, 1.0])
         >>> labelled.class_number.tolist(), labelled.columns["score"].tolist()
         ([1, 2, 1], [0.5, 0.25, 1.0])
+        >>> results = particles.with_columns(latent=[[0.5, 1], [2, 3]], cluster=[1, 0], row=[2, 0], unmatched="drop")
+        >>> results.cluster.tolist(), results.latent.tolist()
+        ([0, 1], [[2.0, 3.0], [0.5, 1.0]])
         """
-        own: dict[str, Any] = dict(self.columns)
-        parts: dict[str, Any] = {}
-        direct = {item.name: item for item in FIELDS if not item.part and not item.is_coded}
-        for name, given in columns.items():
-            values = given if isinstance(given, Labels) else np.asarray(given)
-            if isinstance(values, np.ndarray) and values.ndim != 1:
-                raise UsageError("one value a particle is needed", option=name, hint="Give a list or an array (n,).")
-            if len(values) != self.n_rows:
-                raise _other_length(name, len(values), self.n_rows)
-            if name in direct and isinstance(values, np.ndarray):
-                parts[name] = _of_kind(name, values, direct[name].kind)
-            elif not re.fullmatch(r"[^\W\d_][\w/.]*", name) or name in {item.name for item in fields(self)}:
-                raise UsageError(f"{name!r} is no name for a column", option=name, hint="Take letters and digits.")
-            else:
-                own[name] = (
-                    Labels.of(values) if not isinstance(values, Labels) and values.dtype.kind in "OSU" else values
-                )
-        extra = self.extra
-        if extra is not None:  # new columns replace those of the file
-            extra = replace(extra, names=tuple(name for name in extra.names if name not in columns))
-        return replace(self, columns=own, extra=extra, **parts)
+        given: dict[str, Any] = {} if latent is None else {"latent": latent}
+        given |= {} if cluster is None else {"cluster": cluster}
+        particles, values = in_order(self, given | columns, uid=uid, row=row, unmatched=unmatched)
+        return _with_values(particles, values)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return what is known of each particle as a table for a notebook, one column a quantity.
@@ -667,6 +702,8 @@ class ParticleSet:
             x, y = self.locations.coordinate_px.T
             columns |= {"locations.micrograph": self.locations.micrograph}
             columns |= {"locations.x_px": x, "locations.y_px": y}
+        if self.latent is not None:
+            columns |= {f"latent_{number}": values for number, values in enumerate(self.latent.T, 1)}
         columns |= self.columns
         known = {name: values for name, values in columns.items() if values is not None}
         return pandas.DataFrame({name: _for_pandas(values) for name, values in known.items()}, index=range(len(self)))
@@ -706,22 +743,45 @@ class ParticleSet:
             if isinstance(values, np.ndarray) and item.kind in ("float", "int"):
                 unit = QUANTITIES[item.quantity].unit
                 found.setdefault(item.title, _range(values) + (f" {unit}" if unit not in ("", "fraction") else ""))
+        if self.latent is not None:
+            found["latent coordinates"] = f"{self.latent.shape[1]:,} of each"
         return found | {name: f"{counted(len(values), 'value')}" for name, values in self.columns.items()}
 
 
-def _other_length(name: str, n_values: int, n_rows: int) -> UsageError:
-    return UsageError(
-        f"{counted(n_values, 'value')} for {counted(n_rows, 'particle')}",
-        option=name,
-        hint="Give one value for each particle, in order.",
+def _with_values(particles: ParticleSet, values: Mapping[str, Any]) -> ParticleSet:
+    """Return a set with values that it has been looked into that they fit: latent (n, d), all others (n,)."""
+    parts: dict[str, Any] = {}
+    own: dict[str, Any] = dict(particles.columns)
+    direct = {item.name: item for item in FIELDS if not item.part and not item.is_coded}
+    for name, given in values.items():
+        if name == "latent":
+            parts[name] = given
+        elif name == "cluster":
+            parts["class_number"] = given + 1
+            if particles.class_posterior is not None:
+                parts["class_posterior"] = np.ones(len(given))
+        elif name in direct and isinstance(given, np.ndarray):
+            parts[name] = of_kind(name, given, direct[name].kind)
+        elif not re.fullmatch(r"[^\W\d_][\w/.]*", name) or name in {item.name for item in fields(particles)}:
+            raise UsageError(f"{name!r} is no name for a column", option=name, hint="Take letters and digits.")
+        else:
+            is_text = isinstance(given, np.ndarray) and given.dtype.kind in "OSU"
+            own[name] = Labels.of(given) if is_text else given
+    extra = particles.extra
+    if extra is not None:  # new columns replace those of the file
+        gone = {
+            *values,
+            *(numbered(field_of("latent").names(extra.program), extra.names) if "latent" in values else ()),
+        }
+        extra = replace(extra, names=tuple(name for name in extra.names if name not in gone))
+    changed = replace(particles, columns=own, extra=extra, **parts)
+    # Whether RELION takes half sets is asked of all of them, which is done where a file is made of the model.
+    if particles.origin is None or "half_set" in parts:
+        return changed
+    results = dict.fromkeys(
+        (*particles.origin.results, *(name for name in values if name not in ("cluster", *parts)), *parts)
     )
-
-
-def _of_kind(name: str, values: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Return labels as the model has them; whole numbers may come as floats."""
-    if values.dtype.kind not in "biuf" or (kind == "int" and not np.array_equal(values, np.rint(values))):
-        raise UsageError("whole numbers are needed" if kind == "int" else "numbers are needed", option=name)
-    return values.astype(np.int64 if kind == "int" else np.float64)
+    return changed.with_origin(replace(particles.origin, results=tuple(results)))
 
 
 def _for_pandas(values: Any) -> Any:

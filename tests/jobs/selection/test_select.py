@@ -536,8 +536,15 @@ def test_latent_coordinates_become_modes(job, tmp_path):
         slot = yaml.safe_load((tmp_path / "sub.csg").read_text())["results"][f"components_mode_{mode}"]
         assert slot == {"metafile": ">sub.cs", "num_items": 10, "type": "particle.components"}
     np.save(tmp_path / "z1.npy", z[kept, :1])
-    with pytest.raises(CryobridgeError, match="2 modes of its own, there are 1 latent"):
-        select(tmp_path / "sub.cs", tmp_path / "x.cs", attach_latent=tmp_path / "z1.npy")
+    report = select(tmp_path / "sub.csg", tmp_path / "x.cs", attach_latent=tmp_path / "z1.npy")
+    assert "components_mode_1/component, components_mode_1/value: the file's own values are replaced" in texts(
+        report.notes
+    )
+    assert {name for name in read_npy(tmp_path / "x.cs").dtype.names if name.startswith("components")} == {
+        "components_mode_0/component",
+        "components_mode_0/value",
+    }
+    assert "components_mode_1" not in (tmp_path / "x.csg").read_text()
 
 
 def test_one_cs_file_for_each_class(job, tmp_path):

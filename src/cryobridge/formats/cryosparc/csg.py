@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # A group has a few dozen slots of some hundred bytes.
 _MAX_BYTES = 256 << 10
+# The group of columns that the user adds, which cryoSPARC does not know.
+OWN_GROUP = "labels"
 _JOB_FOLDER = re.compile(r"J\d+")
 _CLASS_SLOT = re.compile(r"class_\d+$")
 _MODE_SLOT = re.compile(r"components_mode_\d+")
@@ -179,9 +181,10 @@ def slot_types(columns: Iterable[str], kind: str = "particle") -> dict[str, str]
     """Return cryoSPARC's type of each slot that columns make up, such as ``particle.blob`` for ``blob/path``.
 
     Slots that come once for each class or mode (``alignments_class_0``, ``components_mode_2``) share the type of their
-    kind.
+    kind. Labels of the user are none.
     """
     slots = dict.fromkeys(name.partition("/")[0] for name in columns if "/" in name)
+    slots.pop(OWN_GROUP, None)
     return {slot: f"{kind}.{_slot_kind(slot)}" for slot in slots}
 
 

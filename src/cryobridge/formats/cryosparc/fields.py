@@ -108,10 +108,6 @@ GROUPS: dict[str, Fields] = {
     ALIGNMENT: _ALIGNMENTS,
     "mscope_params": _MICROSCOPE,
     "(rigid|spline)_motion": _MOTION,
-    r"components_mode_\d+": {
-        "component": ("count", "Component of the variability, counted from 0"),
-        "value": ("value", "Coordinate of the particle along the component"),
-    },
     "sym_expand": {
         "src_uid": ("identity", "uid of the particle that was copied"),
         "idx": ("count", "Which symmetry copy, counted from 0"),

@@ -14,9 +14,10 @@ from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, from_cryosparc
 from cryobridge.formats.cryosparc.alignments import Alignment, choose_alignment
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.helical import from_first_segment, number_tubes, tube_codes
+from cryobridge.formats.latent import read_latent
 from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics
 from cryobridge.formats.table import ColumnReader, Table, rows_of_file
-from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, fields_of
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, fields_of, numbered
 from cryobridge.model.geometry import fractions_to_px
 from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
 
@@ -77,7 +78,7 @@ def particles_from_cs(
 def _particles(table: Table, pose_from: str | None, known: KnownOptics) -> ParticleSet:
     chosen = choose_alignment(table.names, pose_from, table.path)
     groups = chosen[1] if chosen else ()
-    names = [column for item in FIELDS for column in _columns(item, groups) if column in table]
+    names = [column for item in FIELDS for column in _columns(item, groups, table) if column in table]
     columns = ColumnReader(InMemory(table, list(dict.fromkeys(names))))
     optics, optics_index = fill_optics(*_optics(columns, table), table.n_rows, known, table.path)
     particles = ParticleSet(
@@ -89,6 +90,7 @@ def _particles(table: Table, pose_from: str | None, known: KnownOptics) -> Parti
         optics_index=optics_index,
         ctf=ctf_of_columns(columns),
         locations=_locations(columns),
+        latent=read_latent(columns, "cryosparc"),
         columns={name: values for name, values in columns.part("columns", "cryosparc").items() if values is not None},
         **{item.key: columns.field(item, "cryosparc") for item in fields_of("") if _is_direct(item)},
     )
@@ -105,11 +107,11 @@ def _particles(table: Table, pose_from: str | None, known: KnownOptics) -> Parti
     return replace(particles, extra=_extra(table, particles, groups), messages=tuple(columns.messages))
 
 
-def _columns(item: Field, groups: tuple[str, ...]) -> list[str]:
+def _columns(item: Field, groups: tuple[str, ...], table: Table) -> list[str]:
     """Return the columns that a quantity is read from, in the groups of the alignment for those that it has."""
     return [
         column
-        for name in item.names("cryosparc")
+        for name in numbered(item.names("cryosparc"), table.names)
         for column in ([name.format(alignment=group) for group in groups] if _is_aligned(name) else [name])
     ]
 
@@ -125,7 +127,7 @@ def _is_direct(item: Field) -> bool:
 
 def _extra(table: Table, particles: ParticleSet, groups: tuple[str, ...]) -> ExtraColumns:
     """Return what is carried to another `.cs` file; columns of a part that is not whole are among it."""
-    modelled = {column for item in FIELDS if particles.is_modelled(item) for column in _columns(item, groups)}
+    modelled = {column for item in FIELDS if particles.is_modelled(item) for column in _columns(item, groups, table)}
     others = tuple(name for name in table.names if name not in modelled)
     return ExtraColumns("cryosparc", others, table, of_file=frozenset(table.names))
 

@@ -14,13 +14,14 @@ from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, NAMES, Odd, chosen
 from cryobridge.formats.contrast import SIGN, SIGNS, Contrast, to_be_inverted
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.cs import write_cs
-from cryobridge.formats.cryosparc.csg import write_csg
+from cryobridge.formats.cryosparc.csg import OWN_GROUP, slot_types, write_csg
 from cryobridge.formats.cryosparc.fields import FIT
 from cryobridge.formats.dropped import FileContent, dropped_columns
+from cryobridge.formats.latent import latent_columns
 from cryobridge.formats.optics import exposure_groups, has_exposure_groups, needed, require_optics
 from cryobridge.formats.relion.accepted import premultiplied
 from cryobridge.formats.unusable import N_SHOWN, refuse_unusable, zero_defocus
-from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, field, fields_of
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, field, fields_of, numbered
 from cryobridge.model.geometry import matrix_to_euler, matrix_to_rotvec, shift_A_to_px
 from cryobridge.model.particles import Labels
 from cryobridge.report import Message, note, warning
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from cryobridge.formats.table import Values
     from cryobridge.model.particles import CTF, Helix, ImageRefs, Locations, Optics, ParticleSet, Poses
 
-# Labels of the user; cryoSPARC knows no such group, so that it is not among the slots of a result group.
-_OWN_GROUP = "labels"
 # Columns that hold a stand-in until a file says better.
 _ASSUMED = {
     *(SIGN, "blob/import_sig", "ctf/type", "ctf/scale_const", "ctf/shift_A", "location/micrograph_uid"),
@@ -54,17 +53,11 @@ class CsContent(FileContent):
 
     columns: dict[str, Values]
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The groups of columns."""
-        groups = dict.fromkeys(name.partition("/")[0] for name in self.columns if "/" in name)
-        return tuple(group for group in groups if group != _OWN_GROUP)
-
 
 def write_cs_content(path: Path, content: CsContent, n_rows: int, title: str) -> None:
     """Write a `.cs` file, and beside it the `.csg` that Import Result Group takes."""
     write_cs(path, content.columns)
-    slots = {slot: (f"particle.{slot}", path.name) for slot in content.slots}
+    slots = {slot: (kind, path.name) for slot, kind in slot_types(content.columns).items()}
     write_csg(path.with_suffix(".csg"), slots, n_rows, title=title)
 
 
@@ -132,16 +125,12 @@ def cs_content(
         columns |= _alignment(particles, particles.poses)
         if particles.poses.shift_A is None:
             messages.append(note("shifts-taken-as-zero", "no shifts are known; taken as 0"))
+    elif particles.class_number is not None and len(np.unique(particles.class_number)) > 1:
+        text = "classes are left out: cryoSPARC has them beside poses, of which there are none; write one file a class"
+        messages.append(warning("classes-left-out", text))
     if particles.locations is not None and particles.locations.shape_px is not None:
         columns |= _location(particles, particles.locations)
-    columns |= {
-        name: values
-        for item in FIELDS
-        if item.part in ("", "columns") and not item.is_coded
-        for name, values in _column(particles, item).items()
-        if not name.startswith(ALIGNMENT_GROUP)
-    }
-    columns |= _own_columns(particles)
+    columns |= plain_columns(particles)
     if particles.helix is not None:
         columns |= _filament(particles, particles.helix)
     held = _held(particles, set(columns))
@@ -213,7 +202,7 @@ def _held(particles: ParticleSet, written: set[str]) -> frozenset[str]:
     written = written | {
         f"{ALIGNMENT_GROUP}/{name.partition('/')[2]}" for name in written if name.startswith(tuple(groups))
     }
-    held = {item.name for item in FIELDS if not written.isdisjoint(item.columns("cryosparc"))}
+    held = {item.name for item in FIELDS if not written.isdisjoint(numbered(item.columns("cryosparc"), written))}
     if particles.poses is not None and particles.poses.is_2d and not is_cryosparcs(particles):
         held -= {"half_set"}
     if "helix.uid" in held:  # the uid of a filament stands for its number
@@ -318,11 +307,23 @@ def _column(particles: ParticleSet, item: Field, missing: float | None = None) -
     return {name: found}
 
 
-def _own_columns(particles: ParticleSet) -> dict[str, Values]:
-    """Return the columns that only the user knows; one without a group is of ``labels``."""
+def plain_columns(particles: ParticleSet) -> dict[str, Values]:
+    """Return what the set itself has of each particle and is no part of an alignment, and the columns of the user.
+
+    Of these one without a group is of ``labels``.
+    """
+    columns: dict[str, Values] = {
+        name: values
+        for item in FIELDS
+        if item.part in ("", "columns") and not item.is_coded
+        for name, values in _column(particles, item).items()
+        if not name.startswith(ALIGNMENT_GROUP)
+    }
+    if particles.latent is not None:
+        columns |= latent_columns(particles.latent, "cryosparc")
     described = {item.key for item in FIELDS if item.part == "columns"}
     own = {name: values for name, values in particles.columns.items() if name not in described}
-    return {name if "/" in name else f"{_OWN_GROUP}/{name}": values for name, values in own.items()}
+    return columns | {name if "/" in name else f"{OWN_GROUP}/{name}": values for name, values in own.items()}
 
 
 def _optics_columns(particles: ParticleSet, group: str) -> dict[str, Values]:
@@ -392,9 +393,25 @@ def _alignment(particles: ParticleSet, poses: Poses) -> dict[str, Values]:
         "class_ess": _constant(n, 1),
     }
     # cryoSPARC has no word for none: particles without half set and class are of the first.
-    for name in ("half_set", "class_number", "class_posterior"):
-        columns |= {key.rpartition("/")[2]: found for key, found in _column(particles, field(name), 1).items()}
+    columns |= aligned_columns(particles, missing=1)
     return {f"{group}/{name}": values for name, values in columns.items()}
+
+
+def aligned_columns(particles: ParticleSet, missing: float | None = None) -> dict[str, Values]:
+    """Return half sets, classes and their probabilities by their names in the group of an alignment.
+
+    Parameters
+    ----------
+    particles
+        The set.
+    missing
+        What is written where the set has none; if not given, nothing.
+    """
+    found: dict[str, Values] = {}
+    for name in ("half_set", "class_number", "class_posterior"):
+        columns = _column(particles, field(name), missing)
+        found |= {key.rpartition("/")[2]: values for key, values in columns.items()}
+    return found
 
 
 def _location(particles: ParticleSet, locations: Locations) -> dict[str, Values]:

@@ -17,11 +17,12 @@ from cryobridge.formats.aberrations import BEAM_TILT, RELION_COLUMNS, from_relio
 from cryobridge.formats.arrow import arrow_numbers, numbers_to_arrow
 from cryobridge.formats.fields import lookup
 from cryobridge.formats.helical import from_first_segment, tube_codes
+from cryobridge.formats.latent import read_latent
 from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics, optics_of
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star, to_labels
 from cryobridge.formats.relion.tomography import refuse_tomography
 from cryobridge.formats.table import ColumnReader
-from cryobridge.model.fields import FIELDS, field, fields_of
+from cryobridge.model.fields import FIELDS, field, fields_of, numbered
 from cryobridge.model.geometry import euler_to_matrix, shift_px_to_A
 from cryobridge.model.particles import (
     ExtraColumns,
@@ -131,6 +132,7 @@ def particles_from_star(
         poses=_poses(columns, pixel_size_A, has_optics=has_optics),
         locations=_locations(columns),
         helix=_helix(columns),
+        latent=read_latent(columns, "relion"),
         columns={name: values for name, values in columns.part("columns", "relion").items() if values is not None},
         **columns.part("", "relion"),
     )
@@ -156,7 +158,8 @@ def _extra(star: StarFile, block: StarBlock, particles: ParticleSet) -> ExtraCol
     """Return what is carried from STAR file to STAR file; columns of a part that is not whole are among it."""
     modelled = [item for item in FIELDS if particles.is_modelled(item) and item.part != "optics.aberrations"]
     of_optics = {column for item in modelled if item.is_of_optics for column in item.names("relion")}
-    of_particles = {column for item in modelled if not item.is_of_optics for column in item.names("relion")}
+    own = [item.names("relion") for item in modelled if not item.is_of_optics]
+    of_particles = {column for names in own for column in numbered(names, block.names)}
     of_particles |= {"rlnOpticsGroup"}
     optics: dict[str, Any] = {}
     if "optics" in star:

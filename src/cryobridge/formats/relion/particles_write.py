@@ -28,12 +28,13 @@ from cryobridge.formats.aberrations import (
 from cryobridge.formats.arrow import numbers_to_arrow, texts_to_arrow
 from cryobridge.formats.dropped import FileContent, dropped_columns
 from cryobridge.formats.helical import direction_rad, tube_codes
+from cryobridge.formats.latent import latent_columns
 from cryobridge.formats.optics import group_names, needed, require_optics
 from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, premultiplied
 from cryobridge.formats.relion.particles import DIMENSIONALITY, PIXEL_SIZE_3_0
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.unusable import refuse_unusable, zero_defocus
-from cryobridge.model.fields import FIELDS, field, fields_of
+from cryobridge.model.fields import FIELDS, field, fields_of, numbered
 from cryobridge.model.geometry import matrix_to_euler, round_px, rounded, shift_A_to_px
 from cryobridge.model.particles import Labels, Optics
 from cryobridge.report import warning
@@ -127,7 +128,7 @@ def star_content(
     own = _aberration_columns(particles, optics, keeps_own=keeps_own, has_zernike=not is_3_0)
     of_optics = {**_optics_columns(optics, is_3_0=is_3_0), **own}
     columns = {**_image_columns(particles), **_pose_columns(particles, optics, group, version)}
-    columns |= _field_columns(particles, is_3_0=is_3_0)
+    columns |= plain_columns(particles, is_3_0=is_3_0)
     if not has_half_sets:
         del columns[HALF_SETS]
     blocks = []
@@ -169,7 +170,7 @@ def star_content(
 
 def _held(written: set[str], *, is_3_0: bool) -> frozenset[str]:
     """Return the quantities that are among the columns."""
-    held = {item.name for item in FIELDS if not written.isdisjoint(item.columns("relion"))}
+    held = {item.name for item in FIELDS if not written.isdisjoint(numbered(item.columns("relion"), written))}
     if "helix.tube" in held:  # the number of a filament stands for its uid
         held.add("helix.uid")
     # RELION 3.0 has the pixel size and shifts elsewhere.
@@ -247,8 +248,8 @@ def _image_columns(particles: ParticleSet) -> dict[str, Any]:
     return columns
 
 
-def _field_columns(particles: ParticleSet, *, is_3_0: bool) -> dict[str, Any]:
-    """Return the quantities of each particle that one column holds."""
+def plain_columns(particles: ParticleSet, *, is_3_0: bool) -> dict[str, Any]:
+    """Return the quantities of each particle that one column holds, latent coordinates, and the columns of the user."""
     columns: dict[str, Any] = {}
     for item in FIELDS:
         values = None if item.is_coded or item.is_of_optics else particles.get(item.name)
@@ -261,6 +262,8 @@ def _field_columns(particles: ParticleSet, *, is_3_0: bool) -> dict[str, Any]:
         is_rounded = item.kind == "float" and has_fixed_digits
         values = values if unit is None else unit.from_model(values)
         columns[item.columns("relion")[0]] = _rounded(values) if is_rounded else values
+    if particles.latent is not None:
+        columns |= latent_columns(particles.latent, "relion")
     described = {item.key for item in FIELDS if item.part == "columns"}
     return columns | {name: values for name, values in particles.columns.items() if name not in described}
 

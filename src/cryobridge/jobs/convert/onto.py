@@ -27,7 +27,7 @@ from cryobridge.jobs.identity.pairs import Pairs, pair_rows
 from cryobridge.jobs.identity.report import matched as matched_report
 from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, whole_files
 from cryobridge.model.convention import AS_STORED
-from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, numbered
 from cryobridge.options import as_path
 from cryobridge.progress import Silent
 from cryobridge.report import counted, distinct, note, part_of, warning
@@ -351,7 +351,7 @@ def _absent(name: str, base: ParticleFiles, n_rows: int) -> float:
     key = name.partition("/")[2]
     for item in FIELDS:
         own = item.columns("cryosparc" if base.star is None else "relion")
-        names = {each.removeprefix(f"{ALIGNMENT_GROUP}/") for each in own}
+        names = {each.removeprefix(f"{ALIGNMENT_GROUP}/") for each in numbered(own, (name,))}
         if name in names or (key and key in names):
             value = 0.0 if item.name == "class_number" and base.star is not None else item.absent
             if value is None:

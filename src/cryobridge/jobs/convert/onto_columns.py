@@ -14,11 +14,12 @@ from cryobridge.formats.aberrations import CRYOSPARC_COLUMNS, MAGNIFICATION, REL
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.cryosparc.fields import FIT
 from cryobridge.formats.cryosparc.particles_write import cs_content
+from cryobridge.formats.latent import names_of_latent
 from cryobridge.formats.optics import distinct_rows, first_rows, group_optics
 from cryobridge.formats.relion.fields import OF_THE_FIT, PRIORS
 from cryobridge.formats.relion.particles_write import star_content
 from cryobridge.model.convention import AS_STORED
-from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field
+from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, numbered
 from cryobridge.model.particles import Aberrations, Poses
 from cryobridge.report import Message, warning
 
@@ -35,6 +36,7 @@ _FIELDS: dict[Part, tuple[str, ...]] = {
     "ctf": tuple(item.name for item in FIELDS if item.part == "ctf" and not item.is_coded),
     "classes": ("class_number", "class_posterior"),
     "half_sets": ("half_set",),
+    "latent": ("latent",),
     "aberrations": ("ctf.shift_A", *(item.name for item in FIELDS if item.part == "optics.aberrations")),
 }
 # Which parts a message of a writer is about; others are about columns that are not written here.
@@ -89,6 +91,7 @@ def parts_of(particles: ParticleSet) -> tuple[Part, ...]:
         "ctf": particles.ctf is not None,
         "classes": _differs(particles.class_number),
         "half_sets": _differs(particles.half_set),
+        "latent": particles.latent is not None,
     }
     return tuple(part for part, is_known in known.items() if is_known)
 
@@ -101,7 +104,7 @@ def has(particles: ParticleSet, part: Part) -> bool:
     """Whether particles have a part at all."""
     if part == "aberrations":
         return particles.optics is not None
-    held = {"poses": "poses", "ctf": "ctf", "classes": "class_number", "half_sets": "half_set"}
+    held = {"poses": "poses", "ctf": "ctf", "classes": "class_number", "half_sets": "half_set", "latent": "latent"}
     return getattr(particles, held[part]) is not None
 
 
@@ -145,6 +148,7 @@ def in_base(
         helix=None,
         pick_score=None,
         columns={},
+        latent=source.latent if "latent" in take else None,
         half_set=source.half_set if "half_sets" in take else None,
         class_number=source.class_number if "classes" in take else None,
         class_posterior=source.class_posterior if "classes" in take else None,
@@ -268,12 +272,13 @@ def _of_star(
     content = star_content(particles, version="3.0" if is_3_0 else "3.1", odd=odd, has_images=has_images)
     block = content.blocks[-1]
     wanted = _wanted(take)
-    names = [name for item in wanted for name in item.names("relion") if name in block]
+    names = [name for item in wanted for name in numbered(item.names("relion"), block.names) if name in block]
     made = block.read(names)
     optics = {}
     if "aberrations" in take and not is_3_0:
         optics = _optics_columns(content, base, rows)
-    without = {name for item in wanted for name in item.names("relion")} - {*names, *RELION_COLUMNS}
+    old = {name for item in wanted for name in numbered(item.names("relion"), base.columns.names)}
+    without = old - {*names, *RELION_COLUMNS}
     if "half_sets" in take and content.messages and "half-sets-left-out" in {each.code for each in content.messages}:
         without -= {"rlnRandomSubset"}
     if "poses" in take and "rlnHelicalTubeID" not in base.columns:
@@ -348,11 +353,11 @@ def _of_cs(particles: ParticleSet, base: ParticleFiles, take: tuple[Part, ...], 
     names = [
         name.replace(ALIGNMENT_GROUP, group)
         for item in wanted
-        for name in item.columns("cryosparc")
+        for name in numbered(item.columns("cryosparc"), content.columns)
         if name.replace(ALIGNMENT_GROUP, group) in content.columns
     ]
     made = {name: content.columns[name] for name in names}
-    without: set[str] = set()
+    without = set(names_of_latent("cryosparc", base.columns.names)) - made.keys() if "latent" in take else set[str]()
     if "aberrations" in take:
         none = {name: np.zeros((len(particles), width), np.float32) for name, width in CRYOSPARC_COLUMNS.items()}
         made = {**none, **made}

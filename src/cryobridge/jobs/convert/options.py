@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Odd: TypeAlias = Literal["as-derived", "reversed", "drop"]
 Target: TypeAlias = Literal["star", "cs", "pickles"]
 Program: TypeAlias = Literal["cryosparc", "relion", "pickles"]
-Part: TypeAlias = Literal["poses", "ctf", "classes", "half_sets", "aberrations"]
+Part: TypeAlias = Literal["poses", "ctf", "classes", "half_sets", "latent", "aberrations"]
 _ONTO = "Onto another file"
 _PICKLES = (".pkl", ".pickle", ".p")
 # RELION's releases, and the layout of STAR files that each writes.
@@ -232,10 +232,10 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
     take: Annotated[
         tuple[Part, ...] | None,
         Opt(
-            "Columns to write onto them: poses, ctf, classes, half_sets, aberrations. Repeatable.",
+            "Columns to write onto them: poses, ctf, classes, half_sets, latent, aberrations. Repeatable.",
             metavar="PART,PART",
             panel=_ONTO,
-            default="the first four, those that INPUT has",
+            default="all but aberrations, of those that INPUT has",
         ),
     ] = None
     unmatched: Annotated[

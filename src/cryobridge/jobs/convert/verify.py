@@ -146,7 +146,7 @@ def compare(expected: ParticleSet, found: ParticleSet, held: Collection[str]) ->
     if expected.poses is not None and "poses.matrix" in held:
         differences += _compare_poses(expected.poses, found.poses)
     for item in FIELDS:
-        if not item.is_coded and item.name in held and is_known(expected, item):
+        if (not item.is_coded or item.name == "latent") and item.name in held and is_known(expected, item):
             differences.append(_compare(item, expected, found))
     return _largest_of_each(differences)
 
@@ -365,6 +365,8 @@ def _texts(quantity: str, expected: Any, found: Any) -> Difference:
 
 def _gap(expected: Floats, found: Floats) -> tuple[float, int | None]:
     """Return the largest difference and its row; values that are not numbers, or infinite alike, in both are equal."""
+    if expected.shape != found.shape:
+        return np.inf, None
     is_alike = (np.isnan(expected) & np.isnan(found)) | (expected == found)
     with np.errstate(invalid="ignore"):
         return _largest(np.where(is_alike, 0.0, expected - found))

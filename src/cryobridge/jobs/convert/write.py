@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
 from cryobridge.formats.write import suffixes_of
-from cryobridge.jobs.convert.convert import ConvertJob
+from cryobridge.jobs.convert.convert import convert_job
 from cryobridge.jobs.convert.options import ConvertOptions
-from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.set_file import write_set
 from cryobridge.model.particles import ParticleSet
@@ -24,7 +23,9 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
     """Write a particle set to a file.
 
     Particles as they were read, and written for the same program, keep all columns, passthrough files and the result
-    group. Others go through the model, as `cryobridge.convert` does it.
+    group; results that they were given since (`ParticleSet.with_columns`) are added. Others go through the model, as
+    `cryobridge.convert` does it. With ``onto`` they go onto the rows of another file, found by uid, image, source or
+    place.
 
     Parameters
     ----------
@@ -49,13 +50,15 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
     OutputExistsError
         If an output is there and may not be replaced.
     CryobridgeError
-        If the set lacks what the file needs.
+        If the set lacks what the file needs, or a `.cs` file has no group for classes that it was given.
 
     Examples
     --------
     >>> import cryobridge as cb
     >>> particles = cb.read("J4")
     >>> report = cb.write(particles.take(particles.half_set == 1), "half1.star")
+    >>> labelled = particles.with_columns(cluster=[0, 1, 1], row=[2, 0, 1])
+    >>> report = cb.write(labelled, "run_data_labelled.star", onto="run_data.star", take=("classes",))
     """
     if not isinstance(particles, ParticleSet):
         raise UsageError(
@@ -66,7 +69,7 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
     output = as_path(path, "path")
     origin = particles.origin
     if origin is None or options or output.suffix not in suffixes_of(origin.files):
-        job = ConvertJob(plan_convert(particles, output, made(ConvertOptions, options)))
+        job = convert_job(particles, output, made(ConvertOptions, options), may_exist=overwrite)
         return carried_out(job, overwrite=overwrite, dry_run=False, reporter=None)
     files, messages = write_set(particles, output, overwrite=overwrite, name="path")
     messages = [*particles.messages, *messages]

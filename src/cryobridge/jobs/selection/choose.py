@@ -91,7 +91,7 @@ def _chosen(plan: SelectPlan) -> ParticleSet:
         chosen = replace(chosen, uid=plan.collapsed.uid[plan.kept], extra=_without_copies(chosen.extra))
     if plan.attached is None:
         return chosen
-    return replace(chosen, class_number=np.maximum(plan.attached[plan.kept], 0) + 1)
+    return chosen.with_columns(cluster=np.maximum(plan.attached[plan.kept], 0))
 
 
 def _without_copies(extra: ExtraColumns | None) -> ExtraColumns | None:

@@ -17,10 +17,10 @@ from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.merged import check_rows, found_from
 from cryobridge.formats.particle_files import ParticleFiles, naming_damage
 from cryobridge.formats.recovar import open_recovar
-from cryobridge.formats.write import outputs_of
+from cryobridge.formats.write import Changes, outputs_of
 from cryobridge.jobs.identity.dedupe import Deduped, deduped
 from cryobridge.jobs.identity.report import Matched
-from cryobridge.jobs.selection.attach import class_columns, latent_columns
+from cryobridge.jobs.selection.attach import attached_columns
 from cryobridge.jobs.selection.choice import Choice, Mask
 from cryobridge.jobs.selection.classes import FileClasses, classes_of
 from cryobridge.jobs.selection.collapse import Collapsed, collapse
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import os
 
     from cryobridge.formats.recovar import RecovarRun
-    from cryobridge.formats.table import Values
     from cryobridge.model.particles import Floats
 
 
@@ -62,8 +61,8 @@ class SelectPlan:
         What is written: one file, or one for each class; nothing for a choice in memory.
     left_out
         Rows that are not kept, by reason.
-    added
-        Columns (n,) that are added or replaced.
+    changes
+        Columns (n,) that are added or replaced, and those that are left out for them.
     attached
         (n,) the labels that are attached as classes, or None.
     messages
@@ -85,7 +84,7 @@ class SelectPlan:
     kept: Mask
     parts: tuple[OutputPart, ...]
     left_out: dict[str, int]
-    added: dict[str, Values]
+    changes: Changes
     attached: NDArray[np.int64] | None
     messages: tuple[Message, ...]
     inputs: tuple[Path, ...]
@@ -108,7 +107,7 @@ class SelectPlan:
             messages=self.messages,
             outputs=tuple(self.outputs()),
             inputs=self.inputs,
-            attached=tuple(self.added),
+            attached=tuple(self.changes.added),
             files={str(part.path): int(np.count_nonzero(part.kept)) for part in self.parts},
             rows_are=_kind_of_rows(self.particles),
             random=self.options.random,
@@ -254,7 +253,7 @@ class _Planner:
 
     def plan(self, parts: tuple[OutputPart, ...]) -> SelectPlan:
         """Return the plan."""
-        added = self._added() if parts else {}
+        changes = self._attached_columns() if parts else Changes()
         self._check_for_relion(parts)
         left_out = {**self.particles.left_out, **self.choice.left_out}
         run_file = (self.recovar.particles_file,) if self.recovar is not None and self.recovar.particles_file else ()
@@ -266,7 +265,7 @@ class _Planner:
             self.choice.kept,
             parts,
             left_out,
-            added,
+            changes,
             attached,
             distinct(self.messages),
             inputs,
@@ -348,15 +347,11 @@ class _Planner:
         self.messages += [*classes.messages, *([self.absent] if self.absent else [])]
         return classes
 
-    def _added(self) -> dict[str, Values]:
-        added: dict[str, Values] = {}
-        for columns, messages in (
-            *([class_columns(self.particles, self.attached.labels)] if self.attached is not None else []),
-            *([latent_columns(self.particles, self.latent)] if self.latent is not None else []),
-        ):
-            added |= columns
-            self.messages += messages
-        return added
+    def _attached_columns(self) -> Changes:
+        labels = None if self.attached is None else self.attached.labels
+        changes, messages = attached_columns(self.particles, labels, self.latent)
+        self.messages += messages
+        return changes
 
     def numbers_to_split_by(self) -> tuple[NDArray[np.int64], str]:
         """Return the labels of rows, (n,), or the classes of the file where there are none; and what they are."""

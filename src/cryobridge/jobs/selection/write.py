@@ -48,7 +48,7 @@ class SelectJob:
         reporter.start("writing", len(plan.parts) if len(plan.parts) > 1 else None)
         with whole_files(plan.outputs(), overwrite=overwrite):
             for part in plan.parts:
-                writer.write(part.path, part.kept, plan.added, parents=parents)
+                writer.write(part.path, part.kept, plan.changes, parents=parents)
                 reporter.advance()
         if plan.options.verify:
             for part in plan.parts:
