@@ -46,6 +46,8 @@ class KnownOptics:
         return {item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) is not None}
 
 
+# What groups differ by, beside aberrations.
+_VALUES = tuple(item.name for item in fields(Optics) if item.name not in {"group_id", "name", "aberrations"})
 _OPTIONAL = {item.name for item in fields(Optics) if item.default is None}
 
 
@@ -228,6 +230,27 @@ def distinct_rows(columns: list[Array]) -> NDArray[np.int32]:
             own = _codes(column)
             code = _codes(code * (int(own.max()) + 1) + own)
     return code.astype(np.int32)
+
+
+def distinct_optics(optics: Optics, also: Iterable[Any] = ()) -> NDArray[np.int32]:
+    """Return for each optics group which of the distinct sets of values it has, (g,), whatever its name and number.
+
+    Parameters
+    ----------
+    optics
+        The groups.
+    also
+        Further values, (g,) numbers or texts, that distinguish groups.
+    """
+    columns: list[Array] = [np.zeros(len(optics), np.int64)]
+    columns += [getattr(optics, name) for name in _VALUES if getattr(optics, name) is not None]
+    if optics.aberrations is not None:
+        parts = (getattr(optics.aberrations, item.name) for item in fields(optics.aberrations))
+        columns += [column for part in parts for column in part.reshape(len(optics), -1).T]
+    for values in also:
+        column = np.asarray(values)
+        columns.append(column if column.dtype.kind in "iuf" else np.unique(column.astype(str), return_inverse=True)[1])
+    return distinct_rows(columns)
 
 
 def first_rows(index: NDArray[np.int32]) -> NDArray[np.int64]:

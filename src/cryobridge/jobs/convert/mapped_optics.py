@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.formats.optics import distinct_rows, first_rows
+from cryobridge.formats.optics import distinct_optics, distinct_rows, first_rows
 from cryobridge.report import warning
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # Pixel sizes that differ by more are two calibrations, not roundings: of digits, or of the size of a binned micrograph.
 _ROUNDED = 0.005
-_VALUES = ("voltage_kV", "spherical_aberration_mm", "amplitude_contrast", "pixel_size_A", "box_px")
 
 
 def under_relions_names(
@@ -48,18 +47,14 @@ def under_relions_names(
         return optics, index, []
     groups = _groups(relion)
     number = np.zeros(len(place), np.int64) if groups is None else groups.group_id[place]
-    values = [getattr(optics, name) for name in _VALUES]
-    if groups is None:  # RELION 3.0
-        values.append(optics.group_id)
-    if optics.aberrations is not None:
-        bent = optics.aberrations
-        parts = (bent.beam_tilt_A, bent.trefoil_A, bent.tetrafoil_A, bent.magnification, bent.lower_even)
-        values += [part for array in parts for part in array.reshape(len(optics), -1).T]
+    # Pixel sizes of micrographs and movies are RELION's.
+    own = replace(optics, micrograph_pixel_size_A=None, movie_pixel_size_A=None)
+    values = distinct_optics(own, (optics.group_id,) if groups is None else ())  # RELION 3.0
     pixel_size_A = relion.pixel_size_A[place]
     of_pixels = _other_pixel_size(pixel_size_A, by_size_A)
     if by_size_A is not None:
         pixel_size_A = np.where(np.isnan(pixel_size_A), by_size_A, pixel_size_A)
-    new = distinct_rows([number, distinct_rows(values)[index], pixel_size_A])
+    new = distinct_rows([number, values[index], pixel_size_A])
     first = first_rows(new)
     movie_A = _known(relion, "movie_pixel_size_A")[place][first]
     merged = replace(
