@@ -14,6 +14,10 @@ from cryobridge.report import Message, counted, part_of, warning
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 MovieFormat: TypeAlias = Literal["MRC", "TIFF", "EER"]
 # RELION's numbers for how much finer than the camera's pixels electrons are counted, by the factor.
@@ -160,3 +164,29 @@ def _factor(of_camera: tuple[int, int], of_fraction: tuple[int, int]) -> int | N
     (ny, nx), (ny_fraction, nx_fraction) = of_camera, of_fraction
     factor = ny_fraction // ny
     return factor if (ny_fraction, nx_fraction) == (factor * ny, factor * nx) and factor else None
+
+
+def read_frames(header: MovieHeader, frames: Sequence[int]) -> NDArray[np.float32]:
+    """Read frames of a movie, (n, ny, nx), with the rows in the order in which they are stored.
+
+    Parameters
+    ----------
+    header
+        Of the movie.
+    frames
+        Which ones, from 0.
+
+    Raises
+    ------
+    FormatError
+        If they can't be read, or it is an EER movie.
+    """
+    if header.format == "EER":
+        raise FormatError("frames of EER movies are not read", path=header.path)
+    if header.format == "TIFF":
+        from cryobridge.formats.tiff_pixels import read_tiff_pages
+
+        return read_tiff_pages(header.path, frames)
+    from cryobridge.formats.mrc import open_mrc
+
+    return open_mrc(header.path).read(list(frames))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HINT = "Convert it to MRC with the program that wrote it, such as IMOD's tif2mrc, which keeps the order of rows."
 
 
-def read_tiff_pages(path: str | os.PathLike[str], pages: Sequence[int] = (0,)) -> NDArray[Any]:
+def read_tiff_pages(path: str | os.PathLike[str], pages: Sequence[int] = (0,)) -> NDArray[np.float32]:
     """Read pages of a TIFF file, with the rows in the order in which they are stored.
 
     Parameters

@@ -72,16 +72,12 @@ class Converted:
         How far the first frame is from the zero of the rigid trajectory.
     local_offset_px
         The longest local shift in the first frame, where RELION's model has none.
-    patches_px
-        (n, 5, 5, 2) the local shifts of the frames of the trajectory at the centres of 5 x 5 patches, as the spline has
-        them; None where there is none.
     """
 
     motion: MotionModel
     fit: Fit | None
     offset_px: float
     local_offset_px: float
-    patches_px: Floats | None = None
 
 
 def read_rigid(path: Path, index: int = 0) -> Floats:
@@ -221,35 +217,50 @@ def to_relion(
     [[0.0, 0.0], [-1.0, 0.5]]
     """
     reading = reading or Reading()
-    signs = np.array([-1.0, 1.0 if reading.rows == "reversed" else -1.0]) * scale
+    signs = _signs(reading.rows) * scale
     moved = rigid * signs
     offset = moved[0].copy()
-    patches = fit = None
-    local_offset_px = 0.0
+    fit, local_offset_px = None, 0.0
     if spline is not None:
-        local, patches = (
-            _local_shifts(spline, len(rigid), shape_px, n, reading.rows) * signs for n in (_FITTED_AT, N_PATCHES)
-        )
-        at_first = local[:1]
+        local, at_first = _local_shifts(spline, len(rigid), shape_px, _FITTED_AT, signs, reading.rows)
         local_offset_px = float(np.linalg.norm(at_first, axis=-1).max())
-        if reading.zero == "first":
-            local, patches = local - at_first, patches - patches[:1]
-        else:
-            # The model can't hold what the first frame has; the part that all places share goes to the whole frame.
-            shared = at_first.mean(axis=(1, 2))
-            local, patches, moved = local - shared[:, None, None], patches - shared[:, None, None], moved + shared
         fit = fitted(local, *patch_centres(_FITTED_AT, _FITTED_AT))
+        if reading.zero == "stored":
+            # The model can't hold what the first frame has; the part that all places share goes to the whole frame.
+            moved = moved + at_first.mean(axis=(0, 1))
     if reading.zero == "first":
         moved = moved - offset
     whole = np.full((len(rigid) if n_frames is None else n_frames, 2), np.nan)
     whole[first_frame - 1 : first_frame - 1 + len(rigid)] = moved + 0.0  # no -0
     motion = MotionModel(whole, shape_px, None if fit is None else fit.coefficients, first_frame)
-    return Converted(motion, fit, float(np.linalg.norm(offset)), local_offset_px, patches)
+    return Converted(motion, fit, float(np.linalg.norm(offset)), local_offset_px)
 
 
-def _local_shifts(spline: Floats, n: int, shape_px: tuple[int, int], n_patches: int, rows: Rows) -> Floats:
-    """Return the spline at the centres of patches, by RELION's rows."""
+def patch_shifts(
+    spline: Floats, n_frames: int, shape_px: tuple[int, int], *, scale: float = 1.0, rows: Rows = "reversed"
+) -> Floats:
+    """Return the local shifts (n_frames, 5, 5, 2) at the centres of 5 x 5 patches, as RELION lists them.
+
+    Parameters
+    ----------
+    spline, n_frames
+        Coefficients, and the frames of the trajectory; the first one has no shift.
+    shape_px, scale, rows
+        As `to_relion` takes them.
+    """
+    return _local_shifts(spline, n_frames, shape_px, N_PATCHES, _signs(rows) * scale, rows)[0]
+
+
+def _signs(rows: Rows) -> Floats:
+    return np.array([-1.0, 1.0 if rows == "reversed" else -1.0])
+
+
+def _local_shifts(
+    spline: Floats, n_frames: int, shape_px: tuple[int, int], n_patches: int, signs: Floats, rows: Rows
+) -> tuple[Floats, Floats]:
+    """Return the shifts at the centres of patches less those of the first frame, and those of the first frame."""
     ny, nx = shape_px
     y, x = patch_centres(n_patches, n_patches)
     y_px = np.clip((ny - 1) - y * ny if rows == "reversed" else y * ny, 0, ny - 1)
-    return spline_shifts(spline, n, shape_px, y_px, np.clip(x * nx, 0, nx - 1))
+    shifts = spline_shifts(spline, n_frames, shape_px, y_px, np.clip(x * nx, 0, nx - 1)) * signs
+    return shifts - shifts[:1], shifts[0]

@@ -46,7 +46,7 @@ class MotionMetadata:
     dose_per_frame_e_A2, pre_exposure_e_A2
         Dose of a frame, and before the first one; RELION takes a dose that is missing as -1 in silence.
     voltage_kV
-        Of the microscope.
+        Of the microscope; None where it is not known, and RELION takes that of the particles.
     gain
         The gain reference in MRC, in the rows that RELION reads of the movie, or None where the movie needs none.
     binning
@@ -62,7 +62,7 @@ class MotionMetadata:
     movie: str
     pixel_size_A: float
     dose_per_frame_e_A2: float
-    voltage_kV: float
+    voltage_kV: float | None = None
     pre_exposure_e_A2: float = 0.0
     gain: str | None = None
     binning: float = 1.0
@@ -183,7 +183,7 @@ def read_motion(path: Path) -> MotionMetadata:
         movie=str(value("rlnMicrographMovieName")),
         pixel_size_A=float(value("rlnMicrographOriginalPixelSize")),
         dose_per_frame_e_A2=float(value("rlnMicrographDoseRate")),
-        voltage_kV=float(value("rlnVoltage", np.nan)),
+        voltage_kV=float(general.value("rlnVoltage")) if "rlnVoltage" in general else None,
         pre_exposure_e_A2=float(value("rlnMicrographPreExposure", 0.0)),
         gain=str(general.value("rlnMicrographGainName")) if "rlnMicrographGainName" in general else None,
         binning=float(value("rlnMicrographBinning", 1.0)),

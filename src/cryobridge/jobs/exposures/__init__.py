@@ -1,0 +1,1 @@
+"""Micrographs, movies and motion of one program as files of the other."""
