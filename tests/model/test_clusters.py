@@ -112,7 +112,7 @@ def test_groups_without_gaps_are_made_where_asked():
 
 
 def test_more_groups_than_points_are_refused():
-    with pytest.raises(UsageError, match="3 distinct positions"):
+    with pytest.raises(UsageError, match="4 groups can't be made of 3 distinct positions"):
         cluster_points(np.array([[0, 0], [1, 1], [2, 5], [0, 0]], float), 4)
 
 

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Final
 from cryobridge.errors import FormatError
 from cryobridge.formats.input_file import open_input, read_error, readable_size
 from cryobridge.formats.mrc_header import COPY_AGAIN
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     import os
@@ -110,8 +111,8 @@ def read_tiff_header(path: str | os.PathLike[str]) -> TiffHeader:
     except OSError as error:
         raise read_error(path, error) from error
     of_events = [page for page in pages if page[2] in EER_COMPRESSIONS]
-    counted = of_events or pages
-    frames = [page for page in counted if page == counted[0]]
+    alike = of_events or pages
+    frames = [page for page in alike if page == alike[0]]
     nx, ny, compression, bits = frames[0]
     return TiffHeader(path, nx, ny, len(frames), len(pages) - len(frames), bits, compression)
 
@@ -195,4 +196,6 @@ def _integer(entry: bytes, layout: _Layout) -> int:
 
 
 def _cut_off(path: Path, size: int) -> FormatError:
-    return FormatError(f"it is cut off: its directories lead beyond its {size:,} bytes", path=path, hint=COPY_AGAIN)
+    return FormatError(
+        f"it is cut off: its directories lead beyond its {counted(size, 'byte')}", path=path, hint=COPY_AGAIN
+    )

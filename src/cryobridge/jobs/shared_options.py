@@ -12,6 +12,7 @@ from cryobridge.options import Opt, check, checked
 if TYPE_CHECKING:
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.optics import KnownOptics
+    from cryobridge.jobs.micrographs.optics_source import OpticsSource
     from cryobridge.model.convention import Convention
 
 Orientation: TypeAlias = Literal["auto", "stored", "reliosparc"]
@@ -330,3 +331,58 @@ class OpticsDefaults(Options):
             pixel_size_A=self.pixel_size_A,
             box_px=self.box_px,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpticsGroupOptions(Options):
+    """Where optics groups come from (`cryobridge.jobs.micrographs.optics_groups.optics_groups`).
+
+    Raises
+    ------
+    UsageError
+        If it is nowhere, or a number of groups is given for others than those of beam shifts.
+
+    Examples
+    --------
+    >>> OpticsGroupOptions(optics_from="afis:EPU/Images-Disc1", optics_groups=49).optics_source.kind
+    'afis'
+    """
+
+    optics_from: Annotated[
+        str | Path | None,
+        Opt(
+            "Make optics groups by names (epu, serialem, a pattern), by beam shifts (afis), or as FILE has them.",
+            metavar="epu|serialem|afis|regex:RE|FILE",
+            panel="Optics",
+            default="exposure groups",
+            complete=("epu", "serialem", "afis", "regex:"),
+        ),
+    ] = None
+    optics_groups: Annotated[
+        int | None,
+        Opt(
+            "Number of groups of beam shifts.",
+            metavar="N",
+            panel="Optics",
+            default="by the gaps between them",
+            low=1,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.optics_from, Path):
+            object.__setattr__(self, "optics_from", str(self.optics_from))
+        super().__post_init__()
+        source = self.optics_source
+        if self.optics_groups is not None and (source is None or source.kind != "afis"):
+            raise UsageError(
+                f"{option('optics_groups')} would do nothing here: it is for {option('optics_from', 'afis')}",
+                hint=f"Add {option('optics_from', 'afis')}, or leave it out.",
+            )
+
+    @property
+    def optics_source(self) -> OpticsSource | None:
+        """Where they come from; None for the groups that the input has."""
+        from cryobridge.jobs.micrographs.optics_source import optics_source
+
+        return None if self.optics_from is None else optics_source(str(self.optics_from))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import UsageError
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from cryobridge.model.particles import Floats
@@ -100,7 +101,7 @@ def cluster_points(points: Floats, n_groups: int | None = None) -> Clusters:
     place = place.reshape(-1)
     if n_groups is not None and n_groups > len(distinct):
         raise UsageError(
-            f"{len(distinct):,} distinct positions can't make {n_groups:,} groups",
+            f"{counted(n_groups, 'group')} can't be made of {counted(len(distinct), 'distinct position')}",
             option="optics_groups",
             hint="Give a smaller number.",
         )

@@ -13,6 +13,7 @@ from cryobridge.jobs.shared_options import (
     ImageSearchOptions,
     MatchOptions,
     OpticsDefaults,
+    OpticsGroupOptions,
     PixelOptions,
 )
 from cryobridge.options import Opt, declared
@@ -66,7 +67,9 @@ def moves_coordinates(program: Program, target: Target) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOptions, AncestorOptions):
+class ConvertOptions(
+    OpticsDefaults, OpticsGroupOptions, ImageSearchOptions, MatchOptions, PixelOptions, AncestorOptions
+):
     """What is asked of a conversion; None for what is not.
 
     Raises
@@ -307,6 +310,11 @@ class ConvertOptions(OpticsDefaults, ImageSearchOptions, MatchOptions, PixelOpti
                 "for images that are there, and these are still to be extracted",
             ),
             (("micrograph_path",), to_file and not is_mapped, "for names that no other file gives"),
+            (
+                ("optics_from", "optics_groups"),
+                to_file and not is_mapped,
+                "for STAR and .cs output whose micrographs no other file gives",
+            ),
             (("copy",), self.link_stacks is not None, f"for {option('link_stacks')}"),
             (("invert", "normalise"), self.copy, f"for copies ({option('link_stacks', 'DIR')} {option('copy', True)})"),
             (

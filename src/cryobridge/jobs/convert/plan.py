@@ -25,6 +25,7 @@ from cryobridge.jobs.convert.inputs import messages_of, opened_inputs, why_no_lo
 from cryobridge.jobs.convert.mapping import Mapped, MicrographMap, map_micrographs, onto_micrographs, unused_project
 from cryobridge.jobs.convert.micrographs import micrographs_path
 from cryobridge.jobs.convert.names import Link, is_made
+from cryobridge.jobs.convert.optics_groups import in_optics_groups
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
 from cryobridge.jobs.convert.pixels import about_pixels, radii_px
 from cryobridge.jobs.convert.recentering import RecentredSet, recentre, without_images
@@ -215,6 +216,8 @@ def _planned(
         particles, dropped = without_images(particles)
     messages += about_pixels(particles, target, search, options)
     particles, found = with_sizes_of_micrographs(particles, source.program, target, options, search)
+    messages += found
+    particles, found = in_optics_groups(particles, options, search)
     messages += found
     named = replace(particles, images=images)
     particles, links, found = Renaming(source, target, options, output, search, rows).given_to(particles)

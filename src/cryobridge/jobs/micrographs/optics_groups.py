@@ -306,7 +306,7 @@ def _about_shifts(clusters: Clusters, where: str, asked: int | None) -> list[Mes
     if asked is not None:
         messages.append(note("optics-groups", f"{said}, as many as {option('optics_groups')} says"))
         if n != asked:
-            text = f"the beam shifts make {n:,} groups, not {asked:,}: some are equally far from each other"
+            text = f"the beam shifts make {counted(n, 'group')}, not {asked:,}: some are equally far from each other"
             messages.append(warning("beam-shifts-not-separate", text, option="optics_groups"))
         elif others and not clusters.is_separate:
             text = f"gaps between the beam shifts show {others} groups, not {asked:,}"
