@@ -100,8 +100,8 @@ def normalised(places_px: Floats, shape_px: tuple[int, int]) -> Floats:
 def evaluated(coefficients: Floats, places: Floats, z: NDArray[np.number]) -> Floats:
     """Return the local shifts (n, n_frames, 2) at places (n, 2) from -0.5 to 0.5 and frames z from the first one."""
     by_power = coefficients.reshape(2, _N_PLACES, _N_POWERS)
-    shifts: Floats = np.einsum("np,dpt,ft->nfd", _of_place(places), by_power, _of_time(z), optimize=True)
-    return shifts
+    shifts: Floats = _of_place(places) @ by_power @ _of_time(z).T
+    return np.moveaxis(shifts, 0, -1)
 
 
 def _of_place(places: Floats) -> Floats:
@@ -168,13 +168,12 @@ def fitted(shifts_px: Floats, y: Floats, x: Floats) -> Fit:
     n_frames = len(shifts_px)
     of_place, to_place = _place_matrices(tuple(y.tolist()), tuple(x.tolist()))
     of_time, to_time = _time_matrices(n_frames)
-    given = shifts_px.reshape(n_frames, -1, 2)
-    # Powers of z up to the third and products of place: (power, place, direction).
-    found = np.einsum("tf,fnd,pn->dpt", to_time, given, to_place, optimize=True)
-    rest = given - np.einsum("ft,dpt,np->fnd", of_time, found, of_place, optimize=True)
-    lengths = np.einsum("fnd,fnd->fn", rest, rest)
+    given = np.moveaxis(shifts_px, -1, 0).reshape(2, n_frames, -1)
+    found = to_time @ given @ to_place.T  # (direction, power of z, term of place)
+    rest = given - of_time @ found @ of_place.T
+    lengths = (rest**2).sum(axis=0)
     return Fit(
-        found.reshape(2, N_COEFFICIENTS),
+        found.swapaxes(1, 2).reshape(2, N_COEFFICIENTS),
         float(np.sqrt(lengths.mean())) if lengths.size else 0.0,
         float(np.sqrt(lengths.max(initial=0.0))),
     )

@@ -152,12 +152,9 @@ def spline_shifts(coefficients: Floats, n_frames: int, shape_px: tuple[int, int]
     of_time = _kernels(n_z, n_frames, tuple(range(n_frames)))
     of_row = _kernels(n_y, shape_px[0], tuple(y_px.tolist()))
     of_column = _kernels(n_x, shape_px[1], tuple(x_px.tolist()))
-    shifts: Floats = np.einsum("fz,yb,xa,dzba->fyxd", of_time, of_row, of_column, coefficients, optimize=_ORDER)
-    return shifts
-
-
-# Found anew for every micrograph, the order of the products would take longer than they do.
-_ORDER = ["einsum_path", (0, 3), (0, 2), (0, 1)]
+    in_place = of_row @ (coefficients @ of_column.T)
+    shifts: Floats = (of_time @ in_place.reshape(2, n_z, -1)).reshape(2, n_frames, len(y_px), len(x_px))
+    return np.moveaxis(shifts, 0, -1)
 
 
 @lru_cache(maxsize=64)

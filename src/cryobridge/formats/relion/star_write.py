@@ -52,7 +52,8 @@ def _write(path: str | os.PathLike[str], blocks: Iterable[StarBlock]) -> None:
                 head += ["loop_", *(f"_{label} #{number}" for number, label in enumerate(block.names, 1)), ""]
                 file.write("\n".join(head).encode())
                 pieces = block.table.to_batches(max_chunksize=_ROWS_A_PIECE)
-                file.writelines(pool.map(_format_rows, pieces))
+                # A thread would cost more than a short table, and motion has a file with some of them per micrograph.
+                file.writelines(map(_format_rows, pieces) if len(pieces) == 1 else pool.map(_format_rows, pieces))
             else:
                 values = [quote(block.table[label].cast(pa.string())[0].as_py()) for label in block.names]
                 head += [f"_{label} {value}" for label, value in zip(block.names, values, strict=True)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import CryobridgeError
 from cryobridge.executors.threads import thread_count
 from cryobridge.formats.cryosparc.motion import Reading
+from cryobridge.formats.lease import holding
 from cryobridge.formats.relion.motion import MotionMetadata, write_motion
 from cryobridge.jobs.exposures.motion_messages import MotionFit, fit_of, left_out, readings
 from cryobridge.jobs.exposures.motion_sources import (
@@ -101,7 +103,10 @@ class MotionPlan:
         def write_one(place: int) -> None:
             write_motion(paths[place], self.metadata(place))
 
-        with ThreadPoolExecutor(thread_count()) as pool:
+        with ExitStack() as stack:
+            for folder in {path.parent for path in paths}:  # one lease for all files of a folder
+                stack.enter_context(holding(folder))
+            pool = stack.enter_context(ThreadPoolExecutor(thread_count()))
             for _ in pool.map(write_one, range(len(paths))):
                 reporter.advance()
 
