@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import os
+
+# Each worker has a core: torch's threads of one would wait for those of another. Read when torch is loaded, here
+# and in what tests start. Tests that are about threads say how many.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import signal
 import sys
