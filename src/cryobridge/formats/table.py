@@ -16,7 +16,7 @@ from cryobridge.model.particles import Floats, Labels
 from cryobridge.report import Message, counted, note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     import pandas
@@ -124,6 +124,50 @@ class Table(ABC):
                 hint=f"It has {len(self.columns)} columns: {', '.join(self.names[:8])} …",
             )
         return wanted
+
+
+class TableInMemory(Table):
+    """Columns that are in memory.
+
+    Parameters
+    ----------
+    path
+        The file that they are said to be of.
+    n_rows, columns
+        As `Table` has them.
+    values
+        Arrays (n, …) for numbers, `Labels` for text, by the names of the columns.
+    """
+
+    def __init__(self, path: Path, n_rows: int, columns: tuple[Column, ...], values: Mapping[str, Values]) -> None:
+        super().__init__(path, n_rows, columns)
+        self._values = values
+
+    @classmethod
+    def of(cls, path: Path, values: Mapping[str, Values]) -> TableInMemory:
+        """Return a table of columns of equal length.
+
+        Raises
+        ------
+        FormatError
+            If one holds something else than numbers or text.
+        """
+        columns = []
+        for name, column in values.items():
+            if isinstance(column, Labels):
+                columns.append(Column(name, "text"))
+            elif column.dtype.kind in "biufc" and is_number_or_text(column.dtype):
+                columns.append(Column(name, numpy_dtype_label(column.dtype), column.shape[1:]))
+            else:
+                raise FormatError(
+                    f"a column of {column.dtype}, where numbers or texts are needed", path=path, field=name
+                )
+        return cls(path, len(next(iter(values.values()), ())), tuple(columns), values)
+
+    def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
+        """Return columns (see `Table`)."""
+        found = {name: self._values[name] for name in self._wanted(names)}
+        return {name: v[rows] if isinstance(v, np.ndarray) else v.take(rows) for name, v in found.items()}
 
 
 # Texts that are worth a note: as wide, and as large in all.

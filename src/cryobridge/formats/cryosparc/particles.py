@@ -16,16 +16,16 @@ from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.helical import from_first_segment, number_tubes, tube_codes
 from cryobridge.formats.latent import read_latent
 from cryobridge.formats.optics import KnownOptics, fill_optics, first_rows, group_optics
-from cryobridge.formats.table import ColumnReader, Table, rows_of_file
+from cryobridge.formats.table import ColumnReader, Table, TableInMemory, rows_of_file
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, fields_of, numbered
 from cryobridge.model.geometry import fractions_to_px
 from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from cryobridge.formats.table import Array, Values
+    from cryobridge.formats.table import Array
     from cryobridge.model.particles import Optics
 
 _NOTHING_KNOWN = KnownOptics()
@@ -132,20 +132,12 @@ def _extra(table: Table, particles: ParticleSet, groups: tuple[str, ...]) -> Ext
     return ExtraColumns("cryosparc", others, table, of_file=frozenset(table.names))
 
 
-class InMemory(Table):
+class InMemory(TableInMemory):
     """Columns that were read in one pass over the file, which holds them row by row."""
 
     def __init__(self, table: Table, names: list[str]) -> None:
-        super().__init__(table.path, table.n_rows, tuple(column for column in table.columns if column.name in names))
-        self._values = table.read(names)
-
-    def read(self, names: Iterable[str], rows: slice = slice(None)) -> dict[str, Values]:
-        """Return columns: arrays for numbers, `Labels` for text (see `formats.table.Table`)."""
-        found = {name: self._values[name] for name in self._wanted(names)}
-        return {
-            name: values[rows] if isinstance(values, np.ndarray) else values.take(rows)
-            for name, values in found.items()
-        }
+        columns = tuple(column for column in table.columns if column.name in names)
+        super().__init__(table.path, table.n_rows, columns, table.read(names))
 
 
 def uid_of(columns: ColumnReader) -> NDArray[np.uint64] | None:
