@@ -2,8 +2,9 @@
 # make test    - lint, types, import rules and the tests
 # make fuzz    - changed files for every reader, INPUTS of them each; then KILLS of commands and ERRORS of the system in
 #                them; writes its figures into docs/reliability.md
-# make interop - our files through RECOVAR, cryoDRGN and RELION themselves (ONLY=python, ONLY=relion: a part of them);
-#                installs RELION where apt and the rights for it are there; writes docs/interop.md
+# make interop - our files through RECOVAR, cryoDRGN, RELION and packages for methods themselves (ONLY=python, ONLY=relion,
+#                ONLY=adaptors: a part of them); installs RELION where apt and the rights for it are there; writes
+#                docs/interop.md
 # make cluster - jobs of a real SLURM, on two nodes that it starts here for as long as it runs; installs SLURM where apt
 #                and the rights for it are there; writes its part of docs/interop.md
 # make docs    - the documentation as a web site, in docs/_build/html; its examples are made by real runs
@@ -17,6 +18,7 @@ INPUTS ?= 10000
 KILLS ?= 1000
 ERRORS ?= 800
 PROGRAMS := .interop/venv
+PACKAGES := .interop/adaptors
 
 .PHONY: demo test fuzz interop cluster docs bench lint types completions clean
 
@@ -26,9 +28,10 @@ demo: $(READY)
 test: lint types $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-interop: $(READY) $(if $(filter relion,$(ONLY)),,$(PROGRAMS)/.ready)
+interop: $(READY) $(if $(filter relion,$(ONLY)),,$(PROGRAMS)/.ready) \
+		$(if $(filter relion python,$(ONLY)),,$(PACKAGES)/.ready)
 	$(if $(filter python,$(ONLY)),,$(BIN)/python -m interop.install relion)
-	$(BIN)/python -m interop --programs $(PROGRAMS)/bin --work .interop/run --report docs/interop.md $(addprefix --only ,$(ONLY))
+	$(BIN)/python -m interop --programs $(PROGRAMS)/bin --packages $(PACKAGES)/bin --work .interop/run --report docs/interop.md $(addprefix --only ,$(ONLY))
 
 cluster: $(READY)
 	$(BIN)/python -m interop.install slurm
@@ -71,6 +74,12 @@ $(PROGRAMS)/.ready: $(addprefix interop/,requirements.txt cryodrgn.txt constrain
 	$(PROGRAMS)/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c interop/constraints.txt -r interop/requirements.txt
 	$(PROGRAMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r interop/cryodrgn.txt
+	@touch $@
+
+$(PACKAGES)/.ready: pyproject.toml $(addprefix interop/,adaptors.txt adaptors_constraints.txt)
+	$(PYTHON) -m venv $(PACKAGES)
+	$(PACKAGES)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c interop/adaptors_constraints.txt -r interop/adaptors.txt -e .
 	@touch $@
 
 clean:

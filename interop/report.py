@@ -72,6 +72,17 @@ judges a conversion: on noise-free images the FSC to the reconstruction of the o
 up to 0.85 of Nyquist, and the correlation with the simulated molecule is at most 0.001 lower.
 """,
 )
+ADAPTORS = Part(
+    "Packages for methods",
+    """\
+`make interop` installs torch-ctf, torch-fourier-slice and -shift, cryospax, ASPIRE and cryosparc-tools into one
+environment (`.interop/adaptors`); RECOVAR, whose requirements clash with those of cryospax and ASPIRE, and cryoDRGN are
+in the other one. RELION simulates particles of 128 px of 1.25 Å with random poses, shifts, defocus, astigmatism and
+phase shifts; each package gets them by its function of [`cryobridge.adaptors`](methods.md#other-packages), and what it
+computes is compared with `relion_project` of the same particles, and with `cb.ctf_images`. Phase shifts reach ASPIRE
+through the amplitude contrast.
+""",
+)
 SLURM = Part(
     "SLURM",
     """\
@@ -85,9 +96,9 @@ image; the project's folder is called "a user's project". At the end SLURM is st
 _HEAD = """\
 # With the real programs
 
-`make interop` runs RECOVAR, cryoDRGN and RELION on our files, and `make interop ONLY=relion` (or `ONLY=python`) a part
-of them; `make cluster` runs jobs of SLURM. They are no part of `make test`, which runs RELION's short stages where
-RELION is installed. The last run of each part wrote it.
+`make interop` runs RECOVAR, cryoDRGN, RELION and packages for methods on our files, and `make interop ONLY=relion` (or
+`ONLY=python`, `ONLY=adaptors`) a part; `make cluster` runs jobs of SLURM. They are no part of `make test`, which
+runs RELION's short stages where RELION is installed. The last run of each part wrote it.
 """
 
 
@@ -96,7 +107,7 @@ def write_part(path: Path, part: Part, checks: Checks, versions: Mapping[str, st
     page = path.read_text(encoding="utf-8") if path.exists() else ""
     written = [
         "\n".join(_lines(each, checks, versions)) if each is part else _between(page, *each.ends)
-        for each in (PYTHON, RELION, SLURM)
+        for each in (PYTHON, RELION, ADAPTORS, SLURM)
     ]
     path.write_text("\n".join([_HEAD, *filter(None, written)]) + "\n", encoding="utf-8")
 
