@@ -95,6 +95,7 @@ class ParticleValues:
                 path=particles.source,
                 hint="Give a file that has their defocus.",
             )
+        particles = _with_used_optics(particles)
         require_optics(particles, needed("ctf", "image"), f", which {who} needs")
         refuse_unusable(particles, without=("images", "locations"))
         put, messages = folded(particles)
@@ -142,13 +143,11 @@ class ParticleValues:
 
     def box_px(self, who: str) -> int:
         """Return the one box of all images; raises as `_one`."""
-        boxes = self.optics.box_px[np.unique(self.optics_index)]
-        return int(self._one(boxes.astype(np.float64), "boxes", "px", who))
+        return int(self._one(self.optics.box_px.astype(np.float64), "boxes", "px", who))
 
     def pixel_size_A(self, who: str) -> float:
         """Return the one pixel size of all images; raises as `_one`."""
-        sizes_A = self.optics.pixel_size_A[np.unique(self.optics_index)]
-        return self._one(rounded(sizes_A, 6), "pixel sizes", "Å", who)
+        return self._one(rounded(self.optics.pixel_size_A, 6), "pixel sizes", "Å", who)
 
     def _one(self, values: Floats, what: str, unit: str, who: str) -> float:
         """Return the one value.
@@ -167,6 +166,14 @@ class ParticleValues:
                 hint="Take the particles of one optics group, or bring the images to one size before.",
             )
         return float(several[0]) if len(several) else 0.0
+
+
+def _with_used_optics(particles: ParticleSet) -> ParticleSet:
+    """Return the set without optics groups that none of the particles is of."""
+    if particles.optics is None or particles.optics_index is None:
+        return particles
+    used, index = np.unique(particles.optics_index, return_inverse=True)
+    return replace(particles, optics=particles.optics.take(used), optics_index=index.astype(np.int32))
 
 
 @dataclass(frozen=True, eq=False)
