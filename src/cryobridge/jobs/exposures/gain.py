@@ -72,6 +72,17 @@ class PreparedGain:
         """Whether RELION reads the original itself: EER's own form, which is not turned."""
         return self.name.endswith(EER_SUFFIX)
 
+    def pixels(self) -> NDArray[np.float32]:
+        """Return what RELION multiplies movies by, in the rows that it reads.
+
+        Raises
+        ------
+        CryobridgeError
+            If the original can't be read.
+        """
+        divides = self.source.suffix.lower() == EER_SUFFIX
+        return for_relion(read_gain(self.source), self.turn, self.movie, divides=divides)
+
     def write(self, folder: Path) -> None:
         """Write it into a folder; a reference that RELION reads itself becomes a link.
 
@@ -85,8 +96,7 @@ class PreparedGain:
             path.unlink(missing_ok=True)
             path.symlink_to(self.source.resolve())
             return
-        divides = self.source.suffix.lower() == EER_SUFFIX
-        write_gain(path, for_relion(read_gain(self.source), self.turn, self.movie, divides=divides), self.pixel_size_A)
+        write_gain(path, self.pixels(), self.pixel_size_A)
 
 
 @dataclass(frozen=True)
