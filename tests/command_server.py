@@ -436,7 +436,9 @@ def _import_everything():
 
     for module in pkgutil.walk_packages(cryobridge.__path__, "cryobridge."):
         if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+            # Adaptors need the packages that they are for.
+            with contextlib.suppress(ModuleNotFoundError if ".adaptors." in module.name else ()):
+                importlib.import_module(module.name)
     for name in ("matplotlib.figure", "pandas", "pyarrow.csv", "scipy.fft", "starfile", "torch", "typer.rich_utils"):
         importlib.import_module(name)
 
