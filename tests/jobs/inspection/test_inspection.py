@@ -19,12 +19,14 @@ from hypothesis.extra import numpy as hnp
 from cryobridge.cli.app import main
 from cryobridge.cli.terminal import progress, settings
 from cryobridge.errors import FormatError, MissingDataError, UsageError
+from cryobridge.formats.relion.motion import MotionMetadata, write_motion
 from cryobridge.formats.table import Column
 from cryobridge.jobs.inspection import stats
 from cryobridge.jobs.inspection.describe import inspect
 from cryobridge.jobs.inspection.report import NotReadyError, Use
 from cryobridge.jobs.inspection.use_list import USE_NAMES
 from cryobridge.jobs.inspection.uses import of_several_files
+from cryobridge.model.motion import MotionModel
 from cryobridge.progress import Silent
 from helpers import codes, noise_images, particle_columns, run, save_cs, save_mrc, save_star, texts
 
@@ -728,3 +730,18 @@ def test_what_relion_refuses_or_misreads_is_not_ready_for_it(old, new, reason, t
     assert item["uses"]["relion"]["reasons"] == [reason]
     assert item["uses"]["relion"]["hint"]
     assert f"not ready for relion: {reason}" in " ".join(run("inspect", path, "--check", "relion").stderr.split())
+
+
+def test_metadata_of_motion_are_described(tmp_path):
+    motion = MotionModel(np.array([[np.nan, np.nan], [0, 0], [3, 4.0]]), (100, 120), np.zeros((2, 18)), first_frame=2)
+    metadata = MotionMetadata(motion=motion, movie="m.tif", pixel_size_A=2.0, dose_per_frame_e_A2=1.0)
+    write_motion(tmp_path / "m.star", metadata)
+    found = inspect(tmp_path / "m.star")
+    assert found.title == "RELION STAR, motion of one micrograph"
+    facts = dict(found.facts)
+    assert facts["movie"] == "m.tif, 120 × 100 px of 2 Å"
+    assert facts["frames"] == "3, 2 of them aligned"
+    assert facts["motion"].startswith("10 Å in all")
+    text = (tmp_path / "m.star").read_text()
+    (tmp_path / "m.star").write_text(text.replace("_rlnMicrographDoseRate 1\n", ""))
+    assert "rlnMicrographDoseRate is missing" in str(inspect(tmp_path / "m.star").messages[0])

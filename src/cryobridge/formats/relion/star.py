@@ -36,6 +36,8 @@ _MAIN_BLOCKS = (
     "images",
     "optimiser_general",
     "model_general",
+    # Of the motion of a micrograph, whose local shifts come last and are read by nobody.
+    "global_shift",
 )
 NO_PARTICLES = "it has optics groups and no particles, as RELION's Extract writes where it found none"
 # Digits that stand for something else than a quantity: "01", or a uid with more of them than a float64 has.

@@ -21,6 +21,8 @@ from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomogr
 from cryobridge.formats.table import ColumnReader, wide_texts
 from cryobridge.jobs.inspection.commands import Content, Source, with_commands
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
+from cryobridge.jobs.inspection.motion import WHAT as MOTION
+from cryobridge.jobs.inspection.motion import about_motion, is_motion
 from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
 from cryobridge.jobs.inspection.stats import summarise
 from cryobridge.jobs.inspection.use_list import USE_NAMES
@@ -263,6 +265,9 @@ def inspect_star(
     elif star.has_optics_alone:
         content, about = "no particles", (warning("no-particles", NO_PARTICLES),)
         uses = _nothing_ready("particles")
+    elif is_motion(star):
+        more, about = about_motion(star)
+        content, uses, facts = MOTION, (), [*facts, *more]
     else:
         uses = _star_uses(path, star, block, has_odd_names=bool(odd))
         if (n_particles := tilted_particles(block)) is not None:
