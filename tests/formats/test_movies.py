@@ -1,5 +1,3 @@
-import struct
-
 import mrcfile
 import numpy as np
 import pytest
@@ -12,49 +10,7 @@ from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.movies import EerFractions, MovieHeader, eer_fractions, movie_header
 from cryobridge.formats.tiff_header import read_tiff_header
 from helpers import texts
-
-
-def directory(order, is_big, following, **tags):
-    """One directory, put together from the tables of the TIFF and BigTIFF specifications."""
-    numbers = {"width": 256, "height": 257, "bits": 258, "compression": 259}
-    entry, count, offset = ("HHQI4x", "Q", "Q") if is_big else ("HHII", "H", "I")
-    entries = b"".join(
-        struct.pack(order + entry, numbers[name], 4, 1, value) for name, value in sorted(tags.items(), key=str)
-    )
-    return struct.pack(order + count, len(tags)) + entries + struct.pack(order + offset, following)
-
-
-def tiff_bytes(pages, order="<", is_big=False, last=0):
-    """A TIFF file of directories only; the last one leads to ``last``."""
-    mark = b"II" if order == "<" else b"MM"
-    start = 16 if is_big else 8
-    head = (
-        mark + struct.pack(order + "HHHQ", 43, 8, 0, start) if is_big else mark + struct.pack(order + "HI", 42, start)
-    )
-    content, place = head, start
-    for number, page in enumerate(pages):
-        length = len(directory(order, is_big, 0, **page))
-        place += length
-        content += directory(order, is_big, last if number == len(pages) - 1 else place, **page)
-    return content
-
-
-def eer_bytes(n_frames):
-    """An EER file (BigTIFF, events of 8 + 4 bits) in which no electron is seen: runs of 255 pixels, up to the last."""
-    events = b"\xff\xff\xff" * (4096 * 4096 // 255 // 2 + 1)
-    content = [struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16 + len(events))]
-    place = 16
-    for number in range(n_frames):
-        values = {256: 4096, 257: 4096, 258: 8, 259: 65000, 262: 1, 273: place, 277: 1, 278: 4096, 279: len(events)}
-        entries = b"".join(struct.pack("<HHQQ", tag, 4, 1, value) for tag, value in values.items())
-        place += len(events) + 8 + len(entries) + 8
-        following = place + len(events) if number < n_frames - 1 else 0
-        content += [events, struct.pack("<Q", len(values)), entries, struct.pack("<Q", following)]
-    return b"".join(content)
-
-
-PAGE = {"width": 7420, "height": 7676, "compression": 5}
-EVENTS = {"width": 4096, "height": 4096, "compression": 65001}
+from movie_files import EVENTS, PAGE, eer_bytes, tiff_bytes
 
 
 @pytest.fixture
@@ -189,7 +145,7 @@ def test_the_tiff_movies_that_relion_writes_are_read(tmp_path):
 
 @pytest.mark.relion
 def test_relion_finds_as_many_frames_and_fractions_in_an_eer_movie(tmp_path):
-    (tmp_path / "m.eer").write_bytes(eer_bytes(n_frames=14))
+    (tmp_path / "m.eer").write_bytes(eer_bytes([[]] * 14))
     (tmp_path / "out").mkdir()
     run = Relion(tmp_path).run
     run("relion_convert_to_tiff", "--i", "m.eer", "--o", "out/", "--eer_grouping", 4, "--eer_upsampling", 1)

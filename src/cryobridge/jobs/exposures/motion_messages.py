@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import option
+from cryobridge.jobs.exposures.eer import about_eer
 from cryobridge.report import Message, note, part_of, warning
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def readings(
             )
         )
     messages += _frames(planned)
+    eer = [source for source, _ in planned if source.eer is not None]
+    messages += about_eer([source.eer for source in eer if source.eer], sum(source.finer > 1 for source in eer))
     messages.append(
         note(
             "motion-pre-exposure",

@@ -10,6 +10,7 @@ import numpy as np
 from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.motion import Converted, Reading, patch_shifts, read_rigid, read_spline, to_relion
 from cryobridge.formats.movies import EerFractions, MovieHeader, eer_fractions, movie_header
+from cryobridge.jobs.exposures.eer import finer_pixels, used_part
 from cryobridge.report import Message, counted, note, part_of, warning
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Source:
     lengths: tuple[int, ...]
     shape_px: tuple[int, int]
     general: dict[str, Any]
+    eer: EerFractions | None = None
+    finer: int = 1  # pixels of the movie along one whose size the metadata have
 
     def converted(self, reading: Reading) -> Converted:
         """Return the motion in RELION's terms."""
@@ -107,7 +110,7 @@ class Sources:
         self._movies, self._files, self._find = micrographs.movies, movies, find
         self._options = options
         self._voltage_kV = micrographs.per_micrograph("voltage_kV")
-        self._micrograph_size_A = micrographs.pixel_size_A
+        self._micrograph_size_A, self._shape = micrographs.pixel_size_A, micrographs.shape_px
         self.messages: list[Message] = []
         self._movie_size_A = self._known_sizes(micrographs)
         self._scale = self._scales()
@@ -130,13 +133,17 @@ class Sources:
         first = 0 if self._rigid.first_frame is None else int(self._rigid.first_frame[row])
         if not 0 <= first < n_frames:
             raise LeftOutError(OTHER_FRAMES, f"frame {first + 1} of {n_frames}")
-        size_A = float(self._movie_size_A[row])
+        size_A, dose = float(self._movie_size_A[row]), float(self._dose[row])
+        finer = 1 if eer is None else finer_pixels(eer, shape_px[1] * size_A, self._micrograph_width_A(row))
+        size_A /= finer
+        if eer is not None and not self._options.dose_per_frame:  # the dose is that of all frames
+            dose *= used_part(eer)
         voltage = float(self._voltage_kV[row])
         binning = float(self._micrograph_size_A[row]) / size_A
         general = {
             "movie": self._files.names[row],
             "pixel_size_A": size_A,
-            "dose_per_frame_e_A2": float(self._dose[row]),
+            "dose_per_frame_e_A2": dose,
             "voltage_kV": voltage if np.isfinite(voltage) else None,
             "pre_exposure_e_A2": self._options.pre_exposure,
             "gain": self._files.gains[row],
@@ -145,8 +152,11 @@ class Sources:
             "eer_upsampling": None if eer is None else eer.upsampling,
         }
         lengths = self._lengths(row, first, n_frames)
-        scale = float(self._scale[row])
-        return Source(rigid, index, spline, scale, n_frames, first + 1, lengths, shape_px, general)
+        scale = float(self._scale[row]) * finer
+        return Source(rigid, index, spline, scale, n_frames, first + 1, lengths, shape_px, general, eer, finer)
+
+    def _micrograph_width_A(self, row: int) -> float | None:
+        return None if self._shape is None else float(self._shape[row, 1] * self._micrograph_size_A[row])
 
     def _lengths(self, row: int, first: int, n_frames: int) -> tuple[int, ...]:
         """Return how many frames a trajectory may have: files don't say whether the last frame is one of them."""
@@ -163,7 +173,11 @@ class Sources:
         header = None if file is None else movie_header(file)
         eer = None
         if header is not None and header.format == "EER":
-            eer = eer_fractions(header, n_frames or header.n_frames, shape)
+            n_frames, shape = n_frames or header.n_frames, shape or header.shape_px
+            eer = eer_fractions(header, n_frames, (int(shape[0]), int(shape[1])))
+            if eer.upsampling is None:
+                sizes = "{} × {} px in the metadata, {} × {} of the camera".format(*shape, *header.shape_px)
+                raise LeftOutError(OTHER_SIZE, sizes)
         elif header is not None:
             self._require_same(header, n_frames, shape)
             n_frames, shape = header.n_frames, header.shape_px
