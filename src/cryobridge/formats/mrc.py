@@ -32,6 +32,8 @@ _COMPRESSED_LIMIT_BYTES = 4 << 30
 _UNPACKED_FREE_BYTES = 256 << 20
 _UNPACKED_RATIO = 100
 _PIECE_BYTES = 1 << 20
+# From so many neighbours on a read of the file is faster than a copy from its memory map.
+_RUN_IMAGES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +60,15 @@ class MrcFile:
         shape = (header.nz, header.ny, header.nx)
         try:
             return np.memmap(header.path, header.dtype, mode="r", offset=header.data_offset, shape=shape)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a file that has become shorter
             raise read_error(header.path, error) from error
 
-    def read(self, indices: Sequence[int] | NDArray[np.integer[Any]], file: IO[bytes] | None = None) -> Images:
+    def read(
+        self,
+        indices: Sequence[int] | NDArray[np.integer[Any]],
+        file: IO[bytes] | None = None,
+        out: Images | None = None,
+    ) -> Images:
         """Read sections in the order of the file and return them in the order asked for.
 
         Besides the result, memory for at most 4 MiB or one section is taken, whatever the size of the file.
@@ -72,11 +79,13 @@ class MrcFile:
             0-based sections, (n,), in any order, repeated if need be.
         file
             The file, opened by a caller who reads from it more than once.
+        out
+            (n, ny, nx) float32, contiguous, where they are wanted.
 
         Returns
         -------
         numpy.ndarray
-            (n, ny, nx) float32.
+            (n, ny, nx) float32; ``out`` if it was given.
 
         Raises
         ------
@@ -87,9 +96,10 @@ class MrcFile:
         """
         header = self.header
         wanted = self._checked(indices)
+        images = np.empty((wanted.size, header.ny, header.nx), np.float32) if out is None else out
         if self._decompressed is not None:
-            return self._decompressed[wanted].astype(np.float32)
-        images = np.empty((wanted.size, header.ny, header.nx), np.float32)
+            images[...] = self._decompressed[wanted]
+            return images
         order = np.argsort(wanted, kind="stable")
         in_file_order = wanted[order]
         runs = [0, *(np.flatnonzero(np.diff(in_file_order) != 1) + 1).tolist(), wanted.size]
@@ -106,6 +116,32 @@ class MrcFile:
                     if not is_direct:
                         images[rows] = block
         return images
+
+    def copy(self, indices: NDArray[np.integer[Any]], out: Images, file: IO[bytes]) -> None:
+        """Copy sections that are scattered from the memory map, and runs of neighbours from the file.
+
+        Scattered images come so in half of the time of `read` where the system's cache has them; of runs `read` is
+        faster, and where the cache has not got them twice as fast.
+
+        Parameters
+        ----------
+        indices, file
+            As for `read`; for indices that were checked.
+        out
+            (n, ny, nx) float32, contiguous, where they are wanted.
+
+        Raises
+        ------
+        FormatError
+            As `read`.
+        """
+        n_runs = 1 + int(np.count_nonzero(np.diff(indices) != 1))
+        if self._decompressed is not None or _RUN_IMAGES * n_runs <= len(indices):
+            self.read(indices, file, out)
+        elif self.images.dtype == out.dtype:
+            np.take(self.images, indices, axis=0, out=out, mode="clip")  # which does without a copy in between
+        else:
+            out[...] = self.images[indices]
 
     def _checked(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         wanted = np.asarray(indices)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cryobridge.fourier.grid import PolarGrid
+    from cryobridge.fourier.polar import PolarTransform
 
 
 def bin_images(images: Tensor, factor: int, how: Literal["mean", "max"] = "mean") -> Tensor:
@@ -117,6 +118,32 @@ def normalise_fourier(polar: Tensor, grid: PolarGrid, out: Tensor | None = None)
     unusable = ~(torch.isfinite(norm) & torch.isfinite(1 / norm))
     normalised = torch.mul(polar, torch.where(unusable, 0.0, 1 / norm)[:, None, None], out=out)
     return _zeroed(normalised, unusable), unusable
+
+
+def normalised_transforms(
+    images: Tensor, transform: PolarTransform, *, out: Tensor | None = None, polar_out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise images, transform them, and normalise the transforms: the samples of Fourier stacks.
+
+    Parameters
+    ----------
+    images
+        (n, n0, n1), real, on the transform's device.
+    transform
+        The transform of images of this size.
+    out, polar_out
+        Where to write the images and the transforms.
+
+    Returns
+    -------
+    tuple of Tensor
+        The normalised images (n, n0, n1), their transforms (n, n_shells, n_inplanes), and a mask (n,), true where an
+        image has no normal form (see `normalise_images` and `normalise_fourier`).
+    """
+    normalised, no_signal = normalise_images(images, out=out)
+    polar = transform.forward(normalised, out=polar_out)
+    polar, no_norm = normalise_fourier(polar, transform.grid, out=polar)
+    return normalised, polar, no_signal | no_norm
 
 
 def power_spectrum(polar: Tensor) -> Tensor:

@@ -215,8 +215,17 @@ class ImageSearchOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelOptions(Options):
-    """What becomes of the pixels of images that are written.
+class InvertOptions(Options):
+    """Whether pixels change their sign."""
+
+    invert: Annotated[bool, Opt("Invert the contrast (pixels × -1): dark particles become bright.", panel="Pixels")] = (
+        False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormOptions(Options):
+    """The norm of the background of images.
 
     Raises
     ------
@@ -225,13 +234,10 @@ class PixelOptions(Options):
 
     Examples
     --------
-    >>> PixelOptions(normalise="auto").background_radius_px(100)
+    >>> NormOptions(normalise="auto").background_radius_px(100)
     37
     """
 
-    invert: Annotated[bool, Opt("Invert the contrast (pixels × -1): dark particles become bright.", panel="Pixels")] = (
-        False
-    )
     normalise: Annotated[
         str | int | None,
         Opt(
@@ -269,11 +275,6 @@ class PixelOptions(Options):
             )
         object.__setattr__(self, "normalise", checked(radius, int, "normalise", Opt(low=1)))
 
-    @property
-    def changes_pixels(self) -> bool:
-        """Whether pixels become others."""
-        return self.invert or self.normalise is not None
-
     def background_radius_px(self, box_px: int) -> int | None:
         """Return the radius outside of which images of a box are normalised; None where they are not.
 
@@ -295,6 +296,16 @@ class PixelOptions(Options):
                 f"{default_radius_px(box_px)} unless asked otherwise.",
             )
         return radius_px
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOptions(NormOptions, InvertOptions):
+    """What becomes of the pixels of images that are written."""
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether pixels become others."""
+        return self.invert or self.normalise is not None
 
 
 @dataclass(frozen=True, kw_only=True)

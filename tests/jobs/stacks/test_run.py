@@ -266,10 +266,14 @@ def test_shuffled_rows_get_their_own_images(tmp_path):
         save_mrc(tmp_path / f"{name}.mrc", pixels, 1.5)
     names, index = rng.choice(list("abc"), 50), rng.integers(0, 20, 50)
     path = save_cs(tmp_path / "p.cs", particle_columns([f"{name}.mrc" for name in names], index, box_px=8))
-    with ImageReader(plan(path).source) as reader:
-        rows = rng.permutation(50)
-        expected = np.stack([images[names[row]][index[row]] for row in rows])
-        assert np.array_equal(reader.read(rows), expected)
+    source = plan(path).source
+    for from_maps in (False, True):
+        with ImageReader(source.images, source.headers, from_maps=from_maps) as reader:
+            for rows in (rng.permutation(50), np.lexsort((index, names)), np.zeros(0, int)):
+                expected = np.array([images[names[row]][index[row]] for row in rows]).reshape(-1, 8, 8)
+                assert np.array_equal(reader.read(rows), expected)
+                out = np.empty((len(rows), 8, 8), "f4")
+                assert reader.read(rows, out) is out and np.array_equal(out, expected)
 
 
 def test_compressed_stacks_are_read(tmp_path):

@@ -113,7 +113,7 @@ def make_stacks(
     ahead: deque[tuple[_Chunk, Future[Any]]] = deque()
     unwritten: deque[Future[None]] = deque()
     with (
-        ImageReader(plan.source) as reader,
+        ImageReader(plan.source.images, plan.source.headers) as reader,
         writer,
         _threads("read", transform.n_threads) as reading,
         _threads("write", 1) as writing,

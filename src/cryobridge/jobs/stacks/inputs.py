@@ -185,7 +185,7 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
     MissingDataError
         If there are no particles, or they have no image references, CTF or optics.
     """
-    _require(particles, "images", "ctf", "optics")
+    require(particles, "images", "ctf", "optics")
     assert particles.images is not None
     found = find_images(particles.images, search, on_missing)
     return StackInput(
@@ -196,6 +196,48 @@ def indexed_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMis
         np.arange(particles.n_rows),
         found.left_out,
         messages=(*particles.messages, *_defaults(particles), *found.messages),
+        problems=found.problems,
+    )
+
+
+def rows_input(
+    particles: ParticleSet,
+    rows: Rows,
+    search: ImageSearch,
+    on_missing: OnMissing = "error",
+    reread: Callable[[KnownOptics], ParticleSet] | None = None,
+) -> StackInput:
+    """Return the input of some rows of particles, of which no more than the images need be known.
+
+    Parameters
+    ----------
+    particles
+        The particles.
+    rows
+        Which of them, in any order.
+    search, on_missing
+        See `indexed_input`.
+    reread
+        See `StackInput`.
+
+    Raises
+    ------
+    MissingDataError
+        If there are no particles, or they have no image references.
+    """
+    require(particles, "images")
+    assert particles.images is not None
+    images = ImageRefs(particles.images.path.take(rows), particles.images.index[rows])
+    found = find_images(images, search, on_missing)
+    return StackInput(
+        particles,
+        particles.images,
+        found.headers,
+        rows[found.rows],
+        np.arange(particles.n_rows),
+        found.left_out,
+        reread=reread,
+        messages=distinct([*particles.messages, *found.messages]),
         problems=found.problems,
     )
 
@@ -241,7 +283,7 @@ def star_input(particles: ParticleSet, search: ImageSearch, on_missing: OnMissin
 
     Parameters, what is returned and what is raised are those of `indexed_input`.
     """
-    _require(particles, "images", "ctf", "optics")
+    require(particles, "images", "ctf", "optics")
     assert particles.ctf is not None
     entered = indexed_input(particles, search, on_missing)
     return replace(entered, particles=replace(particles, ctf=_with_defaults(particles.ctf)))
@@ -278,7 +320,7 @@ def paired_input(
     sets = []
     for star, _ in pairs:
         particles = open_particles(star, program="relion").particles
-        _require(particles, "ctf", "optics")
+        require(particles, "ctf", "optics")
         sets.append(particles)
     headers = read_headers(dict(enumerate(stacks)), problems)
     for code, header in headers.items():
@@ -349,7 +391,7 @@ def job_input(folder_cryosparc: str | os.PathLike[str], job_number: int) -> Stac
             hint=_OTHER_JOB,
         )
     particles = open_particles(metadata, join=False, program="cryosparc").particles
-    _require(particles, "ctf", "optics")
+    require(particles, "ctf", "optics")
     problems = Problems()
     files = chosen.files[: chosen.n_from_zero]
     headers = read_headers(dict(enumerate(files)), problems)
@@ -402,7 +444,14 @@ def _job_folder(project: Path, number: int) -> Path:
     raise UsageError(problem, path=project, hint=f"Give the project's folder, and the number of the job: {hint}")
 
 
-def _require(particles: ParticleSet, *parts: _Part) -> None:
+def require(particles: ParticleSet, *parts: _Part) -> None:
+    """Refuse a set without particles, or without one of these parts.
+
+    Raises
+    ------
+    MissingDataError
+        Then.
+    """
     if particles.n_rows == 0:
         raise MissingDataError("there are no particles in it", path=particles.source, hint="Choose another file.")
     missing = [part for part in parts if getattr(particles, part) is None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import CryobridgeError, MissingDataError, UsageError, option
+from cryobridge.formats.optics import KnownOptics
 from cryobridge.report import Message, note, warning
 
 if TYPE_CHECKING:
@@ -103,6 +104,15 @@ def settle_pixel_size(source: StackInput, given_A: float | None, of_parameters_A
         path=metadata,
         hint=f"Give it with {option('pixel_size_A')}, in Å.",
     )
+
+
+def with_pixel_size(source: StackInput, given_A: float | None) -> tuple[StackInput, tuple[Message, ...]]:
+    """Return the input with a pixel size for each particle, and messages about it; raises as `settle_pixel_size`."""
+    sizes = settle_pixel_size(source, given_A)
+    if sizes.missing_A is None or source.reread is None:
+        return source, sizes.messages
+    # Shifts in pixels are read with it.
+    return replace(source, particles=source.reread(KnownOptics(pixel_size_A=sizes.missing_A))), sizes.messages
 
 
 def pixel_size_of_parameters(source: StackInput, size_A: float) -> PixelSizes:

@@ -13,10 +13,12 @@ from cryobridge.formats.input_file import open_input, read_error
 from cryobridge.formats.mrc import Images, MrcFile, open_mrc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
+    from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.jobs.stacks.checks import Rows
-    from cryobridge.jobs.stacks.inputs import StackInput
+    from cryobridge.model.particles import ImageRefs
 
 # Compressed files are in memory as a whole while they are open.
 _MOST_COMPRESSED = 2
@@ -24,10 +26,21 @@ _SHARE_OF_OPEN_FILES = 4
 
 
 class ImageReader:
-    """Reads images of an input; each file stays open, as far as the system allows so many; a context manager."""
+    """Reads images of a set; each file stays open, as far as the system allows so many; a context manager.
 
-    def __init__(self, source: StackInput) -> None:
-        self._source = source
+    Parameters
+    ----------
+    images
+        Where the image of each row is.
+    headers
+        The header of each file, by its number in ``images.path.values``.
+    from_maps
+        Whether images that are no neighbours are copied from memory maps (`MrcFile.copy`), which stay too.
+    """
+
+    def __init__(self, images: ImageRefs, headers: Mapping[int, MrcHeader], *, from_maps: bool = False) -> None:
+        self._images, self._headers = images, headers
+        self._from_maps = from_maps
         self._plain: OrderedDict[int, tuple[MrcFile, IO[bytes]]] = OrderedDict()
         self._compressed: OrderedDict[int, MrcFile] = OrderedDict()
         self._most_open = max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE_OF_OPEN_FILES)
@@ -44,36 +57,48 @@ class ImageReader:
         self._plain.clear()
         self._compressed.clear()
 
-    def read(self, rows: Rows) -> Images:
+    def read(self, rows: Rows, out: Images | None = None) -> Images:
         """Return the images of these rows, (n, ny, nx) float32; each file is read once and in its own order.
+
+        Parameters
+        ----------
+        rows
+            (n,) of the set.
+        out
+            (n, ny, nx) float32, contiguous, where they are wanted.
 
         Raises
         ------
         FormatError
             If a file can't be read any more.
         """
-        if len(rows) == 0:
-            header = next(iter(self._source.headers.values()))
-            return np.empty((0, header.ny, header.nx), np.float32)
-        refs = self._source.images
-        codes, index = refs.path.codes[rows], refs.index[rows]
-        if (codes == codes[0]).all():
-            return self._read_file(int(codes[0]), index)
-        header = self._source.headers[int(codes[0])]
-        images = np.empty((len(rows), header.ny, header.nx), np.float32)
-        for code in np.unique(codes).tolist():
-            chosen = codes == code
-            images[chosen] = self._read_file(code, index[chosen])
-        return images
+        codes, index = self._images.path.codes[rows], self._images.index[rows]
+        header = self._headers[int(codes[0])] if len(rows) else next(iter(self._headers.values()))
+        if out is None:
+            out = np.empty((len(rows), header.ny, header.nx), np.float32)
+        if len(rows) and (codes == codes[0]).all():
+            self._read_file(int(codes[0]), index, out)
+            return out
+        order = np.argsort(codes, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(rows) else ():
+            first, last = int(places[0]), int(places[-1])
+            if last - first + 1 == len(places):  # they are in order, for the sort is stable
+                self._read_file(int(codes[first]), index[places], out[first : last + 1])
+            else:
+                part = np.empty((len(places), *out.shape[1:]), np.float32)
+                self._read_file(int(codes[first]), index[places], part)
+                out[places] = part
+        return out
 
-    def _read_file(self, code: int, index: Rows) -> Images:
-        header = self._source.headers[code]
+    def _read_file(self, code: int, index: Rows, out: Images) -> None:
+        header = self._headers[code]
         if header.whole_sections is None:
             if code not in self._compressed:
                 while len(self._compressed) >= _MOST_COMPRESSED:
                     self._compressed.popitem(last=False)
                 self._compressed[code] = open_mrc(header.path)
-            return self._compressed[code].read(index)
+            self._compressed[code].read(index, out=out)
+            return
         if code not in self._plain:
             while len(self._plain) >= self._most_open:
                 self._plain.popitem(last=False)[1][1].close()
@@ -83,4 +108,7 @@ class ImageReader:
                 raise read_error(header.path, error) from error
         self._plain.move_to_end(code)
         file, stream = self._plain[code]
-        return file.read(index, stream)
+        if self._from_maps:
+            file.copy(index, out, stream)
+        else:
+            file.read(index, stream, out)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from cryobridge.errors import FormatError, MissingDataError, UsageError, option
+from cryobridge.errors import FormatError, UsageError, option
 from cryobridge.formats import registry
 from cryobridge.formats.open import IMAGES_AND_CTF, open_particles
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.particle_files import ParticleFiles, naming_damage
-from cryobridge.jobs.stacks.image_files import find_images
-from cryobridge.jobs.stacks.inputs import StackInput, file_with
-from cryobridge.model.particles import ImageRefs, ParticleSet
+from cryobridge.jobs.stacks.inputs import StackInput, require, rows_input
+from cryobridge.model.particles import ParticleSet
 from cryobridge.report import Message, distinct, note
 
 if TYPE_CHECKING:
@@ -59,26 +58,16 @@ def _input(
     path: Path, files: ParticleFiles, messages: list[Message], search: ImageSearch, options: DownsampleOptions
 ) -> StackInput:
     everything = files.read(_NOTHING_KNOWN)
-    if everything.n_rows == 0:
-        raise MissingDataError("there are no particles in it", path=path, hint="Choose another file.")
-    if everything.images is None:
-        raise MissingDataError("image references are missing", path=path, hint=file_with(everything.source, "images"))
+    require(everything, "images")
     rows = np.arange(everything.n_rows) if options.indices is None else _indices(options.indices, everything)
-    images = ImageRefs(everything.images.path.take(rows), everything.images.index[rows])
-    found = find_images(images, replace(search, metadata=everything.source), options.on_missing)
+    found = rows_input(everything, rows, replace(search, metadata=everything.source), options.on_missing, files.read)
     n_unchosen = everything.n_rows - len(rows)
     unchosen = {f"not in {options.indices.name}": n_unchosen} if options.indices and n_unchosen else {}
-    return StackInput(
-        everything,
-        everything.images,
-        found.headers,
-        rows[found.rows],
-        np.arange(everything.n_rows),
-        unchosen | found.left_out,
+    return replace(
+        found,
+        left_out=unchosen | found.left_out,
         star=files.star,
-        reread=files.read,
         messages=distinct([*everything.messages, *messages, *found.messages]),
-        problems=found.problems,
     )
 
 

@@ -23,7 +23,6 @@ from cryobridge.formats.lease import State, state_of
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import HEADER_BYTES
 from cryobridge.formats.mrc_write import alone_at, keep_whole, lease_of_partial, partial_path
-from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.particles_pickle import CTF_TABLE, POSES, write_pickles
 from cryobridge.formats.plausible import implausible_units
 from cryobridge.formats.recovar.input import reading_of_star
@@ -34,7 +33,7 @@ from cryobridge.jobs.output_folder import files_in, refuse_existing, remove_exis
 from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
 from cryobridge.jobs.stacks.cropping.metadata import DownsampledMetadata, downsampled_metadata, write_sources
 from cryobridge.jobs.stacks.cropping.state import read_state
-from cryobridge.jobs.stacks.pixel_size import PIXEL_SIZE_TOLERANCE, settle_pixel_size
+from cryobridge.jobs.stacks.pixel_size import PIXEL_SIZE_TOLERANCE, with_pixel_size
 from cryobridge.jobs.stacks.plan import StackPlan, StackRecord, StackResult, StackTask, fingerprint
 from cryobridge.jobs.stacks.report import DownsampleReport
 from cryobridge.model.particles import ImageRefs, Labels
@@ -484,7 +483,7 @@ def plan_downsample(source: StackInput, options: DownsampleOptions) -> Downsampl
     box_px = None
     messages = [*source.messages]
     with problems.collect():
-        source, about_size = _with_pixel_size(source, options)
+        source, about_size = with_pixel_size(source, options.pixel_size_A)
         messages += about_size
     with problems.collect():
         box_px = _square_box(source)
@@ -524,15 +523,6 @@ def taken_particles(source: StackInput, rows: Rows) -> ParticleSet:
     """Return the particles of these rows; the set itself where they are all."""
     n = source.particles.n_rows
     return source.particles if np.array_equal(rows, np.arange(n)) else source.particles.take(rows)
-
-
-def _with_pixel_size(source: StackInput, options: DownsampleOptions) -> tuple[StackInput, tuple[Message, ...]]:
-    """Return the input with a pixel size for each particle, and messages about it."""
-    sizes = settle_pixel_size(source, options.pixel_size_A)
-    if sizes.missing_A is None or source.reread is None:
-        return source, sizes.messages
-    # Shifts in pixels are read with it.
-    return replace(source, particles=source.reread(KnownOptics(pixel_size_A=sizes.missing_A))), sizes.messages
 
 
 def _square_box(source: StackInput) -> int | None:

@@ -12,7 +12,7 @@ import torch
 
 from cryobridge.executors.threads import thread_count
 from cryobridge.fourier.devices import batch_size_for
-from cryobridge.fourier.images import bin_images, normalise_fourier, normalise_images
+from cryobridge.fourier.images import bin_images, normalised_transforms
 from cryobridge.fourier.polar import PolarTransform
 from cryobridge.jobs.stacks.plan import Transform
 from cryobridge.jobs.stacks.polar.writing import IMAGE_TYPE
@@ -179,14 +179,14 @@ class PolarChunkTransform(Transform["Tensor | Transformed", "Transformed"]):
             on_device = bin_images(on_device, self._options.downsample_factor, self._options.downsample_type)
         # On the CPU results are written where they stay.
         stays = self._on_cpu and self.real_type == IMAGE_TYPE
-        normalised, no_signal = normalise_images(on_device, out=images if stays else None)
-        transformed = self._transform.forward(normalised, out=polar if self._on_cpu else None)
-        transformed, no_norm = normalise_fourier(transformed, self._grid, out=transformed)
+        normalised, transformed, cannot_be_used = normalised_transforms(
+            on_device, self._transform, out=images if stays else None, polar_out=polar if self._on_cpu else None
+        )
         if not stays:
             images.copy_(normalised, non_blocking=True)
         if not self._on_cpu:
             polar.copy_(transformed, non_blocking=True)
-        unusable.copy_(no_signal | no_norm, non_blocking=True)
+        unusable.copy_(cannot_be_used, non_blocking=True)
 
     def _images_a_chunk(self) -> int:
         bytes_per_image = self._transform.bytes_per_image
