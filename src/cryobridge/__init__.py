@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
+    from cryobridge.dataset.batches import collate as collate
+    from cryobridge.dataset.particles import ParticleDataset as ParticleDataset
+    from cryobridge.dataset.sampler import MicrographSampler as MicrographSampler
     from cryobridge.demo.project import simulate_project as simulate_project
     from cryobridge.errors import CryobridgeError as CryobridgeError
     from cryobridge.formats.open import open_images as open_images
@@ -44,11 +47,14 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "CryobridgeError": "cryobridge.errors",
     "Message": "cryobridge.report",
+    "MicrographSampler": "cryobridge.dataset.sampler",
+    "ParticleDataset": "cryobridge.dataset.particles",
     "ParticleSet": "cryobridge.model.particles",
     "PolarGrid": "cryobridge.fourier.grid",
     "PolarTransform": "cryobridge.fourier.polar",
     "Report": "cryobridge.report",
     "backproject": "cryobridge.jobs.reconstruction.backproject",
+    "collate": "cryobridge.dataset.batches",
     "converge": "cryobridge.jobs.converge.converge",
     "convert": "cryobridge.jobs.convert.convert",
     "coords": "cryobridge.jobs.coords.coords",

@@ -12,6 +12,7 @@ from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.contrast import is_dark
 from cryobridge.formats.open import read
 from cryobridge.formats.relion.accepted import is_premultiplied
+from cryobridge.jobs.half_sets import is_of_half
 from cryobridge.jobs.reconstruction.images import chosen_images
 from cryobridge.jobs.reconstruction.options import BackprojectOptions
 from cryobridge.model.particles import ParticleSet
@@ -135,14 +136,7 @@ def some_rows(
         if poses.shift_A is not None:
             is_taken = is_taken & np.isfinite(poses.shift_A[among]).all(axis=1)
     if half_set is not None:
-        if particles.half_set is None:
-            raise MissingDataError(
-                "the half sets of the particles are not known",
-                path=particles.source,
-                option="half_set",
-                hint="Leave it out, or give the particles of a refinement.",
-            )
-        is_taken = is_taken & (particles.half_set[among] == half_set)
+        is_taken = is_taken & is_of_half(particles, half_set)[among]
     places = np.flatnonzero(is_taken)
     if not len(places):
         raise MissingDataError(

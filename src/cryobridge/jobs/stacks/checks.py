@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import CombinedError, CryobridgeError
+from cryobridge.errors import CombinedError, CryobridgeError, UsageError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -87,6 +87,21 @@ def one_box(headers: Iterable[MrcHeader]) -> tuple[int, int]:
             hint="Convert each box size on its own.",
         )
     return common
+
+
+def refuse_larger(new_px: int, box_px: int) -> None:
+    """Refuse to crop images of a box to a larger one.
+
+    Raises
+    ------
+    UsageError
+        If it is larger.
+    """
+    if new_px > box_px:
+        raise UsageError(
+            f"{option('box_px', new_px)}: the images have {box_px} px, and cropping can't enlarge them",
+            hint=f"Use {box_px - box_px % 2} or less.",
+        )
 
 
 def other_boxes(optics: Optics, groups: Rows, box: tuple[int, int]) -> list[int]:

@@ -278,13 +278,7 @@ class DownsampleOptions(ImageOptions, PixelOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.box_px < 2 or self.box_px % 2:
-            even = max(2, self.box_px - 1)
-            raise UsageError(
-                f"a box of {self.box_px} px is not even, as RECOVAR, cryoDRGN and RELION need it",
-                option="box_px",
-                hint=f"Use {even} or {even + 2}.",
-            )
+        refuse_odd(self.box_px)
         self.background_radius_px(self.box_px)  # which refuses a circle that does not fit
 
     @property
@@ -296,6 +290,23 @@ class DownsampleOptions(ImageOptions, PixelOptions):
     def stem(self) -> str:
         """What the names of the stack and its metadata begin with."""
         return f"particles.{self.box_px}"
+
+
+def refuse_odd(box_px: int) -> None:
+    """Refuse an edge of new images that is odd.
+
+    Raises
+    ------
+    UsageError
+        Then.
+    """
+    if box_px < 2 or box_px % 2:
+        even = max(2, box_px - 1)
+        raise UsageError(
+            f"a box of {box_px} px is not even, as RECOVAR, cryoDRGN and RELION need it",
+            option="box_px",
+            hint=f"Use {even} or {even + 2}.",
+        )
 
 
 def _refuse_pixel_size(size_A: float | None) -> None:

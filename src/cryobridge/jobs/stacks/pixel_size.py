@@ -106,13 +106,13 @@ def settle_pixel_size(source: StackInput, given_A: float | None, of_parameters_A
     )
 
 
-def with_pixel_size(source: StackInput, given_A: float | None) -> tuple[StackInput, tuple[Message, ...]]:
-    """Return the input with a pixel size for each particle, and messages about it; raises as `settle_pixel_size`."""
+def with_pixel_size(source: StackInput, given_A: float | None) -> tuple[StackInput, PixelSizes]:
+    """Return the input, read again with what `settle_pixel_size` finds where that is needed; raises as it does."""
     sizes = settle_pixel_size(source, given_A)
     if sizes.missing_A is None or source.reread is None:
-        return source, sizes.messages
+        return source, sizes
     # Shifts in pixels are read with it.
-    return replace(source, particles=source.reread(KnownOptics(pixel_size_A=sizes.missing_A))), sizes.messages
+    return replace(source, particles=source.reread(KnownOptics(pixel_size_A=sizes.missing_A))), sizes
 
 
 def pixel_size_of_parameters(source: StackInput, size_A: float) -> PixelSizes:

@@ -51,6 +51,10 @@ class ImageReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
         with ExitStack() as stack:
             for _, file in self._plain.values():
                 stack.callback(file.close)

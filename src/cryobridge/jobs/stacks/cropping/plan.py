@@ -30,7 +30,7 @@ from cryobridge.formats.relion.accepted_images import half_precision, not_normal
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.fourier.downsample import Downsampler
 from cryobridge.jobs.output_folder import files_in, refuse_existing, remove_existing
-from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_other_box
+from cryobridge.jobs.stacks.checks import Rows, image_box, other_boxes, refuse_larger, refuse_other_box
 from cryobridge.jobs.stacks.cropping.metadata import DownsampledMetadata, downsampled_metadata, write_sources
 from cryobridge.jobs.stacks.cropping.state import read_state
 from cryobridge.jobs.stacks.pixel_size import PIXEL_SIZE_TOLERANCE, with_pixel_size
@@ -483,16 +483,13 @@ def plan_downsample(source: StackInput, options: DownsampleOptions) -> Downsampl
     box_px = None
     messages = [*source.messages]
     with problems.collect():
-        source, about_size = with_pixel_size(source, options.pixel_size_A)
-        messages += about_size
+        source, sizes = with_pixel_size(source, options.pixel_size_A)
+        messages += sizes.messages
     with problems.collect():
         box_px = _square_box(source)
     with problems.collect():
-        if box_px is not None and options.box_px > box_px:
-            raise UsageError(
-                f"{option('box_px', options.box_px)}: the images have {box_px} px, and cropping can't enlarge them",
-                hint=f"Use {box_px - box_px % 2} or less.",
-            )
+        if box_px is not None:
+            refuse_larger(options.box_px, box_px)
     with problems.collect():
         if box_px is not None and source.particles.optics is not None:
             groups = np.unique(source.optics_of(source.rows))
