@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,22 +103,29 @@ class ItemValues:
 
     def tensors(self, places: NDArray[np.int64]) -> dict[str, Tensor]:
         """Return the values of some items: float32 and int64, (n, …)."""
-        at = self.at[places]
-        optics_index = self.particles.optics_index
-        found = {"row": torch.from_numpy(self.rows[places])}
+        at, optics_index = self.at[places], self.particles.optics_index
+        group = at if optics_index is None else optics_index[at]
+        found = {}
+        for name, values, of_optics in self._columns:
+            chosen = values[group if of_optics else at]
+            found[name] = torch.from_numpy(chosen.astype(np.float32) if chosen.dtype.kind == "f" else chosen)
+        found["row"] = torch.from_numpy(self.rows[places])
+        return found
+
+    @cached_property
+    def _columns(self) -> list[tuple[str, NDArray[Any], bool]]:
+        """The values that items have, by their names, and whether they are of optics groups; no copies."""
+        columns = []
         for name, part in VALUES.items():
             if name in self.n_unknown:
                 continue
             values: NDArray[Any] = self.particles.get(part)
-            if part.startswith("optics."):
-                assert optics_index is not None  # or it would be absent
-                values = values[optics_index[at]]
-            else:
-                values = values[at]
             if name == "pixel_size_A":
                 values = values * self.scale
-            found[name] = torch.from_numpy(_as_items_have(values))
-        return found
+            if values.dtype.kind != "f":  # torch can't compute with unsigned numbers
+                values = values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64, copy=False)
+            columns.append((name, values, part.startswith("optics.")))
+        return columns
 
     def of_these_alone(self) -> ItemValues:
         """Return the same with no more in memory than the items need, to be sent to another process."""
@@ -137,12 +145,6 @@ class ItemValues:
             class_number=p.class_number,
         )
         return replace(self, particles=few.take(at), at=np.arange(len(at)))
-
-
-def _as_items_have(values: NDArray[Any]) -> NDArray[Any]:
-    if values.dtype == np.uint64:
-        return values.view(np.int64)  # torch can't compute with the other
-    return values.astype(np.float32 if values.dtype.kind == "f" else np.int64, copy=False)
 
 
 def _n_unknown(particles: ParticleSet, rows: Rows, name: str) -> int:
