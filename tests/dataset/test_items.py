@@ -409,7 +409,7 @@ def test_messages_say_what_a_method_has_to_know(demo, pixels, tmp_path):
         "alignments2D/psize_A": np.full(N, 1.5, "f4"),
     }
     flat = cb.ParticleDataset(save_cs(tmp_path / "flat.cs", columns))
-    assert "poses-2d" in codes(flat.messages)
+    assert "poses-are-2d" in codes(flat.messages)
     star = cb.read(demo.relion / "refined.star")
     told = replace(star.extra, optics={"rlnCtfDataAreCtfPremultiplied": [1]})
     assert "ctf-premultiplied" in codes(cb.ParticleDataset(star.replace(extra=told)).messages)

@@ -400,5 +400,5 @@ def _about(source: StackInput, asked: DatasetOptions, images: ItemImages) -> lis
         found.append(warning("ctf-premultiplied", text))
     if chosen.poses is not None and chosen.poses.is_2d:
         text = f"the poses are those of a 2D classification ({chosen.poses.source}): an angle in the plane"
-        found.append(warning("poses-2d", text))
+        found.append(warning("poses-are-2d", text))
     return found
