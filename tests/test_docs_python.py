@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -21,14 +22,21 @@ from recovar_runs import padded, write_densities, write_map, write_pickle
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NEEDS = re.compile(r"# needs ([\w-]+)\n")
 _SHAPE = re.compile(r"^(?:(\w+) = )?([^#\n]+?)  # (\((?:\w+,|\w+(?:, \w+)+)\))")
 PAGES = [page for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if _BLOCK.search(page.read_text("utf-8"))]
 
 
-def examples(text):
-    """Return the lines of the examples of a page; they keep their number, so that messages name those of the page."""
+def examples(text, *, without=()):
+    """Return the lines of the examples of a page; they keep their number, so that messages name those of the page.
+
+    Those that need a package of ``without``, as their first line says, are left out.
+    """
     lines = [""] * (text.count("\n") + 1)
     for block in _BLOCK.finditer(text):
+        needed = _NEEDS.match(block[1])
+        if needed is not None and needed[1] in without:
+            continue
         first = text[: block.start(1)].count("\n")
         for number, line in enumerate(block[1].splitlines(), first):
             lines[number] = line
@@ -36,9 +44,23 @@ def examples(text):
 
 
 def script(text):
-    lines = [with_shape_checked(line) for line in examples(text)]
+    absent = [package for package in needed_packages(text) if not is_installed(package)]
+    lines = [with_shape_checked(line) for line in examples(text, without=absent)]
     lines[0] = "from test_docs_python import has_shape as _has_shape"  # a heading is there
     return "\n".join(lines) + "\n"
+
+
+def needed_packages(text):
+    """Return what examples say that they need, by the names of pip."""
+    found = [_NEEDS.match(block[1]) for block in _BLOCK.finditer(text)]
+    return sorted({match[1] for match in found if match is not None})
+
+
+def is_installed(package):
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def with_shape_checked(line):
@@ -102,6 +124,16 @@ def test_the_python_of_a_page_runs_in_the_demo_project_and_prints_nothing(page, 
         add_recovar_run(project)
     done = run_script(page.read_text(encoding="utf-8"), project)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("page", "package"), [(page, name) for page in PAGES for name in needed_packages(page.read_text("utf-8"))],
+    ids=lambda value: getattr(value, "stem", value),
+)  # fmt: skip
+def test_examples_are_run_with_the_packages_that_they_need(page, package):
+    """Where a package is there, the page above ran its examples; elsewhere it is said that they were left out."""
+    if not is_installed(package):
+        pytest.skip(f"{package} is not installed: its example on {page.name} was not run")
 
 
 def test_the_python_of_the_pages_passes_mypy_strict(tmp_path):
