@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+import movie_files
 from cryobridge.errors import CryobridgeError
 from fuzz import disagreements, mutate, seeds
 
@@ -43,6 +44,36 @@ _JSON_TOKENS = (
     b"\\u0000",
     b"\\ud800",
 )
+_XML = (
+    '<?xml version="1.0"?><MicroscopeImage xmlns="u"><microscopeData><optics><BeamShift xmlns:a="v"><a:_x>0.5</a:_x>'
+    "<a:_y>-1e-3</a:_y></BeamShift></optics></microscopeData></MicroscopeImage>"
+)
+_XML_TOKENS = (
+    *(
+        b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
+        b"&b;",
+        b"&lt;",
+        b"&#0;",
+        b"<![CDATA[1]]>",
+        b"<!--a-->",
+        b"<?a b?>",
+        b"</a:_x>",
+    ),
+    *(b"<a:_x>", b"<_y>", b"<BeamShift>", b"</BeamShift>", b"<optics>", b"nan", b"1e999", b"\xef\xbb\xbf", b"<a/>"),
+)
+_XMLS = [_XML.encode(), _XML.encode("utf-16")]
+_TIFF_TOKENS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xff", b"\0\0\0\0", b"\0\1", b"\1\0")
+_MDOC_TOKENS = (b"[T = a]\n", b"[FrameSet = 1]\n", b" = ", b"nan", b"\r", b"\\", b"\xff")
+_MDOC = b"""T = title
+[T = title]
+[FrameSet = 0]
+ImageShift = -0.64 2.2e-016
+MultishotHoleAndPosition = 3 1
+SubFramePath = X:\\a\\b_13.20.21.tif
+
+[ZValue = 1]
+ImageShift = 1 2
+"""
 _NPY_TOKENS = (
     *(
         b"'<f4'",
@@ -229,6 +260,33 @@ def refused_or(read, *arguments):
         return read(*arguments)
     except CryobridgeError:
         return None
+
+
+def _read_movie(path):
+    from cryobridge.formats.movies import movie_header
+
+    header = movie_header(path)
+    assert header.n_frames > 0
+    assert min(header.shape_px) > 0
+
+
+def _read_beam_shift(path):
+    from cryobridge.formats.acquisition.epu_xml import read_beam_shift
+
+    assert np.isfinite(read_beam_shift(path)).all()
+
+
+def _read_mdoc(path):
+    from cryobridge.formats.acquisition.mdoc import read_mdoc
+
+    assert all(movie.image_shift_um is None or np.isfinite(movie.image_shift_um).all() for movie in read_mdoc(path))
+
+
+def _movies():
+    pages = [{"width": 48, "height": 36, "compression": 5}] * 3
+    events = [{"width": 64, "height": 64, "compression": 1}, *[{"width": 64, "height": 64, "compression": 65001}] * 3]
+    files = [movie_files.tiff_bytes(pages), movie_files.tiff_bytes(pages, ">"), seeds.mrc()]
+    return [*files, movie_files.tiff_bytes(events, is_big=True), movie_files.tiff_bytes(pages, ">", is_big=True)]
 
 
 def _read_cs(path):
@@ -538,6 +596,19 @@ READERS = {
         Reader("star", _stars, _read_star, one_file("a.star"), _STAR_TOKENS),
         Reader("mrc", seeds.mrcs, _read_mrc, one_file("a.mrc"), (), mutate.inside_mrc),
         Reader("mrc compressed", seeds.compressed_mrcs, _read_mrc, one_file("a.mrc.gz"), (), mutate.inside_compressed),
+        Reader(
+            "movies", _movies, _read_movie, one_file("a.tif"), (b"II*\0", b"MM\0*", b"II+\0", b"\xff\xff", b"\0\0\0\0")
+        ),
+        Reader(
+            "beam shifts",
+            lambda: [_XML.encode(), _XML.encode("utf-16")],
+            _read_beam_shift,
+            one_file("a.xml"),
+            _XML_TOKENS,
+        ),
+        Reader(
+            "mdoc", lambda: [_MDOC], _read_mdoc, one_file("a.mdoc"), (b"[T = a]\n", b"[FrameSet = 1]\n", b" = ", b"nan")
+        ),
         Reader("pickles", seeds.pickles, _read_pickles, one_file("a.pkl"), _PICKLE_TOKENS, mutate.inside_pickle),
         Reader("npy", seeds.plain_npys, _read_npy, one_file("a.npy"), _NPY_TOKENS, mutate.inside_npy),
         Reader("npz", seeds.npzs, _read_npz, one_file("a.npz"), _NPY_TOKENS, mutate.inside_zip),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # EPU's have some 20 kB.
 MOST_BYTES: Final = 4 << 20
 _MOST_DEPTH = 64
-_CHUNK_BYTES = 1 << 14
+_CHUNK_BYTES = 1 << 11
 _SHIFT: Final = ("microscopeData", "optics", "BeamShift")
 _HINT = "Look at the file: it is to be EPU's, of the exposure, with microscopeData/optics/BeamShift."
 
@@ -50,6 +50,8 @@ def read_beam_shift(path: Path) -> tuple[float, float]:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"no XML that can be read ({error})", path=path, hint=_HINT) from error
+    finally:
+        reader.close()
     return reader.shift()
 
 
@@ -70,6 +72,11 @@ class _Reader:
     def is_done(self) -> bool:
         """Whether both numbers were read to their end."""
         return self._texts.keys() >= {"_x", "_y"} and not (self._where and self._where[-1] in {"_x", "_y"})
+
+    def close(self) -> None:
+        """Let the parser go, which else would wait for the garbage collector: each calls the other."""
+        self.parser.StartElementHandler = self.parser.EndElementHandler = self.parser.CharacterDataHandler = None
+        self.parser.StartDoctypeDeclHandler = self.parser.EntityDeclHandler = None
 
     def shift(self) -> tuple[float, float]:
         """Return the numbers."""
