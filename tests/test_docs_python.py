@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cryobridge as cb
+from cryobridge.demo import simulate_project
 from cryobridge.errors import UsageError
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.jobs.coords.options import CoordsOptions
@@ -134,6 +136,27 @@ def test_examples_are_run_with_the_packages_that_they_need(page, package):
     """Where a package is there, the page above ran its examples; elsewhere it is said that they were left out."""
     if not is_installed(package):
         pytest.skip(f"{package} is not installed: its example on {page.name} was not run")
+
+
+def test_the_autoencoder_of_the_page_tells_from_where_particles_are_seen(tmp_path):
+    """What is in both programs' files agrees with the truth: by chance neighbours would be 90 degrees apart."""
+    project = simulate_project(tmp_path / "cryobridge-demo")
+    _, head, section = (DOCS / "methods.md").read_text(encoding="utf-8").partition("## Results back")
+    done = run_script(head + section.partition("\n## ")[0], project.folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
+    truth = project.truth.particles
+    for output in ("cryosparc/clusters.csg", "relion/clusters.star"):
+        found = cb.read(project.folder / output)
+        assert found.uid is None or found.uid.tolist() == truth.uid.tolist()
+        view = truth.matrix[:, 2]
+        apart = np.linalg.norm(found.latent[:, None] - found.latent, axis=2)
+        np.fill_diagonal(apart, np.inf)
+        cosine = (view * view[apart.argmin(axis=1)]).sum(axis=1).clip(-1, 1)
+        assert np.degrees(np.arccos(np.median(cosine))) < 30
+        # How much of the directions the clusters explain; shuffled labels explain 1 % of them.
+        means = [view[found.cluster == number].mean(axis=0) for number in range(4)]
+        shares = np.bincount(found.cluster, minlength=4) / len(view)
+        assert np.square(means).sum(axis=1) @ shares > 0.1
 
 
 def test_the_python_of_the_pages_passes_mypy_strict(tmp_path):
