@@ -24,6 +24,7 @@ FOLDER = Path(__file__).resolve().parent / "schemas"
 REPORTS = {
     "convert": ("cryobridge.jobs.convert.report:ConvertReport", []),
     "coords": ("cryobridge.jobs.coords.report:CoordsReport", []),
+    "micrographs": ("cryobridge.jobs.exposures.report:MicrographsReport", []),
     "select": ("cryobridge.jobs.selection.report:SelectReport", []),
     "merge": ("cryobridge.jobs.merge.report:MergeReport", []),
     "stacks": ("cryobridge.jobs.stacks.report:StacksReport", []),

@@ -12,6 +12,7 @@ from recovar_runs import simulate_run
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "docs" / "schemas"
 COMMANDS = {
+    "micrographs": ["micrographs", "{exposures}", "-o", "{out}"],
     "coords": ["coords", "{cs}", "{micrographs}", "-o", "{out}", "--check-orientation", "--preview", "1"],
     "convert": ["convert", "{cs}", "-o", "{out}/particles.star", "--verify"],
     "select": ["select", "{cs}", "--random", "5", "-o", "{out}/some.cs"],
@@ -57,6 +58,7 @@ def answer(words, project, out, cwd=None, **more):
         "job": project.particles_cs.parent,
         "group": project.group_csg,
         "micrographs": project.micrographs_star,
+        "exposures": project.exposures_cs,
         "classes": project.classification,
         "stack": project.stacks[0],
         "root": project.folder,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cryobridge.jobs.convert.convert import convert as convert
     from cryobridge.jobs.convert.write import write as write
     from cryobridge.jobs.coords.coords import coords as coords
+    from cryobridge.jobs.exposures.micrographs import micrographs as micrographs
     from cryobridge.jobs.inspection.describe import inspect as inspect
     from cryobridge.jobs.merge.merge import merge as merge
     from cryobridge.jobs.reconstruction.backproject import backproject as backproject
@@ -63,6 +64,7 @@ _PUBLIC = {
     "downsample": "cryobridge.jobs.stacks.api",
     "inspect": "cryobridge.jobs.inspection.describe",
     "merge": "cryobridge.jobs.merge.merge",
+    "micrographs": "cryobridge.jobs.exposures.micrographs",
     "open_images": "cryobridge.formats.open",
     "open_recovar": "cryobridge.formats.recovar.run",
     "open_table": "cryobridge.formats.open",

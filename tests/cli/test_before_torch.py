@@ -14,7 +14,16 @@ from startup_probe import probe_errors_of_each
 
 J4, C4 = "cryosparc/J4", "relion/Class2D/job004"
 STAR, CTF = "relion/Extract/job005/particles.star", "relion/CtfFind/job003/micrographs_ctf.star"
-THERE = ("a.star", "a.cs", "grid.npz", "page.html", "poses.pkl", "autopick.star", "particles.48.mrcs")
+THERE = (
+    "micrographs.star",
+    "a.star",
+    "a.cs",
+    "grid.npz",
+    "page.html",
+    "poses.pkl",
+    "autopick.star",
+    "particles.48.mrcs",
+)
 STACK = "fft/particles_fourier_stack_000000.pt"
 PAIR = "--pair pair/a.star pair/a.mrcs"
 LENS = {
@@ -28,6 +37,7 @@ LENS = {
 # Of each command: a value that an option does not have, an input that is not there, and an output that is.
 REQUESTS = {
     "inspect": (f"{J4} --check upside", f"{J4}x", None),
+    "micrographs": ("cryosparc/J2 -o new --as upside", "cryosparc/J2x -o new", "cryosparc/J2 -o there"),
     "coords": (f"{J4} {CTF} -o new --orientation upside", f"{J4} {CTF}x -o new", f"{J4} {CTF} -o there"),
     "convert": (f"{J4} -o new.star --contrast upside", f"{J4}x -o new.star", f"{J4} -o there/a.star"),
     "convert to pickles": (f"{J4} -o new --to upside", f"{J4}x -o new --to pickles", f"{J4} -o there --to pickles"),

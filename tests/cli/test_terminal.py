@@ -78,7 +78,7 @@ def test_one_option_has_the_same_words_in_every_command():
         for parameter in command.params:
             message.setdefault(parameter.opts[0], set()).add((parameter.help, parameter.metavar))
     same = {"--json", "--overwrite", "--dry-run", "--resume", "--datadir", "--strip-prefix", "--folder-mrc"}
-    same |= {"--flip-x", "--flip-y", "--swap-xy", "--on-missing"}
+    same |= {"--flip-x", "--swap-xy", "--on-missing"}  # --flip-y is of coordinates, and of pixels
     assert {name: words for name, words in message.items() if name in same and len(words) > 1} == {}
     assert same <= message.keys()
 

@@ -17,7 +17,7 @@ from cryobridge.cli.terminal import forget_messages
 
 _WORDS = "cryobridge.words"
 # In the order of the work.
-COMMANDS = ("inspect", "coords", "stacks", "convert", "select", "merge", "converge", "demo")
+COMMANDS = ("inspect", "micrographs", "coords", "stacks", "convert", "select", "merge", "converge", "demo")
 
 
 def module_of(name: str) -> ModuleType:

@@ -10,6 +10,13 @@ _SMALL = f"stacks downsample {_J4} -D 48 -o small"
 EXAMPLES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
     (): ("index.md", ("demo", "inspect --help")),
     ("inspect",): ("inspect.md", (f"inspect {_J4}", f"inspect {_J4} --check stacks --paths", "inspect relion -q")),
+    ("micrographs",): (
+        "micrographs.md",
+        (
+            "micrographs cryosparc/J2 -o relion/MotionCorr/job006",
+            f"convert {_J4} --micrographs relion/MotionCorr/job006/micrographs_ctf.star -o relion/Import/polish.star",
+        ),
+    ),
     ("coords",): (
         "coords.md",
         (

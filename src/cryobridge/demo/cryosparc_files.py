@@ -18,6 +18,7 @@ from cryobridge.jobs.output_folder import make_folder
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,8 +35,10 @@ EARLIER_NAME = f"J4_{_LAST_ITERATION - 1:03d}_particles.cs"
 PASSTHROUGH_NAME = "J4_passthrough_particles.cs"
 GROUP_NAME = "J4_particles.csg"
 EXTRACTED_NAME = "extracted_particles.cs"
+EXPOSURES_NAME = "J2_exposures.cs"
 _DESCRIPTION = "All particles that were processed, including alignments"
 _EXPOSURE_GROUP = 1
+_DOSE_E_A2 = 50.0
 # Slot -> the columns that cryoSPARC requires of it. The first three are computed by the job, the others passed through.
 _COMPUTED = {
     "blob": [["path", "O"], ["idx", "u4"], ["shape", "2u4"], ["psize_A", "f4"], ["sign", "f4"], ["import_sig", "u8"]],
@@ -45,6 +48,14 @@ _COMPUTED = {
 _PASSED_THROUGH = {
     "location": [["micrograph_uid", "u8"], ["micrograph_path", "O"], ["center_x_frac", "f4"], ["center_y_frac", "f4"]],
     "pick_stats": [["ncc_score", "f4"], ["power", "f4"], ["template_idx", "u4"], ["angle_rad", "f4"]],
+}
+
+
+_EXPOSURES = {
+    "micrograph_blob": [["path", "O"], ["idx", "u4"], ["shape", "2u4"], ["psize_A", "f4"], ["format", "O"]],
+    "mscope_params": [["accel_kv", "f4"], ["cs_mm", "f4"], ["total_dose_e_per_A2", "f4"], ["exp_group_id", "u4"]],
+    "ctf": _COMPUTED["ctf"],
+    "ctf_stats": [["cross_corr", "f4"], ["ctf_fit_to_A", "f4"], ["ice_thickness_rel", "f4"]],
 }
 
 
@@ -107,39 +118,95 @@ def write_extraction(project: Path, truth: Truth, statistics: FitStatistics) -> 
     write_cs(job / EXTRACTED_NAME, {"uid": truth.particles.uid, **images, **places})
     n = len(truth.particles)
     slots = {**{name: _COMPUTED[name] for name in ("blob", "ctf")}, **_PASSED_THROUGH}
-    results = [
+    title = "Extraction of simulated particles"
+    results = _results("J3", "particle", slots, EXTRACTED_NAME, n)
+    _write_job(project, "J3", "extract_micrographs_multi", title, results, children=["J4"])
+
+
+def _results(job: str, kind: str, slots: Mapping[str, list[list[str]]], file: str, n_rows: int) -> list[dict[str, Any]]:
+    """Return the results of a job that writes one file."""
+    return [
         {
-            "uid": f"J3-R{number}",
-            "type": f"particle.{name}",
-            "group_name": "particles",
+            "uid": f"{job}-R{number}",
+            "type": f"{kind}.{name}",
+            "group_name": f"{kind}s",
             "name": name,
-            "title": f"Particle {name}",
+            "title": f"{kind.capitalize()} {name}",
             "min_fields": fields,
             "versions": [0],
-            "metafiles": [f"J3/{EXTRACTED_NAME}"],
-            "num_items": [n],
+            "metafiles": [f"{job}/{file}"],
+            "num_items": [n_rows],
             "passthrough": False,
         }
         for number, (name, fields) in enumerate(slots.items())
     ]
+
+
+def _write_job(
+    project: Path, job: str, job_type: str, title: str, results: list[dict[str, Any]], *, children: list[str]
+) -> None:
+    """Write the ``job.json`` of a job with one result group."""
+    kind, group = results[0]["type"].partition(".")[0], results[0]["group_name"]
     content = {
-        "uid": "J3",
+        "uid": job,
         "project_uid": "P1",
-        "type": "extract_micrographs_multi",
-        "job_type": "extract_micrographs_multi",
-        "title": "Extraction of simulated particles",
+        "type": job_type,
+        "job_type": job_type,
+        "title": title,
         "status": "completed",
         "version": _VERSION,
         "parents": [],
-        "children": ["J4"],
+        "children": children,
         "params_spec": {},
         "input_slot_groups": [],
         "output_result_groups": [
-            {"uid": "J3-G0", "type": "particle", "name": "particles", "title": "Particles extracted", "num_items": n}
+            {
+                "uid": f"{job}-G0",
+                "type": kind,
+                "name": group,
+                "title": title,
+                "num_items": results[0]["num_items"][0],
+            }
         ],
         "output_results": results,
     }
-    _write_json(job / "job.json", content)
+    _write_json(project / job / "job.json", content)
+
+
+def write_exposures(project: Path, truth: Truth) -> None:
+    """Write what J2, the motion correction, says of the micrographs and their CTF: a `.cs` file and ``job.json``."""
+    micrographs, microscope, ctf = truth.micrographs, truth.microscope, truth.micrographs.ctf
+    n = len(micrographs)
+    columns: dict[str, Values] = {
+        "uid": micrographs.uid,
+        "micrograph_blob/path": Labels.of(micrograph_name(truth, row) for row in range(n)),
+        "micrograph_blob/idx": _same(n, 0, "<u4"),
+        "micrograph_blob/shape": _same(n, list(MICROGRAPH_SHAPE_PX), "<u4"),
+        "micrograph_blob/psize_A": _same(n, PIXEL_SIZE_A),
+        "micrograph_blob/format": Labels.of(["MRC/1"] * n),
+        "mscope_params/accel_kv": _same(n, microscope.voltage_kV),
+        "mscope_params/cs_mm": _same(n, microscope.spherical_aberration_mm),
+        "mscope_params/total_dose_e_per_A2": _same(n, _DOSE_E_A2),
+        "mscope_params/exp_group_id": _same(n, _EXPOSURE_GROUP, "<u4"),
+        "ctf/type": Labels.of(["spline"] * n),
+        "ctf/exp_group_id": _same(n, _EXPOSURE_GROUP, "<u4"),
+        "ctf/accel_kv": _same(n, microscope.voltage_kV),
+        "ctf/cs_mm": _same(n, microscope.spherical_aberration_mm),
+        "ctf/amp_contrast": _same(n, microscope.amplitude_contrast),
+        "ctf/df1_A": ctf.defocus_u_A.astype(np.float32),
+        "ctf/df2_A": ctf.defocus_v_A.astype(np.float32),
+        "ctf/df_angle_rad": ctf.defocus_angle_rad.astype(np.float32),
+        "ctf/phase_shift_rad": _same(n, 0.0),
+        # Of a fit that nobody made, as the simulated RELION project has it.
+        "ctf_stats/cross_corr": np.linspace(0.12, 0.18, n, dtype="<f4"),
+        "ctf_stats/ctf_fit_to_A": np.linspace(4.2, 3.6, n, dtype="<f4"),
+        "ctf_stats/ice_thickness_rel": np.linspace(1.02, 1.12, n, dtype="<f4"),
+    }
+    make_folder(project / "J2")
+    write_cs(project / "J2" / EXPOSURES_NAME, columns)
+    results = _results("J2", "exposure", _EXPOSURES, EXPOSURES_NAME, n)
+    title = "Motion correction and CTF of simulated movies"
+    _write_job(project, "J2", "patch_motion_correction_multi", title, results, children=["J3"])
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

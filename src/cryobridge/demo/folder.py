@@ -31,6 +31,7 @@ _OF_CONVERGE = (
 # All that the simulation and the tour write, by folder: nothing else is ever removed.
 _MADE = {
     ".": tuple(f"{name}{end}" for name in ("thick", "good") for end in (".cs", ".csg", "_passthrough.cs")),
+    "cryosparc/J2": ("J2_exposures.cs", "job.json"),
     "cryosparc/J2/motioncorrected": (f"{_STEM}.mrc",),
     "cryosparc/J3/extract": (f"{_STEM}_particles.mrc",),
     "cryosparc/J3": ("extracted_particles.cs", "job.json"),
@@ -38,6 +39,8 @@ _MADE = {
     "relion": ("default_pipeline.star", "particles.star", "particles_micrographs.star", "thick.star", "good.star"),
     "relion/MotionCorr/job002": ("corrected_micrographs.star",),
     "relion/MotionCorr/job002/Movies": ("*_fractions.mrc",),
+    "relion/MotionCorr/job006": (*RECORD, "micrographs.star", "micrographs_ctf.star"),
+    "relion/MotionCorr/job006/Micrographs": ("*_fractions.mrc",),
     "relion/CtfFind/job003": ("micrographs_ctf.star",),
     "relion/Class2D/job004": ("RELION_JOB_EXIT_SUCCESS", "run_it0??_*.star", *_OF_CONVERGE),
     "relion/Extract/job005": ("RELION_JOB_EXIT_SUCCESS", "particles.star"),

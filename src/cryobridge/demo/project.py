@@ -42,6 +42,8 @@ class DemoProject:
     particles_cs, earlier_cs, passthrough_cs, group_csg
         The refinement's particles: last iteration, the one before, the columns passed through (in another row
         order), and the result group of all.
+    exposures_cs
+        Its micrographs, with their CTF, as J2 has them.
     cryosparc_micrographs, stacks
         Image files, one a micrograph.
     relion
@@ -69,6 +71,7 @@ class DemoProject:
     earlier_cs: Path
     passthrough_cs: Path
     group_csg: Path
+    exposures_cs: Path
     cryosparc_micrographs: tuple[Path, ...]
     stacks: tuple[Path, ...]
     relion: Path
@@ -217,6 +220,7 @@ def _write(project: DemoProject, snr: float, seed: int, reporter: Reporter) -> N
         statistics.append(FitStatistics.of(recording))
         reporter.advance()
     of_all = FitStatistics.concatenate(statistics)
+    cryosparc_files.write_exposures(project.cryosparc, truth)
     cryosparc_files.write_extraction(project.cryosparc, truth, of_all)
     cryosparc_files.write_refinement(project.cryosparc, truth, of_all, seed)
     relion_files.write_metadata(project.relion, truth)
@@ -242,6 +246,7 @@ def _describe(folder: Path, truth: Truth) -> DemoProject:
         earlier_cs=refinement / cryosparc_files.EARLIER_NAME,
         passthrough_cs=refinement / cryosparc_files.PASSTHROUGH_NAME,
         group_csg=refinement / cryosparc_files.GROUP_NAME,
+        exposures_cs=cryosparc / "J2" / cryosparc_files.EXPOSURES_NAME,
         cryosparc_micrographs=tuple(cryosparc / cryosparc_files.micrograph_name(truth, row) for row in rows),
         stacks=tuple(cryosparc / cryosparc_files.stack_name(truth, row) for row in rows),
         relion=relion,

@@ -353,6 +353,8 @@ def copy_changed(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     change: Callable[[NDArray[np.int64], Images], Images],
+    *,
+    as_float32: bool = False,
 ) -> None:
     """Copy a stack with other pixels, some sections at a time.
 
@@ -365,6 +367,8 @@ def copy_changed(
         The stack, and the file that is written; one that is there is replaced.
     change
         Takes the numbers (n,) of sections, counted from 0, and their pixels (n, ny, nx), and returns the new ones.
+    as_float32
+        Whether pixels of half precision become float32, too.
 
     Raises
     ------
@@ -381,7 +385,7 @@ def copy_changed(
         if int((found := np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order), 1))["nx"][0]) == header.nx
     )
     dtype = header.dtype
-    if dtype.kind != "f":
+    if dtype.kind != "f" or as_float32:
         dtype = np.dtype(np.float32).newbyteorder(fields.dtype["nx"].byteorder)
         fields["mode"] = 2
     statistics = _Statistics()

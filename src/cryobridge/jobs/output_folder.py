@@ -120,11 +120,11 @@ def refuse_folder_of_others(folder: Path, *, overwrite: bool) -> None:
             path=folder,
             hint="Give the output a folder of its own.",
         )
-    if not _has_own_record(folder):
+    if not has_own_record(folder):
         refuse_existing((folder / name for name in RECORD), overwrite=overwrite)
 
 
-def _has_own_record(folder: Path) -> bool:
+def has_own_record(folder: Path) -> bool:
     """Whether the job.json of a folder is cryobridge's."""
     from cryobridge.formats.listing import read_json
     from cryobridge.formats.own_output import is_own_description

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -309,8 +309,8 @@ class PixelOptions(NormOptions, InvertOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpticsDefaults(Options):
-    """Optics values for files that lack them."""
+class _SizeDefaults(Options):
+    """Sizes for files that lack them."""
 
     box_px: Annotated[
         int | None, Opt("Box size in pixels, if no file gives it.", metavar="N", panel="Optics", low=1)
@@ -318,6 +318,12 @@ class OpticsDefaults(Options):
     pixel_size_A: Annotated[
         float | None, Opt("Pixel size in Å, if no file gives it.", metavar="Å", panel="Optics", low=1e-3)
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroscopeDefaults(Options):
+    """What is known of the microscope, for files that lack it."""
+
     voltage_kV: Annotated[
         float | None, Opt("Acceleration voltage in kV, if no file gives it.", metavar="kV", panel="Optics", low=1)
     ] = None
@@ -339,9 +345,17 @@ class OpticsDefaults(Options):
             voltage_kV=self.voltage_kV,
             spherical_aberration_mm=self.spherical_aberration_mm,
             amplitude_contrast=self.amplitude_contrast,
-            pixel_size_A=self.pixel_size_A,
-            box_px=self.box_px,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpticsDefaults(MicroscopeDefaults, _SizeDefaults):
+    """Optics values for files that lack them."""
+
+    @property
+    def known_optics(self) -> KnownOptics:
+        """The values that are given."""
+        return replace(super().known_optics, pixel_size_A=self.pixel_size_A, box_px=self.box_px)
 
 
 @dataclass(frozen=True, kw_only=True)

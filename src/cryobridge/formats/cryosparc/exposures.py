@@ -118,7 +118,16 @@ def _exposures(table: Table) -> MicrographSet:
     names += [name for name in ("uid", *MICROSCOPE.values()) if name in table]
     columns = ColumnReader(InMemory(table, list(dict.fromkeys(names))))
     optics, index = optics_of_columns(columns, table.path, MICROSCOPE)
-    sizes = optics.micrograph_pixel_size_A
+    sizes, movies = (
+        None if values is None else _positive(values)
+        for values in (optics.micrograph_pixel_size_A, optics.movie_pixel_size_A)
+    )
+    optics = replace(
+        optics,
+        pixel_size_A=optics.pixel_size_A if sizes is None else sizes,
+        micrograph_pixel_size_A=sizes,
+        movie_pixel_size_A=movies,
+    )
     name = _field(columns, "name")
     if name is None and "micrograph_blob/path" in columns and columns.n_rows:
         raise MissingDataError("micrographs have no names", path=table.path, field="micrograph_blob/path", hint=_HINT)
@@ -129,9 +138,9 @@ def _exposures(table: Table) -> MicrographSet:
         name=name,
         uid=uid_of(columns),
         shape_px=None if name is None else _shape(columns),
-        pixel_size_A=np.full(table.n_rows, np.nan) if sizes is None else _positive(sizes)[index],
+        pixel_size_A=np.full(table.n_rows, np.nan) if sizes is None else sizes[index],
         name_no_dw=_field(columns, "name_no_dw"),
-        optics=optics if sizes is None else replace(optics, pixel_size_A=sizes),
+        optics=optics,
         optics_index=index,
         ctf=ctf_of_columns(columns),
         fit=_whole(CtfFit, columns, "fit"),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from cryobridge.model.particles import Floats, Helix, ImageRefs, ParticleSet
 
 Version = Literal["3.0", "3.1", "5"]
-_COMMENTS: dict[str, tuple[str, ...]] = {"3.0": (), "3.1": ("version 30001",), "5": ("version 50001",)}
+COMMENTS: dict[str, tuple[str, ...]] = {"3.0": (), "3.1": ("version 30001",), "5": ("version 50001",)}
 # What RELION prints.
 _DIGITS = 6
 _ROWS_A_CHUNK = 1 << 18
@@ -142,14 +142,14 @@ def star_content(
             "rlnOpticsGroup": np.arange(1, len(optics) + 1),
             _NAME: list(optics.name) if shares_names or _has_own_names(particles) else group_names(optics),
         } | of_optics
-        table = pa.table({name: _to_arrow(values) for name, values in of_optics.items()})
-        blocks.append(StarBlock(Path(), "optics", table, comments=_COMMENTS[version]))
+        table = pa.table({name: star_column(values) for name, values in of_optics.items()})
+        blocks.append(StarBlock(Path(), "optics", table, comments=COMMENTS[version]))
         columns["rlnOpticsGroup"] = group + 1
     extra = particles.extra
     if extra is not None and extra.program == "relion":
         columns |= {name: values for name, values in extra.read().items() if name not in columns}
-    table = pa.table({name: _to_arrow(values) for name, values in columns.items()})
-    blocks.append(StarBlock(Path(), "" if is_3_0 else "particles", table, comments=_COMMENTS[version]))
+    table = pa.table({name: star_column(values) for name, values in columns.items()})
+    blocks.append(StarBlock(Path(), "" if is_3_0 else "particles", table, comments=COMMENTS[version]))
     only = [_TILT for name in own if name in BEAM_TILT] if is_3_0 else None
     bent = NAMES if keeps_own else held_after(aberrations=aberrations, odd=odd, only=only)
     held = _held({*of_optics, *columns} - set(others), is_3_0=is_3_0) - NAMES | bent
@@ -327,7 +327,7 @@ def _rounded(values: Floats) -> Floats:
     return rounded(values, _DIGITS)
 
 
-def _to_arrow(values: Any) -> Any:
+def star_column(values: Any) -> Any:
     """Return a column for Arrow; floats that came from a file of single precision as such, for fewer digits."""
     if isinstance(values, pa.ChunkedArray):
         return values

@@ -10,10 +10,10 @@ from cryobridge.formats.cryosparc.particles_write import CsContent, write_cs_con
 from cryobridge.formats.particles_pickle import PickleContent, write_pickles
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.convert.micrographs import micrographs_path
-from cryobridge.jobs.convert.names import is_made, make_links
 from cryobridge.jobs.convert.options import ConvertOptions
 from cryobridge.jobs.convert.plan import plan_convert
 from cryobridge.jobs.job import carried_out
+from cryobridge.jobs.links import is_made, make_links
 from cryobridge.jobs.micrographs.placement import refuse_contradicted
 from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, require_space, whole_files
 from cryobridge.options import as_path, made, takes
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cryobridge.jobs.convert.map_check import MapSource
-    from cryobridge.jobs.convert.names import Link
     from cryobridge.jobs.convert.plan import ConvertPlan
     from cryobridge.jobs.convert.report import ConvertReport
     from cryobridge.jobs.job import Job
+    from cryobridge.jobs.links import Link
     from cryobridge.model.particles import ParticleSet
     from cryobridge.progress import Reporter
 

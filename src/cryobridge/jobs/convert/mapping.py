@@ -15,7 +15,7 @@ from cryobridge.formats.registry import CS, CSG, STAR, identify_file
 from cryobridge.formats.relion.micrographs import read_micrographs
 from cryobridge.jobs.convert.coordinates import asking_for_micrographs
 from cryobridge.jobs.convert.mapped_optics import under_relions_names, with_micrograph_pixel_size
-from cryobridge.jobs.convert.names import as_seen_from
+from cryobridge.jobs.links import as_seen_from
 from cryobridge.jobs.micrographs.matching import MicrographMatch, match_micrographs, unmatched_error
 from cryobridge.jobs.micrographs.placement import Placement, Positions, place
 from cryobridge.jobs.micrographs.project import newest_micrographs, project_of

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.formats.optics import distinct_rows, first_rows, group_names, needed
-from cryobridge.formats.relion.star import StarBlock
-from cryobridge.model.fields import field
+from cryobridge.formats.optics import distinct_rows, first_rows, needed
+from cryobridge.formats.relion.micrographs_write import list_blocks
+from cryobridge.model.micrographs import MicrographSet
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryobridge.formats.relion.particles_write import Version
+    from cryobridge.formats.relion.star import StarBlock
     from cryobridge.model.particles import ParticleSet
-
-_COMMENTS = {"3.1": ("version 30001",), "5": ("version 50001",)}
 
 
 def micrographs_path(particles: Path) -> Path:
@@ -42,24 +42,15 @@ def micrographs_content(particles: ParticleSet, version: Version) -> tuple[StarB
     values = [getattr(optics, item.key) for item in needed("ctf")]
     group = distinct_rows([optics.group_id, *values, pixel_size_A[index[first_of]]])
     groups = optics.take(first_rows(group))
-    columns: dict[str, Any] = {
-        "rlnOpticsGroup": np.arange(1, len(groups) + 1),
-        "rlnOpticsGroupName": group_names(groups),
-    }
-    for item in (*needed("ctf"), field("optics.micrograph_pixel_size_A"), field("optics.movie_pixel_size_A")):
-        of_groups = getattr(groups, item.key)
-        if of_groups is not None and (item.needed_for or not np.isnan(of_groups).any()):
-            columns[item.columns("relion")[0]] = of_groups
-    with np.errstate(over="ignore"):
-        single = {
-            name: values.astype(np.float32) if isinstance(values, np.ndarray) and values.dtype.kind == "f" else values
-            for name, values in columns.items()
-        }
-    names = Labels(code.astype(np.int32), locations.micrograph.values)
-    comments = _COMMENTS[version]
-    return (
-        StarBlock.from_columns("optics", single, comments=comments),
-        StarBlock.from_columns(
-            "micrographs", {"rlnMicrographName": names, "rlnOpticsGroup": group + 1}, comments=comments
-        ),
+    sizes = groups.micrograph_pixel_size_A
+    assert sizes is not None  # looked at before
+    micrographs = MicrographSet(
+        n_rows=len(code),
+        source=particles.source,
+        program="cryosparc",
+        pixel_size_A=sizes[group],
+        name=Labels(code.astype(np.int32), locations.micrograph.values),
+        optics=replace(groups, pixel_size_A=sizes, aberrations=None),
+        optics_index=group,
     )
+    return tuple(list_blocks(micrographs, "micrographs", version=version))

@@ -1,52 +1,24 @@
-"""Names of stacks and micrographs as the other program shall see them, and links to the stacks."""
+"""Names of stacks and micrographs as the other program shall see them."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import CryobridgeError, MissingDataError, option
-from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.image_search import asking_for
-from cryobridge.formats.mrc_write import copy_changed
-from cryobridge.jobs.output_folder import make_folder
+from cryobridge.jobs.links import Link, as_seen_from
 from cryobridge.report import Message, note, part_of, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from cryobridge.formats.image_search import ImageSearch
-    from cryobridge.formats.mrc import Images
-    from cryobridge.progress import Reporter
 
 _UID_PREFIX = re.compile(r"^[0-9]{21}_")
-
-
-@dataclass(frozen=True)
-class Link:
-    """A link or a copy to be made.
-
-    Parameters
-    ----------
-    path
-        The link.
-    target
-        The stack.
-    change
-        Of a copy with other pixels: what becomes of them, as `cryobridge.formats.mrc_write.copy_changed` takes it.
-    """
-
-    path: Path
-    target: Path
-    change: Callable[[NDArray[np.int64], Images], Images] | None = None
 
 
 def start_of_links(project: Path | None) -> Message:
@@ -121,13 +93,6 @@ def _refuse_shared(new: Sequence[str], old: Sequence[str]) -> None:
         )
 
 
-def as_seen_from(path: Path, project: Path | None) -> str:
-    """Return a path as it is written: from the project (or the working directory) where it lies below that."""
-    absolute = Path(os.path.normpath(path.absolute()))
-    base = Path(os.path.normpath((Path() if project is None else project).absolute()))
-    return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
-
-
 def micrograph_names(names: Sequence[str], *, strip_uid: bool, folder: str | None) -> list[str]:
     """Return micrographs' names for the other program.
 
@@ -146,50 +111,3 @@ def micrograph_names(names: Sequence[str], *, strip_uid: bool, folder: str | Non
             new.append(str(path.with_name(own)) if own != path.name else name)
     _refuse_shared(new, names)
     return new
-
-
-def make_links(links: Iterable[Link], *, copy: bool, reporter: Reporter) -> None:
-    """Make the links, or the copies; a link that is there under the same name is replaced, a file by a copy only.
-
-    Raises
-    ------
-    CryobridgeError
-        If a file stands where a link shall go, or the operating system refuses.
-    """
-    for link in links:
-        make_folder(link.path.parent)
-        if not copy and link.path.exists() and not link.path.is_symlink():
-            raise CryobridgeError(
-                "a file is there, which no link replaces",
-                path=link.path,
-                hint=f"Give another folder to {option('link_stacks')}, or remove the file.",
-            )
-        try:
-            with atomic_path(link.path) as temporary:
-                if link.change is not None:
-                    copy_changed(link.target, temporary, link.change)
-                elif copy:
-                    shutil.copyfile(link.target, temporary)
-                else:
-                    temporary.symlink_to(link.target)
-        except OSError as error:
-            raise CryobridgeError(
-                f"can't be copied to {link.path} ({error.strerror or error})",
-                path=link.target,
-                hint="Check that you may read it, and that the disk has space left.",
-            ) from error
-        reporter.advance()
-
-
-def is_made(link: Link, *, copy: bool) -> bool:
-    """Whether the link is there already and leads to its stack, or is the stack itself.
-
-    Copies with other pixels are made anew.
-    """
-    if link.change is not None:
-        return False
-    try:
-        is_same = link.path.samefile(link.target)
-    except OSError:
-        return False
-    return is_same and not (copy and link.path.is_symlink())

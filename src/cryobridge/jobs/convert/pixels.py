@@ -15,7 +15,7 @@ from cryobridge.formats.contrast import to_be_inverted
 from cryobridge.formats.helical import norm_of_filaments
 from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.relion.accepted_images import about_images
-from cryobridge.jobs.convert.names import Link, is_made
+from cryobridge.jobs.links import Link, is_made
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

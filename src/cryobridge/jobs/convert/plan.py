@@ -24,7 +24,6 @@ from cryobridge.jobs.convert.coordinates import with_sizes_of_micrographs
 from cryobridge.jobs.convert.inputs import messages_of, opened_inputs, why_no_locations
 from cryobridge.jobs.convert.mapping import Mapped, MicrographMap, map_micrographs, onto_micrographs, unused_project
 from cryobridge.jobs.convert.micrographs import micrographs_path
-from cryobridge.jobs.convert.names import Link, is_made
 from cryobridge.jobs.convert.optics_groups import in_optics_groups
 from cryobridge.jobs.convert.options import ConvertOptions, Target, moves_coordinates, target_of
 from cryobridge.jobs.convert.pixels import about_pixels, radii_px
@@ -33,6 +32,7 @@ from cryobridge.jobs.convert.renaming import Renaming
 from cryobridge.jobs.convert.report import ConvertReport
 from cryobridge.jobs.convert.rows import choose_rows, repeated_uids, rows_left_out
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
+from cryobridge.jobs.links import Link, is_made
 from cryobridge.jobs.output_folder import refuse_existing
 from cryobridge.model.convention import AS_STORED, Convention
 from cryobridge.model.particles import ParticleSet

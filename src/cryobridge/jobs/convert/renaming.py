@@ -10,8 +10,9 @@ from cryobridge.errors import UsageError, option
 from cryobridge.formats.cryosparc.names import relative_to_file
 from cryobridge.formats.image_search import ImageSearch, names_lead_elsewhere, not_found
 from cryobridge.formats.relion.accepted import named_mrc
-from cryobridge.jobs.convert.names import Link, as_seen_from, micrograph_names, plan_links, start_of_links
+from cryobridge.jobs.convert.names import micrograph_names, plan_links, start_of_links
 from cryobridge.jobs.convert.pixels import changed_links
+from cryobridge.jobs.links import Link, as_seen_from
 from cryobridge.jobs.micrographs.project import project_of
 from cryobridge.report import Message, warning
 

@@ -125,7 +125,7 @@ class ImageOptions(Options):
         float | None, Opt("Pixel size in Å, if the metadata do not give it.", metavar="Å", panel=_IMAGES)
     ] = None
     on_missing: Annotated[
-        OnMissing, Opt("If an image is missing or unusable: stop, or leave its particle out.", panel=_IMAGES)
+        OnMissing, Opt("If an image is missing or unusable: stop, or leave it out.", panel=_IMAGES)
     ] = "error"
 
     def __post_init__(self) -> None:

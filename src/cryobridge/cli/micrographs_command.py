@@ -1,0 +1,61 @@
+"""`cryobridge micrographs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cryobridge.cli.build import takes_options
+from cryobridge.cli.common import output_option
+from cryobridge.cli.run import Facts, RunOptions, left_out, outputs, run_job
+from cryobridge.jobs.exposures.options import MicrographsOptions
+from cryobridge.report import counted
+
+if TYPE_CHECKING:
+    from cryobridge.jobs.exposures.job import MicrographsJob
+    from cryobridge.jobs.exposures.report import MicrographsReport
+    from cryobridge.progress import Reporter
+
+
+@takes_options
+def micrographs(
+    options: MicrographsOptions,
+    run: RunOptions,
+    exposures: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="EXPOSURES...", help="cryoSPARC exposures: .cs, .csg or job folder, and .cs files to be joined."
+        ),
+    ],
+    output: Annotated[Path, output_option("DIR", "Folder to write to, such as MotionCorr/job002.")],
+) -> None:
+    """Write cryoSPARC micrographs and movies as RELION's lists."""
+    from cryobridge.jobs.exposures.job import MicrographsJob
+    from cryobridge.jobs.exposures.plan import plan_micrographs
+
+    def prepare(reporter: Reporter) -> MicrographsJob:
+        return MicrographsJob(plan_micrographs(exposures, output, options, reporter=reporter))
+
+    run_job(prepare, run, ("Micrographs for RELION", "Would write"), _view)
+
+
+def _view(report: MicrographsReport) -> Facts:
+    facts = [("micrographs", f"{report.rows_out:,} of {report.rows_in:,}"), *left_out(report)]
+    facts.append(("optics groups", f"{report.optics_groups:,}"))
+    if report.dose_per_frame_e_A2 is not None:
+        low, high = report.dose_per_frame_e_A2
+        facts.append(("dose per frame", f"{low:g}{f' to {high:g}' if high > low else ''} e/Å²"))
+    files = [counted(report.links, "link")] if report.links else []
+    if report.copies:
+        files.append(counted(report.copies, "copy", "copies"))
+    if report.rewritten:
+        files.append(f"{report.rewritten:,} as float32")
+    if report.flipped:
+        files.append(f"{report.flipped:,} with rows reversed")
+    facts.append(("files", ", ".join(files) or "none"))
+    facts.append(("RELION project", str(report.relion_project)))
+    counts = [counted(n_rows, "row") for n_rows in report.lists.values()]
+    written = zip(outputs(report), counts, strict=True)
+    return [*facts, *((title, f"{path}  {count}") for (title, path), count in written)]

@@ -1,0 +1,61 @@
+"""Carrying out what was planned for micrographs: links and copies first, then the lists that name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cryobridge.formats.relion.list_names import LIST_FILES
+from cryobridge.formats.relion.star_write import write_star
+from cryobridge.jobs.links import make_links
+from cryobridge.jobs.output_folder import has_own_record, job_record, whole_files
+from cryobridge.progress import Silent
+
+if TYPE_CHECKING:
+    from cryobridge.jobs.exposures.plan import MicrographsPlan
+    from cryobridge.jobs.exposures.report import MicrographsReport
+    from cryobridge.progress import Reporter
+
+_CONTENTS = (
+    "Lists of micrographs for RELION (.star), and the image files that they name, most of them links. "
+    "Names start at the RELION project."
+)
+
+
+@dataclass(frozen=True)
+class MicrographsJob:
+    """Lists of micrographs that can be written."""
+
+    plan: MicrographsPlan
+
+    def report(self) -> MicrographsReport:
+        """Return what will be written."""
+        return self.plan.report()
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """Refuse what can't be written; raises as `MicrographsPlan.check` does."""
+        self.plan.check(overwrite=overwrite)
+
+    def run(self, *, overwrite: bool = False, reporter: Reporter | None = None) -> MicrographsReport:
+        """Make the links and write the lists."""
+        plan, reporter = self.plan, reporter or Silent()
+        self.check(overwrite=overwrite)
+        is_own = overwrite and has_own_record(plan.folder)
+        outdated = [plan.folder / name for kind, name in LIST_FILES.items() if is_own and kind not in plan.lists]
+        title = f"Micrographs of {plan.source.path.name} for RELION"
+        with job_record(plan.folder, title, _CONTENTS, check=lambda: self.check(overwrite=overwrite)) as record:
+            if plan.new_links:
+                reporter.start("copying files" if plan.options.copy else "linking files", len(plan.new_links))
+                make_links(
+                    plan.new_links, copy=plan.options.copy, reporter=reporter, place="output", replaces=overwrite
+                )
+            reporter.start("writing lists", None)
+            with whole_files(list(plan.outputs.values()), overwrite=overwrite) as remove:
+                for kind, path in plan.outputs.items():
+                    write_star(path, plan.blocks(kind))
+                for path in outdated:
+                    remove(path)
+            report = plan.report()
+            report = replace(report, messages=(*report.messages, *record.messages))
+            record.report = report
+        return report

@@ -1,0 +1,129 @@
+"""What micrographs and movies are called in RELION, and where their files lie.
+
+RELION compares names of micrographs after the job's folder, ``MotionCorr/job002/``, and stops at names without one that
+differ. So files lie in a folder that is called like a job's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from cryobridge.errors import UsageError
+from cryobridge.formats.relion.job import JOB_KINDS, PIPELINE, as_named
+from cryobridge.jobs.links import as_seen_from
+from cryobridge.jobs.micrographs.matching import bare_stem, full_stem
+from cryobridge.jobs.micrographs.project import project_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MICROGRAPHS, MOVIES = "Micrographs", "Movies"
+# What RELION takes for a job's folder.
+_JOB = re.compile(r"job\d{3,9}")
+_OWN_JOB = "MotionCorr/job001"
+# What cryoSPARC's motion correction puts behind the name of a movie.
+_ALIGNED = re.compile(r"_(?:patch|rigid)_aligned(?:_doseweighted)?$")
+_SPACES = re.compile(r"\s+")
+# RELION tells stacks, which movies are, from volumes by their suffix.
+_SUFFIXES = {".mrc": ".mrcs"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the output is, as RELION sees it.
+
+    Parameters
+    ----------
+    folder
+        The output folder, with the lists.
+    project
+        RELION's project; the output folder itself where it is in none.
+    files
+        The folder of the files, called like a job's.
+    """
+
+    folder: Path
+    project: Path
+    files: Path
+
+    @property
+    def is_own_project(self) -> bool:
+        """Whether the output folder is a project of its own."""
+        return as_named(self.folder) == as_named(self.project)
+
+    def name(self, path: Path) -> str:
+        """Return a path as RELION names it, which starts at its project."""
+        return as_seen_from(path, self.project)
+
+
+def place_of(folder: Path, relion_project: Path | None) -> Place:
+    """Return where the files of an output folder go.
+
+    The RELION project is the one that is given, else the nearest at or above the folder; where there is none, a folder
+    such as ``MotionCorr/job002`` lies in a project, and any other is one.
+
+    Raises
+    ------
+    UsageError
+        If it is the folder of a RELION project that has jobs.
+    MissingDataError
+        If the project that is given is not there.
+    """
+    own = as_named(folder)
+    project = project_of(folder, relion_project)
+    if project is None and _JOB.fullmatch(own.name) and own.parent.name in JOB_KINDS:
+        project = own.parents[1]
+    if project is None:
+        return Place(folder, folder, folder / _OWN_JOB)
+    if as_named(project) == own and (own / PIPELINE).exists():
+        example = folder / "MotionCorr/job002"
+        raise UsageError(
+            "this is a RELION project itself", path=folder, hint=f"Give a folder for a job in it, such as {example}."
+        )
+    inner = own.relative_to(project).parts if own.is_relative_to(project) else ()
+    has_job = any(_JOB.fullmatch(part) for part in inner[1:])
+    return Place(folder, project, folder if has_job else folder / "job001")
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return a short name for each of some files, without folder, suffix and cryoSPARC's uid; none is used twice.
+
+    Dots and spaces become underscores, since RELION cuts names at them. Names that would be alike keep their uid.
+
+    Examples
+    --------
+    >>> short_names(["J2/motioncorrected/000000000000000000011_a.b_patch_aligned_doseweighted.mrc"])
+    ['a_b']
+    """
+    found = [_ALIGNED.sub("", _one_word(bare_stem(name))) for name in names]
+    # Whole, so that they are still known for the same micrographs as cryoSPARC's.
+    for longer in (full_stem, _whole):
+        counts = Counter(found)
+        found = [
+            short if counts[short] == 1 else _one_word(longer(name)) for name, short in zip(names, found, strict=True)
+        ]
+    return found
+
+
+def _one_word(stem: str) -> str:
+    return _SPACES.sub("_", stem)
+
+
+def _whole(name: str) -> str:
+    return name.removeprefix(">").strip("/").replace("/", "_").replace(".", "_")
+
+
+def movie_suffix(name: str) -> str:
+    """Return the suffix under which RELION reads a movie.
+
+    Examples
+    --------
+    >>> movie_suffix("a.mrc"), movie_suffix("a.tiff"), movie_suffix("a.eer")
+    ('.mrcs', '.tiff', '.eer')
+    """
+    suffix = PurePosixPath(name).suffix
+    return _SUFFIXES.get(suffix.lower(), suffix)

@@ -1,0 +1,47 @@
+"""What `micrographs` reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryobridge.report import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicrographsReport(Report):
+    """What `micrographs` reads and writes.
+
+    Parameters
+    ----------
+    inputs
+        The files that were read.
+    lists
+        How many rows each list has, by the name of its file.
+    optics_groups
+        Optics groups that have micrographs.
+    links, copies
+        Image files that are linked, and that are copied.
+    rewritten
+        Of the copies, micrographs of half precision that became float32.
+    flipped
+        Of the copies, micrographs whose rows are reversed.
+    missing
+        Names of micrographs and movies that were not found.
+    dose_per_frame_e_A2
+        Least and greatest dose of a frame, e/Å²; None where it is not known.
+    relion_project
+        The folder that names start from; None on the way to cryoSPARC.
+    """
+
+    inputs: tuple[Path, ...]
+    lists: Mapping[str, int]
+    optics_groups: int
+    links: int = 0
+    copies: int = 0
+    rewritten: int = 0
+    flipped: int = 0
+    missing: tuple[str, ...] = ()
+    dose_per_frame_e_A2: tuple[float, float] | None = None
+    relion_project: Path | None = None
