@@ -338,3 +338,10 @@ def test_particles_go_onto_the_micrographs_and_each_resolves_to_one_row(demo_pro
         particles = cb.read(tmp_path / "relion/p.star")
         rows = [read_micrographs(star).names.count(name) for name in set(particles.locations.micrograph.values)]
         assert set(rows) == {1}
+
+
+def test_optics_groups_come_from_names_when_asked(project):
+    report = cb.micrographs("P1/J3", OUT, optics_from=r"regex:_(000[01])", lists="ctf", on_missing="skip")
+    optics = blocks(f"{OUT}/micrographs_ctf.star")["optics"]
+    assert report.optics_groups == len(optics)
+    assert report.optics_groups > 2

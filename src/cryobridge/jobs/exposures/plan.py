@@ -27,6 +27,7 @@ from cryobridge.jobs.exposures.files import (
     refuse_useless,
 )
 from cryobridge.jobs.exposures.names import MICROGRAPHS, MOVIES, Place, movie_suffix, place_of, short_names
+from cryobridge.jobs.exposures.optics import in_optics_groups
 from cryobridge.jobs.exposures.options import MicrographsOptions
 from cryobridge.jobs.exposures.report import MicrographsReport
 from cryobridge.jobs.links import Link, is_made
@@ -199,6 +200,7 @@ def plan_micrographs(
     planning = _Planning(found, options, place, search)
     planning.choose_micrographs()
     planning.choose_movies()
+    planning.choose_optics()
     planning.name_files()
     lists = planning.lists()
     messages += planning.messages
@@ -289,6 +291,11 @@ class _Planning:
                 )
                 self.messages.append(note("no-dw-not-found", text))
                 self._no_dw = []
+
+    def choose_optics(self) -> None:
+        """Put the micrographs into the optics groups that are asked for."""
+        self.set, messages = in_optics_groups(self.set, self._options, self._movies)
+        self.messages += messages
 
     def _about_movies(self, missing: list[str], n_all: int) -> None:
         if not missing:
