@@ -290,6 +290,26 @@ def test_an_mdoc_file_of_a_session_names_its_movies(tmp_path):
     assert same_groups(found.index, of)
 
 
+def test_movies_of_one_name_have_the_files_of_their_own_folders(tmp_path):
+    names, files, expected = [], [], []
+    for session in range(2):
+        for number in range(30):
+            path = tmp_path / f"session{session}" / f"g_{number:04d}.tif"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"II*\0")
+            path.with_suffix(".tif.mdoc").write_text(MDOC.format(session, number % 2, 1, path.name))
+            names.append(f"J{session}/imported/{UID}{path.name}")
+            files.append(path)
+            expected.append(2 * session + number % 2)
+    found = optics_groups(names, optics_source("afis"), Acquired(names, files))
+    assert found.index.tolist() == expected
+    # In a folder above both it is not known which one is meant.
+    with pytest.raises(MissingDataError, match="no beam shift is known"):
+        optics_groups(names, optics_source(f"afis:{tmp_path}"))
+    said = read_sidecars([*names, "h.tif"], folder=tmp_path)
+    assert texts(said.messages)[0].startswith("30 of 31 movies have several files of one name there")
+
+
 @pytest.mark.parametrize(
     ("name", "key"),
     [

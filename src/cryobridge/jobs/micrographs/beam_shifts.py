@@ -22,7 +22,7 @@ from cryobridge.jobs.micrographs.matching import normalised_stem
 from cryobridge.report import part_of, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from cryobridge.model.particles import Floats
     from cryobridge.report import Message
@@ -85,33 +85,46 @@ def read_sidecars(
     MissingDataError
         If there is no such folder.
     """
-    found = _sidecar_files(names, files, folder, kinds)
-    wanted = {key: number for number, key in enumerate(dict.fromkeys(map(exposure_key, names)))}
-    own = {key: path for key, path in found.items() if key in wanted}
-    # Without files of single movies, those of whole sessions, which name the movies inside.
-    rest = sorted((path for key, path in found.items() if key not in wanted and path.suffix.lower() == MDOC), key=str)
-    whole = list(islice(rest, _MOST_SESSION_FILES)) if len(own) < len(wanted) else []
-    said: dict[str, MdocMovie] = {}
-    errors: list[CryobridgeError] = []
-    with ThreadPoolExecutor(_READERS) as pool:
-        results = pool.map(_read, [*own.values(), *whole])
-        for key, result in zip([*own, *[""] * len(whole)], results, strict=True):
-            if isinstance(result, CryobridgeError):
-                errors += [result] if key else []  # other files may be other programs'
-                continue
-            # A file's own name is the movie's; names inside are for files of several.
-            by_key = {key: result[0]} if key and len(result) == 1 else _by_movie(result)
-            for other, movie in by_key.items():
-                said.setdefault(other, movie)
     keys = [exposure_key(name) for name in names]
-    movies = [said.get(key) for key in keys]
+    index = _Index(kinds)
+    if folder is not None:
+        _require_folder(folder)
+        paths = index.below(folder, keys)
+    else:
+        paths = index.beside(files, keys)
+    own = dict.fromkeys(path for path in paths if path is not None)
+    # Where movies have no file of their own, those of whole sessions, which name the movies inside.
+    whole = index.others(own)[:_MOST_SESSION_FILES] if None in paths else []
+    errors: list[CryobridgeError] = []
+    of_path: dict[Path, list[MdocMovie]] = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for path, result in zip([*own, *whole], pool.map(_read, [*own, *whole]), strict=True):
+            if not isinstance(result, CryobridgeError):
+                of_path[path] = result
+            elif path in own:  # other files may be other programs'
+                errors.append(result)
+    named = {
+        exposure_key(movie.movie): movie
+        for path in reversed([*own, *whole])
+        for movie in of_path.get(path, ())
+        if movie.movie
+    }
+    movies = [
+        _of_one(of_path.get(path), key, named) if path else named.get(key)
+        for path, key in zip(paths, keys, strict=True)
+    ]
     shifts = [(np.nan, np.nan) if movie is None else movie.image_shift_um or (np.nan, np.nan) for movie in movies]
     return Sidecars(
         np.array(shifts, np.float64).reshape(-1, 2),
         tuple(None if movie is None else movie.position for movie in movies),
-        len(own) + len(whole),
-        tuple(_unreadable(errors, len(own))),
+        len(of_path) + len(errors),
+        (*_unreadable(errors, len(own)), *index.messages),
     )
+
+
+def _of_one(said: list[MdocMovie], key: str, named: dict[str, MdocMovie]) -> MdocMovie | None:
+    """Return what a movie's own file says of it; names inside are for files of several movies."""
+    return said[0] if len(said) == 1 else named.get(key)
 
 
 def exposure_key(name: str) -> str:
@@ -131,10 +144,6 @@ def exposure_key(name: str) -> str:
     return normalised_stem(base if is_movie else f"{base}{XML}")
 
 
-def _by_movie(movies: Iterable[MdocMovie]) -> dict[str, MdocMovie]:
-    return {exposure_key(movie.movie): movie for movie in movies if movie.movie}
-
-
 def _read(path: Path) -> list[MdocMovie] | CryobridgeError:
     """Return what a file says of movies, or the error by which it can't be read."""
     try:
@@ -151,37 +160,68 @@ def _unreadable(errors: Sequence[CryobridgeError], n_files: int) -> Iterator[Mes
         yield warning("beam-shifts-not-read", f"{said}, such as {errors[0]}", where=errors[0].path)
 
 
-def _sidecar_files(
-    names: Sequence[str], files: Sequence[Path | None], folder: Path | None, kinds: Sequence[str]
-) -> dict[str, Path]:
-    """Return the files of a kind by the exposure that they are of."""
-    if folder is not None:
-        if not folder.is_dir():
-            raise MissingDataError(
-                "no such folder",
-                path=folder,
-                option="optics_from",
-                hint=meant(folder, "Give EPU's or SerialEM's folder."),
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        hint = meant(folder, "Give the folder of the files by EPU or SerialEM.")
+        raise MissingDataError("no such folder", path=folder, option="optics_from", hint=hint)
+
+
+class _Index:
+    """The files of some kinds, by the exposures that they are of."""
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self.messages: list[Message] = []
+        self._kinds = kinds
+        self._found: list[Path] = []
+        self._n_entries = 0
+
+    def beside(self, files: Sequence[Path | None], keys: Sequence[str]) -> list[Path | None]:
+        """Return the file beside each movie; links are followed."""
+        folders: dict[Path, dict[str, Path]] = {}
+        paths: list[Path | None] = [None] * len(keys)
+        for row, file in enumerate(files):
+            if file is None:
+                continue
+            folder = resolved(file).parent
+            if folder not in folders:
+                folders[folder] = {}
+                with suppress(CryobridgeError):
+                    listed = sorted(list_folder(folder).files)
+                    folders[folder] = {
+                        key: found[0] for key, found in self._by_key(folder / name for name in listed).items()
+                    }
+            paths[row] = folders[folder].get(keys[row])
+        return paths
+
+    def below(self, folder: Path, keys: Sequence[str]) -> list[Path | None]:
+        """Return the file of each movie in a folder and those below it; None where several fit."""
+        by_key = self._by_key(_below(folder))
+        several = {key for key in keys if len(by_key.get(key, ())) > 1}
+        if several:
+            first = by_key[min(several)]
+            said = part_of(len(several), len(set(keys)), "movie", "have", of_one="has")
+            text = (
+                f"{said} several files of one name below it, of which none is taken, such as {first[0]} and {first[1]}"
             )
-        entries = _below(folder)
-    else:
-        entries = _beside(path for path in files if path is not None)
-    found: dict[str, Path] = {}
-    for path in islice(entries, _MOST_ENTRIES):
-        end = path.suffix.lower()
-        if end in kinds:
-            key = exposure_key(path.name)
-            # Of both kinds EPU's.
-            if key not in found or (end == XML and found[key].suffix.lower() != XML):
-                found[key] = path
-    return found
+            self.messages.append(warning("beam-shifts-ambiguous-files", text, where=folder))
+        return [by_key[key][0] if key in by_key and key not in several else None for key in keys]
 
+    def others(self, own: Collection[Path]) -> list[Path]:
+        """Return the `.mdoc` files that were found and are of no movie."""
+        return sorted(path for path in self._found if path.suffix.lower() == MDOC and path not in own)
 
-def _beside(files: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files in the folders that these are in."""
-    for folder in dict.fromkeys(resolved(path).parent for path in files):
-        with suppress(CryobridgeError):
-            yield from (folder / name for name in sorted(list_folder(folder).files))
+    def _by_key(self, entries: Iterable[Path]) -> dict[str, list[Path]]:
+        """Return the files by exposure; where there are both kinds, EPU's."""
+        by_key: dict[str, list[Path]] = {}
+        for path in islice(entries, _MOST_ENTRIES - self._n_entries):
+            self._n_entries += 1
+            if path.suffix.lower() in self._kinds:
+                self._found.append(path)
+                by_key.setdefault(exposure_key(path.name), []).append(path)
+        for key, paths in by_key.items():
+            by_epu = [path for path in paths if path.suffix.lower() == XML]
+            by_key[key] = by_epu or paths
+        return by_key
 
 
 def _below(folder: Path) -> Iterator[Path]:
