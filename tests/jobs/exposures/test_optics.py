@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+import starfile
 
-from cryobridge.errors import FormatError
+import cryobridge as cb
+import exposure_files as written
+from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.cryosparc.exposures import read_exposures
 from cryobridge.jobs.exposures.optics import beam_shifts, in_optics_groups
 from cryobridge.jobs.shared_options import OpticsGroupOptions
-from helpers import codes, save_cs
+from helpers import codes, particle_columns, save_cs
 
 UID = "000090334788266266069_"
 N = 60
@@ -96,3 +99,52 @@ def test_beam_shifts_beside_the_movies_make_groups(tmp_path):
     micrographs = exposures(tmp_path / "e.cs", mscope_params__beam_shift=np.zeros((N, 2), "f4"))
     grouped, _ = in_optics_groups(micrographs, OpticsGroupOptions(optics_from="afis"), files)
     assert names_of(grouped) == [f"afis_{n % 5 + 1}" for n in range(N)]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """cryoSPARC's job of micrographs, whose movies are at three positions by SerialEM."""
+    monkeypatch.chdir(tmp_path)
+    written.write_project(tmp_path / "P1", 30)
+    (tmp_path / "relion").mkdir()
+    (tmp_path / "relion/default_pipeline.star").touch()
+    sections = [
+        f"[FrameSet = 0]\nSubFramePath = X:\\d\\grid1_{row:04d}.tif\nMultishotHoleAndPosition = {row % 3} 0\n"
+        for row in range(30)
+    ]
+    (tmp_path / "frames.mdoc").write_text("".join(sections))
+    return tmp_path
+
+
+def test_lists_have_the_groups_and_particles_get_them(project):
+    out = "relion/MotionCorr/job002"
+    report = cb.micrographs("P1/J3", out, optics_from=f"serialem:{project}")
+    assert report.optics_groups == 3
+    assert "optics-groups" in codes(report.messages)
+    for name in ("micrographs.star", "micrographs_ctf.star"):
+        blocks = starfile.read(f"{out}/{name}", always_dict=True)
+        assert blocks["optics"]["rlnOpticsGroupName"].tolist() == [f"serialem_{hole}-0" for hole in range(3)]
+        assert blocks["micrographs"]["rlnOpticsGroup"].tolist() == [row % 3 + 1 for row in range(30)]
+    columns = particle_columns(["J4/extract/a.mrc"] * 30, range(30), ctf__exp_group_id=np.arange(30, dtype="u4") % 2)
+    columns |= {
+        "location/micrograph_path": [
+            f"J2/motioncorrected/{stem}_patch_aligned_doseweighted.mrc" for stem in written.stems(30)
+        ],
+        "location/center_x_frac": np.full(30, 0.5, "f4"),
+        "location/center_y_frac": np.full(30, 0.5, "f4"),
+        "location/micrograph_shape": np.tile(np.array([[written.NY, written.NX]], "u4"), (30, 1)),
+    }
+    save_cs(project / "P1/J4/particles.cs", columns)
+    listed = f"{out}/micrographs_ctf.star"
+    cb.convert("P1/J4/particles.cs", "relion/p.star", micrographs=listed, orientation="stored", force=True)
+    particles = starfile.read("relion/p.star", always_dict=True)
+    names = particles["optics"].set_index("rlnOpticsGroup")["rlnOpticsGroupName"]
+    found = names[particles["particles"]["rlnOpticsGroup"]].tolist()
+    assert found == [f"serialem_{row % 3}-0" for row in range(30)]
+
+
+def test_a_number_of_groups_is_for_beam_shifts(project):
+    with pytest.raises(UsageError, match="would do nothing here"):
+        cb.micrographs("P1/J3", "out", optics_groups=3)
+    with pytest.raises(MissingDataError, match="no beam shift is known"):
+        cb.micrographs("P1/J3", "out", optics_from="afis")

@@ -23,7 +23,7 @@ _SHIFT, _IS_KNOWN = "mscope_params/beam_shift", "mscope_params/beam_shift_known"
 
 
 def in_optics_groups(
-    micrographs: MicrographSet, options: OpticsGroupOptions, movies: Sequence[Path | None]
+    micrographs: MicrographSet, options: OpticsGroupOptions, files: Sequence[Path | None]
 ) -> tuple[MicrographSet, list[Message]]:
     """Return micrographs in the optics groups that are asked for, and what is said of these.
 
@@ -33,9 +33,9 @@ def in_optics_groups(
         Under the names that their program gave them.
     options
         Where the groups come from; without any, they are those that the micrographs have.
-    movies
-        (n,) where the movies are on disk, beside which beam shifts are looked for; None for those that are not found.
-        Empty where there are none.
+    files
+        (n,) where the movies are on disk, or for want of any the micrographs, beside which beam shifts are looked for;
+        None for those that are not found. Empty where there are none.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def in_optics_groups(
     if source is None:
         return micrographs, _about_own(micrographs)
     names = () if micrographs.movies is None else tuple(micrographs.movies.name.to_numpy().tolist())
-    acquired = Acquired(names, movies, beam_shifts(micrographs))
+    acquired = Acquired(names, files, beam_shifts(micrographs))
     groups = optics_groups(micrographs.names, source, acquired, options.optics_groups)
     grouped, messages = with_groups(micrographs, groups.index, groups.names)
     return grouped, [*groups.messages, *messages]

@@ -294,7 +294,7 @@ class _Planning:
 
     def choose_optics(self) -> None:
         """Put the micrographs into the optics groups that are asked for."""
-        self.set, messages = in_optics_groups(self.set, self._options, self._movies)
+        self.set, messages = in_optics_groups(self.set, self._options, self._movies or self._files)
         self.messages += messages
 
     def _about_movies(self, missing: list[str], n_all: int) -> None:

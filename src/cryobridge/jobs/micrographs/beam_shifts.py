@@ -109,10 +109,11 @@ def read_sidecars(
         for movie in of_path.get(path, ())
         if movie.movie
     }
-    movies = [
-        _of_one(of_path.get(path), key, named) if path else named.get(key)
-        for path, key in zip(paths, keys, strict=True)
-    ]
+    movies = []
+    for file, key in zip(paths, keys, strict=True):
+        said = [] if file is None else of_path.get(file, [])
+        # A file's own name is the movie's; names inside are for files of several.
+        movies.append(said[0] if len(said) == 1 else named.get(key))
     shifts = [(np.nan, np.nan) if movie is None else movie.image_shift_um or (np.nan, np.nan) for movie in movies]
     return Sidecars(
         np.array(shifts, np.float64).reshape(-1, 2),
@@ -120,11 +121,6 @@ def read_sidecars(
         len(of_path) + len(errors),
         (*_unreadable(errors, len(own)), *index.messages),
     )
-
-
-def _of_one(said: list[MdocMovie], key: str, named: dict[str, MdocMovie]) -> MdocMovie | None:
-    """Return what a movie's own file says of it; names inside are for files of several movies."""
-    return said[0] if len(said) == 1 else named.get(key)
 
 
 def exposure_key(name: str) -> str:
@@ -200,10 +196,9 @@ class _Index:
         if several:
             first = by_key[min(several)]
             said = part_of(len(several), len(set(keys)), "movie", "have", of_one="has")
-            text = (
-                f"{said} several files of one name below it, of which none is taken, such as {first[0]} and {first[1]}"
-            )
-            self.messages.append(warning("beam-shifts-ambiguous-files", text, where=folder))
+            text = f"{said} several files of one name there, of which none is taken, such as {first[0]} and {first[1]}"
+            self.messages.append(warning("beam-shifts-of-one-name", text, where=folder))
+            self._found = [path for path in self._found if exposure_key(path.name) not in several]
         return [by_key[key][0] if key in by_key and key not in several else None for key in keys]
 
     def others(self, own: Collection[Path]) -> list[Path]:
