@@ -9,13 +9,13 @@ import typer
 
 from cryobridge.cli.build import takes_options
 from cryobridge.cli.common import output_option
-from cryobridge.cli.run import Facts, RunOptions, left_out, outputs, run_job
+from cryobridge.cli.run import Facts, RunOptions, left_out, outputs, run_job, some
 from cryobridge.jobs.exposures.options import MicrographsOptions
 from cryobridge.report import counted
 
 if TYPE_CHECKING:
-    from cryobridge.jobs.exposures.job import MicrographsJob
     from cryobridge.jobs.exposures.report import MicrographsReport
+    from cryobridge.jobs.job import Job
     from cryobridge.progress import Reporter
 
 
@@ -26,19 +26,21 @@ def micrographs(
     exposures: Annotated[
         list[Path],
         typer.Argument(
-            metavar="EXPOSURES...", help="cryoSPARC exposures: .cs, .csg or job folder, and .cs files to be joined."
+            metavar="EXPOSURES...",
+            help="cryoSPARC exposures: .cs, .csg or job folder, and .cs files to be joined; or RELION's .star.",
         ),
     ],
-    output: Annotated[Path, output_option("DIR", "Folder to write to, such as MotionCorr/job002.")],
+    output: Annotated[
+        Path, output_option("OUT", "Folder to write to, such as MotionCorr/job002; for cryoSPARC a .cs file.")
+    ],
 ) -> None:
-    """Write cryoSPARC micrographs and movies as RELION's lists."""
-    from cryobridge.jobs.exposures.job import MicrographsJob
-    from cryobridge.jobs.exposures.plan import plan_micrographs
+    """Take micrographs and movies from cryoSPARC to RELION, or micrographs back."""
+    from cryobridge.jobs.exposures.job import micrographs_job
 
-    def prepare(reporter: Reporter) -> MicrographsJob:
-        return MicrographsJob(plan_micrographs(exposures, output, options, reporter=reporter))
+    def prepare(reporter: Reporter) -> Job[MicrographsReport]:
+        return micrographs_job(exposures, output, options, reporter=reporter)
 
-    run_job(prepare, run, ("Micrographs for RELION", "Would write"), _view)
+    run_job(prepare, run, ("Micrographs", "Would write"), _view)
 
 
 def _view(report: MicrographsReport) -> Facts:
@@ -55,6 +57,10 @@ def _view(report: MicrographsReport) -> Facts:
     if report.flipped:
         files.append(f"{report.flipped:,} with rows reversed")
     facts.append(("files", ", ".join(files) or "none"))
+    if report.dropped_columns:
+        facts.append(("no place for", some(report.dropped_columns)))
+    if report.relion_project is None:
+        return [*facts, *outputs(report)]
     facts.append(("RELION project", str(report.relion_project)))
     counts = [counted(n_rows, "row") for n_rows in report.lists.values()]
     written = zip(outputs(report), counts, strict=True)

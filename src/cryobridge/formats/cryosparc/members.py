@@ -14,7 +14,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Us
 from cryobridge.formats.cryosparc.cs import open_cs
 from cryobridge.formats.cryosparc.csg import ResultGroup, names_file, read_csg
 from cryobridge.formats.cryosparc.job import is_cryosparc_description, read_job, siblings_with
-from cryobridge.formats.cryosparc.names import group_by_name, kind_of, parse_cs_name
+from cryobridge.formats.cryosparc.names import group_by_name, instead_of_exposures, kind_of, parse_cs_name
 from cryobridge.formats.cryosparc.outputs import JobOutput, described_outputs
 from cryobridge.formats.listing import is_there, list_if_there, read_json
 from cryobridge.report import Message, note, warning
@@ -112,11 +112,18 @@ def members_of_job(folder: Path, kind: str = "particle") -> Members:
     MissingDataError
         If none has.
     """
-    job = read_job(folder)
+    job, asked = read_job(folder), kind
     kept = [item for item in job.outputs if item.main is not None and not item.is_excluded]
     if kind == "exposure" and all(item.kind != kind for item in kept):
         kind = "particle"
-    output = _one_of(folder, [item for item in kept if item.kind == kind], f"{kind}s")
+    found = [item for item in kept if item.kind == kind]
+    if asked == "particle" and not found and any(item.kind == "exposure" for item in kept):
+        raise MissingDataError(
+            "no result with particles in this job, but exposures",
+            path=folder,
+            hint=instead_of_exposures(folder),
+        )
+    output = _one_of(folder, found, f"{kind}s")
     assert output.main is not None  # asked for there
     iteration = "" if output.iteration is None else f", iteration {output.iteration}"
     which = f"{job.uid or folder.name}: the result {output.name}{iteration}: {output.main.name}"

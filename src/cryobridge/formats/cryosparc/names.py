@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -65,6 +66,12 @@ class NamedGroup:
     main: CsName | None
     passthroughs: tuple[CsName, ...]
     iterations: tuple[Iteration, ...]
+
+
+def instead_of_exposures(path: Path) -> str:
+    """Return what to do with exposures where particles are needed, as a hint."""
+    command = f"cryobridge micrographs {shlex.quote(str(path))} -o MotionCorr/job002"
+    return f"`{command}` writes RELION's lists of them; for particles give those of a later job."
 
 
 def parse_cs_name(name: str) -> CsName:

@@ -120,7 +120,7 @@ def cs_content(
     if particles.images is not None:
         columns.setdefault("uid", make_uids(particles.images))
         columns |= _blob(particles, particles.images, SIGNS[contrast or "bright"])
-    columns |= _ctf(particles, particles.optics, particles.ctf)
+    columns |= ctf_columns(particles, particles.optics, particles.ctf)
     if particles.poses is not None:
         columns |= _alignment(particles, particles.poses)
         if particles.poses.shift_A is None:
@@ -217,7 +217,7 @@ def make_uids(images: ImageRefs) -> NDArray[np.uint64]:
 
     The same image has the same uid in every run. Rows that repeat an image differ by how many of it came before.
     """
-    return distinct_uids(_identity(images.path, images.index))
+    return distinct_uids(identity_of_names(images.path, images.index))
 
 
 def distinct_uids(uid: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -246,7 +246,7 @@ def uids_of_copies(uid: NDArray[np.uint64], copy: NDArray[np.int64]) -> NDArray[
     return _mixed(uid ^ _mixed(copy.astype(np.uint64) + np.uint64(1)))
 
 
-def _identity(name: Labels, number: NDArray[np.int64] | None = None) -> NDArray[np.uint64]:
+def identity_of_names(name: Labels, number: NDArray[np.int64] | None = None) -> NDArray[np.uint64]:
     """Return 64 bits for each row, (n,), out of a text and a number."""
     digests = [hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8) for text in name.values]
     of_name = np.array([int.from_bytes(digest.digest(), "little") for digest in digests], np.uint64)
@@ -358,7 +358,8 @@ def _exposure_group(particles: ParticleSet, optics: Optics) -> NDArray[np.uint32
     return _unsigned(particles, "ctf/exp_group_id", number[particles.optics_index])
 
 
-def _ctf(particles: ParticleSet, optics: Optics, ctf: CTF | None) -> dict[str, Values]:
+def ctf_columns(particles: ParticleSet, optics: Optics, ctf: CTF | None) -> dict[str, Values]:
+    """Return the columns of the group ctf: exposure groups and optics of each row, and its CTF where that is known."""
     n = len(particles)
     columns: dict[str, Values] = {"ctf/exp_group_id": _exposure_group(particles, optics)}
     columns |= _optics_columns(particles, "ctf")
@@ -420,7 +421,7 @@ def _location(particles: ParticleSet, locations: Locations) -> dict[str, Values]
     fraction = locations.coordinate_px / shape[:, ::-1]
     uid = locations.micrograph_uid
     columns: dict[str, Values] = {
-        "location/micrograph_uid": _identity(locations.micrograph) if uid is None else uid,
+        "location/micrograph_uid": identity_of_names(locations.micrograph) if uid is None else uid,
         "location/micrograph_path": locations.micrograph,
         "location/micrograph_shape": _unsigned(particles, "location/micrograph_shape", shape),
         "location/center_x_frac": _single(fraction[:, 0]),
@@ -440,6 +441,6 @@ def _filament(particles: ParticleSet, helix: Helix) -> dict[str, Values]:
     if uid is None:
         locations = particles.locations
         micrograph = _text(len(particles), "") if locations is None else locations.micrograph
-        uid = _identity(micrograph, helix.tube)
+        uid = identity_of_names(micrograph, helix.tube)
     columns: dict[str, Values] = {"filament/filament_uid": uid}
     return columns | _column(particles, field("helix.track_length_A"))

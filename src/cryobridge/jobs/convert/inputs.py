@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError, option
-from cryobridge.formats.cryosparc.names import holds_exposures, parse_cs_name
+from cryobridge.formats.cryosparc.names import holds_exposures, instead_of_exposures, parse_cs_name
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.input_file import resolved
 from cryobridge.formats.open import KINDS, open_particles
@@ -117,7 +117,7 @@ def _refuse_exposures(files: ParticleFiles) -> None:
         raise UsageError(
             f"these are {len(files):,} exposures, not particles",
             path=files.metadata,
-            hint="Give the particles of a later job; `cryobridge select` chooses among exposures.",
+            hint=f"{instead_of_exposures(files.path)} `cryobridge select` chooses among exposures.",
         )
 
 

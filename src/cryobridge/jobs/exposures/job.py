@@ -5,21 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cryobridge.errors import UsageError
+from cryobridge.formats.registry import STAR, identify_file
 from cryobridge.formats.relion.list_names import LIST_FILES
 from cryobridge.formats.relion.star_write import write_star
+from cryobridge.jobs.exposures.plan import plan_micrographs
 from cryobridge.jobs.links import make_links
 from cryobridge.jobs.output_folder import has_own_record, job_record, whole_files
 from cryobridge.progress import Silent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cryobridge.jobs.exposures.options import MicrographsOptions
     from cryobridge.jobs.exposures.plan import MicrographsPlan
     from cryobridge.jobs.exposures.report import MicrographsReport
+    from cryobridge.jobs.job import Job
     from cryobridge.progress import Reporter
 
 _CONTENTS = (
     "Lists of micrographs for RELION (.star), and the image files that they name, most of them links. "
     "Names start at the RELION project."
 )
+
+
+def micrographs_job(
+    exposures: Sequence[Path], output: Path, options: MicrographsOptions, *, reporter: Reporter | None = None
+) -> Job[MicrographsReport]:
+    """Return the job that takes micrographs to the other program: RELION's lists to cryoSPARC, all else to RELION.
+
+    Raises
+    ------
+    UsageError
+        If a list of RELION is given with other files.
+    CryobridgeError
+        As `plan_micrographs` and `plan_exposures` do.
+    """
+    if exposures[0].is_dir() or identify_file(exposures[0]) != STAR:
+        return MicrographsJob(plan_micrographs(exposures, output, options, reporter=reporter))
+    if len(exposures) > 1:
+        raise UsageError("one list of RELION's is taken at a time", path=exposures[1], hint="Run it once for each.")
+    from cryobridge.jobs.exposures.to_cryosparc import plan_exposures
+
+    return plan_exposures(exposures[0], output, options, reporter=reporter)
 
 
 @dataclass(frozen=True)

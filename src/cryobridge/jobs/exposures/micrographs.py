@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryobridge.jobs.exposures.job import MicrographsJob
+from cryobridge.jobs.exposures.job import micrographs_job
 from cryobridge.jobs.exposures.options import MicrographsOptions
-from cryobridge.jobs.exposures.plan import plan_micrographs
 from cryobridge.jobs.job import carried_out
 from cryobridge.options import as_path, checked, made, takes
 
@@ -29,15 +28,16 @@ def micrographs(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> MicrographsReport:
-    """Write cryoSPARC's micrographs as RELION's lists, with files under names that RELION takes.
+    """Write cryoSPARC's micrographs as RELION's lists, with files under names that RELION takes; or RELION's back.
 
     Parameters
     ----------
     exposures
         Exposures of cryoSPARC, a `.cs` or `.csg` file or a job folder; or several, of which the others are `.cs` files
-        to be joined with the first.
+        to be joined with the first. Or a STAR file of RELION's micrographs, which become exposures.
     output
-        The folder to write to: one such as ``MotionCorr/job002`` in a RELION project, or one of its own.
+        The folder to write to: one such as ``MotionCorr/job002`` in a RELION project, or one of its own. On the way to
+        cryoSPARC a `.cs` file.
     overwrite
         Replace lists that are there.
     dry_run
@@ -68,7 +68,5 @@ def micrographs(
     >>> report.lists["micrographs_ctf.star"]
     """
     paths: tuple[Path, ...] = checked(exposures, tuple[Path, ...], "exposures")
-    job = MicrographsJob(
-        plan_micrographs(paths, as_path(output, "output"), made(MicrographsOptions, options), reporter=reporter)
-    )
+    job = micrographs_job(paths, as_path(output, "output"), made(MicrographsOptions, options), reporter=reporter)
     return carried_out(job, overwrite=overwrite, dry_run=dry_run, reporter=reporter)

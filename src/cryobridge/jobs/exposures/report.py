@@ -33,6 +33,8 @@ class MicrographsReport(Report):
         Least and greatest dose of a frame, e/Å²; None where it is not known.
     relion_project
         The folder that names start from; None on the way to cryoSPARC.
+    dropped_columns
+        On that way, RELION's columns that there is no place for.
     """
 
     inputs: tuple[Path, ...]
@@ -45,3 +47,4 @@ class MicrographsReport(Report):
     missing: tuple[str, ...] = ()
     dose_per_frame_e_A2: tuple[float, float] | None = None
     relion_project: Path | None = None
+    dropped_columns: tuple[str, ...] = ()
