@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cryobridge.dataset.memory import Recycled
 from cryobridge.errors import CryobridgeError
 from cryobridge.fourier.downsample import Downsampler
 from cryobridge.jobs.stacks.reading import ImageReader
@@ -33,6 +34,7 @@ class _Opened:
     def __init__(self, images: ItemImages) -> None:
         self.process = os.getpid()
         self.reader = ImageReader(images.refs, images.headers, from_maps=True)
+        self.memory = Recycled()
         self.shrink: Downsampler | None = None
         if images.new_box_px is not None or images.background_radius_px is not None:
             size_px = images.shape_px[0]
@@ -113,9 +115,9 @@ class ItemImages:
         CryobridgeError
             If an image can't be normalised.
         """
-        images = torch.empty((len(rows), *self.item_shape_px), dtype=torch.float32)
-        pixels: Images = images.numpy()
         opened = self._opened()
+        images = opened.memory.empty((len(rows), *self.item_shape_px), torch.float32)
+        pixels: Images = images.numpy()
         if not self.changes_pixels and self.is_inverted is None:
             opened.reader.read(rows, pixels)
             return images
@@ -140,6 +142,10 @@ class ItemImages:
                 np.negative(out, out=out)
             elif inverted.any():
                 out[inverted] *= -1
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return a tensor of any values for what is made of images, in memory that was used before."""
+        return self._opened().memory.empty(shape, dtype)
 
     def refuse(self, rows: Rows, why: str) -> None:
         """Raise the error that the images of these rows can't be used."""

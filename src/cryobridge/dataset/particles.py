@@ -264,7 +264,12 @@ class ParticleDataset(Dataset[Batch]):
             found["image"] = found["image"].to(self._device)
             if self._transform is None:
                 self._transform = PolarTransform(self.options.polar, self.shape_px, device=self._device)
-            _, found["polar"], unusable = normalised_transforms(found["image"], self._transform)
+            images, grid = found["image"], self.options.polar
+            out = {}
+            if self._device.type == "cpu":
+                out["out"] = self._images.empty(images.shape, images.dtype)
+                out["polar_out"] = self._images.empty((len(at), grid.n_shells, grid.n_inplanes), torch.complex64)
+            _, found["polar"], unusable = normalised_transforms(images, self._transform, **out)
             if bool(unusable.any()):
                 self._images.refuse(at[unusable.numpy(force=True)], "is constant or holds NaN, and has no transform")
         if self.options.ctf == "image":

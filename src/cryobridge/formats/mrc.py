@@ -6,7 +6,6 @@ costs one image. Files that other readers refuse are read with a note where thei
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from cryobridge.report import Message, counted
 
 if TYPE_CHECKING:
     import io
+    import os
     from collections.abc import Sequence
 from cryobridge.formats.mrc_header import COPY_AGAIN, UNREAD_MODES, MrcHeader, open_bytes, read_header
 
@@ -32,7 +32,7 @@ _COMPRESSED_LIMIT_BYTES = 4 << 30
 _UNPACKED_FREE_BYTES = 256 << 20
 _UNPACKED_RATIO = 100
 _PIECE_BYTES = 1 << 20
-# From so many neighbours on it is worth to ask the system for them.
+# From so many neighbours on a read of the file is as fast as a copy from its memory map.
 _RUN_IMAGES = 8
 
 
@@ -118,9 +118,10 @@ class MrcFile:
         return images
 
     def copy(self, indices: NDArray[np.integer[Any]], out: Images, file: IO[bytes]) -> None:
-        """Copy sections from the memory map, which for scattered ones takes half of the time of `read`.
+        """Copy scattered sections from the memory map, and read runs of neighbours.
 
-        A file that becomes shorter meanwhile ends the process.
+        Scattered ones take half of the time of `read` so, where the system's cache has them. Runs are read, since pages
+        of a map come one after the other where it has not. A file that becomes shorter meanwhile ends the process.
 
         Parameters
         ----------
@@ -129,15 +130,17 @@ class MrcFile:
         out
             (n, ny, nx) float32, contiguous, where they are wanted.
         file
-            The file, opened; the system is told of runs of neighbours, which it then reads as a whole.
+            The file, opened.
 
         Raises
         ------
         FormatError
-            If the file can't be mapped any more.
+            If the file can't be read any more.
         """
-        if self._decompressed is None and len(indices) >= _RUN_IMAGES and hasattr(os, "posix_fadvise"):  # not on macOS
-            self._announce_runs(indices, file)
+        n_runs = 1 + int(np.count_nonzero(np.diff(indices) != 1))
+        if self._decompressed is not None or _RUN_IMAGES * n_runs <= len(indices):
+            self.read(indices, file, out)
+            return
         images = self.images
         if images.dtype == out.dtype:
             np.take(images, indices, axis=0, out=out, mode="clip")  # which does without a copy in between
@@ -145,16 +148,6 @@ class MrcFile:
         at_once = max(1, _WINDOW_BYTES // self.header.section_bytes)
         for place in range(0, len(indices), at_once):
             out[place : place + at_once] = images[indices[place : place + at_once]]
-
-    def _announce_runs(self, indices: NDArray[np.integer[Any]], file: IO[bytes]) -> None:
-        """Have the system read runs of neighbours as a whole, rather than page by page, if there are few runs."""
-        ends = np.r_[np.flatnonzero(np.diff(indices) != 1), len(indices) - 1]
-        if _RUN_IMAGES * len(ends) > len(indices):
-            return
-        section_bytes = self.header.section_bytes
-        for first, last in zip(indices[np.r_[0, ends[:-1] + 1]].tolist(), indices[ends].tolist(), strict=True):
-            start = self.header.data_offset + first * section_bytes
-            os.posix_fadvise(file.fileno(), start, (last - first + 1) * section_bytes, os.POSIX_FADV_WILLNEED)
 
     def _checked(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         wanted = np.asarray(indices)

@@ -1,0 +1,86 @@
+"""Memory that is used again, and batches that are kept."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+
+import cryobridge as cb
+from cryobridge.dataset.memory import Recycled
+from helpers import noise_images, particle_columns, save_cs, save_mrc
+
+LARGE = (64, 96, 96)  # 2.25 MiB as float32
+
+
+def test_memory_is_used_again_when_no_tensor_has_it():
+    memory = Recycled()
+    first = memory.empty(LARGE, torch.float32)
+    place = first.data_ptr()
+    assert first.shape == LARGE and first.is_contiguous() and place % 64 == 0
+    second = memory.empty(LARGE, torch.float32)
+    assert second.data_ptr() != place
+    del first
+    gc.collect()
+    assert memory.empty(LARGE, torch.float32).data_ptr() == place
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda tensor: tensor[3],
+        lambda tensor: tensor.view(torch.int32)[0, 0],
+        lambda tensor: tensor.numpy()[5],
+        lambda tensor: memoryview(tensor.numpy()),
+        lambda tensor: tensor.detach(),
+        torch.from_dlpack,
+        lambda tensor: tensor.untyped_storage(),
+        np.from_dlpack,
+    ],
+)
+def test_a_view_of_any_kind_keeps_it(kept):
+    memory = Recycled()
+    tensor = memory.empty(LARGE, torch.float32)
+    place, view = tensor.data_ptr(), kept(tensor)
+    del tensor
+    gc.collect()
+    others = [memory.empty(LARGE, torch.float32) for _ in range(6)]
+    assert place not in [other.data_ptr() for other in others]
+    del view, others
+
+
+def test_values_that_a_gradient_needs_are_kept():
+    memory = Recycled()
+    weight = torch.ones((), requires_grad=True)
+    images = memory.empty(LARGE, torch.float32).fill_(2)
+    loss = (weight * images).square().sum()
+    del images
+    for _ in range(3):
+        memory.empty(LARGE, torch.float32).fill_(7)
+    loss.backward()
+    assert weight.grad == 8 * 64 * 96 * 96
+
+
+def test_few_pieces_are_held_and_small_ones_are_torchs_own():
+    memory = Recycled()
+    kept = [memory.empty(LARGE, torch.float32) for _ in range(20)]
+    assert len({tensor.data_ptr() for tensor in kept}) == 20 and len(memory._pieces) == 4
+    assert memory.empty((3,), torch.complex64).dtype == torch.complex64 and len(memory._pieces) == 4
+
+
+def test_batches_that_are_kept_are_not_overwritten(tmp_path):
+    n, box = 160, 96
+    images = noise_images(n, box).astype("f4")
+    save_mrc(tmp_path / "a.mrc", images, 1.5)
+    path = save_cs(tmp_path / "a.cs", particle_columns(["a.mrc"] * n, range(n), box_px=box))
+    dataset = cb.ParticleDataset(path, polar=cb.PolarGrid.for_box(box, n_inplanes=64))
+    loader = torch.utils.data.DataLoader(dataset, batch_size=40, collate_fn=cb.collate)
+    batches = list(loader)
+    for _ in range(2):
+        for _batch in loader:
+            pass
+    np.testing.assert_array_equal(torch.cat([batch["image"] for batch in batches]), images)
+    again = torch.cat([dataset.batch(range(first, first + 40))["polar"] for first in range(0, n, 40)])
+    assert torch.equal(torch.cat([batch["polar"] for batch in batches]), again)
