@@ -223,6 +223,7 @@ def benchmarks(quick: bool) -> dict[str, list[str]]:
         "converge": ["5000", "10"],
         "convert": ["20000", "--repeats", "1"],
         "coords": ["--particles", "50000", "--micrographs", "500"],
+        "dataset": ["--images", "1024", "--repeats", "1", "--rows", "100000"],
         "downsample": ["--pairs", "1"],
         "inspect_cs": ["--rows", "200000", "--repeats", "1"],
         "like": ["--particles", "50000", "--micrographs", "500"],
