@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import tracemalloc
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import cryobridge as cb
+from cryobridge.jobs.stacks import reading
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet, Poses
 from helpers import noise_images, particle_columns, save_cs, save_mrc
 
@@ -123,6 +125,25 @@ def test_a_fork_reads_by_files_of_its_own(path):
     assert here.recv() <= opened_stacks() == 2 * FILES
     process.join(60)
     assert torch.isfinite(dataset.batch(range(N))["image"]).all()
+
+
+def test_files_are_opened_once_and_no_more_of_them_than_the_system_allows(path, monkeypatch):
+    opened = Counter()
+    real = reading.open_input
+
+    def counting(file):
+        opened[file.name] += 1
+        return real(file)
+
+    monkeypatch.setattr(reading, "open_input", counting)
+    dataset = cb.ParticleDataset(path)
+    for _ in range(3):
+        for batch in cb.MicrographSampler(dataset, batch_size=10, block_size=4):
+            dataset.batch(batch)
+    assert opened == {f"{file}.mrc": 1 for file in range(FILES)}
+    monkeypatch.setattr(reading.resource, "getrlimit", lambda _: (8, 8))
+    few = cb.ParticleDataset(path)
+    assert torch.equal(few.batch(range(N))["image"], dataset.batch(range(N))["image"])
 
 
 def test_threads_read_side_by_side(path):

@@ -86,10 +86,6 @@ class ParticleDataset(Dataset[Batch]):
 
     Attributes
     ----------
-    rows
-        (n,) the row of each item in the particles that were given, from 0.
-    absent
-        Names that items do not have, and why.
     messages
         What was assumed, and what may be wrong.
 
