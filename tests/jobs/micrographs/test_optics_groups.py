@@ -396,6 +396,16 @@ def test_a_list_of_micrographs_is_taken_too(tmp_path):
     assert (found.names, found.index.tolist()) == (("a", "b"), [1, 0])
 
 
+def test_names_of_groups_are_taken_to_the_letter(tmp_path):
+    star = particles_star(tmp_path / "p.star", ["m1.mrc", "m2.mrc", "m3.mrc"], [1, 2, 3])
+    text = star.read_text()
+    for old, new in (("1 og_1 ", "1 'krios jan' "), ("2 og_2 ", "2 001 "), ("3 og_3 ", "3 opticsGroup7 ")):
+        text = text.replace(old, new)
+    star.write_text(text)
+    found = optics_groups(["m3.mrc", "m1.mrc", "m2.mrc"], optics_source(str(star)))
+    assert [found.names[group] for group in found.index] == ["opticsGroup7", "krios jan", "001"]
+
+
 def test_a_file_of_other_micrographs_is_an_error(tmp_path):
     star = particles_star(tmp_path / "p.star", ["a.mrc", "b.mrc"], [1, 2])
     with pytest.raises(MissingDataError, match="none of the micrographs is in it"):

@@ -52,7 +52,7 @@ class OpticsGroups:
     index
         (n,) int32, the group of each micrograph.
     names
-        A name for each group, without spaces.
+        A name for each group: a word, unless another file names it otherwise.
     messages
         How they were found, and what may be wrong with them.
     clusters
@@ -358,7 +358,7 @@ def _of_file(names: Sequence[str], path: Path) -> OpticsGroups:
             hint="Give a file of the same micrographs.",
         )
     number: dict[int | None, int] = {key: rank for rank, key in enumerate(used)}
-    named = [_NO_NAME.sub("_", listed.names[key]) for key in used]
+    named = [listed.names[key] for key in used]  # to the letter: RELION compares them
     if None in keys:
         number[None] = len(used)
         named.append(UNASSIGNED)
@@ -369,7 +369,7 @@ def _of_file(names: Sequence[str], path: Path) -> OpticsGroups:
         messages.append(warning("optics-groups-mixed", text, where=path))
     messages += _about_unassigned(keys, f"{path.name} does not have them")
     index = np.array([number[key] for key in keys], np.int32)
-    return OpticsGroups(index, _distinct(named), tuple(messages))
+    return OpticsGroups(index, tuple(named), tuple(messages))
 
 
 def _listed(path: Path) -> _Listed:
