@@ -167,7 +167,7 @@ def _check_bent(checks: Checks, relion: Relion, python: Path) -> None:
     whole = cb.ctf_images(judge.particles, precision="double", aberrations="all").numpy()
     even = cb.ctf_images(judge.particles, precision="double").numpy()
     odd = whole / even  # exp(i chi), which relion_project ignores
-    checks.at_most("complex, and `cb.ctf_images`, which `relion_reconstruct` holds to", relative(found, whole), CTF)
+    checks.at_most("complex, and `cb.ctf_images`, which is held to `relion_reconstruct`", relative(found, whole), CTF)
     checks.at_most("without its odd phase, and `relion_project`", judge.ctf_error((found / odd).real), CTF)
 
 

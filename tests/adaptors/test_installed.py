@@ -127,9 +127,18 @@ def test_a_dataset_of_cryosparc_tools_comes_back_as_it_was(demo_project, tmp_pat
     assert adaptors.to_cryosparc_tools(made) == dataset
     some = adaptors.to_cryosparc_tools(made.take(np.array([3, 1])))
     assert some["uid"].tolist() == dataset["uid"][[3, 1]].tolist()
-    labelled = adaptors.to_cryosparc_tools(made.with_columns(score=np.arange(len(made))))
-    assert labelled["labels/score"].tolist() == list(range(len(made)))
-    np.testing.assert_allclose(labelled["alignments3D/pose"], dataset["alignments3D/pose"], atol=1e-6)
+    n = len(made)
+    labelled = adaptors.to_cryosparc_tools(
+        made.with_columns(score=np.arange(n), cluster=np.arange(n) % 2, latent=np.eye(n))
+    )
+    assert labelled["labels/score"].tolist() == list(range(n))
+    assert labelled["alignments3D/class"].tolist() == (np.arange(n) % 2).tolist()
+    again = adaptors.from_cryosparc_tools(labelled)
+    np.testing.assert_array_equal(again.latent, np.eye(n))
+    assert (again.class_number == np.arange(n) % 2 + 1).all()
+    np.testing.assert_array_equal(labelled["alignments3D/pose"], dataset["alignments3D/pose"])
+    changed = adaptors.to_cryosparc_tools(made.replace(half_set=None))  # no longer as it was read
+    np.testing.assert_allclose(changed["alignments3D/pose"], dataset["alignments3D/pose"], atol=1e-6)
 
 
 def test_particles_of_relion_become_a_dataset(demo_project, tmp_path):

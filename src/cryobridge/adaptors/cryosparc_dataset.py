@@ -11,6 +11,7 @@ from cryobridge.errors import UsageError
 from cryobridge.formats.cryosparc.particles_write import cs_content
 from cryobridge.formats.optics import KnownOptics
 from cryobridge.formats.particle_files import ParticleFiles
+from cryobridge.formats.results import result_columns, results_of
 from cryobridge.formats.table import TableInMemory
 from cryobridge.model.particles import Labels
 from cryobridge.options import as_path, checked, made
@@ -96,8 +97,8 @@ def to_cryosparc_tools(particles: ParticleSet, *, contrast: Contrast | None = No
     Parameters
     ----------
     particles
-        Those that were read from cryoSPARC, or some of them, keep all columns as they are; others go through the
-        model, as to a `.cs` file.
+        Those that were read from cryoSPARC, or some of them, keep all columns as they are, with results that they were
+        given since (`ParticleSet.with_columns`); others go through the model, as to a `.cs` file.
     contrast
         How the particles look in the images, for sets without it (`blob/sign`); bright if not given.
 
@@ -127,8 +128,10 @@ def to_cryosparc_tools(particles: ParticleSet, *, contrast: Contrast | None = No
     columns: dict[str, Values]
     if origin is not None and origin.files.program == "cryosparc" and contrast is None:
         table = origin.files.columns
-        read = table.read(table.names)
+        results, replaced = result_columns(results_of(particles), origin.files)
+        read = table.read([name for name in table.names if name not in replaced])
         columns = {name: values if origin.rows is None else _take(values, origin.rows) for name, values in read.items()}
+        columns |= results
     else:
         content = cs_content(particles, contrast=contrast)
         tell(content.messages)

@@ -66,7 +66,8 @@ def to_aspire(particles: ParticleSet, rows: Rows | None = None, **options: Any) 
     if rows is not None:
         particles = particles.take(particles.row_numbers(np.asarray(rows)))
     values = ParticleValues.of(particles, "ASPIRE")
-    source: ParticleSource = classes.ParticleSource(values, StoredImages.of(particles, chosen), chosen)
+    images = StoredImages.of(particles, values.box_px("ASPIRE"), chosen)
+    source: ParticleSource = classes.ParticleSource(values, images, chosen)
     tell(source.messages)
     return source
 

@@ -66,6 +66,7 @@ def to_cryospax(particles: ParticleSet, rows: Rows | None = None, **options: Any
     if rows is not None:
         particles = particles.take(particles.row_numbers(np.asarray(rows)))
     values = ParticleValues.of(particles, "cryoJAX")
-    dataset: ParticleDataset = classes.ParticleDataset(values, StoredImages.of(particles, chosen), chosen)
+    images = StoredImages.of(particles, values.box_px("cryospax"), chosen)
+    dataset: ParticleDataset = classes.ParticleDataset(values, images, chosen)
     tell(dataset.messages)
     return dataset

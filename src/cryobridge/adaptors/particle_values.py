@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.dataset.images import ItemImages
+from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.formats.aberrations import folded, held_after, left_out
 from cryobridge.formats.contrast import is_dark
 from cryobridge.formats.optics import needed, require_optics
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cryobridge.adaptors.packages import WavelengthFormula
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.mrc import Images
-    from cryobridge.jobs.reconstruction.images import ChosenImages
+    from cryobridge.formats.mrc_header import MrcHeader
     from cryobridge.model.particles import CTF, Floats, Optics, ParticleSet
     from cryobridge.report import Message
 
@@ -184,6 +185,8 @@ class StoredImages:
     ----------
     particles
         Whose images they are.
+    box_px
+        Edge of all of them.
     search
         Where image files are looked for.
     inverted
@@ -191,32 +194,45 @@ class StoredImages:
     """
 
     particles: ParticleSet
+    box_px: int
     search: ImageSearch
     inverted: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, particles: ParticleSet, options: PixelSourceOptions) -> StoredImages:
+    def of(cls, particles: ParticleSet, box_px: int, options: PixelSourceOptions) -> StoredImages:
         """Return those of particles, as the options say."""
         dark = is_dark(particles) if options.contrast == "bright" else None
         bare = replace(particles, extra=None, columns={})  # no open files in what may go to other processes
-        return cls(bare, options.image_search(particles.source), dark if dark is not None and dark.any() else None)
+        inverted = dark if dark is not None and dark.any() else None
+        return cls(bare, box_px, options.image_search(particles.source), inverted)
 
     @cached_property
-    def found(self) -> ChosenImages:
-        """Where each image is; raises as `chosen_images`."""
-        return chosen_images(self.particles, np.arange(len(self.particles)), self.search)
+    def headers(self) -> dict[int, MrcHeader]:
+        """Of each stack, by its number; raises as `chosen_images`."""
+        return chosen_images(self.particles, np.arange(len(self.particles)), self.search).headers
+
+    @cached_property
+    def _items(self) -> ItemImages:
+        refs = self.particles.images
+        assert refs is not None  # the headers are there
+        for header in self.headers.values():
+            if header.nx != self.box_px:
+                raise FormatError(
+                    f"images of {header.nx} px, where the metadata say {self.box_px} px",
+                    path=header.path,
+                    hint="Give the metadata that belong to these images.",
+                )
+        return ItemImages(refs, self.headers, (self.box_px, self.box_px), is_inverted=self.inverted)
 
     def read(self, rows: NDArray[Any]) -> Images:
-        """Return the images of rows of one box, (m, box, box) float32.
+        """Return the images of rows, (m, box, box) float32.
 
         Raises
         ------
         MissingDataError
             If images, or their pixel size, are not known or not there.
         FormatError
-            If a stack can't be read, or its images are not square.
+            If a stack can't be read, its images are not square, or have another box than the metadata say.
         """
-        images = self.found.read(rows)
-        if self.inverted is not None:
-            images[self.inverted[rows]] *= -1
+        images: Images = self._items.read(rows).numpy()
         return images

@@ -158,10 +158,10 @@ def _written(
     content = pickle_content(put)
     messages += content.messages
     messages += _about_envelope(values, program.name)
-    images = StoredImages.of(particles, options)
     box_px = values.box_px(program.name)
+    images = StoredImages.of(particles, box_px, options)
     outputs = tuple(folder / name for name in (STACK, *content.names))
-    refuse_inputs(outputs, [header.path for header in images.found.headers.values()], name="folder")
+    refuse_inputs(outputs, [header.path for header in images.headers.values()], name="folder")
     refuse_existing(outputs, overwrite=overwrite)
     n = len(particles)
     with whole_files(outputs, overwrite=overwrite):

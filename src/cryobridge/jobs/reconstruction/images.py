@@ -65,11 +65,10 @@ class ChosenImages:
             at_once = max(1, min(_N_IMAGES, _N_BYTES // (4 * int(self.size_px[order[start]]) ** 2)))
             for first in range(start, end, at_once):
                 chosen = order[first : min(first + at_once, end)]
-                yield chosen, self.read(chosen)
+                yield chosen, self._read(chosen)
             start = end
 
-    def read(self, chosen: NDArray[np.int64]) -> Images:
-        """Return the images of some of the chosen ones, which have one size, (m, size, size), in that order."""
+    def _read(self, chosen: NDArray[np.int64]) -> Images:
         size_px = int(self.size_px[chosen[0]])
         images: Images = np.empty((len(chosen), size_px, size_px), np.float32)
         for code in np.unique(self.code[chosen]).tolist():
