@@ -1,6 +1,8 @@
 """What `make interop` writes and says, apart from the programs that it runs."""
 
+import pytest
 from interop import install
+from interop.__main__ import main
 from interop.checks import Checks
 from interop.report import PYTHON, RELION, write_part
 
@@ -45,3 +47,17 @@ def test_what_is_there_is_not_installed(monkeypatch, capsys):
     monkeypatch.setenv("PATH", "")
     install.main("relion")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("only", "needed"), [("python", "--programs"), ("adaptors", "--programs")])
+def test_a_part_says_which_environment_it_needs(only, needed, tmp_path, monkeypatch, capsys):
+    words = ["interop", "--only", only, "--work", str(tmp_path / "work"), "--report", str(tmp_path / "page.md")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit):
+        main()
+    assert needed in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*words, "--programs", "bin"])
+    if only == "adaptors":
+        with pytest.raises(SystemExit):
+            main()
+        assert "--packages" in capsys.readouterr().err

@@ -116,8 +116,9 @@ def test_aspire_takes_no_particles_of_two_pixel_sizes():
 def test_aberrations_without_a_place_are_a_warning(package):
     pytest.importorskip(package)
     adaptor = {"cryospax": adaptors.to_cryospax, "aspire": adaptors.to_aspire}[package]
-    with pytest.warns(UserWarning, match="beam tilt.*not zero, and left out"):
+    with pytest.warns(UserWarning, match="beam tilt.*not zero, and left out") as caught:
         adaptor(particles(groups=1, bent=True))
+    assert caught[0].filename == __file__
 
 
 def test_a_dataset_of_cryosparc_tools_comes_back_as_it_was(demo_project, tmp_path):

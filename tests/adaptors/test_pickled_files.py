@@ -78,8 +78,9 @@ def test_several_pixel_sizes_are_refused(tmp_path):
 
 
 def test_what_has_no_place_is_a_warning(made, tmp_path):
-    with pytest.warns(UserWarning, match="B-factors and scales of the CTF are left out"):
+    with pytest.warns(UserWarning, match="B-factors and scales of the CTF are left out") as caught:
         to_cryodrgn(with_envelope(made), tmp_path / "out")
+    assert caught[0].filename == __file__
     bent = replace(made, optics=particles(bent=True).optics)
     with pytest.warns(UserWarning, match="beam tilt.*not zero, and left out"):
         report = to_recovar(bent, tmp_path / "bent")

@@ -45,8 +45,8 @@ def loaded(module: str, package: str) -> Any:
         raise UsageError(f"{package} is not installed{what}", hint=f"Run pip install {package}.") from error
 
 
-def tell(messages: Iterable[Message], stacklevel: int = 4) -> None:
-    """Give the warnings among messages as Python's, at the line that called an adaptor."""
+def tell(messages: Iterable[Message], stacklevel: int = 3) -> None:
+    """Give the warnings among messages as Python's, at the line that called the adaptor which calls this."""
     for message in messages:
         if message.severity == "warning":
             warnings.warn(str(message), stacklevel=stacklevel)
