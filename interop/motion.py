@@ -18,6 +18,7 @@ import mrcfile
 import numpy as np
 from scipy import ndimage
 
+import cryobridge as cb
 from interop.relion import OpticsGroup, Relion, read_images, read_star, write_star, write_volume
 
 if TYPE_CHECKING:
@@ -269,6 +270,35 @@ class MovingProject:
             *("--o", f"Polish/{name}/", "--j", 1, *options),
         )
         return Polished(self, name)
+
+    def write_cryosparc_particles(self) -> Path:
+        """Write the particles as cryoSPARC has them, cut out of its own averages: ``cryosparc/J3/particles.cs``."""
+        folder = self.relion.folder
+        (folder / "cryosparc/J3").mkdir()
+        # Rows are reversed about the centre of an even box, which stays where it is.
+        mirrored = np.roll(self.images.reshape(-1, _BOX_PX, _BOX_PX)[:, ::-1], 1, axis=1)
+        with mrcfile.new(folder / "cryosparc/J3/particles.mrcs", mirrored.astype("f4")) as file:
+            file.set_image_stack()
+            file.voxel_size = PIXEL_SIZE_A
+        tables = read_star(folder / "particles.star")
+        particles = tables["particles"]
+        particles["rlnCoordinateY"] = SHAPE_PX[0] - 1 - particles["rlnCoordinateY"]
+        particles["rlnMicrographName"] = np.repeat(
+            [f"J2/motioncorrected/{name}_patch_aligned.mrc" for name in self.names], self.places_px.shape[1]
+        )
+        particles["rlnImageName"] = [f"{number + 1:06d}@J3/particles.mrcs" for number in range(len(particles))]
+        # A mirrored image is one of the same map, from behind.
+        particles["rlnAngleRot"] += 180
+        particles["rlnAngleTilt"] = 180 - particles["rlnAngleTilt"]
+        particles["rlnAnglePsi"] *= -1
+        particles["rlnOriginYAngst"] *= -1
+        particles["rlnDefocusAngle"] *= -1
+        write_star(folder / "cryosparc/J3/particles.star", tables)
+        path = folder / "cryosparc/J3/particles.cs"
+        cb.convert(
+            folder / "cryosparc/J3/particles.star", path, micrograph_shape_px=SHAPE_PX, datadir=folder / "cryosparc"
+        )
+        return path
 
 
 @dataclass(frozen=True)

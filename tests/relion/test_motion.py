@@ -29,6 +29,7 @@ from cryobridge.jobs.exposures.gain import plan_gains
 from cryobridge.jobs.exposures.motion import MotionPlan, MovieFiles, plan_motion
 from cryobridge.jobs.exposures.motion_options import MotionOptions
 from cryobridge.report import Message
+from helpers import run
 
 pytestmark = pytest.mark.relion
 
@@ -119,6 +120,22 @@ def planted(project, name, change):
 def off_zero(rigid, local):
     """Trajectories whose zero is another frame."""
     return rigid - rigid[:, 5:6], local
+
+
+@pytest.mark.parametrize("kind", ["project", "tiff_project"])
+def test_two_commands_make_what_polishing_takes(kind, request):
+    project = request.getfixturevalue(kind)
+    folder = project.relion.folder
+    corrected = folder / "MotionCorr/job020/corrected_micrographs.star"
+    made = run("micrographs", project.exposures, "-o", corrected.parent, "--flip-y", "--amplitude-contrast", 0.1)
+    assert made.returncode == 0, made.stderr
+    particles = project.write_cryosparc_particles()
+    words = ("--micrographs", corrected, "--reextract", "--datadir", folder / "cryosparc")
+    made = run("convert", particles, "-o", folder / "polish.star", *words)
+    assert made.returncode == 0, made.stderr
+    polished = project.polished_with("two_commands", str(corrected.relative_to(folder)), "polish.star")
+    assert polished.rms_px() <= RMS_PX
+    assert polished.likeness() > LIKENESS
 
 
 PLANTED = {

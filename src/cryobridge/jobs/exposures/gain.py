@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
@@ -194,8 +195,9 @@ def _uses(micrographs: MicrographSet, options: MotionOptions, files: Sequence[Pa
 
 
 def _format(suffix: str, file: Path | None) -> MovieFormat:
-    if file is not None:
-        return movie_header(file).format
+    with suppress(CryobridgeError):  # of a damaged movie the name says it
+        if file is not None:
+            return movie_header(file).format
     return "TIFF" if suffix in _TIFF else "EER" if suffix == ".eer" else "MRC"
 
 

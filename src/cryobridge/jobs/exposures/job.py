@@ -78,6 +78,8 @@ class MicrographsJob:
                 make_links(
                     plan.new_links, copy=plan.options.copy, reporter=reporter, place="output", replaces=overwrite
                 )
+            if plan.polishing is not None:
+                plan.polishing.write(reporter)
             reporter.start("writing lists", None)
             with whole_files(list(plan.outputs.values()), overwrite=overwrite) as remove:
                 for kind, path in plan.outputs.items():

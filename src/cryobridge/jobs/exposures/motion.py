@@ -20,7 +20,8 @@ from cryobridge.executors.threads import thread_count
 from cryobridge.formats.cryosparc.motion import Reading
 from cryobridge.formats.lease import holding
 from cryobridge.formats.relion.motion import MotionMetadata, write_motion
-from cryobridge.jobs.exposures.motion_messages import MotionFit, fit_of, left_out, readings
+from cryobridge.jobs.exposures.motion_fit import MotionFit
+from cryobridge.jobs.exposures.motion_messages import fit_of, left_out, readings
 from cryobridge.jobs.exposures.motion_sources import (
     OTHER_FRAMES,
     OTHER_PIXELS,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryobridge.errors import option
 from cryobridge.jobs.exposures.eer import about_eer
+from cryobridge.jobs.exposures.motion_fit import MotionFit
 from cryobridge.report import Message, note, part_of, warning
 
 if TYPE_CHECKING:
@@ -26,29 +26,6 @@ _LARGE_REST_PX = 0.5
 # More than this between two frames is no motion of a movie.
 _LARGE_STEP_PX = 50.0
 _MOST_NAMED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class MotionFit:
-    """How well RELION's local model holds cryoSPARC's local motion.
-
-    Parameters
-    ----------
-    n_micrographs
-        Micrographs with metadata of motion.
-    n_local
-        Of them, those with local motion.
-    rms_px, largest_px
-        Of the local shifts, what the model leaves over, in pixels of the movie: over all micrographs, and at most.
-    median_path_px
-        Length of the global motion of the micrograph in the middle.
-    """
-
-    n_micrographs: int
-    n_local: int
-    rms_px: float | None
-    largest_px: float | None
-    median_path_px: float | None
 
 
 def fit_of(converted: Sequence[Converted]) -> MotionFit:

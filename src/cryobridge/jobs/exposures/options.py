@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 from cryobridge.errors import UsageError, option
 from cryobridge.formats.relion.list_names import ListName
+from cryobridge.jobs.exposures.motion_options import MotionOptions
 from cryobridge.jobs.shared_options import ImageSearchOptions, MicroscopeDefaults, OpticsGroupOptions
 from cryobridge.options import Opt
 
 
 @dataclass(frozen=True, kw_only=True)
-class MicrographsOptions(OpticsGroupOptions, MicroscopeDefaults, ImageSearchOptions):
+class MicrographsOptions(MotionOptions, OpticsGroupOptions, MicroscopeDefaults, ImageSearchOptions):
     """How exposures become RELION's lists and files.
 
     Raises

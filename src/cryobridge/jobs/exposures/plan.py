@@ -29,6 +29,7 @@ from cryobridge.jobs.exposures.files import (
 from cryobridge.jobs.exposures.names import MICROGRAPHS, MOVIES, Place, movie_suffix, place_of, short_names
 from cryobridge.jobs.exposures.optics import in_optics_groups
 from cryobridge.jobs.exposures.options import MicrographsOptions
+from cryobridge.jobs.exposures.polishing import Files, Polishing, plan_polishing
 from cryobridge.jobs.exposures.report import MicrographsReport
 from cryobridge.jobs.links import Link, is_made
 from cryobridge.jobs.output_folder import refuse_existing, refuse_folder_of_others, refuse_inputs, require_space
@@ -79,6 +80,8 @@ class MicrographsPlan:
         Micrographs that are not written, by reason.
     missing
         Names of files that are not found.
+    polishing
+        Metadata of motion and gain references; None where there are none.
     messages
         Notes and warnings.
     """
@@ -93,6 +96,7 @@ class MicrographsPlan:
     rewritten: int
     left_out: dict[str, int]
     missing: tuple[str, ...]
+    polishing: Polishing | None
     messages: tuple[Message, ...] = field(default=())
 
     @property
@@ -129,8 +133,9 @@ class MicrographsPlan:
         refuse_folder_of_others(self.folder, overwrite=overwrite)
         inputs = [*self.source.files, *(link.target for link in self.links)]
         files = [link.path for link in self.new_links if not link.path.is_symlink()]  # a link is replaced, not its file
-        refuse_inputs([*self.outputs.values(), *files], inputs)
-        refuse_existing(self.outputs.values(), overwrite=overwrite)
+        made = () if self.polishing is None else self.polishing.outputs
+        refuse_inputs([*self.outputs.values(), *made, *files], inputs)
+        refuse_existing([*self.outputs.values(), *made], overwrite=overwrite)
         n_bytes = bytes_of(self.new_links, copy=self.options.copy)
         if n_bytes:
             require_space(self.folder, n_bytes, "Free some space, or write to another disk.")
@@ -154,6 +159,9 @@ class MicrographsPlan:
             rewritten=self.rewritten,
             flipped=len(changed) if self.options.flip_y else 0,
             missing=self.missing,
+            motion=None if self.polishing is None else self.polishing.motion.fit,
+            motion_left_out={} if self.polishing is None else self.polishing.left_out(len(self.micrographs)),
+            gain_references=() if self.polishing is None else self.polishing.gain_files,
             dose_per_frame_e_A2=_range(self.micrographs),
             relion_project=as_given(as_named(self.place.project), self.options.relion_project or self.folder),
         )
@@ -201,10 +209,10 @@ def plan_micrographs(
     planning.choose_micrographs()
     planning.choose_movies()
     planning.choose_optics()
-    planning.name_files()
+    planning.name_files(reporter)
     lists = planning.lists()
     messages += planning.messages
-    messages += [*_about(planning.set, lists), *_where(place)]
+    messages += [*_about(planning.set, lists, is_polished=planning.polishing is not None), *_where(place)]
     plan = MicrographsPlan(
         source,
         options,
@@ -216,6 +224,7 @@ def plan_micrographs(
         planning.rewritten,
         {reason: count for reason, count in planning.left_out.items() if count},
         tuple(planning.missing),
+        planning.polishing,
         distinct(messages),
     )
     for kind in lists:  # what a list lacks is found before anything is written
@@ -233,6 +242,7 @@ class _Planning:
         self.missing: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.rewritten = 0
+        self.polishing: Polishing | None = None
         self._options, self._place, self._search = options, place, search
         self._files: list[Path] = []
         self._is_half = np.zeros(0, bool)
@@ -318,9 +328,10 @@ class _Planning:
         if not rows.all():
             self.set = self.set.take(rows)
 
-    def name_files(self) -> None:
-        """Give micrographs and movies RELION's names, and plan the links behind them."""
+    def name_files(self, reporter: Reporter) -> None:
+        """Give micrographs and movies RELION's names, and plan the links and metadata behind them."""
         found, place = self.set, self._place
+        own_names = found
         own = found.names if found.movies is None else found.movies.name.to_numpy().tolist()
         short = short_names(found.names if found.name is not None else own)
         if found.name is not None:
@@ -346,12 +357,53 @@ class _Planning:
                 Link(path, absolute(file)) for path, file in zip(paths, files, strict=True) if file is not None
             ]
             found = replace(found, movies=replace(found.movies, name=self._named(paths)))
+            if found.name is not None and "corrected" in (self._options.lists or _ALL):
+                found = self._with_motion(own_names, found, short, reporter)
         self.set = found
         if self.rewritten:
             text = f"{part_of(self.rewritten, len(found), 'micrograph', 'have', of_one='has')} half precision"
             self.messages.append(
                 note("half-precision", f"{text}, which RELION 3.1 and CTFFIND refuse: copies of float32 are written")
             )
+
+    def _with_motion(
+        self, own_names: MicrographSet, found: MicrographSet, short: list[str], reporter: Reporter
+    ) -> MicrographSet:
+        """Return the micrographs with the metadata of their motion, where they have trajectories and movies."""
+        place = self._place
+        assert found.movies is not None
+        files = Files(
+            self._movies,
+            found.movies.name.to_numpy().tolist(),
+            self._files,
+            [place.files / MICROGRAPHS / f"{name}.star" for name in short],
+        )
+        self.polishing = plan_polishing(
+            own_names,
+            self._options,
+            files,
+            gain_folder=place.files / MOVIES,
+            name=place.name,
+            find=self._search.resolve,
+            flip_y=self._options.flip_y,
+            reporter=reporter,
+        )
+        if self.polishing is None:
+            return self._without_motion(own_names, found)
+        self.messages += self.polishing.messages
+        return self.polishing.with_metadata(found, place.name)
+
+    def _without_motion(self, own_names: MicrographSet, found: MicrographSet) -> MicrographSet:
+        """Say why no metadata of motion are written, where exposures name trajectories and they are asked for."""
+        rigid = None if own_names.motion is None else own_names.motion.rigid
+        if rigid is not None and self._options.motion and any(self._movies):
+            names = rigid.path.to_numpy().tolist()
+            text = (
+                f"no trajectory of the motion is found: no metadata for polishing are written ({name_some(names)}, "
+                f"{self._search.places(names[0])})"
+            )
+            self.messages.append(warning("motion-not-found", text, option="datadir"))
+        return found
 
     def name_no_dw(self, short: list[str]) -> None:
         """Give micrographs without dose weighting their names."""
@@ -378,7 +430,7 @@ class _Planning:
         if found.movies is not None:
             rows["movies"] = np.flatnonzero([file is not None for file in self._movies])
         if found.name is not None:
-            rows |= {"micrographs": every, "corrected": every}
+            rows |= {"micrographs": every, "corrected": every if self.polishing is None else self.polishing.rows}
             if found.ctf is not None:
                 rows["ctf"] = np.flatnonzero(_has_ctf(found))
         lacking = [kind for kind in asked or () if kind not in rows or not len(rows[kind])]
@@ -390,7 +442,8 @@ class _Planning:
                 hint="Give the exposures of the job that has them, or ask for another list.",
             )
         if asked is None:
-            asked = tuple(kind for kind in _ALL if kind != "corrected" and len(rows.get(kind, ())))
+            usual = _ALL if self.polishing is not None else [kind for kind in _ALL if kind != "corrected"]
+            asked = tuple(kind for kind in usual if len(rows.get(kind, ())))
         return {kind: rows[kind] for kind in _ALL if kind in asked}
 
 
@@ -411,7 +464,7 @@ def _has_ctf(micrographs: MicrographSet) -> NDArray[np.bool_]:
     return has
 
 
-def _about(micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]]) -> list[Message]:
+def _about(micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]], *, is_polished: bool) -> list[Message]:
     """Say what RELION would stumble over."""
     messages = []
     without = len(micrographs) - len(lists.get("ctf", micrographs.names))
@@ -427,7 +480,7 @@ def _about(micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]])
         )
         messages.append(warning("pixel-sizes-differ", text))
     movies = micrographs.movies
-    if movies is not None and "movies" in lists:
+    if movies is not None and "movies" in lists and not is_polished:  # the metadata of motion need both, and say so
         if movies.gain is None and movies.is_gain_corrected is not None and not movies.is_gain_corrected.all():
             text = "movies are not gain-corrected, and the exposures name no gain reference"
             messages.append(warning("no-gain-reference", text))

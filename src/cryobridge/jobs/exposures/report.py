@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryobridge.jobs.exposures.motion_fit import MotionFit
 from cryobridge.report import Report
 
 
@@ -29,6 +30,12 @@ class MicrographsReport(Report):
         Of the copies, micrographs whose rows are reversed.
     missing
         Names of micrographs and movies that were not found.
+    motion
+        How well RELION's model holds the motion; None where no metadata of motion are written.
+    motion_left_out
+        Micrographs without metadata of motion, by reason.
+    gain_references
+        The gain references that are written for RELION.
     dose_per_frame_e_A2
         Least and greatest dose of a frame, e/Å²; None where it is not known.
     relion_project
@@ -45,6 +52,9 @@ class MicrographsReport(Report):
     rewritten: int = 0
     flipped: int = 0
     missing: tuple[str, ...] = ()
+    motion: MotionFit | None = None
+    motion_left_out: Mapping[str, int] = field(default_factory=dict)
+    gain_references: tuple[Path, ...] = ()
     dose_per_frame_e_A2: tuple[float, float] | None = None
     relion_project: Path | None = None
     dropped_columns: tuple[str, ...] = ()

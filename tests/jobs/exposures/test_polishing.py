@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from interop.motion import N_FRAMES, SHAPE_PX, exposures, spline_motion, write_cs, write_trajectories
+
+import cryobridge as cb
+from cryobridge.errors import MissingDataError, OutputExistsError
+from cryobridge.formats.mrc_write import write_mrc_stack
+from cryobridge.formats.relion.motion import read_motion
+from cryobridge.formats.relion.star import open_star
+from cryobridge.model.particles import Labels
+from helpers import run
+
+NAMES = ["a", "b", "c"]
+OUT = "MotionCorr/job002"
+rng = np.random.default_rng(0)
+GAIN = rng.uniform(0.8, 1.2, SHAPE_PX).astype("f4")
+KNOWN = {"amplitude_contrast": 0.1}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """cryoSPARC's project with movies, averages, trajectories and a gain reference, and a RELION project around it."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("J1/imported", "J2/motioncorrected"):
+        (tmp_path / "cs" / folder).mkdir(parents=True)
+    for name in NAMES:
+        specimen = rng.normal(1, 0.2, SHAPE_PX)
+        movie = rng.normal(specimen, 0.05, (N_FRAMES, *SHAPE_PX)) / GAIN
+        write_mrc_stack(tmp_path / f"cs/J1/imported/{name}.mrcs", movie.astype("f4"), 2.0)
+        average = tmp_path / f"cs/J2/motioncorrected/{name}_patch_aligned.mrc"
+        write_mrc_stack(average, specimen[None, ::-1].astype("f4"), 2.0)
+        write_trajectories(tmp_path / "cs/J2/motioncorrected", name, spline_motion(rng))
+    write_mrc_stack(tmp_path / "cs/J1/imported/gain.mrc", GAIN[None], 2.0)
+    write(tmp_path)
+    return tmp_path
+
+
+def write(project, **changes):
+    columns = exposures(NAMES, ".mrcs", "J1/imported/gain.mrc", **changes)
+    write_cs(project / "cs/J2/exposures.cs", {name: values for name, values in columns.items() if values is not None})
+
+
+def texts(block, column):
+    values = open_star(f"{OUT}/corrected_micrographs.star")[block].read([column])[column]
+    return values.to_numpy().tolist() if isinstance(values, Labels) else values.tolist()
+
+
+def test_metadata_and_gain_references_are_written_beside_the_micrographs(project):
+    report = cb.micrographs("cs/J2/exposures.cs", OUT, flip_y=True, **KNOWN)
+    assert report.lists == {"movies.star": 3, "micrographs.star": 3, "corrected_micrographs.star": 3}
+    assert (report.motion.n_micrographs, report.motion_left_out) == (3, {})
+    assert report.warnings == ()
+    names = texts("micrographs", "rlnMicrographMetadata")
+    assert names == [f"{OUT}/Micrographs/{name}.star" for name in NAMES]
+    metadata = read_motion(project / names[0])
+    assert (metadata.movie, metadata.gain) == (f"{OUT}/Movies/a.mrcs", f"{OUT}/Movies/gain.mrc")
+    assert all((project / name).exists() for name in (metadata.movie, metadata.gain))
+    assert texts("micrographs", "rlnAccumMotionTotal")[0] == pytest.approx(metadata.motion.path_px() * 2)
+    with pytest.raises(OutputExistsError):
+        cb.micrographs("cs/J2/exposures.cs", OUT, **KNOWN)
+
+
+def test_nothing_is_written_by_a_dry_run(project):
+    report = cb.micrographs("cs/J2/exposures.cs", OUT, dry_run=True, **KNOWN)
+    assert report.motion.n_micrographs == 3
+    assert not (project / OUT).exists()
+
+
+def test_micrographs_that_are_not_reversed_as_the_movies_are_warned_of(project):
+    report = cb.micrographs("cs/J2/exposures.cs", OUT, **KNOWN)
+    assert [(message.code, message.option) for message in report.warnings] == [("movie-rows", "flip_y")]
+
+
+def test_micrographs_without_motion_are_in_the_other_lists(project):
+    (project / "cs/J2/motioncorrected/b_rigid_traj.npy").unlink()
+    (project / "cs/J1/imported/c.mrcs").unlink()
+    report = cb.micrographs("cs/J2/exposures.cs", OUT, flip_y=True, **KNOWN)
+    assert report.lists == {"movies.star": 2, "micrographs.star": 3, "corrected_micrographs.star": 1}
+    assert report.motion_left_out == {"trajectory of the motion not found": 1, "no movie": 1}
+    assert texts("micrographs", "rlnMicrographName") == [f"{OUT}/Micrographs/a.mrc"]
+
+
+def test_what_polishing_needs_is_asked_for(project):
+    write(project, **{"mscope_params/total_dose_e_per_A2": None})
+    done = run("micrographs", "cs/J2/exposures.cs", "-o", OUT, "--amplitude-contrast", 0.1)
+    assert (done.returncode, "--dose-per-frame" in done.stderr, "--no-motion" in done.stderr) == (1, True, True)
+    assert not (project / OUT).exists()
+    given = cb.micrographs("cs/J2/exposures.cs", OUT, dose_per_frame=1.25, **KNOWN)
+    assert given.motion.n_micrographs == 3
+    assert read_motion(project / OUT / "Micrographs/a.star").dose_per_frame_e_A2 == 1.25
+    without = cb.micrographs("cs/J2/exposures.cs", OUT, motion=False, overwrite=True, **KNOWN)
+    assert without.motion is None
+    assert "corrected_micrographs.star" not in without.lists
+    (project / "cs/J1/imported/gain.mrc").unlink()
+    with pytest.raises(MissingDataError, match=r"gain.mrc of 3 movies is not found"):
+        cb.micrographs("cs/J2/exposures.cs", "MotionCorr/job003", dose_per_frame=1.25, **KNOWN)
+
+
+def test_trajectories_that_are_not_there_are_said(project):
+    for name in NAMES:
+        (project / f"cs/J2/motioncorrected/{name}_rigid_traj.npy").unlink()
+    report = cb.micrographs("cs/J2/exposures.cs", OUT, **KNOWN)
+    assert "motion-not-found" in {message.code for message in report.warnings}
+    assert report.motion is None
