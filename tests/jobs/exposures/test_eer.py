@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from interop.motion import DOSE_E_A2, N_FRAMES, PIXEL_SIZE_A, SHAPE_PX, exposures, write_cs
 
+import cryobridge as cb
 from cryobridge.formats.cryosparc.exposures import read_exposures
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.movies import EerFractions
@@ -95,6 +96,23 @@ def test_fewer_frames_than_fractions_are_left_out(plan):
 )
 def test_pixels_are_finer_where_the_movie_would_be_wider_than_the_micrograph(upsampling, movie_A, micrograph_A, factor):
     assert finer_pixels(EerFractions(25, 40, 0, upsampling), movie_A, micrograph_A) == factor
+
+
+def test_fractions_of_imported_movies_are_said(tmp_path, monkeypatch):
+    """Where nothing but movies is imported, RELION's motion correction is told by its options."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "J1/imported").mkdir(parents=True)
+    names = [f"m{number}" for number in range(3)]
+    for name in names:
+        page = {"width": SHAPE_PX[1], "height": SHAPE_PX[0], "compression": 65001}
+        (tmp_path / f"J1/imported/{name}.eer").write_bytes(tiff_bytes([page] * 30 * N_FRAMES, is_big=True))
+    columns = {name: values for name, values in exposures(names, ".eer").items() if name.startswith(("u", "mo", "ms"))}
+    write_cs(tmp_path / "J1/imported_exposures.cs", columns)
+    report = cb.micrographs("J1/imported_exposures.cs", "out", amplitude_contrast=0.1)
+    assert report.lists == {"movies.star": 3}
+    (said,) = [message for message in report.messages if message.code == "eer-fractions"]
+    assert "3 of 3 EER movies have 30 frames in a fraction" in said.text
+    assert "--eer_grouping 30 --eer_upsampling 1" in said.text
 
 
 def test_what_is_said_counts_movies():

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cryobridge.formats.movies import UPSAMPLING
+from cryobridge.errors import CryobridgeError
+from cryobridge.formats.movies import UPSAMPLING, eer_fractions, movie_header
 from cryobridge.report import counted, note, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from cryobridge.formats.movies import EerFractions
+    from cryobridge.model.micrographs import Movies
     from cryobridge.report import Message
 
 # Fields of view that differ by less are one: of trimmed or padded micrographs.
 _SAME_FIELD = 0.05
+# Movies of one session are alike.
+_MOST_READ = 20
 _FACTORS = {number: factor for factor, number in UPSAMPLING.items()}
 
 
@@ -47,7 +53,30 @@ def used_part(eer: EerFractions) -> float:
     return used / (used + eer.n_left)
 
 
-def about_eer(found: Sequence[EerFractions], n_finer: int = 0) -> list[Message]:
+def eer_of_files(movies: Movies | None, files: Sequence[Path | None]) -> list[Message]:
+    """Say how RELION would group the frames of EER movies of which nothing else is written.
+
+    Parameters
+    ----------
+    movies
+        What the metadata say of them.
+    files
+        (n,) where they are on disk; None for those that are not found.
+    """
+    if movies is None or movies.n_frames is None:
+        return []
+    rows = [row for row, file in enumerate(files) if file is not None and file.suffix.lower() == ".eer"]
+    found = []
+    for row in rows[:_MOST_READ]:
+        shape = None if movies.shape_px is None else movies.shape_px[row].tolist()
+        with suppress(CryobridgeError):  # motion correction will say it
+            header = movie_header(str(files[row]))
+            if header.format == "EER":
+                found.append(eer_fractions(header, int(movies.n_frames[row]), None if shape is None else tuple(shape)))
+    return about_eer(found, is_sample=len(rows) > _MOST_READ)
+
+
+def about_eer(found: Sequence[EerFractions], n_finer: int = 0, *, is_sample: bool = False) -> list[Message]:
     """Say how RELION groups the frames of EER movies, and where its fractions may differ from cryoSPARC's.
 
     Parameters
@@ -56,18 +85,22 @@ def about_eer(found: Sequence[EerFractions], n_finer: int = 0) -> list[Message]:
         The fractions of each EER movie.
     n_finer
         Of how many of them the pixel size was divided (`finer_pixels`).
+    is_sample
+        Whether they are the first ones of more.
     """
     if not found:
         return []
     kinds = Counter((eer.grouping, eer.upsampling) for eer in found)
     (grouping, upsampling), n = kinds.most_common(1)[0]
-    said = f"{part_of(n, len(found), 'EER movie', 'have', of_one='has')} {counted(grouping, 'frame')} in a fraction"
+    noun, plural = ("EER movie read", "EER movies read") if is_sample else ("EER movie", "EER movies")
+    movies = part_of(n, len(found), noun, "have", of_one="has", plural=plural)
+    said = f"{movies} {counted(grouping, 'frame')} in a fraction"
     given = f"--eer_grouping {grouping}" + ("" if upsampling is None else f" --eer_upsampling {upsampling}")
     messages = [note("eer-fractions", f"{said}: RELION's motion correction takes {given} for the same")]
     left = [eer for eer in found if eer.n_left]
     if left:
         most = max(left, key=lambda eer: eer.n_left / eer.grouping)
-        movies = part_of(len(left), len(found), "EER movie", "make", of_one="makes")
+        movies = part_of(len(left), len(found), noun, "make", of_one="makes", plural=plural)
         text = (
             f"the frames of {movies} no equal fractions: up to {counted(most.n_left, 'frame')} at the end are in none "
             "of RELION's; if cryoSPARC has them in its own, the last ones differ in time by "

@@ -17,6 +17,7 @@ from cryobridge.formats.optics import fill_optics
 from cryobridge.formats.relion.job import as_named
 from cryobridge.formats.relion.list_names import LIST_FILES
 from cryobridge.formats.relion.micrographs_write import list_blocks
+from cryobridge.jobs.exposures.eer import eer_of_files
 from cryobridge.jobs.exposures.files import (
     absolute,
     bytes_of,
@@ -210,6 +211,7 @@ def plan_micrographs(
     planning.choose_movies()
     planning.choose_optics()
     planning.name_files(reporter)
+    planning.say_fractions()
     lists = planning.lists()
     messages += planning.messages
     messages += [*_about(planning.set, lists, is_polished=planning.polishing is not None), *_where(place)]
@@ -365,6 +367,11 @@ class _Planning:
             self.messages.append(
                 note("half-precision", f"{text}, which RELION 3.1 and CTFFIND refuse: copies of float32 are written")
             )
+
+    def say_fractions(self) -> None:
+        """Say how RELION groups the frames of EER movies, where no metadata of motion say it."""
+        if self.polishing is None:
+            self.messages += eer_of_files(self.set.movies, self._movies)
 
     def _with_motion(
         self, own_names: MicrographSet, found: MicrographSet, short: list[str], reporter: Reporter
