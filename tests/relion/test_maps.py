@@ -84,7 +84,7 @@ def test_images_that_relion_multiplied_by_their_ctf_make_the_same_map(tmp_path):
 
 
 def test_what_relion_reconstructs_alike_verify_map_sees_alike(tmp_path):
-    relion = Relion(tmp_path, n_gridding=10)
+    relion = Relion(tmp_path)
     simulated = relion.simulate((OpticsGroup(terms=TERMS),), n_images=120)
     first = cb.convert(tmp_path / simulated.star, tmp_path / "p.cs", contrast="bright", verify_map=120)
     again = cb.convert(tmp_path / "p.cs", tmp_path / "q.star", link_stacks=tmp_path / "links", verify_map=120)
