@@ -177,6 +177,35 @@ def test_a_class_needs_a_group_of_poses_in_a_cs_file(tmp_path):
     assert "classes-left-out" in codes(report.warnings) and "rlnClassNumber" in report.dropped_columns
 
 
+def test_of_poses_of_several_classes_the_chosen_ones_come_with_the_new_class(tmp_path):
+    columns = particle_columns(["J1/a.mrc"] * 3, range(3))
+    for number in (0, 1):
+        group = f"alignments_class_{number}"
+        columns |= {
+            f"{group}/pose": np.full((3, 3), number + 0.5, "f4"),
+            f"{group}/shift": np.zeros((3, 2), "f4"),
+            f"{group}/psize_A": np.full(3, 3.0, "f4"),
+            f"{group}/class": np.full(3, number, "u4"),
+            f"{group}/class_posterior": np.array([0.9, 0.2, 0.3], "f4") if number else np.array([0.1, 0.8, 0.7], "f4"),
+        }
+    given = cb.read(save_cs(tmp_path / "a.cs", columns)).with_columns(cluster=[4, 5, 6], latent=[1, 2, 3])
+    cb.write(given, tmp_path / "b.cs")
+    found = open_cs(tmp_path / "b.cs").read(["alignments3D/class", "alignments3D/pose", "components_mode_0/value"])
+    assert found["alignments3D/class"].tolist() == [4, 5, 6] and found["components_mode_0/value"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(found["alignments3D/pose"][:, 0], [1.5, 0.5, 0.5], atol=1e-6)
+
+
+def test_probabilities_are_written_where_they_say_something(tmp_path):
+    columns = particle_columns(["J1/a.mrc"] * 3, range(3))
+    columns |= {"alignments3D/pose": np.ones((3, 3), "f4"), "alignments3D/shift": np.zeros((3, 2), "f4")}
+    particles = cb.read(save_cs(tmp_path / "a.cs", columns | {"alignments3D/psize_A": np.ones(3, "f4")}))
+    for posterior, is_there in (([1, 1, 1], False), ([0.5, 1, 1], True)):
+        cb.write(
+            particles.with_columns(cluster=[0, 1, 1], class_posterior=posterior), tmp_path / "b.cs", overwrite=True
+        )
+        assert ("alignments3D/class_posterior" in open_cs(tmp_path / "b.cs")) == is_there
+
+
 def test_labels_of_ones_own_are_no_group_that_cryosparc_would_look_for(project, tmp_path):
     given = cb.read(project.particles_cs).with_columns(score=np.arange(N), note=["a"] * N)
     for name, particles in (("as_read", given), ("by_model", given.replace(half_set=None))):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryobridge.errors import CryobridgeError, MissingDataError, UsageError
+from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.particle_files import ParticleFiles
-from cryobridge.formats.results import result_columns, results_of
+from cryobridge.formats.results import has_place, result_columns, results_of
 from cryobridge.formats.table import Column, Table, numpy_dtype_label
 from cryobridge.report import counted
 
@@ -60,11 +60,9 @@ class SetInMemory(ParticleFiles):
         origin, extra = self.particles.origin, self.particles.extra
         if origin is not None and origin.files.table is not None:
             of_file, results = _Rows(origin.files.columns, origin.rows), results_of(self.particles)
-            try:
-                made, without = result_columns(results, origin.files)
-            except MissingDataError:  # the file has no group for classes, and so no name for them
+            if not has_place(results, origin.files):  # nor a name for them
                 results = replace(results, class_number=None, class_posterior=None)
-                made, without = result_columns(results, origin.files)
+            made, without = result_columns(results, origin.files)
             return _WithColumns(of_file, made, without) if made else of_file
         rows = None if extra is None else extra.rows
         if extra is not None and isinstance(extra.source, Table):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc.alignments import ALIGNED_2D, ALIGNED_3D
 from cryobridge.formats.latent import names_of_latent
@@ -24,6 +26,12 @@ def results_of(particles: ParticleSet) -> ParticleSet:
     }
     own = {name: values for name, values in particles.columns.items() if name in names}
     return ParticleSet(len(particles), particles.source, columns=own, **parts)
+
+
+def has_place(results: ParticleSet, files: ParticleFiles) -> bool:
+    """Whether the columns of a file have a place for results."""
+    of_class = (results.class_number, results.class_posterior)
+    return files.program == "relion" or all(each is None for each in of_class) or _group_of(files) is not None
 
 
 def result_columns(results: ParticleSet, files: ParticleFiles) -> tuple[dict[str, Values], tuple[str, ...]]:
@@ -64,8 +72,7 @@ def _of_cs(results: ParticleSet, files: ParticleFiles) -> dict[str, Values]:
     columns, aligned = plain_columns(results), aligned_columns(results)
     if not aligned:
         return columns
-    table = files.columns
-    group = next((name for name in (ALIGNED_3D, ALIGNED_2D) if f"{name}/pose" in table), None)
+    group, table = _group_of(files), files.columns
     if group is None:
         raise MissingDataError(
             f"no {ALIGNED_3D} or {ALIGNED_2D} group, in which a class could be written",
@@ -73,6 +80,14 @@ def _of_cs(results: ParticleSet, files: ParticleFiles) -> dict[str, Values]:
             hint="Write one file a class: of a .cs file each is what cryoSPARC imports as particles of their own.",
         )
     named = {f"{group}/{name}": values for name, values in aligned.items()}
+    # A file without probabilities does not get those of classes that are certain.
     return columns | {
-        name: values for name, values in named.items() if name in table or not name.endswith("_posterior")
+        name: values
+        for name, values in named.items()
+        if name in table or not name.endswith("_posterior") or not np.all(np.asarray(values) == 1)
     }
+
+
+def _group_of(files: ParticleFiles) -> str | None:
+    """Return the group of a `.cs` file that classes go to; None where there is none."""
+    return next((name for name in (ALIGNED_3D, ALIGNED_2D) if f"{name}/pose" in files.columns), None)

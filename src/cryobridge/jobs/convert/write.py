@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.errors import UsageError
+from cryobridge.formats.results import has_place, results_of
 from cryobridge.formats.write import suffixes_of
 from cryobridge.jobs.convert.convert import convert_job
 from cryobridge.jobs.convert.options import ConvertOptions
@@ -68,7 +69,9 @@ def write(particles: ParticleSet, path: str | os.PathLike[str], *, overwrite: bo
         )
     output = as_path(path, "path")
     origin = particles.origin
-    if origin is None or options or output.suffix not in suffixes_of(origin.files):
+    is_as_read = origin is not None and not options and output.suffix in suffixes_of(origin.files)
+    # Where poses are in groups of several classes, new classes come with the poses that were chosen.
+    if origin is None or not is_as_read or (particles.poses and not has_place(results_of(particles), origin.files)):
         job = convert_job(particles, output, made(ConvertOptions, options), may_exist=overwrite)
         return carried_out(job, overwrite=overwrite, dry_run=False, reporter=None)
     files, messages = write_set(particles, output, overwrite=overwrite, name="path")
