@@ -132,7 +132,7 @@ def show(name: str, times: list[Times], plain: list[Times] | None = None) -> Non
 
 
 def reading(stack: Path, metadata: Path, dark: Path, n: int, box: int, repeats: int) -> None:
-    """Time batches without a transform."""
+    """Time batches without a transform, where the system has the file in its cache."""
     dataset, inverted = cb.ParticleDataset(metadata), cb.ParticleDataset(dark)
     sampler = partial(cb.MicrographSampler, dataset, batch_size=BATCH)
     loader = partial(DataLoader, collate_fn=cb.collate)
@@ -149,21 +149,28 @@ def reading(stack: Path, metadata: Path, dark: Path, n: int, box: int, repeats: 
         show(name, times[name], times["plain blocks"])
     single = [microseconds(lambda: DataLoader(Subset(dataset, range(1000)), batch_size=None), 1000) for _ in range(3)]
     show("single items", single)
+
+
+def reading_cold(stack: Path, metadata: Path, n: int, repeats: int) -> None:
+    """Time batches where the system has to fetch the file."""
     if not hasattr(os, "posix_fadvise"):
         return
+    # Pages that are mapped are not forgotten: this one reads runs alone, and the sampler gets one of its own each time.
+    in_order = cb.ParticleDataset(metadata)
+    loader = partial(DataLoader, collate_fn=cb.collate)
     cold: dict[str, list[Times]] = {}
     for _ in range(min(repeats, 3)):
-        for name in ("plain blocks", "in the order of the file", "MicrographSampler"):
-            fresh = cb.ParticleDataset(metadata)  # pages that are mapped are not forgotten
-            chosen = partial(loader, fresh)
+        fresh = cb.ParticleDataset(metadata)
+        by_sampler = {"batch_sampler": cb.MicrographSampler(fresh, batch_size=BATCH)}
+        forgotten: dict[str, Callable[[], Iterable[Any]]] = {
+            "plain blocks": lambda: blocks(stack, n, in_order.shape_px[0]),
+            "in the order of the file": partial(loader, in_order, batch_size=BATCH),
+            "MicrographSampler": partial(loader, fresh, **by_sampler),
+        }
+        for name, way in forgotten.items():
             forget(stack)
-            way = {
-                "plain blocks": ways["plain blocks"],
-                "in the order of the file": lambda chosen=chosen: chosen(batch_size=BATCH),
-                "MicrographSampler": lambda chosen=chosen: chosen(batch_sampler=sampler()),
-            }[name]
             cold.setdefault(name, []).append(microseconds(way, n))
-            del fresh, chosen, way
+        del fresh, by_sampler, forgotten, way
     for name, found in cold.items():
         show(f"{name}, cold", found, cold["plain blocks"])
 
@@ -228,6 +235,7 @@ def main() -> None:
             particles_of(folder, options.images, options.images, options.box, sign) for sign in (1.0, -1.0)
         )
         reading(stack, metadata, dark, options.images, options.box, options.repeats)
+        reading_cold(stack, metadata, options.images, options.repeats)
         transforming(metadata, min(options.images, 2048), options.box, max(1, options.repeats - 2))
         many(particles_of(folder, options.rows, options.images, options.box, 1.0), options.rows)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryobridge.model.particles import ImageRefs
 
 # Of stored images that are worked on together: they stay in a processor's cache.
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 21
 
 
 class _Opened:

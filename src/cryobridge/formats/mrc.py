@@ -103,9 +103,9 @@ class MrcFile:
         order = np.argsort(wanted, kind="stable")
         in_file_order = wanted[order]
         runs = [0, *(np.flatnonzero(np.diff(in_file_order) != 1) + 1).tolist(), wanted.size]
-        at_once = max(1, min(wanted.size, _WINDOW_BYTES // header.section_bytes))
-        # What is as it shall be, in type and order, is read where it belongs.
+        # What is as it shall be, in type and order, is read where it belongs, and each run as a whole.
         is_direct = header.dtype == images.dtype and bool((order[:-1] < order[1:]).all())
+        at_once = max(1, wanted.size if is_direct else min(wanted.size, _WINDOW_BYTES // header.section_bytes))
         window = images if is_direct else np.empty((at_once, header.ny, header.nx), header.dtype)
         with open_bytes(header.path) if file is None else nullcontext((file, False)) as (source, _):
             for start, stop in pairwise(runs):
