@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,11 @@ class ImageSearch:
             yield self.metadata.parent / relative
         else:
             yield relative
-            yield from (folder / relative for folder in folders_above(self.metadata))
+            yield from (folder / relative for folder in self._above)
+
+    @cached_property
+    def _above(self) -> list[Path]:
+        return folders_above(self.metadata)
 
     def resolve(self, name: str) -> Path | None:
         """Return the first candidate that is a file, or None."""

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 KindName = Literal["stack", "volume", "ambiguous"]
 ByteOrder = Literal["<", ">"]
 HEADER_BYTES = 1024
-_BYTE_ORDERS: tuple[ByteOrder, ...] = ("<", ">")
+# Made once: a set of particles may have ten thousand stacks.
+_HEADERS: dict[ByteOrder, np.dtype[np.void]] = {
+    "<": HEADER_DTYPE.newbyteorder("<"),
+    ">": HEADER_DTYPE.newbyteorder(">"),
+}
 _PIXEL_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 UNREAD_MODES = {
     3: "complex 16-bit integers",
@@ -259,8 +263,8 @@ def _parse_header(path: Path, raw: bytes, file_size: int | None) -> MrcHeader:
 def _in_byte_order(path: Path, raw: bytes, problems: list[Message]) -> np.void:
     """Interpret the header in the byte order that its stamp names, or in the one that makes sense."""
     read_as: dict[ByteOrder, np.void] = {}
-    for order in _BYTE_ORDERS:
-        header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+    for order, dtype in _HEADERS.items():
+        header = np.frombuffer(raw, dtype)[0]
         sides_fit = all(1 <= header[name] <= _LARGEST_SIDE for name in ("nx", "ny")) and header["nz"] >= 1
         if sides_fit and int(header["mode"]) in _PIXEL_TYPES | UNREAD_MODES:
             read_as[order] = header
