@@ -411,3 +411,9 @@ class OpticsGroupOptions(Options):
         from cryobridge.jobs.micrographs.optics_source import optics_source
 
         return None if self.optics_from is None else optics_source(str(self.optics_from))
+
+    @property
+    def optics_files(self) -> tuple[Path, ...]:
+        """The file that has them, which is an input too."""
+        source = self.optics_source
+        return () if source is None or source.kind != "file" else (Path(source.value),)

@@ -108,6 +108,14 @@ def test_groups_are_taken_of_another_file(particles, tmp_path):
     assert groups_of(tmp_path / "p.star")[1] == EXPECTED
 
 
+def test_the_file_that_has_the_groups_is_never_replaced(particles, tmp_path):
+    convert(particles(), tmp_path / "epu.star", optics_from="epu")
+    before = (tmp_path / "epu.star").read_bytes()
+    with pytest.raises(UsageError, match="one of the inputs"):
+        convert(particles(), tmp_path / "epu.star", optics_from=tmp_path / "epu.star", overwrite=True)
+    assert (tmp_path / "epu.star").read_bytes() == before
+
+
 @pytest.mark.parametrize("options", [{"to": "pickles"}, {"micrographs": "m.star"}])
 def test_the_option_is_refused_where_it_would_do_nothing(particles, tmp_path, options):
     with pytest.raises(UsageError, match="optics_from= would do nothing here"):

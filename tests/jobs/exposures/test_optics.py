@@ -143,6 +143,16 @@ def test_lists_have_the_groups_and_particles_get_them(project):
     assert found == [f"serialem_{row % 3}-0" for row in range(30)]
 
 
+def test_the_list_that_has_the_groups_is_never_replaced(project):
+    out = "relion/MotionCorr/job002"
+    cb.micrographs("P1/J3", out)
+    with pytest.raises(UsageError, match="one of the inputs"):
+        cb.micrographs("P1/J3", out, optics_from=f"{out}/micrographs.star", overwrite=True)
+    listed = f"{out}/micrographs_ctf.star"
+    report = cb.micrographs("P1/J3", "relion/MotionCorr/job003", optics_from=listed)
+    assert report.optics_groups == 2
+
+
 def test_a_number_of_groups_is_for_beam_shifts(project):
     with pytest.raises(UsageError, match="would do nothing here"):
         cb.micrographs("P1/J3", "out", optics_groups=3)

@@ -162,7 +162,8 @@ def check_outputs(plan: ConvertPlan, *, overwrite: bool) -> None:
     if plan.mapped is not None:
         refuse_contradicted(plan.mapped.placement, plan.options)
     files = [*plan.outputs(), *plan.outdated()]
-    refuse_inputs(files, [*plan.source.files, *([plan.options.micrographs] if plan.options.micrographs else [])])
+    named = [*([plan.options.micrographs] if plan.options.micrographs else []), *plan.options.optics_files]
+    refuse_inputs(files, [*plan.source.files, *named])
     new_links = _new_links(plan)
     refuse_existing([*files, *(link.path for link in new_links)], overwrite=overwrite)
     if plan.options.copy and new_links:

@@ -132,7 +132,7 @@ class MicrographsPlan:
             If the disk has not enough space for copies.
         """
         refuse_folder_of_others(self.folder, overwrite=overwrite)
-        inputs = [*self.source.files, *(link.target for link in self.links)]
+        inputs = [*self.source.files, *self.options.optics_files, *(link.target for link in self.links)]
         files = [link.path for link in self.new_links if not link.path.is_symlink()]  # a link is replaced, not its file
         made = () if self.polishing is None else self.polishing.outputs
         refuse_inputs([*self.outputs.values(), *made, *files], inputs)

@@ -117,7 +117,8 @@ class ExposuresPlan:
             If the disk has not enough space for copies.
         """
         files = [link.path for link in self.new_links if not link.path.is_symlink()]
-        refuse_inputs([*self.outputs, *files], [self.source, *(link.target for link in self.links)])
+        inputs = [self.source, *self.options.optics_files, *(link.target for link in self.links)]
+        refuse_inputs([*self.outputs, *files], inputs)
         refuse_existing([*self.outputs, *(link.path for link in self.new_links)], overwrite=overwrite)
         n_bytes = bytes_of(self.new_links, copy=self.options.copy)
         if n_bytes:
