@@ -73,7 +73,7 @@ OF_RELION = {"cryosparc", "select", "cryolike", "recovar", "cryodrgn"}
         ("cryosparc/J3", OF_CRYOSPARC - {"recovar", "cryodrgn"}),
         ("cryosparc/J2/exposures.cs", {"select"}),
         ("relion/particles.star", OF_RELION),
-        ("relion/CtfFind/job003/micrographs_ctf.star", {"select"}),
+        ("relion/CtfFind/job003/micrographs_ctf.star", {"select", "micrographs"}),
         ("relion/Class2D/job004", {"cryosparc", "select", "cryolike"}),
         ("small", OF_RELION),
         ("small/particles.32.mrcs", {"relion", "cryosparc", "recovar", "cryodrgn"}),
@@ -124,7 +124,7 @@ def test_uses_are_listed_once_and_only_those_that_make_sense(project):
     assert titles("relion/particles.star") == [
         *("to RELION", "to cryoSPARC", "select", "CryoLike stacks", "RECOVAR", "cryoDRGN"),
     ]
-    assert titles("cryosparc/J2/exposures.cs") == ["select"]
+    assert titles("cryosparc/J2/exposures.cs") == ["select", "micrographs"]
     assert titles("fourier") == ["CryoLike stacks"]
     assert isinstance(inspect(project / "cryosparc"), Inspection)
     assert titles("cryosparc") == []

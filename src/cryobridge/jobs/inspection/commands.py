@@ -40,8 +40,8 @@ Command = tuple[str, ...]
 _SHOWN: dict[Content, tuple[CheckName, ...]] = {
     "particles": ("relion", "cryosparc", "select", "coords", "cryolike", "recovar", "cryodrgn"),
     "picks": ("select", "coords"),
-    "exposures": ("select",),
-    "micrographs": ("select", "coords"),
+    "exposures": ("micrographs", "select"),
+    "micrographs": ("micrographs", "select", "coords"),
     "other": (),
 }
 # Rows that are looked at, and image files that are looked for: the rest is laid out alike.
@@ -124,6 +124,13 @@ class Source:
             names = self.texts("blob/path")
         else:
             names = tuple(dict.fromkeys(name.rpartition("@")[2] for name in self.texts("rlnImageName")))
+        return _looked_for(names[:_N_FILES], self.search)
+
+    @cached_property
+    def micrographs(self) -> Images:
+        """What is found of the micrographs, or the movies, of the first rows."""
+        columns = ("micrograph_blob/path", "movie_blob/path", "rlnMicrographName", "rlnMicrographMovieName")
+        names = next((names for column in columns if (names := self.texts(column))), ())
         return _looked_for(names[:_N_FILES], self.search)
 
 
@@ -215,6 +222,9 @@ def _with_ancestor(use: Use, source: Source) -> Use:
 def _with_command(use: Use, source: Source, uses: tuple[Use, ...]) -> Use:
     if use.name == "coords":
         return _with_micrographs(use, source) if source.program == "cryosparc" else use
+    if use.name == "micrographs":
+        lost = source.micrographs.lost
+        return replace(use, no_images=lost) if lost else replace(use, commands=_micrographs(source))
     if use.name == "relion" and source.program == "relion" and use.ready:
         return use if use.hint else replace(use, hint="as it stands")
     if use.name == "cryolike" and not any(other.ready for other in uses if other.name == "stacks"):
@@ -248,6 +258,11 @@ def _select(source: Source) -> tuple[Command, ...]:
         return (_command(source, "select", output=f"class_{largest}{suffix}", more=(_flag("class"), largest)),)
     n_rows = str(max(1, source.table.n_rows // 2))
     return (_command(source, "select", output=f"subset{suffix}", more=(_flag("random"), n_rows)),)
+
+
+def _micrographs(source: Source) -> tuple[Command, ...]:
+    output = "exposures.cs" if source.program == "relion" else "micrographs_for_relion"
+    return (_command(source, "micrographs", output=output, more=source.micrographs.options),)
 
 
 def _to_cryolike(source: Source) -> tuple[Command, ...]:

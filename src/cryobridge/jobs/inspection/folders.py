@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryobridge.errors import CryobridgeError, option
+from cryobridge.formats.cryosparc.exposures import open_exposures
 from cryobridge.formats.cryosparc.job import CryosparcJob, read_job
 from cryobridge.formats.cryosparc.outputs import JobOutput
 from cryobridge.formats.file_record import recorded_files
@@ -109,7 +111,7 @@ def _files_of(output: JobOutput) -> list[Path]:
 
 
 def particles_of(job: CryosparcJob) -> tuple[ParticleFiles | None, CryobridgeError | None]:
-    """Open the particles that the job is about; and return why the commands refuse the folder, if they do.
+    """Open the particles, or else the exposures, of a job; and return why the commands refuse the folder, if they do.
 
     They are those that the commands take when they are given the folder. Where these ask for one of several results,
     or for a file that is not there, it is the first result that is not what the job threw out.
@@ -125,6 +127,9 @@ def particles_of(job: CryosparcJob) -> tuple[ParticleFiles | None, CryobridgeErr
                 return open_particles(*_files_of(output), join=False), refusal
             except CryobridgeError:
                 continue
+    if any(output.kind == "exposure" and not output.is_excluded for output in job.outputs):
+        with suppress(CryobridgeError):
+            return open_exposures(job.path), None
     return None, refusal
 
 

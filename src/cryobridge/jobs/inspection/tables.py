@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csg import Slot, read_csg
+from cryobridge.formats.cryosparc.exposures import is_exposures, open_exposures
 from cryobridge.formats.cryosparc.names import holds_exposures
 from cryobridge.formats.open import open_particles
 from cryobridge.formats.relion.accepted import PREMULTIPLIED, boxes_of_rows, refused
@@ -21,6 +22,7 @@ from cryobridge.formats.relion.tomography import GROUP, tilted_particles, tomogr
 from cryobridge.formats.table import ColumnReader, wide_texts
 from cryobridge.jobs.inspection.commands import Content, Source, with_commands
 from cryobridge.jobs.inspection.image_files import ImageFiles, check_image_files
+from cryobridge.jobs.inspection.micrographs import about_micrographs, of_cryosparc, of_relion
 from cryobridge.jobs.inspection.motion import WHAT as MOTION
 from cryobridge.jobs.inspection.motion import about_motion, is_motion
 from cryobridge.jobs.inspection.report import FieldSummary, Inspection, Use
@@ -95,6 +97,8 @@ def uses_with_commands(
     content = _content_of_cs(table.names, has_images=bool(ready & {"stacks", "stacks-job"}))
     if "stacks" in ready and "blob/path" not in table:  # it is joined by the commands, too
         table = open_particles(path, program="cryosparc").columns
+    if content == "exposures" and "micrographs" in ready and not is_exposures(table.names):
+        table = open_exposures(path).columns
     images = _cs_images(table, slice(0, _N_SAMPLED_FROM)) if content == "particles" else None
     search = options.image_search(metadata)
     source = Source(path, "cryosparc", content, table, search, references=images, reads_pixels=options.statistics)
@@ -107,7 +111,7 @@ def _sampled(source: Source) -> Facts:
 
 
 def _content_of_cs(names: tuple[str, ...], *, has_images: bool) -> Content:
-    if holds_exposures(names):
+    if holds_exposures(names) or (not has_images and any(name.startswith("ctf_stats/") for name in names)):
         return "exposures"
     if has_images or "blob/path" in names:
         return "particles"
@@ -172,7 +176,9 @@ def inspect_table(table: Table, path: Path, options: InspectOptions, reporter: R
         uses = _nothing_ready("particles")
     files, messages, uses = _image_details(details, options, path, lambda: _cs_images(table), uses, reporter)
     _first_rows(details, table, fields, options)
-    facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, by_name), *files)
+    exposures = of_cryosparc(table) if options.statistics else None
+    about = [] if exposures is None else about_micrographs(exposures)
+    facts = (("layout", _cs_layout(table.names)), *_cs_facts(table, by_name), *about, *files)
     return Inspection(
         str(path),
         "cs",
@@ -276,6 +282,10 @@ def inspect_star(
                 f"{counted(block.n_rows, 'row')}"
             )
             about = (*about, note("rows-are-tilts", text))
+        if options.statistics and what_is_listed(star, block) == "micrographs":
+            micrographs = of_relion(path)
+            more = [] if micrographs is None else about_micrographs(micrographs)
+            facts += [fact for fact in more if fact[0] not in dict(facts)]
     files, messages, uses = _image_details(details, options, path, lambda: images, uses, reporter)
     facts += files
     if "relion" in options.check and images is not None:
@@ -303,6 +313,16 @@ def inspect_star(
         (*star.messages, *about, *_no_rows(block), *messages),
         details,
     )
+
+
+def what_is_listed(star: StarFile, block: StarBlock) -> Literal["particles", "micrographs", ""]:
+    """Return what the main block of a STAR file lists, micrographs or movies among them; empty for anything else."""
+    if star.main == "coordinate_files":
+        return ""
+    if "rlnImageName" in block:
+        return "particles"
+    is_listed = "rlnMicrographName" in block or "rlnMicrographMovieName" in block
+    return "micrographs" if is_listed and "rlnCoordinateX" not in block else ""
 
 
 def _star_uses(path: Path, star: StarFile, block: StarBlock, *, has_odd_names: bool) -> tuple[Use, ...]:
@@ -428,6 +448,7 @@ def _cs_content(names: tuple[str, ...]) -> str:
     kinds = (
         ("movie_blob", "exposures"),
         ("micrograph_blob", "exposures"),
+        ("ctf_stats", "exposures"),
         ("map", "volumes"),
         ("blob", "particles"),
         ("location", "picks or passthrough of particles"),

@@ -17,6 +17,7 @@ UseName: TypeAlias = Literal[
     "cryolike",
     "cryodrgn",
     "select",
+    "micrographs",
 ]
 USE_NAMES: tuple[UseName, ...] = get_args(UseName)
 # What it can be held to besides: that an output of cryobridge is as it was written.
@@ -27,6 +28,7 @@ TITLES: dict[CheckName, str] = {
     "relion": "to RELION",
     "cryosparc": "to cryoSPARC",
     "select": "select",
+    "micrographs": "micrographs",
     "coords": "coords",
     "cryolike": "CryoLike stacks",
     "recovar": "RECOVAR",

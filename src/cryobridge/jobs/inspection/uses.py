@@ -11,6 +11,7 @@ import numpy as np
 from cryobridge.errors import CryobridgeError, MissingDataError, option
 from cryobridge.formats.cryosparc.cs import CsNpyFile, open_cs
 from cryobridge.formats.cryosparc.csdat import CsStreamFile
+from cryobridge.formats.cryosparc.exposures import open_exposures
 from cryobridge.formats.cryosparc.job import siblings_with
 from cryobridge.formats.cryosparc.joining import with_columns_beside
 from cryobridge.formats.cryosparc.names import holds_exposures
@@ -60,6 +61,7 @@ _CS_NEEDS = {
     "coords": _columns("cryosparc", "locations"),
     "stacks": _columns("cryosparc", "images", *_CTF),
     "stacks-job": _CS_CTF,
+    "micrographs": ("micrograph_blob/path|movie_blob/path",),
     "poses": ("alignments3D/pose|alignments3D_multi/pose|alignments_class_*",),
     "ctf": _CS_CTF,
     "relion": _columns("cryosparc", "images", *_OPTICS),
@@ -83,13 +85,13 @@ _STAR_NEEDS = {
     ),
 }
 # The uses that columns alone decide; `with_derived` adds those that these decide.
-_JUDGED: tuple[CheckName, ...] = ("coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion")
+_JUDGED: tuple[CheckName, ...] = ("coords", "stacks", "stacks-job", "poses", "ctf", "recovar", "relion", "micrographs")
 # The uses for which pixels are read through the names in the metadata.
 _OF_IMAGES = ("stacks", "recovar")
 # The uses for which a file is refused where a row's image has no proper name.
 _OF_NAMES = ("stacks", "poses", "ctf", "recovar", "relion", "cryosparc")
 # The uses that the commands join files beside a .cs file for.
-_JOINED = ("coords", "stacks", "relion")
+_JOINED = ("coords", "stacks", "relion", "micrographs")
 _POSE_2D = "alignments2D/pose"
 _ONLY_2D = f"{_POSE_2D} is an angle in the plane alone"
 _SHAPE, *_FRACTIONS = _CS_NEEDS["coords"][1:]
@@ -298,6 +300,8 @@ def uses_of_star(
                 else "coords reads cryoSPARC picks (.cs) and a micrographs_ctf.star."
             )
             missing = () if is_micrographs else ("rlnMicrographName of micrographs, not particles",)
+        elif use == "micrographs":
+            missing, hint = () if is_micrographs else ("micrographs, not particles",), ""
         elif use == "stacks-job":
             missing, hint = ("a cryoSPARC job folder",), "Use stacks (indexed) for a STAR file."
         elif use == "recovar":
@@ -361,6 +365,8 @@ def _as_joined(use: str, path: Path) -> ParticleFiles:
     """Open particles as `coords` or `stacks cs` does."""
     if use == "relion":
         return open_particles(path, program="cryosparc")
+    if use == "micrographs":
+        return open_exposures(path)
     if use == "stacks":
         files = open_particles(path, needs=IMAGES_AND_CTF, program="cryosparc")
         files.require_all_rows()

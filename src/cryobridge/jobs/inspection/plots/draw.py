@@ -16,6 +16,7 @@ from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots.arrays import arrays_sheet, pickle_sheet
 from cryobridge.jobs.inspection.plots.folders import own_sheet, relion_sheet
 from cryobridge.jobs.inspection.plots.images import mrc_sheet
+from cryobridge.jobs.inspection.plots.micrographs import micrograph_sheet
 from cryobridge.jobs.inspection.plots.recovar import recovar_sheet
 from cryobridge.jobs.inspection.plots.tables import TABLES, table_sheet
 from cryobridge.plots.page import Picture, Sheet, lay_out, style, written_as
@@ -64,7 +65,9 @@ def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = 
     path, options = Path(path), options or InspectOptions()
     kind = kind_of(path)
     if kind in TABLES:
-        sheet = table_sheet(path, TABLES[kind](path), options)
+        table = TABLES[kind](path)
+        of_micrographs = None if options.fields else micrograph_sheet(path, table)
+        sheet = of_micrographs or table_sheet(path, table, options)
     elif options.fields:
         raise UsageError(
             f"{option('fields')} is for particle tables, this is {kind}",
