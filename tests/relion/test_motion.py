@@ -21,6 +21,7 @@ from interop.motion import (
 from interop.relion import Relion, read_star, write_star, write_volume
 from PIL import Image
 
+import cryobridge as cb
 from cryobridge.formats.cryosparc.exposures import read_exposures
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.relion.motion import read_motion
@@ -136,6 +137,22 @@ def test_two_commands_make_what_polishing_takes(kind, request):
     polished = project.polished_with("two_commands", str(corrected.relative_to(folder)), "polish.star")
     assert polished.rms_px() <= RMS_PX
     assert polished.likeness() > LIKENESS
+
+
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({}, ""),
+        ({"motion_rows": "stored"}, "motion_rows='reversed' would fit"),
+        ({"motion_unit": "A"}, "motion_unit='px'"),
+    ],
+    ids=["as they are", "other rows", "other unit"],
+)
+def test_pixels_of_the_movies_show_how_trajectories_are_to_be_taken(tiff_project, options, fits):
+    out = tiff_project.relion.folder / "MotionCorr/job030"
+    report = cb.micrographs(tiff_project.exposures, out, flip_y=True, amplitude_contrast=0.1, dry_run=True, **options)
+    (said,) = [message for message in report.messages if message.code == "motion-pixels"]
+    assert (said.severity, fits in str(said)) == ("warning" if fits else "note", True)
 
 
 PLANTED = {

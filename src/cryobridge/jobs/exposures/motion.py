@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from cryobridge.jobs.exposures.motion_options import MotionOptions
     from cryobridge.model.micrographs import MicrographSet
+    from cryobridge.model.motion import MotionModel
     from cryobridge.model.particles import Floats
     from cryobridge.progress import Reporter
 
@@ -75,6 +76,16 @@ class MotionPlan:
     def left_out(self) -> dict[str, int]:
         """How many micrographs have no metadata of motion, by reason."""
         return dict(Counter(reason for reason in self.reasons if reason))
+
+    @property
+    def motions(self) -> list[MotionModel]:
+        """The motion of each of `rows`."""
+        return [converted.motion for _, converted in self._planned]
+
+    @property
+    def pixel_size_A(self) -> float:
+        """Of the movies of all `rows`; NaN where there are none."""
+        return float(self._planned[0][0].general["pixel_size_A"]) if self._planned else float("nan")
 
     def metadata(self, place: int) -> MotionMetadata:
         """Return the metadata of one of `rows`."""

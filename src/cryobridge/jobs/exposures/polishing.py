@@ -11,6 +11,7 @@ from cryobridge.errors import CryobridgeError
 from cryobridge.jobs.exposures.gain import GainPlan, plan_gains
 from cryobridge.jobs.exposures.motion import MotionPlan, plan_motion
 from cryobridge.jobs.exposures.motion_sources import NO_MOVIE, MovieFiles
+from cryobridge.jobs.exposures.movie_drift import check_drift, drift_messages
 from cryobridge.jobs.exposures.movie_rows import check_rows, row_messages
 from cryobridge.model.particles import Labels
 from cryobridge.report import Message, warning
@@ -177,8 +178,13 @@ def plan_polishing(
     assert motion is not None  # there are trajectories
     rows = has_movie[motion.rows]
     averages = [files.micrographs[row] for row in has_movie.tolist()]
-    check = check_rows(movies, averages, _Gains(gains))
-    messages = [*gains.messages, *motion.messages, *row_messages(check, options, flip_y=flip_y)]
+    gain = _Gains(gains)
+    messages = [*gains.messages, *motion.messages]
+    if len(motion.rows):
+        places = motion.rows.tolist()
+        drift = check_drift(motion.motions, [movies[place] for place in places], lambda place: gain(places[place]))
+        messages += drift_messages(drift, options, motion.pixel_size_A)
+        messages += row_messages(check_rows(movies, averages, gain), options, flip_y=flip_y)
     if len(has_movie) < micrographs.n_rows:
         n = micrographs.n_rows - len(has_movie)
         text = f"{n:,} of {micrographs.n_rows:,} movies are not found: no metadata of motion for their micrographs"
