@@ -3,8 +3,8 @@
 import mrcfile
 import numpy as np
 import pytest
-from interop.motion import exposures, write_cs
-from interop.relion import Relion, write_star
+from interop.motion import exposures, moving_project, spline_motion, write_cs
+from interop.relion import Relion, read_star, write_star
 from scipy import ndimage
 
 from cryobridge.formats.cryosparc.exposures import read_exposures
@@ -98,3 +98,27 @@ def metadata(folder):
     plan = plan_motion(micrographs, MotionOptions(), movies, ImageSearch(micrographs.source).resolve)
     plan.write([folder / "m.star"])
     return folder / "m.star"
+
+
+def test_relions_polishing_takes_the_motion_of_eer_movies(tmp_path):
+    """Each particle is where it was in each fraction, for RELION that reads the movie by our grouping."""
+    motion = spline_motion(np.random.default_rng(3))
+    project = moving_project(Relion(tmp_path), [motion])
+    random, shape = np.random.default_rng(1), (SIDE, SIDE)
+    frames = [np.unique(random.integers(0, SIDE**2, 100_000)) for _ in range(2 * len(motion.global_px) + 1)]
+    (tmp_path / "Movies/mov0.eer").write_bytes(eer_bytes(frames))
+    tables = read_star(tmp_path / "particles.star")
+    places = random.integers(200, SIDE - 200, (len(tables["particles"]), 2))
+    tables["particles"][["rlnCoordinateX", "rlnCoordinateY"]] = places
+    write_star(tmp_path / "eer_particles.star", tables)
+    columns = exposures(["mov0"], ".eer", **{"movie_blob/shape": np.array([[8, *shape]], "<u4")})
+    columns["micrograph_blob/shape"] = np.array([shape], "<u4")
+    write_cs(tmp_path / "cryosparc/J2/eer.cs", columns)
+    micrographs = read_exposures(tmp_path / "cryosparc/J2/eer.cs")
+    movies = MovieFiles(["Movies/mov0.eer"], [tmp_path / "Movies/mov0.eer"], [None])
+    plan = plan_motion(micrographs, MotionOptions(), movies, ImageSearch(micrographs.source).resolve)
+    plan.write([tmp_path / "eer.star"])
+    tracks = project.polished("eer", ["eer.star"], "eer_particles.star").tracks_px()
+    # Where particles were: RELION's shift takes them back.
+    truth = -motion.shifts_px(places, shape)
+    assert np.sqrt(((tracks[0] - truth) ** 2).sum(axis=-1).mean()) < 0.1
