@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from interop.checks import Checks
+
 SHAPE_PX = (288, 352)
 N_FRAMES = 8
 PIXEL_SIZE_A = 2.0
@@ -455,3 +457,48 @@ def _write_particles(folder: Path, tables: dict[str, Any], names: list[str], pla
     tables["optics"]["rlnMicrographPixelSize"] = PIXEL_SIZE_A
     tables["optics"]["rlnMicrographOriginalPixelSize"] = PIXEL_SIZE_A
     write_star(folder / "particles.star", tables)
+
+
+def check_polishing(checks: Checks, relion: Relion) -> None:
+    """Polish the particles of cryoSPARC's movies from the output of two commands, in MRC, and in TIFF with a gain."""
+    title = (
+        "relion_motion_refine --max_iters 0: cryobridge micrographs and cryobridge convert --micrographs --reextract"
+    )
+    checks.section(title)
+    checks.note("Movies with a known motion, and cryoSPARC's trajectories of it by the public specification.")
+    rng = np.random.default_rng(11)
+    motions = [polynomial_motion(rng), spline_motion(rng)]
+    gain = rng.uniform(0.7, 1.3, SHAPE_PX)
+    for name, suffix, reference in (("MRC", ".mrcs", None), ("TIFF, gain reference", ".tif", gain)):
+        folder = relion.folder / name[:4].strip()
+        folder.mkdir()
+        project = moving_project(Relion(folder), motions, suffix=suffix, gain=reference)
+        corrected = folder / "MotionCorr/job020/corrected_micrographs.star"
+        made = cb.micrographs(project.exposures, corrected.parent, flip_y=True, amplitude_contrast=0.1)
+        checks.equal(f"{name}: warnings", len(made.warnings), 0)
+        particles, star = project.write_cryosparc_particles(), folder / "polish.star"
+        cb.convert(particles, star, micrographs=corrected, reextract=True, datadir=folder / "cryosparc")
+        polished = project.polished_with("two", str(corrected.relative_to(folder)), star.name)
+        checks.at_most(f"{name}: particles in each frame, from where they were (rms)", polished.rms_px(), 0.1, "px")
+        for axis, found in zip("xy", polished.correlations(), strict=True):
+            checks.at_least(f"{name}: correlation of {axis} with the truth", found, 0.999)
+        checks.at_least(f"{name}: polished images, correlated with the particles", polished.likeness(), 0.99)
+        wrong = project.polished("zero", [_without_motion(folder / file) for file in _metadata(corrected)])
+        checks.at_least(f"{name}: without motion, particles from where they were (rms, px)", wrong.rms_px(), 1.0)
+
+
+STAGES = (check_polishing,)
+
+
+def _metadata(corrected: Path) -> list[str]:
+    return read_star(corrected)["micrographs"]["rlnMicrographMetadata"].tolist()
+
+
+def _without_motion(path: Path) -> str:
+    """Write the metadata with zeros beside, and return their name from the project."""
+    tables = read_star(path)
+    tables["global_shift"][["rlnMicrographShiftX", "rlnMicrographShiftY"]] = 0.0
+    tables["local_motion_model"]["rlnMotionModelCoeff"] = 0.0
+    still = path.with_name(f"{path.stem}_still.star")
+    write_star(still, tables)
+    return str(still.relative_to(path.parents[3]))

@@ -1,6 +1,6 @@
 """The stages of `make interop` with RELION; ``make test`` runs the short ones where RELION is installed."""
 
-from interop import convergence, extraction, reconstructions
+from interop import convergence, extraction, motion, reconstructions
 
-SHORT = (*reconstructions.STAGES, *extraction.STAGES, *convergence.STAGES)
+SHORT = (*reconstructions.STAGES, *extraction.STAGES, *motion.STAGES, *convergence.STAGES)
 LONG = (*convergence.LONG_STAGES,)
