@@ -20,6 +20,7 @@ from helpers import (
     noise_images,
     open_terminal,
     particle_columns,
+    run,
     run_anew,
     run_in_terminal,
     save_cs,
@@ -134,7 +135,7 @@ def test_quiet_leaves_out_the_lines_of_progress_that_a_log_has(name, demo_projec
     assert all(line.startswith("! ") for line in done.stderr.splitlines()), done.stderr
     if line != "loading torch":  # which is said where it takes long
         (tmp_path / "aloud").mkdir()
-        assert line in run_anew(*command, *words, cwd=tmp_path / "aloud").stderr
+        assert line in run(*command, *words, cwd=tmp_path / "aloud").stderr
         logs = [path.read_text() for path in tmp_path.rglob("run.log")]
         assert [line in log for log in logs] == [True, True]
 
