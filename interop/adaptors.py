@@ -13,7 +13,7 @@ import numpy as np
 
 import cryobridge as cb
 from cryobridge.adaptors import to_cryodrgn, to_recovar
-from interop.maps import correlation
+from interop.maps import correlation, cropped
 from interop.relion import OpticsGroup, write_volume
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def check(checks: Checks, relion: Relion, programs: Programs, python: Path) -> N
     _check_bent(checks, relion, python)
     _check_groups(checks, relion, python)
     _check_projections(checks, judge, found)
-    _check_cryodrgn_map(checks, relion, programs)
+    _check_maps(checks, relion, programs, python)
     _check_stored(checks, judge, found)
 
 
@@ -204,18 +204,25 @@ def _check_projections(checks: Checks, judge: Judge, found: dict[str, Arrays]) -
     checks.at_most("cryosparc-tools: largest difference of a shift", shift_A, 1e-5, "Å")
 
 
-def _check_cryodrgn_map(checks: Checks, relion: Relion, programs: Programs) -> None:
-    """Have cryoDRGN, which has no projector of volumes, make a map of what the adaptor writes."""
-    checks.section("cryoDRGN's backproject_voxel of what `to_cryodrgn` writes, correlated with the simulated molecule")
+def _check_maps(checks: Checks, relion: Relion, programs: Programs, python: Path) -> None:
+    checks.section("Maps of 400 images of RELION, correlated with the simulated molecule")
     simulated = relion.simulate(n_images=400, name="many")
     stack, poses, ctf = to_cryodrgn(cb.read(relion.folder / "many.star"), relion.folder / "for_map").outputs
     programs.cryodrgn(
         "backproject_voxel", str(stack), "--poses", str(poses), "--ctf", str(ctf),
         "-o", str(relion.folder / "for_map/map"), "--no-half-maps",
     )  # fmt: skip
-    found = mrcfile.read(relion.folder / "for_map/map/backproject.mrc")
-    checks.at_least("the map", correlation(found, simulated.volume), 0.9)
-    checks.at_most("with the mirror image of the molecule", correlation(found, simulated.mirrored), 0.8)
+    np.save(relion.folder / "many.npy", simulated.volume)
+    mean = _through(relion, python, "many", ["aspire_mean"])["aspire_mean"]["map"]
+    of_cryodrgn = mrcfile.read(relion.folder / "for_map/map/backproject.mrc")
+    for title, found in (("cryoDRGN's backproject_voxel", of_cryodrgn), ("ASPIRE's MeanEstimator, halved", mean)):
+        volume, mirrored = (cropped(each, len(found)) for each in (simulated.volume, simulated.mirrored))
+        checks.at_least(title, correlation(found, volume), 0.9)
+        checks.at_most(f"{title}, with the mirror image", correlation(found, mirrored), 0.8)
+    checks.note(
+        "`ImageSource.downsample` of ASPIRE 0.14.3 scales its own CTF filters twice, by the pixel size and by the "
+        "filter; those of the adaptor once."
+    )
 
 
 def _check_stored(checks: Checks, judge: Judge, found: dict[str, Arrays]) -> None:

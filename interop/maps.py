@@ -32,6 +32,14 @@ def correlation(volume: NDArray[Any], other: NDArray[Any]) -> float:
     return float(np.corrcoef(volume[inside], other[inside])[0, 1])
 
 
+def cropped(volume: NDArray[Any], box_px: int) -> NDArray[Any]:
+    """Return a volume of fewer and larger voxels, by its Fourier transform."""
+    inner = slice((len(volume) - box_px) // 2, (len(volume) + box_px) // 2)
+    spectrum = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(volume)))[inner, inner, inner]
+    small: NDArray[Any] = np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(spectrum))).real
+    return small
+
+
 def fsc(volume: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """Return the Fourier shell correlation of two maps, (box // 2 + 1,) from shell 0 to Nyquist."""
     first, second = (torch.from_numpy(np.asarray(each, np.float64)) for each in (volume, other))

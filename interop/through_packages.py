@@ -100,6 +100,16 @@ def aspire(particles: ParticleSet, volume: NDArray[Any]) -> Found:
     return found
 
 
+def aspire_mean(particles: ParticleSet, _volume: NDArray[Any]) -> Found:
+    """ASPIRE's map of the images, which it has halved before."""
+    from aspire.basis import FFBBasis3D
+    from aspire.reconstruction import MeanEstimator
+
+    source = adaptors.to_aspire(particles)
+    half = source.downsample(source.L // 2)
+    return {"map": MeanEstimator(half, basis=FFBBasis3D(half.L, dtype=np.float32)).estimate().asnumpy()[0]}
+
+
 def cryosparc_tools(particles: ParticleSet, _volume: NDArray[Any]) -> Found:
     """cryosparc-tools: a dataset of it and back; how many columns of the dataset differ when it is made again."""
     from tempfile import TemporaryDirectory

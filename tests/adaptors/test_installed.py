@@ -106,6 +106,18 @@ def test_images_are_read_when_they_are_asked_for_also_in_another_process(package
     np.testing.assert_array_equal(images, mrcfile.read(expected))
 
 
+def test_filters_of_aspire_are_right_for_images_that_it_makes_smaller(tmp_path):
+    pytest.importorskip("aspire")
+    made = with_images(particles(groups=1), tmp_path)
+    source = adaptors.to_aspire(made)
+    half = source.downsample(BOX // 2)
+    inner = slice(BOX // 4, BOX - BOX // 4)
+    for filter_of_all, filter_of_half in zip(source.unique_filters, half.unique_filters, strict=True):
+        expected = filter_of_all.evaluate_grid(BOX, pixel_size=source.pixel_size, dtype=np.float64)[inner, inner]
+        found = filter_of_half.evaluate_grid(BOX // 2, pixel_size=half.pixel_size, dtype=np.float64)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_aspire_takes_no_particles_of_two_pixel_sizes():
     pytest.importorskip("aspire")
     with pytest.raises(cb.CryobridgeError, match="ASPIRE takes one for all"):

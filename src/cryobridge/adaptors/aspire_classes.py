@@ -33,6 +33,13 @@ class SignedCTFFilter(CTFFilter):
         super().__init__(**values)
         self.factor = factor
 
+    def scale(self, _factor: float = 1) -> SignedCTFFilter:
+        """Return the filter of smaller images, which is the same: it is given their pixel size when it is evaluated.
+
+        `ImageSource.downsample` of ASPIRE 0.14.3 scales filters besides, so that its own are scaled twice.
+        """
+        return self
+
     def _evaluate(self, omega: Any, **keywords: Any) -> Any:
         return self.factor * super()._evaluate(omega, **keywords)
 
