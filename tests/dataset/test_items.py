@@ -89,8 +89,12 @@ def test_an_item_has_all_that_the_set_has_by_names_with_units(refined, pixels):
     item = dataset[5]
     assert set(item) == set(batch) and all(torch.equal(item[name], batch[name][5]) for name in batch)
     assert torch.equal(dataset[-1]["image"], batch["image"][-1])
-    with pytest.raises(IndexError, match="there are 12"):
-        dataset[N]
+    for several in (slice(5, 8), [5, 6, 7], np.array([5, 6, 7]), torch.tensor([5, 6, 7]), np.isin(range(N), [5, 6, 7])):
+        assert torch.equal(dataset[several]["image"], batch["image"][5:8])
+    assert dataset[[-1, 0]]["row"].tolist() == [N - 1, 0] and dataset[:0]["image"].shape == (0, BOX, BOX)
+    for wrong in (N, [0, N], [-N - 1], "image", [0.5], [True, False]):
+        with pytest.raises(IndexError, match="there are 12"):
+            dataset[wrong]
     assert "16 × 16 px; image, rotation, shift_A" in repr(dataset)
 
 

@@ -15,7 +15,7 @@ from cryobridge.dataset.batches import Batch, collate
 from cryobridge.dataset.images import ItemImages
 from cryobridge.dataset.options import DatasetOptions
 from cryobridge.dataset.values import ItemValues, partly_absent
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.executors.threads import n_threads
 from cryobridge.formats.contrast import SIGN, is_dark
 from cryobridge.formats.in_memory import SetInMemory
@@ -172,14 +172,18 @@ class ParticleDataset(Dataset[Batch]):
         """Return how many particles there are."""
         return len(self._values)
 
-    def __getitem__(self, index: int) -> Any:
-        """Return an item; a negative number counts from the end.
+    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[np.integer[Any]]) -> Any:
+        """Return an item, by its number; a negative one counts from the end. Of a slice, or several numbers, a batch.
 
         Raises
         ------
         IndexError
             If there is no such item.
         """
+        if isinstance(index, slice):
+            return self.batch(range(len(self))[index])
+        if not isinstance(index, int | np.integer):
+            return self.batch(index)
         return self._items([index])[0] if self.options.transform is not None else self._first(self._batch([index]))
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
@@ -187,7 +191,7 @@ class ParticleDataset(Dataset[Batch]):
         return self._batch(indices) if self.options.transform is None else self._items(indices)
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> Any:
-        """Return a batch of any items, as a loader with `cryobridge.collate` does.
+        """Return a batch of items, by number or one truth value an item, as a loader with `cryobridge.collate` does.
 
         Raises
         ------
@@ -200,7 +204,7 @@ class ParticleDataset(Dataset[Batch]):
         >>> cb.ParticleDataset("J4").batch(range(3))["image"].shape
         torch.Size([3, 96, 96])
         """
-        return collate(self.__getitems__(list(indices)))
+        return collate(self.__getitems__(self._places(indices).tolist()))
 
     def __repr__(self) -> str:
         names = ["image", *self._made, *self._values.names]
@@ -237,13 +241,14 @@ class ParticleDataset(Dataset[Batch]):
                 option="ctf",
                 hint="Choose rows that have it, or leave CTF images out.",
             )
-        self._ctf(self._values.at[:1])
+        try:
+            self._ctf(self._values.at[:1])
+        except MissingDataError as error:
+            error.add_hint(f"Options of CTF images are given as {option('ctf_options')}.")
+            raise
 
     def _batch(self, indices: Sequence[int]) -> Batch:
-        places = np.asarray(indices, np.int64)
-        if places.ndim != 1 or (places.size and not -len(self) <= places.min() <= places.max() < len(self)):
-            raise IndexError(f"items {indices!r:.60} are asked for; there are {len(self):,}, counted from 0")
-        places = np.where(places < 0, places + len(self), places)
+        places = self._places(indices)
         at = self._values.at[places]
         found = {"image": self._images.read(at)}
         if self._made:
@@ -253,6 +258,16 @@ class ParticleDataset(Dataset[Batch]):
         if self._device.type != "cpu":
             found = {name: tensor.to(self._device) for name, tensor in found.items()}
         return Batch(found)
+
+    def _places(self, indices: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
+        """Return the numbers of items, from 0."""
+        places = np.asarray(indices)
+        if places.dtype == bool and places.shape == (len(self),):
+            return np.flatnonzero(places)
+        is_known = places.ndim == 1 and (not places.size or places.dtype.kind in "iu")
+        if not is_known or (places.size and not -len(self) <= places.min() <= places.max() < len(self)):
+            raise IndexError(f"items {indices!r:.60} are asked for; there are {len(self):,}, counted from 0")
+        return np.where(places < 0, places + len(self), places).astype(np.int64)
 
     def _make(self, found: dict[str, torch.Tensor], at: Rows) -> None:
         """Add the transforms and the CTF images of some rows."""
