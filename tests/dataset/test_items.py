@@ -349,8 +349,9 @@ def test_images_of_two_sizes_and_ones_that_are_not_square(tmp_path):
     columns = particle_columns(["a.mrc", "b.mrc"], [0, 0])
     columns["blob/shape"] = np.array([[16, 16], [24, 24]], "u4")
     path = save_cs(tmp_path / "two.cs", columns)
-    with pytest.raises(cb.CryobridgeError, match="the images are of 2 sizes"):
-        cb.ParticleDataset(path)
+    with pytest.raises(cb.CryobridgeError) as caught:
+        cb.ParticleDataset(path, box_px=8)
+    assert str(caught.value).startswith("the images are of 2 sizes")  # once
     assert cb.ParticleDataset(path, rows=[1]).shape_px == (24, 24)
     save_mrc(tmp_path / "c.mrc", np.random.default_rng(0).normal(size=(2, 16, 20)), 1.5)
     columns = particle_columns(["c.mrc"] * 2, [1, 0]) | {"blob/shape": np.array([[16, 20]] * 2, "u4")}
@@ -359,6 +360,37 @@ def test_images_of_two_sizes_and_ones_that_are_not_square(tmp_path):
     for options in ({"box_px": 8}, {"normalise": "auto"}, {"ctf": "image"}):
         with pytest.raises(cb.CryobridgeError, match="is for square images; these have 16 × 20 px"):
             cb.ParticleDataset(path, **options)
+
+
+def test_images_of_odd_boxes_are_normalised_and_cropped(tmp_path):
+    images = noise_images(2, 33).astype("f4") + 5
+    save_mrc(tmp_path / "a.mrc", images, 1.5)
+    path = save_cs(tmp_path / "a.cs", particle_columns(["a.mrc"] * 2, range(2), box_px=33))
+    normalised = cb.ParticleDataset(path, normalise="auto", ctf="image").batch([0, 1])
+    outside = outside_circle((33, 33), 12)
+    np.testing.assert_allclose(normalised["image"].numpy()[:, outside].std(1), 1, atol=1e-4)
+    assert normalised["ctf"].shape == (2, 33, 17)
+    small = cb.ParticleDataset(path, box_px=16)[0]
+    assert small["image"].shape == (16, 16) and float(small["pixel_size_A"]) == pytest.approx(1.5 * 33 / 16)
+
+
+def test_shifts_in_pixels_are_read_with_the_pixel_size_that_the_images_say(tmp_path):
+    save_mrc(tmp_path / "a.mrcs", noise_images(2, BOX), 1.5)
+    star = {
+        "rlnImageName": ["1@a.mrcs", "2@a.mrcs"],
+        "rlnAngleRot": [0, 0],
+        "rlnAngleTilt": [40, 0],
+        "rlnAnglePsi": [0, 0],
+        "rlnOriginX": [2, -1],
+        "rlnOriginY": [0, 4],
+    }
+    path = save_star(tmp_path / "a.star", "", star)
+    dataset = cb.ParticleDataset(path)
+    np.testing.assert_array_equal(dataset[:]["shift_A"], [[3, 0], [-1.5, 6]])
+    assert codes(dataset.messages) == ["pixel-size-assumed"]
+    np.testing.assert_array_equal(cb.ParticleDataset(path, pixel_size_A=2)[:]["shift_A"], [[4, 0], [-2, 8]])
+    few = cb.read(path).take(np.array([1]))
+    np.testing.assert_array_equal(cb.ParticleDataset(few)[:]["shift_A"], [[-1.5, 6]])
 
 
 def test_metadata_of_other_images_are_refused(refined, tmp_path):

@@ -12,6 +12,7 @@ import torch
 
 from cryobridge.dataset.memory import Recycled
 from cryobridge.errors import CryobridgeError
+from cryobridge.fourier.background import BackgroundNorm
 from cryobridge.fourier.downsample import Downsampler
 from cryobridge.jobs.stacks.reading import ImageReader
 
@@ -35,15 +36,13 @@ class _Opened:
         self.process = os.getpid()
         self.reader = ImageReader(images.refs, images.headers, from_maps=True)
         self.memory = Recycled()
-        self.shrink: Downsampler | None = None
-        if images.new_box_px is not None or images.background_radius_px is not None:
+        self.make: Downsampler | BackgroundNorm | None = None
+        radius_px = images.background_radius_px
+        if images.new_box_px is not None:
             size_px = images.shape_px[0]
-            self.shrink = Downsampler(
-                size_px,
-                images.new_box_px or size_px,
-                background_radius_px=images.background_radius_px,
-                ramp=images.ramp,
-            )
+            self.make = Downsampler(size_px, images.new_box_px, background_radius_px=radius_px, ramp=images.ramp)
+        elif radius_px is not None:
+            self.make = BackgroundNorm(images.shape_px, radius_px, ramp=images.ramp)
 
     def __del__(self) -> None:
         self.reader.close()
@@ -128,10 +127,10 @@ class ItemImages:
         return images
 
     def _make(self, opened: _Opened, rows: Rows, out: Images) -> None:
-        if opened.shrink is None:
+        if opened.make is None:
             opened.reader.read(rows, out)
         else:
-            out[...] = opened.shrink(opened.reader.read(rows))
+            out[...] = opened.make(opened.reader.read(rows))
             is_finite = np.isfinite(out.sum(axis=(1, 2), dtype=np.float64))
             if not is_finite.all():
                 constant = ", or has a constant background" if self.background_radius_px is not None else ""

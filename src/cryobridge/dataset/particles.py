@@ -127,13 +127,14 @@ class ParticleDataset(Dataset[Batch]):
         source = rows_input(
             found, _chosen(found, asked), asked.image_search(found.source), asked.on_missing, _reread(found)
         )
-        problems = source.problems
-        with problems.collect():
-            source, known, about_size = _with_optics(source, asked)
-        shape_px = None
-        with problems.collect():
+        shape_px, known = None, found
+        about_size: tuple[Message, ...] = ()
+        with source.problems.collect():
             shape_px = _shape_px(source, asked)
-        problems.raise_all()
+        if shape_px is not None:
+            with source.problems.collect():
+                source, known, about_size = _with_optics(source, shape_px, asked.pixel_size_A)
+        source.problems.raise_all()
         if shape_px is None:
             raise MissingDataError("no particle is left", path=found.source, hint="Choose other rows.")
         self.options = asked
@@ -144,7 +145,10 @@ class ParticleDataset(Dataset[Batch]):
         self._transform: PolarTransform | None = None
         self._check_ctf()
         about = [*about_size, *_about(source, asked, self._images), *partly_absent(self._values)]
-        self.messages: tuple[Message, ...] = distinct([*source.messages, *about])
+        outdated = _outdated(found, source.particles)
+        self.messages: tuple[Message, ...] = distinct(
+            [*(message for message in source.messages if message not in outdated), *about]
+        )
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -314,9 +318,16 @@ def _reread(found: ParticleSet) -> Callable[[KnownOptics], ParticleSet] | None:
 
     def read_again(known: KnownOptics) -> ParticleSet:
         again: ParticleSet = origin.files.read(known)
-        return again if origin.rows is None else again.take(origin.rows)
+        return (again if origin.rows is None else again.take(origin.rows)).with_origin(origin)
 
     return read_again
+
+
+def _outdated(found: ParticleSet, now: ParticleSet) -> list[Message]:
+    """Return what was said of particles and does not hold since they were read again."""
+    if now is found or found.origin is None:
+        return []
+    return [message for message in found.origin.files.particles.messages if message not in now.messages]
 
 
 def _chosen(found: ParticleSet, asked: DatasetOptions) -> Rows:
@@ -359,15 +370,14 @@ def _shape_px(source: StackInput, asked: DatasetOptions) -> tuple[int, int] | No
     return shape_px
 
 
-def _with_optics(source: StackInput, asked: DatasetOptions) -> tuple[StackInput, ParticleSet, tuple[Message, ...]]:
+def _with_optics(
+    source: StackInput, shape_px: tuple[int, int], given_A: float | None
+) -> tuple[StackInput, ParticleSet, tuple[Message, ...]]:
     """Return the input, its particles with the box and the pixel size that their images have, and messages."""
-    shape_px = image_box(source)
-    if shape_px is None:
-        return source, source.particles, ()
     missing_A: float = np.nan
     messages: tuple[Message, ...] = ()
     try:
-        source, sizes = with_pixel_size(source, asked.pixel_size_A)
+        source, sizes = with_pixel_size(source, given_A)
         missing_A, messages = sizes.missing_A or np.nan, sizes.messages
     except MissingDataError:
         pass  # then items have none
