@@ -396,6 +396,15 @@ def test_a_list_of_micrographs_is_taken_too(tmp_path):
     assert (found.names, found.index.tolist()) == (("a", "b"), [1, 0])
 
 
+def test_micrographs_that_fit_several_get_the_group_that_all_of_these_have(tmp_path):
+    listed = ["a/m1.mrc", "b/m1.mrc", "a/m2.mrc", "b/m2.mrc", "a/m3.mrc"]
+    star = particles_star(tmp_path / "p.star", listed, [1, 1, 1, 2, 2])
+    found = optics_groups(averages(["m1", "m2", "m3"]), optics_source(str(star)))
+    assert [found.names[group] for group in found.index] == ["og_1", "unassigned", "og_2"]
+    (said,) = [message.text for message in found.messages if message.code == "optics-unassigned"]
+    assert "or it is not clear which they are, as of J2/motioncorrected/" in said
+
+
 def test_names_of_groups_are_taken_to_the_letter(tmp_path):
     star = particles_star(tmp_path / "p.star", ["m1.mrc", "m2.mrc", "m3.mrc"], [1, 2, 3])
     text = star.read_text()

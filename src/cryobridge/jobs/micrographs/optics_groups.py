@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,13 +20,13 @@ from cryobridge.formats.optics import group_names
 from cryobridge.formats.relion.micrographs import read_micrographs
 from cryobridge.formats.relion.star import open_star
 from cryobridge.jobs.micrographs.beam_shifts import MDOC, read_sidecars
-from cryobridge.jobs.micrographs.matching import pair_micrographs
+from cryobridge.jobs.micrographs.matching import MicrographPairs, pair_micrographs
 from cryobridge.model.clusters import Clusters, cluster_points
 from cryobridge.model.particles import Labels
 from cryobridge.report import counted, note, part_of, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -333,6 +334,20 @@ def _about_shifts(clusters: Clusters, where: str, asked: int | None) -> list[Mes
     return messages
 
 
+def _group_of(name: str, pairs: MicrographPairs, group_of: Mapping[str, int]) -> int | None:
+    """Return the group of a micrograph; where it fits several, that of all of them if they have one."""
+    others = (pairs.other[name],) if name in pairs.other else pairs.several.get(name, ())
+    groups = {group_of[other] for other in others}
+    return groups.pop() if len(groups) == 1 else None
+
+
+def _why_not_of_file(group: Mapping[str, int | None], pairs: MicrographPairs, path: Path) -> str:
+    """Say why micrographs have no group of a file."""
+    unclear = [name for name in (*pairs.several, *chain(*pairs.shared.values())) if group[name] is None]
+    why = f"{path.name} does not have them"
+    return f"{why}, or it is not clear which they are, as of {unclear[0]}" if unclear else why
+
+
 @dataclass(frozen=True)
 class _Listed:
     """The optics groups of another file, by its micrographs."""
@@ -348,7 +363,8 @@ def _of_file(names: Sequence[str], path: Path) -> OpticsGroups:
     listed = _listed(path)
     pairs = pair_micrographs(list(dict.fromkeys(names)), listed.micrographs)
     group_of = dict(zip(listed.micrographs, listed.group, strict=True))
-    keys = [group_of[pairs.other[name]] if name in pairs.other else None for name in names]
+    of_name = {name: _group_of(name, pairs, group_of) for name in dict.fromkeys(names)}
+    keys = [of_name[name] for name in names]
     used = sorted({key for key in keys if key is not None})
     if not used:
         raise MissingDataError(
@@ -367,7 +383,7 @@ def _of_file(names: Sequence[str], path: Path) -> OpticsGroups:
         mixed = part_of(listed.n_mixed, len(listed.micrographs), "micrograph")
         text = f"{mixed} in several optics groups of {path.name}: the one of most particles is taken"
         messages.append(warning("optics-groups-mixed", text, where=path))
-    messages += _about_unassigned(keys, f"{path.name} does not have them")
+    messages += _about_unassigned(keys, _why_not_of_file(of_name, pairs, path))
     index = np.array([number[key] for key in keys], np.int32)
     return OpticsGroups(index, tuple(named), tuple(messages))
 
