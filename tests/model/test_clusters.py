@@ -156,7 +156,7 @@ def test_any_points_are_grouped(points, n_groups):
 
 def test_many_points_take_seconds():
     points, of = shifts(holes(7, 7), 50_000, 0.06)
-    start = time.perf_counter()
+    start = time.process_time()
     found = cluster_points(points)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert same_groups(found.index, of)

@@ -58,14 +58,14 @@ def test_positions_are_read_from_serialems_names(name, position):
 @pytest.mark.parametrize("read", [epu_position, serialem_position])
 def test_ten_thousand_names_take_no_time(read):
     names = [f"J2/{UID}FoilHole_{n}_Data_2_3_20240328_{n:06d}_fractions_patch_aligned.mrc" for n in range(10_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     list(map(read, names))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("read", [epu_position, serialem_position])
 @pytest.mark.parametrize("part", ["FoilHole_1_Data_1_1_", "_1-1", "X+1Y+1-", "_a", "_Dec23_13.20.21", "0"])
 def test_long_names_take_no_time(read, part):
-    start = time.perf_counter()
+    start = time.process_time()
     read(part * 20_000 + "!")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

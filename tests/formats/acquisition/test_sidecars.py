@@ -157,7 +157,7 @@ def test_huge_files_are_refused(write, monkeypatch):
 
 def test_ten_thousand_files_take_seconds(write):
     path = write(epu(before="<Custom>x</Custom>" * 500))
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(1000):
         read_beam_shift(path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
