@@ -75,8 +75,14 @@ def make_links(
     CryobridgeError
         If a file stands where a link shall go, or the operating system refuses.
     """
+    folders: set[Path] = set()
     for link in links:
-        make_folder(link.path.parent)
+        if link.path.parent not in folders:
+            make_folder(link.path.parent)
+            folders.add(link.path.parent)
+        if not copy and link.change is None and _is_linked_anew(link):
+            reporter.advance()
+            continue
         if not (copy or replaces) and link.path.exists() and not link.path.is_symlink():
             raise CryobridgeError(
                 "a file is there, which no link replaces",
@@ -98,6 +104,20 @@ def make_links(
                 hint="Check that you may read it, and that the disk has space left.",
             ) from error
         reporter.advance()
+
+
+def _is_linked_anew(link: Link) -> bool:
+    """Make a link where nothing is yet, which is one step; return whether that was so and could be done."""
+    try:
+        link.path.symlink_to(link.target)
+    except OSError:
+        return False
+    return True
+
+
+def in_the_way(links: Iterable[Link]) -> list[Path]:
+    """Return the files, no links themselves, that stand where links or copies are to go."""
+    return [link.path for link in links if link.path.exists() and not link.path.is_symlink()]
 
 
 def is_made(link: Link, *, copy: bool) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,7 @@ class Place:
     folder: Path
     project: Path
     files: Path
+    _names: dict[Path, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def is_own_project(self) -> bool:
@@ -57,7 +58,11 @@ class Place:
 
     def name(self, path: Path) -> str:
         """Return a path as RELION names it, which starts at its project."""
-        return as_seen_from(path, self.project)
+        folder = path.parent
+        if folder not in self._names:  # thousands of files lie in a few folders
+            name = as_seen_from(folder, self.project)
+            self._names[folder] = "" if name == "." else f"{name.rstrip('/')}/"
+        return f"{self._names[folder]}{path.name}"
 
 
 def place_of(folder: Path, relion_project: Path | None) -> Place:

@@ -32,7 +32,7 @@ from cryobridge.jobs.exposures.optics import in_optics_groups
 from cryobridge.jobs.exposures.options import MicrographsOptions
 from cryobridge.jobs.exposures.polishing import Files, Polishing, plan_polishing
 from cryobridge.jobs.exposures.report import MicrographsReport
-from cryobridge.jobs.links import Link, is_made
+from cryobridge.jobs.links import Link, in_the_way, is_made
 from cryobridge.jobs.output_folder import refuse_existing, refuse_folder_of_others, refuse_inputs, require_space
 from cryobridge.model.particles import Labels
 from cryobridge.progress import Silent
@@ -132,8 +132,9 @@ class MicrographsPlan:
             If the disk has not enough space for copies.
         """
         refuse_folder_of_others(self.folder, overwrite=overwrite)
-        inputs = [*self.source.files, *self.options.optics_files, *(link.target for link in self.links)]
-        files = [link.path for link in self.new_links if not link.path.is_symlink()]  # a link is replaced, not its file
+        inputs = [*self.source.files, *self.options.optics_files]
+        files = in_the_way(self.new_links)
+        inputs += [link.target for link in self.links] if files else []
         made = () if self.polishing is None else self.polishing.outputs
         refuse_inputs([*self.outputs.values(), *made, *files], inputs)
         refuse_existing([*self.outputs.values(), *made], overwrite=overwrite)

@@ -18,7 +18,7 @@ from cryobridge.jobs.exposures.files import absolute, bytes_of, checked_headers,
 from cryobridge.jobs.exposures.optics import in_optics_groups
 from cryobridge.jobs.exposures.options import MicrographsOptions
 from cryobridge.jobs.exposures.report import MicrographsReport
-from cryobridge.jobs.links import Link, is_made, make_links
+from cryobridge.jobs.links import Link, in_the_way, is_made, make_links
 from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, require_space, whole_files
 from cryobridge.model.particles import Labels
 from cryobridge.progress import Silent
@@ -116,8 +116,8 @@ class ExposuresPlan:
         CryobridgeError
             If the disk has not enough space for copies.
         """
-        files = [link.path for link in self.new_links if not link.path.is_symlink()]
-        inputs = [self.source, *self.options.optics_files, *(link.target for link in self.links)]
+        files = in_the_way(self.new_links)
+        inputs = [self.source, *self.options.optics_files, *([link.target for link in self.links] if files else [])]
         refuse_inputs([*self.outputs, *files], inputs)
         refuse_existing([*self.outputs, *(link.path for link in self.new_links)], overwrite=overwrite)
         n_bytes = bytes_of(self.new_links, copy=self.options.copy)
