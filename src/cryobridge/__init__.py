@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cryobridge.version import __version__
 
 if TYPE_CHECKING:
+    from cryobridge import adaptors as adaptors
     from cryobridge.dataset.batches import collate as collate
     from cryobridge.dataset.particles import ParticleDataset as ParticleDataset
     from cryobridge.dataset.sampler import MicrographSampler as MicrographSampler
@@ -80,10 +81,12 @@ __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'cryobridge' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "adaptors":
+        return import_module("cryobridge.adaptors")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cryobridge' has no attribute {name!r}")
     value = getattr(import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value

@@ -78,6 +78,14 @@ def test_every_adaptor_is_there_and_documented(name):
     assert name in dir(adaptors)
 
 
+def test_they_are_there_without_an_import_of_their_own():
+    code = "import cryobridge as cb; print(cb.adaptors.to_torch_ctf.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "to_torch_ctf"
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'to_nothing'"):
         _ = adaptors.to_nothing
