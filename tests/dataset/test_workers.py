@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import multiprocessing
 import os
 import pickle
 import sys
 import tracemalloc
-from collections import Counter
+from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -192,6 +193,14 @@ def test_default_collate_is_told_what_to_give(path):
         next(iter(DataLoader(dataset, batch_size=4)))
     assert caught.value.hint == "Give collate_fn=cb.collate."
     assert next(iter(DataLoader(dataset, batch_size=None)))["image"].shape == (BOX, BOX)
+
+
+def test_batches_are_copied_and_moved_as_dictionaries_are(path):
+    """What torch does to pin the memory of a batch, and other packages to move it to a device."""
+    batch = cb.ParticleDataset(path).batch([3, 1])
+    for other in (copy.copy(batch), type(batch)(OrderedDict(batch)), pickle.loads(pickle.dumps(batch))):
+        assert type(other) is type(batch) and list(other) == list(batch)
+        assert torch.equal(other["image"], batch["image"])
 
 
 def test_errors_of_workers_are_those_of_the_dataset(path, tmp_path):

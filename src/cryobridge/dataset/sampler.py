@@ -34,7 +34,10 @@ class SamplerOptions(Options):
     )
     seed: Annotated[int, Opt("Of the shuffling; with the epoch it gives one order, on all machines.", low=0)] = 0
     block_size: Annotated[int, Opt("Images at most that stay together: neighbours in one file.", low=1)] = 64
-    mixed_blocks: Annotated[int, Opt("How many blocks are mixed with each other.", low=1)] = 64
+    mixed_blocks: Annotated[
+        int,
+        Opt("How many blocks are mixed with each other: more for a better mixture, fewer for faster reading.", low=1),
+    ] = 16
     drop_last: Annotated[bool, Opt("Leave out the last batch if it is not full.")] = False
 
 
@@ -42,9 +45,9 @@ class SamplerOptions(Options):
 class MicrographSampler(Sampler[list[int]]):
     """Batches of neighbours: images in the order of their files, shuffled by blocks; for torch's ``DataLoader``.
 
-    Random single images are read at a small part of a disk's speed, and a stack of each micrograph has to be opened for
-    each. Here images are put in the order of files and numbers there, and cut into blocks, none of which has images of
-    two files: the particles of a micrograph, or a part of them. In each epoch the blocks come in another order, and the
+    Single images at random are read more slowly than neighbours, and for most of them another stack has to be opened.
+    Here images are put in the order of files and numbers there, and cut into blocks, none of which has images of two
+    files: the particles of a micrograph, or a part of them. In each epoch the blocks come in another order, and the
     images of so many blocks in a row as are mixed are shuffled among each other, and cut into batches. Within a batch
     the images are in the order of files, so that each file is read once and forwards. Each image comes once an epoch.
 
