@@ -36,7 +36,7 @@ class SamplerOptions(Options):
     block_size: Annotated[int, Opt("Images at most that stay together: neighbours in one file.", low=1)] = 64
     mixed_blocks: Annotated[
         int,
-        Opt("How many blocks are mixed with each other: more for a better mixture, fewer for faster reading.", low=1),
+        Opt("How many blocks are mixed with each other: more mix better, fewer are read faster.", low=1),
     ] = 16
     drop_last: Annotated[bool, Opt("Leave out the last batch if it is not full.")] = False
 
