@@ -269,9 +269,12 @@ class ParticleDataset(Dataset[Batch]):
         if places.dtype == bool and places.shape == (len(self),):
             return np.flatnonzero(places)
         is_known = places.ndim == 1 and (not places.size or places.dtype.kind in "iu")
-        if not is_known or (places.size and not -len(self) <= places.min() <= places.max() < len(self)):
+        lowest = places.min(initial=0) if is_known else 0
+        if not is_known or lowest < -len(self) or places.max(initial=-1) >= len(self):
             raise IndexError(f"items {indices!r:.60} are asked for; there are {len(self):,}, counted from 0")
-        return np.where(places < 0, places + len(self), places).astype(np.int64)
+        if lowest < 0:
+            places = np.where(places < 0, places + len(self), places)
+        return places.astype(np.int64, copy=False)
 
     def _make(self, found: dict[str, torch.Tensor], at: Rows) -> None:
         """Add the transforms and the CTF images of some rows."""

@@ -137,8 +137,12 @@ class MrcFile:
         FormatError
             If the file can't be read any more.
         """
-        n_runs = 1 + int(np.count_nonzero(np.diff(indices) != 1))
-        if self._decompressed is not None or _RUN_IMAGES * n_runs <= len(indices):
+        n_runs = 1 + int(np.count_nonzero(indices[1:] != indices[:-1] + 1))
+        is_in_file = self._decompressed is None
+        if is_in_file and n_runs == 1 and self.header.dtype == out.dtype and len(indices):
+            self._read_run(file, int(indices[0]), out)
+            return
+        if not is_in_file or _RUN_IMAGES * n_runs <= len(indices):
             self.read(indices, file, out)
             return
         images = self.images
