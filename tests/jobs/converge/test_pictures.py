@@ -644,11 +644,18 @@ def test_the_page_holds_the_pictures_and_nothing_from_outside():
     assert ("meta", {"charset": "utf-8"}) in page.tags
 
 
+class Blank(Pictures):
+    """No pictures, for what is looked at is beside them."""
+
+    def get(self, _history, _which):
+        return b""
+
+
 def test_the_table_of_iterations_is_the_history():
     history, rows = simulated(5, 4, figures=relion_figures(5, 4))
     steps = list(history.iterations)
     steps[3] = replace(steps[3], arrived=7, unassigned=2)
-    page = Page(html_page(replace(history, iterations=tuple(steps))))
+    page = Page(html_page(replace(history, iterations=tuple(steps)), Blank()))
     message = rows_of(page.tables[0])
     assert [row["iteration"] for row in message] == ["1", "2", "3", "4"]
     assert {row["particles"] for row in message} == {"3,000"}
@@ -675,7 +682,7 @@ def test_large_numbers_in_the_tables_have_commas_and_a_minus_sign():
         replace(step, metrics=replace(step.metrics, log_likelihood=value))
         for step, value in zip(history.iterations, (-1250000.4, 0.14332), strict=True)
     )
-    message = rows_of(Page(html_page(replace(history, iterations=steps))).tables[0])
+    message = rows_of(Page(html_page(replace(history, iterations=steps), Blank())).tables[0])
     assert [row["log-likelihood"] for row in message] == ["−1,250,000", "0.14"]
 
 
@@ -687,7 +694,7 @@ def test_the_table_of_classes_tells_late_and_dead_ones_and_exchanges():
             [0, 0, 2, 1, 1, 1, 1, 0],
         ]
     )
-    message = rows_of(Page(html_page(build(rows, 5))).tables[1])
+    message = rows_of(Page(html_page(build(rows, 5), Blank())).tables[1])
     by_class = {row["class"]: row for row in message}
     assert [row["class"] for row in message] == ["2", "1", "3", "4", "5"]
     assert by_class["1"]["particles"] == "3"
@@ -706,11 +713,11 @@ def test_the_table_of_classes_tells_late_and_dead_ones_and_exchanges():
 
 def test_the_table_of_moves_has_both_directions():
     rows = np.array([[0] * 10 + [1] * 10, [0] * 7 + [1] * 11 + [0] * 2])
-    (_, _, table) = Page(html_page(build(rows, 2))).tables
+    (_, _, table) = Page(html_page(build(rows, 2), Blank())).tables
     forth, back = rows_of(table)
     assert list(forth.values()) == ["1", "2", "3", "30.0 %", "2"]
     assert list(back.values()) == ["2", "1", "2", "20.0 %", "3"]
-    assert len(Page(html_page(simulated(3, 3, still_from=1)[0])).tables) == 2
+    assert len(Page(html_page(simulated(3, 3, still_from=1)[0], Blank())).tables) == 2
 
 
 def test_hostile_texts_are_escaped(tmp_path):
@@ -750,7 +757,7 @@ def test_hostile_texts_are_escaped(tmp_path):
 )
 def test_the_verdict_is_reported(verdict, words):
     history, _ = simulated(3, 2, verdict=verdict, messages=(warning("one", "Class 3 collapsed"),))
-    page = Page(html_page(history))
+    page = Page(html_page(history, Blank()))
     message = " ".join(" ".join(page.text).split())
     assert words in message
     assert RULE in message
