@@ -139,6 +139,11 @@ def test_the_project_itself_is_no_output(project):
         cb.micrographs("P1/J3", "relion/Class2D/job004")
 
 
+def test_particles_are_no_exposures(demo_project, tmp_path):
+    with pytest.raises(MissingDataError, match="no exposures are in it, but particles"):
+        cb.micrographs(demo_project.refinement, tmp_path / "out")
+
+
 def test_short_names_are_never_shared():
     uid = "0" * 20
     names = [f"J2/{uid}1_a.b_patch_aligned_doseweighted.mrc", f"J2/{uid}2_a c.mrc"]

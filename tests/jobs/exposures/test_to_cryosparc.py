@@ -109,6 +109,11 @@ def test_an_output_without_its_suffix_is_refused(star):
         cb.micrographs([star, star], "back/exposures.cs")
 
 
+def test_a_folder_of_relion_stands_for_its_list(star):
+    report = cb.micrographs(star.parent, "back/exposures.cs")
+    assert report.inputs == (star,)
+
+
 def test_convert_says_what_to_do_with_exposures(star):
     folder = star.parents[3]
     for source in (folder / "P1/J3", folder / "P1/J3/exposures_ctf_estimated.cs"):

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cryobridge.errors import UsageError
+from cryobridge.formats.listing import is_there
 from cryobridge.formats.registry import STAR, identify_file
+from cryobridge.formats.relion.job import MICROGRAPH_STARS
 from cryobridge.formats.relion.list_names import LIST_FILES
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.exposures.plan import plan_micrographs
@@ -42,13 +44,21 @@ def micrographs_job(
     CryobridgeError
         As `plan_micrographs` and `plan_exposures` do.
     """
-    if exposures[0].is_dir() or identify_file(exposures[0]) != STAR:
+    star = _list_of_relion(exposures[0])
+    if star is None:
         return MicrographsJob(plan_micrographs(exposures, output, options, reporter=reporter))
     if len(exposures) > 1:
         raise UsageError("one list of RELION's is taken at a time", path=exposures[1], hint="Run it once for each.")
     from cryobridge.jobs.exposures.to_cryosparc import plan_exposures
 
-    return plan_exposures(exposures[0], output, options, reporter=reporter)
+    return plan_exposures(star, output, options, reporter=reporter)
+
+
+def _list_of_relion(path: Path) -> Path | None:
+    """Return RELION's list of micrographs: the file itself, or that of a folder; None for other inputs."""
+    if not path.is_dir():
+        return path if identify_file(path) == STAR else None
+    return next((path / name for name in MICROGRAPH_STARS if is_there(path / name)), None)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import MissingDataError
-from cryobridge.formats.cryosparc.exposures import exposures_from_cs, open_exposures
+from cryobridge.formats.cryosparc.exposures import exposures_from_cs, is_exposures, open_exposures
 from cryobridge.formats.image_search import as_given, name_some
 from cryobridge.formats.optics import fill_optics
 from cryobridge.formats.relion.job import as_named
@@ -201,6 +201,12 @@ def plan_micrographs(
     options, reporter = options or MicrographsOptions(), reporter or Silent()
     place = place_of(output, options.relion_project)
     source = open_exposures(exposures[0], exposures[1:])
+    if not is_exposures(source.columns.names):
+        raise MissingDataError(
+            "no exposures are in it" + (", but particles" if "blob/path" in source.columns else ""),
+            path=exposures[0],
+            hint="Give the exposures of the job that the particles' micrographs come from, such as motion correction.",
+        )
     found = exposures_from_cs(source.columns)
     messages = [*source.messages, *found.messages]
     optics, index = fill_optics(found.optics, found.optics_index, len(found), options.known_optics, found.source)
