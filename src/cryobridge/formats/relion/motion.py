@@ -15,6 +15,7 @@ from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.model.motion import N_COEFFICIENTS, NOT_FOUND, MotionModel, patch_centres
+from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +103,7 @@ def motion_blocks(metadata: MotionMetadata) -> list[StarBlock]:
 
 def _general(metadata: MotionMetadata) -> dict[str, Any]:
     motion = metadata.motion
-    values = {
+    values: dict[str, str | float | None] = {
         "rlnImageSizeX": motion.shape_px[1],
         "rlnImageSizeY": motion.shape_px[0],
         "rlnImageSizeZ": motion.n_frames,
@@ -118,8 +119,9 @@ def _general(metadata: MotionMetadata) -> dict[str, Any]:
         "rlnEERUpsampling": metadata.eer_upsampling,
         "rlnEERGrouping": metadata.eer_grouping,
     }
+    # Texts as labels are not looked up in the tables of columns, which takes long for so small a file.
     return {
-        label: [round(value, _DIGITS) if isinstance(value, float) else value]
+        label: Labels.of([value]) if isinstance(value, str) else [round(value, _DIGITS)]
         for label, value in values.items()
         if value is not None
     }

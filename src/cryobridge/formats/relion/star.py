@@ -294,7 +294,7 @@ def _as_numbers(label: str, values: pa.ChunkedArray) -> pa.ChunkedArray | None:
     """Return the values as numbers; None for text, and for digits that a number would not give back."""
     if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
         return values
-    if lookup(label) is not None or not pa.types.is_string(values.type) or len(values) == 0:
+    if not pa.types.is_string(values.type) or len(values) == 0 or lookup(label) is not None:
         return None
     try:
         whole = values.cast(pa.int64())

@@ -136,7 +136,7 @@ class MicrographsPlan:
         files = in_the_way(self.new_links)
         inputs += [link.target for link in self.links] if files else []
         made = () if self.polishing is None else self.polishing.outputs
-        refuse_inputs([*self.outputs.values(), *made, *files], inputs)
+        refuse_inputs([*self.outputs.values(), *files], inputs)
         refuse_existing([*self.outputs.values(), *made], overwrite=overwrite)
         n_bytes = bytes_of(self.new_links, copy=self.options.copy)
         if n_bytes:
