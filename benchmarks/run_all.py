@@ -115,6 +115,15 @@ def cases(scale: int) -> list[Case]:
             "out.cs",
         ),
         Case(
+            "micrographs",
+            f"{rows // 100:,} micrographs with motion, 40 frames",
+            rows // 100,
+            ("micrographs", lambda folder: ("make_inputs", folder, rows // 100)),
+            ("micrographs", "J2/exposures.cs", "-o", "out/MotionCorr/job001"),
+            ("J2/exposures.cs",),
+            "out",
+        ),
+        Case(
             "converge",
             f"25 iterations of {rows // 10:,} particles",
             25 * (rows // 10),
@@ -185,7 +194,8 @@ def row(case: Case) -> str:
             floor, what = float(measure(words, folder)[2]), "transforms"
         else:
             output = folder / case.output if case.output else None
-            files = [path for path in ([output, *output.rglob("*")] if output else []) if path.is_file()]
+            paths = [output, *output.rglob("*")] if output else []
+            files = [path for path in paths if path.is_file() and not path.is_symlink()]
             size = sum(path.stat().st_size for path in files)
             words = [sys.executable, "-c", COPY, str(size), *case.inputs]
             floor, what = min(measure(words, folder)[0] for _ in range(REPEATS)), "bytes"
@@ -227,6 +237,7 @@ def benchmarks(quick: bool) -> dict[str, list[str]]:
         "downsample": ["--pairs", "1"],
         "inspect_cs": ["--rows", "200000", "--repeats", "1"],
         "like": ["--particles", "50000", "--micrographs", "500"],
+        "micrographs": ["--micrographs", "500"],
         "polar_engine": ["--box", "128", "--repeats", "5"],
         "stacks": ["--images", "512", "--repeats", "1"],
         "star_files": ["50000"],
