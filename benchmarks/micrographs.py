@@ -2,10 +2,10 @@
 
     python benchmarks/micrographs.py [--micrographs 10000] [--frames 40]
 
-Each has a rigid and a spline trajectory, a movie and an average, whose headers are read. The movies are TIFF files, of
-which each page is one strip with a pixel that is repeated; MRC averages have a header and a hole behind it, so
-that neither needs much space on the disk. Prints seconds and those of the processor, which matter where others work on the
-machine too, and the largest peak of memory, also for a tenth of the micrographs and without the motion.
+Each has a rigid and a spline trajectory, a movie and an average, whose headers are read. The movies are links to one
+TIFF file of empty frames, and an average is a header with a hole behind it, so that neither needs much space on the
+disk. Prints seconds and those of the processor, which matter where others work on the machine too, and the largest peak
+of memory, also for a tenth of the micrographs and without the motion.
 """
 
 from __future__ import annotations

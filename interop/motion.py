@@ -1,9 +1,6 @@
 """Movies with a known motion, as cryoSPARC's exposures by the specification, and RELION's polishing as the judge.
 
-What moves how is known in RELION's terms: the shift that moves a frame back. cryoSPARC's files say the same by the
-specification: the rigid trajectory is (-x, +y) of it, the local one likewise, as coefficients of cubic B-splines over
-rows in reversed order. Nothing of cryobridge's own reading of such files is used here: the truth of a spline is what
-SciPy makes of its coefficients.
+The motion and cryoSPARC's files of it are simulated as those of the demo project are, `cryobridge.demo.motion`.
 
 RELION's fit forgets from where it began, so that good polished particles prove nothing. With ``--max_iters 0`` it takes
 the motion as it is, and lists for each particle where it was in each frame.
@@ -16,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import mrcfile
 import numpy as np
-from scipy import ndimage
 
 import cryobridge as cb
+from cryobridge.demo.motion import TrueMotion, draw_drift, moved_images, write_tiff, write_trajectories
 from interop.relion import OpticsGroup, Relion, read_images, read_star, write_star, write_volume
 
 if TYPE_CHECKING:
@@ -39,28 +36,19 @@ _COUNTS = 4000
 
 
 @dataclass(frozen=True)
-class TrueMotion:
-    """The motion of a movie.
+class PolynomialMotion(TrueMotion):
+    """Local motion that RELION's model holds, which the spline follows closely.
 
     Attributes
     ----------
-    global_px
-        (n_frames, 2) RELION's shift of the whole frame, zero in the first one.
-    spline
-        (2, KZ, KY, KX) cryoSPARC's local motion.
     polynomial
-        (2, 18) RELION's local motion where it is one, which the spline then follows closely.
+        (2, 18) RELION's coefficients.
     """
 
-    global_px: NDArray[Any]
-    spline: NDArray[Any]
-    polynomial: NDArray[Any] | None = None
+    polynomial: NDArray[Any]
 
-    def shifts_px(self, places_px: NDArray[Any], shape_px: tuple[int, int] = SHAPE_PX) -> NDArray[Any]:
-        """Return RELION's shift (n, n_frames, 2) at places x, y in RELION's rows."""
-        if self.polynomial is not None:
-            return self.global_px + _polynomial(self.polynomial, places_px, len(self.global_px), shape_px)
-        return self.global_px + _spline(self.spline, places_px, len(self.global_px), shape_px)
+    def _local_px(self, places_px: NDArray[Any], shape_px: tuple[int, int]) -> NDArray[Any]:
+        return _polynomial(self.polynomial, places_px, self.n_frames, shape_px)
 
 
 def _polynomial(coefficients: NDArray[Any], places_px: NDArray[Any], n: int, shape_px: tuple[int, int]) -> NDArray[Any]:
@@ -71,18 +59,6 @@ def _polynomial(coefficients: NDArray[Any], places_px: NDArray[Any], n: int, sha
         at, bt, ct, dt, et, ft = (one[0] * z + one[1] * z**2 + one[2] * z**3 for one in c)
         found.append(at + bt * x + ct * x**2 + dt * y + et * y**2 + ft * x * y)
     return np.stack(found, axis=-1)
-
-
-def _spline(coefficients: NDArray[Any], places_px: NDArray[Any], n: int, shape_px: tuple[int, int]) -> NDArray[Any]:
-    """Return (-x, +y) of a spline at (ny - 1) - y."""
-    ny, nx = shape_px
-    k_z, k_y, k_x = coefficients.shape[1:]
-    x, y = places_px.T[:, :, None]
-    frames = np.arange(n)[None] * ((k_z - 1) / (n - 1))
-    at = np.broadcast_arrays(frames, ((ny - 1) - y) * ((k_y - 1) / (ny - 1)), x * ((k_x - 1) / (nx - 1)))
-    padded = [np.pad(one, 1, mode="reflect", reflect_type="odd") for one in coefficients]
-    moved = [ndimage.map_coordinates(one, np.array(at) + 1, order=3, prefilter=False) for one in padded]
-    return np.stack([-moved[0], moved[1]], axis=-1)
 
 
 def _through(values: NDArray[Any]) -> NDArray[Any]:
@@ -102,7 +78,7 @@ def _through(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def polynomial_motion(rng: np.random.Generator, n_frames: int = N_FRAMES) -> TrueMotion:
+def polynomial_motion(rng: np.random.Generator, n_frames: int = N_FRAMES) -> PolynomialMotion:
     """Return local motion of up to about 3 pixels that RELION's model holds."""
     size = 1.0 / (n_frames - 1) ** np.arange(1, 4)
     coefficients = rng.normal(0, [1.5, 0.6, 0.3], (2, 6, 3)) * size
@@ -125,39 +101,7 @@ def polynomial_motion(rng: np.random.Generator, n_frames: int = N_FRAMES) -> Tru
         powers = z[:, None] ** np.arange(1, 4)
         sampled[axis] = sign * np.einsum("zt,pt,pyx->zyx", powers, coefficients[axis], terms)
     spline = np.stack([_through(one) for one in sampled])
-    return TrueMotion(_drift(rng, n_frames), spline, coefficients.reshape(2, 18))
-
-
-def spline_motion(rng: np.random.Generator, n_frames: int = N_FRAMES, roughness: float = 0.1) -> TrueMotion:
-    """Return local motion of a spline on a coarse grid, which RELION's model holds the less the rougher it is."""
-    k_z, k_y, k_x = 4, 4, 5
-    time = np.linspace(0, 1, k_z)[:, None, None]
-    slope = rng.normal(0, 1.5, (2, 3))
-    y, x = np.linspace(-0.5, 0.5, k_y)[:, None], np.linspace(-0.5, 0.5, k_x)
-    smooth = np.stack([time * (a + b * x + c * y) for a, b, c in slope])
-    return TrueMotion(_drift(rng, n_frames), smooth + time * rng.normal(0, roughness, (2, k_z, k_y, k_x)))
-
-
-def _drift(rng: np.random.Generator, n_frames: int) -> NDArray[Any]:
-    steps = np.vstack([np.zeros((1, 2)), rng.normal([0.6, -0.4], 0.3, (n_frames - 1, 2))])
-    return np.cumsum(steps, axis=0)
-
-
-def write_trajectories(folder: Path, name: str, motion: TrueMotion, offset: tuple[float, float] = (0.0, 0.0)) -> None:
-    """Write cryoSPARC's two files of a movie: ``NAME_rigid_traj.npy`` and ``NAME_bending_traj.npy``.
-
-    Parameters
-    ----------
-    folder, name
-        Where.
-    motion
-        In RELION's terms.
-    offset
-        What the rigid trajectory has in the first frame.
-    """
-    rigid = motion.global_px * [-1, 1] + np.array(offset)
-    np.save(folder / f"{name}_rigid_traj.npy", rigid[np.newaxis])
-    np.save(folder / f"{name}_bending_traj.npy", motion.spline)
+    return PolynomialMotion(draw_drift(rng, n_frames), spline, coefficients.reshape(2, 18))
 
 
 def exposures(names: list[str], suffix: str, gain: str = "", **changes: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -328,10 +272,8 @@ class Polished:
 
     def true_tracks_px(self) -> NDArray[Any]:
         """Return where the particles were."""
-        project = self.project
-        return -np.array(
-            [motion.shifts_px(places) for motion, places in zip(project.motions, project.places_px, strict=True)]
-        )
+        moving = zip(self.project.motions, self.project.places_px, strict=True)
+        return -np.array([motion.shifts_px(places, SHAPE_PX) for motion, places in moving])
 
     def rms_px(self) -> float:
         """Return how far RELION's tracks are from the truth, over all particles and frames."""
@@ -410,15 +352,9 @@ def _frames(
 ) -> NDArray[Any]:
     """Return frames (n_frames, ny, nx) of dark particles, which polishing inverts, in RELION's rows."""
     frames = rng.normal(1.0, 0.002, (N_FRAMES, *SHAPE_PX))
-    moved = -motion.shifts_px(places_px)
-    frequency = np.fft.fftfreq(2 * _BOX_PX)
-    for place, image, path in zip(places_px, images, moved, strict=True):
-        wide = np.pad(image, _BOX_PX // 2)
-        spectrum = np.fft.fft2(wide)
-        for frame, (x, y) in zip(frames, path, strict=True):
-            phase = np.exp(-2j * np.pi * (frequency[:, None] * y + frequency[None] * x))
-            left, top = place - _BOX_PX
-            whole = np.fft.ifft2(spectrum * phase).real
+    wide = np.pad(images, ((0, 0), (_BOX_PX // 2,) * 2, (_BOX_PX // 2,) * 2))
+    for frame, moved in zip(frames, moved_images(wide, -motion.shifts_px(places_px, SHAPE_PX)), strict=True):
+        for (left, top), whole in zip(places_px - _BOX_PX, moved, strict=True):
             top_in, left_in = max(0, -top), max(0, -left)
             part = whole[top_in : SHAPE_PX[0] - top, left_in : SHAPE_PX[1] - left]
             frame[top + top_in : top + top_in + part.shape[0], left + left_in : left + left_in + part.shape[1]] -= part
@@ -429,10 +365,7 @@ def write_movie(path: Path, frames: NDArray[Any], gain: NDArray[Any] | None) -> 
     """Write frames in RELION's rows as counts that are to be multiplied by a gain; a TIFF file has them reversed."""
     counts = np.rint(_COUNTS * frames / (1 if gain is None else gain))
     if path.suffix == ".tif":
-        from PIL import Image
-
-        first, *others = (Image.fromarray(frame.astype("u2")) for frame in counts[:, ::-1])
-        first.save(path, save_all=True, append_images=others, compression="tiff_lzw")
+        write_tiff(path, counts[:, ::-1].astype("u2"))
         return
     with mrcfile.new(path, counts.astype("f4")) as file:
         file.set_image_stack()
@@ -467,7 +400,7 @@ def check_polishing(checks: Checks, relion: Relion) -> None:
     checks.section(title)
     checks.note("Movies with a known motion, and cryoSPARC's trajectories of it by the public specification.")
     rng = np.random.default_rng(11)
-    motions = [polynomial_motion(rng), spline_motion(rng)]
+    motions = [polynomial_motion(rng), draw_motion(rng, N_FRAMES)]
     gain = rng.uniform(0.7, 1.3, SHAPE_PX)
     for name, suffix, reference in (("MRC", ".mrcs", None), ("TIFF, gain reference", ".tif", gain)):
         folder = relion.folder / name[:4].strip()

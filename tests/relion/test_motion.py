@@ -8,13 +8,13 @@ import mrcfile
 import numpy as np
 import pytest
 from interop.motion import (
+    N_FRAMES,
     PIXEL_SIZE_A,
     SHAPE_PX,
     MovingProject,
     exposures,
     moving_project,
     polynomial_motion,
-    spline_motion,
     write_cs,
     write_movie,
 )
@@ -22,6 +22,7 @@ from interop.relion import Relion, read_star, write_star, write_volume
 from PIL import Image
 
 import cryobridge as cb
+from cryobridge.demo.motion import draw_motion
 from cryobridge.formats.cryosparc.exposures import read_exposures
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.relion.motion import read_motion
@@ -72,7 +73,7 @@ def converted(project, name, path=None, **options):
 
 def motions():
     rng = np.random.default_rng(3)
-    return [polynomial_motion(rng), spline_motion(rng)]
+    return [polynomial_motion(rng), draw_motion(rng, N_FRAMES)]
 
 
 @pytest.fixture(scope="module")

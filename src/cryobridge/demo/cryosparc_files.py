@@ -1,4 +1,4 @@
-"""The simulated data as a cryoSPARC project: motion correction (J2), extraction (J3) and a refinement (J4)."""
+"""The simulated data as a cryoSPARC project: movies (J1), motion correction (J2), extraction (J3), refinement (J4)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A
+from cryobridge.demo.images import gain_reference
+from cryobridge.demo.motion import write_tiff, write_trajectories
+from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, N_FRAMES, PIXEL_SIZE_A
 from cryobridge.formats.atomic import atomic_path
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import write_csg
@@ -36,6 +38,8 @@ PASSTHROUGH_NAME = "J4_passthrough_particles.cs"
 GROUP_NAME = "J4_particles.csg"
 EXTRACTED_NAME = "extracted_particles.cs"
 EXPOSURES_NAME = "J2_exposures.cs"
+IMPORTED_NAME = "imported_movies.cs"
+_GAIN = "J1/imported/gain.tif"
 _DESCRIPTION = "All particles that were processed, including alignments"
 _EXPOSURE_GROUP = 1
 _DOSE_E_A2 = 50.0
@@ -51,9 +55,16 @@ _PASSED_THROUGH = {
 }
 
 
-_EXPOSURES = {
-    "micrograph_blob": [["path", "O"], ["idx", "u4"], ["shape", "2u4"], ["psize_A", "f4"], ["format", "O"]],
+_MOVIES = {
+    "movie_blob": [["path", "O"], ["shape", "3u4"], ["psize_A", "f4"], ["is_gain_corrected", "u4"], ["format", "O"]],
+    "gain_ref_blob": [["path", "O"], ["idx", "u4"], ["shape", "2u4"], ["flip_x", "u4"], ["flip_y", "u4"]],
     "mscope_params": [["accel_kv", "f4"], ["cs_mm", "f4"], ["total_dose_e_per_A2", "f4"], ["exp_group_id", "u4"]],
+}
+_EXPOSURES = {
+    **_MOVIES,
+    "rigid_motion": [["path", "O"], ["idx", "u4"], ["frame_start", "u4"], ["frame_end", "u4"], ["psize_A", "f4"]],
+    "spline_motion": [["path", "O"], ["idx", "u4"], ["psize_A", "f4"]],
+    "micrograph_blob": [["path", "O"], ["idx", "u4"], ["shape", "2u4"], ["psize_A", "f4"], ["format", "O"]],
     "ctf": _COMPUTED["ctf"],
     "ctf_stats": [["cross_corr", "f4"], ["ctf_fit_to_A", "f4"], ["ice_thickness_rel", "f4"]],
 }
@@ -93,13 +104,22 @@ def stack_name(truth: Truth, micrograph: int) -> str:
     return f"J3/extract/{_stem(truth, micrograph)}_particles.mrc"
 
 
+def movie_name(truth: Truth, micrograph: int) -> str:
+    """Return a movie's path in the project."""
+    return f"J1/imported/{_movie_stem(truth, micrograph)}.tif"
+
+
 def _stem(truth: Truth, micrograph: int) -> str:
+    return f"{_movie_stem(truth, micrograph)}_patch_aligned_doseweighted"
+
+
+def _movie_stem(truth: Truth, micrograph: int) -> str:
     micrographs = truth.micrographs
-    return f"{micrographs.uid[micrograph]:021d}_{micrographs.name[micrograph]}_fractions_patch_aligned_doseweighted"
+    return f"{micrographs.uid[micrograph]:021d}_{micrographs.name[micrograph]}_fractions"
 
 
 def write_recording(project: Path, truth: Truth, micrograph: int, recording: Recording) -> None:
-    """Write a micrograph and its particle stack."""
+    """Write a movie and its motion, the micrograph and its particle stack."""
     for name, sections in (
         (micrograph_name(truth, micrograph), recording.micrograph[np.newaxis]),
         (stack_name(truth, micrograph), recording.images),
@@ -107,6 +127,20 @@ def write_recording(project: Path, truth: Truth, micrograph: int, recording: Rec
         path = project / name
         make_folder(path.parent)
         write_mrc_stack(path, sections, PIXEL_SIZE_A)
+    movie = project / movie_name(truth, micrograph)
+    make_folder(movie.parent)
+    write_tiff(movie, recording.frames)
+    corrected = (project / micrograph_name(truth, micrograph)).parent
+    write_trajectories(corrected, _movie_stem(truth, micrograph), truth.micrographs.motion[micrograph])
+
+
+def write_movies(project: Path, truth: Truth, seed: int) -> None:
+    """Write what J1, the import, says of the movies: a `.cs` file, ``job.json`` and the gain reference."""
+    n = len(truth.micrographs)
+    write_tiff(project / _GAIN, gain_reference(seed)[np.newaxis])
+    write_cs(project / "J1" / IMPORTED_NAME, {"uid": truth.micrographs.uid, **_movies(truth), **_microscope(truth)})
+    results = _results("J1", "exposure", _MOVIES, IMPORTED_NAME, n)
+    _write_job(project, "J1", "import_movies", "Import of simulated movies", results, children=["J2"])
 
 
 def write_extraction(project: Path, truth: Truth, statistics: FitStatistics) -> None:
@@ -179,15 +213,14 @@ def write_exposures(project: Path, truth: Truth) -> None:
     n = len(micrographs)
     columns: dict[str, Values] = {
         "uid": micrographs.uid,
+        **_movies(truth),
+        **_motion(truth),
         "micrograph_blob/path": Labels.of(micrograph_name(truth, row) for row in range(n)),
         "micrograph_blob/idx": _same(n, 0, "<u4"),
         "micrograph_blob/shape": _same(n, list(MICROGRAPH_SHAPE_PX), "<u4"),
         "micrograph_blob/psize_A": _same(n, PIXEL_SIZE_A),
         "micrograph_blob/format": Labels.of(["MRC/1"] * n),
-        "mscope_params/accel_kv": _same(n, microscope.voltage_kV),
-        "mscope_params/cs_mm": _same(n, microscope.spherical_aberration_mm),
-        "mscope_params/total_dose_e_per_A2": _same(n, _DOSE_E_A2),
-        "mscope_params/exp_group_id": _same(n, _EXPOSURE_GROUP, "<u4"),
+        **_microscope(truth),
         "ctf/type": Labels.of(["spline"] * n),
         "ctf/exp_group_id": _same(n, _EXPOSURE_GROUP, "<u4"),
         "ctf/accel_kv": _same(n, microscope.voltage_kV),
@@ -207,6 +240,42 @@ def write_exposures(project: Path, truth: Truth) -> None:
     results = _results("J2", "exposure", _EXPOSURES, EXPOSURES_NAME, n)
     title = "Motion correction and CTF of simulated movies"
     _write_job(project, "J2", "patch_motion_correction_multi", title, results, children=["J3"])
+
+
+def _movies(truth: Truth) -> dict[str, Values]:
+    n = len(truth.micrographs)
+    return {
+        "movie_blob/path": Labels.of(movie_name(truth, row) for row in range(n)),
+        "movie_blob/shape": _same(n, [N_FRAMES, *MICROGRAPH_SHAPE_PX], "<u4"),
+        "movie_blob/psize_A": _same(n, PIXEL_SIZE_A),
+        "movie_blob/is_gain_corrected": _same(n, 0, "<u4"),
+        "movie_blob/format": Labels.of(["TIFF"] * n),
+        "gain_ref_blob/path": Labels.of([_GAIN] * n),
+        "gain_ref_blob/idx": _same(n, 0, "<u4"),
+        "gain_ref_blob/shape": _same(n, list(MICROGRAPH_SHAPE_PX), "<u4"),
+        **{f"gain_ref_blob/{turn}": _same(n, 0, "<u4") for turn in ("flip_x", "flip_y", "rotate_num")},
+    }
+
+
+def _motion(truth: Truth) -> dict[str, Values]:
+    n = len(truth.micrographs)
+    columns: dict[str, Values] = {}
+    for group, end in (("rigid_motion", "rigid"), ("spline_motion", "bending")):
+        names = [f"J2/motioncorrected/{_movie_stem(truth, row)}_{end}_traj.npy" for row in range(n)]
+        columns |= {f"{group}/path": Labels.of(names), f"{group}/idx": _same(n, 0, "<u4")}
+        columns |= {f"{group}/frame_start": _same(n, 0, "<u4"), f"{group}/frame_end": _same(n, N_FRAMES, "<u4")}
+        columns |= {f"{group}/zero_shift_frame": _same(n, 0, "<u4"), f"{group}/psize_A": _same(n, PIXEL_SIZE_A)}
+    return columns
+
+
+def _microscope(truth: Truth) -> dict[str, Values]:
+    n, microscope = len(truth.micrographs), truth.microscope
+    return {
+        "mscope_params/accel_kv": _same(n, microscope.voltage_kV),
+        "mscope_params/cs_mm": _same(n, microscope.spherical_aberration_mm),
+        "mscope_params/total_dose_e_per_A2": _same(n, _DOSE_E_A2),
+        "mscope_params/exp_group_id": _same(n, _EXPOSURE_GROUP, "<u4"),
+    }
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

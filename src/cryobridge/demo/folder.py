@@ -31,8 +31,10 @@ _OF_CONVERGE = (
 # All that the simulation and the tour write, by folder: nothing else is ever removed.
 _MADE = {
     ".": tuple(f"{name}{end}" for name in ("thick", "good") for end in (".cs", ".csg", "_passthrough.cs")),
+    "cryosparc/J1": ("imported_movies.cs", "job.json"),
+    "cryosparc/J1/imported": ("*_fractions.tif", "gain.tif"),
     "cryosparc/J2": ("J2_exposures.cs", "job.json"),
-    "cryosparc/J2/motioncorrected": (f"{_STEM}.mrc",),
+    "cryosparc/J2/motioncorrected": (f"{_STEM}.mrc", "*_fractions_*_traj.npy"),
     "cryosparc/J3/extract": (f"{_STEM}_particles.mrc",),
     "cryosparc/J3": ("extracted_particles.cs", "job.json"),
     "cryosparc/J4": ("J4_00[23]_particles.cs", "J4_passthrough_particles.cs", "J4_particles.csg", "job.json"),

@@ -29,7 +29,7 @@ class DemoOptions(Options):
         int, Opt("Seed of the random numbers; other seeds give other data.", metavar="N", low=0, panel="Simulation")
     ] = 0
     # For Python; the commands of the tour are made for the defaults.
-    n_micrographs: Annotated[int, Opt("Some 8 MB each.", metavar="N", low=1, is_hidden=True)] = 6
+    n_micrographs: Annotated[int, Opt("Some 10 MB each.", metavar="N", low=1, is_hidden=True)] = 6
     particles_per_micrograph: Annotated[int, Opt("On each of them.", metavar="N", low=1, is_hidden=True)] = 50
     snr: Annotated[float, Opt("Variance of the signal by that of the noise.", metavar="X", is_hidden=True)] = 0.1
 

@@ -14,7 +14,7 @@ from cryobridge.demo.folder import check_folder, prepare_folder
 from cryobridge.demo.images import record, signal_scale
 from cryobridge.demo.options import DemoOptions
 from cryobridge.demo.report import DemoReport
-from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, PIXEL_SIZE_A, Truth, draw_truth
+from cryobridge.demo.truth import BOX_PX, MICROGRAPH_SHAPE_PX, N_FRAMES, PIXEL_SIZE_A, Truth, draw_truth
 from cryobridge.jobs.job import carried_out
 from cryobridge.jobs.output_folder import locked, make_folder, messages_of, refuse_busy
 from cryobridge.options import as_path, made, takes
@@ -43,7 +43,9 @@ class DemoProject:
         The refinement's particles: last iteration, the one before, the columns passed through (in another row
         order), and the result group of all.
     exposures_cs
-        Its micrographs, with their CTF, as J2 has them.
+        Its micrographs, with their CTF and motion, as J2 has them.
+    movies
+        Their movies, which J1 imported.
     cryosparc_micrographs, stacks
         Image files, one a micrograph.
     relion
@@ -72,6 +74,7 @@ class DemoProject:
     passthrough_cs: Path
     group_csg: Path
     exposures_cs: Path
+    movies: tuple[Path, ...]
     cryosparc_micrographs: tuple[Path, ...]
     stacks: tuple[Path, ...]
     relion: Path
@@ -220,6 +223,7 @@ def _write(project: DemoProject, snr: float, seed: int, reporter: Reporter) -> N
         statistics.append(FitStatistics.of(recording))
         reporter.advance()
     of_all = FitStatistics.concatenate(statistics)
+    cryosparc_files.write_movies(project.cryosparc, truth, seed)
     cryosparc_files.write_exposures(project.cryosparc, truth)
     cryosparc_files.write_extraction(project.cryosparc, truth, of_all)
     cryosparc_files.write_refinement(project.cryosparc, truth, of_all, seed)
@@ -231,7 +235,8 @@ def _write(project: DemoProject, snr: float, seed: int, reporter: Reporter) -> N
 def _size_in_bytes(truth: Truth) -> int:
     in_micrographs = 2 * len(truth.micrographs) * math.prod(MICROGRAPH_SHAPE_PX)
     in_stacks = 2 * len(truth.particles) * BOX_PX**2
-    return _BYTES_A_PIXEL * (in_micrographs + in_stacks) + _BYTES_OF_METADATA
+    in_movies = len(truth.micrographs) * N_FRAMES * math.prod(MICROGRAPH_SHAPE_PX)
+    return _BYTES_A_PIXEL * (in_micrographs + in_stacks) + in_movies // 2 + _BYTES_OF_METADATA
 
 
 def _describe(folder: Path, truth: Truth) -> DemoProject:
@@ -247,6 +252,7 @@ def _describe(folder: Path, truth: Truth) -> DemoProject:
         passthrough_cs=refinement / cryosparc_files.PASSTHROUGH_NAME,
         group_csg=refinement / cryosparc_files.GROUP_NAME,
         exposures_cs=cryosparc / "J2" / cryosparc_files.EXPOSURES_NAME,
+        movies=tuple(cryosparc / cryosparc_files.movie_name(truth, row) for row in rows),
         cryosparc_micrographs=tuple(cryosparc / cryosparc_files.micrograph_name(truth, row) for row in rows),
         stacks=tuple(cryosparc / cryosparc_files.stack_name(truth, row) for row in rows),
         relion=relion,

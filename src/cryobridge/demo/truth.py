@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from cryobridge.demo.motion import TrueMotion, draw_motion
 from cryobridge.demo.physics import Microscope, Molecule, demo_molecule
 from cryobridge.errors import UsageError
 from cryobridge.model.geometry import fractions_to_px, px_to_fractions, rotvec_to_matrix, shift_px_to_A
@@ -22,6 +23,8 @@ PIXEL_SIZE_A = 1.5
 BOX_PX = 96
 # ny, nx: not square, so that exchanged axes show.
 MICROGRAPH_SHAPE_PX = (768, 1024)
+# So few keep the movies small, and RELION polishes them.
+N_FRAMES = 4
 
 # The molecule is some 70 pixels across: neighbours touch at most.
 _NEAREST_PX = 0.7 * BOX_PX
@@ -45,11 +48,14 @@ class TrueMicrographs:
         Stem that the names in both programs share.
     ctf
         Mean defocus of each micrograph, in the frame of cryoSPARC's files.
+    motion
+        Of each movie: where the picks are is where particles were in its first frame.
     """
 
     uid: NDArray[np.uint64]
     name: tuple[str, ...]
     ctf: CTF
+    motion: tuple[TrueMotion, ...]
 
     def __len__(self) -> int:
         return len(self.name)
@@ -137,18 +143,24 @@ def draw_truth(n_micrographs: int, particles_per_micrograph: int, seed: int) -> 
         If so many particles do not fit on a micrograph.
     """
     rng = np.random.default_rng(seed)
-    micrographs = _draw_micrographs(rng, n_micrographs)
+    micrographs = _draw_micrographs(rng, n_micrographs, _draw_motion(seed, n_micrographs))
     pick_px = np.concatenate([_scatter(rng, particles_per_micrograph) for _ in range(n_micrographs)])
     particles = _draw_particles(rng, micrographs, pick_px, particles_per_micrograph)
     return Truth(demo_molecule(), Microscope(300.0, 2.7, 0.1), micrographs, particles)
 
 
-def _draw_micrographs(rng: np.random.Generator, n: int) -> TrueMicrographs:
+def _draw_motion(seed: int, n: int) -> tuple[TrueMotion, ...]:
+    rng = np.random.default_rng([seed, 0, 1])  # of its own, so that all else is as it would be without
+    return tuple(draw_motion(rng, N_FRAMES) for _ in range(n))
+
+
+def _draw_micrographs(rng: np.random.Generator, n: int, motion: tuple[TrueMotion, ...]) -> TrueMicrographs:
     # Spread over the range and not just drawn from it, so that a small project has low and high defocus.
     mean_A = rng.permutation(np.linspace(8000.0, 20000.0, n) if n > 1 else np.array([14000.0]))
     half_astigmatism_A = rng.uniform(50.0, 250.0, n)
     ctf = CTF(mean_A + half_astigmatism_A, mean_A - half_astigmatism_A, rng.uniform(-np.pi / 2, np.pi / 2, n))
-    return TrueMicrographs(_draw_uids(rng, n), tuple(f"grid2_{number:04d}" for number in range(1, n + 1)), ctf)
+    names = tuple(f"grid2_{number:04d}" for number in range(1, n + 1))
+    return TrueMicrographs(_draw_uids(rng, n), names, ctf, motion)
 
 
 def _draw_particles(

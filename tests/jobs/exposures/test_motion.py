@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from interop.motion import N_FRAMES, PIXEL_SIZE_A, SHAPE_PX, exposures, spline_motion, write_cs, write_trajectories
+from interop.motion import N_FRAMES, PIXEL_SIZE_A, SHAPE_PX, exposures, write_cs
 
+from cryobridge.demo.motion import draw_motion, write_trajectories
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc.exposures import read_exposures
 from cryobridge.formats.image_search import ImageSearch
@@ -12,7 +13,7 @@ from cryobridge.jobs.exposures.motion_options import MotionOptions
 
 NAMES = ["a", "b", "c"]
 rng = np.random.default_rng(0)
-MOTION = spline_motion(rng)
+MOTION = draw_motion(rng, N_FRAMES)
 
 
 class Project:
@@ -55,7 +56,7 @@ def test_metadata_say_what_exposures_and_options_do(project, tmp_path):
     assert (found.pixel_size_A, found.dose_per_frame_e_A2, found.voltage_kV, found.binning) == (2, 1.5, 300, 1)
     np.testing.assert_allclose(found.motion.global_px, MOTION.global_px, atol=1e-6)
     places = rng.uniform(20, 280, (9, 2))
-    off = found.motion.shifts_px(places) - MOTION.shifts_px(places)
+    off = found.motion.shifts_px(places, SHAPE_PX) - MOTION.shifts_px(places)
     assert np.sqrt((off**2).sum(-1).mean()) < 1.5 * plan.fit.rms_px
     assert read_motion(paths[1]).gain is None
     assert plan.accumulated_A[0, 0] == pytest.approx(found.motion.path_px() * PIXEL_SIZE_A)

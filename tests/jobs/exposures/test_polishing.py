@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from interop.motion import N_FRAMES, SHAPE_PX, exposures, spline_motion, write_cs, write_trajectories
+from interop.motion import N_FRAMES, SHAPE_PX, exposures, write_cs
 
 import cryobridge as cb
+from cryobridge.demo.motion import draw_motion, write_trajectories
 from cryobridge.errors import MissingDataError, OutputExistsError
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.formats.relion.motion import read_motion
@@ -29,7 +30,7 @@ def project(tmp_path, monkeypatch):
         write_mrc_stack(tmp_path / f"cs/J1/imported/{name}.mrcs", movie.astype("f4"), 2.0)
         average = tmp_path / f"cs/J2/motioncorrected/{name}_patch_aligned.mrc"
         write_mrc_stack(average, specimen[None, ::-1].astype("f4"), 2.0)
-        write_trajectories(tmp_path / "cs/J2/motioncorrected", name, spline_motion(rng))
+        write_trajectories(tmp_path / "cs/J2/motioncorrected", name, draw_motion(rng, N_FRAMES))
     write_mrc_stack(tmp_path / "cs/J1/imported/gain.mrc", GAIN[None], 2.0)
     write(tmp_path)
     return tmp_path
