@@ -15,7 +15,7 @@ import mrcfile
 import numpy as np
 
 import cryobridge as cb
-from cryobridge.demo.motion import TrueMotion, draw_drift, moved_images, write_tiff, write_trajectories
+from cryobridge.demo.motion import TrueMotion, draw_drift, draw_motion, moved_images, write_tiff, write_trajectories
 from interop.relion import OpticsGroup, Relion, read_images, read_star, write_star, write_volume
 
 if TYPE_CHECKING:

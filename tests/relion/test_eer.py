@@ -3,10 +3,11 @@
 import mrcfile
 import numpy as np
 import pytest
-from interop.motion import exposures, moving_project, spline_motion, write_cs
+from interop.motion import exposures, moving_project, write_cs
 from interop.relion import Relion, read_star, write_star
 from scipy import ndimage
 
+from cryobridge.demo.motion import draw_motion
 from cryobridge.formats.cryosparc.exposures import read_exposures
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.relion.star import open_star
@@ -102,7 +103,7 @@ def metadata(folder):
 
 def test_relions_polishing_takes_the_motion_of_eer_movies(tmp_path):
     """Each particle is where it was in each fraction, for RELION that reads the movie by our grouping."""
-    motion = spline_motion(np.random.default_rng(3))
+    motion = draw_motion(np.random.default_rng(3), 8)
     project = moving_project(Relion(tmp_path), [motion])
     random, shape = np.random.default_rng(1), (SIDE, SIDE)
     frames = [np.unique(random.integers(0, SIDE**2, 100_000)) for _ in range(2 * len(motion.global_px) + 1)]

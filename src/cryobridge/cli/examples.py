@@ -13,8 +13,9 @@ EXAMPLES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
     ("micrographs",): (
         "micrographs.md",
         (
-            "micrographs cryosparc/J2 -o relion/MotionCorr/job006",
-            f"convert {_J4} --micrographs relion/MotionCorr/job006/micrographs_ctf.star -o relion/Import/polish.star",
+            "micrographs cryosparc/J2 -o relion/MotionCorr/job006 --flip-y",
+            f"convert {_J4} --micrographs relion/MotionCorr/job006/micrographs_ctf.star --reextract"
+            " -o relion/Import/polish.star",
         ),
     ),
     ("coords",): (

@@ -56,7 +56,7 @@ def test_metadata_say_what_exposures_and_options_do(project, tmp_path):
     assert (found.pixel_size_A, found.dose_per_frame_e_A2, found.voltage_kV, found.binning) == (2, 1.5, 300, 1)
     np.testing.assert_allclose(found.motion.global_px, MOTION.global_px, atol=1e-6)
     places = rng.uniform(20, 280, (9, 2))
-    off = found.motion.shifts_px(places, SHAPE_PX) - MOTION.shifts_px(places)
+    off = found.motion.shifts_px(places) - MOTION.shifts_px(places, SHAPE_PX)
     assert np.sqrt((off**2).sum(-1).mean()) < 1.5 * plan.fit.rms_px
     assert read_motion(paths[1]).gain is None
     assert plan.accumulated_A[0, 0] == pytest.approx(found.motion.path_px() * PIXEL_SIZE_A)
