@@ -14,7 +14,7 @@ EXAMPLES: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
         "micrographs.md",
         (
             "micrographs cryosparc/J2 -o relion/MotionCorr/job006 --flip-y",
-            f"convert {_J4} --micrographs relion/MotionCorr/job006/micrographs_ctf.star --reextract"
+            f"convert {_J4} --micrographs relion/MotionCorr/job006/micrographs_ctf.star --recenter"
             " -o relion/Import/polish.star",
         ),
     ),

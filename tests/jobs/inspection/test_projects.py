@@ -108,7 +108,7 @@ def test_the_next_step_is_one_that_works(demo_project):
 
 def test_a_folder_of_the_whole_demo_names_its_projects(demo_project):
     facts = dict(inspect(demo_project.folder).facts)
-    assert facts["cryosparc/"] == "cryoSPARC project, 3 jobs"
+    assert facts["cryosparc/"] == "cryoSPARC project, 4 jobs"
     assert facts["relion/"].startswith("RELION project")
 
 
@@ -130,7 +130,7 @@ def test_downsampled_stacks_are_reported_by_their_title_and_files(particles_cs, 
 def test_what_is_found_from_here_is_named_from_here(demo_project):
     found = json.loads(run("inspect", "--json", ".", cwd=demo_project.cryosparc).stdout)[0]
     assert found["kind"] == "cryosparc project"
-    assert [job["path"] for job in found["jobs"]] == ["J2", "J3", "J4"]
+    assert [job["path"] for job in found["jobs"]] == ["J1", "J2", "J3", "J4"]
 
 
 def test_a_folder_of_images_says_what_files_it_has(tmp_path):
