@@ -17,9 +17,9 @@ from helpers import run, run_in_terminal
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-COMMANDS = ("inspect", "coords", "convert", "select", "merge", "stacks", "downsample", "converge")
-# What merge shows is like what select does.
-SCREENS = tuple(name for name in COMMANDS if name != "merge")
+COMMANDS = ("inspect", "coords", "convert", "micrographs", "select", "merge", "stacks", "downsample", "converge")
+# What merge shows is like what select does, and micrographs like convert.
+SCREENS = tuple(name for name in COMMANDS if name not in ("merge", "micrographs"))
 EXAMPLES = [*COMMANDS, "cluster", "demo", "recovar", "tasks"]
 
 
