@@ -114,7 +114,8 @@ def test_two_tabs_list_all_choices(shell, folder):
         shell,
         "cryobridge inspect --check \t\t",
         folder,
-        r"coords\s+cryodrgn\s+cryolike\s+cryosparc\s+ctf\s+micrographs\s+poses\s+recovar\s+relion\s+select\s+stacks\s+stacks-job",
+        r"coords\s+cryodrgn\s+cryolike\s+cryosparc\s+ctf\s+micrographs\s+poses\s+recovar\s+relion\s+select\s+stacks\s+"
+        r"stacks-job",
     )
 
 
