@@ -12,6 +12,7 @@ import cryobridge as cb
 from adaptor_particles import BOX, PIXEL_A, N, frequencies, particles, relative, with_envelope, with_images
 from cryobridge.adaptors import to_cryodrgn, to_recovar
 from cryobridge.adaptors.packages import RECOVAR, SPENCE
+from cryobridge.errors import MissingDataError, UsageError
 from cryobridge.formats.pickles import read_ctf, read_poses
 from helpers import codes, noise_images
 
@@ -23,6 +24,16 @@ PROGRAMS = pytest.mark.parametrize(
 @pytest.fixture
 def made(tmp_path):
     return with_images(particles(groups=1), tmp_path)
+
+
+@PROGRAMS
+def test_names_of_files_and_no_rows_are_refused(made, tmp_path, adaptor, formula):
+    with pytest.raises(UsageError, match="a particle set is needed, not 'J4'") as caught:
+        adaptor("J4", tmp_path / "out")
+    assert "cryobridge.read" in caught.value.hint
+    with pytest.raises(MissingDataError, match="no particle is left"):
+        adaptor(made, tmp_path / "out", rows=[])
+    assert not (tmp_path / "out").exists()
 
 
 @PROGRAMS

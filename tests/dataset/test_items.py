@@ -169,6 +169,7 @@ def test_rows_conditions_and_half_sets_choose(refined, tmp_path):
         ({"ctf": "picture"}, "'picture' is none of values, image"),
         ({"ctf_options": {"layout": "full"}}, "ctf_options: it is for CTF images"),
         ({"ctf": "image", "ctf_options": {"layuot": "full"}}, "layuot: there is no such option"),
+        ({"ctf": "image", "ctf_options": {"box_px": 8}}, "box_px: there is no such option"),
         ({"transform": 3}, "transform: a function is needed, not 3"),
         ({"normalise": 9}, "a circle with a radius of 9 px does not fit into images of 16 px"),
         ({"ramp": False}, "would do nothing here"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.adaptors.packages import loaded, tell
-from cryobridge.adaptors.particle_values import ImageModelOptions, ParticleValues, StoredImages
+from cryobridge.adaptors.particle_values import ImageModelOptions, ParticleValues, StoredImages, chosen_particles
 from cryobridge.options import made, takes
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def to_aspire(particles: ParticleSet, rows: Rows | None = None, **options: Any) 
     """
     chosen = made(ImageModelOptions, options)
     classes = loaded("cryobridge.adaptors.aspire_classes", "aspire")
-    if rows is not None:
-        particles = particles.take(particles.row_numbers(np.asarray(rows)))
+    particles = chosen_particles(particles, rows)
     values = ParticleValues.of(particles, "ASPIRE")
     images = StoredImages.of(particles, values.box_px("ASPIRE"), chosen)
     source: ParticleSource = classes.ParticleSource(values, images, chosen)

@@ -18,6 +18,7 @@ from cryobridge.formats.unusable import refuse_unusable
 from cryobridge.jobs.reconstruction.images import chosen_images
 from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.model.geometry import matrix_to_euler, rounded
+from cryobridge.model.particles import ParticleSet
 from cryobridge.options import Opt
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from cryobridge.formats.image_search import ImageSearch
     from cryobridge.formats.mrc import Images
     from cryobridge.formats.mrc_header import MrcHeader
-    from cryobridge.model.particles import CTF, Floats, Optics, ParticleSet
+    from cryobridge.fourier.ctf import Rows
+    from cryobridge.model.particles import CTF, Floats, Optics
     from cryobridge.report import Message
 
 
@@ -50,6 +52,34 @@ class ImageModelOptions(PixelSourceOptions):
         Opt("Of the CTF: RELION's, by which a particle is bright; or the package's own, by which it is dark."),
     ] = "relion"
     envelope: Annotated[bool, Opt("Whether B-factor and scale count, where the set has them.")] = True
+
+
+def chosen_particles(particles: ParticleSet, rows: Rows | None) -> ParticleSet:
+    """Return the particles that a package is given.
+
+    Parameters
+    ----------
+    particles
+        As the adaptor was given them.
+    rows
+        (n,) which of them, from 0, in this order, or one truth value a particle; all if None.
+
+    Raises
+    ------
+    UsageError
+        If they are no particle set, but the name of a file, say.
+    IndexError
+        If there is no such row.
+    MissingDataError
+        If no particle is left.
+    """
+    if not isinstance(particles, ParticleSet):
+        hint = "Give those of a file as cryobridge.read(path)."
+        raise UsageError(f"a particle set is needed, not {particles!r:.60}", option="particles", hint=hint)
+    found = particles if rows is None else particles.take(particles.row_numbers(np.asarray(rows)))
+    if not len(found):
+        raise MissingDataError("no particle is left", path=particles.source, hint="Choose other rows.")
+    return found
 
 
 @dataclass(frozen=True, eq=False)

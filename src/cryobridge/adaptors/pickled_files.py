@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from cryobridge.adaptors.packages import RECOVAR, SPENCE, tell
-from cryobridge.adaptors.particle_values import ParticleValues, PixelSourceOptions, StoredImages
+from cryobridge.adaptors.particle_values import ParticleValues, PixelSourceOptions, StoredImages, chosen_particles
 from cryobridge.formats.mrc_write import MrcStackWriter
 from cryobridge.formats.particles_pickle import pickle_content, write_pickles
 from cryobridge.jobs.output_folder import refuse_existing, refuse_inputs, whole_files
@@ -142,9 +142,8 @@ _RECOVAR = _Program("RECOVAR", RECOVAR)
 def _written(
     particles: ParticleSet, folder: Any, rows: Rows | None, overwrite: bool, options: PickledOptions, program: _Program
 ) -> Report:
-    n_all = len(particles)
-    if rows is not None:
-        particles = particles.take(particles.row_numbers(np.asarray(rows)))
+    chosen = chosen_particles(particles, rows)
+    n_all, particles = len(particles), chosen
     values = ParticleValues.of(particles, program.name)
     pixel_size_A = values.pixel_size_A(program.name)
     put, messages = values.particles, [*values.messages]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cryobridge.adaptors.packages import CODATA, loaded
+from cryobridge.adaptors.particle_values import chosen_particles
 from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.fourier.ctf import frequencies, tensors
 from cryobridge.fourier.devices import pick_device
@@ -187,8 +188,7 @@ def to_torch_ctf(particles: ParticleSet, rows: Rows | None = None, **options: An
     >>> ctf = found.images()  # needs torch-ctf
     """
     chosen = made(TorchCTFOptions, options)
-    if rows is not None:
-        particles = particles.take(particles.row_numbers(np.asarray(rows)))
+    particles = chosen_particles(particles, rows)
     lens = lens_of(particles, aberrations=chosen.aberrations != "none")
     optics, index = particles.optics, particles.optics_index
     assert optics is not None and index is not None  # lens_of asks for them

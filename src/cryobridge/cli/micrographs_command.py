@@ -66,7 +66,7 @@ def _view(report: MicrographsReport) -> Facts:
         if report.motion.rms_px is not None:
             text += f", local model off by {report.motion.rms_px:.2g} px rms, {report.motion.largest_px:.2g} at most"
         facts.append(("motion", text))
-    facts += [(f"no motion, {reason}", f"{count:,}") for reason, count in report.motion_left_out.items()]
+    facts += [("no motion", f"{count:,}: {reason}") for reason, count in report.motion_left_out.items()]
     facts.append(("RELION project", str(report.relion_project)))
     counts = [counted(n_rows, "row") for n_rows in report.lists.values()]
     written = zip(outputs(report), counts, strict=True)

@@ -237,6 +237,7 @@ class ParticleDataset(Dataset[Batch]):
         """Refuse CTF images that can't be made, before the first item is asked for."""
         if self.options.ctf != "image":
             return
+        self.options.of_ctf()
         why = self._values.why_no_ctf()
         if why:
             raise MissingDataError(

@@ -91,7 +91,9 @@ def of_kind(name: str, values: NDArray[Any], kind: str) -> NDArray[Any]:
         If they are no numbers, or not whole.
     """
     if values.dtype.kind not in "biuf" or (kind == "int" and not np.array_equal(values, np.rint(values))):
-        raise UsageError("whole numbers are needed" if kind == "int" else "numbers are needed", option=name)
+        needed = "whole numbers" if kind == "int" else "numbers"
+        hint = "numpy.unique(values, return_inverse=True)[1] numbers them." if kind == "int" else "Give numbers."
+        raise UsageError(f"{needed} are needed", option=name, hint=hint)
     return values.astype(np.int64 if kind == "int" else np.float64)
 
 

@@ -205,7 +205,8 @@ def test_micrographs_that_are_not_there_are_listed(project):
 def test_movies_that_are_not_there_are_said_and_an_error_where_asked_for(project):
     report = cb.micrographs("P1/J3", OUT)
     assert "movies.star" not in report.lists
-    assert "no movie is found" in sentences(report.warnings)
+    assert "movies.star is not written, nor are the metadata of motion" in sentences(report.warnings)
+    assert "nor are" not in sentences(cb.micrographs("P1/J3", OUT, overwrite=True, motion=False).warnings)
     assert len(report.missing) == N
     with pytest.raises(MissingDataError, match="4 of 4 movies are not found"):
         cb.micrographs("P1/J3", "relion/MotionCorr/job003", lists="movies")
@@ -288,6 +289,7 @@ def test_mixed_pixel_sizes_are_groups_of_their_own(project):
     optics = blocks(f"{OUT}/micrographs_ctf.star")["optics"]
     assert sorted(optics["rlnMicrographPixelSize"]) == [0.8, 0.8, 1.1]
     assert len(set(optics["rlnOpticsGroupName"])) == 3
+    assert "opticsGroup4, opticsGroup4_2" in sentences(report.warnings)
 
 
 def test_movies_without_gain_reference_and_dose_are_warned_of(project):
@@ -297,6 +299,35 @@ def test_movies_without_gain_reference_and_dose_are_warned_of(project):
     report = cb.micrographs(source, OUT)
     assert {"no-gain-reference", "no-dose"} <= codes(report)
     assert report.dose_per_frame_e_A2 is None
+    report = cb.micrographs(source, OUT, overwrite=True, dose_per_frame=1.2, motion=False)
+    assert "no-dose" not in codes(report)
+    assert report.dose_per_frame_e_A2 == (1.2, 1.2)
+
+
+def test_rows_that_name_an_earlier_file_are_left_out(project):
+    paths = files.motion_columns(N)["micrograph_blob/path"].take(np.array([0, 1, 0, 3]))
+    report = cb.micrographs(exposures(project, **{"micrograph_blob/path": paths}), OUT)
+    assert (report.rows_in, report.left_out) == (N, {"exposure that is there already": 1})
+    assert "1 of 4 exposures is left out, whose file an earlier row names: J2/" in sentences(report.warnings)
+    found = blocks(f"{OUT}/micrographs_ctf.star")["micrographs"]
+    assert found["rlnMicrographName"].tolist() == [NAMES[0], NAMES[1], NAMES[3]]
+    assert found["rlnDefocusU"].tolist() == [9000, 12000, 18000]
+
+
+def test_files_without_rows_are_an_error(project):
+    none = {
+        name: values[:0] if isinstance(values, np.ndarray) else values.take(np.zeros(0, int))
+        for name, values in files.exposure_columns(N).items()
+    }
+    with pytest.raises(MissingDataError, match="no rows"):
+        cb.micrographs(exposures(project, **none), OUT)
+
+
+@pytest.mark.parametrize("name", ["relion/micrographs.star", "back.cs"])
+def test_names_of_files_are_no_folders(project, name):
+    with pytest.raises(UsageError, match="a folder is written") as caught:
+        cb.micrographs("P1/J3", name)
+    assert "MotionCorr/job002" in caught.value.hint
 
 
 def test_unknown_pixel_size_and_voltage_are_errors(project):

@@ -83,6 +83,15 @@ def test_trajectories_that_begin_elsewhere_are_warned_of(project):
     np.testing.assert_allclose(kept, MOTION.global_px + np.array([-3, 4]))
 
 
+def test_local_motion_that_begins_elsewhere_is_not_said_of_whole_frames(project):
+    for name in NAMES:
+        path = project.trajectory(name, "bending")
+        np.save(path, np.load(path) + 0.2)
+    said = str(codes(project.plan())["motion-zero"])
+    assert "local motion is not zero in the first frame, but up to 0.28 px" in said
+    assert "0 px away" not in said
+
+
 def test_implausibly_long_motion_is_warned_of(project):
     np.save(project.trajectory("a"), np.load(project.trajectory("a")) * 100)
     assert codes(project.plan())["motion-unit"].severity == "warning"
@@ -92,6 +101,8 @@ def test_a_missing_dose_is_asked_for(project):
     with pytest.raises(MissingDataError, match="RELION would take as -1") as raised:
         project.plan(lacks=["mscope_params/total_dose_e_per_A2"])
     assert "dose_per_frame" in raised.value.hint
+    with pytest.raises(MissingDataError, match="the dose of 2 of 3 movies is not known"):
+        project.plan({"mscope_params/total_dose_e_per_A2": np.array([12, 0, 0], "<f4")})
     with pytest.raises(MissingDataError, match="1 of 3 movies is not known"):
         project.plan({"mscope_params/total_dose_e_per_A2": np.array([12, 0, 12], "<f4")})
     plan = project.plan(lacks=["mscope_params/total_dose_e_per_A2"], dose_per_frame=1.2)

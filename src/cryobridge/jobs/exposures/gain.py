@@ -157,7 +157,8 @@ def plan_gains(
                 f"the gain reference {use.name} of {counted(len(rows), 'movie')} is not found; RELION would crash",
                 path=micrographs.source,
                 field="gain_ref_blob/path",
-                hint=f"Name the file with {option('gain_reference')}, or cryoSPARC's project with {option('datadir')}.",
+                hint=f"Name the file with {option('gain_reference')}, or cryoSPARC's project with {option('datadir')}; "
+                f"or give {option('motion', False)}, and polishing is not possible.",
             )
         turn, said = _checked(micrographs, options, use, source, [(row, files[row]) for row in rows])
         messages += said
@@ -241,11 +242,12 @@ def _checked(
             if tuple(shapes[row].tolist()) != turned.shape:
                 raise FormatError(
                     "{} × {} px, and the movie {} has {} × {}; RELION would crash".format(
-                        *turned.shape, micrographs.names[row], *shapes[row].tolist()
+                        *turned.shape, micrographs.movies.name.to_numpy()[row], *shapes[row].tolist()
                     ),
                     path=source,
                     field="gain_ref_blob/rotate_num" if turned.shape[::-1] == tuple(shapes[row].tolist()) else None,
-                    hint=f"Give the reference of these movies with {option('gain_reference')}.",
+                    hint=f"Give the reference of these movies with {option('gain_reference')}, or "
+                    f"{option('motion', False)} for lists without what polishing needs.",
                 )
     messages = [_turned(source, turn, use)]
     if seen is not None:

@@ -56,9 +56,7 @@ def readings(
         messages.append(
             warning(
                 "motion-zero",
-                f"cryoSPARC's trajectories are not zero in the first frame, but {offset_px:.2g} px away (median; "
-                f"locally up to {local_px:.2g} px); {taken}, and coordinates must belong to it "
-                f"({option('motion_zero')})",
+                f"{_away(offset_px, local_px)}; {taken}, and coordinates must belong to it ({option('motion_zero')})",
                 option="motion_zero",
             )
         )
@@ -84,6 +82,16 @@ def readings(
         text = part_of(without, fit.n_micrographs, "micrograph", "have", of_one="has")
         messages.append(note("motion-global-only", f"{text} no local motion, only that of whole frames"))
     return messages
+
+
+def _away(offset_px: float, local_px: float) -> str:
+    """Return how far from zero trajectories are in the first frame: whole frames, or their local motion alone."""
+    if offset_px > _NO_OFFSET_PX:
+        return (
+            f"cryoSPARC's trajectories are not zero in the first frame, but {offset_px:.2g} px away (median; locally "
+            f"up to {local_px:.2g} px)"
+        )
+    return f"cryoSPARC's local motion is not zero in the first frame, but up to {local_px:.2g} px"
 
 
 def _unit(planned: Sequence[Planned], path_px: float, size_A: float, options: MotionOptions) -> Message:

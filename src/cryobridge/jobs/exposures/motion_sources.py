@@ -11,7 +11,7 @@ from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.motion import Converted, Reading, patch_shifts, read_rigid, read_spline, to_relion
 from cryobridge.formats.movies import EerFractions, MovieHeader, eer_fractions, movie_header
 from cryobridge.jobs.exposures.eer import finer_pixels, used_part
-from cryobridge.report import Message, counted, note, part_of, warning
+from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -225,7 +225,7 @@ class Sources:
             self.messages.append(
                 warning(
                     "motion-pixel-size",
-                    f"trajectories of {part_of(int(other.sum()), len(scale), 'micrograph', 'count', of_one='counts')} "
+                    f"trajectories of {int(other.sum()):,} of {counted(len(scale), 'micrograph')} count "
                     f"pixels of {sizes[row]:.4g} Å (rigid_motion/psize_A), and the movie's are of "
                     f"{self._movie_size_A[row]:.4g} Å: shifts are taken {scale[row]:.4g} times as long",
                 )
@@ -244,7 +244,8 @@ class Sources:
         wrong = np.flatnonzero(~(dose > 0))
         if len(wrong):
             raise MissingDataError(
-                f"the dose of {part_of(len(wrong), n, 'movie')} not known, which RELION would take as -1 in silence",
+                f"the dose of {len(wrong):,} of {counted(n, 'movie')} is not known, which RELION would take as -1 in "
+                "silence",
                 path=micrographs.source,
                 field="mscope_params/total_dose_e_per_A2",
                 rows=tuple(wrong[:3].tolist()),

@@ -74,10 +74,15 @@ def place_of(folder: Path, relion_project: Path | None) -> Place:
     Raises
     ------
     UsageError
-        If it is the folder of a RELION project that has jobs.
+        If it is the folder of a RELION project that has jobs, or called like a file.
     MissingDataError
         If the project that is given is not there.
     """
+    if folder.suffix in (".star", ".cs", ".csg") and not folder.is_dir():
+        example = folder.with_suffix("") / "MotionCorr/job002"
+        raise UsageError(
+            "a folder is written, with RELION's lists in it", path=folder, hint=f"Give a folder, such as {example}."
+        )
     own = as_named(folder)
     project = project_of(folder, relion_project)
     if project is None and _JOB.fullmatch(own.name) and own.parent.name in JOB_KINDS:

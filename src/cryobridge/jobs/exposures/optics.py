@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryobridge.errors import FormatError
+from cryobridge.formats.optics import group_names
 from cryobridge.jobs.micrographs.optics_groups import Acquired, about_groups, optics_groups
 from cryobridge.jobs.micrographs.regrouping import with_groups
 
@@ -82,4 +83,4 @@ def _about_own(micrographs: MicrographSet) -> list[Message]:
     if micrographs.optics is None or micrographs.optics_index is None:
         return []
     sizes = np.bincount(micrographs.optics_index, minlength=len(micrographs.optics))
-    return about_groups(micrographs.optics.name, sizes)
+    return about_groups(group_names(micrographs.optics), sizes)

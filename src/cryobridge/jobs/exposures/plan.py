@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from cryobridge.report import Message
 
 NOT_FOUND, USELESS, NAMELESS = "micrograph not found", "no file that RELION can use", "no micrograph"
+REPEATED = "exposure that is there already"
 _ALL: tuple[ListName, ...] = ("movies", "micrographs", "corrected", "ctf")
 
 
@@ -164,7 +165,7 @@ class MicrographsPlan:
             motion=None if self.polishing is None else self.polishing.motion.fit,
             motion_left_out={} if self.polishing is None else self.polishing.left_out(len(self.micrographs)),
             gain_references=() if self.polishing is None else self.polishing.gain_files,
-            dose_per_frame_e_A2=_range(self.micrographs),
+            dose_per_frame_e_A2=_range(self.micrographs, self.options.dose_per_frame),
             relion_project=as_given(as_named(self.place.project), self.options.relion_project or self.folder),
         )
 
@@ -208,12 +209,15 @@ def plan_micrographs(
             hint="Give the exposures of the job that the particles' micrographs come from, such as motion correction.",
         )
     found = exposures_from_cs(source.columns)
+    if not len(found):
+        raise MissingDataError("it has no rows", path=exposures[0], hint="Give a file with exposures in it.")
     messages = [*source.messages, *found.messages]
     optics, index = fill_optics(found.optics, found.optics_index, len(found), options.known_optics, found.source)
     found = replace(found, optics=optics, optics_index=index)
     search = options.image_search(source.metadata)
     reporter.start("looking for files", None)
     planning = _Planning(found, options, place, search)
+    planning.choose_named_once()
     planning.choose_micrographs()
     planning.choose_movies()
     planning.choose_optics()
@@ -221,7 +225,9 @@ def plan_micrographs(
     planning.say_fractions()
     lists = planning.lists()
     messages += planning.messages
-    messages += [*_about(planning.set, lists, is_polished=planning.polishing is not None), *_where(place)]
+    is_polished, is_dose_given = planning.polishing is not None, options.dose_per_frame is not None
+    messages += _about(planning.set, lists, is_polished=is_polished, is_dose_given=is_dose_given)
+    messages += _where(place)
     plan = MicrographsPlan(
         source,
         options,
@@ -257,6 +263,20 @@ class _Planning:
         self._is_half = np.zeros(0, bool)
         self._movies: list[Path | None] = []
         self._no_dw: list[Path | None] = []
+
+    def choose_named_once(self) -> None:
+        """Keep the first of the rows that name the same file, as when two exports of a session are put together."""
+        names = self.set.names
+        first = {name: row for row, name in reversed(list(enumerate(names)))}
+        is_first = np.array([not name or first[name] == row for row, name in enumerate(names)], bool)
+        n_again = int((~is_first).sum())
+        if not n_again:
+            return
+        self._keep(is_first)
+        self.left_out[REPEATED] += n_again
+        text = f"{part_of(n_again, len(names), 'exposure')} left out, whose file an earlier row names"
+        again = [name for name, one in zip(names, is_first.tolist(), strict=True) if not one]
+        self.messages.append(warning("exposures-repeated", f"{text}: {name_some(again)}"))
 
     def choose_micrographs(self) -> None:
         """Keep the micrographs whose files RELION can use."""
@@ -327,6 +347,8 @@ class _Planning:
         text = f"{part_of(len(missing), n_all, 'movie')} not found, and {LIST_FILES['movies']} has none of them"
         if len(missing) == n_all:
             text = f"no movie is found, and {LIST_FILES['movies']} is not written"
+            if self._options.motion and self.set.motion is not None and self.set.motion.rigid is not None:
+                text += ", nor are the metadata of motion that polishing needs"
         self.messages.append(
             warning(
                 "movies-not-found", f"{text}: {name_some([name or '(no name)' for name in missing])}", option="datadir"
@@ -478,7 +500,9 @@ def _has_ctf(micrographs: MicrographSet) -> NDArray[np.bool_]:
     return has
 
 
-def _about(micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]], *, is_polished: bool) -> list[Message]:
+def _about(
+    micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]], *, is_polished: bool, is_dose_given: bool
+) -> list[Message]:
     """Say what RELION would stumble over."""
     messages = []
     without = len(micrographs) - len(lists.get("ctf", micrographs.names))
@@ -499,7 +523,7 @@ def _about(micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]],
             text = "movies are not gain-corrected, and the exposures name no gain reference"
             messages.append(warning("no-gain-reference", text))
         dose = movies.dose_per_frame_e_A2
-        if dose is None or not np.isfinite(dose).any():
+        if not is_dose_given and (dose is None or not np.isfinite(dose).any()):
             messages.append(warning("no-dose", "the dose of the movies is not known, which polishing needs"))
     return messages
 
@@ -511,7 +535,9 @@ def _where(place: Place) -> list[Message]:
     return []
 
 
-def _range(micrographs: MicrographSet) -> tuple[float, float] | None:
+def _range(micrographs: MicrographSet, given: float | None) -> tuple[float, float] | None:
+    if given is not None and micrographs.movies is not None:
+        return (given, given)
     dose = None if micrographs.movies is None else micrographs.movies.dose_per_frame_e_A2
     known = np.zeros(0) if dose is None else dose[np.isfinite(dose)]
     return (round(float(known.min()), 6), round(float(known.max()), 6)) if len(known) else None
