@@ -314,6 +314,13 @@ def test_rows_that_name_an_earlier_file_are_left_out(project):
     assert found["rlnDefocusU"].tolist() == [9000, 12000, 18000]
 
 
+def test_a_list_for_polishing_without_motion_is_said(project):
+    report = cb.micrographs("P1/J3", OUT, lists="corrected")
+    assert "corrected_micrographs.star has no metadata of motion" in sentences(report.notes)
+    assert "no-motion" not in codes(cb.micrographs("P1/J3", OUT, lists="corrected", motion=False, overwrite=True))
+    assert "no-motion" not in codes(cb.micrographs("P1/J3", OUT, lists="micrographs", overwrite=True))
+
+
 def test_files_without_rows_are_an_error(project):
     none = {
         name: values[:0] if isinstance(values, np.ndarray) else values.take(np.zeros(0, int))

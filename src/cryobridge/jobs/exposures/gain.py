@@ -235,14 +235,15 @@ def _checked(
     divides = source.suffix.lower() == EER_SUFFIX
     seen = _seen(gain, [file for _, file in movies if file is not None], divides=divides)
     turn = seen.turn if options.gain_turn == "pixels" and seen is not None and seen.is_sure else use.turn
-    shapes = None if micrographs.movies is None else micrographs.movies.shape_px
+    own = micrographs.movies
+    shapes = None if own is None else own.shape_px
     turned = turn.of(gain)
-    if shapes is not None and use.movie != "EER":
+    if own is not None and shapes is not None and use.movie != "EER":
         for row, _ in movies:
             if tuple(shapes[row].tolist()) != turned.shape:
                 raise FormatError(
                     "{} × {} px, and the movie {} has {} × {}; RELION would crash".format(
-                        *turned.shape, micrographs.movies.name.to_numpy()[row], *shapes[row].tolist()
+                        *turned.shape, own.name.to_numpy()[row], *shapes[row].tolist()
                     ),
                     path=source,
                     field="gain_ref_blob/rotate_num" if turned.shape[::-1] == tuple(shapes[row].tolist()) else None,

@@ -480,6 +480,9 @@ class _Planning:
         if asked is None:
             usual = _ALL if self.polishing is not None else [kind for kind in _ALL if kind != "corrected"]
             asked = tuple(kind for kind in usual if len(rows.get(kind, ())))
+        elif "corrected" in asked and self.polishing is None and self._options.motion:
+            text = f"{LIST_FILES['corrected']} has no metadata of motion, which polishing needs"
+            self.messages.append(note("no-motion", text))
         return {kind: rows[kind] for kind in _ALL if kind in asked}
 
 
