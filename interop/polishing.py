@@ -80,8 +80,9 @@ def check_recipe(checks: Checks, relion: Relion) -> None:
     """Polish the demo project's particles, and refine their CTF, by the commands of the page."""
     checks.section("The recipe of docs/tasks.md: cryoSPARC's particles are polished in RELION")
     checks.note(
-        "The commands of the page run in the demo project: 300 particles in noise of ten times their variance, and movies "
-        "of four frames. RELION's own fits have little to go by there, so that only those without are held to the truth."
+        "The commands of the page run in the demo project: 300 particles in noise of ten times their variance, "
+        "movies of four frames. RELION's own fits have little to go by there, "
+        "so that only what is made without them is held to the truth."
     )
     demo = simulate_project(relion.folder / "cryobridge-demo")
     recipe = Recipe(demo, Relion(demo.relion))
