@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _FEWEST_BINS, _MOST_BINS = 10, 50
 MANY_POINTS = 5000
+_FEW_POINTS = 100
 
 
 def draw_histograms(rows: NDArray[Any], unit: str) -> Draw:
@@ -70,7 +71,7 @@ def _bin_edges(finite: Floats, n_bins: int, *, is_whole: bool) -> NDArray[np.flo
 
 def draw_points(points: Floats) -> Draw:
     """Return a drawing of points, (n, 2)."""
-    size = 4 if len(points) < MANY_POINTS else 1.5
+    size = 8 if len(points) < _FEW_POINTS else 4 if len(points) < MANY_POINTS else 1.5
 
     def draw(axes: Axes) -> None:
         axes.plot(*points.T, ".", markersize=size, markeredgewidth=0, alpha=0.5, rasterized=True)

@@ -18,11 +18,13 @@ from cryobridge.formats.arrays import write_npy, write_npz, write_pt
 from cryobridge.formats.cryosparc.cs import CsNpyFile, write_cs
 from cryobridge.formats.mrc_write import write_mrc_stack, write_mrc_volume
 from cryobridge.formats.pickles import write_poses
+from cryobridge.formats.relion.motion import MotionMetadata, write_motion
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.relion.star_write import write_star
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots import build_figure, plot_path, tables
 from cryobridge.model.geometry import euler_to_matrix
+from cryobridge.model.motion import MotionModel
 from cryobridge.plots import page
 
 N = 200
@@ -485,3 +487,16 @@ def test_a_relion_job_is_refused_with_what_to_name_instead(project):
 def test_real_files_are_drawn(reference_data, tmp_path, name):
     plot_path(reference_data / "real" / name, tmp_path / "out.png")
     assert min(png_size(tmp_path / "out.png")) > 200
+
+
+def test_motion_is_drawn_by_frame(tmp_path):
+    shifts_px = np.array([[np.nan, np.nan], [0, 0], [3, 4.0]])
+    motion = MotionModel(shifts_px, (100, 120), np.zeros((2, 18)), first_frame=2)
+    path = tmp_path / "m.star"
+    write_motion(path, MotionMetadata(motion=motion, movie="m.tif", pixel_size_A=2.0, dose_per_frame_e_A2=1.0))
+    figure = build_figure(path)
+    drawn = [axes.lines[0].get_xydata().tolist() for axes in figure.axes if axes.lines]
+    assert drawn == [[[2, 0], [3, 3]], [[2, 0], [3, 4]]]
+    still = MotionModel(np.zeros((3, 2)), (100, 120), None, first_frame=1)
+    write_motion(path, MotionMetadata(motion=still, movie="m.tif", pixel_size_A=2.0, dose_per_frame_e_A2=1.0))
+    build_figure(path)

@@ -17,6 +17,7 @@ from cryobridge.jobs.inspection.plots.arrays import arrays_sheet, pickle_sheet
 from cryobridge.jobs.inspection.plots.folders import own_sheet, relion_sheet
 from cryobridge.jobs.inspection.plots.images import mrc_sheet
 from cryobridge.jobs.inspection.plots.micrographs import micrograph_sheet
+from cryobridge.jobs.inspection.plots.motion import motion_sheet
 from cryobridge.jobs.inspection.plots.recovar import recovar_sheet
 from cryobridge.jobs.inspection.plots.tables import TABLES, table_sheet
 from cryobridge.plots.page import Picture, Sheet, lay_out, style, written_as
@@ -66,8 +67,8 @@ def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = 
     kind = kind_of(path)
     if kind in TABLES:
         table = TABLES[kind](path)
-        of_micrographs = None if options.fields else micrograph_sheet(path, table)
-        sheet = of_micrographs or table_sheet(path, table, options)
+        own = None if options.fields else micrograph_sheet(path, table) or motion_sheet(path)
+        sheet = own or table_sheet(path, table, options)
     elif options.fields:
         raise UsageError(
             f"{option('fields')} is for particle tables, this is {kind}",
