@@ -38,7 +38,7 @@ class PixelSourceOptions(ImageSearchOptions):
     """Where images are, and how particles look in them."""
 
     contrast: Annotated[
-        Literal["bright", "as-stored"],
+        Literal["bright", "as_stored"],
         Opt("Whether images of particles that a cryoSPARC file says are dark are multiplied by -1."),
     ] = "bright"
 

@@ -56,14 +56,14 @@ def test_a_path_options_and_rows(project, particles):
     assert halves[0].fsc(halves[1])[1:8].min() > 0.8
     assert float(halves[0].fsc(halves[0].density)[1:].min()) == pytest.approx(1)
     # The file says that particles are dark.
-    stored = cb.backproject(particles, box_px=32, contrast="as-stored")
+    stored = cb.backproject(particles, box_px=32, contrast="as_stored")
     np.testing.assert_allclose(stored.density, -whole.density, atol=1e-6 * float(whole.density.abs().max()))
 
 
 def test_images_of_other_sizes_make_the_same_map(project, particles, tmp_path):
     cb.downsample(project.refinement, tmp_path / "small", box_px=64)
     small = cb.read(tmp_path / "small")
-    large, found = (cb.backproject(each, box_px=48, contrast="as-stored") for each in (particles, small))
+    large, found = (cb.backproject(each, box_px=48, contrast="as_stored") for each in (particles, small))
     assert found.voxel_size_A == pytest.approx(large.voxel_size_A)
     assert lowest_fsc(found.density.numpy(), large.density.numpy()) > 0.999
     # Their densities are the same too, so that sizes can be mixed.

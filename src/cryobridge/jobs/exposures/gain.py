@@ -20,6 +20,7 @@ from cryobridge.formats.gain import (
     relion_turn,
     write_gain,
 )
+from cryobridge.formats.image_search import as_given
 from cryobridge.formats.input_file import read_input
 from cryobridge.formats.movies import MovieFormat, movie_header, read_frames
 from cryobridge.formats.tiff_header import is_tiff
@@ -151,7 +152,7 @@ def plan_gains(
     gains: dict[_Use, PreparedGain] = {}
     for number, use in enumerate(distinct, 1):
         rows = [row for row, one in enumerate(uses) if one == use]
-        source = options.gain_reference or find(use.name)
+        source = options.gain_reference or _found(use.name, micrographs, find)
         if source is None:
             raise MissingDataError(
                 f"the gain reference {use.name} of {counted(len(rows), 'movie')} is not found; RELION would crash",
@@ -170,6 +171,12 @@ def plan_gains(
         gains[use] = PreparedGain(name, Path(source), turn, use.movie, size_A)
     names = tuple(None if use is None else gains[use].name for use in uses)
     return GainPlan(tuple(gains.values()), names, tuple(messages))
+
+
+def _found(name: str, micrographs: MicrographSet, find: Callable[[str], Path | None]) -> Path | None:
+    """Return where a reference is, as the exposures were given: from here, or from the root."""
+    found = find(name)
+    return found if found is None or Path(name).is_absolute() else as_given(found, micrographs.source)
 
 
 def _uses(micrographs: MicrographSet, options: MotionOptions, files: Sequence[Path | None]) -> list[_Use | None]:

@@ -34,7 +34,7 @@ class BackprojectOptions(ImageSearchOptions):
     ] = DEFAULT_BOX_PX
     half_set: Annotated[int | None, Opt("Only particles of this half set.", metavar="N", low=1, high=2)] = None
     contrast: Annotated[
-        Literal["bright", "as-stored"],
+        Literal["bright", "as_stored"],
         Opt("Whether images of particles that a cryoSPARC file says are dark are multiplied by -1."),
     ] = "bright"
     device: Annotated[str, Opt("auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")] = "auto"
