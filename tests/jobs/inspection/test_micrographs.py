@@ -4,6 +4,7 @@ import pytest
 
 import cryobridge as cb
 import exposure_files as files
+from cryobridge.errors import UsageError
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.jobs.inspection.micrographs import measures, of_relion
 from cryobridge.jobs.inspection.options import InspectOptions
@@ -64,6 +65,14 @@ def test_relions_micrographs_have_the_same_and_go_back(project):
     assert (facts["micrographs"], facts["CTF fit"]) == ("4", "3.5 to 4.5 Å, median 4")
     assert commands(found)["micrographs"] == (("cryobridge", "micrographs", star, "-o", "exposures.cs"),)
     assert cb.inspect("relion/MotionCorr/job002/micrographs.star").is_ready("micrographs")
+
+
+def test_the_picture_of_an_output_of_micrographs_is_that_of_its_lists(project):
+    cb.micrographs("P1/J3", "relion/MotionCorr/job002")
+    with pytest.raises(UsageError, match="no picture of this folder") as caught:
+        build_figure("relion/MotionCorr/job002")
+    assert caught.value.hint == "Name a file in it: relion/MotionCorr/job002/micrographs.star."
+    build_figure("relion/MotionCorr/job002/micrographs_ctf.star")
 
 
 def test_motion_that_relion_reports_is_said(tmp_path):

@@ -17,10 +17,13 @@ def own_sheet(path: Path) -> Sheet:
     """Draw the first images of a stack output."""
     stacks = inspect_own_output(path, InspectOptions(), Silent()).details["output"]["series"].get("physical stacks")
     if not stacks:
+        lists = sorted(path.glob("*.star"))
         raise UsageError(
             "there is no picture of this folder: it has no physical stacks",
             path=path,
-            hint="Name a file in it: a .pt or .npz in fft/, or a .star.",
+            hint=f"Name a file in it: {lists[0]}."
+            if lists
+            else "Name a file in it: a .pt or .npz in fft/, or a .star.",
         )
     images = numpy_values(read_pt(stacks[0]))
     if images.ndim != 3 or images.dtype.kind == "c" or images.size == 0:
