@@ -307,7 +307,7 @@ def test_movies_without_gain_reference_and_dose_are_warned_of(project):
 def test_rows_that_name_an_earlier_file_are_left_out(project):
     paths = files.motion_columns(N)["micrograph_blob/path"].take(np.array([0, 1, 0, 3]))
     report = cb.micrographs(exposures(project, **{"micrograph_blob/path": paths}), OUT)
-    assert (report.rows_in, report.left_out) == (N, {"exposure that is there already": 1})
+    assert (report.rows_in, report.left_out) == (N, {"named twice": 1})
     assert "1 of 4 exposures is left out, whose file an earlier row names: J2/" in sentences(report.warnings)
     found = blocks(f"{OUT}/micrographs_ctf.star")["micrographs"]
     assert found["rlnMicrographName"].tolist() == [NAMES[0], NAMES[1], NAMES[3]]

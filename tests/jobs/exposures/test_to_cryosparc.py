@@ -120,3 +120,11 @@ def test_convert_says_what_to_do_with_exposures(star):
         with pytest.raises(CryobridgeError, match="exposures") as caught:
             cb.convert(source, "p.star")
         assert f"`cryobridge micrographs {source} -o MotionCorr/job002`" in caught.value.hint
+
+
+def test_lists_without_rows_are_an_error(star):
+    lines = [line for line in star.read_text().splitlines() if not line.startswith("MotionCorr/")]
+    star.write_text("\n".join(lines) + "\n")
+    with pytest.raises(MissingDataError, match="no rows"):
+        cb.micrographs(star, "back/exposures.cs")
+    assert not (star.parents[3] / "back").exists()

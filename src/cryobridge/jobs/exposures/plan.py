@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from cryobridge.report import Message
 
 NOT_FOUND, USELESS, NAMELESS = "micrograph not found", "no file that RELION can use", "no micrograph"
-REPEATED = "exposure that is there already"
+REPEATED = "named twice"
 _ALL: tuple[ListName, ...] = ("movies", "micrographs", "corrected", "ctf")
 
 

@@ -165,6 +165,8 @@ def plan_exposures(
     options = options or MicrographsOptions()
     _refuse_idle(output, options)
     found = read_micrographs(star)
+    if not len(found):
+        raise MissingDataError("it has no rows", path=star, hint="Give a list with micrographs in it.")
     messages = list(found.messages)
     optics, index = fill_optics(found.optics, found.optics_index, len(found), options.known_optics, star)
     found, n_rows = replace(found, optics=optics, optics_index=index), len(found)
