@@ -335,7 +335,7 @@ def test_repeated_uids_are_reported(output, tmp_path):
     uid[[2, 5]] = uid[0]
     path = save_cs(tmp_path / "a.cs", refined(uid=uid))
     report = convert(path, tmp_path / output, to=output[2:] or "pickles")
-    text = "2 of 6 rows repeat another row's uid, by which cryoSPARC tells particles apart"
+    text = "2 of 6 rows repeat another row's uid, by which cryoSPARC tells them apart"
     assert text in texts(report.warnings)
     if output != "p":
         chosen = convert(path, tmp_path / output, to=output[2:], classes=(3,), overwrite=True)

@@ -388,3 +388,13 @@ def test_optics_groups_come_from_names_when_asked(project):
     optics = blocks(f"{OUT}/micrographs_ctf.star")["optics"]
     assert report.optics_groups == len(optics)
     assert report.optics_groups > 2
+
+
+def test_what_relion_would_take_for_the_best_fit_is_said_and_uids_that_repeat(project):
+    columns = files.exposure_columns(N)
+    fit, uid = columns["ctf/ctf_fit_to_A"].copy(), columns["uid"].copy()
+    fit[1], uid[2] = np.nan, uid[0]
+    report = cb.micrographs(exposures(project, **{"ctf/ctf_fit_to_A": fit, "uid": uid}), OUT, datadir="P1")
+    texts = {message.code: message.text for message in report.messages}
+    assert texts["no-fit-resolution"].startswith(f"1 of {N} micrographs has no resolution of the CTF fit")
+    assert texts["uid-repeated"].startswith(f"1 of {N} rows repeats another row's uid")

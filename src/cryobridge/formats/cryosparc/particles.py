@@ -20,6 +20,7 @@ from cryobridge.formats.table import ColumnReader, Table, TableInMemory, rows_of
 from cryobridge.model.fields import ALIGNMENT_GROUP, FIELDS, Field, fields_of, numbered
 from cryobridge.model.geometry import fractions_to_px
 from cryobridge.model.particles import CTF, ExtraColumns, Helix, ImageRefs, Locations, ParticleSet, ctf_of
+from cryobridge.report import Message, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -138,6 +139,27 @@ class InMemory(TableInMemory):
     def __init__(self, table: Table, names: list[str]) -> None:
         columns = tuple(column for column in table.columns if column.name in names)
         super().__init__(table.path, table.n_rows, columns, table.read(names))
+
+
+def repeated_uids(uid: NDArray[np.uint64] | None, rows: NDArray[np.int64] | slice = slice(None)) -> list[Message]:
+    """Return a warning where chosen rows have one uid.
+
+    Parameters
+    ----------
+    uid
+        (n,) of each row; None where there is none.
+    rows
+        The chosen ones.
+    """
+    if uid is None:
+        return []
+    chosen = uid[rows]
+    n_repeated = len(chosen) - len(np.unique(chosen))
+    text = (
+        f"{part_of(n_repeated, len(chosen), 'row', 'repeat', of_one='repeats')} another row's uid, by which "
+        "cryoSPARC tells them apart"
+    )
+    return [warning("uid-repeated", text)] if n_repeated else []
 
 
 def uid_of(columns: ColumnReader) -> NDArray[np.uint64] | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.contrast import dark_particles, to_be_inverted
 from cryobridge.formats.cryosparc.ancestors import ancestor_with
+from cryobridge.formats.cryosparc.particles import repeated_uids
 from cryobridge.formats.cryosparc.particles_write import CsContent
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.particle_files import ParticleFiles, naming_damage
@@ -30,7 +31,7 @@ from cryobridge.jobs.convert.pixels import about_pixels, radii_px
 from cryobridge.jobs.convert.recentering import RecentredSet, recentre, without_images
 from cryobridge.jobs.convert.renaming import Renaming
 from cryobridge.jobs.convert.report import ConvertReport
-from cryobridge.jobs.convert.rows import choose_rows, repeated_uids, rows_left_out
+from cryobridge.jobs.convert.rows import choose_rows, rows_left_out
 from cryobridge.jobs.convert.sizes import with_sizes_of_stacks
 from cryobridge.jobs.links import Link, is_made
 from cryobridge.jobs.output_folder import refuse_existing
@@ -202,7 +203,7 @@ def _planned(
     messages = messages_of(source)
     found_micrographs = _found_micrographs(source, target, options)
     rows, left_out, found = choose_rows(source, options, found_micrographs)
-    messages += [*found, *repeated_uids(source.particles, rows)]
+    messages += [*found, *repeated_uids(source.particles.uid, rows)]
     search = options.image_search(source.files[0])
     if source.particles.images is not None:
         search = search.among(source.particles.images.path.values)

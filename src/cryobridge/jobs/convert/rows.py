@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.classes import absent_classes
-from cryobridge.report import Message, counted, part_of, warning
+from cryobridge.report import Message, counted, warning
 
 if TYPE_CHECKING:
     from cryobridge.formats.particle_files import ParticleFiles
@@ -69,18 +69,6 @@ def choose_rows(
 def _first_class(particles: ParticleSet) -> int:
     """Return the number by which a user knows the first class: cryoSPARC shows it as 0, RELION as 1."""
     return 0 if particles.extra is not None and particles.extra.program == "cryosparc" else 1
-
-
-def repeated_uids(particles: ParticleSet, rows: NDArray[np.int64]) -> list[Message]:
-    """Return a warning where chosen rows have one uid."""
-    if particles.uid is None:
-        return []
-    n_repeated = len(rows) - len(np.unique(particles.uid[rows]))
-    text = (
-        f"{part_of(n_repeated, len(rows), 'row', 'repeat', of_one='repeats')} another row's uid, by which "
-        "cryoSPARC tells particles apart"
-    )
-    return [warning("uid-repeated", text)] if n_repeated else []
 
 
 def rows_left_out(left_out: dict[str, int]) -> list[Message]:
