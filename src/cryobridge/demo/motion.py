@@ -145,3 +145,23 @@ def write_tiff(path: Path, frames: NDArray[Any]) -> None:
         first.save(
             temporary, save_all=True, append_images=others, compression="tiff_adobe_deflate", tiffinfo={65557: 1}
         )
+        _fill_gaps(temporary)
+
+
+# Tags of TIFF: where the pieces of an image begin, and their bytes.
+_OFFSETS, _COUNTS = 273, 279
+
+
+def _fill_gaps(path: Path) -> None:
+    """Write 0 where a TIFF file has an unused byte, which Pillow leaves as memory had it: equal movies, equal files."""
+    from PIL import Image, ImageSequence, TiffImagePlugin
+
+    with Image.open(path) as image:
+        assert isinstance(image, TiffImagePlugin.TiffImageFile)
+        tags = [dict(image.tag_v2) for _ in ImageSequence.Iterator(image)]
+    ends = [max(map(sum, zip(page[_OFFSETS], page[_COUNTS], strict=True))) for page in tags]
+    with path.open("r+b") as file:
+        for end in ends:
+            if end % 2:  # directories begin at even places
+                file.seek(end)
+                file.write(b"\0")
