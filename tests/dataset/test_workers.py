@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import cryobridge as cb
-from cryobridge.jobs.stacks import reading
+from cryobridge.formats import image_reader
 from cryobridge.model.particles import CTF, ImageRefs, Labels, Optics, ParticleSet, Poses
 from helpers import noise_images, particle_columns, save_cs, save_mrc
 
@@ -130,19 +130,19 @@ def test_a_fork_reads_by_files_of_its_own(path):
 
 def test_files_are_opened_once_and_no_more_of_them_than_the_system_allows(path, monkeypatch):
     opened = Counter()
-    real = reading.open_input
+    real = image_reader.open_input
 
     def counting(file):
         opened[file.name] += 1
         return real(file)
 
-    monkeypatch.setattr(reading, "open_input", counting)
+    monkeypatch.setattr(image_reader, "open_input", counting)
     dataset = cb.ParticleDataset(path)
     for _ in range(3):
         for batch in cb.MicrographSampler(dataset, batch_size=10, block_size=4):
             dataset.batch(batch)
     assert opened == {f"{file}.mrc": 1 for file in range(FILES)}
-    monkeypatch.setattr(reading.resource, "getrlimit", lambda _: (8, 8))
+    monkeypatch.setattr(image_reader.resource, "getrlimit", lambda _: (8, 8))
     few = cb.ParticleDataset(path)
     assert torch.equal(few.batch(range(N))["image"], dataset.batch(range(N))["image"])
 

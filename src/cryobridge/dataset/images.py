@@ -12,9 +12,9 @@ import torch
 
 from cryobridge.dataset.memory import Recycled
 from cryobridge.errors import CryobridgeError
+from cryobridge.formats.image_reader import ImageReader
 from cryobridge.fourier.background import BackgroundNorm
 from cryobridge.fourier.downsample import Downsampler
-from cryobridge.jobs.stacks.reading import ImageReader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,19 +17,19 @@ from PIL import Image
 from cryobridge.errors import CryobridgeError, OutputExistsError, UsageError
 from cryobridge.executors.base import Executor
 from cryobridge.executors.devices import DeviceExecutor, device_names
+from cryobridge.formats import image_reader
 from cryobridge.formats.cryosparc.particles import read_particles_cs
 from cryobridge.formats.file_record import RECORDS
+from cryobridge.formats.image_reader import ImageReader
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.input_file import open_input
 from cryobridge.formats.pt_write import tensor_writer
 from cryobridge.fourier.polar import PolarTransform
-from cryobridge.jobs.stacks import reading as reading_module
 from cryobridge.jobs.stacks.inputs import indexed_input
 from cryobridge.jobs.stacks.options import StackOptions
 from cryobridge.jobs.stacks.polar import transform as transform_module
 from cryobridge.jobs.stacks.polar.plan import plan_stacks
 from cryobridge.jobs.stacks.polar.transform import PolarChunkTransform
-from cryobridge.jobs.stacks.reading import ImageReader
 from helpers import codes, noise_images, particle_columns, run, run_stacks, save_cs, save_mrc, start
 
 
@@ -254,7 +254,7 @@ def test_files_are_opened_once_and_read_in_their_own_order(particles_cs, tmp_pat
         opened[path.name] += 1
         return open_input(path)
 
-    monkeypatch.setattr(reading_module, "open_input", counting_open)
+    monkeypatch.setattr(image_reader, "open_input", counting_open)
     run_stacks(planned, tmp_path / "out")
     assert opened == {"a.mrc": 1, "b.mrc": 1}
 

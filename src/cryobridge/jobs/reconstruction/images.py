@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.errors import FormatError, MissingDataError, option
+from cryobridge.formats.image_reader import ImageReader
 from cryobridge.formats.image_search import name_some, what_finds
-from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_header import read_header
+from cryobridge.model.particles import ImageRefs
 from cryobridge.report import part_of
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class ChosenImages:
     ----------
     rows
         (n,) of the set.
-    code, index
-        (n,) the stack of each, by its number in ``headers``, and its number there from 0.
+    refs
+        Where the image of each is; ``headers`` have the numbers of ``refs.path.codes``.
     pixel_size_A, size_px
         (n,) of each.
     headers
@@ -44,8 +45,7 @@ class ChosenImages:
     """
 
     rows: NDArray[np.int64]
-    code: NDArray[np.int32]
-    index: NDArray[np.int64]
+    refs: ImageRefs
     pixel_size_A: Floats
     size_px: NDArray[np.int64]
     headers: dict[int, MrcHeader]
@@ -57,24 +57,17 @@ class ChosenImages:
 
     def batches(self) -> Iterator[tuple[NDArray[np.int64], Images]]:
         """Yield which of the chosen ones, (m,), and their images (m, size, size), each file in its own order."""
-        order = np.lexsort((self.index, self.code, self.pixel_size_A, self.size_px))
+        order = np.lexsort((self.refs.index, self.refs.path.codes, self.pixel_size_A, self.size_px))
         kinds = np.column_stack([self.size_px, self.pixel_size_A])[order]
         ends = [*(np.flatnonzero((np.diff(kinds, axis=0) != 0).any(axis=1)) + 1).tolist(), len(order)]
         start = 0
-        for end in ends:
-            at_once = max(1, min(_N_IMAGES, _N_BYTES // (4 * int(self.size_px[order[start]]) ** 2)))
-            for first in range(start, end, at_once):
-                chosen = order[first : min(first + at_once, end)]
-                yield chosen, self._read(chosen)
-            start = end
-
-    def _read(self, chosen: NDArray[np.int64]) -> Images:
-        size_px = int(self.size_px[chosen[0]])
-        images: Images = np.empty((len(chosen), size_px, size_px), np.float32)
-        for code in np.unique(self.code[chosen]).tolist():
-            of_stack = self.code[chosen] == code
-            images[of_stack] = open_mrc(self.headers[code].path).read(self.index[chosen][of_stack])
-        return images
+        with ImageReader(self.refs, self.headers) as reader:
+            for end in ends:
+                at_once = max(1, min(_N_IMAGES, _N_BYTES // (4 * int(self.size_px[order[start]]) ** 2)))
+                for first in range(start, end, at_once):
+                    chosen = order[first : min(first + at_once, end)]
+                    yield chosen, reader.read(chosen)
+                start = end
 
 
 def chosen_images(particles: ParticleSet, rows: NDArray[np.int64], search: ImageSearch) -> ChosenImages:
@@ -101,7 +94,8 @@ def chosen_images(particles: ParticleSet, rows: NDArray[np.int64], search: Image
             path=particles.source,
             hint="Give a file that names them.",
         )
-    code, index = images.path.codes[rows], images.index[rows]
+    refs = ImageRefs(images.path.take(rows), images.index[rows])
+    code, index = refs.path.codes, refs.index
     headers = _headers({number: images.path.values[number] for number in np.unique(code).tolist()}, search)
     size_px = _of_each(code, {number: header.nx for number, header in headers.items()}, np.int64)
     too_short = index >= _of_each(code, {number: header.n_whole for number, header in headers.items()}, np.int64)
@@ -125,7 +119,7 @@ def chosen_images(particles: ParticleSet, rows: NDArray[np.int64], search: Image
             path=particles.source,
             hint=f"Give {option('pixel_size_A')} where the file is read.",
         )
-    return ChosenImages(rows, code, index, pixel_size_A, size_px, headers)
+    return ChosenImages(rows, refs, pixel_size_A, size_px, headers)
 
 
 def _of_each(code: NDArray[np.int32], values: dict[int, Any], dtype: type) -> NDArray[Any]:

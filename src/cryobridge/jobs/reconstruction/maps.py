@@ -103,7 +103,7 @@ def mapped(
     if not used:
         raise FormatError(
             "the images are constant, or hold NaN or infinity",
-            path=images.headers[int(images.code[0])].path,
+            path=images.headers[int(images.refs.path.codes[0])].path,
             hint="Extract the particles again.",
         )
     return maps, np.sort(np.concatenate(used))

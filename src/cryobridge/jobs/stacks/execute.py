@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryobridge.formats.atomic import leftovers
+from cryobridge.formats.image_reader import ImageReader
 from cryobridge.jobs.output_folder import remove_existing
 from cryobridge.jobs.stacks.plan import OpenStack, StackPlan, StackResult, StackTask, Transform, whole_stack
-from cryobridge.jobs.stacks.reading import ImageReader
 from cryobridge.progress import Silent
 
 if TYPE_CHECKING:

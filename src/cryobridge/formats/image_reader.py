@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from numpy.typing import NDArray
+
     from cryobridge.formats.mrc_header import MrcHeader
-    from cryobridge.jobs.stacks.checks import Rows
     from cryobridge.model.particles import ImageRefs
 
 # Compressed files are in memory as a whole while they are open.
@@ -61,7 +62,7 @@ class ImageReader:
         self._plain.clear()
         self._compressed.clear()
 
-    def read(self, rows: Rows, out: Images | None = None) -> Images:
+    def read(self, rows: NDArray[np.int64], out: Images | None = None) -> Images:
         """Return the images of these rows, (n, ny, nx) float32; each file is read once and in its own order.
 
         Parameters
@@ -94,7 +95,7 @@ class ImageReader:
                 out[places] = part
         return out
 
-    def _read_file(self, code: int, index: Rows, out: Images) -> None:
+    def _read_file(self, code: int, index: NDArray[np.int64], out: Images) -> None:
         header = self._headers[code]
         if header.whole_sections is None:
             if code not in self._compressed:
