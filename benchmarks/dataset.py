@@ -209,11 +209,11 @@ def many(metadata: Path, n: int) -> None:
     sent = len(pickle.dumps(dataset))
     del dataset
     tracemalloc.start()
-    dataset = cb.ParticleDataset(particles)  # noqa: F841 - it is held
+    dataset = cb.ParticleDataset(particles)
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     print(f"{n:,} rows: made in {made:.2f} s; a sampler and its first epoch {epoch:.2f} s")
-    print(f"  bytes a row: held {held / n:.1f}, peak {peak / n:.1f}, sent {sent / n:.1f}")
+    print(f"  bytes a row: held {held / len(dataset):.1f}, peak {peak / n:.1f}, sent {sent / n:.1f}")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import mrcfile
 import numpy as np
 import pytest
-from interop.relion import Relion, write_star, write_volume
+from interop.relion import OpticsGroup, Relion, write_star, write_volume
 
 import cryobridge as cb
 
@@ -32,17 +32,7 @@ def particles_star(folder, n, terms=None, **columns):
         "rlnOpticsGroup": 1,
         **columns,
     }
-    optics = {
-        "rlnOpticsGroup": 1,
-        "rlnOpticsGroupName": "one",
-        "rlnVoltage": 300.0,
-        "rlnSphericalAberration": 2.7,
-        "rlnAmplitudeContrast": 0.1,
-        "rlnImagePixelSize": PIXEL_A,
-        "rlnImageSize": N,
-        "rlnImageDimensionality": 2,
-        **(terms or {}),
-    }
+    optics = OpticsGroup(N, PIXEL_A, terms=terms or {}).row(1)
     write_star(folder / "p.star", {"optics": {name: [value] for name, value in optics.items()}, "particles": particles})
     return folder / "p.star"
 

@@ -4,7 +4,7 @@ import mrcfile
 import numpy as np
 import pytest
 import torch
-from interop.relion import Relion, write_star, write_volume
+from interop.relion import OpticsGroup, Relion, write_star, write_volume
 from torch.utils.data import DataLoader
 
 import cryobridge as cb
@@ -38,16 +38,7 @@ def star(tmp_path_factory):
     )
     write_volume(folder / "map.mrc", density, PIXEL_A)
     rng = np.random.default_rng(0)
-    optics = {
-        "rlnOpticsGroup": 1,
-        "rlnOpticsGroupName": "one",
-        "rlnVoltage": 300.0,
-        "rlnSphericalAberration": 2.7,
-        "rlnAmplitudeContrast": 0.1,
-        "rlnImagePixelSize": PIXEL_A,
-        "rlnImageSize": N,
-        "rlnImageDimensionality": 2,
-    }
+    optics = OpticsGroup(N, PIXEL_A).row(1)
     particles = {
         "rlnImageName": [f"{row + 1:06d}@with.mrcs" for row in range(COUNT)],
         "rlnAngleRot": rng.uniform(-180, 180, COUNT),

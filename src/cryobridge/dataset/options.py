@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -73,7 +73,7 @@ class DatasetOptions(NormOptions, ImageOptions, ImageSearchOptions):
                 option="polar",
                 hint="Give a PolarGrid, such as PolarGrid.for_box(128).",
             )
-        if self.transform is not None and not isinstance(self.transform, Callable):  # type: ignore[arg-type]
+        if self.transform is not None and not callable(self.transform):
             raise UsageError(f"a function is needed, not {self.transform!r:.60}", option="transform")
         if self.ctf_options is not None and self.ctf != "image":
             raise UsageError("it is for CTF images", option="ctf_options", hint="Add ctf='image', or leave it out.")

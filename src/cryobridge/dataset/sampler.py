@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from torch.utils.data import Sampler, Subset
+from torch.utils.data import Dataset, Sampler, Subset
 
 from cryobridge.dataset.particles import ParticleDataset
 from cryobridge.errors import UsageError
@@ -113,10 +113,10 @@ class MicrographSampler(Sampler[list[int]]):
         return order
 
 
-def _places(dataset: ParticleDataset | Subset[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _places(dataset: Dataset[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return the file of each item, and its number there."""
     if isinstance(dataset, Subset):
-        file, index = _places(dataset.dataset)  # type: ignore[arg-type]
+        file, index = _places(dataset.dataset)
         chosen = np.asarray(dataset.indices, np.int64)
         return file[chosen], index[chosen]
     if not isinstance(dataset, ParticleDataset):

@@ -12,7 +12,6 @@ import numpy as np
 
 from cryobridge.errors import MissingDataError
 from cryobridge.formats.cryosparc.exposures import exposures_from_cs, is_exposures, open_exposures
-from cryobridge.formats.cryosparc.particles import repeated_uids
 from cryobridge.formats.image_search import as_given, name_some
 from cryobridge.formats.optics import fill_optics
 from cryobridge.formats.relion.job import as_named
@@ -28,6 +27,7 @@ from cryobridge.jobs.exposures.files import (
     missing_error,
     refuse_useless,
 )
+from cryobridge.jobs.exposures.messages import about_lists, about_place
 from cryobridge.jobs.exposures.names import MICROGRAPHS, MOVIES, Place, movie_suffix, place_of, short_names
 from cryobridge.jobs.exposures.optics import in_optics_groups
 from cryobridge.jobs.exposures.options import MicrographsOptions
@@ -37,7 +37,7 @@ from cryobridge.jobs.links import Link, in_the_way, is_made
 from cryobridge.jobs.output_folder import refuse_existing, refuse_folder_of_others, refuse_inputs, require_space
 from cryobridge.model.particles import Labels
 from cryobridge.progress import Silent
-from cryobridge.report import counted, distinct, note, part_of, warning
+from cryobridge.report import distinct, note, part_of, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -227,8 +227,8 @@ def plan_micrographs(
     lists = planning.lists()
     messages += planning.messages
     is_polished, is_dose_given = planning.polishing is not None, options.dose_per_frame is not None
-    messages += _about(planning.set, lists, is_polished=is_polished, is_dose_given=is_dose_given)
-    messages += _where(place)
+    messages += about_lists(planning.set, lists, is_polished=is_polished, is_dose_given=is_dose_given)
+    messages += about_place(place)
     plan = MicrographsPlan(
         source,
         options,
@@ -502,53 +502,6 @@ def _has_ctf(micrographs: MicrographSet) -> NDArray[np.bool_]:
     is_known = np.isfinite(ctf.defocus_u_A + ctf.defocus_v_A + ctf.defocus_angle_rad)
     has: NDArray[np.bool_] = is_known & ((ctf.defocus_u_A != 0) | (ctf.defocus_v_A != 0))
     return has
-
-
-def _about(
-    micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]], *, is_polished: bool, is_dose_given: bool
-) -> list[Message]:
-    """Say what RELION would stumble over."""
-    messages = repeated_uids(micrographs.uid)
-    without = len(micrographs) - len(lists.get("ctf", micrographs.names))
-    if "ctf" in lists and without:
-        text = f"{part_of(without, len(micrographs), 'micrograph', 'have', of_one='has')} no CTF"
-        messages.append(warning("no-ctf", f"{text}, and {'is' if without == 1 else 'are'} not in {LIST_FILES['ctf']}"))
-    messages += _unknown_fits(micrographs, lists)
-    sizes = micrographs.pixel_size_A
-    distinct_A = np.unique(np.round(sizes[np.isfinite(sizes)], 4))
-    if len(distinct_A) > 1 and micrographs.name is not None:
-        text = (
-            f"micrographs have {counted(len(distinct_A), 'pixel size')}, from {distinct_A[0]:g} to {distinct_A[-1]:g} "
-            "Å: RELION's picking takes one, so pick in each group by itself"
-        )
-        messages.append(warning("pixel-sizes-differ", text))
-    movies = micrographs.movies
-    if movies is not None and "movies" in lists and not is_polished:  # the metadata of motion need both, and say so
-        if movies.gain is None and movies.is_gain_corrected is not None and not movies.is_gain_corrected.all():
-            text = "movies are not gain-corrected, and the exposures name no gain reference"
-            messages.append(warning("no-gain-reference", text))
-        dose = movies.dose_per_frame_e_A2
-        if not is_dose_given and (dose is None or not np.isfinite(dose).any()):
-            messages.append(warning("no-dose", "the dose of the movies is not known, which polishing needs"))
-    return messages
-
-
-def _unknown_fits(micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]]) -> list[Message]:
-    """Say which fits of the CTF are no numbers: in RELION 3.1.3 they count as 0, as if they were the best."""
-    fit, rows = micrographs.fit, lists.get("ctf")
-    resolution_A = None if fit is None else fit.resolution_A
-    if resolution_A is None or rows is None or np.isfinite(resolution_A[rows]).all():
-        return []
-    unknown = part_of(int((~np.isfinite(resolution_A[rows])).sum()), len(rows), "micrograph", "have", of_one="has")
-    text = f"{unknown} no resolution of the CTF fit, which RELION reads as 0 Å: don't select by rlnCtfMaxResolution"
-    return [warning("no-fit-resolution", text)]
-
-
-def _where(place: Place) -> list[Message]:
-    if place.is_own_project:
-        text = "no RELION project is above the output: it is one itself, in which RELION is to be started"
-        return [note("own-project", text, option="relion_project")]
-    return []
 
 
 def _range(micrographs: MicrographSet, given: float | None) -> tuple[float, float] | None:
