@@ -137,7 +137,8 @@ def open_terminal(*words, columns=80, cwd=None, **changes):
         COMMAND,
         [str(word) for word in words],
         cwd=None if cwd is None else str(cwd),
-        env=environment(**changes),
+        # What crashes in a library says where.
+        env=environment(**{"PYTHONFAULTHANDLER": "1", **changes}),
         dimensions=(50, columns),
         encoding="utf-8",
         timeout=60,
@@ -153,10 +154,18 @@ def run_in_terminal(*words, columns=80, cwd=None, is_alone=False, **changes):
         more = {"columns": columns, "is_alone": is_alone, "demo": {}, "has_tour": False}
         done = _SERVER.ask(command_job(words, cwd, changes, **more))
         return done["code"], done["shown"]
-    child = open_terminal(*words, columns=columns, cwd=cwd, **changes)
+    return end_of(open_terminal(*words, columns=columns, cwd=cwd, **changes))
+
+
+def end_of(child):
+    """Wait for a command to end; return its exit code, or minus the signal that ended it, and what it showed last.
+
+    pexpect's own `close` ends one that takes its time.
+    """
     child.expect(pexpect.EOF)
+    child.wait()
     child.close()
-    return child.exitstatus, child.before
+    return child.exitstatus if child.signalstatus is None else -child.signalstatus, child.before
 
 
 def without_escapes(text):

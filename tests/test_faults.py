@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pexpect
 import pytest
 from rich.cells import cell_len
 
@@ -25,6 +24,7 @@ from cryobridge.jobs.output_folder import locked
 from helpers import (
     CommandServer,
     command_job,
+    end_of,
     noise_images,
     open_terminal,
     particle_columns,
@@ -920,10 +920,9 @@ def test_ctrl_c_clears_the_display_and_ends_with_130(words, shown, made, large_i
     while not (tmp_path / "out" / made).exists() and time.monotonic() < until:
         time.sleep(0.01)
     child.sendintr()
-    child.expect(pexpect.EOF)
-    child.close()
-    drawn += child.before
-    assert child.exitstatus == 130
+    ended_by, shown_last = end_of(child)
+    drawn += shown_last
+    assert ended_by == 130, drawn
     assert "Traceback" not in drawn
     # Whatever was drawn in place is wiped before the last words.
     last = drawn.rpartition("\x1b[2K")[2]

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -16,6 +18,7 @@ from cryobridge.cli.field_table import field_lines
 from cryobridge.cli.terminal import to_its_end
 from cryobridge.jobs.inspection.report import FieldSummary
 from helpers import (
+    end_of,
     left_on_screen,
     noise_images,
     open_terminal,
@@ -146,13 +149,33 @@ def test_a_signal_leaves_the_terminal_as_ctrl_c_does(number, code, tmp_path):
     child.expect("simulating micrographs")
     shown = child.before
     child.kill(number)
-    shown += child.read()
-    child.close()
-    assert child.exitstatus == code
+    ended_by, rest = end_of(child)
+    shown += rest
+    assert ended_by == code
     assert "interrupted (SIG" in shown
     assert "Traceback" not in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+@pytest.mark.parametrize("moment", ["check_limits", "_run", "ignore_signals"])
+def test_an_interrupt_before_and_behind_the_work_ends_with_130_too(moment):
+    script = f"""
+import os, signal, sys
+from cryobridge.cli import app
+
+sys.argv = ["cryobridge", "--version"]
+called = app.{moment}
+def interrupted():
+    app.{moment} = called
+    os.kill(os.getpid(), signal.SIGINT)
+    return called()
+app.{moment} = interrupted
+app.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "interrupted\n"
 
 
 def test_an_interrupt_does_not_cut_off_what_takes_the_bar_down():
@@ -186,9 +209,8 @@ def test_control_c_ends_with_130_and_leaves_no_traceback(tmp_path):
     child = open_terminal("demo", tmp_path / "demo")
     child.expect("simulating micrographs")
     child.sendintr()
-    rest = child.read()
-    child.close()
-    assert child.exitstatus == 130
+    ended_by, rest = end_of(child)
+    assert ended_by == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]

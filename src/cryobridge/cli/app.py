@@ -75,14 +75,17 @@ def main() -> None:
     0 done, 1 bad data, 2 usage, 3 the answer to a check is no, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
     """
     raise_interrupts()
-    check_limits()
     started = time.monotonic()
     try:
-        code = _run()
-    except KeyboardInterrupt:
+        try:
+            check_limits()
+            code = _run()
+        finally:
+            # All is said and done: an interrupt would only make libraries complain while they are put away.
+            ignore_signals()
+    except KeyboardInterrupt:  # also one that came just before signals were ignored
+        ignore_signals()
         code = exit_code()
-    # All is said and done: an interrupt would only make libraries complain while they are put away.
-    ignore_signals()
     if code == exit_code():
         _say_last(words())
     if settings.verbose:

@@ -9,7 +9,6 @@ import sys
 import time
 from itertools import pairwise
 
-import pexpect
 import pytest
 
 from converge_jobs import changed, count, wander, write_iteration
@@ -17,7 +16,7 @@ from cryobridge.jobs.converge import follow, watch
 from cryobridge.jobs.converge.converge import converge
 from cryobridge.jobs.converge.follow import Follower
 from cryobridge.jobs.converge.verdict import Rule
-from helpers import COMMAND, environment, open_terminal, run, run_in_terminal, start, without_escapes
+from helpers import COMMAND, end_of, environment, open_terminal, run, run_in_terminal, start, without_escapes
 
 N_PARTICLES = 200
 # Writes the files of one folder into another as RELION does: in pieces, the optimiser first, the end last.
@@ -325,10 +324,9 @@ def test_the_live_display_shows_what_lands(source, empty_job):
         child.expect(str(max(count(classes).values())))
         if number < len(course):
             child.expect("waiting for the next iteration")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-    lines = without_escapes(child.before).splitlines()
+    ended_by, shown = end_of(child)
+    assert ended_by == 0
+    lines = without_escapes(shown).splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("Rule: ") for line in lines)
     assert not list(empty_job.glob("*.png"))
@@ -361,9 +359,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_last_state_on_the_screen(source, empty_
     wait_until((empty_job / "converge_classes.csv").exists)
     child.sendintr()
     child.expect("Rule: ")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 130
+    assert end_of(child)[0] == 130
 
 
 def test_tables_fit_terminals_of_80_and_140_columns(tmp_path):

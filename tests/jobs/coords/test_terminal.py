@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pexpect
 import pytest
 
 from coords_files import convert, location, planned, save_micrographs, tree
 from cryobridge.jobs.coords.preview import small_image, write_previews
-from helpers import open_terminal, run_in_terminal, save_cs, without_escapes
+from helpers import end_of, open_terminal, run_in_terminal, save_cs, without_escapes
 
 
 @pytest.fixture
@@ -20,9 +19,7 @@ def answer(text, question, *words):
     child = open_terminal(*words, columns=120)
     child.expect(question)
     child.send(text)
-    child.expect(pexpect.EOF)
-    child.close()
-    return child.exitstatus
+    return end_of(child)[0]
 
 
 def test_inferred_columns_are_shown_and_asked_about_in_a_terminal(nameless, tmp_path):
@@ -33,10 +30,9 @@ def test_inferred_columns_are_shown_and_asked_about_in_a_terminal(nameless, tmp_
     for message in ("f6", "f7", "taken as x", "taken as y", "hardly varies", "distinct"):
         assert message in shown
     child.send("n\r")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 1
-    assert "--xy-fields" in child.before
+    ended_by, shown = end_of(child)
+    assert ended_by == 1
+    assert "--xy-fields" in shown
     assert not (tmp_path / "out").exists()
     assert answer("\x03", "Take these columns", *words) == 130
     assert not (tmp_path / "out").exists()
