@@ -127,3 +127,20 @@ def test_trajectories_are_read(tmp_path):
     np.testing.assert_array_equal(read_spline(tmp_path / "b.npy"), SPLINE)
     with pytest.raises(FormatError, match="no spline"):
         read_spline(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("longest", [1e7, 1e300, np.longdouble("1e4000")])
+def test_shifts_that_no_frame_has_are_refused(tmp_path, longest):
+    for name, values, read in (("rigid", RIGID[np.newaxis], read_rigid), ("spline", SPLINE, read_spline)):
+        changed = values.astype(np.longdouble)
+        changed[(0,) * changed.ndim] = longest
+        np.save(tmp_path / f"{name}.npy", changed)
+        with pytest.raises(FormatError, match=r"as no frame has|not numbers"):
+            read(tmp_path / f"{name}.npy")
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 30_000), (2, 30_000, 1, 1)])
+def test_splines_of_more_points_than_any_are_refused_before_memory_is_taken(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(shape, "f4"))
+    with pytest.raises(FormatError, match="more points than any"):
+        read_spline(tmp_path / "a.npy")

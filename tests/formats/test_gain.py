@@ -1,3 +1,5 @@
+import struct
+
 import mrcfile
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from cryobridge.formats.gain import (
     write_gain,
 )
 from cryobridge.formats.tiff_pixels import read_tiff_pages
+from movie_files import tiff_bytes
 
 rng = np.random.default_rng(0)
 GAIN = rng.uniform(0.7, 1.3, (60, 90)).astype("f4")
@@ -107,3 +110,44 @@ def test_nothing_is_said_of_references_that_are_flat_or_of_another_size():
     square = GAIN[:, :60]
     assert flatness(square, 1 / square).correlation > 0.99
     assert flatness(square, square, divides=True).correlation > 0.99
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_reference_with_pixels_that_are_no_numbers_is_refused(tmp_path, value):
+    gain = GAIN.copy()
+    gain[3, 4] = value
+    for name in ("gain.mrc", "gain.tif"):
+        if name.endswith(".tif"):
+            Image.fromarray(gain).save(tmp_path / name)
+        else:
+            write_gain(tmp_path / name, gain, 1.0)
+        with pytest.raises(FormatError, match="1 of 5,400 pixels is no number"):
+            read_gain(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("error")
+def test_pixels_that_count_nothing_but_for_rounding_are_0_in_what_movies_are_multiplied_by():
+    counts = GAIN.copy()
+    counts[3, 4], counts[5, 6] = 1e-44, 0
+    inverse = for_relion(counts, Turn(), "EER", divides=True)
+    assert (inverse[3, 4], inverse[5, 6]) == (0, 0)
+    others = counts > 0.1
+    np.testing.assert_allclose((inverse * counts)[others], counts[counts > 0].mean(), rtol=1e-6)
+
+
+def test_a_small_tiff_file_of_a_huge_image_is_refused_before_memory_is_taken(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_bytes([{"width": 1 << 19, "height": 1 << 19, "compression": 8, "bits": 8}]))
+    with pytest.raises(FormatError, match=r"62 bytes would unpack to 1,099,511,627,776"):
+        read_gain(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_odd_tags_of_a_tiff_file_raise_no_warning(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray((GAIN * 100).astype("u1")).save(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<HHI", 262, 3, 1))  # how pixels are to be seen
+    data[at + 4] = 2  # one value, and two are announced
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_gain(path), (GAIN * 100).astype("u1"))

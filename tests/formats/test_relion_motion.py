@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -83,3 +84,34 @@ def test_what_relion_takes_in_silence_or_stops_at_is_refused(tmp_path, old, new,
         read_motion(path)
     assert isinstance(raised.value, CryobridgeError)
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "text", "1e300", "-1", "2.5"])
+@pytest.mark.parametrize(
+    "label", ["rlnMotionModelVersion", "rlnImageSizeX", "rlnImageSizeZ", "rlnMicrographStartFrame", "rlnEERGrouping"]
+)
+def test_values_that_are_no_whole_number_are_refused(tmp_path, label, value):
+    path = tmp_path / "a.star"
+    write_motion(path, replace(METADATA, eer_grouping=30))
+    path.write_text(re.sub(rf"(?m)^(_{label}\s+)\S+", rf"\g<1>{value}", path.read_text()))
+    with pytest.raises(FormatError, match=f"{label} is |motion model |{label}: row 0: .*not a number"):
+        read_motion(path)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+@pytest.mark.parametrize("label", ["rlnMicrographDoseRate", "rlnMicrographPreExposure", "rlnVoltage"])
+def test_values_that_are_no_quantity_are_refused(tmp_path, label, value):
+    path = tmp_path / "a.star"
+    write_motion(path, METADATA)
+    path.write_text(re.sub(rf"(?m)^(_{label}\s+)\S+", rf"\g<1>{value}", path.read_text()))
+    with pytest.raises(FormatError, match=f"{label} is "):
+        read_motion(path)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+def test_shifts_that_no_frame_has_are_refused(tmp_path, value):
+    path = tmp_path / "a.star"
+    write_motion(path, METADATA)
+    path.write_text(re.sub(r"(?m)^(\s*3\s+)\S+(\s+\S+\s*)$", rf"\g<1>{value}\g<2>", path.read_text(), count=1))
+    with pytest.raises(FormatError, match="no numbers, or that no frame has"):
+        read_motion(path)

@@ -210,7 +210,7 @@ def with_text(star, label, text):
 def read_kind(case):
     """Give a table to every command."""
     path, column = case
-    _each(path.parent / "out", *operations_on_table(path, column).values())
+    each(path.parent / "out", *operations_on_table(path, column).values())
 
 
 def operations_on_table(path, column):
@@ -222,7 +222,7 @@ def operations_on_table(path, column):
     conditions = (f"`{column}` = 1", f"`{column}` < 18446744073709551616", f"`{column}` != 'text'")
     return {
         "read": lambda: _read(path),
-        "inspect": lambda: _describe(path),
+        "inspect": lambda: describe(path),
         "to star": lambda: convert(path, out / "a.star", verify=True),
         "to cs": lambda: convert(path, out / "a.cs", verify=True),
         "to pickles": lambda: convert(path, out / "pickles", to="pickles", verify=True),
@@ -252,7 +252,7 @@ def _on_images_and_jobs(path, job, micrographs, out):
     }
 
 
-def _each(out, *operations):
+def each(out, *operations):
     """Try operations; each may refuse with a sentence. If all do, so does this."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -278,7 +278,7 @@ def _read(path):
     read(path)
 
 
-def _describe(path):
+def describe(path):
     from cryobridge.errors import UsageError
     from cryobridge.jobs.inspection.describe import inspect
 
@@ -309,22 +309,22 @@ class Files:
 
     def write(self, folder):
         _write_stacks(folder, self.stacks)  # which clears the folder first
-        (folder / "particles.cs").write_bytes(_table(self.main))
-        (folder / "passthrough_particles.cs").write_bytes(_table(self.passthrough))
+        (folder / "particles.cs").write_bytes(table_bytes(self.main))
+        (folder / "passthrough_particles.cs").write_bytes(table_bytes(self.passthrough))
         (folder / "a.csg").write_text(self.csg)
         (folder / "a.star").write_text(self.star)
         import pickle
 
         (folder / "micrographs.star").write_text(self.micrographs)
         (folder / "job").mkdir()
-        (folder / "job" / "J2_000_particles.cs").write_bytes(_table(self.passthrough))
+        (folder / "job" / "J2_000_particles.cs").write_bytes(table_bytes(self.passthrough))
         uids = {name: array for name, array in self.main.items() if name == "uid"}
-        (folder / "job" / "J2_001_particles.cs").write_bytes(_table(self.passthrough | uids))
+        (folder / "job" / "J2_001_particles.cs").write_bytes(table_bytes(self.passthrough | uids))
         (folder / "poses.pkl").write_bytes(pickle.dumps((self.rotations, self.shifts)))
         (folder / "ctf.pkl").write_bytes(pickle.dumps(self.ctf))
 
 
-def _table(columns):
+def table_bytes(columns):
     n_rows = min(len(array) for array in columns.values())
     table = np.empty(n_rows, [(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
     for name, array in columns.items():
@@ -486,7 +486,7 @@ def read_case(case):
         options["datadir"] = folder
     (folder / "rows.txt").write_text(rng.choice(("0\n2\n", "3\n", "-1\n", "18446744073709551616\n", "")))
     operations = operations_on_files(folder, rng.choice(tables), rng.choice((*sources, folder)), options)
-    _each(folder / "out", *rng.sample(list(operations.values()), 3))
+    each(folder / "out", *rng.sample(list(operations.values()), 3))
 
 
 def inputs_in(folder):
@@ -507,7 +507,7 @@ def operations_on_files(folder, table, source, options):
     described = [source] if not isinstance(source, list) else source
     return {
         "read": lambda: _read(table),
-        "inspect": lambda: [_describe(path) for path in described],
+        "inspect": lambda: [describe(path) for path in described],
         "to star": lambda: convert(source, out / "b.star", **options),
         "to cs": lambda: convert(source, out / "b.cs", **unlinked),
         "to pickles": lambda: convert(source, out / "pickles", to="pickles", **unlinked),

@@ -12,7 +12,7 @@ import numpy as np
 
 import movie_files
 from cryobridge.errors import CryobridgeError
-from fuzz import disagreements, mutate, seeds
+from fuzz import disagreements, exposures, mutate, seeds
 
 _STAR_TOKENS = (
     *(
@@ -61,7 +61,6 @@ _XML_TOKENS = (
     ),
     *(b"<a:_x>", b"<_y>", b"<BeamShift>", b"</BeamShift>", b"<optics>", b"nan", b"1e999", b"\xef\xbb\xbf", b"<a/>"),
 )
-_XMLS = [_XML.encode(), _XML.encode("utf-16")]
 _TIFF_TOKENS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\xff\xff", b"\0\0\0\0", b"\0\1", b"\1\0")
 _MDOC_TOKENS = (b"[T = a]\n", b"[FrameSet = 1]\n", b" = ", b"nan", b"\r", b"\\", b"\xff")
 _MDOC = b"""T = title
@@ -263,11 +262,47 @@ def refused_or(read, *arguments):
 
 
 def _read_movie(path):
-    from cryobridge.formats.movies import movie_header
+    from cryobridge.formats.movies import movie_header, read_frames
 
     header = movie_header(path)
     assert header.n_frames > 0
     assert min(header.shape_px) > 0
+    refused_or(read_frames, header, [0, header.n_frames - 1])
+
+
+def _read_gain(path):
+    from cryobridge.formats.gain import Turn, flatness, for_relion, read_gain
+
+    gain = read_gain(path)
+    for_relion(gain, Turn(flip_x=True, quarter_turns=1), "TIFF", divides=True)
+    flatness(gain, gain)
+
+
+def _read_trajectories(path):
+    from cryobridge.formats.cryosparc.motion import patch_shifts, read_rigid, read_spline, to_relion
+
+    rigid, spline = refused_or(read_rigid, path / "rigid.npy"), read_spline(path / "spline.npy")
+    patch_shifts(spline, 4, (48, 64))
+    if rigid is not None:
+        assert np.isfinite(to_relion(rigid, spline, (48, 64)).motion.global_px).all()
+
+
+def _read_motion(path):
+    from cryobridge.formats.relion.motion import read_motion
+
+    read_motion(path)
+
+
+def _read_exposures(path):
+    from cryobridge.formats.cryosparc.exposures import read_exposures
+
+    read_exposures(path)
+
+
+def _read_micrographs(path):
+    from cryobridge.formats.relion.micrographs import read_micrographs
+
+    read_micrographs(path, movies=True)
 
 
 def _read_beam_shift(path):
@@ -285,7 +320,7 @@ def _read_mdoc(path):
 def _movies():
     pages = [{"width": 48, "height": 36, "compression": 5}] * 3
     events = [{"width": 64, "height": 64, "compression": 1}, *[{"width": 64, "height": 64, "compression": 65001}] * 3]
-    files = [movie_files.tiff_bytes(pages), movie_files.tiff_bytes(pages, ">"), seeds.mrc()]
+    files = [movie_files.tiff_bytes(pages), movie_files.tiff_bytes(pages, ">"), seeds.mrc(), *seeds.tiff_movies()]
     return [*files, movie_files.tiff_bytes(events, is_big=True), movie_files.tiff_bytes(pages, ">", is_big=True)]
 
 
@@ -506,6 +541,10 @@ def _own_folders():
     ]
 
 
+def _trajectory_folders():
+    return [{"rigid.npy": seeds.npy(exposures.rigid()), "spline.npy": seeds.npy(exposures.spline())}]
+
+
 def _pickle_folders():
     values = seeds.pickles()
     return [{"stack.mrcs": seeds.mrc((3, 4, 4)), "poses.pkl": values[0], "ctf.pkl": values[4]}]
@@ -537,6 +576,7 @@ _CRYOSPARC = InFolder(_cryosparc_folders, lambda name: True)
 _RECOVAR = InFolder(seeds.recovar_files, lambda name: True)
 _OWN = InFolder(_own_folders, lambda name: name.endswith((".json", "autopick.star")))
 _PICKLES = InFolder(_pickle_folders, lambda name: True)
+_TRAJECTORIES = InFolder(_trajectory_folders, lambda name: True)
 
 
 def _all_files():
@@ -596,9 +636,26 @@ READERS = {
         Reader("star", _stars, _read_star, one_file("a.star"), _STAR_TOKENS),
         Reader("mrc", seeds.mrcs, _read_mrc, one_file("a.mrc"), (), mutate.inside_mrc),
         Reader("mrc compressed", seeds.compressed_mrcs, _read_mrc, one_file("a.mrc.gz"), (), mutate.inside_compressed),
+        Reader("movies", _movies, _read_movie, one_file("a.tif"), _TIFF_TOKENS),
+        Reader("gain references", seeds.gains, _read_gain, one_file("a.gain"), _TIFF_TOKENS),
         Reader(
-            "movies", _movies, _read_movie, one_file("a.tif"), (b"II*\0", b"MM\0*", b"II+\0", b"\xff\xff", b"\0\0\0\0")
+            "trajectories",
+            _TRAJECTORIES.seeds,
+            _read_trajectories,
+            _TRAJECTORIES.lay_out,
+            _NPY_TOKENS,
+            mutate.inside_part,
         ),
+        Reader("motion of relion", lambda: [exposures.MOTION], _read_motion, one_file("a.star"), _STAR_TOKENS),
+        Reader(
+            "exposures",
+            lambda: [exposures.exposures_cs()],
+            _read_exposures,
+            one_file("a.cs"),
+            _NPY_TOKENS,
+            mutate.inside_npy,
+        ),
+        Reader("micrographs", lambda: [exposures.MICROGRAPHS], _read_micrographs, one_file("a.star"), _STAR_TOKENS),
         Reader(
             "beam shifts",
             lambda: [_XML.encode(), _XML.encode("utf-16")],
@@ -606,9 +663,7 @@ READERS = {
             one_file("a.xml"),
             _XML_TOKENS,
         ),
-        Reader(
-            "mdoc", lambda: [_MDOC], _read_mdoc, one_file("a.mdoc"), (b"[T = a]\n", b"[FrameSet = 1]\n", b" = ", b"nan")
-        ),
+        Reader("mdoc", lambda: [_MDOC], _read_mdoc, one_file("a.mdoc"), _MDOC_TOKENS),
         Reader("pickles", seeds.pickles, _read_pickles, one_file("a.pkl"), _PICKLE_TOKENS, mutate.inside_pickle),
         Reader("npy", seeds.plain_npys, _read_npy, one_file("a.npy"), _NPY_TOKENS, mutate.inside_npy),
         Reader("npz", seeds.npzs, _read_npz, one_file("a.npz"), _NPY_TOKENS, mutate.inside_zip),
@@ -657,6 +712,20 @@ READERS = {
             disagreements.as_inputs(*range(20), *disagreements.CASES_ONCE_AT_FAULT),  # each command is among them
             disagreements.read_case,
             lambda f, d: disagreements.lay_out_case(f / "cases", d),
+            n_cases=disagreements.N_CASES,
+        ),
+        Reader(
+            "exposures of other kinds",
+            disagreements.as_inputs(*exposures.ONCE_AT_FAULT),
+            exposures.read_kind,
+            lambda f, d: exposures.lay_out_kind(f / "kinds", d),
+            n_cases=exposures.N_KINDS,
+        ),
+        Reader(
+            "exposures that disagree",
+            disagreements.as_inputs(*range(3), *exposures.CASES_ONCE_AT_FAULT),
+            exposures.read_case,
+            lambda f, d: exposures.lay_out_case(f / "cases", d),
             n_cases=disagreements.N_CASES,
         ),
     )

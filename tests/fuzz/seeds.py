@@ -189,6 +189,28 @@ def mrcs():
     return [*kinds, mrc((4, 4, 4)), extended, bytes(big)]
 
 
+def tiff(*pages, **how):
+    """Return a TIFF file of images, by Pillow."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    first, *others = [Image.fromarray(page) for page in pages]
+    first.save(file, "TIFF", save_all=True, append_images=others, **how)
+    return file.getvalue()
+
+
+def gains():
+    gain = np.linspace(0.5, 1.5, 48, dtype="f4").reshape(6, 8)
+    counts = (gain * 100).astype("u1")
+    packed = [tiff(counts, compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits")]
+    return [mrc((1, 6, 8)), tiff(gain), *packed, tiff(counts.astype("u2")), tiff(np.stack([counts] * 3, axis=2))]
+
+
+def tiff_movies():
+    frames = [np.arange(48, dtype="u1").reshape(6, 8) + number for number in range(3)]
+    return [tiff(*frames), tiff(*frames, compression="tiff_lzw")]
+
+
 def compressed_mrcs():
     return [*(gzip.compress(data, 1, mtime=0) for data in mrcs()[:4]), *(bz2.compress(data) for data in mrcs()[:4])]
 

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryobridge.errors import CryobridgeError, FormatError, UnsafeFileError, UsageError
 from cryobridge.formats.atomic import atomic_path
-from cryobridge.formats.input_file import open_input, read_error, read_input, readable_size
+from cryobridge.formats.input_file import open_input, read_error, read_input, readable_size, unpacks_to_too_much
 from cryobridge.formats.npy_header import NPY_MAGIC, NpyHeader, has_broken_text, read_header
 from cryobridge.formats.pickle_data import load_pickle_bytes, scan_pickles_in
 from cryobridge.formats.registry import TORCH_MAGIC
@@ -39,9 +39,6 @@ Array = NDArray[Any]
 # Any, because numpy's type stubs leave the functions of this module untyped.
 _NPY_FORMAT: Any = np.lib.format
 _ZIP_MAGIC = b"PK"
-# Up to here an archive may hold anything; beyond, no more than this many times its own size.
-_ZIP_FREE_BYTES = 256 << 20
-_ZIP_RATIO = 100
 # What zipfile, numpy and torch were seen to raise on damaged files.
 _LIBRARY_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, EOFError, MemoryError),
@@ -255,7 +252,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     with _errors_of(path), zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
         packed = path.stat().st_size
-        if unpacked > max(_ZIP_FREE_BYTES, _ZIP_RATIO * packed):
+        if unpacks_to_too_much(packed, unpacked):
             raise FormatError(
                 f"{packed} bytes would unpack to {unpacked}; refused as a zip bomb",
                 path=path,

@@ -21,6 +21,7 @@ from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.formats.tiff_header import is_tiff
 from cryobridge.formats.tiff_pixels import read_tiff_pages
+from cryobridge.report import part_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,12 +82,16 @@ def read_gain(path: Path) -> NDArray[np.float32]:
         raise read_error(path, error) from error
     if is_tiff(head):
         gain: NDArray[np.float32] = read_tiff_pages(path)[0]
-        return gain
-    file = open_mrc(path)
-    if file.header.nz != 1:
-        raise FormatError(f"{file.header.nz} images; a gain reference is one", path=path, hint=_HINT)
-    image: NDArray[np.float32] = file.read([0])[0]
-    return image
+    else:
+        file = open_mrc(path)
+        if file.header.nz != 1:
+            raise FormatError(f"{file.header.nz} images; a gain reference is one", path=path, hint=_HINT)
+        gain = file.read([0])[0]
+    n_wrong = int((~np.isfinite(gain)).sum())
+    if n_wrong:
+        text = f"{part_of(n_wrong, gain.size, 'pixel')} no number, and movies would have none there"
+        raise FormatError(text, path=path, hint="Make the gain reference again, or have it set them to 0.")
+    return gain
 
 
 def for_relion(gain: NDArray[Any], turn: Turn, movie: MovieFormat, *, divides: bool = False) -> NDArray[np.float32]:
@@ -112,8 +117,10 @@ def for_relion(gain: NDArray[Any], turn: Turn, movie: MovieFormat, *, divides: b
     if movie == "TIFF":
         turned = turned[::-1]
     if divides:
-        mean = turned[turned > 0].mean() if (turned > 0).any() else 1.0
-        turned = np.divide(mean, turned, out=np.zeros_like(turned), where=turned > 0)
+        mean = turned[turned > 0].mean(dtype=np.float64) if (turned > 0).any() else 1.0
+        # Pixels that count nothing but for rounding are as useless as those that count nothing.
+        counts = turned > mean * np.finfo(np.float32).eps
+        turned = np.divide(mean, turned, out=np.zeros_like(turned), where=counts)
     return np.ascontiguousarray(turned, np.float32)
 
 

@@ -13,6 +13,9 @@ from cryobridge.errors import FormatError
 
 # Of a folder with more entries, some are compared: a suggestion is not worth a long wait.
 _MOST_ENTRIES = 5000
+# Up to here a compressed file may unpack to anything; beyond, to no more than this many times its own size.
+_UNPACKED_FREE_BYTES = 256 << 20
+_UNPACKED_RATIO = 100
 
 
 def open_input(path: Path) -> IO[bytes]:
@@ -69,6 +72,11 @@ def _refuse_others(path: Path, mode: int) -> None:
     what = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
     leads = f"leads to {os.path.realpath(path)}, " if path.is_symlink() else "is "
     raise FormatError(f"{leads}{what} and not a regular file", path=path, hint="Name a file on the disk.")
+
+
+def unpacks_to_too_much(packed_bytes: int, unpacked_bytes: int) -> bool:
+    """Whether so much would come out of so small a file that it was made to fill the memory."""
+    return unpacked_bytes > max(_UNPACKED_FREE_BYTES, _UNPACKED_RATIO * packed_bytes)
 
 
 def readable_size(path: Path) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryobridge.errors import FormatError, MissingDataError, UsageError
-from cryobridge.formats.input_file import read_error, readable_size
+from cryobridge.formats.input_file import read_error, readable_size, unpacks_to_too_much
 from cryobridge.report import Message, counted
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ from cryobridge.formats.mrc_header import COPY_AGAIN, UNREAD_MODES, MrcHeader, o
 Images = NDArray[np.float32]
 _WINDOW_BYTES = 4 << 20  # small enough for a processor's cache, so that the second copy costs little
 _COMPRESSED_LIMIT_BYTES = 4 << 30
-# Up to here a compressed file may unpack to anything; beyond, to no more than this many times its own size.
-_UNPACKED_FREE_BYTES = 256 << 20
-_UNPACKED_RATIO = 100
 _PIECE_BYTES = 1 << 20
 # From so many neighbours on a read of the file is as fast as a copy from its memory map.
 _RUN_IMAGES = 8
@@ -220,7 +217,7 @@ def _decompress(header: MrcHeader) -> NDArray[Any]:
             hint="Decompress it on disk first (gunzip or bunzip2).",
         )
     packed = readable_size(header.path)
-    if n_bytes > max(_UNPACKED_FREE_BYTES, _UNPACKED_RATIO * packed):
+    if unpacks_to_too_much(packed, n_bytes):
         raise FormatError(
             f"{packed:,} bytes would unpack to {n_bytes:,}, as no image does",
             path=header.path,

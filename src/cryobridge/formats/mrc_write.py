@@ -184,7 +184,8 @@ class MrcStackWriter:
         header["nx"], header["ny"], header["nz"] = nx, ny, nz
         header["mx"], header["my"], header["mz"] = nx, ny, mz
         header["mode"] = 12 if self._dtype.itemsize == 2 else 2
-        header["cella"] = tuple(n * self._pixel_size_A for n in (nx, ny, mz))
+        with np.errstate(over="ignore"):  # of sizes that are none, which the caller has said
+            header["cella"] = tuple(n * self._pixel_size_A for n in (nx, ny, mz))
         header["cellb"] = (90, 90, 90)
         header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
         header["ispg"] = int(self._is_volume)

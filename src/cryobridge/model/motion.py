@@ -31,6 +31,8 @@ _N_POWERS = 3
 _N_PLACES = 6
 # Frames whose motion was not found, in RELION's files.
 NOT_FOUND = -9999.0
+# What no movie exceeds: its frames, and how far one has moved, in pixels or Å.
+MOST_FRAMES, LONGEST_SHIFT = 10_000, 1e6
 
 
 @dataclass(frozen=True)

@@ -184,3 +184,11 @@ def test_trajectories_of_other_pixels_are_scaled(project):
     plan = project.plan({"rigid_motion/psize_A": np.full(3, 4, "<f4")})
     np.testing.assert_allclose(plan.metadata(0).motion.global_px, 2 * MOTION.global_px)
     assert "pixels of 4 Å" in str(codes(plan)["motion-pixel-size"])
+
+
+def test_more_frames_than_any_movie_has_take_no_memory(project):
+    shape = np.tile(np.array([2**32 - 1, *SHAPE_PX], "u4"), (len(NAMES), 1))
+    shape[1:, 0] = N_FRAMES
+    plan = project.plan({"movie_blob/shape": shape})
+    assert (plan.rows.tolist(), plan.left_out) == ([1, 2], {"another number of frames": 1})
+    assert "4,294,967,295 frames, as no movie has" in str(codes(plan)["motion-left-out"])

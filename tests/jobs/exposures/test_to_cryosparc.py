@@ -128,3 +128,12 @@ def test_lists_without_rows_are_an_error(star):
     with pytest.raises(MissingDataError, match="no rows"):
         cb.micrographs(star, "back/exposures.cs")
     assert not (star.parents[3] / "back").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_single_precision_raise_no_warning(star):
+    values = starfile.read(star, always_dict=True)
+    values["micrographs"]["rlnCtfMaxResolution"] = 1e300
+    starfile.write(values, star, overwrite=True)
+    cb.micrographs(star, "back/exposures.cs")
+    assert np.isinf(columns_of("back/exposures.cs")["ctf/ctf_fit_to_A"]).all()

@@ -11,7 +11,7 @@ from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.aberrations import chosen
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.csg import slot_types, write_csg
-from cryobridge.formats.cryosparc.particles_write import ctf_columns, identity_of_names
+from cryobridge.formats.cryosparc.particles_write import ctf_columns, identity_of_names, single
 from cryobridge.formats.optics import exposure_groups
 from cryobridge.model.fields import MICROGRAPH_FIELDS, MICROSCOPE, field, micrograph_field
 from cryobridge.model.particles import Labels, ParticleSet
@@ -75,11 +75,11 @@ def exposure_columns(
     columns: dict[str, Values] = {"uid": uid, **_blob(micrographs, shape_px, paths)}
     microscope = {
         "group_id": exposure_groups(rows.optics)[micrographs.optics_index].astype(np.uint32),
-        **{name: micrographs.per_micrograph(name).astype(np.float32) for name in _NEEDED},
+        **{name: single(micrographs.per_micrograph(name)) for name in _NEEDED},
     }
     columns |= {MICROSCOPE[name]: values for name, values in microscope.items()}
     dose = None if micrographs.movies is None else micrographs.movies.dose_e_A2
-    columns[_cs("movies.dose_e_A2")] = np.zeros(n, "f4") if dose is None else np.nan_to_num(dose).astype(np.float32)
+    columns[_cs("movies.dose_e_A2")] = np.zeros(n, "f4") if dose is None else single(np.nan_to_num(dose))
     columns |= {f"mscope_params/{name}": np.zeros(n, np.uint32) for name in ("phase_plate", "neg_stain")}
     columns["mscope_params/defect_path"] = Labels.of([""] * n)
     if micrographs.ctf is not None:
@@ -87,7 +87,7 @@ def exposure_columns(
         for name in ("fit.score", "fit.resolution_A"):
             values = micrographs.get(name)
             if values is not None:
-                columns[_cs(name)] = values.astype(np.float32)
+                columns[_cs(name)] = single(values)
     return columns, _dropped(micrographs, set(columns)), messages
 
 
@@ -107,7 +107,7 @@ def _blob(micrographs: MicrographSet, shape_px: Any, paths: Labels) -> dict[str,
         "micrograph_blob/path": paths,
         "micrograph_blob/idx": np.zeros(n, np.uint32),
         "micrograph_blob/shape": np.asarray(shape_px).astype(np.uint32),
-        "micrograph_blob/psize_A": micrographs.pixel_size_A.astype(np.float32),
+        "micrograph_blob/psize_A": single(micrographs.pixel_size_A),
         "micrograph_blob/format": Labels.of(["MRC/1"] * n),
         "micrograph_blob/is_background_subtracted": np.zeros(n, np.uint32),
         "micrograph_blob/vmin": np.zeros(n, np.float32),

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cryobridge.errors import FormatError
 from cryobridge.formats.arrays import read_npy
-from cryobridge.model.motion import NOT_FOUND, Fit, MotionModel, fitted, patch_centres
+from cryobridge.model.motion import LONGEST_SHIFT, MOST_FRAMES, NOT_FOUND, Fit, MotionModel, fitted, patch_centres
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from cryobridge.model.particles import Floats
 
@@ -36,7 +38,8 @@ _FITTED_AT = 12
 N_PATCHES = 5
 _ROOM = "Leave the motion of this micrograph out, or run motion correction again."
 _N_AXES = 4
-_MOST_FRAMES = 100_000
+# Points of a spline along one axis; cryoSPARC's have some tens.
+_MOST_POINTS = 500
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,9 @@ def read_rigid(path: Path, index: int = 0) -> Floats:
         values = values[np.newaxis]
     if values.ndim != 3 or values.shape[2] != 2 or values.dtype.kind not in "fiu" or not values.size:
         raise FormatError(f"an array {values.shape} is no trajectory; (1, frames, 2) is", path=path, hint=_ROOM)
-    if not 0 <= index < len(values) or values.shape[1] > _MOST_FRAMES:
+    if not 0 <= index < len(values) or values.shape[1] > MOST_FRAMES:
         raise FormatError(f"no trajectory {index} in an array {values.shape}", path=path, hint=_ROOM)
-    return _numbers(np.array(values[index], np.float64), path)
+    return _numbers(values[index], path)
 
 
 def read_spline(path: Path) -> Floats:
@@ -114,15 +117,22 @@ def read_spline(path: Path) -> Floats:
     values = read_npy(path)
     if values.ndim != _N_AXES or len(values) != 2 or values.dtype.kind not in "fiu" or not values.size:
         raise FormatError(f"an array {values.shape} is no spline; (2, KZ, KY, KX) is", path=path, hint=_ROOM)
-    return _numbers(np.array(values, np.float64), path)
+    if max(values.shape) > _MOST_POINTS:
+        raise FormatError(f"a spline {values.shape} has more points than any", path=path, hint=_ROOM)
+    return _numbers(values, path)
 
 
-def _numbers(values: Floats, path: Path) -> Floats:
-    if not np.isfinite(values).all():
+def _numbers(values: NDArray[Any], path: Path) -> Floats:
+    with np.errstate(over="ignore", invalid="ignore"):  # of long doubles, and of NaN that signals
+        numbers = np.array(values, np.float64)
+    if not np.isfinite(numbers).all():
         raise FormatError("values are not numbers", path=path, hint=_ROOM)
-    if (values == NOT_FOUND).any():
+    if (numbers == NOT_FOUND).any():
         raise FormatError("-9999 stands for motion that was not found", path=path, hint=_ROOM)
-    return values
+    longest = float(np.abs(numbers).max())
+    if longest > LONGEST_SHIFT:
+        raise FormatError(f"a shift of {longest:.3g}, as no frame has", path=path, hint=_ROOM)
+    return numbers
 
 
 def spline_shifts(coefficients: Floats, n_frames: int, shape_px: tuple[int, int], y_px: Floats, x_px: Floats) -> Floats:

@@ -279,7 +279,8 @@ def _unsigned(particles: ParticleSet, name: str, values: NDArray[Any]) -> NDArra
     return values.astype(np.uint32)
 
 
-def _single(values: Any) -> NDArray[np.float32]:
+def single(values: Any) -> NDArray[np.float32]:
+    """Return values as cryoSPARC's columns of numbers hold them."""
     with np.errstate(over="ignore"):  # what single precision can't hold is infinite, which reading back shows
         return np.asarray(values, np.float32)
 
@@ -303,7 +304,7 @@ def _column(particles: ParticleSet, item: Field, missing: float | None = None) -
         return {item.columns("cryosparc")[0]: values}
     values = values if item.cs_unit is None else item.cs_unit.from_model(values)
     name = item.columns("cryosparc")[0]
-    found: Values = _unsigned(particles, name, values) if item.kind == "int" else _single(values)
+    found: Values = _unsigned(particles, name, values) if item.kind == "int" else single(values)
     return {name: found}
 
 
@@ -336,7 +337,7 @@ def _optics_columns(particles: ParticleSet, group: str) -> dict[str, Values]:
         if name is None or values is None or (item.kind == "float" and np.isnan(values).all()):
             continue
         of_rows = values[particles.optics_index]
-        per_row = _unsigned(particles, name, of_rows) if item.kind == "int" else _single(np.nan_to_num(of_rows))
+        per_row = _unsigned(particles, name, of_rows) if item.kind == "int" else single(np.nan_to_num(of_rows))
         columns[name] = np.column_stack([per_row] * item.cs_width) if item.cs_width else per_row
     return columns
 
@@ -367,14 +368,14 @@ def ctf_columns(particles: ParticleSet, optics: Optics, ctf: CTF | None) -> dict
         columns |= {
             "ctf/type": _text(n, "imported"),
             "ctf/scale_const": _constant(n, 0),
-            "ctf/shift_A": _constant(n, 0, 2) if ctf.shift_A is None else _single(ctf.shift_A),
+            "ctf/shift_A": _constant(n, 0, 2) if ctf.shift_A is None else single(ctf.shift_A),
         }
         for item in fields_of("ctf"):
             columns |= {} if item.is_coded else _column(particles, item, item.absent)
         columns |= {name: _constant(n, 0, width) for name, width in CRYOSPARC_COLUMNS.items()}
     if optics.aberrations is not None:
         bent = to_cryosparc(optics.aberrations)
-        columns |= {name: _single(values)[particles.optics_index] for name, values in bent.items()}
+        columns |= {name: single(values)[particles.optics_index] for name, values in bent.items()}
     return columns
 
 
@@ -385,9 +386,9 @@ def _alignment(particles: ParticleSet, poses: Poses) -> dict[str, Values]:
     pose = np.radians(matrix_to_euler(poses.matrix)[2]) if poses.is_2d else matrix_to_rotvec(poses.matrix)
     shift = np.zeros((n, 2)) if poses.shift_A is None else shift_A_to_px(poses.shift_A, pixel_size_A)
     columns: dict[str, Values] = {
-        "shift": _single(shift),
-        "pose": _single(pose),
-        "psize_A": _single(pixel_size_A),
+        "shift": single(shift),
+        "pose": single(pose),
+        "psize_A": single(pixel_size_A),
         **{name: _constant(n, 0) for name in FIT},
         "alpha": _constant(n, 1),
         "alpha_min": _constant(n, 1),
@@ -424,8 +425,8 @@ def _location(particles: ParticleSet, locations: Locations) -> dict[str, Values]
         "location/micrograph_uid": identity_of_names(locations.micrograph) if uid is None else uid,
         "location/micrograph_path": locations.micrograph,
         "location/micrograph_shape": _unsigned(particles, "location/micrograph_shape", shape),
-        "location/center_x_frac": _single(fraction[:, 0]),
-        "location/center_y_frac": _single(fraction[:, 1]),
+        "location/center_x_frac": single(fraction[:, 0]),
+        "location/center_y_frac": single(fraction[:, 1]),
     }
     optics = particles.optics
     if optics is not None:

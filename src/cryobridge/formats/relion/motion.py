@@ -14,7 +14,7 @@ import numpy as np
 from cryobridge.errors import FormatError, MissingDataError
 from cryobridge.formats.relion.star import StarBlock, StarFile, open_star
 from cryobridge.formats.relion.star_write import write_star
-from cryobridge.model.motion import N_COEFFICIENTS, NOT_FOUND, MotionModel, patch_centres
+from cryobridge.model.motion import LONGEST_SHIFT, N_COEFFICIENTS, NOT_FOUND, MotionModel, patch_centres
 from cryobridge.model.particles import Labels
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _COEFFICIENT_DIGITS = 10
 _FRAME, _X, _Y = "rlnMicrographFrameNumber", "rlnMicrographShiftX", "rlnMicrographShiftY"
 _AGAIN = "Write the metadata again, or run motion correction again."
 _POLYNOMIAL = 1
+# What a size, a dose, or a number of frames may be at most, and letters of one that is none.
+_LARGEST, _N_SHOWN = 1e9, 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,41 +165,77 @@ def read_motion(path: Path) -> MotionMetadata:
     for name in (GENERAL, GLOBAL):
         if name not in star:
             raise MissingDataError(f"data_{name} is missing", path=path, hint=_AGAIN)
-    general = star[GENERAL]
-
-    def value(label: str, default: Any = None) -> Any:
-        if label not in general:
-            if default is None:
-                raise MissingDataError(f"{label} is missing", path=path, field=f"data_{GENERAL}", hint=_AGAIN)
-            return default
-        return general.value(label)
-
-    version = int(value("rlnMotionModelVersion", 0))
+    general = _General(star[GENERAL], path)
+    version = general.whole("rlnMotionModelVersion", 0, low=0)
     if version not in (0, _POLYNOMIAL):
         raise FormatError(f"motion model {version} is not known; 0 and 1 are", path=path, hint=_AGAIN)
-    shape = (int(value("rlnImageSizeY")), int(value("rlnImageSizeX")))
-    first = int(value("rlnMicrographStartFrame", 1))
+    shape = (general.whole("rlnImageSizeY"), general.whole("rlnImageSizeX"))
+    first = general.whole("rlnMicrographStartFrame", 1)
     motion = MotionModel(
-        _global(star, int(value("rlnImageSizeZ"))), shape, _coefficients(star) if version else None, first
+        _global(star, general.whole("rlnImageSizeZ")), shape, _coefficients(star) if version else None, first
     )
     return MotionMetadata(
         motion=motion,
-        movie=str(value("rlnMicrographMovieName")),
-        pixel_size_A=float(value("rlnMicrographOriginalPixelSize")),
-        dose_per_frame_e_A2=float(value("rlnMicrographDoseRate")),
-        voltage_kV=float(general.value("rlnVoltage")) if "rlnVoltage" in general else None,
-        pre_exposure_e_A2=float(value("rlnMicrographPreExposure", 0.0)),
-        gain=str(general.value("rlnMicrographGainName")) if "rlnMicrographGainName" in general else None,
-        binning=float(value("rlnMicrographBinning", 1.0)),
-        eer_upsampling=int(general.value("rlnEERUpsampling")) if "rlnEERUpsampling" in general else None,
-        eer_grouping=int(general.value("rlnEERGrouping")) if "rlnEERGrouping" in general else None,
+        movie=general.text("rlnMicrographMovieName"),
+        pixel_size_A=general.number("rlnMicrographOriginalPixelSize"),
+        dose_per_frame_e_A2=general.number("rlnMicrographDoseRate"),
+        voltage_kV=general.number("rlnVoltage") if "rlnVoltage" in general else None,
+        pre_exposure_e_A2=general.number("rlnMicrographPreExposure", 0.0),
+        gain=general.text("rlnMicrographGainName") if "rlnMicrographGainName" in general else None,
+        binning=general.number("rlnMicrographBinning", 1.0),
+        eer_upsampling=general.whole("rlnEERUpsampling") if "rlnEERUpsampling" in general else None,
+        eer_grouping=general.whole("rlnEERGrouping") if "rlnEERGrouping" in general else None,
     )
+
+
+@dataclass(frozen=True)
+class _General:
+    """The values that stand once in the file."""
+
+    block: StarBlock
+    path: Path
+
+    def __contains__(self, label: str) -> bool:
+        return label in self.block
+
+    def text(self, label: str) -> str:
+        """Return a name."""
+        return str(self._value(label, None))
+
+    def number(self, label: str, default: float | None = None) -> float:
+        """Return a number of a size that things have."""
+        value = self._value(label, default)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not abs(number) <= _LARGEST:  # nor NaN
+            raise self._unusable(label, value)
+        return number
+
+    def whole(self, label: str, default: int | None = None, *, low: int = 1) -> int:
+        """Return a whole number."""
+        number = self.number(label, default)
+        if not (number.is_integer() and number >= low):
+            raise self._unusable(label, self._value(label, default))
+        return int(number)
+
+    def _value(self, label: str, default: float | None) -> Any:
+        if label in self.block and self.block.n_rows:
+            return self.block.value(label)
+        if default is None:
+            raise MissingDataError(f"{label} is missing", path=self.path, field=f"data_{GENERAL}", hint=_AGAIN)
+        return default
+
+    def _unusable(self, label: str, value: Any) -> FormatError:
+        text = f"{label} is {str(value)[:_N_SHOWN]!r}, which RELION can't use"
+        return FormatError(text, path=self.path, field=f"data_{GENERAL}", hint=_AGAIN)
 
 
 def _global(star: StarFile, n_frames: int) -> Floats:
     block = star[GLOBAL]
     frames, x, y = (np.asarray(values, np.float64) for values in block.read([_FRAME, _X, _Y]).values())
-    if not np.array_equal(frames, np.arange(1, n_frames + 1)):
+    if len(frames) != n_frames or not np.array_equal(frames, np.arange(1, n_frames + 1)):
         raise FormatError(
             f"shifts of {len(frames)} frames, and {n_frames} are in the movie",
             path=star.path,
@@ -205,7 +243,12 @@ def _global(star: StarFile, n_frames: int) -> Floats:
             hint="RELION needs one row for each frame, in order. " + _AGAIN,
         )
     shifts = np.stack([x, y], axis=1)
-    shifts[(shifts == NOT_FOUND).any(axis=1)] = np.nan
+    is_used = (shifts != NOT_FOUND).all(axis=1)
+    if not (np.abs(shifts[is_used]) <= LONGEST_SHIFT).all():  # nor NaN
+        raise FormatError(
+            "shifts that are no numbers, or that no frame has", path=star.path, field=f"data_{GLOBAL}", hint=_AGAIN
+        )
+    shifts[~is_used] = np.nan
     return shifts
 
 

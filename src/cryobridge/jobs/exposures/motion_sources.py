@@ -11,6 +11,7 @@ from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.cryosparc.motion import Converted, Reading, patch_shifts, read_rigid, read_spline, to_relion
 from cryobridge.formats.movies import EerFractions, MovieHeader, eer_fractions, movie_header
 from cryobridge.jobs.exposures.eer import finer_pixels, used_part
+from cryobridge.model.motion import MOST_FRAMES
 from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
@@ -183,6 +184,8 @@ class Sources:
             n_frames, shape = header.n_frames, header.shape_px
         if not n_frames or shape is None:
             raise LeftOutError(NO_MOVIE, "neither the metadata nor a file say how many frames it has")
+        if n_frames > MOST_FRAMES:
+            raise LeftOutError(OTHER_FRAMES, f"{counted(n_frames, 'frame')}, as no movie has")
         return n_frames, (int(shape[0]), int(shape[1])), eer
 
     @staticmethod
