@@ -122,12 +122,13 @@ def test_rotation_and_shift_are_those_of_relion(tmp_path):
 def test_signs_are_found_out_by_the_file(refined, pixels):
     stored = cb.ParticleDataset(refined, sign="as_stored")
     np.testing.assert_array_equal(stored.batch(range(N))["image"], pixels)
-    assert codes(stored.messages) == ["dark-particles"]
+    assert codes(stored.messages) == ["dark-particles", "aberrations-dropped"]
     bright = cb.ParticleDataset(refined)
-    assert codes(bright.messages) == ["inverted"] and "8 of 12 images are multiplied by -1" in texts(bright.messages)[0]
+    assert codes(bright.messages) == ["inverted", "aberrations-dropped"]
+    assert "8 of 12 images are multiplied by -1" in texts(bright.messages)[0]
     # Those of one sign are left as they are.
     np.testing.assert_array_equal(cb.ParticleDataset(refined, rows=[0, 3, 6]).batch([1])["image"], pixels[[3]])
-    assert not cb.ParticleDataset(refined, rows=[0, 3, 6]).messages
+    assert codes(cb.ParticleDataset(refined, rows=[0, 3, 6]).messages) == ["aberrations-dropped"]
 
 
 def test_rows_conditions_and_half_sets_choose(refined, tmp_path):
@@ -157,6 +158,7 @@ def test_rows_conditions_and_half_sets_choose(refined, tmp_path):
     ("options", "text"),
     [
         ({"rows": [3, 12]}, "rows: rows from 3 to 12 are asked for; there are 12"),
+        ({"rows": 5}, "rows: row numbers are needed, not 5"),
         ({"rows": "none.txt"}, "can't be read"),
         ({"where": "ctf/df1_A >"}, "where"),
         ({"where": "rlnDefocusU > 3"}, "rlnDefocusU"),
@@ -228,6 +230,54 @@ def test_values_of_some_particles_alone_are_absent_with_a_warning(refined):
     assert codes(dataset.messages)[-1] == "values-absent"
     assert "rotation" not in dataset[0] and "shift_A" in dataset[0]
     assert "rotation" in cb.ParticleDataset(some, rows=[0, 1, 3])[0]
+
+
+@pytest.mark.parametrize(("name", "part"), [("half_set", "half_set"), ("class", "class_number")])
+def test_particles_without_a_half_set_or_a_class_lack_it(refined, name, part):
+    particles = cb.read(refined)
+    numbers = np.where(np.arange(N) == 3, 0, 1)
+    dataset = cb.ParticleDataset(particles.replace(**{part: numbers}))
+    assert dataset.absent[name] == "1 of 12 particles lacks it" and name not in dataset[0]
+    assert "values-absent" in codes(dataset.messages)
+    assert int(cb.ParticleDataset(particles.replace(**{part: numbers}), rows=[1, 2])[1][name]) == 1
+
+
+def test_a_voltage_of_0_is_not_known(refined):
+    particles = cb.read(refined)
+    optics = replace(particles.optics, voltage_kV=particles.optics.voltage_kV * 0)
+    assert "voltage_kV" not in cb.ParticleDataset(particles.replace(optics=optics))[0]
+    with pytest.raises(cb.CryobridgeError, match="there is no CTF image without voltage_kV"):
+        cb.ParticleDataset(particles.replace(optics=optics), ctf="image")
+    with pytest.raises(cb.CryobridgeError, match="the voltage of the particles is not known"):
+        cb.ctf_images(particles.replace(optics=optics))
+
+
+@pytest.mark.parametrize(
+    ("options", "dropped"),
+    [
+        ({}, "beam tilt, tetrafoil: not zero"),
+        ({"ctf": "image"}, "beam tilt: not zero"),
+        ({"ctf": "image", "ctf_options": {"aberrations": "none"}}, "beam tilt, tetrafoil: not zero"),
+        ({"ctf": "image", "ctf_options": {"aberrations": "all"}}, ""),
+    ],
+)
+def test_aberrations_that_items_have_not_are_named(refined, options, dropped):
+    table = cb.open_table(refined)
+    columns = {name: np.array(values) for name, values in table.read(table.names).items()}
+    path = save_cs(refined.parent / "tilted.cs", columns | {"ctf/tilt_A": np.full((N, 2), 2000, "f4")})
+    found = [text for text in texts(cb.ParticleDataset(path, **options).messages) if "not zero" in text]
+    assert len(found) == bool(dropped) and all(text.startswith(dropped) for text in found)
+
+
+def test_items_are_named_by_whole_numbers_of_any_kind(refined):
+    dataset = cb.ParticleDataset(refined)
+    for number in (3, np.int64(3), np.uint8(3), torch.tensor(3), 3 - N):
+        assert int(dataset[number]["row"]) == 3
+    for numbers in ([3], np.array([3], "u1"), torch.tensor([3]), slice(3, 4), [row == 3 for row in range(N)]):
+        assert dataset[numbers]["row"].tolist() == [3]
+    for wrong in (N, -N - 1, 1.0, "image", None, [0.5], [[1]], [True], np.uint8(200)):
+        with pytest.raises(IndexError, match="there are 12, counted from 0"):
+            dataset[wrong]
 
 
 def test_images_of_a_smaller_box_and_normalised_ones_are_those_that_downsample_writes(demo, tmp_path):
@@ -424,6 +474,9 @@ def test_a_transform_is_given_each_item(refined):
     pairs = cb.ParticleDataset(refined, transform=lambda item: (item["image"], item["row"]))
     images, rows = pairs.batch([1, 4])
     assert images.shape == (2, BOX, BOX) and rows.tolist() == [1, 4]
+    forgetful = cb.ParticleDataset(refined, transform=lambda item: item.update(a=1))
+    with pytest.raises(cb.CryobridgeError, match="transform: the function returned None"):
+        forgetful[0]
 
 
 def test_collate_keeps_types_and_batches():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Subset, random_split
+from torch import distributed, multiprocessing
+from torch.utils.data import DataLoader, DistributedSampler, Subset, random_split
 
 import cryobridge as cb
 from helpers import noise_images, particle_columns, save_cs, save_mrc
@@ -89,12 +92,89 @@ def test_parts_of_a_dataset_are_sampled_by_their_own_numbers(dataset):
     assert sorted(number for batch in cb.MicrographSampler(inner) for number in batch) == [0, 1, 2]
 
 
+def test_datasets_that_are_put_together_are_sampled_as_one(dataset):
+    both = dataset + Subset(dataset, range(100, 300))
+    batches = list(cb.MicrographSampler(both, batch_size=32, block_size=10, mixed_blocks=4))
+    assert sorted(number for batch in batches for number in batch) == list(range(500))
+    for batch in batches:  # neighbours of one of them
+        of = [(number >= N, dataset.image_places()[0][number if number < N else number - N + 100]) for number in batch]
+        assert of == sorted(of)
+    loader = DataLoader(both, batch_sampler=cb.MicrographSampler(both, batch_size=100), collate_fn=cb.collate)
+    assert sum(len(batch["image"]) for batch in loader) == 500
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("n_processes", [1, 2, 3, 7])
+@pytest.mark.parametrize("batch_size", [2, 16, 29, 42, 43, 400])
+def test_processes_share_each_epoch_without_repeats_or_gaps(dataset, batch_size, n_processes, drop_last):
+    options = {"batch_size": batch_size, "block_size": 10, "drop_last": drop_last, "num_replicas": n_processes}
+    samplers = [cb.MicrographSampler(dataset, rank=rank, **options) for rank in range(n_processes)]
+    epochs = []
+    for epoch in range(2):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        batches = [list(sampler) for sampler in samplers]
+        assert [len(found) for found in batches] == [len(sampler) for sampler in samplers]
+        assert len({len(found) for found in batches}) == 1
+        sizes = [len(batch) for found in batches for batch in found]
+        assert all(size == batch_size if drop_last else 0 < size <= batch_size for size in sizes)
+        numbers = [number for found in batches for batch in found for number in batch]
+        assert len(set(numbers)) == len(numbers)
+        assert len(numbers) == (N - N % (batch_size * n_processes) if drop_last else N)
+        epochs.append(numbers)
+    assert epochs[0] != epochs[1] or len(batches[0]) * n_processes <= 1
+
+
+def test_one_process_has_the_batches_that_all_have_together(dataset):
+    alone = list(cb.MicrographSampler(dataset, batch_size=10, block_size=10))
+    both = [list(cb.MicrographSampler(dataset, batch_size=10, block_size=10, num_replicas=2, rank=k)) for k in (0, 1)]
+    assert [batch for pair in zip(*both, strict=True) for batch in pair] == alone
+
+
+def test_items_that_do_not_suffice_for_all_processes_are_an_error(dataset):
+    with pytest.raises(cb.CryobridgeError, match="300 items can't be shared by 7 processes in batches of 1") as caught:
+        cb.MicrographSampler(dataset, batch_size=1, num_replicas=7, rank=0)
+    assert "drop_last=True" in caught.value.hint
+    assert len(cb.MicrographSampler(dataset, batch_size=1, num_replicas=7, rank=0, drop_last=True)) == 42
+    with pytest.raises(cb.CryobridgeError, match="3 items can't be shared by 7 processes"):
+        cb.MicrographSampler(Subset(dataset, [1, 2, 3]), num_replicas=7, rank=0)
+
+
+def in_a_process(rank, folder):
+    """What one of two processes sees; saved in a file."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dataset = cb.ParticleDataset(next(folder.glob("*.cs")))
+    by_blocks = cb.MicrographSampler(dataset, batch_size=16, block_size=10)
+    loaders = [
+        DataLoader(dataset, batch_sampler=by_blocks, collate_fn=cb.collate),
+        DataLoader(dataset, batch_size=16, sampler=DistributedSampler(dataset), collate_fn=cb.collate),
+    ]
+    rows = [[batch["row"].tolist() for batch in loader] for loader in loaders]
+    (folder / f"{rank}.json").write_text(json.dumps([*rows, len(cb.MicrographSampler(dataset, num_replicas=1))]))
+    distributed.destroy_process_group()
+
+
+def test_processes_of_torch_distributed_share_items(dataset, tmp_path):
+    save_mrc(tmp_path / "a.mrc", noise_images(60, 8, 0), 1.5)
+    save_cs(tmp_path / "p.cs", particle_columns(["a.mrc"] * 60, np.arange(60), box_px=8))
+    multiprocessing.start_processes(in_a_process, (tmp_path,), nprocs=2, start_method="fork")
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for first, second in zip(*(of_process[:2] for of_process in found), strict=True):
+        assert len(first) == len(second) == 2
+        assert sorted(row for batch in first + second for row in batch) == list(range(60))
+    assert [of_process[2] for of_process in found] == [1, 1]  # one batch of all, for a process that works alone
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"batch_size": 0}, "batch_size: 0 is out of range"),
         ({"block_size": 0}, "block_size: 0 is out of range"),
         ({"shuffle": "yes"}, "shuffle"),
+        ({"rank": 1}, "rank: it needs num_replicas"),
+        ({"num_replicas": 2}, "num_replicas: it needs rank"),
+        ({"num_replicas": 2, "rank": 2}, "rank: 2 is out of range"),
+        ({"num_replicas": 0, "rank": 0}, "num_replicas: 0 is out of range"),
         ({"seeds": 3}, "seeds: there is no such option"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cryobridge.errors import UsageError
+from cryobridge.formats.aberrations import EVEN, ODD
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.jobs.shared_options import ImageSearchOptions, NormOptions
 from cryobridge.jobs.stacks.options import ImageOptions, refuse_odd
@@ -61,6 +62,9 @@ class DatasetOptions(NormOptions, ImageOptions, ImageSearchOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.rows is not None and not isinstance(self.rows, Path | Iterable):
+            hint = "Give a list of them, such as [5]."
+            raise UsageError(f"row numbers are needed, not {self.rows!r:.60}", option="rows", hint=hint)
         if self.where is not None:
             from cryobridge.jobs.selection.where_text import parse_where
 
@@ -77,6 +81,11 @@ class DatasetOptions(NormOptions, ImageOptions, ImageSearchOptions):
             raise UsageError(f"a function is needed, not {self.transform!r:.60}", option="transform")
         if self.ctf_options is not None and self.ctf != "image":
             raise UsageError("it is for CTF images", option="ctf_options", hint="Add ctf='image', or leave it out.")
+
+    def aberrations_of_ctf(self) -> tuple[str, ...]:
+        """Return the names of the aberrations that the CTF images of items have."""
+        asked = self.of_ctf().aberrations if self.ctf == "image" else "none"
+        return {"none": (), "even": EVEN, "all": (*EVEN, *ODD)}[asked]
 
     def of_ctf(self) -> CTFOptions:
         """Return what is asked of the CTF images.

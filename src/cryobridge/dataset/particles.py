@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+from operator import index as whole_number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from cryobridge.dataset.options import DatasetOptions
 from cryobridge.dataset.values import ItemValues, partly_absent
 from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.executors.threads import n_threads
+from cryobridge.formats.aberrations import named_aberrations
 from cryobridge.formats.contrast import SIGN, is_dark
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import read
@@ -36,12 +39,14 @@ from cryobridge.options import as_path, made, takes
 from cryobridge.report import Message, counted, distinct, note, part_of, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     from cryobridge.formats.optics import KnownOptics
     from cryobridge.jobs.stacks.checks import Rows
+
+_ALL = {"aberrations": "all"}
 
 
 @takes(DatasetOptions)
@@ -176,7 +181,7 @@ class ParticleDataset(Dataset[Batch]):
         """Return how many particles there are."""
         return len(self._values)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[np.integer[Any]]) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         """Return an item, by its number; a negative one counts from the end. Of a slice, or several numbers, a batch.
 
         Raises
@@ -186,8 +191,9 @@ class ParticleDataset(Dataset[Batch]):
         """
         if isinstance(index, slice):
             return self.batch(range(len(self))[index])
-        if not isinstance(index, int | np.integer):
+        if not hasattr(index, "__index__") or np.ndim(index):  # a tensor of one number is both
             return self.batch(index)
+        index = whole_number(index)
         return self._items([index])[0] if self.options.transform is not None else self._first(self._batch([index]))
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
@@ -270,8 +276,8 @@ class ParticleDataset(Dataset[Batch]):
         if places.dtype == bool and places.shape == (len(self),):
             return np.flatnonzero(places)
         is_known = places.ndim == 1 and (not places.size or places.dtype.kind in "iu")
-        lowest = places.min(initial=0) if is_known else 0
-        if not is_known or lowest < -len(self) or places.max(initial=-1) >= len(self):
+        lowest, highest = (int(places.min(initial=0)), int(places.max(initial=0))) if is_known else (0, 0)
+        if not is_known or lowest < -len(self) or highest >= len(self):
             raise IndexError(f"items {indices!r:.60} are asked for; there are {len(self):,}, counted from 0")
         if lowest < 0:
             places = np.where(places < 0, places + len(self), places)
@@ -300,7 +306,11 @@ class ParticleDataset(Dataset[Batch]):
 
     def _items(self, indices: Sequence[int]) -> list[Any]:
         batch, transform = self._batch(indices), self.options.transform
-        return [transform(Batch({name: values[k] for name, values in batch.items()})) for k in range(len(indices))]
+        items = [transform(Batch({name: values[k] for name, values in batch.items()})) for k in range(len(indices))]
+        if any(item is None for item in items):
+            hint = "What it returns is the item: have it return the dictionary that it is given, or another one."
+            raise UsageError("the function returned None", option="transform", hint=hint)
+        return items
 
     @staticmethod
     def _first(batch: Batch) -> Batch:
@@ -342,8 +352,9 @@ def _chosen(found: ParticleSet, asked: DatasetOptions) -> Rows:
     elif isinstance(asked.rows, Path):
         rows = read_rows(asked.rows, len(found), found.source)
     else:
+        given = asked.rows if isinstance(asked.rows, Sequence | np.ndarray | torch.Tensor) else list(asked.rows)
         try:
-            rows = found.row_numbers(np.asarray(asked.rows if hasattr(asked.rows, "__len__") else list(asked.rows)))
+            rows = found.row_numbers(np.asarray(given))
         except IndexError as error:
             raise UsageError(str(error), option="rows", hint="Rows are counted from 0.") from error
     if asked.where is not None:
@@ -428,6 +439,12 @@ def _about(source: StackInput, asked: DatasetOptions, images: ItemImages) -> lis
     if is_premultiplied(chosen)[source.rows].any():
         text = f"the images are multiplied by their CTF ({PREMULTIPLIED} 1)"
         found.append(warning("ctf-premultiplied", text))
+    bent = named_aberrations(chosen, source.rows, but=asked.aberrations_of_ctf())
+    if bent:
+        text = (
+            f"{bent}: not zero, and items have no values of them; {option('ctf_options', _ALL)} has them in CTF images"
+        )
+        found.append(warning("aberrations-dropped", text, option="ctf"))
     if chosen.poses is not None and chosen.poses.is_2d:
         text = f"the poses are those of a 2D classification ({chosen.poses.source}): an angle in the plane"
         found.append(warning("poses-are-2d", text))

@@ -38,6 +38,8 @@ VALUES = {
     "class": "class_number",
     "uid": "uid",
 }
+# Of which 0 means that they are not known.
+_POSITIVE = ("voltage_kV", "pixel_size_A", "half_set", "class")
 # Without these there is no CTF image.
 _OF_CTF = (
     "defocus_u_A",
@@ -154,9 +156,9 @@ def _n_unknown(particles: ParticleSet, rows: Rows, name: str) -> int:
     of_optics = part.startswith("optics.")
     if values is None or (of_optics and particles.optics_index is None):
         return len(rows)
-    if values.dtype.kind != "f":
-        return 0
     is_known = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if name in _POSITIVE:
+        is_known &= values > 0
     if of_optics:
         is_known = is_known[particles.optics_index]
     return len(rows) - int(np.count_nonzero(is_known[rows]))

@@ -32,6 +32,7 @@ Odd: TypeAlias = Literal["as-derived", "reversed", "drop"]
 _TILT, _TREFOIL, _TETRAFOIL, _MAGNIFICATION, *_ = ROWS = fields_of("optics.aberrations")
 NAMES = {"ctf.shift_A", *(item.name for item in ROWS)}
 ODD = (_TILT.name, _TREFOIL.name)
+EVEN = tuple(item.name for item in ROWS if item.name not in ODD)
 _HIGHER, _SHIFT = "optics.aberrations.higher_rad", "ctf.shift_A"
 # What goes into columns that all programs have.
 _FOLDED = {"optics.aberrations.lower_even", _SHIFT}
@@ -405,6 +406,15 @@ def left_out(
         text = f"{_titles(others)}: not zero, and left out: files for {who} have no place for it"
         messages.append(warning("aberrations-dropped", text))
     return messages
+
+
+def named_aberrations(particles: ParticleSet, rows: NDArray[np.int64], *, but: Collection[str] = ()) -> str:
+    """Return what aberrations of some rows are called that are not zero; without those of the names ``but``."""
+    optics, index = particles.optics, particles.optics_index
+    if optics is None or index is None:
+        return ""
+    few = ParticleSet(0, particles.source, optics=optics.take(np.unique(index[rows])))
+    return _titles(item for item in ROWS if item.name not in but and is_known(few, item))
 
 
 def _titles(rows: Iterable[Field]) -> str:

@@ -219,6 +219,7 @@ def lens_of(particles: ParticleSet, rows: NDArray[np.int64] | None = None, *, ab
     if rows is not None:
         ctf, index = ctf.take(rows), index[rows]
     microscope = {name: getattr(optics, name)[index] for name in _MICROSCOPE}
+    microscope["voltage_kV"] = np.where(microscope["voltage_kV"] > 0, microscope["voltage_kV"], np.nan)
     absent = [name for name, values in microscope.items() if np.isnan(values).any()]
     if absent:
         raise MissingDataError(

@@ -84,7 +84,7 @@ def one_box(headers: Iterable[MrcHeader]) -> tuple[int, int]:
         raise CryobridgeError(
             f"the images are of {len(by_box)} sizes: most are {common[0]} × {common[1]}, but {shown(odd)}",
             count=len(odd),
-            hint="Convert each box size on its own.",
+            hint="Take the images of one size at a time; `cryobridge select` makes a file of their particles.",
         )
     return common
 
