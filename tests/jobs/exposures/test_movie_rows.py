@@ -34,6 +34,9 @@ def test_averages_show_how_their_rows_lie(tmp_path, suffix, is_reversed, binned)
 @pytest.mark.parametrize(
     ("is_reversed", "flip_y", "motion_rows", "warned_of"),
     [
+        (True, True, "pixels", []),
+        (False, False, "pixels", []),
+        (False, True, "pixels", ["flip_y"]),
         (True, True, "reversed", []),
         (True, False, "reversed", ["flip_y"]),
         (True, True, "stored", ["motion_rows"]),

@@ -5,6 +5,7 @@ from interop.motion import N_FRAMES, SHAPE_PX, exposures, write_cs
 import cryobridge as cb
 from cryobridge.demo.motion import draw_motion, write_trajectories
 from cryobridge.errors import MissingDataError, OutputExistsError
+from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.formats.relion.motion import read_motion
 from cryobridge.formats.relion.star import open_star
@@ -70,6 +71,39 @@ def test_nothing_is_written_by_a_dry_run(project):
 def test_micrographs_that_are_not_reversed_as_the_movies_are_warned_of(project):
     report = cb.micrographs("cs/J2/exposures.cs", OUT, **KNOWN)
     assert [(message.code, message.option) for message in report.warnings] == [("movie-rows", "flip_y")]
+
+
+@pytest.mark.parametrize("kind", ["rigid", "bending"])
+def test_trajectories_have_the_rows_that_micrographs_show(project, kind):
+    """In cryoSPARC's own rows the motion is the same; RELION's is mirrored where micrographs are reversed."""
+    for name in NAMES:
+        if kind == "rigid":
+            np.save(project / f"cs/J2/motioncorrected/{name}_bending_traj.npy", np.zeros((2, 4, 4, 4)))
+        else:
+            np.save(project / f"cs/J2/motioncorrected/{name}_rigid_traj.npy", np.zeros((1, N_FRAMES, 2)))
+    places = rng.uniform(20, 280, (9, 2))
+    mirrored = np.stack([places[:, 0], SHAPE_PX[0] - 1 - places[:, 1]], axis=1)
+    found = {}
+    for order in ("reversed", "stored"):
+        report = cb.micrographs("cs/J2/exposures.cs", OUT, flip_y=order == "reversed", overwrite=True, **KNOWN)
+        assert report.warnings == ()
+        motion = read_motion(project / OUT / "Micrographs/a.star").motion
+        found[order] = motion.shifts_px(mirrored if order == "reversed" else places)
+        assert f"(-x, {'+' if order == 'reversed' else '-'}y)" in " ".join(map(str, report.messages))
+        for name in NAMES:
+            average = project / f"cs/J2/motioncorrected/{name}_patch_aligned.mrc"
+            write_mrc_stack(average, open_mrc(average).read([0])[:, ::-1], 2.0)
+    np.testing.assert_allclose(found["stored"], found["reversed"] * [1, -1], atol=0.01)  # fitted at other places
+    assert np.abs(found["stored"]).max() > 0.1
+
+
+def test_where_no_pixels_show_the_rows_it_is_said(project):
+    for name in NAMES:
+        noise = rng.normal(size=(1, *SHAPE_PX)).astype("f4")
+        write_mrc_stack(project / f"cs/J2/motioncorrected/{name}_patch_aligned.mrc", noise, 2.0)
+    report = cb.micrographs("cs/J2/exposures.cs", OUT, dry_run=True, **KNOWN)
+    (said,) = [str(message) for message in report.messages if message.code == "motion-rows"]
+    assert "(-x, +y); no pixels" in said
 
 
 def test_micrographs_without_motion_are_in_the_other_lists(project):

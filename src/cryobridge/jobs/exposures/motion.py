@@ -160,7 +160,7 @@ def plan_motion(
         return None
     reporter = reporter or Silent()
     reporter.start("trajectories", micrographs.n_rows)
-    reading = Reading(options.motion_unit, options.motion_rows, options.motion_zero)
+    reading = Reading(options.motion_unit, options.rows, options.motion_zero)
     sources = Sources(micrographs, options, movies, find)
     reasons, found, planned = [""] * micrographs.n_rows, [""] * micrographs.n_rows, {}
 

@@ -136,14 +136,15 @@ def _frames(planned: Sequence[Planned]) -> list[Message]:
 
 
 def _rows(options: MotionOptions) -> Message:
-    is_reversed = options.motion_rows == "reversed"
+    is_reversed = options.rows == "reversed"
     taken = "in the opposite order to" if is_reversed else "in the order of"
-    return note(
-        "motion-rows",
+    text = (
         f"rows of cryoSPARC's trajectories are taken {taken} those that RELION reads of the movies: shifts are "
-        f"(-x, {'+' if is_reversed else '-'}y); no file says which",
-        option="motion_rows",
+        f"(-x, {'+' if is_reversed else '-'}y)"
     )
+    if options.motion_rows == "pixels":
+        text += "; no pixels of the micrographs show it, and it is known of TIFF movies only"
+    return note("motion-rows", text, option="motion_rows")
 
 
 def left_out(micrographs: MicrographSet, reasons: Sequence[str], found: Sequence[str]) -> list[Message]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cryobridge.jobs.shared_options import Options
 from cryobridge.options import Opt
+
+if TYPE_CHECKING:
+    from cryobridge.formats.cryosparc.motion import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +35,13 @@ class MotionOptions(Options):
         Literal["px", "A"], Opt("What cryoSPARC's trajectories count: pixels of the movie, or Å.", panel="Motion")
     ] = "px"
     motion_rows: Annotated[
-        Literal["reversed", "stored"],
-        Opt("How cryoSPARC's rows lie to those that RELION reads of the movies.", panel="Motion"),
-    ] = "reversed"
+        Literal["pixels", "reversed", "stored"],
+        Opt(
+            "How cryoSPARC's rows lie to those that RELION reads of the movies: as the micrographs' pixels show, or "
+            "reversed where they don't.",
+            panel="Motion",
+        ),
+    ] = "pixels"
     motion_zero: Annotated[
         Literal["first", "stored"],
         Opt("Where frames count as not moved: in the first one, or where cryoSPARC's trajectory is 0.", panel="Motion"),
@@ -47,3 +54,8 @@ class MotionOptions(Options):
         Literal["metadata", "pixels"],
         Opt("Turn the gain reference as cryoSPARC's columns say, or as it flattens the movies best.", panel="Motion"),
     ] = "metadata"
+
+    @property
+    def rows(self) -> Rows:
+        """How rows are taken; reversed, as they are known to be of TIFF movies, where no pixels were asked."""
+        return "stored" if self.motion_rows == "stored" else "reversed"

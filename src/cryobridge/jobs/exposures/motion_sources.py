@@ -59,7 +59,7 @@ class MovieFiles:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the motion of one micrograph is, how many shifts it may have, and what else the metadata say."""
+    """Where the motion of one micrograph is, how many shifts it has, and what else the metadata say."""
 
     rigid: Path
     index: int
@@ -67,7 +67,7 @@ class Source:
     scale: float
     n_frames: int
     first_frame: int
-    lengths: tuple[int, ...]
+    length: int
     shape_px: tuple[int, int]
     general: dict[str, Any]
     eer: EerFractions | None = None
@@ -76,8 +76,8 @@ class Source:
     def converted(self, reading: Reading) -> Converted:
         """Return the motion in RELION's terms."""
         rigid = read_rigid(self.rigid, self.index)
-        if len(rigid) not in self.lengths:
-            text = f"{counted(len(rigid), 'shift')} for {counted(self.n_frames - self.first_frame + 1, 'frame')}"
+        if len(rigid) != self.length:
+            text = f"{counted(len(rigid), 'shift')} for {counted(self.length, 'frame')}"
             raise LeftOutError(OTHER_FRAMES, text)
         spline = None if self.spline is None else read_spline(self.spline)
         frames = {"n_frames": self.n_frames, "first_frame": self.first_frame}
@@ -152,18 +152,14 @@ class Sources:
             "eer_grouping": None if eer is None else eer.grouping,
             "eer_upsampling": None if eer is None else eer.upsampling,
         }
-        lengths = self._lengths(row, first, n_frames)
+        # A trajectory has the frames from `frame_start` up to the one before `frame_end`, as cryosparc-tools says.
+        end = 0 if self._rigid.end_frame is None else int(self._rigid.end_frame[row])
+        length = (min(end, n_frames) if end > first else n_frames) - first
         scale = float(self._scale[row]) * finer
-        return Source(rigid, index, spline, scale, n_frames, first + 1, lengths, shape_px, general, eer, finer)
+        return Source(rigid, index, spline, scale, n_frames, first + 1, length, shape_px, general, eer, finer)
 
     def _micrograph_width_A(self, row: int) -> float | None:
         return None if self._shape is None else float(self._shape[row, 1] * self._micrograph_size_A[row])
-
-    def _lengths(self, row: int, first: int, n_frames: int) -> tuple[int, ...]:
-        """Return how many frames a trajectory may have: files don't say whether the last frame is one of them."""
-        end = n_frames if self._rigid.end_frame is None else int(self._rigid.end_frame[row])
-        n = (end if end > first else n_frames) - first
-        return tuple(length for length in (n, n + 1) if length <= n_frames - first)
 
     def _frames(self, row: int) -> tuple[int, tuple[int, int], EerFractions | None]:
         """Return how many frames a movie has and how large they are, by the metadata and its file."""

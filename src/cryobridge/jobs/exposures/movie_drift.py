@@ -233,5 +233,5 @@ def _fitting(factors: dict[int, float], options: MotionOptions, pixel_size_A: fl
     has_other_unit = abs(size / other_unit - 1) < _NEAR and abs(size - 1) >= _NEAR
     asked = [option("motion_unit", "A" if is_px else "px")] if has_other_unit else []
     if factors.get(1, 1.0) < 0 < factors.get(0, 1.0):
-        asked.append(option("motion_rows", "stored" if options.motion_rows == "reversed" else "reversed"))
+        asked.append(option("motion_rows", "stored" if options.rows == "reversed" else "reversed"))
     return f"{' and '.join(asked)} would fit" if asked else ""

@@ -1,12 +1,13 @@
 """Whether cryoSPARC's micrographs have the rows that RELION reads of the movies, out of which polishing cuts particles.
 
-Trajectories and coordinates are counted in the rows of cryoSPARC's own averages. Where RELION reads the movies the
+Trajectories and coordinates are counted in the rows of cryoSPARC's own averages: its makers sample the spline of a
+movie at the places of its particles as they are (cryosparc-examples, patch_to_local). Where RELION reads the movies the
 other way round, micrographs have to be reversed, and the motion with them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -126,6 +127,12 @@ def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float((one * other).sum()) / norm if norm else 0.0
 
 
+def with_rows(options: MotionOptions, check: RowCheck | None) -> MotionOptions:
+    """Return the options with the rows that micrographs show, where pixels are to decide and do."""
+    shown = None if check is None else check.rows
+    return options if shown is None or options.motion_rows != "pixels" else replace(options, motion_rows=shown)
+
+
 def row_messages(check: RowCheck | None, options: MotionOptions, *, flip_y: bool) -> list[Message]:
     """Say how the rows of micrographs and movies lie, and which options would not fit that.
 
@@ -134,7 +141,7 @@ def row_messages(check: RowCheck | None, options: MotionOptions, *, flip_y: bool
     check
         What was found.
     options
-        How trajectories are read.
+        How trajectories are to be read, as they were given.
     flip_y
         Whether micrographs are written with their rows reversed.
     """
@@ -153,7 +160,7 @@ def row_messages(check: RowCheck | None, options: MotionOptions, *, flip_y: bool
     if is_reversed != flip_y:
         where = f"polishing would cut particles from other places of the movies: {option('flip_y', is_reversed)}"
         messages.append(warning("movie-rows", f"{text}; {where}", option="flip_y"))
-    if options.motion_rows != check.rows:
+    if options.motion_rows not in {"pixels", check.rows}:
         fits = f"trajectories are taken otherwise: {option('motion_rows', check.rows)} fits the micrographs"
         messages.append(warning("movie-rows", f"{text}; {fits}", option="motion_rows"))
     return messages or [note("movie-rows", text)]

@@ -12,7 +12,7 @@ from cryobridge.jobs.exposures.gain import GainPlan, plan_gains
 from cryobridge.jobs.exposures.motion import MotionPlan, plan_motion
 from cryobridge.jobs.exposures.motion_sources import NO_MOVIE, MovieFiles
 from cryobridge.jobs.exposures.movie_drift import check_drift, drift_messages
-from cryobridge.jobs.exposures.movie_rows import check_rows, row_messages
+from cryobridge.jobs.exposures.movie_rows import check_rows, row_messages, with_rows
 from cryobridge.model.particles import Labels
 from cryobridge.report import Message, warning
 
@@ -174,17 +174,18 @@ def plan_polishing(
     gains = plan_gains(chosen, options, movies, find)
     gain_names = [None if gain is None else name(gain_folder / gain) for gain in gains.names]
     movie_files = MovieFiles([files.movie_names[row] for row in has_movie.tolist()], movies, gain_names)
+    gain = _Gains(gains)
+    rows_found = check_rows(movies, [files.micrographs[row] for row in has_movie.tolist()], gain)
+    given, options = options, with_rows(options, rows_found)
     motion = plan_motion(chosen, options, movie_files, find, reporter)
     assert motion is not None  # there are trajectories
     rows = has_movie[motion.rows]
-    averages = [files.micrographs[row] for row in has_movie.tolist()]
-    gain = _Gains(gains)
     messages = [*gains.messages, *motion.messages]
     if len(motion.rows):
         places = motion.rows.tolist()
         drift = check_drift(motion.motions, [movies[place] for place in places], lambda place: gain(places[place]))
         messages += drift_messages(drift, options, motion.pixel_size_A)
-        messages += row_messages(check_rows(movies, averages, gain), options, flip_y=flip_y)
+        messages += row_messages(rows_found, given, flip_y=flip_y)
     if len(has_movie) < micrographs.n_rows:
         n = micrographs.n_rows - len(has_movie)
         text = f"{n:,} of {micrographs.n_rows:,} movies are not found: no metadata of motion for their micrographs"
