@@ -7,6 +7,7 @@ from interop.relion import Relion, read_images, read_star
 
 import cryobridge as cb
 from cryobridge.demo import simulate_project
+from cryobridge.formats.cryosparc.cs import open_cs, write_cs
 
 pytestmark = pytest.mark.relion
 
@@ -116,3 +117,20 @@ def test_reversed_rows_and_mirrored_poses_give_the_same_images(demo, relion, pla
     # Row 0 of an even box has no partner.
     flat = {image[:0:-1].tobytes() for image in stacks}
     assert all(image[1:].tobytes() in flat for image in cut)
+
+
+def test_fits_without_a_measure_are_not_selected_as_the_best(demo, tmp_path):
+    table = open_cs(demo.exposures_cs)
+    values = dict(table.read(table.names))
+    values["ctf_stats/ctf_fit_to_A"] = np.array([np.nan, 4.0, np.inf], "f4")
+    write_cs(demo.cryosparc / "unfitted.cs", values)
+    (tmp_path / "default_pipeline.star").touch()
+    cb.micrographs(demo.cryosparc / "unfitted.cs", tmp_path / "MotionCorr/job002", lists="ctf")
+    relion = Relion(tmp_path)
+    relion.run(
+        *("relion_star_handler", "--i", "MotionCorr/job002/micrographs_ctf.star", "--o", "good.star"),
+        *("--select", "rlnCtfMaxResolution", "--maxval", 6),
+    )
+    name = demo.truth.micrographs.name[1]
+    good = read_star(tmp_path / "good.star")["micrographs"]["rlnMicrographName"].tolist()
+    assert good == [f"MotionCorr/job002/Micrographs/{name}_fractions.mrc"]

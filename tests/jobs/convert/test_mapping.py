@@ -332,6 +332,15 @@ def test_poses_and_ctf_are_mirrored_with_the_coordinates(project):
     np.testing.assert_array_equal(new.locations.coordinate_px, old.locations.coordinate_px)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_images_that_are_to_be_extracted_again_are_not_complained_of(project, reverse):
+    add_pixels(project, reverse=reverse)
+    said = set(codes(mapped(project, datadir=project / "P1").warnings))
+    assert {"stacks-named-mrc", "image-names-lead-elsewhere"} <= said
+    again = set(codes(mapped(project, "q.star", datadir=project / "P1", reextract=True).warnings))
+    assert again == ({"to-be-extracted-again"} if reverse else set())
+
+
 def test_micrographs_that_lie_the_same_way_leave_poses_as_they_are(project):
     add_pixels(project, reverse=False)
     mapped(project, datadir=project / "P1")

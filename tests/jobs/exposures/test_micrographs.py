@@ -358,6 +358,32 @@ def test_nothing_is_written_over_unasked(project):
         cb.micrographs("P1/J3", OUT, lists=("ctf", "ctf"))
 
 
+def test_links_of_an_older_run_that_no_list_names_any_more_are_removed(project):
+    write_movies(project)
+    cb.micrographs("P1/J3", OUT)
+    (project / OUT / "Micrographs/own.txt").touch()
+    rows = np.arange(2)
+    few = {
+        name: values.take(rows) if isinstance(values, Labels) else values[rows]
+        for name, values in files.exposure_columns(N).items()
+    }
+    write_cs(project / "P1/few.cs", few)
+    cb.micrographs("P1/few.cs", OUT, overwrite=True, lists="ctf", datadir="P1")
+    left = sorted(path.name for path in (project / OUT / "Micrographs").iterdir())
+    assert left == sorted([*(f"grid1_{row:04d}{end}.mrc" for row in (0, 1) for end in ("", "_noDW")), "own.txt"])
+    assert len(list((project / OUT / "Movies").iterdir())) == 2
+    # What cryoSPARC has is not touched.
+    assert len(list((project / "P1/J2/motioncorrected").glob("*.mrc"))) == 2 * N
+
+
+def test_files_that_are_read_again_from_the_output_folder_stay(project):
+    cb.micrographs("P1/J3", OUT, lists="micrographs", copy=True)
+    names = Labels.of(f"relion/MotionCorr/job002/Micrographs/grid1_{row:04d}_noDW.mrc" for row in range(N))
+    source = exposures(project, **{"micrograph_blob/path": names, "micrograph_blob_non_dw/path": None})
+    cb.micrographs(source, OUT, lists="micrographs", datadir=project, overwrite=True)
+    assert all((project / name).is_file() for name in names.to_numpy())
+
+
 def test_a_file_of_micrographs_is_never_replaced_by_a_link_to_itself(project):
     cb.micrographs("P1/J3", OUT, lists="micrographs", copy=True)
     names = Labels.of(f"relion/{name}" for name in NAMES)
@@ -397,4 +423,5 @@ def test_what_relion_would_take_for_the_best_fit_is_said_and_uids_that_repeat(pr
     report = cb.micrographs(exposures(project, **{"ctf/ctf_fit_to_A": fit, "uid": uid}), OUT, datadir="P1")
     texts = {message.code: message.text for message in report.messages}
     assert texts["no-fit-resolution"].startswith(f"1 of {N} micrographs has no resolution of the CTF fit")
+    assert blocks(f"{OUT}/micrographs_ctf.star")["micrographs"]["rlnCtfMaxResolution"][1] == 25
     assert texts["uid-repeated"].startswith(f"1 of {N} rows repeats another row's uid")

@@ -71,8 +71,15 @@ def test_the_picture_of_an_output_of_micrographs_is_that_of_its_lists(project):
     cb.micrographs("P1/J3", "relion/MotionCorr/job002")
     with pytest.raises(UsageError, match="no picture of this folder") as caught:
         build_figure("relion/MotionCorr/job002")
-    assert caught.value.hint == "Name a file in it: relion/MotionCorr/job002/micrographs.star."
+    assert caught.value.hint == "Name a file in it: relion/MotionCorr/job002/micrographs_ctf.star."
     build_figure("relion/MotionCorr/job002/micrographs_ctf.star")
+
+
+def test_an_output_of_micrographs_names_the_list_with_the_most_first(project):
+    cb.micrographs("P1/J3", "relion/MotionCorr/job002")
+    facts = dict(cb.inspect("relion/MotionCorr/job002").facts)
+    assert facts["files"].startswith("micrographs_ctf.star, micrographs.star")
+    assert facts["next"] == "cryobridge inspect relion/MotionCorr/job002/micrographs_ctf.star"
 
 
 def test_motion_that_relion_reports_is_said(tmp_path):

@@ -14,6 +14,7 @@ import pyarrow as pa
 from cryobridge.errors import MissingDataError, option
 from cryobridge.formats.aberrations import BEAM_TILT, RELION_COLUMNS, to_relion
 from cryobridge.formats.optics import group_names
+from cryobridge.formats.relion.ctf_fits import fits_for_relion
 from cryobridge.formats.relion.particles_write import COMMENTS, star_column
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.model.fields import field, micrograph_field
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cryobridge.formats.relion.particles_write import Version
     from cryobridge.model.micrographs import MicrographSet
     from cryobridge.model.particles import Floats, Labels, Optics
+    from cryobridge.report import Message
 
 ASTIGMATISM = "rlnCtfAstigmatism"
 # Half a digit of a number in single precision is more.
@@ -158,7 +160,7 @@ def _of_optics(name: str) -> str:
 
 
 def _ctf(micrographs: MicrographSet) -> dict[str, Any]:
-    ctf, fit = micrographs.ctf, micrographs.fit
+    ctf = micrographs.ctf
     if ctf is None:
         raise MissingDataError(
             "no CTF is known", path=micrographs.source, hint="Give the exposures of a job that estimated it."
@@ -168,13 +170,18 @@ def _ctf(micrographs: MicrographSet) -> dict[str, Any]:
         columns[field(f"ctf.{name}").columns("relion")[0]] = getattr(ctf, name)
     columns[ASTIGMATISM] = _digits(np.abs(ctf.defocus_u_A - ctf.defocus_v_A))
     columns |= _angle("ctf.defocus_angle_rad", ctf.defocus_angle_rad)
-    for name in ("score", "resolution_A"):
-        values = None if fit is None else getattr(fit, name)
-        if values is not None:
-            columns[_star(f"fit.{name}")] = values
+    columns |= fit_columns(micrographs)[0]
     if ctf.phase_shift_rad is not None and ctf.phase_shift_rad.any():
         columns |= _angle("ctf.phase_shift_rad", ctf.phase_shift_rad)
     return columns
+
+
+def fit_columns(micrographs: MicrographSet) -> tuple[dict[str, Floats], list[Message]]:
+    """Return score and resolution of the CTF fits, as far as they are known, and what is said of them."""
+    fit = micrographs.fit
+    measures = {} if fit is None else {name: getattr(fit, name) for name in ("score", "resolution_A")}
+    columns = {_star(f"fit.{name}"): values for name, values in measures.items() if values is not None}
+    return fits_for_relion(columns, "micrograph")
 
 
 def _angle(name: str, values: Floats) -> dict[str, Floats]:

@@ -31,6 +31,7 @@ from cryobridge.formats.helical import direction_rad, tube_codes
 from cryobridge.formats.latent import latent_columns
 from cryobridge.formats.optics import group_names, needed, require_optics
 from cryobridge.formats.relion.accepted import HALF_SETS, half_sets_left_out, premultiplied
+from cryobridge.formats.relion.ctf_fits import fits_for_relion
 from cryobridge.formats.relion.particles import DIMENSIONALITY, PIXEL_SIZE_3_0
 from cryobridge.formats.relion.star import StarBlock
 from cryobridge.formats.unusable import refuse_unusable, zero_defocus
@@ -147,7 +148,9 @@ def star_content(
         columns["rlnOpticsGroup"] = group + 1
     extra = particles.extra
     if extra is not None and extra.program == "relion":
-        columns |= {name: values for name, values in extra.read().items() if name not in columns}
+        carried, found = fits_for_relion(extra.read(), "particle")
+        messages += found
+        columns |= {name: values for name, values in carried.items() if name not in columns}
     table = pa.table({name: star_column(values) for name, values in columns.items()})
     blocks.append(StarBlock(Path(), "" if is_3_0 else "particles", table, comments=COMMENTS[version]))
     only = [_TILT for name in own if name in BEAM_TILT] if is_3_0 else None

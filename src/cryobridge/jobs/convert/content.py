@@ -102,6 +102,8 @@ def lost_to_relion(particles: ParticleSet, source: ParticleFiles, *, options: Co
                 f"{why}; {ancestor_with(source, 'location') or 'give the file that has them as another input'}",
             )
         )
+    if options.keeps_old_images:
+        return messages
     # Only copies are inverted: what is not asked for yet of that is named too.
     links = [] if options.link_stacks is not None else [option("link_stacks", "DIR")]
     words = [*links, *([] if options.copy else [option("copy", True)]), option("invert", True)]

@@ -266,6 +266,11 @@ class ConvertOptions(
         """Whether the output is for images that are still to be extracted."""
         return self.reextract or self.is_recentred
 
+    @property
+    def keeps_old_images(self) -> bool:
+        """Whether the images that are named are only those before extraction, which RELION does not look at."""
+        return self.extracts_again and self.link_stacks is None
+
     def refuse_idle(self, program: Program, target: Target) -> None:
         """Refuse options that would do nothing in this direction.
 

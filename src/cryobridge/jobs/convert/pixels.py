@@ -150,7 +150,7 @@ def changed_links(
 def about_pixels(particles: ParticleSet, target: Target, search: ImageSearch, options: ConvertOptions) -> list[Message]:
     """Return warnings of images that RELION does not take as they are written, by a few of them, and of their norm."""
     messages = norm_of_filaments(particles) if options.normalise is not None else []
-    if target != "star" or particles.images is None:
+    if target != "star" or particles.images is None or options.keeps_old_images:
         return messages
     words = (option("link_stacks", "DIR"), option("copy", True), option("normalise", "auto"))
     found = about_images(

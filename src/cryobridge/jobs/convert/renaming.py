@@ -49,7 +49,7 @@ class Renaming:
                     links = changed_links(links, particles, images, self.rows, self.options, self.source.metadata)
             else:
                 names = [self._moved(name) for name in old]
-                messages = self._doubtful(old, names)
+                messages = [] if self.options.keeps_old_images else self._doubtful(old, names)
             particles = replace(particles, images=replace(images, path=images.path.renamed(names)))
         if particles.locations is not None and self.options.micrographs is None:
             micrograph = particles.locations.micrograph.without_unused()

@@ -11,6 +11,7 @@ from cryobridge.formats.registry import STAR, identify_file
 from cryobridge.formats.relion.job import MICROGRAPH_STARS
 from cryobridge.formats.relion.list_names import LIST_FILES
 from cryobridge.formats.relion.star_write import write_star
+from cryobridge.jobs.exposures.old_outputs import files_of_older_lists, remove_empty_folders, without_inputs
 from cryobridge.jobs.exposures.plan import plan_micrographs
 from cryobridge.jobs.links import make_links
 from cryobridge.jobs.output_folder import has_own_record, job_record, whole_files
@@ -80,7 +81,7 @@ class MicrographsJob:
         plan, reporter = self.plan, reporter or Silent()
         self.check(overwrite=overwrite)
         is_own = overwrite and has_own_record(plan.folder)
-        outdated = [plan.folder / name for kind, name in LIST_FILES.items() if is_own and kind not in plan.lists]
+        outdated = self._outdated() if is_own else []
         title = f"Micrographs of {plan.source.path.name} for RELION"
         with job_record(plan.folder, title, _CONTENTS, check=lambda: self.check(overwrite=overwrite)) as record:
             if plan.new_links:
@@ -96,7 +97,19 @@ class MicrographsJob:
                     write_star(path, plan.blocks(kind))
                 for path in outdated:
                     remove(path)
+            remove_empty_folders(outdated, plan.folder)
             report = plan.report()
             report = replace(report, messages=(*report.messages, *record.messages))
             record.report = report
         return report
+
+    def _outdated(self) -> list[Path]:
+        """Return what an older run has left that goes with none of the new lists."""
+        plan = self.plan
+        old = files_of_older_lists(plan.folder) - {link.path for link in plan.links}
+        if plan.polishing is not None:
+            old -= {*plan.polishing.outputs}
+        sources = [] if plan.polishing is None else [gain.source for gain in plan.polishing.gains.gains]
+        old = without_inputs(old, [*plan.source.files, *(link.target for link in plan.links), *sources])
+        lists = [plan.folder / name for kind, name in LIST_FILES.items() if kind not in plan.lists]
+        return [*lists, *sorted(old)]

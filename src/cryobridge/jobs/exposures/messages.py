@@ -8,6 +8,7 @@ import numpy as np
 
 from cryobridge.formats.cryosparc.particles import repeated_uids
 from cryobridge.formats.relion.list_names import LIST_FILES
+from cryobridge.formats.relion.micrographs_write import fit_columns
 from cryobridge.report import counted, note, part_of, warning
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def about_lists(
     if "ctf" in lists and without:
         text = f"{part_of(without, len(micrographs), 'micrograph', 'have', of_one='has')} no CTF"
         messages.append(warning("no-ctf", f"{text}, and {'is' if without == 1 else 'are'} not in {LIST_FILES['ctf']}"))
-    messages += _unknown_fits(micrographs, lists)
+    if "ctf" in lists:
+        messages += fit_columns(micrographs.take(lists["ctf"]))[1]
     sizes = micrographs.pixel_size_A
     distinct_A = np.unique(np.round(sizes[np.isfinite(sizes)], 4))
     if len(distinct_A) > 1 and micrographs.name is not None:
@@ -46,17 +48,6 @@ def about_lists(
         if not is_dose_given and (dose is None or not np.isfinite(dose).any()):
             messages.append(warning("no-dose", "the dose of the movies is not known, which polishing needs"))
     return messages
-
-
-def _unknown_fits(micrographs: MicrographSet, lists: dict[ListName, NDArray[np.int64]]) -> list[Message]:
-    """Say which fits of the CTF are no numbers: in RELION 3.1.3 they count as 0, as if they were the best."""
-    fit, rows = micrographs.fit, lists.get("ctf")
-    resolution_A = None if fit is None else fit.resolution_A
-    if resolution_A is None or rows is None or np.isfinite(resolution_A[rows]).all():
-        return []
-    unknown = part_of(int((~np.isfinite(resolution_A[rows])).sum()), len(rows), "micrograph", "have", of_one="has")
-    text = f"{unknown} no resolution of the CTF fit, which RELION reads as 0 Å: don't select by rlnCtfMaxResolution"
-    return [warning("no-fit-resolution", text)]
 
 
 def about_place(place: Place) -> list[Message]:

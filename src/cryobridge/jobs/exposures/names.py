@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MICROGRAPHS, MOVIES = "Micrographs", "Movies"
+# Behind the names of micrographs without dose weighting.
+NO_DW = "_noDW"
 # What RELION takes for a job's folder.
 _JOB = re.compile(r"job\d{3,9}")
 _OWN_JOB = "MotionCorr/job001"
+_FIRST_JOB = "job001"
+# Where the folders of files may lie in an output folder, as `place_of` has it.
+FILE_FOLDERS = (".", _FIRST_JOB, _OWN_JOB)
 # What cryoSPARC's motion correction puts behind the name of a movie.
 _ALIGNED = re.compile(r"_(?:patch|rigid)_aligned(?:_doseweighted)?$")
 _SPACES = re.compile(r"\s+")
@@ -96,7 +101,7 @@ def place_of(folder: Path, relion_project: Path | None) -> Place:
         )
     inner = own.relative_to(project).parts if own.is_relative_to(project) else ()
     has_job = any(_JOB.fullmatch(part) for part in inner[1:])
-    return Place(folder, project, folder if has_job else folder / "job001")
+    return Place(folder, project, folder if has_job else folder / _FIRST_JOB)
 
 
 def short_names(names: Sequence[str]) -> list[str]:

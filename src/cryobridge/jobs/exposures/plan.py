@@ -28,7 +28,7 @@ from cryobridge.jobs.exposures.files import (
     refuse_useless,
 )
 from cryobridge.jobs.exposures.messages import about_lists, about_place
-from cryobridge.jobs.exposures.names import MICROGRAPHS, MOVIES, Place, movie_suffix, place_of, short_names
+from cryobridge.jobs.exposures.names import MICROGRAPHS, MOVIES, NO_DW, Place, movie_suffix, place_of, short_names
 from cryobridge.jobs.exposures.optics import in_optics_groups
 from cryobridge.jobs.exposures.options import MicrographsOptions
 from cryobridge.jobs.exposures.polishing import Files, Polishing, plan_polishing
@@ -444,7 +444,7 @@ class _Planning:
 
     def name_no_dw(self, short: list[str]) -> None:
         """Give micrographs without dose weighting their names."""
-        paths = [self._place.files / MICROGRAPHS / f"{name}_noDW.mrc" for name in short]
+        paths = [self._place.files / MICROGRAPHS / f"{name}{NO_DW}.mrc" for name in short]
         files = [file for file in self._no_dw if file is not None]
         headers = checked_headers(files, None)
         self.links += micrograph_links(

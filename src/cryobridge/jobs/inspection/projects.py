@@ -13,7 +13,7 @@ from cryobridge.errors import CryobridgeError
 from cryobridge.formats.folders import FOLDER_WORDS, RELION_JOB, identify_folder
 from cryobridge.formats.listing import list_folder
 from cryobridge.formats.projects import MOST_JOBS, ListedJob, Project, project_jobs, read_project
-from cryobridge.formats.relion.job import read_relion_job
+from cryobridge.formats.relion.job import MICROGRAPH_STARS, read_relion_job
 from cryobridge.jobs.inspection.report import Inspection
 from cryobridge.report import counted
 
@@ -104,8 +104,13 @@ def read_contents(path: Path) -> Contents:
 def known_files(listing: Listing) -> tuple[str, ...]:
     """Return the files whose suffix is that of a format which is known here, the most telling first."""
     order = {suffix: place for place, suffix in enumerate(_SUFFIXES)}
-    found = [(order[suffix], _natural(name), name) for name in listing.files if (suffix := _suffix(name)) in order]
-    return tuple(name for _, _, name in sorted(found))
+    lists = {name: place for place, name in enumerate(MICROGRAPH_STARS)}
+    found = [
+        (order[suffix], lists.get(name, len(lists)), _natural(name), name)
+        for name in listing.files
+        if (suffix := _suffix(name)) in order
+    ]
+    return tuple(name for *_, name in sorted(found))
 
 
 def inspect_folder(path: Path, _options: InspectOptions, _reporter: Reporter) -> Inspection:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from cryobridge.errors import UsageError
 from cryobridge.formats.arrays import numpy_values, read_pt
+from cryobridge.formats.listing import list_folder
 from cryobridge.jobs.inspection.folders import inspect_own_output, inspect_relion_job
 from cryobridge.jobs.inspection.options import InspectOptions
 from cryobridge.jobs.inspection.plots.arrays import array_images_sheet, arrays_sheet
+from cryobridge.jobs.inspection.projects import known_files
 from cryobridge.plots.page import Sheet
 from cryobridge.progress import Silent
 
@@ -17,7 +19,7 @@ def own_sheet(path: Path) -> Sheet:
     """Draw the first images of a stack output."""
     stacks = inspect_own_output(path, InspectOptions(), Silent()).details["output"]["series"].get("physical stacks")
     if not stacks:
-        lists = sorted(path.glob("*.star"))
+        lists = [path / name for name in known_files(list_folder(path)) if name.endswith(".star")]
         raise UsageError(
             "there is no picture of this folder: it has no physical stacks",
             path=path,
