@@ -80,6 +80,20 @@ def test_a_dose_of_zero_is_none(project, tmp_path):
     assert np.isnan(read_exposures(tmp_path / "a.cs").movies.dose_per_frame_e_A2).all()
 
 
+def test_fits_of_zero_are_none(tmp_path):
+    """An imported CTF has 0 for what was not fitted; statistics of cryoSPARC's own fit stand beside it."""
+    columns = files.exposure_columns(N) | files.motion_columns(N) | files.ctf_columns(N)
+    zeros = np.zeros(N, "f4")
+    columns |= {"ctf/ctf_fit_to_A": np.where(np.arange(N) < 2, 5, 0).astype("f4"), "ctf/cross_corr_ctffind4": zeros}
+    columns["ctf_stats/ctf_fit_to_A"][-1] = 0
+    write_cs(tmp_path / "a.cs", columns)
+    fit = read_exposures(tmp_path / "a.cs").fit
+    np.testing.assert_allclose(fit.resolution_A, [5, 5, columns["ctf_stats/ctf_fit_to_A"][2], np.nan])
+    np.testing.assert_allclose(fit.score, columns["ctf_stats/cross_corr"])
+    write_cs(tmp_path / "b.cs", columns | {f"ctf_stats/{name}": zeros for name in ("cross_corr", "ctf_fit_to_A")})
+    assert read_exposures(tmp_path / "b.cs").fit.score is None
+
+
 def test_rows_are_taken_and_names_are_distinct(project):
     found = read_exposures(project / "J3")
     part = found.take(np.array([2, 0, 2]))

@@ -19,6 +19,7 @@ from helpers import sentences
 
 N = 4
 OUT = "relion/MotionCorr/job002"
+FITS = ("ctf/ctf_fit_to_A", "ctf_stats/ctf_fit_to_A")
 NAMES = [f"MotionCorr/job002/Micrographs/grid1_{row:04d}.mrc" for row in range(N)]
 
 
@@ -416,11 +417,30 @@ def test_optics_groups_come_from_names_when_asked(project):
     assert report.optics_groups > 2
 
 
+def test_imported_movies_may_have_empty_names_of_micrographs(project):
+    """As cryoSPARC's import writes them, by the files that cryosparc-tools is tested with."""
+    write_movies(project)
+    columns = files.movie_columns(N)
+    columns |= {
+        "micrograph_blob/path": Labels.of([""] * N),
+        "micrograph_blob/shape": np.zeros((N, 2), "u4"),
+        "micrograph_blob/psize_A": np.zeros(N, "f4"),
+        "gain_ref_blob/path": Labels.of([""] * N),
+        "mscope_params/defect_path": Labels.of([""] * N),
+    }
+    write_cs(project / "P1/J1/imported_movies.cs", columns)
+    report = cb.micrographs("P1/J1/imported_movies.cs", OUT, amplitude_contrast=0.1)
+    assert report.lists == {"movies.star": N}
+    assert "no-gain-reference" in codes(report)
+    uses = {use.name: use for use in cb.inspect("P1/J1/imported_movies.cs").uses}
+    assert "not found" not in str(uses["micrographs"])
+
+
 def test_what_relion_would_take_for_the_best_fit_is_said_and_uids_that_repeat(project):
     columns = files.exposure_columns(N)
     fit, uid = columns["ctf/ctf_fit_to_A"].copy(), columns["uid"].copy()
     fit[1], uid[2] = np.nan, uid[0]
-    report = cb.micrographs(exposures(project, **{"ctf/ctf_fit_to_A": fit, "uid": uid}), OUT, datadir="P1")
+    report = cb.micrographs(exposures(project, **dict.fromkeys(FITS, fit), uid=uid), OUT, datadir="P1")
     texts = {message.code: message.text for message in report.messages}
     assert texts["no-fit-resolution"].startswith(f"1 of {N} micrographs has no resolution of the CTF fit")
     assert blocks(f"{OUT}/micrographs_ctf.star")["micrographs"]["rlnCtfMaxResolution"][1] == 25

@@ -17,7 +17,7 @@ from cryobridge.formats.projects import folder_refusal
 from cryobridge.formats.table import ColumnReader, rows_of_file
 from cryobridge.model.fields import MICROGRAPH_FIELDS, MICROSCOPE, fields_of, micrograph_field
 from cryobridge.model.micrographs import CtfFit, GainReference, MicrographSet, Motion, Movies, Trajectories
-from cryobridge.model.particles import ExtraColumns
+from cryobridge.model.particles import ExtraColumns, Labels
 from cryobridge.report import distinct
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _exposures(table: Table) -> MicrographSet:
     columns = ColumnReader(InMemory(table, list(dict.fromkeys(names))))
     optics, index = optics_of_columns(columns, table.path, MICROSCOPE)
     sizes, movies = (
-        None if values is None else _positive(values)
+        None if values is None or not (values > 0).any() else _positive(values)
         for values in (optics.micrograph_pixel_size_A, optics.movie_pixel_size_A)
     )
     optics = replace(
@@ -129,7 +129,7 @@ def _exposures(table: Table) -> MicrographSet:
         movie_pixel_size_A=movies,
     )
     name = _field(columns, "name")
-    if name is None and "micrograph_blob/path" in columns and columns.n_rows:
+    if name is None and _field(columns, "movies.name") is None and columns.n_rows:
         raise MissingDataError("micrographs have no names", path=table.path, field="micrograph_blob/path", hint=_HINT)
     found = MicrographSet(
         n_rows=table.n_rows,
@@ -143,7 +143,7 @@ def _exposures(table: Table) -> MicrographSet:
         optics=optics,
         optics_index=index,
         ctf=ctf_of_columns(columns),
-        fit=_whole(CtfFit, columns, "fit"),
+        fit=_fit(columns),
         movies=_movies(columns),
         motion=_motion(columns),
     )
@@ -177,7 +177,10 @@ def _of_particles(table: Table) -> MicrographSet:
 
 
 def _field(columns: ColumnReader, name: str) -> Any:
-    return columns.field(micrograph_field(name), "cryosparc")
+    """Return a column; None also where it names no file, as ``micrograph_blob/path`` of imported movies may."""
+    values = columns.field(micrograph_field(name), "cryosparc")
+    is_unnamed = isinstance(values, Labels) and len(values) > 0 and not any(values.values)
+    return None if is_unnamed else values
 
 
 def _whole(kind: type[Any], columns: ColumnReader, part: str, **coded: Any) -> Any:
@@ -185,6 +188,22 @@ def _whole(kind: type[Any], columns: ColumnReader, part: str, **coded: Any) -> A
     rows = [item for item in MICROGRAPH_FIELDS if item.part == part and not item.is_coded]
     values = {item.key: columns.field(item, "cryosparc") for item in rows} | coded
     return kind(**values) if any(value is not None for value in values.values()) else None
+
+
+def _fit(columns: ColumnReader) -> CtfFit | None:
+    """Return how well CTFs fit, by ``ctf/*`` and, where it has 0, as an imported CTF has, by ``ctf_stats/*``."""
+    found: CtfFit | None = _whole(CtfFit, columns, "fit")
+    if found is None:
+        return None
+    known: dict[str, Floats | None] = {}
+    for key in ("resolution_A", "score"):
+        values = None
+        for name in micrograph_field(f"fit.{key}").names("cryosparc"):
+            next_values = columns.floats(name)
+            if next_values is not None:
+                values = next_values if values is None else np.where(values > 0, values, next_values)
+        known[key] = None if values is None or not (values > 0).any() else _positive(values)
+    return replace(found, **known)
 
 
 def _positive(values: Floats) -> Floats:

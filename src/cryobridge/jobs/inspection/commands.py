@@ -130,7 +130,8 @@ class Source:
     def micrographs(self) -> Images:
         """What is found of the micrographs, or the movies, of the first rows."""
         columns = ("micrograph_blob/path", "movie_blob/path", "rlnMicrographName", "rlnMicrographMovieName")
-        names = next((names for column in columns if (names := self.texts(column))), ())
+        # Exposures of an import may have empty names of micrographs beside those of movies.
+        names = next((names for column in columns if any(names := self.texts(column))), ())
         return _looked_for(names[:_N_FILES], self.search)
 
 
