@@ -25,8 +25,10 @@ PACKAGES := .interop/adaptors
 demo: $(READY)
 	$(BIN)/cryobridge demo demo --overwrite
 
+# More workers than a small machine has cores: many tests wait for other programs. What is compiled is kept, also where
+# Python is not to: each command that a test starts would compile it once more.
 test: lint types $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 interop: $(READY) $(if $(filter relion,$(ONLY)),,$(PROGRAMS)/.ready) \
 		$(if $(filter relion python,$(ONLY)),,$(PACKAGES)/.ready)

@@ -22,8 +22,38 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("cryobridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cryobridge")
 
+# Where tests wait for others most of the time, or take longest: begun first, so that at the end no worker is alone.
+FIRST = (
+    "tests/cli/test_batch_script.py",
+    "tests/executors/test_dask_cluster.py",
+    "tests/test_docs_python.py",
+    "tests/test_faults.py",
+)
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+N_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
+
+class Folder(pytest.Dir):
+    """Each worker begins elsewhere: what one has compiled, the others find."""
+
+    def collect(self):
+        found = list(super().collect())
+        first = len(found) * WORKER // N_WORKERS
+        return found[first:] + found[:first]
+
+
+def pytest_collect_directory(path, parent):
+    return Folder.from_parent(parent, path=path)
+
+
+def _place(item):
+    file = item.nodeid.partition("::")[0]
+    return FIRST.index(file) if file in FIRST else len(FIRST), file
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    items.sort(key=_place)
     relion = [item for item in items if item.get_closest_marker("relion")]
     if relion and shutil.which("relion_refine") is None:
         for item in relion:
