@@ -314,7 +314,7 @@ def _read_beam_shift(path):
 def _read_mdoc(path):
     from cryobridge.formats.acquisition.mdoc import read_mdoc
 
-    assert all(movie.image_shift_um is None or np.isfinite(movie.image_shift_um).all() for movie in read_mdoc(path))
+    assert all(movie.image_shift is None or np.isfinite(movie.image_shift).all() for movie in read_mdoc(path))
 
 
 def _movies():

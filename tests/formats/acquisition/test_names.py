@@ -40,6 +40,7 @@ def test_other_names_are_not_epus(name):
         ("SAVED4M-DNA3_39-103_001_X+0Y+0-1.tif", "X+0Y+0-1"),
         (f"J2/motioncorrected/{UID}g1_001_X-1Y+1-0_patch_aligned_doseweighted.mrc", "X-1Y+1-0"),
         ("grid_X+1Y-1-2_Dec23_13.20.21.tif", "X+1Y-1-2"),
+        ("grid_X1Y-1-2.eer", "X1Y-1-2"),
         ("hex_0012_R1H4-0.tif", "R1H4-0"),
         ("250123_SF0431_01129_1-7.eer", "1-7"),
         (f"{UID}250123_SF0431_01129_1-7_patch_aligned.mrc", "1-7"),

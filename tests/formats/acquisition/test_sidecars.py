@@ -138,9 +138,21 @@ def test_a_file_of_a_session_has_a_section_for_each_movie(write):
     assert read_mdoc(write(content)) == [MdocMovie(f"m{n}.tif", (float(n), 0.0), f"1--1-{n}") for n in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("value", "position"),
+    [
+        *(("X+1Y-1-2", "X+1Y-1-2"), ("X1Y0-12", "X1Y0-12"), ("R1H4-0", "R1H4-0"), ("12-1", "12-1")),
+        *(("X+1Y-1@2", "X+1Y-1-2"), ("3@1", "3-1"), ("3\t1", "3-1"), ("-1 1 0", "-1-1-0")),
+        *(("", None), ("Pos03", None), ("1", None), ("1 2 3 4", None), ("X+1Y-1", None)),
+    ],
+)
+def test_positions_are_those_of_all_versions_of_serialem(write, value, position):
+    assert read_mdoc(write(f"[FrameSet = 0]\nMultishotHoleAndPosition = {value}\n"))[0].position == position
+
+
 @pytest.mark.parametrize("value", ["1", "a b", "1 2 3", "nan 1", "inf 0", ""])
 def test_what_is_no_shift_is_not_taken(write, value):
-    assert read_mdoc(write(f"[FrameSet = 0]\nImageShift = {value}\n"))[0].image_shift_um is None
+    assert read_mdoc(write(f"[FrameSet = 0]\nImageShift = {value}\n"))[0].image_shift is None
 
 
 @pytest.mark.parametrize("content", ["", "ImageShift = 1 2\n", "[T = title]\nImageShift = 1 2\n", b"\0\xff" * 9])

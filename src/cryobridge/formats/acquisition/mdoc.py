@@ -2,11 +2,16 @@
 
 They are texts in IMOD's autodoc format: ``key = value`` lines, in sections such as ``[FrameSet = 0]`` or ``[ZValue =
 0]``. A file beside a movie has one section; one of a whole session has a section a movie, named by ``SubFramePath``.
+
+Image shifts are in the microscope's basic units, "close to microns for Thermo/FEI, much larger than microns for JEOL"
+(SerialEM's help, File Formats). `MultishotHoleAndPosition` was two or three numbers in 2019 and is the text of names
+since 2020, ``X+1Y-1-2``, ``R1H4-0`` or ``3-1``, at first with ``@`` before the position (SerialEM's source).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_BYTES: Final = 64 << 20
+_POSITION: Final = re.compile(
+    r"(?:X[+-]?\d{1,3}Y[+-]?\d{1,3}|R\d{1,3}H\d{1,3}|[+-]?\d{1,4}(?:\s+[+-]?\d{1,4})?)(?:[-@]|\s+)\d{1,3}"
+)
 _HINT = "Look at the file: it is to be SerialEM's, with ImageShift in a section [FrameSet = 0]."
 
 
@@ -28,14 +36,14 @@ class MdocMovie:
     ----------
     movie
         Name of its file without folders; empty where the section does not say.
-    image_shift_um
-        x, y in micrometres; None where it is not said.
+    image_shift
+        x, y in the microscope's basic units; None where it is not said.
     position
-        Hole and position in it, ``3-1``; None where it was no multiple record.
+        Hole and position in it, ``3-1`` or ``X+1Y-1-2``; None where it was no multiple record.
     """
 
     movie: str
-    image_shift_um: tuple[float, float] | None
+    image_shift: tuple[float, float] | None
     position: str | None
 
 
@@ -73,9 +81,8 @@ def read_mdoc(path: Path) -> list[MdocMovie]:
 def _movie(section: dict[str, str]) -> MdocMovie:
     name = section.get("subframepath", "").replace("\\", "/").rpartition("/")[2]
     shift = _numbers(section.get("imageshift", ""))
-    where = section.get("multishotholeandposition", "").split()
-    is_position = 1 < len(where) <= 3 and all(part.lstrip("+-").isdecimal() for part in where)
-    position = "-".join(where) if is_position else None
+    where = section.get("multishotholeandposition", "")
+    position = "-".join(where.replace("@", " ").split()) if _POSITION.fullmatch(where) else None
     return MdocMovie(name, shift, position)
 
 

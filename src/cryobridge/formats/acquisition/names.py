@@ -6,7 +6,8 @@ from hole to hole without moving the stage (AFIS), it is that of the hole among 
 three digits; before, it goes with the place in the hole.
 
 SerialEM's multiple records end in the hole and the position in it: ``X+1Y-1-2`` of a rectangular pattern, ``R1H4-0`` of
-a hexagonal one, ``3-1`` of holes chosen by hand; position 0 is the centre.
+a hexagonal one, ``3-1`` of holes chosen by hand; position 0 is the centre. Since 2026 some Falcon cameras get names
+without the plus, ``X1Y-1-2`` (SerialEM's source).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _EPU: Final = re.compile(r"FoilHole_(\d{1,12})_Data_(\d{1,12})_(\d{1,12})_(\d{8}
 _PLACE_DIGITS = 3
 # What stands before and after is no letter or digit; of several the last one is meant, as names end in it.
 _SERIALEM_PATTERN: Final = re.compile(
-    r"(?<![A-Za-z0-9])(X[+-]\d{1,3}Y[+-]\d{1,3}-\d{1,3}|R\d{1,3}H\d{1,3}-\d{1,3})(?!\d)"
+    r"(?<![A-Za-z0-9])(X[+-]?\d{1,3}Y[+-]?\d{1,3}-\d{1,3}|R\d{1,3}H\d{1,3}-\d{1,3})(?!\d)"
 )
 # Labels of items are written alike, with a number behind them; positions have at most the time and words there.
 _SERIALEM_HOLES: Final = re.compile(

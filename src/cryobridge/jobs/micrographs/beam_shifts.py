@@ -45,8 +45,8 @@ class Sidecars:
     Parameters
     ----------
     shift
-        (n, 2) x, y of the beam shift (EPU, in the microscope's unit) or of the image shift (SerialEM, micrometres); NaN
-        where no file says it.
+        (n, 2) x, y of the beam shift (EPU, in the microscope's unit) or of the image shift (SerialEM, its basic
+        unit); NaN where no file says it.
     position
         Hole and position in it by SerialEM; None where no file says it.
     n_files
@@ -114,7 +114,7 @@ def read_sidecars(
         said = [] if file is None else of_path.get(file, [])
         # A file's own name is the movie's; names inside are for files of several.
         movies.append(said[0] if len(said) == 1 else named.get(key))
-    shifts = [(np.nan, np.nan) if movie is None else movie.image_shift_um or (np.nan, np.nan) for movie in movies]
+    shifts = [(np.nan, np.nan) if movie is None else movie.image_shift or (np.nan, np.nan) for movie in movies]
     return Sidecars(
         np.array(shifts, np.float64).reshape(-1, 2),
         tuple(None if movie is None else movie.position for movie in movies),
