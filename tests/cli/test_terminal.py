@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from rich.cells import cell_len
 
 from cryobridge.cli.commands import COMMANDS, load
 from cryobridge.cli.field_table import field_lines
-from cryobridge.cli.terminal import to_its_end
 from cryobridge.jobs.inspection.report import FieldSummary
 from helpers import (
     end_of,
@@ -176,23 +174,6 @@ app.main()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr == "interrupted\n"
-
-
-def test_an_interrupt_does_not_cut_off_what_takes_the_bar_down():
-    ended = []
-
-    def work():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.2)
-        ended.append(True)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            to_its_end(work)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert ended
 
 
 def test_a_terminal_that_is_closed_ends_the_run_and_leaves_whole_files(tmp_path):

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from threading import Thread, Timer
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions
@@ -18,9 +18,10 @@ from rich.text import Text
 
 from cryobridge.cli.build import flag
 from cryobridge.errors import CombinedError, CryobridgeError, shown
+from cryobridge.interruption import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -401,6 +402,7 @@ def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Ite
     finally:
         _bars.remove(console)
 
+        @uninterrupted
         def take_down() -> None:
             timer.cancel()
             if after_s:
@@ -408,7 +410,7 @@ def progress(after_s: float = 0, *, lines_after_s: float = LINES_AFTER_S) -> Ite
             if bar.live.is_started:
                 bar.stop()
 
-        to_its_end(take_down)
+        take_down()
 
 
 def _lines_reporter(after_s: float) -> LineReporter:
@@ -433,20 +435,6 @@ def _write_line(line: str) -> None:
     # Whoever reads the lines may be gone; the work goes on.
     with suppress(OSError, ValueError):
         note(line)
-
-
-def to_its_end(work: Callable[[], None]) -> None:
-    """Do work that Ctrl-C does not cut off: in a thread, which interrupts don't reach; they are raised afterwards."""
-    thread = Thread(target=work)
-    try:
-        thread.start()
-        thread.join()
-    except BaseException:
-        if thread.ident is None:  # an interrupt came before, or the system has no thread left
-            work()
-        else:
-            thread.join()
-        raise
 
 
 class _BarConsole(Console):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryobridge.interruption import uninterrupted
+from cryobridge.plots.page import written_as
+
 _WIDTH_IN = 8.0
 
 
+@uninterrupted
 def picks_png(image: NDArray[Any], shape_px: tuple[int, ...], coordinate_px: NDArray[Any], title: str) -> bytes:
     """Draw picks on a micrograph.
 
@@ -43,6 +46,4 @@ def picks_png(image: NDArray[Any], shape_px: tuple[int, ...], coordinate_px: NDA
     axes.set_title(title, fontsize=9, parse_math=False)
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return written_as(figure, "png", dpi=100)

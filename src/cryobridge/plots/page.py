@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cryobridge.interruption import uninterrupted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +37,8 @@ _STYLE: dict[str, Any] = {
     "savefig.bbox": None,
     "savefig.dpi": "figure",
 }
+# The style lies in settings that all threads share.
+_drawing = threading.RLock()
 # Noise hardly shrinks, however long it is packed, and lines are small after the quickest packing as well.
 _PACKED = {"compress_level": 1}
 TICK_STEPS = (1, 2, 2.5, 5, 10)
@@ -89,8 +94,15 @@ class PageNotes:
         return (*self.sentences, *([f"Not drawn - {'; '.join(left_out)}."] if left_out else []))
 
 
+# Matplotlib's compiled code does not survive an interrupt in what it calls of Python: the process would crash.
+@uninterrupted
 def lay_out(sheet: Sheet) -> Figure:
     """Place the panels in rows from the top left; sizes are fixed, so that no text meets another."""
+    with _style():
+        return _laid_out(sheet)
+
+
+def _laid_out(sheet: Sheet) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -148,24 +160,24 @@ def _cells(panels: Sequence[Panel]) -> tuple[list[tuple[int, int, int]], int]:
 
 def png(sheet: Sheet) -> bytes:
     """Return a page as the content of a PNG file."""
-    with style():
-        return written_as(lay_out(sheet), "png", pil_kwargs=_PACKED)
+    return written_as(lay_out(sheet), "png", pil_kwargs=_PACKED)
 
 
+@uninterrupted
 def written_as(picture: Picture, kind: str, **how: Any) -> bytes:
     """Return a figure as the content of a file: ``png``, ``pdf`` or ``svg``."""
     buffer = io.BytesIO()
-    with style():
+    with _style():
         picture.savefig(buffer, format=kind, **how)
     return buffer.getvalue()
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def _style() -> Iterator[None]:
     """Draw alike whatever the user's matplotlibrc says; TeX would read the texts of files as its own."""
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with _drawing, matplotlib.rc_context(_STYLE):
         yield
 
 

@@ -26,7 +26,7 @@ from cryobridge.model.classification import History, Iteration, IterationMetrics
 from cryobridge.plots.converge import draw, flow_sheet, iteration_sheet, summary_sheet
 from cryobridge.plots.converge_metrics import measure, round_ticks
 from cryobridge.plots.converge_populations import percent, points, spread
-from cryobridge.plots.page import lay_out, png, style
+from cryobridge.plots.page import lay_out, png, written_as
 from cryobridge.report import warning
 
 RULE = "Converged when under 1 % change class in 3 iterations and no population moves by more than 2 %."
@@ -88,9 +88,8 @@ def simulated(n_classes=5, n_iterations=8, n_particles=3000, **options):
 
 
 def figure_of(sheet):
-    with style():
-        figure = lay_out(sheet)
-        figure.savefig(io.BytesIO(), format="png")
+    figure = lay_out(sheet)
+    written_as(figure, "png")
     return figure
 
 

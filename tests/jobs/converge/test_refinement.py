@@ -20,7 +20,7 @@ from cryobridge.jobs.converge.stall import stall_of
 from cryobridge.jobs.converge.verdict import Rule
 from cryobridge.jobs.converge.watch import watch
 from cryobridge.plots.converge import iteration_sheet, summary_sheet
-from cryobridge.plots.page import lay_out, style
+from cryobridge.plots.page import lay_out
 from helpers import run
 
 RESOLUTIONS_A = [40.0, 20.0, 12.0, 9.0, 8.5]
@@ -33,9 +33,8 @@ def read(folder, last=None):
 
 
 def drawn(sheet):
-    with style():
-        figure = lay_out(sheet)
-        figure.canvas.draw()
+    figure = lay_out(sheet)
+    figure.canvas.draw()
     return {axes.get_title(loc="left"): axes for axes in figure.axes}
 
 

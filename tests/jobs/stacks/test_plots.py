@@ -14,9 +14,9 @@ import torch
 from cryobridge.errors import CryobridgeError, UsageError
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.fourier.polar import PolarTransform
-from cryobridge.jobs.stacks.polar import drawing
 from cryobridge.jobs.stacks.polar.drawing import draw_stack
 from cryobridge.jobs.stacks.polar.output import plot_paths
+from cryobridge.plots import page
 from helpers import environment
 
 N_ANGLES = 24
@@ -49,8 +49,8 @@ def figures(monkeypatch):
         drawn.append(original(sheet))
         return drawn[-1]
 
-    original = drawing.lay_out
-    monkeypatch.setattr(drawing, "lay_out", lay_out)
+    original = page.lay_out
+    monkeypatch.setattr(page, "lay_out", lay_out)
     return drawn
 
 

@@ -20,7 +20,7 @@ from cryobridge.jobs.inspection.plots.micrographs import micrograph_sheet
 from cryobridge.jobs.inspection.plots.motion import motion_sheet
 from cryobridge.jobs.inspection.plots.recovar import recovar_sheet
 from cryobridge.jobs.inspection.plots.tables import TABLES, table_sheet
-from cryobridge.plots.page import Picture, Sheet, lay_out, style, written_as
+from cryobridge.plots.page import Picture, Sheet, lay_out, written_as
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -87,8 +87,7 @@ def build_figure(path: str | os.PathLike[str], options: InspectOptions | None = 
             path=path,
             hint=f"Leave {option('plot')} out to see what is in it.",
         )
-    with style():
-        return lay_out(sheet)
+    return lay_out(sheet)
 
 
 _SHEETS: dict[str, Callable[[Path], Sheet]] = {

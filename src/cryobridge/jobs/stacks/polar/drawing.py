@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from cryobridge.formats.atomic import atomic_path, leftovers
 from cryobridge.fourier.grid import PolarGrid
 from cryobridge.jobs.output_folder import make_subfolder, remove_existing
 from cryobridge.jobs.stacks.polar.output import plot_paths
-from cryobridge.plots.page import lay_out, style
+from cryobridge.plots.page import png
 from cryobridge.plots.stacks import stack_sheets
 
 if TYPE_CHECKING:
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 _LOW_PRIORITY = 10
 # Stacks whose pictures wait to be drawn; more would fill the memory.
 _MOST_WAITING = 2
-# Noise fills most of a sheet and hardly shrinks, however long it is packed.
-_PNG: dict[str, Any] = {"format": "png", "pil_kwargs": {"compress_level": 1}}
-# The style of a page lies in settings that all threads share.
-_drawing = threading.Lock()
 
 
 def draw_stack(folder: Path, number: int, *content: Any, **more: Any) -> tuple[Path, Path, Path]:
@@ -65,8 +60,8 @@ def draw_stack(folder: Path, number: int, *content: Any, **more: Any) -> tuple[P
     targets = plot_paths(folder, number)
     make_subfolder(targets[0].parent)
     for sheet, target in zip(sheets, targets, strict=True):
-        with _drawing, style(), atomic_path(target) as temporary:
-            lay_out(sheet).savefig(temporary, **_PNG)
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(png(sheet))
     return targets
 
 
