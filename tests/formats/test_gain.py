@@ -112,7 +112,7 @@ def test_nothing_is_said_of_references_that_are_flat_or_of_another_size():
     assert flatness(square, square, divides=True).correlation > 0.99
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_a_reference_with_pixels_that_are_no_numbers_is_refused(tmp_path, value):
     gain = GAIN.copy()
     gain[3, 4] = value
@@ -121,7 +121,7 @@ def test_a_reference_with_pixels_that_are_no_numbers_is_refused(tmp_path, value)
             Image.fromarray(gain).save(tmp_path / name)
         else:
             write_gain(tmp_path / name, gain, 1.0)
-        with pytest.raises(FormatError, match="1 of 5,400 pixels is no number"):
+        with pytest.raises(FormatError, match="1 of 5,400 pixels is no number, or larger"):
             read_gain(tmp_path / name)
 
 
@@ -151,3 +151,12 @@ def test_odd_tags_of_a_tiff_file_raise_no_warning(tmp_path):
     data[at + 4] = 2  # one value, and two are announced
     path.write_bytes(data)
     np.testing.assert_array_equal(read_gain(path), (GAIN * 100).astype("u1"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_pixels_of_movies_that_are_no_numbers_are_left_out_of_the_comparison():
+    mean = 1 / GAIN
+    mean[3, 4], mean[5, 6], mean[7, 8] = np.inf, np.nan, -np.inf
+    seen = flatness(GAIN, mean)
+    assert seen.is_sure
+    assert seen.turn == Turn()

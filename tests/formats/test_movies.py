@@ -7,9 +7,9 @@ from interop.relion import Relion
 from PIL import Image
 
 from cryobridge.errors import CryobridgeError, FormatError
-from cryobridge.formats.movies import EerFractions, MovieHeader, eer_fractions, movie_header
+from cryobridge.formats.movies import EerFractions, MovieHeader, eer_fractions, movie_header, sum_of_frames
 from cryobridge.formats.tiff_header import read_tiff_header
-from helpers import texts
+from helpers import save_mrc, texts
 from movie_files import EVENTS, PAGE, eer_bytes, tiff_bytes
 
 
@@ -154,3 +154,16 @@ def test_relion_finds_as_many_frames_and_fractions_in_an_eer_movie(tmp_path):
     fractions = eer_fractions(movie, 3)
     assert fractions == EerFractions(4, 3, 2, None)
     assert movie_header(tmp_path / "out/m.tif").n_frames == fractions.n_fractions
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_sums_of_frames_that_are_no_images_are_refused(tmp_path, value):
+    frames = np.ones((3, 6, 8), "f4")
+    frames[:, 3, 4] = value
+    header = movie_header(save_mrc(tmp_path / "m.mrc", frames))
+    with pytest.raises(FormatError, match="no numbers, or larger"):
+        sum_of_frames(header, range(3))
+    frames[:, 3, 4] = 5
+    save_mrc(tmp_path / "m.mrc", frames)
+    np.testing.assert_array_equal(sum_of_frames(header, [0, 2]), 2 * frames[0])

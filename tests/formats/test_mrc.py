@@ -594,3 +594,12 @@ def swap(path):
         big.machst = [0x11, 0x11, 0, 0]
         content = big.tobytes() + extended + data.astype(data.dtype.newbyteorder(">")).tobytes()
     path.write_bytes(content)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e30, np.inf, np.nan])
+def test_pixels_whose_square_is_beyond_all_numbers_raise_no_warning(tmp_path, value):
+    images = np.ones((2, 6, 8), "f4")
+    images[1, 2, 3] = value
+    write_mrc_stack(tmp_path / "a.mrcs", images, 1.5)
+    np.testing.assert_array_equal(open_mrc(tmp_path / "a.mrcs").images, images)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # By which EER's references are known: what they hold divides, and RELION takes the inverse by the suffix alone.
 EER_SUFFIX = ".gain"
+# Factors are about 1, and what EER's references count about as many as the frames that they were made of.
+_LARGEST = 1e9
 _UNREAD = {".dm3": "Gatan's DM3", ".dm4": "Gatan's DM4", ".raw": "raw pixels"}
 _HINT = "Convert it to MRC, for instance by IMOD's dm2mrc, and give that file."
 
@@ -87,9 +89,9 @@ def read_gain(path: Path) -> NDArray[np.float32]:
         if file.header.nz != 1:
             raise FormatError(f"{file.header.nz} images; a gain reference is one", path=path, hint=_HINT)
         gain = file.read([0])[0]
-    n_wrong = int((~np.isfinite(gain)).sum())
+    n_wrong = int((~(np.abs(gain) <= _LARGEST)).sum())  # NaN too
     if n_wrong:
-        text = f"{part_of(n_wrong, gain.size, 'pixel')} no number, and movies would have none there"
+        text = f"{part_of(n_wrong, gain.size, 'pixel')} no number, or larger than any factor"
         raise FormatError(text, path=path, hint="Make the gain reference again, or have it set them to 0.")
     return gain
 
@@ -237,10 +239,10 @@ def flatness(gain: NDArray[Any], mean: NDArray[Any], *, divides: bool = False) -
 
 def _detail(image: NDArray[Any]) -> NDArray[np.float64]:
     """Return the logarithm of an image less that of the pixels beside each, without outliers."""
-    positive = image[image > 0]
-    if not positive.size:
+    is_counted = (image > 0) & (image < np.inf)
+    if not is_counted.any():
         return np.zeros(image.shape)
-    logs = np.log(np.where(image > 0, image, np.median(positive)).astype(np.float64))
+    logs = np.log(np.where(is_counted, image, np.median(image[is_counted])).astype(np.float64))
     beside = (np.roll(logs, 1, 0) + np.roll(logs, -1, 0) + np.roll(logs, 1, 1) + np.roll(logs, -1, 1)) / 4
     detail = logs - beside
     limit = 5 * detail.std()

@@ -14,7 +14,7 @@ from cryobridge.report import Message, counted, part_of, warning
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MovieFormat: TypeAlias = Literal["MRC", "TIFF", "EER"]
 # RELION's numbers for how much finer than the camera's pixels electrons are counted, by the factor.
 UPSAMPLING: Final = {1: 1, 2: 2, 4: 3}
+# No pixel counts so many electrons.
+_LARGEST_SUM = 1e9
 
 
 @dataclass(frozen=True)
@@ -190,3 +192,23 @@ def read_frames(header: MovieHeader, frames: Sequence[int]) -> NDArray[np.float3
     from cryobridge.formats.mrc import open_mrc
 
     return open_mrc(header.path).read(list(frames))
+
+
+def sum_of_frames(header: MovieHeader, frames: Iterable[int]) -> NDArray[np.float32]:
+    """Return the sum (ny, nx) of frames of a movie, of which one is in memory at a time.
+
+    Raises
+    ------
+    FormatError
+        As `read_frames`, or if pixels are no numbers or larger than those of movies.
+    """
+    import numpy as np
+
+    total = np.zeros(header.shape_px, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for frame in frames:
+            total += read_frames(header, [frame])[0]
+    if not (np.abs(total) <= _LARGEST_SUM).all():  # nor NaN
+        hint = "Have the movie made again; its frames are no images."
+        raise FormatError("pixels that are no numbers, or larger than any of a movie", path=header.path, hint=hint)
+    return total

@@ -210,6 +210,7 @@ class _Statistics:
         self.mean = self.squares = 0.0
         self.least, self.greatest = math.inf, -math.inf
 
+    @np.errstate(over="ignore", invalid="ignore")  # such statistics are told to be "not determined"
     def add(self, images: NDArray[Any]) -> None:
         """Count images (n, ny, nx) in, one after the other, so that it does not matter which come together."""
         means = images.mean(axis=(1, 2), dtype=np.float64)

@@ -197,3 +197,14 @@ def test_more_frames_than_any_movie_has_take_no_memory(project):
     plan = project.plan({"movie_blob/shape": shape})
     assert (plan.rows.tolist(), plan.left_out) == ([1, 2], {"another number of frames": 1})
     assert "4,294,967,295 frames, as no movie has" in str(codes(plan)["motion-left-out"])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e308, 5e-324, np.inf])
+def test_what_is_no_pixel_size_is_not_known(project, size):
+    sizes = np.array([size, 2.0, 2.0])
+    with pytest.raises(MissingDataError, match="pixel size of the movies is not known"):
+        project.plan({"movie_blob/psize_A": sizes})
+    plan = project.plan({"rigid_motion/psize_A": sizes})
+    assert plan.rows.tolist() == [0, 1, 2]
+    assert np.isfinite([motion.global_px for motion in plan.motions]).all()

@@ -22,7 +22,7 @@ from cryobridge.formats.gain import (
 )
 from cryobridge.formats.image_search import as_given
 from cryobridge.formats.input_file import read_input
-from cryobridge.formats.movies import MovieFormat, movie_header, read_frames
+from cryobridge.formats.movies import MovieFormat, movie_header, sum_of_frames
 from cryobridge.formats.tiff_header import is_tiff
 from cryobridge.report import Message, counted, note, warning
 
@@ -301,9 +301,8 @@ def _seen(gain: NDArray[np.float32], files: Sequence[Path], *, divides: bool) ->
     for file in files[:: max(1, len(files) // _N_MOVIES)][:_N_MOVIES]:
         try:
             header = movie_header(file)
-            for frame in range(min(_N_FRAMES, header.n_frames)):
-                pixels = read_frames(header, [frame])[0]
-                total = pixels if total is None else total + pixels
+            pixels = sum_of_frames(header, range(min(_N_FRAMES, header.n_frames)))
+            total = pixels if total is None else total + pixels
         except CryobridgeError:
             continue
         except ValueError:  # movies of different sizes

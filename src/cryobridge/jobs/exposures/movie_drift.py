@@ -15,7 +15,7 @@ import numpy as np
 from scipy import fft, signal
 
 from cryobridge.errors import CryobridgeError, option
-from cryobridge.formats.movies import movie_header, read_frames
+from cryobridge.formats.movies import movie_header, sum_of_frames
 from cryobridge.model.motion import patch_centres
 from cryobridge.report import Message, note, warning
 
@@ -129,10 +129,7 @@ def _pairs(motion: MotionModel, movie: Path, gain: NDArray[np.float32] | None) -
     spectra, places, scale = [], [], np.ones(2)
     shape: tuple[int, ...] = (0, 0)
     for group in groups:
-        image: NDArray[np.float32] = np.zeros(header.shape_px, np.float32)
-        for frame in group.tolist():
-            image += read_frames(header, [frame])[0]
-        image = image[:: -1 if header.format == "TIFF" else 1]
+        image = sum_of_frames(header, group.tolist())[:: -1 if header.format == "TIFF" else 1]
         small = _reduced(image if gain is None else image * gain)
         shape = small.shape
         scale = np.array(image.shape[::-1]) / np.array(shape[::-1])

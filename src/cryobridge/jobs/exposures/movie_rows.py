@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from cryobridge.errors import CryobridgeError, option
-from cryobridge.formats.movies import movie_header, read_frames
+from cryobridge.formats.movies import movie_header, sum_of_frames
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.report import Message, note, warning
 
@@ -96,11 +96,13 @@ def check_rows(
 
 def _compared(movie: Path, micrograph: Path, gain: NDArray[np.float32] | None) -> tuple[float, float]:
     header = movie_header(movie)
-    mean = sum(read_frames(header, [frame])[0] for frame in range(min(_N_FRAMES, header.n_frames)))
-    as_read = np.asarray(mean)[:: -1 if header.format == "TIFF" else 1]
+    total = sum_of_frames(header, range(min(_N_FRAMES, header.n_frames)))
+    as_read = total[:: -1 if header.format == "TIFF" else 1]
     if gain is not None:
         as_read = as_read * gain
     average = open_mrc(micrograph).read([0])[0]
+    if not np.isfinite(average).all():
+        raise ValueError("pixels that are no numbers")
     longest = min(_N_PX, *(max(image.shape) for image in (as_read, average)))
     grid = np.minimum(np.array(as_read.shape) * longest // max(as_read.shape), average.shape)
     seen, expected = (_features(image, (int(grid[0]), int(grid[1]))) for image in (as_read, average))
