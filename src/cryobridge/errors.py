@@ -111,6 +111,7 @@ class CryobridgeError(ValueError):
         super().__init__(message)
         self._message = message
         self._hint = hint
+        self._note_hint()
         self.path = None if path is None else str(path)
         self.field = field
         self.rows = rows
@@ -145,6 +146,12 @@ class CryobridgeError(ValueError):
     def add_hint(self, text: str) -> None:
         """Add a sentence to what to do next; it may hold references to options."""
         self._hint = f"{self._hint} {text}" if self._hint else text
+        self._note_hint()
+
+    def _note_hint(self) -> None:
+        """Have Python (from 3.11 on) show the hint below the error, also of one in a worker of torch."""
+        if self.hint is not None:
+            self.__notes__: list[str] = [self.hint]
 
     def __str__(self) -> str:
         return self.text()

@@ -185,6 +185,8 @@ def checked(value: Any, kind: Any, name: str, opt: Opt | None = None, choices: t
     if kind is float:
         return _bounded(float(_typed(value, (int, float), name, "a number is needed")), name, opt)
     if kind is str:
+        if name == "device" and hasattr(value, "type"):  # torch's own
+            return str(value)
         return _typed(value, str, name, "a text is needed")
     if kind is dict:
         return _typed(value, Mapping, name, "values by their names are needed")

@@ -210,6 +210,18 @@ def test_errors_of_workers_are_those_of_the_dataset(path, tmp_path):
     (tmp_path / "1.mrc").unlink()
     with pytest.raises(cb.CryobridgeError, match=r"1\.mrc: can't be read"):
         list(DataLoader(dataset, batch_size=16, num_workers=1, collate_fn=cb.collate, multiprocessing_context="fork"))
+    save_mrc(tmp_path / "1.mrc", noise_images(PER_FILE, BOX + 8, 1), 1.5)
+    with pytest.raises(cb.CryobridgeError, match=r"1\.mrc: the file was replaced by another one since"):
+        dataset.batch(range(N))
+
+
+def test_a_copied_dataset_has_particles_for_results_but_no_names_of_images(path, tmp_path):
+    dataset = cb.ParticleDataset(path, rows=[7, 3])
+    particles = pickle.loads(pickle.dumps(dataset)).particles
+    assert particles.uid.tolist() == dataset.particles.uid.tolist()
+    assert particles.with_columns(cluster=[1, 0]).cluster.tolist() == [1, 0]
+    with pytest.raises(cb.CryobridgeError, match="image"):
+        cb.write(particles, tmp_path / "a.star")
 
 
 def test_a_million_rows_take_little_memory(path):

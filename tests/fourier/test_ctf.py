@@ -110,6 +110,23 @@ def test_rows_and_batches_are_those_of_the_whole(particles):
     assert len(cb.ctf_images(particles, 8, rows=[])) == 0
 
 
+def test_boxes_rows_and_devices_are_given_as_numpy_and_torch_have_them(particles):
+    whole = cb.ctf_images(particles, BOX)
+    assert torch.equal(cb.ctf_images(particles, np.int64(BOX), device=torch.device("cpu")), whole)
+    for rows in (torch.tensor([1, 3]), np.array([1, 3], "u1"), range(1, 4, 2)):
+        torch.testing.assert_close(cb.ctf_images(particles, rows=rows), whole[[1, 3]])
+    assert cb.ctf_images(particles, rows=[]).shape == (0, BOX, BOX // 2 + 1)
+    assert list(cb.ctf_batches(particles, rows=[])) == []
+
+
+@pytest.mark.parametrize("of", [cb.ctf_images, cb.ctf_batches])
+@pytest.mark.parametrize("given", ["J4", Path("J4"), None])
+def test_names_of_files_are_no_particles(of, given):
+    with pytest.raises(cb.CryobridgeError, match="particles: a particle set is needed") as caught:
+        of(given, BOX)
+    assert "cryobridge.read(path)" in caught.value.hint
+
+
 def test_single_precision_is_as_exact_as_is_said(particles):
     single, double = (cb.ctf_images(particles, 256, precision=name, pixel_size_A=1.0) for name in ("single", "double"))
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)

@@ -141,6 +141,23 @@ def test_values_of_another_kind_are_refused(values, message):
         particles().with_columns(**values)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"score": np.ones(N, complex)}, "score: one value a particle is needed"),
+        ({"score": [[1], [1, 2]] * 3}, "score: one value a particle is needed"),
+        ({"latent": [[1], [1, 2]] * 3}, "latent: a table of numbers is needed"),
+        ({"ctf": np.ones(N)}, "'ctf' is no name for a column"),
+        ({"my score": np.ones(N)}, "my score: 'my score' is no name for a column"),
+        ({"cluster": [0] * N, "class_number": [1] * N}, "cluster: it is the class, which is given twice"),
+    ],
+)
+def test_columns_that_can_not_be_are_refused_at_once(values, message):
+    with pytest.raises(UsageError) as caught:
+        particles().with_columns(**values)
+    assert message in str(caught.value)
+
+
 def test_a_table_for_notebooks_has_the_coordinates():
     found = particles().with_columns(latent=LATENT).to_pandas()
     assert found["latent_2"].tolist() == LATENT[:, 1].tolist()

@@ -18,7 +18,7 @@ from cryobridge.formats.unusable import refuse_unusable
 from cryobridge.jobs.reconstruction.images import chosen_images
 from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.model.geometry import matrix_to_euler, rounded
-from cryobridge.model.particles import ParticleSet
+from cryobridge.model.particles import ParticleSet, require_set
 from cryobridge.options import Opt
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def chosen_particles(particles: ParticleSet, rows: Rows | None) -> ParticleSet:
     MissingDataError
         If no particle is left.
     """
-    if not isinstance(particles, ParticleSet):
-        hint = "Give those of a file as cryobridge.read(path)."
-        raise UsageError(f"a particle set is needed, not {particles!r:.60}", option="particles", hint=hint)
+    require_set(particles)
     found = particles if rows is None else particles.take(particles.row_numbers(np.asarray(rows)))
     if not len(found):
         raise MissingDataError("no particle is left", path=particles.source, hint="Choose other rows.")

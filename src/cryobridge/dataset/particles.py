@@ -167,9 +167,12 @@ class ParticleDataset(Dataset[Batch]):
 
     @property
     def particles(self) -> ParticleSet:
-        """The particles in the order of the items, for what is computed of them: ``particles.with_columns(...)``."""
-        if self._found is None:  # in another process
-            return self._values.particles
+        """The particles in the order of the items, for what is computed of them: ``particles.with_columns(...)``.
+
+        Those of a copied dataset, such as one in another process, have no more than its items.
+        """
+        if self._found is None:  # in another process, where no names of images are
+            return replace(self._values.particles, images=None)
         return self._found.take(self.rows)
 
     @property

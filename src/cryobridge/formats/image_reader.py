@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import struct
 from collections import OrderedDict
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from cryobridge.errors import FormatError
 from cryobridge.formats.input_file import open_input, read_error
 from cryobridge.formats.mrc import Images, MrcFile, open_mrc
 
@@ -24,6 +27,24 @@ if TYPE_CHECKING:
 # Compressed files are in memory as a whole while they are open.
 _MOST_COMPRESSED = 2
 _SHARE_OF_OPEN_FILES = 4
+
+
+def _opened(header: MrcHeader) -> IO[bytes]:
+    """Open a file whose header was read before.
+
+    Raises
+    ------
+    FormatError
+        If it has images of another size or type now.
+    """
+    stream = open_input(header.path)
+    then = (header.nx, header.ny, header.nz, header.mode)
+    now = os.pread(stream.fileno(), 16, 0)
+    if now not in {struct.pack(f"{order}4i", *then) for order in "<>"}:
+        stream.close()
+        hint = "Read the metadata again; if they are of the images that were there, give those back their name."
+        raise FormatError("the file was replaced by another one since its header was read", path=header.path, hint=hint)
+    return stream
 
 
 class ImageReader:
@@ -108,7 +129,7 @@ class ImageReader:
             while len(self._plain) >= self._most_open:
                 self._plain.popitem(last=False)[1][1].close()
             try:
-                self._plain[code] = (MrcFile(header), open_input(header.path))
+                self._plain[code] = (MrcFile(header), _opened(header))
             except OSError as error:
                 raise read_error(header.path, error) from error
         self._plain.move_to_end(code)

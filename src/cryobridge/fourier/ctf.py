@@ -13,7 +13,8 @@ from torch import Tensor
 from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.fourier.devices import batch_size_for, pick_device
 from cryobridge.model.contrast_transfer import Lens, lens_of
-from cryobridge.options import Opt, check, made, takes
+from cryobridge.model.particles import require_set
+from cryobridge.options import Opt, check, checked, made, takes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -175,8 +176,8 @@ def ctf_batches(
     if batch_size is None:
         n_bytes = _ARRAYS_IN_HAND * 2 * _REAL[chosen.precision].itemsize * size_px**2
         batch_size = batch_size_for(pick_device(chosen.device), n_bytes)
-    elif batch_size < 1:
-        raise UsageError(f"batches of {batch_size} images are none", option="batch_size", hint="Give at least 1.")
+    else:
+        batch_size = checked(batch_size, int, "batch_size", Opt(low=1))
     batches = (numbers[first : first + batch_size] for first in range(0, len(numbers), batch_size))
     return ((batch, _images(particles, batch, size_px, chosen)) for batch in batches)
 
@@ -226,6 +227,7 @@ def tensors(lens: Lens, dtype: torch.dtype, device: torch.device) -> Lens:
 
 
 def _row_numbers(particles: ParticleSet, rows: Rows | None) -> NDArray[np.int64]:
+    require_set(particles)
     return np.arange(len(particles)) if rows is None else particles.row_numbers(np.asarray(rows))
 
 
@@ -238,9 +240,9 @@ def _pixel_sizes(
     pixel_size_A: Floats = np.full(len(rows), np.nan)
     if optics is not None and index is not None:
         own_box, pixel_size_A = optics.box_px[index[rows]], optics.pixel_size_A[index[rows]]
-    size_px = box_px
+    size_px: int | None = None if box_px is None else checked(box_px, int, "box_px")
     if size_px is None:
-        sizes = np.unique(own_box)
+        sizes = np.unique(own_box if len(rows) or optics is None else optics.box_px)
         if len(sizes) > 1:
             listed = ", ".join(map(str, sizes.tolist()))
             raise UsageError(f"the images have boxes of {listed} px", option="box_px", hint="Give the box of all.")

@@ -672,6 +672,8 @@ class ParticleSet:
         """
         given: dict[str, Any] = {} if latent is None else {"latent": latent}
         given |= {} if cluster is None else {"cluster": cluster}
+        if cluster is not None and "class_number" in columns:
+            raise UsageError("it is the class, which is given twice", option="cluster", hint="Leave class_number out.")
         particles, values = in_order(self, given | columns, uid=uid, row=row, unmatched=unmatched)
         return _with_values(particles, values)
 
@@ -748,6 +750,19 @@ class ParticleSet:
         return found | {name: f"{counted(len(values), 'value')}" for name, values in self.columns.items()}
 
 
+def require_set(particles: Any) -> None:
+    """Refuse what is no particle set, but the name of a file, say.
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+    """
+    if not isinstance(particles, ParticleSet):
+        hint = "Give those of a file as cryobridge.read(path)."
+        raise UsageError(f"a particle set is needed, not {particles!r:.60}", option="particles", hint=hint)
+
+
 def _with_values(particles: ParticleSet, values: Mapping[str, Any]) -> ParticleSet:
     """Return a set with values that it has been looked into that they fit: latent (n, d), all others (n,)."""
     parts: dict[str, Any] = {}
@@ -762,8 +777,12 @@ def _with_values(particles: ParticleSet, values: Mapping[str, Any]) -> ParticleS
                 parts["class_posterior"] = np.ones(len(given))
         elif name in direct and isinstance(given, np.ndarray):
             parts[name] = of_kind(name, given, direct[name].kind)
-        elif not re.fullmatch(r"[^\W\d_][\w/.]*", name) or name in {item.name for item in fields(particles)}:
-            raise UsageError(f"{name!r} is no name for a column", option=name, hint="Take letters and digits.")
+        elif name in {item.name for item in fields(particles)}:
+            hint = "A part of the set is called so: take another name, or change that part by `ParticleSet.replace`."
+            raise UsageError(f"{name!r} is no name for a column", option=name, hint=hint)
+        elif not re.fullmatch(r"[^\W\d_][\w/.]*", name):
+            hint = "Take letters and digits; a letter comes first."
+            raise UsageError(f"{name!r} is no name for a column", option=name, hint=hint)
         else:
             is_text = isinstance(given, np.ndarray) and given.dtype.kind in "OSU"
             own[name] = Labels.of(given) if is_text else given

@@ -79,7 +79,10 @@ def as_values(given: Any) -> Any:
         given = given.detach().cpu()
         # NumPy has no bfloat16, which results of mixed precision are in.
         given = given.float() if given.is_floating_point() and given.element_size() < 4 else given
-    return np.asarray(given)
+    try:
+        return np.asarray(given)
+    except ValueError:  # lists of several lengths
+        return np.array(None)
 
 
 def of_kind(name: str, values: NDArray[Any], kind: str) -> NDArray[Any]:
@@ -125,8 +128,10 @@ def _of_each(name: str, given: Any) -> Any:
                 f"a table of numbers is needed, not an array of {values.shape}", option=name, hint="Give (n, d)."
             )
         return of_kind(name, values, "float")
-    if values.ndim != 1:
-        raise UsageError("one value a particle is needed", option=name, hint="Give a list or an array (n,).")
+    if values.ndim != 1 or values.dtype.kind not in "biufOSU":
+        raise UsageError(
+            "one value a particle is needed", option=name, hint="Give a list or an array (n,) of numbers or texts."
+        )
     return of_kind(name, values, "int") if name == "cluster" else values
 
 

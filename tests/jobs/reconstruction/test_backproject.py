@@ -60,6 +60,10 @@ def test_a_path_options_and_rows(project, particles):
     np.testing.assert_allclose(stored.density, -whole.density, atol=1e-6 * float(whole.density.abs().max()))
 
 
+def test_notebooks_show_what_it_is_made_of(particles):
+    assert repr(cb.backproject(particles, n=3, box_px=16)).startswith("Reconstruction(3 particles, 16 voxels of ")
+
+
 def test_images_of_other_sizes_make_the_same_map(project, particles, tmp_path):
     cb.downsample(project.refinement, tmp_path / "small", box_px=64)
     small = cb.read(tmp_path / "small")

@@ -17,6 +17,7 @@ from cryobridge.jobs.reconstruction.images import chosen_images
 from cryobridge.jobs.reconstruction.options import BackprojectOptions
 from cryobridge.model.particles import ParticleSet
 from cryobridge.options import made, takes
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +41,12 @@ class Reconstruction:
     density: Tensor
     voxel_size_A: float
     rows: NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        made_of = (
+            f"{counted(len(self.rows), 'particle')}, {len(self.density)} voxels of {self.voxel_size_A:g} Å an edge"
+        )
+        return f"Reconstruction({made_of})"
 
     def fsc(self, other: Reconstruction | Tensor) -> Tensor:
         """Return the Fourier shell correlation with another map of the same box, (box // 2 + 1,).
