@@ -170,8 +170,9 @@ def test_frames_outside_the_trajectory_are_said(project):
     assert np.isfinite(motion.global_px[:, 0]).tolist() == [False, False, True, True, True, True, False, False]
     assert "frames 3 to 6 of 8" in str(codes(plan)["motion-frames"])
     assert plan.metadata(0).patches_px.shape == (4, 5, 5, 2)
-    # The last frame that is named is not one of them.
+    # The last frame that is named is not one of them; a trajectory that goes on to the movie's end is whole.
     np.save(project.trajectory("b"), np.zeros((1, 5, 2)))
+    np.save(project.trajectory("c"), np.zeros((1, N_FRAMES - 2, 2)))
     plan = project.plan(frames)
     assert plan.left_out == {"another number of frames": 1}
     assert "5 shifts for 4 frames" in str(codes(plan)["motion-left-out"])

@@ -80,7 +80,8 @@ class Source:
     def converted(self, reading: Reading) -> Converted:
         """Return the motion in RELION's terms."""
         rigid = read_rigid(self.rigid, self.index)
-        if len(rigid) != self.length:
+        # One with all frames to the movie's last is whole too, whatever frame it says to end at.
+        if len(rigid) not in {self.length, self.n_frames - self.first_frame + 1}:
             text = f"{counted(len(rigid), 'shift')} for {counted(self.length, 'frame')}"
             raise LeftOutError(OTHER_FRAMES, text)
         spline = None if self.spline is None else read_spline(self.spline)
