@@ -167,7 +167,7 @@ def holes(n, n_x=3, n_y=3, spread=0.02):
 
 @pytest.fixture
 def session(tmp_path):
-    """A session by EPU: movies with .xml files, and cryoSPARC's links to them with other names."""
+    """A session by EPU: movies with two .xml files each, and cryoSPARC's links to them with other names."""
 
     def _session(n=90, written=lambda number: True):
         movies = epu_names(n)
@@ -181,6 +181,7 @@ def session(tmp_path):
             (data / movie).write_bytes(b"II*\0")
             if written(number):
                 (data / movie.replace("_fractions.tiff", ".xml")).write_text(XML.format(x, y))
+                (data / movie.replace(".tiff", ".xml")).write_text("<MicroscopeImage/>")  # of the movie, without shift
             link = imported / f"{UID}{movie}"
             link.symlink_to(data / movie)
             links.append(link)

@@ -206,7 +206,7 @@ class _Index:
         return sorted(path for path in self._found if path.suffix.lower() == MDOC and path not in own)
 
     def _by_key(self, entries: Iterable[Path]) -> dict[str, list[Path]]:
-        """Return the files by exposure; where there are both kinds, EPU's."""
+        """Return the files by exposure; where there are both kinds, EPU's, and of these the one of the exposure."""
         by_key: dict[str, list[Path]] = {}
         for path in islice(entries, _MOST_ENTRIES - self._n_entries):
             self._n_entries += 1
@@ -215,7 +215,8 @@ class _Index:
                 by_key.setdefault(exposure_key(path.name), []).append(path)
         for key, paths in by_key.items():
             by_epu = [path for path in paths if path.suffix.lower() == XML]
-            by_key[key] = by_epu or paths
+            # EPU writes another file of the movie, NAME_Fractions.xml, which has no beam shift.
+            by_key[key] = [path for path in by_epu if path.stem == key] or by_epu or paths
         return by_key
 
 
