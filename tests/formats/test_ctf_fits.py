@@ -29,6 +29,13 @@ def test_no_fit_is_better_than_one_that_is_known():
     assert messages[0].text.endswith("40 Å is written")
 
 
+@pytest.mark.parametrize("unknown", [np.nan, 0.0])
+def test_where_no_fit_has_a_resolution_there_is_no_column(unknown):
+    columns, messages = fits([unknown] * 3, [0.5] * 3)
+    assert columns.keys() == {SCORE}
+    assert [(message.code, message.severity) for message in messages] == [("no-fit-resolution", "note")]
+
+
 def test_scores_that_are_no_numbers_are_none():
     columns, messages = fits([3.5, 4.0], [np.nan, 0.125])
     assert columns[SCORE].tolist() == [0, 0.125]

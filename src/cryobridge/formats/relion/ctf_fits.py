@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryobridge.model.fields import micrograph_field
-from cryobridge.report import Message, part_of, warning
+from cryobridge.report import Message, note, part_of, warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +26,8 @@ _WORST_A = 25.0
 def fits_for_relion(columns: dict[str, Any], what: str) -> tuple[dict[str, Any], list[Message]]:
     """Return columns for RELION, with a bad value in place of fits that have no measure.
 
+    Where no fit has a resolution, the column is left out: all would be bad.
+
     Parameters
     ----------
     columns
@@ -36,7 +38,7 @@ def fits_for_relion(columns: dict[str, Any], what: str) -> tuple[dict[str, Any],
     Returns
     -------
     tuple
-        The columns; and a warning that counts the rows in which a resolution is put in.
+        The columns; and what is said of resolutions that are put in or left out.
 
     Examples
     --------
@@ -49,7 +51,10 @@ def fits_for_relion(columns: dict[str, Any], what: str) -> tuple[dict[str, Any],
         columns[_SCORE] = np.where(np.isfinite(score), score, 0).astype(score.dtype)
     if resolution_A is None or (known := _is_known(resolution_A)).all():
         return columns, []
-    worst_A = max(_WORST_A, float(resolution_A[known].max(initial=0)))
+    if not known.any():
+        del columns[_RESOLUTION]
+        return columns, [note("no-fit-resolution", f"no {what} has a resolution of the CTF fit: no {_RESOLUTION}")]
+    worst_A = max(_WORST_A, float(resolution_A[known].max()))
     columns[_RESOLUTION] = np.where(known, resolution_A, worst_A).astype(resolution_A.dtype)
     unknown = part_of(int((~known).sum()), len(known), what, "have", of_one="has")
     text = f"{unknown} no resolution of the CTF fit, which RELION would read as 0 Å, the best: {worst_A:g} Å is written"
