@@ -12,6 +12,7 @@ import numpy as np
 from cryobridge.errors import FormatError
 from cryobridge.formats.input_file import open_input, read_error, readable_size, unpacks_to_too_much
 from cryobridge.formats.tiff_header import read_tiff_header
+from cryobridge.report import counted
 
 if TYPE_CHECKING:
     import os
@@ -53,7 +54,7 @@ def read_tiff_pages(path: str | os.PathLike[str], pages: Sequence[int] = (0,)) -
     header = read_tiff_header(path)
     packed, n_bytes = readable_size(path), 4 * len(pages) * header.ny * header.nx
     if unpacks_to_too_much(packed, n_bytes):
-        text = f"{packed:,} bytes would unpack to {n_bytes:,}, as no image does"
+        text = f"{counted(packed, 'byte')} would unpack to {n_bytes:,}, as no image does"
         raise FormatError(text, path=path, hint=_HINT)
     found = np.empty((len(pages), header.ny, header.nx), np.float32)
     try:
