@@ -177,13 +177,13 @@ def test_a_million_shuffled_rows_are_joined_in_a_moment():
     rng = np.random.default_rng(0)
     uid = rng.integers(0, 2**64, n, dtype=np.uint64)
     order = rng.permutation(n)
-    start = time.perf_counter()
+    start = time.process_time()
     np.sort(uid)
     np.argsort(uid, kind="stable")
-    one_sort = time.perf_counter() - start
-    start = time.perf_counter()
+    one_sort = time.process_time() - start
+    start = time.process_time()
     joined = join_on_uid(table("a.cs", uid, a__x=np.arange(n)), table("b.cs", uid[order], b__y=np.arange(n)[order]))
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     read = joined.read(["a/x", "b/y"])
     assert np.array_equal(read["a/x"], read["b/y"])
     assert seconds < 20 * one_sort + 0.5

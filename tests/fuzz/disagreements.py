@@ -229,6 +229,7 @@ def operations_on_table(path, column):
         **{f"where {at}": _chosen_where(path, out, where) for at, where in enumerate(conditions)},
         "select": lambda: select_files(path, out / path.name, random=2, verify=path.suffix == ".star", overwrite=True),
         **_on_images_and_jobs(path, path.parent / "job", path.parent / "micrographs.star", out),
+        **for_methods(path, out),
     }
 
 
@@ -250,6 +251,29 @@ def _on_images_and_jobs(path, job, micrographs, out):
         "coords": lambda: coords(path, micrographs, out / "picks", drop_outside=True, relion_project=path.parent),
         "converge": lambda: converge(job, out / "converge", plots=False, **of_relion),
     }
+
+
+def for_methods(path, out):
+    """Return what gives particles to a method and takes its results back."""
+    import cryobridge as cb
+
+    return {
+        "dataset": lambda: cb.ParticleDataset(path)[:],
+        "dataset with CTF": lambda: cb.ParticleDataset(path, ctf="image", box_px=8, on_missing="skip")[::2],
+        "results": lambda: cb.write(_with_results(path), out / f"results{path.suffix}"),
+        "cryodrgn": lambda: cb.adaptors.to_cryodrgn(cb.read(path), out / "cryodrgn"),
+        "map": lambda: cb.backproject(path, box_px=8),
+    }
+
+
+def _with_results(path):
+    import cryobridge as cb
+
+    particles = cb.read(path)
+    n = len(particles)
+    order = np.arange(n)[::-1]
+    found = {"latent": np.ones((n, 2), "f4"), "cluster": order, "batch": ["a"] * n, "half_set": order % 2 + 1}
+    return particles.with_columns(row=order, **found)
 
 
 def each(out, *operations):
@@ -476,7 +500,7 @@ def lay_out_case(folder, data):
 
 
 def read_case(case):
-    """Give files to three commands that chance chooses."""
+    """Give files to three commands that chance chooses, and to what methods are given."""
     folder, rng = case
     tables, sources = inputs_in(folder)
     options = {"verify": rng.random() < 0.5}
@@ -485,8 +509,11 @@ def read_case(case):
     if rng.random() < 0.5:
         options["datadir"] = folder
     (folder / "rows.txt").write_text(rng.choice(("0\n2\n", "3\n", "-1\n", "18446744073709551616\n", "")))
-    operations = operations_on_files(folder, rng.choice(tables), rng.choice((*sources, folder)), options)
-    each(folder / "out", *rng.sample(list(operations.values()), 3))
+    table = rng.choice(tables)
+    operations = operations_on_files(folder, table, rng.choice((*sources, folder)), options)
+    # The last one was added later: what a number stood for stays.
+    chosen = [*rng.sample(list(operations.values()), 3), rng.choice(list(for_methods(table, folder / "out").values()))]
+    each(folder / "out", *chosen)
 
 
 def inputs_in(folder):

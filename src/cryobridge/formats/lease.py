@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -188,17 +189,18 @@ def state_of(path: Path, *, patience_s: float = 0.0) -> State:
     patience_s
         How long to look at a counter, at most, where the lock says nothing: `STALE_S` for a sure answer.
     """
-    until = time.monotonic() + patience_s
     first = _look(path)
-    look = first
-    while not isinstance(look, State):
-        if look != first:
-            return State.ALIVE
-        if time.monotonic() >= until:
-            return State.DEAD if patience_s >= STALE_S else State.UNKNOWN
+    if isinstance(first, State):
+        return first
+    # Looks are counted rather than seconds: a process that was held up has not looked meanwhile.
+    for _ in range(math.ceil(patience_s / _LOOK_S)):
         time.sleep(_LOOK_S)
         look = _look(path)
-    return look
+        if isinstance(look, State):
+            return look
+        if look != first:
+            return State.ALIVE
+    return State.DEAD if patience_s >= STALE_S else State.UNKNOWN
 
 
 def _look(path: Path) -> State | int:
