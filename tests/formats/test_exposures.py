@@ -135,3 +135,13 @@ def test_exposures_are_told_from_particles(project, demo_project):
     assert is_exposures(("uid", "movie_blob/path"))
     assert not is_exposures(("uid", "blob/path", "micrograph_blob/path"))
     assert not is_exposures(("uid", "ctf/df1_A"))
+
+
+def test_a_microscope_that_is_another_by_the_ctf_is_said(tmp_path):
+    columns = files.exposure_columns(N)
+    columns["mscope_params/accel_kv"] = np.array([300, 300, 200, 0], "f4")
+    write_cs(tmp_path / "exposures.cs", columns)
+    found = read_exposures(tmp_path / "exposures.cs")
+    assert found.per_micrograph("voltage_kV").tolist() == [300] * N
+    (said,) = [message.text for message in found.messages if message.code == "optics-contradiction"]
+    assert said.endswith("mscope_params/accel_kv 200 and 300 in 1 of 4 rows")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.errors import FormatError
+from cryobridge.errors import FormatError, option
 from cryobridge.formats.input_file import read_error, read_input
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
@@ -33,7 +33,6 @@ EER_SUFFIX = ".gain"
 # Factors are about 1, and what EER's references count about as many as the frames that they were made of.
 _LARGEST = 1e9
 _UNREAD = {".dm3": "Gatan's DM3", ".dm4": "Gatan's DM4", ".raw": "raw pixels"}
-_HINT = "Convert it to MRC, for instance by IMOD's dm2mrc, and give that file."
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,9 @@ def read_gain(path: Path) -> NDArray[np.float32]:
     FormatError
         If it can't be read, is in a format that is not read, or is no single image.
     """
+    convert = f"Convert it to MRC, for instance by IMOD's dm2mrc, and give that file with {option('gain_reference')}."
     if path.suffix.lower() in _UNREAD:
-        raise FormatError(f"{_UNREAD[path.suffix.lower()]} is not read", path=path, hint=_HINT)
+        raise FormatError(f"{_UNREAD[path.suffix.lower()]} is not read", path=path, hint=convert)
     try:
         head = read_input(path, 4)
     except OSError as error:
@@ -87,12 +87,15 @@ def read_gain(path: Path) -> NDArray[np.float32]:
     else:
         file = open_mrc(path)
         if file.header.nz != 1:
-            raise FormatError(f"{file.header.nz} images; a gain reference is one", path=path, hint=_HINT)
+            raise FormatError(f"{file.header.nz} images; a gain reference is one", path=path, hint=convert)
         gain = file.read([0])[0]
     n_wrong = int((~(np.abs(gain) <= _LARGEST)).sum())  # NaN too
     if n_wrong:
         text = f"{part_of(n_wrong, gain.size, 'pixel')} no number, or larger than any factor"
         raise FormatError(text, path=path, hint="Make the gain reference again, or have it set them to 0.")
+    if not (gain > 0).any():
+        text = "no pixel is above 0, and movies would be empty"
+        raise FormatError(text, path=path, hint=f"Give another one with {option('gain_reference')}.")
     return gain
 
 

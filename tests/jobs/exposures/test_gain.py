@@ -80,8 +80,12 @@ def test_references_that_are_absent_or_of_another_size_are_refused(project):
     with pytest.raises(FormatError, match=r"352 × 288 px, and the movie .* has 288 × 352") as raised:
         project.plan(changes={"gain_ref_blob/rotate_num": np.ones(2, "<u4")})
     assert raised.value.field == "gain_ref_blob/rotate_num"
+    assert "gain_turn='pixels'" in raised.value.hint
     write_mrc_stack(project.gain, GAIN[None, 1:], 1.0)
     with pytest.raises(FormatError, match="RELION would crash"):
+        project.plan()
+    write_mrc_stack(project.gain, GAIN[None] * 0, 1.0)
+    with pytest.raises(FormatError, match="no pixel is above 0"):
         project.plan()
     project.gain.unlink()
     with pytest.raises(MissingDataError, match="is not found") as raised:

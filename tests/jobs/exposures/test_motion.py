@@ -73,6 +73,11 @@ def test_what_is_uncertain_is_said_with_numbers(project):
     assert "2 times as long" in str(codes(project.plan(motion_unit="A"))["motion-unit"])
 
 
+def test_units_that_are_the_same_are_not_compared(project):
+    sizes = {name: np.ones(3, "f4") for name in ("movie_blob/psize_A", "rigid_motion/psize_A")}
+    assert "times as long" not in str(codes(project.plan(sizes))["motion-unit"])
+
+
 def test_trajectories_that_begin_elsewhere_are_warned_of(project):
     for name in NAMES:
         write_trajectories(project.folder / "J2/motioncorrected", name, MOTION, offset=(3, 4))
@@ -169,6 +174,7 @@ def test_frames_outside_the_trajectory_are_said(project):
     assert motion.first_frame == 3
     assert np.isfinite(motion.global_px[:, 0]).tolist() == [False, False, True, True, True, True, False, False]
     assert "frames 3 to 6 of 8" in str(codes(plan)["motion-frames"])
+    assert "unless it is given --first_frame 3 --last_frame 6" in str(codes(plan)["motion-frames"])
     assert plan.metadata(0).patches_px.shape == (4, 5, 5, 2)
     # The last frame that is named is not one of them; a trajectory that goes on to the movie's end is whole.
     np.save(project.trajectory("b"), np.zeros((1, 5, 2)))

@@ -49,6 +49,8 @@ def test_options_that_do_not_fit_are_warned_of(tmp_path, is_reversed, flip_y, mo
     check = check_rows(*files(tmp_path, ".tif", is_reversed=is_reversed))
     messages = row_messages(check, MotionOptions(motion_rows=motion_rows), flip_y=flip_y)
     assert [message.option for message in messages if message.severity == "warning"] == warned_of
+    if "flip_y" in warned_of:
+        assert ("leave flip_y= out" if flip_y else "give flip_y=True") in str(messages[0])
     assert messages
 
 

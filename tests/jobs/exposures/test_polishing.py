@@ -137,3 +137,12 @@ def test_trajectories_that_are_not_there_are_said(project):
     report = cb.micrographs("cs/J2/exposures.cs", OUT, **KNOWN)
     assert "motion-not-found" in {message.code for message in report.warnings}
     assert report.motion is None
+
+
+def test_local_motion_without_that_of_whole_frames_is_said(project):
+    columns = exposures(NAMES, ".mrcs", "J1/imported/gain.mrc")
+    write(project, **{name: None for name in columns if name.startswith("rigid_motion/")})
+    report = cb.micrographs("cs/J2/exposures.cs", OUT, dry_run=True, **KNOWN)
+    assert report.motion is None
+    (said,) = [str(message) for message in report.warnings if message.code == "motion-not-found"]
+    assert "rigid_motion/path" in said

@@ -18,7 +18,7 @@ from cryobridge.formats.table import ColumnReader, rows_of_file
 from cryobridge.model.fields import MICROGRAPH_FIELDS, MICROSCOPE, fields_of, micrograph_field
 from cryobridge.model.micrographs import CtfFit, GainReference, MicrographSet, Motion, Movies, Trajectories
 from cryobridge.model.particles import ExtraColumns, Labels
-from cryobridge.report import distinct
+from cryobridge.report import counted, distinct, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
     from cryobridge.formats.particle_files import ParticleFiles
     from cryobridge.formats.table import Array, Table
-    from cryobridge.model.particles import Floats
+    from cryobridge.model.particles import Floats, Optics
 
 _HINT = "Give cryoSPARC's exposures, such as J2/J2_exposures.cs of its motion correction, or particles with location/*."
 # Where particles say on which micrographs they are, for want of exposures.
 _LOCATION = ("location/micrograph_path", "location/micrograph_shape", "location/micrograph_uid")
 _LOCATION_SIZE = "location/micrograph_psize_A"
+# Values of single precision that differ by less are the same.
+_SAME_VALUE = 1e-4
 
 
 def is_exposures(names: Sequence[str]) -> bool:
@@ -147,9 +149,27 @@ def _exposures(table: Table) -> MicrographSet:
         movies=_movies(columns),
         motion=_motion(columns),
     )
+    _say_contradictions(columns, optics, index)
     others = tuple(column for column in table.names if column not in names)
     extra = ExtraColumns("cryosparc", others, table, of_file=frozenset(table.names))
     return replace(found, extra=extra, messages=tuple(columns.messages))
+
+
+def _say_contradictions(columns: ColumnReader, optics: Optics, index: NDArray[np.int32]) -> None:
+    """Warn where the microscope differs between ctf/*, which is taken, and mscope_params/*."""
+    differing = []
+    for key in ("voltage_kV", "spherical_aberration_mm"):
+        own, taken = columns.floats(MICROSCOPE[key]), getattr(optics, key)
+        if own is None or taken is None:
+            continue
+        taken = taken[index]
+        wrong = np.flatnonzero((own > 0) & (np.abs(own - taken) > _SAME_VALUE * np.abs(own)))
+        if len(wrong):
+            values = f"{own[wrong[0]]:g} and {taken[wrong[0]]:g}"
+            differing.append(f"{MICROSCOPE[key]} {values} in {len(wrong):,} of {counted(len(own), 'row')}")
+    if differing:
+        text = f"the microscope differs from that of ctf/*, which is taken: {'; '.join(differing)}"
+        columns.messages.append(warning("optics-contradiction", text))
 
 
 def _of_particles(table: Table) -> MicrographSet:

@@ -62,8 +62,8 @@ def fits_for_relion(columns: dict[str, Any], what: str) -> tuple[dict[str, Any],
 
 
 def _floats(values: Any) -> Floats | None:
-    """Return a column as it is; None where it is absent, or no column of numbers with a fraction."""
-    return values if isinstance(values, np.ndarray) and values.dtype.kind == "f" else None
+    """Return a column as it is; None where it is absent, or no numbers."""
+    return values if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" else None
 
 
 def _is_known(resolution_A: Floats) -> NDArray[np.bool_]:

@@ -248,13 +248,15 @@ def _checked(
     if own is not None and shapes is not None and use.movie != "EER":
         for row, _ in movies:
             if tuple(shapes[row].tolist()) != turned.shape:
+                is_turned = turned.shape[::-1] == tuple(shapes[row].tolist())
+                pixels = f"turn it with {option('gain_turn', 'pixels')}, " if is_turned else ""
                 raise FormatError(
                     "{} × {} px, and the movie {} has {} × {}; RELION would crash".format(
                         *turned.shape, own.name.to_numpy()[row], *shapes[row].tolist()
                     ),
                     path=source,
-                    field="gain_ref_blob/rotate_num" if turned.shape[::-1] == tuple(shapes[row].tolist()) else None,
-                    hint=f"Give the reference of these movies with {option('gain_reference')}, or "
+                    field="gain_ref_blob/rotate_num" if is_turned else None,
+                    hint=f"Give the reference of these movies with {option('gain_reference')}, {pixels}or "
                     f"{option('motion', False)} for lists without what polishing needs.",
                 )
     messages = [_turned(source, turn, use)]

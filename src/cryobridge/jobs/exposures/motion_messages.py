@@ -26,6 +26,8 @@ _LARGE_REST_PX = 0.5
 # More than this between two frames is no motion of a movie.
 _LARGE_STEP_PX = 50.0
 _MOST_NAMED = 3
+# Pixels of so nearly 1 Å that it is the same in both units.
+_SAME_RATIO = 0.005
 
 
 def fit_of(converted: Sequence[Converted]) -> MotionFit:
@@ -104,9 +106,10 @@ def _unit(planned: Sequence[Planned], path_px: float, size_A: float, options: Mo
     ratio = (own / size_A if is_px else own) / path_px
     text = (
         f"rigid trajectories are taken as {taken}, pixels being {size_A:.4g} Å: the path of the median micrograph is "
-        f"{own:.3g} units or {path_px * size_A:.3g} Å; taken as {other} it would be {ratio * path_px * size_A:.3g} Å, "
-        f"{ratio:.3g} times as long"
+        f"{own:.3g} units or {path_px * size_A:.3g} Å"
     )
+    if abs(ratio - 1) > _SAME_RATIO:
+        text += f"; taken as {other} it would be {ratio * path_px * size_A:.3g} Å, {ratio:.3g} times as long"
     step_px = max(
         (float(np.nanmax(np.abs(np.diff(one.motion.global_px, axis=0)), initial=0.0)) for _, one in planned),
         default=0.0,
@@ -126,11 +129,15 @@ def _frames(planned: Sequence[Planned]) -> list[Message]:
     some = [(rows, source) for rows, (source, _) in zip(used, planned, strict=True) if len(rows) < source.n_frames]
     if not some:
         return []
-    rows, source = some[0]
+    ranges = {(int(rows[0]) + 1, int(rows[-1]) + 1, source.n_frames) for rows, source in some}
+    first, last = max(item[0] for item in ranges), min(item[1] for item in ranges)
+    of_all = " or ".join("{} to {} of {}".format(*item) for item in sorted(ranges)[:_MOST_NAMED])
+    # Given the first frame alone RELION 3.1.3 leaves out the last one too.
+    options = f"--first_frame {first} --last_frame {last}" if first > 1 else f"--last_frame {last}"
     text = (
         f"trajectories of {part_of(len(some), len(planned), 'micrograph', 'have', of_one='has')} only frames "
-        f"{rows[0] + 1} to {rows[-1] + 1} of {source.n_frames}; RELION polishes with the others too, as if they did "
-        f"not move, unless it is given --last_frame {rows[-1] + 1}"
+        f"{of_all}{' and so on' if len(ranges) > _MOST_NAMED else ''}; RELION polishes with the others too, as if they "
+        f"did not move, unless it is given {options}"
     )
     return [warning("motion-frames", text)]
 

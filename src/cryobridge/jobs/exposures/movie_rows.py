@@ -160,7 +160,8 @@ def row_messages(check: RowCheck | None, options: MotionOptions, *, flip_y: bool
     text = f"cryoSPARC's micrographs have their rows in {order} those that RELION reads of the movies {numbers}"
     messages = []
     if is_reversed != flip_y:
-        where = f"polishing would cut particles from other places of the movies: {option('flip_y', is_reversed)}"
+        fits = f"give {option('flip_y', True)}" if is_reversed else f"leave {option('flip_y')} out"
+        where = f"polishing would cut particles from other places of the movies: {fits}"
         messages.append(warning("movie-rows", f"{text}; {where}", option="flip_y"))
     if options.motion_rows not in {"pixels", check.rows}:
         fits = f"trajectories are taken otherwise: {option('motion_rows', check.rows)} fits the micrographs"

@@ -433,6 +433,12 @@ class _Planning:
     def _without_motion(self, own_names: MicrographSet, found: MicrographSet) -> MicrographSet:
         """Say why no metadata of motion are written, where exposures name trajectories and they are asked for."""
         rigid = None if own_names.motion is None else own_names.motion.rigid
+        if rigid is None and own_names.motion is not None and self._options.motion:
+            text = (
+                "exposures name local motion (spline_motion) and not that of whole frames (rigid_motion/path), without "
+                "which no metadata for polishing are written: give the file that has it as another input"
+            )
+            self.messages.append(warning("motion-not-found", text))
         if rigid is not None and self._options.motion and any(self._movies):
             names = rigid.path.to_numpy().tolist()
             text = (
