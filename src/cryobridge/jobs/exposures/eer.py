@@ -103,7 +103,7 @@ def about_eer(found: Sequence[EerFractions], n_finer: int = 0, *, is_sample: boo
         movies = part_of(len(left), len(found), noun, "make", of_one="makes", plural=plural)
         text = (
             f"the frames of {movies} no equal fractions: up to {counted(most.n_left, 'frame')} at the end are in none "
-            "of RELION's; if cryoSPARC has them in its own, the last ones differ in time by "
+            "of RELION's; cryoSPARC divides the whole movie, so that its last ones are later by "
             f"{most.n_left / most.grouping:.2g} fractions"
         )
         messages.append(warning("eer-frames-left", text))
