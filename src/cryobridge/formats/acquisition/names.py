@@ -1,9 +1,9 @@
 """Names that EPU and SerialEM give to movies: where in its pattern of image shifts each was taken.
 
 EPU: ``FoilHole_28788144_Data_28764755_46_20240328_192116_fractions.tiff`` has the hole, the place in the hole (the
-number after ``Data``, of the template, and so the same in all holes), and a third number. Since EPU shifts the beam
-from hole to hole without moving the stage (AFIS), it is that of the hole among those of one stage position, of one to
-three digits; before, it goes with the place in the hole.
+number after ``Data``, of the template, and so the same in all holes), and a third number. Of one to three digits,
+public programs take it for that of the hole among those of one stage position, to which EPU shifts the beam (AFIS). A
+long one goes with the place in the hole: in public sessions from 2020 to 2025, of which some were taken by AFIS.
 
 SerialEM's multiple records end in the hole and the position in it: ``X+1Y-1-2`` of a rectangular pattern, ``R1H4-0`` of
 a hexagonal one, ``3-1`` of holes chosen by hand; position 0 is the centre. Since 2026 some Falcon cameras get names

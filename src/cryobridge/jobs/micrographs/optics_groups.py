@@ -270,7 +270,7 @@ def _old_epu_names(names: Sequence[str]) -> list[Message]:
     if any(found is not None and found.has_hole_of_pattern for found in map(epu_name, names)):
         return []
     text = (
-        "names by this version of EPU have the place in the hole and not the hole's in the pattern of beam shifts: "
+        "these names by EPU have the place in the hole and not the hole's in the pattern of beam shifts: "
         f"where the beam was shifted from hole to hole, give {option('optics_from', 'afis')}"
     )
     return [note("epu-names-of-holes", text, option="optics_from")]
