@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +23,7 @@ def test_memory_is_used_again_when_no_tensor_has_it():
     memory = Recycled()
     first = memory.empty(LARGE, torch.float32)
     place = first.data_ptr()
-    assert first.shape == LARGE and first.is_contiguous() and place % 64 == 0
+    assert first.shape == LARGE and first.is_contiguous() and place % 4096 == 0
     second = memory.empty(LARGE, torch.float32)
     assert second.data_ptr() != place
     del first
@@ -63,11 +67,29 @@ def test_values_that_a_gradient_needs_are_kept():
     assert weight.grad == 8 * 64 * 96 * 96
 
 
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_few_pieces_are_held_and_small_ones_are_torchs_own():
+    memory, shape = Recycled(), (4, 1024, 1024)  # 16 MiB
+    before = resident_bytes()
+    kept = [memory.empty(shape, torch.float32).fill_(1) for _ in range(12)]
+    assert len({tensor.data_ptr() for tensor in kept}) == 12 and resident_bytes() > before + 180 * 2**20
+    del kept
+    gc.collect()
+    assert resident_bytes() < before + 80 * 2**20
+    assert memory.empty((3,), torch.complex64).dtype == torch.complex64
+
+
+def test_a_fork_writes_to_memory_of_its_own():
     memory = Recycled()
-    kept = [memory.empty(LARGE, torch.float32) for _ in range(20)]
-    assert len({tensor.data_ptr() for tensor in kept}) == 20 and len(memory._pieces) == 4
-    assert memory.empty((3,), torch.complex64).dtype == torch.complex64 and len(memory._pieces) == 4
+    tensor = memory.empty(LARGE, torch.float32).fill_(1)
+    process = multiprocessing.get_context("fork").Process(target=lambda: tensor.fill_(2))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0 and bool((tensor == 1).all())
 
 
 def test_batches_that_are_kept_are_not_overwritten(tmp_path):

@@ -50,6 +50,16 @@ def direct(particles, row, kx, ky):
     return 0.5 * np.exp(-ctf.bfactor_A2[row] * k2 / 4) * np.sin(phase + np.arcsin(w))
 
 
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_a_particle_without_envelope_has_the_same_ctf_beside_one_that_has_one(particles, precision):
+    bfactor, scale = np.zeros(7), np.ones(7)
+    none = replace(particles, ctf=replace(particles.ctf, bfactor_A2=bfactor, scale=scale))
+    one = replace(particles, ctf=replace(particles.ctf, bfactor_A2=np.r_[50, bfactor[1:]], scale=np.r_[0.5, scale[1:]]))
+    found, beside = (cb.ctf_images(each, precision=precision) for each in (none, one))
+    assert torch.equal(found[1:], beside[1:]) and not torch.equal(found[0], beside[0])
+    assert torch.equal(found, cb.ctf_images(none, precision=precision, envelope=False))
+
+
 def test_without_aberrations_it_is_the_written_sum(particles):
     found = cb.ctf_images(particles, aberrations="none", precision="double").numpy()
     assert found.shape == (7, BOX, BOX // 2 + 1)

@@ -142,9 +142,10 @@ class ItemImages:
             elif inverted.any():
                 out[inverted] *= -1
 
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return a tensor of any values for what is made of images, in memory that was used before."""
-        return self._opened().memory.empty(shape, dtype)
+    @property
+    def memory(self) -> Recycled:
+        """Memory of this thread for images and what is made of them."""
+        return self._opened().memory
 
     def refuse(self, rows: Rows, why: str) -> None:
         """Raise the error that the images of these rows can't be used."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from operator import index as whole_number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +20,7 @@ from torch.utils.data import Dataset
 from cryobridge.dataset.batches import Batch, collate
 from cryobridge.dataset.images import ItemImages
 from cryobridge.dataset.options import DatasetOptions
+from cryobridge.dataset.sending import reduced
 from cryobridge.dataset.values import ItemValues, partly_absent
 from cryobridge.errors import MissingDataError, UsageError, option
 from cryobridge.executors.threads import n_threads
@@ -24,7 +29,7 @@ from cryobridge.formats.contrast import SIGN, is_dark
 from cryobridge.formats.in_memory import SetInMemory
 from cryobridge.formats.open import read
 from cryobridge.formats.relion.accepted import PREMULTIPLIED, is_premultiplied
-from cryobridge.fourier.ctf import ctf_images
+from cryobridge.fourier.ctf import images_of_rows
 from cryobridge.fourier.devices import pick_device
 from cryobridge.fourier.images import normalised_transforms
 from cryobridge.fourier.polar import PolarTransform
@@ -47,6 +52,8 @@ if TYPE_CHECKING:
     from cryobridge.jobs.stacks.checks import Rows
 
 _ALL = {"aberrations": "all"}
+
+ForkingPickler.register(Batch, reduced)  # how workers send it
 
 
 @takes(DatasetOptions)
@@ -148,7 +155,7 @@ class ParticleDataset(Dataset[Batch]):
         self._values = ItemValues.of(known, source.rows, shape_px[0] / self._images.item_shape_px[0])
         self._device = pick_device(asked.device)
         self._transform: PolarTransform | None = None
-        self._check_ctf()
+        self._ctf_bytes = self._bytes_of_ctf()
         about = [*about_size, *_about(source, asked, self._images), *partly_absent(self._values)]
         outdated = _outdated(found, source.particles)
         self.messages: tuple[Message, ...] = distinct(
@@ -242,10 +249,20 @@ class ParticleDataset(Dataset[Batch]):
         asked = self.options
         return ["polar"] * (asked.polar is not None) + ["ctf"] * (asked.ctf == "image")
 
-    def _check_ctf(self) -> None:
-        """Refuse CTF images that can't be made, before the first item is asked for."""
+    def _bytes_sent(self) -> int:
+        """Return how many bytes of an item a worker sends in the memory where they were made."""
+        asked = self.options
+        if asked.transform is not None or self._device.type != "cpu":
+            return 0
+        n_samples = 0 if asked.polar is None else asked.polar.n_shells * asked.polar.n_inplanes
+        return (
+            math.prod(self.shape_px) * torch.float32.itemsize + n_samples * torch.complex64.itemsize + self._ctf_bytes
+        )
+
+    def _bytes_of_ctf(self) -> int:
+        """Return how many bytes a CTF image has; refuse those that can't be made, before an item is asked for."""
         if self.options.ctf != "image":
-            return
+            return 0
         self.options.of_ctf()
         why = self._values.why_no_ctf()
         if why:
@@ -256,7 +273,7 @@ class ParticleDataset(Dataset[Batch]):
                 hint="Choose rows that have it, or leave CTF images out.",
             )
         try:
-            self._ctf(self._values.at[:1])
+            return self._ctf(self._values.at[:1]).nbytes
         except MissingDataError as error:
             error.add_hint(f"Options of CTF images are given as {option('ctf_options')}.")
             raise
@@ -264,10 +281,13 @@ class ParticleDataset(Dataset[Batch]):
     def _batch(self, indices: Sequence[int]) -> Batch:
         places = self._places(indices)
         at = self._values.at[places]
+        memory = self._images.memory
+        memory.begin(len(at) * self._bytes_sent())
         found = {"image": self._images.read(at)}
         if self._made:
             with n_threads(1):
                 self._make(found, at)
+        memory.end()
         found |= self._values.tensors(places)
         if self._device.type != "cpu":
             found = {name: tensor.to(self._device) for name, tensor in found.items()}
@@ -275,6 +295,11 @@ class ParticleDataset(Dataset[Batch]):
 
     def _places(self, indices: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
         """Return the numbers of items, from 0."""
+        if isinstance(indices, list) and indices and not isinstance(indices[0], bool):
+            with suppress(TypeError, OverflowError):  # other things than whole numbers are looked at below
+                found = np.frombuffer(array("q", indices), np.int64)  # in half of the time of asarray
+                if int(found.view(np.uint64).max()) < len(self):  # negative ones are larger than any
+                    return found
         places = np.asarray(indices)
         if places.dtype == bool and places.shape == (len(self),):
             return np.flatnonzero(places)
@@ -295,8 +320,8 @@ class ParticleDataset(Dataset[Batch]):
             images, grid = found["image"], self.options.polar
             out = {}
             if self._device.type == "cpu":
-                out["out"] = self._images.empty(images.shape, images.dtype)
-                out["polar_out"] = self._images.empty((len(at), grid.n_shells, grid.n_inplanes), torch.complex64)
+                out["out"] = self._images.memory.empty(images.shape, images.dtype, is_sent=False)
+                out["polar_out"] = self._images.memory.empty((len(at), grid.n_shells, grid.n_inplanes), torch.complex64)
             _, found["polar"], unusable = normalised_transforms(images, self._transform, **out)
             if bool(unusable.any()):
                 self._images.refuse(at[unusable.numpy(force=True)], "is constant or holds NaN, and has no transform")
@@ -304,8 +329,9 @@ class ParticleDataset(Dataset[Batch]):
             found["ctf"] = self._ctf(at)
 
     def _ctf(self, at: Rows) -> torch.Tensor:
-        options = {"device": self.options.device, **(self.options.ctf_options or {})}
-        return ctf_images(self._values.particles, self.shape_px[0], rows=at, **options)
+        return images_of_rows(
+            self._values.particles, at, self.shape_px[0], self.options.of_ctf(), self._images.memory.empty
+        )
 
     def _items(self, indices: Sequence[int]) -> list[Any]:
         batch, transform = self._batch(indices), self.options.transform

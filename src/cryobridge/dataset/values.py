@@ -109,9 +109,9 @@ class ItemValues:
         group = at if optics_index is None else optics_index[at]
         found = {}
         for name, values, of_optics in self._columns:
-            chosen = values[group if of_optics else at]
+            chosen = values.take(group if of_optics else at, axis=0)  # of matrices much faster than [...]
             found[name] = torch.from_numpy(chosen.astype(np.float32) if chosen.dtype.kind == "f" else chosen)
-        found["row"] = torch.from_numpy(self.rows[places])
+        found["row"] = torch.from_numpy(self.rows.take(places))
         return found
 
     @cached_property

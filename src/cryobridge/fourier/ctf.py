@@ -17,7 +17,7 @@ from cryobridge.model.particles import require_set
 from cryobridge.options import Opt, check, checked, made, takes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -132,7 +132,7 @@ def ctf_images(
     torch.Size([16, 96, 49])
     """
     chosen = made(CTFOptions, options)
-    return _images(particles, _row_numbers(particles, rows), box_px, chosen)
+    return images_of_rows(particles, _row_numbers(particles, rows), box_px, chosen)
 
 
 @takes(CTFOptions)
@@ -179,16 +179,39 @@ def ctf_batches(
     else:
         batch_size = checked(batch_size, int, "batch_size", Opt(low=1))
     batches = (numbers[first : first + batch_size] for first in range(0, len(numbers), batch_size))
-    return ((batch, _images(particles, batch, size_px, chosen)) for batch in batches)
+    return ((batch, images_of_rows(particles, batch, size_px, chosen)) for batch in batches)
 
 
-def _images(particles: ParticleSet, rows: NDArray[np.int64], box_px: int | None, options: CTFOptions) -> Tensor:
+def images_of_rows(
+    particles: ParticleSet,
+    rows: NDArray[np.int64],
+    box_px: int | None,
+    options: CTFOptions,
+    empty: Callable[[tuple[int, ...], torch.dtype], Tensor] | None = None,
+) -> Tensor:
+    """Compute what `ctf_images` returns, for rows by their numbers.
+
+    Parameters
+    ----------
+    particles, rows, box_px, options
+        As there.
+    empty
+        What gives memory for real images on the CPU, if it is not to be fresh.
+
+    Raises
+    ------
+    UsageError, MissingDataError
+        As there.
+    """
     pixel_size_A, size_px = _pixel_sizes(particles, rows, box_px, options)
     lens = lens_of(particles, rows, aberrations=options.aberrations != "none").in_pixels(pixel_size_A)
     dtype, device = _REAL[options.precision], pick_device(options.device)
     kx, ky, shape = frequencies(size_px, options.layout, dtype, device, is_centred=options.centred)
+    has_odd = options.aberrations == "all"
+    out = None if empty is None or has_odd or device.type != "cpu" else empty((len(rows), len(kx)), dtype)
+    has_envelope = options.envelope and lens.has_envelope
     found: Tensor = tensors(lens, dtype, device).transfer(
-        kx, ky, torch, has_odd=options.aberrations == "all", has_envelope=options.envelope
+        kx, ky, torch, has_odd=has_odd, has_envelope=has_envelope, out=out
     )
     if options.sign == "opposite":
         found = found.neg_()

@@ -162,7 +162,21 @@ class Lens:
         even, odd = module.stack(even_terms(kx, ky)), module.stack(odd_terms(kx, ky))
         return self.even @ even, self.odd @ odd
 
-    def transfer(self, kx: Any, ky: Any, module: Any = np, *, has_odd: bool = False, has_envelope: bool = True) -> Any:
+    @property
+    def has_envelope(self) -> bool:
+        """Whether B-factors or scales change anything; of arrays."""
+        return bool(self.damping.any() or (self.scale != 1).any())
+
+    def transfer(
+        self,
+        kx: Any,
+        ky: Any,
+        module: Any = np,
+        *,
+        has_odd: bool = False,
+        has_envelope: bool = True,
+        out: Any = None,
+    ) -> Any:
         """Return the CTF at m frequencies, (n, m).
 
         Parameters
@@ -175,11 +189,17 @@ class Lens:
             Whether the odd phase is a part of it, as exp(iχ); then it is complex.
         has_envelope
             Whether B-factor and scale are.
+        out
+            (n, m) where to write, without the odd phase.
         """
         terms = module.stack(even_terms(kx, ky))
-        found = -module.sin(self.even @ terms)
+        found = module.matmul(self.even, terms, out=out)
+        module.negative(module.sin(found, out=found), out=found)
         if has_envelope:
-            found *= module.exp(self.damping @ terms[_SQUARES]) * self.scale[:, None]
+            envelope = self.damping @ terms[_SQUARES]
+            module.exp(envelope, out=envelope)
+            envelope *= self.scale[:, None]
+            found *= envelope
         if not has_odd:
             return found
         return found * module.exp(1j * (self.odd @ module.stack(odd_terms(kx, ky))))
