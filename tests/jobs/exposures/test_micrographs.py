@@ -432,8 +432,9 @@ def test_imported_movies_may_have_empty_names_of_micrographs(project):
     report = cb.micrographs("P1/J1/imported_movies.cs", OUT, amplitude_contrast=0.1)
     assert report.lists == {"movies.star": N}
     assert "no-gain-reference" in codes(report)
-    uses = {use.name: use for use in cb.inspect("P1/J1/imported_movies.cs").uses}
-    assert "not found" not in str(uses["micrographs"])
+    said = cb.inspect("P1/J1/imported_movies.cs")
+    assert "not found" not in str({use.name: use for use in said.uses}["micrographs"])
+    assert not any(summary.problems for summary in said.fields)
 
 
 def test_what_relion_would_take_for_the_best_fit_is_said_and_uids_that_repeat(project):

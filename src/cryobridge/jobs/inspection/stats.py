@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # What one pass over the file may hold; sorting two columns at a time comes on top.
 PASS_BYTES = 512 << 20
 HISTOGRAM_BINS = 16
+_IMPLAUSIBLE = "implausible-values"
 _TEXT_BLOCK_BYTES = 32 << 20
 _WORKERS = min(4, os.cpu_count() or 1)
 
@@ -64,6 +65,11 @@ def summarise(
             for summary in pool.map(summarise_values, batch, arrays):
                 found[summary.name] = summary
                 reporter.advance()
+    # Zeros beside empty names are of no files, such as micrographs of imported movies.
+    unused = {name.removesuffix("/path") for name, one in found.items() if one.distinct == 1 and one.example == ""}
+    for name, one in found.items():
+        if name.partition("/")[0] in unused:
+            found[name] = replace(one, problems=tuple(said for said in one.problems if said.code != _IMPLAUSIBLE))
     return tuple(found[column.name] for column in columns)
 
 
@@ -118,7 +124,7 @@ def summarise_values(column: Column, values: Array | Labels) -> FieldSummary:
         median=_median(finite),
         maximum=maximum,
         histogram=_histogram(finite) if distinct > 1 else (),
-        problems=(*((warning("implausible-values", verdict),) if verdict else ()), *problems),
+        problems=(*((warning(_IMPLAUSIBLE, verdict),) if verdict else ()), *problems),
     )
 
 
