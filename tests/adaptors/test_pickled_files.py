@@ -93,6 +93,15 @@ def test_what_has_no_place_is_a_warning(made, tmp_path):
         to_cryodrgn(with_envelope(made), tmp_path / "out")
     assert caught[0].filename == __file__
     bent = replace(made, optics=particles(bent=True).optics)
-    with pytest.warns(UserWarning, match="beam tilt.*not zero, and left out"):
+    with pytest.warns(UserWarning, match="beam tilt.*not zero, and left out") as caught:
         report = to_recovar(bent, tmp_path / "bent")
-    assert "zernike-terms-folded" in codes(report.messages)
+    assert "zernike-terms-folded" in codes(report.messages) and len(caught) == 1  # said once
+
+
+def test_particles_without_poses_or_with_those_of_2d_classes_are_a_warning(made, tmp_path):
+    with pytest.warns(UserWarning, match="no poses are known, which cryoDRGN would take") as caught:
+        report = to_cryodrgn(replace(made, poses=None), tmp_path / "none")
+    assert [path.name for path in report.outputs] == ["particles.mrcs", "ctf.pkl"] and len(caught) == 1
+    with pytest.warns(UserWarning, match="in-plane angles of a 2D alignment") as caught:
+        to_recovar(replace(made, poses=replace(made.poses, is_2d=True)), tmp_path / "flat")
+    assert len(caught) == 1

@@ -85,6 +85,17 @@ def test_poses_are_for_the_projectors():
     assert to_torch_ctf(replace(made, poses=None)).rotation is None
 
 
+def test_poses_of_a_2d_classification_are_a_warning_and_ones_that_are_no_numbers_an_error():
+    made = particles()
+    with pytest.warns(UserWarning, match="in-plane angles of a 2D alignment") as caught:
+        to_torch_ctf(replace(made, poses=replace(made.poses, is_2d=True)))
+    assert caught[0].filename == __file__
+    matrix = made.poses.matrix.copy()
+    matrix[3] = np.nan
+    with pytest.raises(cb.CryobridgeError, match="row 3: orientation: not a number"):
+        to_torch_ctf(replace(made, poses=replace(made.poses, matrix=matrix)))
+
+
 def test_what_is_not_known_is_said():
     made = particles()
     with pytest.raises(cb.CryobridgeError, match="CTF"):

@@ -137,6 +137,13 @@ def test_names_of_files_are_no_particles(of, given):
     assert "cryobridge.read(path)" in caught.value.hint
 
 
+def test_what_a_file_lacks_is_given_where_it_is_read(particles):
+    optics = replace(particles.optics, voltage_kV=np.full(2, np.nan))
+    with pytest.raises(cb.CryobridgeError) as caught:
+        cb.ctf_images(replace(particles, optics=optics))
+    assert "cryobridge.read takes defaults={'voltage_kV': …}" in caught.value.hint
+
+
 def test_single_precision_is_as_exact_as_is_said(particles):
     single, double = (cb.ctf_images(particles, 256, precision=name, pixel_size_A=1.0) for name in ("single", "double"))
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)

@@ -20,6 +20,7 @@ from cryobridge.jobs.shared_options import ImageSearchOptions
 from cryobridge.model.geometry import matrix_to_euler, rounded
 from cryobridge.model.particles import ParticleSet, require_set
 from cryobridge.options import Opt
+from cryobridge.report import warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +81,16 @@ def chosen_particles(particles: ParticleSet, rows: Rows | None) -> ParticleSet:
     return found
 
 
+def about_poses(particles: ParticleSet, who: str) -> list[Message]:
+    """Return a warning where a package gets no poses, or those of a 2D classification."""
+    if particles.poses is None:
+        return [warning("poses-absent", f"no poses are known, which {who} would take")]
+    if particles.poses.is_2d:
+        text = "the poses are in-plane angles of a 2D alignment; a reconstruction needs 3D ones"
+        return [warning("poses-are-2d", text)]
+    return []
+
+
 @dataclass(frozen=True, eq=False)
 class ParticleValues:
     """What a package needs of n particles, aberrations put where it has a place for them.
@@ -125,13 +136,18 @@ class ParticleValues:
                 hint="Give a file that has their defocus.",
             )
         particles = _with_used_optics(particles)
-        require_optics(particles, needed("ctf", "image"), f", which {who} needs")
+        try:
+            require_optics(particles, needed("ctf", "image"), f", which {who} needs")
+        except MissingDataError as error:
+            error.add_hint("cryobridge.read takes what a file lacks as defaults={'voltage_kV': 300}.")
+            raise
         refuse_unusable(particles, without=("images", "locations"))
         put, messages = folded(particles)
         lost = left_out(particles, held_after(only=()), who)
         optics, index, ctf = put.optics, put.optics_index, put.ctf
         assert optics is not None and index is not None and ctf is not None  # just asked for
-        return cls(put, ctf, optics, index, (*premultiplied(particles, who), *messages, *lost))
+        said = (*premultiplied(particles, who), *about_poses(particles, who), *messages, *lost)
+        return cls(put, ctf, optics, index, said)
 
     def __len__(self) -> int:
         return len(self.particles)

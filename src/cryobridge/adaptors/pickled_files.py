@@ -155,7 +155,8 @@ def _written(
         text = f"{said}, by which {program.name} has RELION's wavelength"
         messages.append(note("voltage-matched", text))
     content = pickle_content(put)
-    messages += content.messages
+    codes = {message.code for message in messages}
+    messages += [message for message in content.messages if message.code not in codes]  # these name both programs
     messages += _about_envelope(values, program.name)
     box_px = values.box_px(program.name)
     images = StoredImages.of(particles, box_px, options)

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryobridge.adaptors.packages import CODATA, loaded
-from cryobridge.adaptors.particle_values import chosen_particles
-from cryobridge.errors import MissingDataError, UsageError, option
+from cryobridge.adaptors.packages import CODATA, loaded, tell
+from cryobridge.adaptors.particle_values import about_poses, chosen_particles
+from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.formats.unusable import refuse_unusable
 from cryobridge.fourier.ctf import frequencies, tensors
 from cryobridge.fourier.devices import pick_device
 from cryobridge.jobs.shared_options import Options
-from cryobridge.model.contrast_transfer import A_PER_MM, Lens, lens_of, wavelength_A
+from cryobridge.model.contrast_transfer import A_PER_MM, Lens, given_where_read, lens_of, wavelength_A
 from cryobridge.options import Opt, made, takes
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ def to_torch_ctf(particles: ParticleSet, rows: Rows | None = None, **options: An
         If an option is wrong.
     MissingDataError
         If the CTF, or the pixel size, of a particle is not known.
+    FormatError
+        If a value is not a number.
     IndexError
         If there is no such row.
 
@@ -189,12 +192,15 @@ def to_torch_ctf(particles: ParticleSet, rows: Rows | None = None, **options: An
     """
     chosen = made(TorchCTFOptions, options)
     particles = chosen_particles(particles, rows)
+    refuse_unusable(particles, without=("images", "locations"))
+    if particles.poses is not None:
+        tell(about_poses(particles, "torch-fourier-slice"))
     lens = lens_of(particles, aberrations=chosen.aberrations != "none")
     optics, index = particles.optics, particles.optics_index
     assert optics is not None and index is not None  # lens_of asks for them
     pixel_size_A = optics.pixel_size_A[index]
     if np.isnan(pixel_size_A).any():
-        hint = f"Give {option('pixel_size_A')} where the file is read."
+        hint = given_where_read("pixel_size_A")
         raise MissingDataError("the pixel size of the particles is not known", path=particles.source, hint=hint)
     n, device = len(particles), pick_device(chosen.device)
     if chosen.aberrations != "all":

@@ -205,6 +205,11 @@ class Lens:
         return found * module.exp(1j * (self.odd @ module.stack(odd_terms(kx, ky))))
 
 
+def given_where_read(name: str) -> str:
+    """Return the hint to give an optics value that a file lacks."""
+    return f"Give {option(name)} where the file is read; cryobridge.read takes defaults={{{name!r}: …}}."
+
+
 def lens_of(particles: ParticleSet, rows: NDArray[np.int64] | None = None, *, aberrations: bool = True) -> Lens:
     """Return what the microscope does to the images of each particle of a set.
 
@@ -245,7 +250,7 @@ def lens_of(particles: ParticleSet, rows: NDArray[np.int64] | None = None, *, ab
         raise MissingDataError(
             f"the {' and '.join(_MICROSCOPE[name] for name in absent)} of the particles is not known",
             path=particles.source,
-            hint=f"Give {option(absent[0])} where the file is read.",
+            hint=given_where_read(absent[0]),
         )
     bent = optics.aberrations if aberrations else None
     if bent is not None and bent.higher_rad[index].any():
