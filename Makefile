@@ -28,7 +28,7 @@ demo: $(READY)
 # More workers than a small machine has cores: many tests wait for other programs. What is compiled is kept, also where
 # Python is not to: each command that a test starts would compile it once more.
 test: lint types $(READY)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 interop: $(READY) $(if $(filter relion,$(ONLY)),,$(PROGRAMS)/.ready) \
 		$(if $(filter relion python,$(ONLY)),,$(PACKAGES)/.ready)

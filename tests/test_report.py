@@ -34,13 +34,6 @@ def test_a_run_shows_the_same_warning_of_several_files_once(tmp_path):
     assert len(lines) == len(set(lines))
 
 
-def test_the_commands_of_one_demo_show_a_message_once(tmp_path):
-    done = run("demo", "demo", cwd=tmp_path, demo={"n_micrographs": 2, "particles_per_micrograph": 8})
-    said = [line for line in done.stderr.splitlines() if " to do" not in line and "/s" not in line]
-    assert "joined on uid with J4_passthrough_particles.cs" in said
-    assert len(said) == len(set(said))
-
-
 def test_verbose_names_the_page_on_warnings(particles_cs, tmp_path):
     words = ("convert", particles_cs, "-o", tmp_path / "p.star")
     shown = run(*words, "-v").stderr

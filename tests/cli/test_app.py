@@ -399,6 +399,13 @@ def test_demo_takes_a_simulated_project_through_all_commands(demo_run):
     assert f"extracted  by {extracted_by}\n" in done.stdout
 
 
+def test_the_commands_of_one_demo_show_a_message_once(demo_run):
+    _, _, done = demo_run
+    said = [line for line in done.stderr.splitlines() if " to do" not in line and "/s" not in line]
+    assert "joined on uid with J4_passthrough_particles.cs" in said
+    assert len(said) == len(set(said))
+
+
 def test_the_commands_that_demo_shows_work_when_typed(demo_run, tmp_path):
     _, _, done = demo_run
     commands = [shlex.split(line)[2:] for line in done.stdout.splitlines() if line.startswith("$ cryobridge ")]

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pexpect
@@ -16,7 +17,9 @@ from helpers import COMMAND, environment
 ROOT = Path(__file__).resolve().parents[2]
 COMPLETIONS = ROOT / "completions"
 BASH = ("bash", ["--noprofile", "--norc"], f"source {COMPLETIONS}/cryobridge.bash")
-ZSH = ("zsh", ["-f"], f"fpath=({COMPLETIONS} $fpath); autoload -Uz compinit; compinit -u -D")
+# The first shell keeps what it has found; the next ones need not look through all of zsh's own completions.
+DUMP = tempfile.TemporaryDirectory(prefix="zsh-")
+ZSH = ("zsh", ["-f"], f"fpath=({COMPLETIONS} $fpath); autoload -Uz compinit; compinit -u -C -d {DUMP.name}/dump")
 shells = pytest.mark.parametrize("shell", [BASH, ZSH], ids=["bash", "zsh"])
 
 

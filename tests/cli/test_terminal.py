@@ -131,10 +131,11 @@ def test_quiet_leaves_out_the_lines_of_progress_that_a_log_has(name, demo_projec
     star = demo_project.relion / "Extract" / "job005" / "particles.star"
     words = words.format(cs=demo_project.particles_cs, star=star, ctf=demo_project.micrographs_star).split()
     command = name.split()[: 1 + (name.split()[0] == "stacks")]
-    done = run_anew(*command, *words, "-q", cwd=tmp_path)
+    # That torch is being loaded is said where it takes long, which in a fork it does not.
+    done = (run_anew if line == "loading torch" else run)(*command, *words, "-q", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
     assert all(line.startswith("! ") for line in done.stderr.splitlines()), done.stderr
-    if line != "loading torch":  # which is said where it takes long
+    if line != "loading torch":
         (tmp_path / "aloud").mkdir()
         assert line in run(*command, *words, cwd=tmp_path / "aloud").stderr
         logs = [path.read_text() for path in tmp_path.rglob("run.log")]
