@@ -17,7 +17,7 @@ SOURCE = Path(cryobridge.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 # A command of another program is typed as it is.
 OTHER_PROGRAM = re.compile(r"`(recovar|cryodrgn|relion_\w+) ")
-FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*")
 
 
 def name_of(path):
