@@ -20,6 +20,7 @@ import os
 import pkgutil
 import pty
 import resource
+import runpy
 import shutil
 import signal
 import struct
@@ -326,6 +327,8 @@ def _work(job, log):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if (free := job.get("free")) is not None:
         shutil.disk_usage = lambda _: SimpleNamespace(free=free, total=1 << 40)
+    if job.get("is_script"):
+        _run_script(*job["words"])
     sys.argv = ["cryobridge", *job["words"]]
     if _may_draw(job["words"]):
         _draw_in_a_fork()
@@ -335,6 +338,17 @@ def _work(job, log):
         sys.addaudithook(Fault(job, log))
     time.sleep(job.get("wait_s", 0))
     main()
+
+
+def _run_script(path):
+    """Run a file as Python runs it, and exit as it does."""
+    sys.argv = [path]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    sys.exit(0)
 
 
 def _work_and_exit(job, log=None):
@@ -423,7 +437,23 @@ def _in_terminal(job):
     return {"code": os.waitstatus_to_exitcode(status), "shown": shown.decode(errors="replace")}
 
 
+# Runs that go on while other questions are answered, by their process's number.
+_BEGUN = {}
+
+
+def _is_over(pid):
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
 def _answer(job):
+    if (begun := job.get("begin") if isinstance(job, dict) else None) is not None:
+        child = _start(begun)
+        _BEGUN[child.pid] = child
+        return child.pid
+    if isinstance(job, dict) and "is_over" in job:
+        return _is_over(job["is_over"])
+    if isinstance(job, dict) and "end" in job:
+        return _finish(_BEGUN.pop(job["end"]))
     if isinstance(job, list):
         return [_finish(child) for child in [_start(one) for one in job]]
     if (shell := job.get("shell")) is not None:

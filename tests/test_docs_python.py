@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from cryobridge.errors import UsageError
 from cryobridge.formats.image_search import ImageSearch
 from cryobridge.jobs.coords.options import CoordsOptions
 from cryobridge.jobs.inspection.options import InspectOptions
-from helpers import environment
+from helpers import environment, run_script
 from recovar_runs import padded, write_densities, write_map, write_pickle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,18 +80,10 @@ def has_shape(value, sides):
     return len(shape) == len(sides) and all(side in {None, size} for side, size in zip(sides, shape, strict=True))
 
 
-def run_script(text, folder):
+def run_page(text, folder):
     path = folder / "page.py"
     path.write_text(script(text), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, path.name],
-        cwd=folder,
-        env=environment(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_script(path.name, folder)
 
 
 @pytest.fixture
@@ -124,7 +115,7 @@ def add_recovar_run(project):
 def test_the_python_of_a_page_runs_in_the_demo_project_and_prints_nothing(page, project):
     if page.stem == "recovar":
         add_recovar_run(project)
-    done = run_script(page.read_text(encoding="utf-8"), project)
+    done = run_page(page.read_text(encoding="utf-8"), project)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
 
 
@@ -142,7 +133,7 @@ def test_the_autoencoder_of_the_page_tells_from_where_particles_are_seen(tmp_pat
     """What is in both programs' files agrees with the truth: by chance neighbours would be 90 degrees apart."""
     project = simulate_project(tmp_path / "cryobridge-demo")
     _, head, section = (DOCS / "methods.md").read_text(encoding="utf-8").partition("## Results back")
-    done = run_script(head + section.partition("\n## ")[0], project.folder)
+    done = run_page(head + section.partition("\n## ")[0], project.folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
     truth = project.truth.particles
     for output in ("cryosparc/clusters.csg", "relion/clusters.star"):
@@ -195,7 +186,7 @@ def test_every_page_with_python_is_run():
 )
 def test_what_a_page_has_wrong_is_reported_by_its_line(line, message, tmp_path):
     page = f"# A page\n\n```python\nimport numpy as np\n```\n\n```python\nx = np.ones(3)  # (n,) ones\n\n{line}\n```\n"
-    done = run_script(page, tmp_path)
+    done = run_page(page, tmp_path)
     assert done.returncode == 1
     assert "page.py" in done.stderr
     assert "line 10" in done.stderr

@@ -442,7 +442,7 @@ def test_a_stack_file_with_spaces_in_its_name_is_inspected(tmp_path):
 
 
 def wait_until(condition, child):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert child.poll() is None
         assert time.monotonic() < deadline

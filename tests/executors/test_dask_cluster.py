@@ -52,8 +52,7 @@ class Many:
 
     def start(self, folder, cluster):
         process = start(*self.words, folder, "--cluster", cluster, is_group=True)
-        deadline = time.monotonic() + 120
-        while len([*folder.glob("*.mrcs")]) < 3 and time.monotonic() < deadline:
+        while len([*folder.glob("*.mrcs")]) < 3 and process.poll() is None:
             time.sleep(0.005)
         return process
 
