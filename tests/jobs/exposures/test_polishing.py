@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from interop.motion import N_FRAMES, SHAPE_PX, exposures, write_cs
@@ -5,6 +7,9 @@ from interop.motion import N_FRAMES, SHAPE_PX, exposures, write_cs
 import cryobridge as cb
 from cryobridge.demo.motion import draw_motion, write_trajectories
 from cryobridge.errors import MissingDataError, OutputExistsError
+from cryobridge.formats.cryosparc.cs import open_cs
+from cryobridge.formats.cryosparc.exposures import read_exposures
+from cryobridge.formats.gain import read_gain
 from cryobridge.formats.mrc import open_mrc
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.formats.relion.motion import read_motion
@@ -146,3 +151,47 @@ def test_local_motion_without_that_of_whole_frames_is_said(project):
     assert report.motion is None
     (said,) = [str(message) for message in report.warnings if message.code == "motion-not-found"]
     assert "rigid_motion/path" in said
+
+
+def test_movies_go_back_with_their_dose_and_gain_reference(project):
+    cb.micrographs("cs/J2/exposures.cs", OUT, flip_y=True, **KNOWN)
+    report = cb.micrographs(f"{OUT}/corrected_micrographs.star", "back/exposures.cs")
+    assert report.links == 2 * len(NAMES) + 1
+    assert report.dropped_columns == (
+        "rlnMicrographMetadata",
+        *(f"rlnAccumMotion{part}" for part in ("Total", "Early", "Late")),
+    )
+    found, original = read_exposures(Path("back/exposures.csg")), read_exposures(Path("cs/J2/exposures.cs"))
+    for name in ("shape_px", "n_frames", "pixel_size_A", "dose_e_A2"):
+        np.testing.assert_array_equal(getattr(found.movies, name), getattr(original.movies, name), err_msg=name)
+    assert not found.movies.is_gain_corrected.any()
+    assert not (found.movies.gain.flip_x.any() or found.movies.gain.flip_y.any())
+    columns = open_cs("back/exposures.cs")
+    assert set(columns.read(["movie_blob/format"])["movie_blob/format"].values) == {"MRC/2"}
+    # cryobridge itself takes them to RELION again.
+    again = cb.micrographs("back/exposures.csg", "again/MotionCorr/job002", **KNOWN)
+    assert again.lists["movies.star"] == len(NAMES)
+    assert (
+        again.dose_per_frame_e_A2
+        == cb.micrographs("cs/J2/exposures.cs", "x", dry_run=True, **KNOWN).dose_per_frame_e_A2
+    )
+
+
+def test_gain_references_of_tiff_movies_go_back_as_they_lie_on_the_stored_rows(demo_project, tmp_path):
+    out = tmp_path / "relion/MotionCorr/job002"
+    cb.micrographs(demo_project.exposures_cs, out, flip_y=True)
+    cb.micrographs(out / "corrected_micrographs.star", tmp_path / "back/exposures.cs")
+    found = read_exposures(tmp_path / "back/exposures.csg")
+    assert found.movies.gain.flip_y.all()
+    gain = open_mrc(tmp_path / "back" / found.movies.gain.name.values[0].removeprefix(">")).read([0])[0]
+    original = read_exposures(demo_project.exposures_cs).movies.gain.name.values[0]
+    np.testing.assert_allclose(gain[::-1], read_gain(demo_project.cryosparc / original), rtol=1e-6)
+
+
+def test_movies_that_are_not_there_stay_out_on_the_way_back(project):
+    cb.micrographs("cs/J2/exposures.cs", OUT, flip_y=True, **KNOWN)
+    (project / OUT / "Movies/b.mrcs").unlink()
+    report = cb.micrographs(f"{OUT}/corrected_micrographs.star", "back/exposures.cs")
+    assert "movie_blob/path" not in open_cs("back/exposures.cs").names
+    (said,) = [message.text for message in report.messages if message.code == "movies-left-out"]
+    assert said.startswith("1 of 3 movies is not usable (MotionCorr/job002/Movies/b.mrcs is not found)")

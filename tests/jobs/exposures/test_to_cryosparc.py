@@ -50,6 +50,20 @@ def test_names_ctf_and_optics_come_back_to_the_last_digit(star):
     assert other["optics"].equals(one["optics"].drop(columns=lost))
 
 
+def test_formats_are_those_of_the_pixels_and_groups_are_not_judged_for_relion(star):
+    report = cb.micrographs(star, "back/exposures.cs")
+    assert set(columns_of("back/exposures.cs")["micrograph_blob/format"].values) == {"MRC/2"}  # float32
+    assert not report.warnings
+
+
+def test_what_is_known_of_optics_is_asked_for(star):
+    lines = star.read_text().split("data_micrographs")[1]
+    star.write_text(f"data_{lines}")
+    with pytest.raises(MissingDataError, match="nothing is known of the optics") as raised:
+        cb.micrographs(star, "back/exposures.cs")
+    assert "voltage_kV=" in raised.value.hint or "voltage=" in raised.value.hint
+
+
 def test_the_group_is_one_of_exposures_and_leads_to_the_files(star):
     cb.micrographs(star, "back/exposures.cs")
     group = read_csg("back/exposures.csg")

@@ -18,14 +18,14 @@ from cryobridge.model.particles import Labels, ParticleSet
 
 if TYPE_CHECKING:
     from cryobridge.formats.table import Values
-    from cryobridge.model.micrographs import MicrographSet
+    from cryobridge.model.micrographs import MicrographSet, Movies
     from cryobridge.report import Message
 
 _NEEDED = ("voltage_kV", "spherical_aberration_mm")
 
 
 def exposure_columns(
-    micrographs: MicrographSet, shape_px: Any, paths: Labels
+    micrographs: MicrographSet, shape_px: Any, paths: Labels, formats: Labels, movie_formats: Labels | None = None
 ) -> tuple[dict[str, Values], tuple[str, ...], list[Message]]:
     """Return cryoSPARC's columns of micrographs.
 
@@ -37,6 +37,9 @@ def exposure_columns(
         (n, 2) ny, nx.
     paths
         The files, as cryoSPARC finds them.
+    formats, movie_formats
+        Their formats, and those of the movies, such as ``MRC/2``: the mode of the pixels. Without the latter no movies
+        are written.
 
     Returns
     -------
@@ -48,12 +51,14 @@ def exposure_columns(
     MissingDataError
         If names, voltage, spherical aberration or pixel size are not known.
     """
-    if micrographs.name is None or micrographs.optics is None or micrographs.optics_index is None:
+    if micrographs.optics is None or micrographs.optics_index is None:
         raise MissingDataError(
-            "neither names of micrographs nor their optics are known",
+            "nothing is known of the optics",
             path=micrographs.source,
-            hint="Give the micrographs_ctf.star of a CtfFind job.",
+            hint="Give the micrographs_ctf.star of a CtfFind job, or "
+            f"{', '.join(option(name, 'X') for name in (*_NEEDED, 'amplitude_contrast'))}.",
         )
+    assert micrographs.name is not None  # lists of movies are refused when they are read
     n = len(micrographs)
     unknown = [name for name in _NEEDED if not (micrographs.per_micrograph(name) >= 0).all()]
     if unknown:
@@ -72,7 +77,9 @@ def exposure_columns(
     rows, messages = chosen(rows, aberrations=True, odd="as-derived")
     assert rows.optics is not None  # as before
     uid = identity_of_names(micrographs.name) if micrographs.uid is None else micrographs.uid
-    columns: dict[str, Values] = {"uid": uid, **_blob(micrographs, shape_px, paths)}
+    columns: dict[str, Values] = {"uid": uid, **_blob(micrographs, shape_px, paths, formats)}
+    if micrographs.movies is not None and movie_formats is not None:
+        columns |= _movies(micrographs.movies, movie_formats)
     microscope = {
         "group_id": exposure_groups(rows.optics)[micrographs.optics_index].astype(np.uint32),
         **{name: single(micrographs.per_micrograph(name)) for name in _NEEDED},
@@ -95,7 +102,7 @@ def _cs(name: str) -> str:
     return micrograph_field(name).columns("cryosparc")[0]
 
 
-def _blob(micrographs: MicrographSet, shape_px: Any, paths: Labels) -> dict[str, Values]:
+def _blob(micrographs: MicrographSet, shape_px: Any, paths: Labels, formats: Labels) -> dict[str, Values]:
     n = len(micrographs)
     if not (micrographs.pixel_size_A > 0).all():
         raise MissingDataError(
@@ -108,11 +115,42 @@ def _blob(micrographs: MicrographSet, shape_px: Any, paths: Labels) -> dict[str,
         "micrograph_blob/idx": np.zeros(n, np.uint32),
         "micrograph_blob/shape": np.asarray(shape_px).astype(np.uint32),
         "micrograph_blob/psize_A": single(micrographs.pixel_size_A),
-        "micrograph_blob/format": Labels.of(["MRC/1"] * n),
+        "micrograph_blob/format": formats,
         "micrograph_blob/is_background_subtracted": np.zeros(n, np.uint32),
         "micrograph_blob/vmin": np.zeros(n, np.float32),
         "micrograph_blob/vmax": np.zeros(n, np.float32),
         "micrograph_blob/import_sig": np.zeros(n, np.uint64),
+    }
+
+
+def _movies(movies: Movies, formats: Labels) -> dict[str, Values]:
+    assert movies.shape_px is not None
+    assert movies.n_frames is not None
+    assert movies.pixel_size_A is not None
+    assert movies.is_gain_corrected is not None
+    n = len(movies.n_frames)
+    shape = np.column_stack([movies.n_frames, movies.shape_px]).astype(np.uint32)
+    columns: dict[str, Values] = {
+        "movie_blob/path": movies.name,
+        "movie_blob/shape": shape,
+        "movie_blob/psize_A": single(movies.pixel_size_A),
+        "movie_blob/is_gain_corrected": movies.is_gain_corrected.astype(np.uint32),
+        "movie_blob/format": formats,
+        "movie_blob/has_defect_file": np.zeros(n, np.uint32),
+        "movie_blob/import_sig": np.zeros(n, np.uint64),
+    }
+    gain = movies.gain
+    if gain is None:
+        return columns
+    turns = {"flip_x": gain.flip_x, "flip_y": gain.flip_y, "rotate_num": gain.quarter_turns}
+    columns |= {
+        "gain_ref_blob/path": gain.name,
+        "gain_ref_blob/idx": np.zeros(n, np.uint32),
+        "gain_ref_blob/shape": shape[:, 1:],
+    }
+    return columns | {
+        f"gain_ref_blob/{name}": np.zeros(n, np.uint32) if values is None else values.astype(np.uint32)
+        for name, values in turns.items()
     }
 
 
@@ -125,10 +163,11 @@ def _dropped(micrographs: MicrographSet, written: set[str]) -> tuple[str, ...]:
         for column in item.columns("relion")
     ]
     optics = micrographs.optics
-    if optics is not None and optics.movie_pixel_size_A is not None:
+    if optics is not None and optics.movie_pixel_size_A is not None and "movie_blob/psize_A" not in written:
         lost += field("optics.movie_pixel_size_A").columns("relion")
     extra = () if micrographs.extra is None else (*micrographs.extra.names, *micrographs.extra.optics)
     derived = {"rlnOpticsGroup", "rlnOpticsGroupName", "rlnCtfAstigmatism"}
+    derived |= {"rlnImageSizeZ"} if "movie_blob/shape" in written else set()
     return tuple(name for name in dict.fromkeys((*lost, *extra)) if name not in derived)
 
 

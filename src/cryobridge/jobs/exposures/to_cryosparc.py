@@ -15,6 +15,7 @@ from cryobridge.formats.mrc_header import read_header
 from cryobridge.formats.optics import fill_optics
 from cryobridge.formats.relion.micrographs import read_micrographs
 from cryobridge.jobs.exposures.files import absolute, bytes_of, checked_headers, found_files, missing_error
+from cryobridge.jobs.exposures.movies_to_cryosparc import inside, with_movies
 from cryobridge.jobs.exposures.optics import in_optics_groups
 from cryobridge.jobs.exposures.options import MicrographsOptions
 from cryobridge.jobs.exposures.report import MicrographsReport
@@ -186,15 +187,20 @@ def plan_exposures(
     left_out["micrograph not found"] = len(missing)
     kept = first.take(np.array([file is not None for file in files], bool))
     there = [file for file in files if file is not None]
-    shapes, half = _shapes(there)
+    shapes, formats, half = _shapes(there)
     if half:
         text = f"{part_of(half, len(there), 'micrograph', 'have', of_one='has')} half precision, which cryoSPARC reads"
         messages.append(note("half-precision", text))
     kept, about = in_optics_groups(kept, options, [])
+    if options.optics_from is None:  # the groups are RELION's own, and not for its CTF refinement
+        about = []
     folder = output.with_name(f"{output.stem}_micrographs")
-    links = tuple(Link(folder / _inside(name), absolute(file)) for name, file in zip(kept.names, there, strict=True))
-    paths = Labels.of(f">{PurePosixPath(folder.name, _inside(name))}" for name in kept.names)
-    columns, dropped, of_optics = exposure_columns(kept, shapes, paths)
+    links = tuple(Link(folder / inside(name), absolute(file)) for name, file in zip(kept.names, there, strict=True))
+    paths = Labels.of(f">{PurePosixPath(folder.name, inside(name))}" for name in kept.names)
+    carried = with_movies(kept, search, folder)
+    kept, links = carried.micrographs, (*links, *carried.links)
+    messages += carried.messages
+    columns, dropped, of_optics = exposure_columns(kept, shapes, paths, formats, carried.formats)
     return ExposuresPlan(
         star,
         output,
@@ -228,13 +234,8 @@ def _refuse_idle(output: Path, options: MicrographsOptions) -> None:
         )
 
 
-def _inside(name: str) -> str:
-    """Return a name as a place below a folder: no root and no way up in it."""
-    return str(PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in {"/", ".."})))
-
-
-def _shapes(files: Sequence[Path]) -> tuple[Any, int]:
-    """Return ny, nx of each file, (n, 2), and how many are of half precision.
+def _shapes(files: Sequence[Path]) -> tuple[Any, Labels, int]:
+    """Return ny, nx of each file, (n, 2), its format as cryoSPARC names it, and how many are of half precision.
 
     Raises
     ------
@@ -250,4 +251,5 @@ def _shapes(files: Sequence[Path]) -> tuple[Any, int]:
             headers.trouble[wrong], path=files[wrong], hint=f"Leave it out of the list; it is one of {len(files):,}."
         )
     found = [read_header(file) for file in files]
-    return np.array([(header.ny, header.nx) for header in found], np.int64), int(headers.is_half.sum())
+    shapes = np.array([(header.ny, header.nx) for header in found], np.int64)
+    return shapes, Labels.of(f"MRC/{header.mode}" for header in found), int(headers.is_half.sum())
