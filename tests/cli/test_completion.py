@@ -53,7 +53,7 @@ def type_keys(shell, keys, folder, expected):
     if program is None:
         pytest.skip(f"{name} is not installed")
     child = pexpect.spawn(
-        program, arguments, cwd=str(folder), env=for_shells(folder), encoding="utf-8", timeout=20, dimensions=(40, 200)
+        program, arguments, cwd=str(folder), env=for_shells(folder), encoding="utf-8", timeout=120, dimensions=(40, 200)
     )
     try:
         child.sendline(f"PS1='READY> '; {setup}; echo 'set''up'")
@@ -163,7 +163,7 @@ def test_install_completion_sets_up_a_home(shell, rc, folder, tmp_path_factory):
     (home / rc).write_text("PS1='READY> '\n" + (home / rc).read_text() + "\necho 'set''up'\n")
     arguments = ["-i"] if shell == "zsh" else ["--noprofile", "--rcfile", str(home / rc), "-i"]
     child = pexpect.spawn(
-        program, arguments, cwd=str(folder), env=for_shells(home), encoding="utf-8", timeout=20, dimensions=(40, 200)
+        program, arguments, cwd=str(folder), env=for_shells(home), encoding="utf-8", timeout=120, dimensions=(40, 200)
     )
     try:
         child.expect("setup\r")
@@ -209,7 +209,7 @@ def test_show_completion_prints_the_script_as_it_is_even_in_a_narrow_terminal(sh
     if program is None:
         pytest.skip(f"{name} is not installed")
     words = ["-c", "cryobridge --show-completion; exit $?"]
-    child = pexpect.spawn(program, words, env=for_shells(tmp_path), encoding="utf-8", timeout=20, dimensions=(40, 40))
+    child = pexpect.spawn(program, words, env=for_shells(tmp_path), encoding="utf-8", timeout=120, dimensions=(40, 40))
     child.expect(pexpect.EOF)
     file = {"bash": "cryobridge.bash", "zsh": "_cryobridge"}[name]
     assert child.before.replace("\r", "") == (COMPLETIONS / file).read_text()

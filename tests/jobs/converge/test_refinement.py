@@ -115,7 +115,8 @@ source, target = map(Path, sys.argv[1:])
 parts = ["optimiser", "half1_model", "half2_model", "data"]
 names = [f"run_it{number:03d}_{part}.star" for number in range(5) for part in parts]
 for name in (*names, "run_data.star", "run_model.star"):
-    shutil.copy(source / name, target / name)
+    shutil.copy(source / name, target / "half")
+    (target / "half").rename(target / name)
     time.sleep(0.05)
 """
     process = subprocess.Popen([sys.executable, "-c", writer, str(finished), str(moving)])

@@ -75,7 +75,7 @@ def expected(course):
 
 
 def wait_until(is_true):
-    for _ in range(600):
+    for _ in range(6000):  # a machine that has other work takes its time
         if is_true():
             return
         time.sleep(0.05)
@@ -95,7 +95,7 @@ def test_a_job_is_followed_from_an_empty_folder_to_its_end(source, empty_job, ma
         (empty_job / f"RELION_JOB_EXIT_{marker}").touch()
     else:
         writer = write_slowly(folder, empty_job, f"RELION_JOB_EXIT_{marker}")
-    done = run("converge", empty_job, "--watch", "--no-plots", "--settle", 0.4, "--timeout", 90)
+    done = run("converge", empty_job, "--watch", "--no-plots", "--settle", 1, "--timeout", 90)
     if writer:
         writer.wait()
     assert done.returncode == 0, done.stderr

@@ -466,7 +466,7 @@ def test_a_bar_appears_only_when_work_takes_long(after_s, quiet, expected, monke
     monkeypatch.setattr(settings, "quiet", quiet)
     with progress(after_s) as reporter:
         reporter.start("columns", 2)
-        for _ in range(100):
+        for _ in range(6000):
             time.sleep(0.01)
             if not expected or "columns" in stream.getvalue():
                 break
