@@ -17,7 +17,7 @@ import pytest
 
 from cryobridge.errors import CryobridgeError, FormatError
 from cryobridge.formats.pickle_data import load_pickle
-from fuzz import disagreements, mutate, seeds
+from fuzz import disagreements, exposures, mutate, seeds
 from fuzz.corpus import kept_inputs
 from fuzz.readers import READERS, Reader, one_file
 from fuzz.worker import Trial
@@ -581,6 +581,13 @@ def test_every_command_takes_the_files_that_are_made_to_disagree(tmp_path, place
     table = tables[place % len(tables)]
     operations = disagreements.operations_on_files(folder, table, sources[place], options)
     assert _refused(operations, table.suffix.removeprefix(".")) <= _REFUSED
+
+
+def test_every_command_takes_the_exposures_that_are_made_to_disagree(tmp_path):
+    folder = tmp_path / "files"
+    exposures.Files().write(folder)
+    (folder / "out").mkdir()
+    assert _refused(exposures.operations(folder, {}), "exposures") == set()
 
 
 def _refused(operations, kind):
