@@ -141,10 +141,7 @@ def write_tiff(path: Path, frames: NDArray[Any]) -> None:
 
     first, *others = (Image.fromarray(frame) for frame in frames)
     with atomic_path(path) as temporary:
-        # The level of compression that costs next to nothing.
-        first.save(
-            temporary, save_all=True, append_images=others, compression="tiff_adobe_deflate", tiffinfo={65557: 1}
-        )
+        first.save(temporary, save_all=True, append_images=others, compression="tiff_lzw")
         _fill_gaps(temporary)
 
 
