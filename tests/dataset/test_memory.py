@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -106,3 +108,21 @@ def test_batches_that_are_kept_are_not_overwritten(tmp_path):
     np.testing.assert_array_equal(torch.cat([batch["image"] for batch in batches]), images)
     again = torch.cat([dataset.batch(range(first, first + 40))["polar"] for first in range(0, n, 40)])
     assert torch.equal(torch.cat([batch["polar"] for batch in batches]), again)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="how the allocator of Linux keeps memory")
+def test_what_is_computed_of_images_takes_no_fresh_pages(tmp_path):
+    """In a process of its own, whose allocator has not seen large arrays yet."""
+    n, box = 96, 128
+    save_mrc(tmp_path / "a.mrc", noise_images(n, box), 1.5)
+    path = save_cs(tmp_path / "a.cs", particle_columns(["a.mrc"] * n, range(n), box_px=box))
+    script = f"""
+import resource, cryobridge as cb
+dataset = cb.ParticleDataset({str(path)!r}, normalise="auto")
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    dataset.batch(range({n}))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout.split()[-1]) < n  # some 47 for each image without it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cryobridge.dataset.memory import Recycled
+from cryobridge.dataset.memory import Recycled, keep_what_is_freed
 from cryobridge.errors import CryobridgeError
 from cryobridge.formats.image_reader import ImageReader
 from cryobridge.fourier.background import BackgroundNorm
@@ -36,6 +36,7 @@ class _Opened:
         self.process = os.getpid()
         self.reader = ImageReader(images.refs, images.headers, from_maps=True)
         self.memory = Recycled()
+        keep_what_is_freed()
         self.make: Downsampler | BackgroundNorm | None = None
         radius_px = images.background_radius_px
         if images.new_box_px is not None:

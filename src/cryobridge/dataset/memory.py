@@ -30,6 +30,8 @@ LEAST_BYTES = 1 << 20
 _MOST = 4
 _MOST_SHARED = 16
 _HUGE_PAGE_BYTES = 1 << 21
+# Up to 32 MiB, Linux has blocks that it keeps.
+_LARGEST_KEPT_BYTES = 31 << 20
 # Of the processor's cache: a copy to the beginning of one takes two thirds of the time of others.
 _LINE_BYTES = 64
 # What the byte behind shared memory says: whether the other process has it, or has dropped it and nobody may use it.
@@ -158,6 +160,15 @@ class Recycled:
         piece = next(fitting, None) or Lent(n_bytes, is_shared=is_shared)
         others = [one for one in pieces if one is not piece]
         return piece.lend(), [*others, piece][-(_MOST_SHARED if is_shared else _MOST) :]
+
+
+def keep_what_is_freed() -> None:
+    """Have the system's allocator keep what arrays of a few MiB leave, for the next ones.
+
+    That of Linux gives back what it has free above twice the largest block that was ever freed: by and by it keeps
+    enough for what is computed of batches, or for each array it fetches pages, which takes as long as the work.
+    """
+    np.empty(_LARGEST_KEPT_BYTES, np.uint8)
 
 
 def whole(n_bytes: int, unit: int) -> int:
