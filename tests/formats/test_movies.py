@@ -167,3 +167,11 @@ def test_sums_of_frames_that_are_no_images_are_refused(tmp_path, value):
     frames[:, 3, 4] = 5
     save_mrc(tmp_path / "m.mrc", frames)
     np.testing.assert_array_equal(sum_of_frames(header, [0, 2]), 2 * frames[0])
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_cut_off(write, monkeypatch):
+    content = tiff_bytes([PAGE] * 3)
+    monkeypatch.setattr("cryobridge.formats.tiff_header.readable_size", lambda _: len(content))
+    for length in range(16, len(content)):
+        with pytest.raises(FormatError, match="cut off"):
+            movie_header(write(content[:length]))

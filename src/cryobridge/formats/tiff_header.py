@@ -157,6 +157,8 @@ def _directory(file: IO[bytes], path: Path, layout: _Layout, offset: int, size: 
         raise _cut_off(path, size)
     file.seek(offset)
     block = file.read(_READ_BYTES)
+    if len(block) < count_bytes:  # it has become shorter meanwhile
+        raise _cut_off(path, size)
     n_entries = int(struct.unpack_from(layout.count, block)[0])
     if not 0 < n_entries <= _MOST_ENTRIES:
         raise FormatError(f"a directory has {n_entries:,} entries, which none has", path=path, hint=COPY_AGAIN)

@@ -15,7 +15,7 @@ from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.relion.micrographs import read_micrographs
 from cryobridge.jobs.exposures.names import short_names
 from cryobridge.model.particles import Labels
-from helpers import sentences
+from helpers import run_where_one_may_only_read, sentences
 
 N = 4
 OUT = "relion/MotionCorr/job002"
@@ -446,3 +446,24 @@ def test_what_relion_would_take_for_the_best_fit_is_said_and_uids_that_repeat(pr
     assert texts["no-fit-resolution"].startswith(f"1 of {N} micrographs has no resolution of the CTF fit")
     assert blocks(f"{OUT}/micrographs_ctf.star")["micrographs"]["rlnCtfMaxResolution"][1] == 25
     assert texts["uid-repeated"].startswith(f"1 of {N} rows repeats another row's uid")
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    "words", [("P1/J3", "-o", "closed"), ("P1/J3", "-o", "closed/new"), ("back.star", "-o", "closed/a.cs")]
+)
+def test_a_folder_that_may_not_be_written_is_one_message(words, more, project):
+    source, *output = words
+    (project / "closed").mkdir()
+    if source == "back.star":
+        cb.micrographs("P1/J3", OUT, lists="ctf")
+        source = f"{OUT}/micrographs_ctf.star"
+    done = run_where_one_may_only_read(
+        project / "closed", "micrographs", project / source, output[0], project / output[1], *more
+    )
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert said.count("Error:") == 1
+    assert "You may not write there" in said
+    assert "Would write" not in done.stdout
+    assert not list((project / "closed").iterdir())
