@@ -14,6 +14,7 @@ from cryobridge.errors import CryobridgeError, FormatError, MissingDataError, Ou
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.relion.micrographs import read_micrographs
 from cryobridge.jobs.exposures.names import short_names
+from cryobridge.jobs.micrographs.matching import match_micrographs
 from cryobridge.model.particles import Labels
 from helpers import run_where_one_may_only_read, sentences
 
@@ -152,6 +153,23 @@ def test_short_names_are_never_shared():
     alike = [f"J2/{uid}1_a_rigid_aligned.mrc", f"J2/{uid}2_a_rigid_aligned.mrc"]
     assert short_names(alike) == [f"{uid}1_a_rigid_aligned", f"{uid}2_a_rigid_aligned"]
     assert short_names(["J2/a.mrc", "J5/a.mrc"]) == ["J2_a_mrc", "J5_a_mrc"]
+    alike = short_names(["J2/a b.mrc", "J2/a.b.mrc", "J2/a_b.mrc", "J2/c.mrc"])
+    assert len(set(alike)) == len(alike)
+    assert alike[-1] == "c"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"J2/motioncorrected/{21 * '1'}_my mic.{row}.v2_rigid_aligned.mrc" for row in range(3)],
+        [f"J2/grid{row}/{row}{20 * '0'}_a b_patch_aligned_doseweighted.mrc" for row in range(3)],
+        [f"S4/grid{row}/a.mrc" for row in range(3)],
+    ],
+)
+def test_particles_find_the_micrographs_under_their_short_names(names):
+    short = [f"MotionCorr/job002/Micrographs/{name}.mrc" for name in short_names(names)]
+    assert match_micrographs(names, short).relion_name == dict(zip(names, short, strict=True))
+    assert match_micrographs(short, names).relion_name == dict(zip(short, names, strict=True))
 
 
 def test_copies_are_files(project):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cryobridge.errors import UsageError
 from cryobridge.formats.relion.job import JOB_KINDS, PIPELINE, as_named
 from cryobridge.jobs.links import as_seen_from
-from cryobridge.jobs.micrographs.matching import bare_stem, full_stem
+from cryobridge.jobs.micrographs.matching import bare_stem, full_stem, whole_name
 from cryobridge.jobs.micrographs.project import project_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _FIRST_JOB = "job001"
 FILE_FOLDERS = (".", _FIRST_JOB, _OWN_JOB)
 # What cryoSPARC's motion correction puts behind the name of a movie.
 _ALIGNED = re.compile(r"_(?:patch|rigid)_aligned(?:_doseweighted)?$")
-_SPACES = re.compile(r"\s+")
 # RELION tells stacks, which movies are, from volumes by their suffix.
 _SUFFIXES = {".mrc": ".mrcs"}
 
@@ -107,29 +106,34 @@ def place_of(folder: Path, relion_project: Path | None) -> Place:
 def short_names(names: Sequence[str]) -> list[str]:
     """Return a short name for each of some files, without folder, suffix and cryoSPARC's uid; none is used twice.
 
-    Dots and spaces become underscores, since RELION cuts names at them. Names that would be alike keep their uid.
+    Dots and spaces become underscores, since RELION cuts names at them. Names that would be alike keep their uid,
+    or get their folders or a number.
 
     Examples
     --------
     >>> short_names(["J2/motioncorrected/000000000000000000011_a.b_patch_aligned_doseweighted.mrc"])
     ['a_b']
     """
-    found = [_ALIGNED.sub("", _one_word(bare_stem(name))) for name in names]
+    found = [_ALIGNED.sub("", bare_stem(name)) for name in names]
     # Whole, so that they are still known for the same micrographs as cryoSPARC's.
-    for longer in (full_stem, _whole):
+    for longer in (full_stem, whole_name):
         counts = Counter(found)
-        found = [
-            short if counts[short] == 1 else _one_word(longer(name)) for name, short in zip(names, found, strict=True)
-        ]
-    return found
+        found = [short if counts[short] == 1 else longer(name) for name, short in zip(names, found, strict=True)]
+    return _numbered(found)
 
 
-def _one_word(stem: str) -> str:
-    return _SPACES.sub("_", stem)
-
-
-def _whole(name: str) -> str:
-    return name.removeprefix(">").strip("/").replace("/", "_").replace(".", "_")
+def _numbered(names: list[str]) -> list[str]:
+    """Return names of which none is used twice: as with "a.b" and "a_b" in one folder, which are one word alike."""
+    used, numbered = set(names), []
+    seen: set[str] = set()
+    for name in names:
+        new, number = name, 1
+        while new in seen or (number > 1 and new in used):
+            number += 1
+            new = f"{name}_{number}"
+        seen.add(new)
+        numbered.append(new)
+    return numbered
 
 
 def movie_suffix(name: str) -> str:

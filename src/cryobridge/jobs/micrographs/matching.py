@@ -20,6 +20,7 @@ _SUFFIX = re.compile(
     r"_(patch_aligned|rigid_aligned|aligned|doseweighted|dose_weighted|DW|noDW|fractions|movie|background)$",
     re.IGNORECASE,
 )
+_SPACES = re.compile(r"\s+")
 _N_SHOWN = 5
 # Names for which the nearest are looked up in an error; the comparison is slow.
 _N_COMPARED = 3
@@ -62,8 +63,23 @@ class MicrographPairs:
 
 @lru_cache(1 << 16)  # each way of comparing asks again
 def full_stem(name: str) -> str:
-    """Return a micrograph's name without folder and extension; dots become underscores, as in RELION."""
-    return posixpath.splitext(posixpath.basename(name))[0].replace(".", "_")
+    """Return a micrograph's name without folder and extension; dots and spaces become underscores, as for RELION."""
+    return _one_word(posixpath.splitext(posixpath.basename(name))[0])
+
+
+def whole_name(name: str) -> str:
+    """Return a name with its folders and extension as one word, by which `micrographs` tells files of one name apart.
+
+    Examples
+    --------
+    >>> whole_name(">J2/grid1/a b.mrc")
+    'J2_grid1_a_b_mrc'
+    """
+    return _one_word(name.removeprefix(">").strip("/").replace("/", "_"))
+
+
+def _one_word(text: str) -> str:
+    return _SPACES.sub("_", text.replace(".", "_"))
 
 
 def bare_stem(name: str) -> str:
@@ -107,14 +123,18 @@ def match_micrographs(cryosparc: Sequence[str], relion: Sequence[str]) -> Microg
 def pair_micrographs(first: Sequence[str], other: Sequence[str]) -> MicrographPairs:
     """Find which micrographs of two files are the same, whichever programs named them.
 
-    The names are compared, then their full stems, then those without uid, then the normalised ones, then whether one
-    stem holds the other as whole words (between underscores). The first of these that fits decides, and a micrograph
-    that has its partner is none for what fits less well; of several of one name, that whose folders are called alike.
+    The names are compared, then one's stem with the other's whole name, then their full stems, then those without uid,
+    then the normalised ones, then whether one stem holds the other as whole words (between underscores). The first of
+    these that fits decides, and a micrograph that has its partner is none for what fits less well; of several of one
+    name, that whose folders are called alike.
     Linear in the number of names.
     """
-    stems: list[Callable[[str], str]] = [lambda name: name.removeprefix(">"), full_stem, bare_stem, normalised_stem]
+    as_named, in_full, without_uid, normalised = (
+        partial(_by_stem, stem_of=stem_of)
+        for stem_of in (lambda name: name.removeprefix(">"), full_stem, bare_stem, normalised_stem)
+    )
     levels: list[Callable[[Sequence[str]], Callable[[str], list[str]]]]
-    levels = [*(partial(_by_stem, stem_of=stem_of) for stem_of in stems), _by_words]
+    levels = [as_named, _by_whole_name, in_full, without_uid, normalised, _by_words]
     pairs: dict[str, str] = {}
     several: dict[str, tuple[str, ...]] = {}
     shared: dict[str, tuple[str, ...]] = {}
@@ -187,6 +207,20 @@ def _by_stem(relion: Sequence[str], stem_of: Callable[[str], str]) -> Callable[[
     for name in relion:
         names[stem_of(name)].append(name)
     return lambda name: names.get(stem_of(name), [])
+
+
+def _by_whole_name(other: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return a look-up of the names whose stem is the whole name of the one asked for, or the other way about."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name in other:
+        for key in {full_stem(name), whole_name(name)}:
+            names[key].append(name)
+
+    def fitting(name: str) -> list[str]:
+        keys = ((whole_name(name), full_stem), (full_stem(name), whole_name))
+        return list(dict.fromkeys(one for key, of in keys if key for one in names.get(key, ()) if of(one) == key))
+
+    return fitting
 
 
 def _in_folders_called_alike(name: str, fitting: list[str]) -> list[str]:
