@@ -24,10 +24,19 @@ settings.load_profile("cryobridge")
 
 # Where tests wait for others most of the time, or take longest: begun first, so that at the end no worker is alone.
 FIRST = (
-    "tests/cli/test_batch_script.py",
     "tests/executors/test_dask_cluster.py",
-    "tests/test_docs_python.py",
     "tests/test_faults.py",
+    "tests/test_docs_python.py",
+    "tests/cli/test_batch_script.py",
+    "tests/relion/test_stages.py",
+    "tests/relion/test_maps.py",
+    "tests/jobs/stacks/test_parts.py",
+    "tests/jobs/stacks/test_run.py",
+    "tests/jobs/converge/test_pictures.py",
+    "tests/cli/test_app.py",
+    "tests/test_hostile.py",
+    "tests/test_docs.py",
+    "tests/jobs/convert/test_map_check.py",
 )
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 N_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

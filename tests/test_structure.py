@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import typer
@@ -18,6 +19,11 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # A command of another program is typed as it is.
 OTHER_PROGRAM = re.compile(r"`(recovar|cryodrgn|relion_\w+) ")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*")
+
+
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def name_of(path):
@@ -60,11 +66,10 @@ def test_only_the_command_line_names_flags():
     for path in MODULES:
         if "cli" in path.parts:
             continue
-        source = path.read_text(encoding="utf-8")
-        lines = source.splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         found += [
             f"{name_of(path)}, line {line}: {flag} in {text!r}"
-            for line, text in sentences(ast.parse(source))
+            for line, text in sentences(tree_of(path))
             for flag in FLAG.findall(text)
             if flag in OUR_FLAGS and not OTHER_PROGRAM.search(lines[line - 1])
         ]
@@ -74,7 +79,7 @@ def test_only_the_command_line_names_flags():
 def test_no_private_name_of_a_library_is_imported():
     found = []
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 module = getattr(node, "module", None) or ""
                 names = [f"{module}.{item.name}" for item in node.names]

@@ -9,6 +9,7 @@ import ast
 import os
 import pickle
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -276,13 +277,19 @@ CASES = (
 )
 
 
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def codes_in_source():
     """The codes of messages that the source makes."""
     found = set()
     for path in SOURCE.rglob("*.py"):
         if path.is_relative_to(SOURCE / "cli"):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1
             if is_call and node.func.id in {"note", "warning"} and isinstance(node.args[0], ast.Constant):
                 found.add(node.args[0].value)
@@ -352,7 +359,7 @@ _NEVER_ONE = (
 
 def plurals_without_counting(path):
     """Texts that have a number and a plural, whatever the number; a condition around them is taken for a guard."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     guarded = {id(part) for node in ast.walk(tree) if isinstance(node, ast.IfExp) for part in ast.walk(node)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.JoinedStr) or id(node) in guarded:
