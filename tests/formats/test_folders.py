@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryobridge.errors import CryobridgeError, FormatError
+import cryobridge as cb
+from cryobridge.errors import CryobridgeError, FormatError, UsageError
 from cryobridge.formats.cryosparc.cs import write_cs
 from cryobridge.formats.cryosparc.job import read_job, siblings_with
 from cryobridge.formats.cryosparc.members import related_by_name
@@ -1017,3 +1018,9 @@ def test_an_absent_folder_gives_one_clear_error(tmp_path, read):
     with pytest.raises(CryobridgeError, match="absent") as caught:
         read(tmp_path / "absent")
     assert caught.value.hint
+
+
+def test_a_folder_of_stacks_says_where_its_particles_are(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        cb.read(stacks(tmp_path / "o", [0, 1], [0, 1]))
+    assert "this is a cryobridge output" in str(caught.value) and "command.txt" in caught.value.hint

@@ -95,7 +95,11 @@ def _of_run(folder: Path) -> tuple[Path, list[Message]]:
 
 def _in_own_output(folder: Path, program: Program | None) -> tuple[Path, list[Message]]:
     files = sorted(name for name in list_folder(folder).files if name.endswith(TABLE_SUFFIXES))
-    if read_own_output(folder).kind != "other" or len(files) != 1:
-        raise _refusal(folder, program)
+    kind = read_own_output(folder).kind
+    if kind != "other" or len(files) != 1:
+        error = _refusal(folder, program)
+        if kind == "stacks":
+            error.add_hint("Fourier stacks have no particles; command.txt beside them names those they are made of.")
+        raise error
     path = folder / files[0]
     return path, [note("result-chosen", f"{folder.name}: the particles are those of {path.name}", where=path)]
