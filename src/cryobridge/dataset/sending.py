@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,14 +61,21 @@ def _is_plain(value: Any) -> bool:
 def _packed(tensors: dict[str, Tensor]) -> tuple[dict[str, Layout], bytes | Tensor]:
     """Return tensors as bytes, and where each of them is."""
     layouts: dict[str, Layout] = {}
-    size = 0
+    parts, size = [], 0
     for name, tensor in tensors.items():
         layouts[name] = tensor.dtype, tuple(tensor.shape), size
-        size += whole(tensor.nbytes, _STEP_BYTES)
-    packed = np.empty(size, np.uint8)
-    for (_, _, first), tensor in zip(layouts.values(), tensors.values(), strict=True):
-        packed[first : first + tensor.nbytes] = tensor.view(-1).view(torch.uint8).numpy()
-    return layouts, packed.tobytes() if size <= _MOST_BYTES else torch.from_numpy(packed)
+        data = _bytes_of(tensor)
+        parts += [data, bytes(whole(len(data), _STEP_BYTES) - len(data))]
+        size += len(data) + len(parts[-1])
+    packed = b"".join(parts)
+    return layouts, packed if size <= _MOST_BYTES else torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    try:
+        return tensor.numpy().tobytes()
+    except TypeError:  # numbers that numpy has not, such as bfloat16
+        return tensor.view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _rebuilt(
@@ -93,4 +99,5 @@ def _tensor(memory: Any, layout: Layout) -> Tensor:
     n = math.prod(shape)
     if not n:
         return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(memory, dtype=dtype, count=n, offset=first).view(shape)
+    tensor = torch.frombuffer(memory, dtype=dtype, count=n, offset=first)
+    return tensor if len(shape) == 1 else tensor.view(shape)
