@@ -10,6 +10,7 @@ from cryobridge.formats.image_search import ImageSearch
 from cryobridge.formats.mrc_write import write_mrc_stack
 from cryobridge.jobs.exposures.gain import plan_gains
 from cryobridge.jobs.exposures.motion_options import MotionOptions
+from movie_files import eer_bytes
 
 NAMES = ["a", "b"]
 GAIN = np.random.default_rng(0).uniform(0.7, 1.3, SHAPE_PX).astype("f4")
@@ -114,3 +115,13 @@ def test_eer_references_are_kept_and_their_inverse_is_turned(project):
     plan = project.plan(suffix=".eer", gain="J1/imported/x.gain", changes={"gain_ref_blob/flip_x": np.ones(2, "<u4")})
     written = project.written(plan)
     np.testing.assert_allclose(written * GAIN[:, ::-1], np.full(SHAPE_PX, GAIN.mean()), rtol=1e-4)
+
+
+def test_references_of_another_camera_than_that_of_eer_movies_are_refused(project):
+    for name in NAMES:
+        (project.folder / f"J1/imported/{name}.eer").write_bytes(eer_bytes([[5], [7]], side=64))
+    with pytest.raises(FormatError, match=r"288 × 352 px, and the camera of a\.eer has 64 × 64; RELION would crash"):
+        project.plan(suffix=".eer")
+    for side in (64, 128):  # also of finer pixels
+        write_mrc_stack(project.gain, np.ones((1, side, side), "f4"), 1.0)
+        assert len(project.plan(suffix=".eer").gains) == 1

@@ -195,3 +195,10 @@ def test_movies_that_are_not_there_stay_out_on_the_way_back(project):
     assert "movie_blob/path" not in open_cs("back/exposures.cs").names
     (said,) = [message.text for message in report.messages if message.code == "movies-left-out"]
     assert said.startswith("1 of 3 movies is not usable (MotionCorr/job002/Movies/b.mrcs is not found)")
+
+
+def test_a_list_for_polishing_that_would_be_empty_says_why(project):
+    for name in NAMES:
+        np.save(project / f"cs/J2/motioncorrected/{name}_rigid_traj.npy", np.full((1, N_FRAMES, 2), -9999.0))
+    with pytest.raises(MissingDataError, match=r"no micrograph has metadata of motion \(3: trajectory"):
+        cb.micrographs("cs/J2/exposures.cs", OUT, lists="corrected", **KNOWN)

@@ -259,6 +259,8 @@ def _checked(
                     hint=f"Give the reference of these movies with {option('gain_reference')}, {pixels}or "
                     f"{option('motion', False)} for lists without what polishing needs.",
                 )
+    if use.movie == "EER":
+        _refuse_other_camera(source, turned.shape, [file for _, file in movies if file is not None])
     messages = [_turned(source, turn, use)]
     if seen is not None:
         messages.append(_fits(source, gain, turn, seen))
@@ -266,6 +268,22 @@ def _checked(
         text = f"no pixels of movies can be compared with {source.name}; it is turned as cryoSPARC's columns say"
         messages.append(warning("gain-orientation", text, where=source, option="gain_turn"))
     return turn, messages
+
+
+def _refuse_other_camera(source: Path, shape: tuple[int, ...], movies: Sequence[Path]) -> None:
+    """Refuse a reference that has neither the pixels of an EER movie's camera nor finer ones of the same."""
+    for file in movies[:_N_MOVIES]:
+        try:
+            camera = movie_header(file).shape_px
+        except CryobridgeError:  # it is left out by itself
+            continue
+        if shape not in {(camera[0] * finer, camera[1] * finer) for finer in (1, 2, 4)}:
+            raise FormatError(
+                "{} × {} px, and the camera of {} has {} × {}; RELION would crash".format(*shape, file.name, *camera),
+                path=source,
+                hint=f"Give the reference of these movies with {option('gain_reference')}, or "
+                f"{option('motion', False)} for lists without what polishing needs.",
+            )
 
 
 def _turned(source: Path, turn: Turn, use: _Use) -> Message:

@@ -478,8 +478,12 @@ class _Planning:
                 rows["ctf"] = np.flatnonzero(_has_ctf(found))
         lacking = [kind for kind in asked or () if kind not in rows or not len(rows[kind])]
         if lacking:
+            why = f"the exposures have no {_NEEDS[lacking[0]]}"
+            if lacking[0] == "corrected" and self.polishing is not None:
+                left_out = self.polishing.left_out(len(found))
+                why = f"no micrograph has metadata of motion ({_counts(left_out)})"
             raise MissingDataError(
-                f"{LIST_FILES[lacking[0]]} can't be written: the exposures have no {_NEEDS[lacking[0]]}",
+                f"{LIST_FILES[lacking[0]]} can't be written: {why}",
                 path=found.source,
                 option="lists",
                 hint="Give the exposures of the job that has them, or ask for another list.",
@@ -499,6 +503,10 @@ _NEEDS: dict[ListName, str] = {
     "corrected": "micrographs",
     "ctf": "CTF",
 }
+
+
+def _counts(left_out: dict[str, int]) -> str:
+    return ", ".join(f"{count:,}: {reason}" for reason, count in left_out.items())
 
 
 def _has_ctf(micrographs: MicrographSet) -> NDArray[np.bool_]:
