@@ -68,6 +68,17 @@ def test_epochs_and_seeds_give_other_orders_and_the_same_ones_again(dataset):
     assert list(cb.MicrographSampler(dataset, seed=2, block_size=10, batch_size=16)) != first
 
 
+@pytest.mark.parametrize(
+    ("epoch", "text"), [(-1, "epoch: -1 is out of range"), ("1", "epoch: a whole number is needed")]
+)
+def test_epochs_are_counted_from_0(dataset, epoch, text):
+    sampler = cb.MicrographSampler(dataset)
+    with pytest.raises(cb.CryobridgeError, match=text):
+        sampler.set_epoch(epoch)
+    sampler.set_epoch(np.int64(3))
+    assert list(sampler) == list(sampler)
+
+
 def test_mixing_all_blocks_is_a_random_order(dataset):
     sampler = cb.MicrographSampler(dataset, batch_size=30, block_size=1, mixed_blocks=N)
     of_file = dataset.image_places()[0]

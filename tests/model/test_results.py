@@ -88,9 +88,12 @@ def test_particles_without_a_result_are_an_error_unless_they_are_to_be_left_out(
 
 def test_noise_and_what_is_no_number_is_no_result():
     latent = LATENT.copy()
-    latent[2, 1] = np.nan
-    with pytest.raises(MissingDataError, match="1 of 6 particles has no result, 1 of them with a negative label or"):
-        particles().with_columns(latent=latent)
+    for number in (np.inf, 1e39, np.nan):  # cryoSPARC's numbers end at 3e38
+        latent[2, 1] = number
+        with pytest.raises(
+            MissingDataError, match="1 of 6 particles has no result, 1 of them with a negative label or"
+        ):
+            particles().with_columns(latent=latent)
     found = particles().with_columns(latent=latent, cluster=[0, 1, 0, -1, 0, 1], unmatched="drop")
     assert found.uid.tolist() == UID[[0, 1, 4, 5]].tolist()
     assert found.cluster.tolist() == [0, 1, 0, 1]

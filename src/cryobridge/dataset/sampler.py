@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, Dataset, Sampler, Subset
 from cryobridge.dataset.particles import ParticleDataset
 from cryobridge.errors import UsageError
 from cryobridge.jobs.shared_options import Options
-from cryobridge.options import Opt, made, takes
+from cryobridge.options import Opt, checked, made, takes
 from cryobridge.report import counted
 
 if TYPE_CHECKING:
@@ -137,8 +137,14 @@ class MicrographSampler(Sampler[list[int]]):
             yield self._order[np.sort(places[first:last])].tolist()
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the epoch, which gives another order; to be called before each."""
-        self.epoch = epoch
+        """Set the number of the epoch, from 0, which gives another order; to be called before each.
+
+        Raises
+        ------
+        UsageError
+            If it is no whole number, or negative.
+        """
+        self.epoch = checked(epoch, int, "epoch", Opt(low=0))
 
     def _batches(self) -> list[tuple[int, int]]:
         """Return where in the order of the epoch each batch of this process begins and ends."""

@@ -56,7 +56,8 @@ def in_order(
     is_known = np.ones(len(rows), bool)
     for name, given in read.items():
         if name == "latent":
-            is_known &= np.isfinite(given).all(axis=1)
+            with np.errstate(over="ignore"):  # cryoSPARC has them in single precision
+                is_known &= np.isfinite(given.astype(np.float32)).all(axis=1)
         elif name == "cluster":
             is_known &= given >= 0
     source: NDArray[np.int64] = np.full(len(particles), -1, np.int64)
