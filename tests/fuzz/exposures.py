@@ -392,7 +392,7 @@ def lay_out_case(folder, data):
     for change in rng.sample(CHANGES, rng.choice((1, 1, 2, 3))):
         try:
             change(files, rng)
-        except (KeyError, IndexError):  # what it would change is gone
+        except (KeyError, IndexError, AttributeError):  # what it would change is gone, or no text any more
             continue
     files.write(folder)
     for name in rng.sample(list(_CHOICES), rng.choice((0, 1, 2, 4))):

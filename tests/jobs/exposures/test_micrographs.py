@@ -485,3 +485,12 @@ def test_a_folder_that_may_not_be_written_is_one_message(words, more, project):
     assert "You may not write there" in said
     assert "Would write" not in done.stdout
     assert not list((project / "closed").iterdir())
+
+
+@pytest.mark.filterwarnings("error")
+def test_pixel_sizes_beyond_all_numbers_raise_no_warning(project):
+    columns = {"uid": files.uids(N)} | files.motion_columns(N) | files.ctf_columns(N)
+    columns["micrograph_blob/psize_A"] = np.array([1e308, *[0.8] * (N - 1)])
+    write_cs(project / "P1/J3/odd.cs", columns)
+    report = cb.micrographs("P1/J3/odd.cs", OUT, motion=False)
+    assert "2 pixel sizes, from 0.8 to " in sentences(report.messages)

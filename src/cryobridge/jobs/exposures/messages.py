@@ -32,7 +32,8 @@ def about_lists(
     if "ctf" in lists:
         messages += fit_columns(micrographs.take(lists["ctf"]))[1]
     sizes = micrographs.pixel_size_A
-    distinct_A = np.unique(np.round(sizes[np.isfinite(sizes)], 4))
+    with np.errstate(over="ignore"):  # of sizes that are none
+        distinct_A = np.unique(np.round(sizes[np.isfinite(sizes)], 4))
     if len(distinct_A) > 1 and micrographs.name is not None:
         text = (
             f"micrographs have {counted(len(distinct_A), 'pixel size')}, from {distinct_A[0]:g} to {distinct_A[-1]:g} "
