@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import warnings
 import zlib
 
 import numpy as np
@@ -261,9 +262,17 @@ def for_methods(path, out):
         "dataset": lambda: cb.ParticleDataset(path)[:],
         "dataset with CTF": lambda: cb.ParticleDataset(path, ctf="image", box_px=8, on_missing="skip")[::2],
         "results": lambda: cb.write(_with_results(path), out / f"results{path.suffix}"),
-        "cryodrgn": lambda: cb.adaptors.to_cryodrgn(cb.read(path), out / "cryodrgn"),
+        "cryodrgn": lambda: _for_cryodrgn(path, out / "cryodrgn"),
         "map": lambda: cb.backproject(path, box_px=8),
     }
+
+
+def _for_cryodrgn(path, folder):
+    import cryobridge as cb
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # by which adaptors say what others have no place for
+        cb.adaptors.to_cryodrgn(cb.read(path), folder)
 
 
 def _with_results(path):
