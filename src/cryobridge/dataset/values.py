@@ -110,7 +110,8 @@ class ItemValues:
         found = {}
         for name, values, of_optics in self._columns:
             chosen = values.take(group if of_optics else at, axis=0)  # of matrices much faster than [...]
-            found[name] = torch.from_numpy(chosen.astype(np.float32) if chosen.dtype.kind == "f" else chosen)
+            with np.errstate(over="ignore"):  # what single precision can't hold is infinite
+                found[name] = torch.from_numpy(chosen.astype(np.float32) if chosen.dtype.kind == "f" else chosen)
         found["row"] = torch.from_numpy(self.rows.take(places))
         return found
 

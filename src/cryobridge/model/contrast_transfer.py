@@ -95,6 +95,7 @@ class Lens:
     scale: Any
 
     @classmethod
+    @np.errstate(invalid="ignore", over="ignore", divide="ignore")  # values that are no numbers give none
     def of(
         cls,
         ctf: CTF,
@@ -145,6 +146,7 @@ class Lens:
         """Return that of the chosen particles."""
         return Lens(*(getattr(self, item.name)[rows] for item in fields(self)))
 
+    @np.errstate(invalid="ignore", over="ignore", divide="ignore")
     def in_pixels(self, pixel_size_A: Floats) -> Lens:
         """Return the same for frequencies in cycles a pixel.
 

@@ -59,7 +59,7 @@ class ChosenImages:
         """Yield which of the chosen ones, (m,), and their images (m, size, size), each file in its own order."""
         order = np.lexsort((self.refs.index, self.refs.path.codes, self.pixel_size_A, self.size_px))
         kinds = np.column_stack([self.size_px, self.pixel_size_A])[order]
-        ends = [*(np.flatnonzero((np.diff(kinds, axis=0) != 0).any(axis=1)) + 1).tolist(), len(order)]
+        ends = [*(np.flatnonzero((kinds[1:] != kinds[:-1]).any(axis=1)) + 1).tolist(), len(order)]
         start = 0
         with ImageReader(self.refs, self.headers) as reader:
             for end in ends:
