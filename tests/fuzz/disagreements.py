@@ -496,7 +496,7 @@ CHANGES = (
     *(_other_optics, _other_micrographs, _other_pickles),
 )
 N_CASES = 2**31
-CASES_ONCE_AT_FAULT = (31104525, 33408563, 62418496)
+CASES_ONCE_AT_FAULT = (2094633, 31104525, 33408563, 62418496)
 
 
 def lay_out_case(folder, data):

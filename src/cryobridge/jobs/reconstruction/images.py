@@ -102,7 +102,7 @@ def chosen_images(particles: ParticleSet, rows: NDArray[np.int64], search: Image
     if too_short.any():
         first = int(np.flatnonzero(too_short)[0])
         raise MissingDataError(
-            f"image {index[first] + 1} is asked for, the file has {headers[int(code[first])].n_whole} whole ones",
+            f"image {int(index[first]) + 1} is asked for, the file has {headers[int(code[first])].n_whole} whole ones",
             path=headers[int(code[first])].path,
             rows=tuple(rows[too_short][:3].tolist()),
             count=int(too_short.sum()),
