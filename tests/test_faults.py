@@ -130,6 +130,9 @@ CASES = {
     "select": f"select {JOB}J4_particles.csg --invert --random 3 -o OUT/subset.cs",
     "select by class": "select particles.star --split-by-class OUT",
     "merge": f"merge {JOB}J4_particles.csg particles.cs -o OUT/both.cs",
+    "micrographs": "micrographs cryosparc/J2 -o OUT",
+    "micrographs copied": "micrographs cryosparc/J2 --copy --flip-y -o OUT",
+    "micrographs back": "micrographs relion/CtfFind/job003/micrographs_ctf.star --copy -o OUT/back.cs",
     "demo": "demo OUT",
 }
 # Stacks of all kinds of inputs are written by the same code: most tests disturb those of one, the slow ones all.
@@ -335,6 +338,11 @@ REPLACED_AT_ONCE = {
 }
 
 
+def kept_by(case, found):
+    """What a run leaves of an older one when it fails: all but the record of `micrographs`, which says so."""
+    return of_the_data(found) if case.startswith("micrographs") else found
+
+
 @pytest.mark.parametrize("case", OFTEN)
 def test_a_full_disk_is_reported_and_loses_nothing(case, disturbed):
     command = disturbed(case)
@@ -342,9 +350,9 @@ def test_a_full_disk_is_reported_and_loses_nothing(case, disturbed):
         options = command.begin(over=over)
         done = command.run(*options, limit=largest_file(command) // 2 if over else 20)
         require_plain_error(done)
-        assert "can't be written" in done["stderr"]
+        assert re.search("can't be (written|copied)", done["stderr"])
         if over and case in REPLACED_AT_ONCE:
-            assert contents(command.out) == command.expected
+            assert kept_by(case, contents(command.out)) == kept_by(case, command.expected)
         require_no_temporaries(command.out)
 
 
@@ -573,6 +581,8 @@ METADATA = {
     "select": [f"{JOB}J4_passthrough_particles.cs"],
     "select by class": ["particles.star"],
     "merge": [f"{JOB}J4_passthrough_particles.cs", "particles.cs"],
+    "micrographs": ["cryosparc/J2/J2_exposures.cs", "cryosparc/J1/imported/gain.tif"],
+    "micrographs back": ["relion/CtfFind/job003/micrographs_ctf.star"],
 }
 
 
@@ -624,7 +634,7 @@ def require_told_or_read(command, victim, opening, fault):
 # Two runs at once
 
 
-@pytest.mark.parametrize("case", ["coords", "stacks cs", "downsample", "demo"])
+@pytest.mark.parametrize("case", ["coords", "stacks cs", "downsample", "micrographs", "demo"])
 def test_a_second_run_into_one_folder_is_refused_and_changes_nothing(case, disturbed):
     command = disturbed(case)
     options = command.begin(over=True)
@@ -830,6 +840,9 @@ def test_a_read_only_file_system_is_reported(case, runner, disturbed):
     assert "Read-only file system" in done["stderr"]
 
 
+NO_ROOM = "No space left on device|and the disk has [0-9.]+ (bytes|kB|MB) left"
+
+
 @pytest.mark.parametrize("case", OFTEN)
 def test_a_small_file_system_is_reported_and_nothing_partial_stays(case, runner, disturbed):
     command = disturbed(case)
@@ -842,7 +855,7 @@ def test_a_small_file_system_is_reported_and_nothing_partial_stays(case, runner,
         assert left == command.expected  # one small file
         return
     require_plain_error(done)
-    assert re.search("No space left on device|and the disk has [0-9.]+ (bytes|kB|MB) left", done["stderr"])
+    assert re.search(NO_ROOM, done["stderr"])
     assert of_the_data(left).items() <= command.expected.items()
 
 
@@ -857,8 +870,8 @@ def test_a_file_system_without_room_for_a_second_result_keeps_the_first(case, ru
         left = contents(seen, named=command.out)
     if case in REPLACED_AT_ONCE:
         require_plain_error(done)
-        assert "No space left on device" in done["stderr"]
-        assert left == command.expected
+        assert re.search(NO_ROOM, done["stderr"])
+        assert kept_by(case, left) == kept_by(case, command.expected)
     elif done["code"]:
         require_plain_error(done)
         assert of_the_data(left).items() <= command.expected.items()
