@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from threading import Thread, current_thread, main_thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -38,25 +38,33 @@ def uninterrupted(work: Callable[P, T]) -> Callable[P, T]:
             return work(*args, **kwargs)
         results: list[T] = []
         errors: list[BaseException] = []
+        is_done = Event()
 
         def keep() -> None:
             try:
                 results.append(work(*args, **kwargs))
             except BaseException as error:
                 errors.append(error)
+            is_done.set()
 
         thread = Thread(target=keep)
+        interrupts: list[BaseException] = []
         try:
             thread.start()
-            thread.join()
-        except BaseException as error:
-            if thread.ident is not None:
-                thread.join()
-            elif isinstance(error, RuntimeError):  # the system has no thread left
-                return work(*args, **kwargs)
-            else:  # an interrupt came before
+        except RuntimeError:  # the system has no thread left
+            return work(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            interrupts.append(interrupt)
+            if thread.ident is None:
                 keep()
-            raise
+        # Not by `Thread.join`: once interrupted, Python takes a thread that still runs for ended.
+        while not is_done.is_set():
+            try:
+                is_done.wait()
+            except KeyboardInterrupt as interrupt:
+                interrupts.append(interrupt)
+        if interrupts:
+            raise interrupts[0]
         if errors:
             raise errors[0]
         return results[0]

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from cryobridge.adaptors.packages import CODATA, loaded, tell
 from cryobridge.adaptors.particle_values import about_poses, chosen_particles
-from cryobridge.errors import MissingDataError, UsageError
+from cryobridge.errors import UsageError
 from cryobridge.formats.unusable import refuse_unusable
 from cryobridge.fourier.ctf import frequencies, tensors
 from cryobridge.fourier.devices import pick_device
 from cryobridge.jobs.shared_options import Options
 from cryobridge.model.contrast_transfer import A_PER_MM, Lens, given_where_read, lens_of, wavelength_A
+from cryobridge.model.particles import require_pixel_sizes
 from cryobridge.options import Opt, made, takes
 
 if TYPE_CHECKING:
@@ -199,9 +200,7 @@ def to_torch_ctf(particles: ParticleSet, rows: Rows | None = None, **options: An
     optics, index = particles.optics, particles.optics_index
     assert optics is not None and index is not None  # lens_of asks for them
     pixel_size_A = optics.pixel_size_A[index]
-    if np.isnan(pixel_size_A).any():
-        hint = given_where_read("pixel_size_A")
-        raise MissingDataError("the pixel size of the particles is not known", path=particles.source, hint=hint)
+    require_pixel_sizes(pixel_size_A, particles.source, given_where_read("pixel_size_A"))
     n, device = len(particles), pick_device(chosen.device)
     if chosen.aberrations != "all":
         lens = Lens(lens.even, np.zeros_like(lens.odd), lens.damping, lens.scale)

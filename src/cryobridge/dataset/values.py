@@ -124,7 +124,8 @@ class ItemValues:
                 continue
             values: NDArray[Any] = self.particles.get(part)
             if name == "pixel_size_A":
-                values = values * self.scale
+                with np.errstate(over="ignore"):  # such a size is infinite
+                    values = values * self.scale
             if values.dtype.kind != "f":  # torch can't compute with unsigned numbers
                 values = values.view(np.int64) if values.dtype == np.uint64 else values.astype(np.int64, copy=False)
             columns.append((name, values, part.startswith("optics.")))

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryobridge.errors import MissingDataError, UsageError, option
+from cryobridge.errors import UsageError, option
 from cryobridge.fourier.devices import batch_size_for, pick_device
 from cryobridge.model.contrast_transfer import Lens, lens_of
-from cryobridge.model.particles import require_set
+from cryobridge.model.particles import require_pixel_sizes, require_set
 from cryobridge.options import Opt, check, checked, made, takes
 
 if TYPE_CHECKING:
@@ -274,10 +274,5 @@ def _pixel_sizes(
         raise UsageError("the box is not known, or empty", option="box_px", hint="Give the edge of the images in px.")
     if options.pixel_size_A is not None:
         return np.full(len(rows), options.pixel_size_A), size_px
-    if np.isnan(pixel_size_A).any():
-        raise MissingDataError(
-            "the pixel size of the particles is not known",
-            path=particles.source,
-            hint=f"Give it: {option('pixel_size_A')}, in Å.",
-        )
+    require_pixel_sizes(pixel_size_A, particles.source, f"Give it: {option('pixel_size_A')}, in Å.")
     return np.where(own_box > 0, pixel_size_A * own_box / size_px, pixel_size_A), size_px

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, T
 import numpy as np
 from numpy.typing import NDArray
 
-from cryobridge.errors import UsageError
+from cryobridge.errors import FormatError, MissingDataError, UsageError
 from cryobridge.model.fields import FIELDS, QUANTITIES, Field, numbered
 from cryobridge.model.fields import field as field_of
 from cryobridge.model.geometry import turn_direction_rad, turn_harmonics, turn_matrix, turn_vectors
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Floats: TypeAlias = NDArray[np.float64]
 
 _SHOWN_VALUES = 3
+_LEAST_PIXEL_SIZE_A, _MOST_PIXEL_SIZE_A = 1e-3, 1e3
 
 
 @dataclass(frozen=True)
@@ -761,6 +762,27 @@ def require_set(particles: Any) -> None:
     if not isinstance(particles, ParticleSet):
         hint = "Give those of a file as cryobridge.read(path)."
         raise UsageError(f"a particle set is needed, not {particles!r:.60}", option="particles", hint=hint)
+
+
+def is_pixel_size(sizes_A: Floats) -> NDArray[np.bool_]:
+    """Whether numbers, of any shape, can be pixel sizes: 0.001 to 1,000 Å."""
+    found: NDArray[np.bool_] = (sizes_A >= _LEAST_PIXEL_SIZE_A) & (sizes_A <= _MOST_PIXEL_SIZE_A)
+    return found
+
+
+def require_pixel_sizes(sizes_A: Floats, source: Path, hint: str) -> None:
+    """Refuse pixel sizes of particles that are not known, or can't be right.
+
+    Raises
+    ------
+    MissingDataError, FormatError
+        If there are some.
+    """
+    if np.isnan(sizes_A).any():
+        raise MissingDataError("the pixel size of the particles is not known", path=source, hint=hint)
+    wrong = sizes_A[~is_pixel_size(sizes_A)]
+    if len(wrong):
+        raise FormatError(f"{wrong[0]:g} Å is no pixel size", path=source, hint=hint)
 
 
 def _with_values(particles: ParticleSet, values: Mapping[str, Any]) -> ParticleSet:

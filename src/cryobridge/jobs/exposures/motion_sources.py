@@ -12,13 +12,12 @@ from cryobridge.formats.cryosparc.motion import Converted, Reading, patch_shifts
 from cryobridge.formats.movies import EerFractions, MovieHeader, eer_fractions, movie_header
 from cryobridge.jobs.exposures.eer import finer_pixels, used_part
 from cryobridge.model.motion import MOST_FRAMES
+from cryobridge.model.particles import is_pixel_size
 from cryobridge.report import Message, counted, note, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from cryobridge.jobs.exposures.motion_options import MotionOptions
     from cryobridge.model.micrographs import MicrographSet
@@ -33,8 +32,6 @@ OTHER_PIXELS = "movie with another pixel size"
 OTHER_SIZE = "movie of another size"
 # A file of metadata has six decimals.
 _SAME_SIZE = 1e-4
-# Å; what is outside is no pixel size.
-_LEAST_SIZE_A, _MOST_SIZE_A = 1e-3, 1e3
 
 
 class LeftOutError(Exception):
@@ -202,7 +199,7 @@ class Sources:
         sizes = None if self._movies is None else self._movies.pixel_size_A
         if sizes is None and self._rigid.pixel_size_A is not None:
             sizes = self._rigid.pixel_size_A
-        wrong = np.arange(micrographs.n_rows) if sizes is None else np.flatnonzero(~_is_size(sizes))
+        wrong = np.arange(micrographs.n_rows) if sizes is None else np.flatnonzero(~is_pixel_size(sizes))
         if sizes is None or len(wrong):
             raise MissingDataError(
                 "the pixel size of the movies is not known, without which RELION can't polish",
@@ -221,7 +218,7 @@ class Sources:
         sizes = self._rigid.pixel_size_A
         if sizes is None:
             return np.ones_like(self._movie_size_A)
-        scale: Floats = np.where(_is_size(sizes), sizes, self._movie_size_A) / self._movie_size_A
+        scale: Floats = np.where(is_pixel_size(sizes), sizes, self._movie_size_A) / self._movie_size_A
         other = np.abs(scale - 1) > _SAME_SIZE
         if other.any():
             assert sizes is not None
@@ -257,8 +254,3 @@ class Sources:
                 hint=f"Give {option('dose_per_frame')} in e/Å², or {option('motion', False)}.",
             )
         return dose
-
-
-def _is_size(sizes_A: Floats) -> NDArray[np.bool_]:
-    is_size: NDArray[np.bool_] = (sizes_A >= _LEAST_SIZE_A) & (sizes_A <= _MOST_SIZE_A)
-    return is_size

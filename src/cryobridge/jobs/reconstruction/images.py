@@ -11,7 +11,7 @@ from cryobridge.errors import FormatError, MissingDataError, option
 from cryobridge.formats.image_reader import ImageReader
 from cryobridge.formats.image_search import name_some, what_finds
 from cryobridge.formats.mrc_header import read_header
-from cryobridge.model.particles import ImageRefs
+from cryobridge.model.particles import ImageRefs, require_pixel_sizes
 from cryobridge.report import part_of
 
 if TYPE_CHECKING:
@@ -113,12 +113,7 @@ def chosen_images(particles: ParticleSet, rows: NDArray[np.int64], search: Image
     if particles.optics is not None and particles.optics_index is not None:
         said = particles.optics.pixel_size_A[particles.optics_index[rows]]
         pixel_size_A = np.where(np.isnan(said), pixel_size_A, said)
-    if np.isnan(pixel_size_A).any():
-        raise MissingDataError(
-            "the pixel size of the particles is not known",
-            path=particles.source,
-            hint=f"Give {option('pixel_size_A')} where the file is read.",
-        )
+    require_pixel_sizes(pixel_size_A, particles.source, f"Give {option('pixel_size_A')} where the file is read.")
     return ChosenImages(rows, refs, pixel_size_A, size_px, headers)
 
 
