@@ -65,7 +65,9 @@ class Checks:
         self._add(what, f"{n_different} of {n_rows}", "0 differ", n_different == 0 and n_rows > 0)
 
     def stopped(self, why: str) -> None:
-        """Note that the section could not be done to its end."""
+        """Note that the section could not be done to its end, or that none could be begun."""
+        if not self.sections:
+            self.section("What was to be checked")
         self._add(why, "stopped", "goes on", False)
 
     @property

@@ -61,3 +61,9 @@ def test_a_part_says_which_environment_it_needs(only, needed, tmp_path, monkeypa
         with pytest.raises(SystemExit):
             main()
         assert "--packages" in capsys.readouterr().err
+
+
+def test_a_stage_that_could_not_begin_is_a_check_that_failed():
+    checks = Checks()
+    checks.stopped("the package is not installed")
+    assert [check.holds for check in checks.all] == [False]
