@@ -168,6 +168,7 @@ def test_a_million_particles_need_the_memory_of_a_batch(particles):
         ({"ctf": None}, {}, "nothing is known of the CTF"),
         ({"voltage_kV": np.array([300.0, np.nan])}, {}, "the voltage of the particles is not known"),
         ({"pixel_size_A": np.array([np.nan, 1.0])}, {}, "the pixel size of the particles is not known"),
+        ({"amplitude_contrast": np.array([0.1, 7.0])}, {}, "7 is no amplitude contrast"),
         ({"pixel_size_A": np.array([1e308, 1.0])}, {"box_px": 8}, r"1e\+308 Å is no pixel size"),
         ({"box_px": np.array([24, 32])}, {}, "box_px: the images have boxes of 24, 32 px"),
         ({"box_px": np.array([0, 0])}, {}, "box_px: the box is not known"),

@@ -116,6 +116,8 @@ def ctf_images(
         If an option is wrong, or the images differ in size and ``box_px`` is not given.
     MissingDataError
         If the CTF, or the pixel size, of a particle is not known.
+    FormatError
+        If an amplitude contrast, or a pixel size, can't be one.
     IndexError
         If there is no such row.
 
@@ -162,7 +164,7 @@ def ctf_batches(
 
     Raises
     ------
-    UsageError, MissingDataError, IndexError
+    UsageError, MissingDataError, FormatError, IndexError
         As there; before the first batch.
 
     Examples
@@ -200,7 +202,7 @@ def images_of_rows(
 
     Raises
     ------
-    UsageError, MissingDataError
+    UsageError, MissingDataError, FormatError
         As there.
     """
     pixel_size_A, size_px = _pixel_sizes(particles, rows, box_px, options)

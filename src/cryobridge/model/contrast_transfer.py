@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryobridge.errors import MissingDataError, option
+from cryobridge.errors import FormatError, MissingDataError, option
 from cryobridge.model.particles import Aberrations
 
 if TYPE_CHECKING:
@@ -228,6 +228,8 @@ def lens_of(particles: ParticleSet, rows: NDArray[np.int64] | None = None, *, ab
     ------
     MissingDataError
         If a value is not known, or the set has aberrations of an order that it does not keep.
+    FormatError
+        If an amplitude contrast can't be one.
 
     Examples
     --------
@@ -253,6 +255,14 @@ def lens_of(particles: ParticleSet, rows: NDArray[np.int64] | None = None, *, ab
             f"the {' and '.join(_MICROSCOPE[name] for name in absent)} of the particles is not known",
             path=particles.source,
             hint=given_where_read(absent[0]),
+        )
+    contrast = microscope["amplitude_contrast"]
+    wrong = contrast[np.abs(contrast) > 1]
+    if len(wrong):
+        raise FormatError(
+            f"{wrong[0]:g} is no amplitude contrast",
+            path=particles.source,
+            hint="It is a part of 1, such as 0.1: correct the column.",
         )
     bent = optics.aberrations if aberrations else None
     if bent is not None and bent.higher_rad[index].any():
