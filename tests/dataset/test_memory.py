@@ -17,6 +17,7 @@ import torch
 import cryobridge as cb
 from cryobridge.dataset.memory import Recycled
 from helpers import noise_images, particle_columns, save_cs, save_mrc
+from tensor_views import KINDS_OF_VIEWS
 
 LARGE = (64, 96, 96)  # 2.25 MiB as float32
 
@@ -33,19 +34,7 @@ def test_memory_is_used_again_when_no_tensor_has_it():
     assert memory.empty(LARGE, torch.float32).data_ptr() == place
 
 
-@pytest.mark.parametrize(
-    "kept",
-    [
-        lambda tensor: tensor[3],
-        lambda tensor: tensor.view(torch.int32)[0, 0],
-        lambda tensor: tensor.numpy()[5],
-        lambda tensor: memoryview(tensor.numpy()),
-        lambda tensor: tensor.detach(),
-        torch.from_dlpack,
-        lambda tensor: tensor.untyped_storage(),
-        np.from_dlpack,
-    ],
-)
+@pytest.mark.parametrize("kept", KINDS_OF_VIEWS)
 def test_a_view_of_any_kind_keeps_it(kept):
     memory = Recycled()
     tensor = memory.empty(LARGE, torch.float32)

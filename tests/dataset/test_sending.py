@@ -11,7 +11,6 @@ from multiprocessing import reduction
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 import cryobridge as cb
 from cryobridge.dataset import Batch, memory
 from helpers import noise_images, particle_columns, save_cs, save_mrc
+from tensor_views import KINDS_OF_VIEWS
 
 N, BOX, BATCH = 160, 96, 40  # 1.4 MiB of images in a batch
 
@@ -126,19 +126,7 @@ def test_memory_that_was_sent_is_used_again_when_it_is_dropped_here_and_there(as
     assert place in [one["image"].data_ptr() for one in kept]
 
 
-@pytest.mark.parametrize(
-    "kept",
-    [
-        lambda tensor: tensor[3],
-        lambda tensor: tensor.view(torch.int32)[0, 0],
-        lambda tensor: tensor.numpy()[5],
-        lambda tensor: memoryview(tensor.numpy()),
-        lambda tensor: tensor.detach(),
-        torch.from_dlpack,
-        lambda tensor: tensor.untyped_storage(),
-        np.from_dlpack,
-    ],
-)
+@pytest.mark.parametrize("kept", KINDS_OF_VIEWS)
 def test_a_view_of_any_kind_keeps_what_was_received(as_worker, dataset, kept):
     batch = dataset.batch(range(BATCH))
     place = batch["image"].data_ptr()

@@ -166,9 +166,8 @@ def _batch_sizes(n_items: int, batch_size: int, n_processes: int, *, drop_last: 
     """Return the sizes of all batches of an epoch, of which processes take one in turn; as many for each."""
     n_turns, n_left = divmod(n_items, batch_size * n_processes)
     n_last = 0 if drop_last or not n_left else n_processes
-    if (
-        n_last and n_left < n_processes and n_turns
-    ):  # too few for one batch each: what the turn before has is shared too
+    # Too few for one batch each: what the turn before has is shared too.
+    if n_last and n_left < n_processes and n_turns:
         n_turns -= 1
         n_left += batch_size * n_processes
         n_last += n_processes
